@@ -1,0 +1,58 @@
+"""The `imagen` command: one file per subcommand, imported when it is called."""
+
+import importlib
+import os
+import sys
+import traceback
+
+COMMANDS = {
+    "train": "train a stage, or every stage of a cascade, from a config",
+    "sample": "paint pictures for prompts with a trained cascade",
+    "data": "build an embedded dataset, or look at one",
+    "encode": "encode a dataset's captions once, into (image, encoding) pairs",
+    "eval": "judge a cascade's pictures against their captions",
+}
+MODULES = {"eval": "evaluate"}
+
+
+def main() -> None:
+    """Run `imagen COMMAND ...`; exits with 0, 1 (refused, with one sentence) or 2 (bad usage)."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        import imagen_jax
+
+        print(imagen_jax.__version__)
+        return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        print(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
+    try:
+        module.run(rest)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("IMAGEN_TRACEBACK"):
+            traceback.print_exc()
+        print(f"imagen {command}: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"imagen {command}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _help() -> str:
+    lines = [f"  {name:<8}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: imagen COMMAND ...",
+            "",
+            "Imagen (arXiv:2205.11487) in JAX: text in, pictures out.",
+            "",
+            *lines,
+            "",
+            "`imagen COMMAND --help` tells more. IMAGEN_TRACEBACK=1 shows where an error arose.",
+        ]
+    )

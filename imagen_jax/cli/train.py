@@ -1,0 +1,103 @@
+"""`imagen train CONFIG --workdir DIR`: train a stage, or a cascade stage after stage."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from imagen_jax import config
+
+USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
+
+`imagen train CONFIG --help` lists every field of that config; each can be overridden, such as
+--optim.learning-rate 3e-5. A run that was interrupted goes on when the same command is given again.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where to train."""
+
+    workdir: Path
+    """Folder for checkpoints, logs and the resolved config; a cascade makes one folder a stage."""
+    data_dir: Path = Path("data")
+    """Folder that `imagen encode` wrote to."""
+    only: str | None = None
+    """Of a cascade, train this stage alone."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, then train each stage."""
+    if not argv or argv[0].startswith("-"):
+        tyro.cli(Options, args=argv, prog="imagen train CONFIG", description=USAGE)
+        raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
+    experiments = config.load(argv[0])
+    parsed = [_parse(argv, experiment) for experiment in experiments]
+    options = parsed[0][0]
+    chosen = [e for _, e in parsed if options.only in (None, e.stage.name)]
+    if not chosen:
+        names = [e.stage.name for e in experiments]
+        raise ValueError(f"--only {options.only}: no such stage in {argv[0]}; it has {names}")
+    for experiment in chosen:
+        inside = options.workdir / experiment.stage.name if len(experiments) > 1 else None
+        _train(experiment, inside or options.workdir, options.data_dir)
+
+
+def _parse(argv: list[str], default: config.Experiment) -> tuple[Options, config.Experiment]:
+    """Options and the config with its overrides, in one parser so that one --help shows both."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Everything:
+        options: Annotated[Options, tyro.conf.arg(name="")]
+        experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = default
+
+    parsed = tyro.cli(
+        Everything,
+        args=argv[1:],
+        prog=f"imagen train {argv[0]}",
+        description=USAGE,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    return parsed.options, parsed.experiment
+
+
+def _train(experiment: config.Experiment, workdir: Path, data_dir: Path) -> None:
+    from imagen_jax import compilation
+    from imagen_jax.cli.encode import find_store
+    from imagen_jax.train import loop
+
+    compilation.use_cache()
+    store = find_store(experiment, data_dir)
+    hooks = [_samples(experiment)] if experiment.train.sample_every else []
+    loop.train(experiment, workdir, store=store, hooks=hooks)
+    print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
+
+
+def _samples(experiment: config.Experiment):
+    """A hook that paints the config's prompts now and then, for TensorBoard."""
+    import numpy as np
+
+    from imagen_jax import imagen, models, pixels
+    from imagen_jax.sample import cascade
+    from imagen_jax.text.encoder import TextEncoder
+
+    stage, options = experiment.stage, experiment.train
+    if stage.is_super_resolution:
+        raise ValueError(
+            f"train.sample_every={options.sample_every}: stage {stage.name} enlarges pictures and "
+            "cannot paint from prompts alone; set it to 0"
+        )
+    encoder = TextEncoder.load(experiment.text.encoder, max_length=experiment.text.max_length)
+    module = models.build(stage.model)
+    prompts = imagen.Imagen((), encoder).encode(options.sample_prompts)
+
+    def paint(step: int, ema, progress) -> None:
+        if step % options.sample_every == 0:
+            painter = cascade.Painter(stage=stage, module=module, params=ema)
+            painted = cascade.generate(
+                [painter], prompts, seed=0, batch_size=len(options.sample_prompts)
+            )
+            progress.pictures(step, np.asarray(pixels.unscale(painted[stage.name])))
+
+    return paint

@@ -1,0 +1,13 @@
+"""The persistent compilation cache: the second start of a program compiles nothing."""
+
+from pathlib import Path
+
+import jax
+
+DEFAULT = Path("~/.cache/imagen_jax/xla")
+
+
+def use_cache(folder: Path = DEFAULT) -> None:
+    """Keep compiled programs in a local folder, one per program, topology and jax version."""
+    jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)

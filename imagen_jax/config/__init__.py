@@ -1,0 +1,61 @@
+"""Every option of a run: frozen dataclasses that validate themselves and import no jax.
+
+`Experiment` trains one stage; a folder of experiments whose sizes chain is a cascade (`chain`).
+Each file in `configs/` has `get_config() -> Experiment`; the command line overrides any field.
+
+| file | holds |
+|---|---|
+| `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
+| `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
+| `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
+"""
+
+from imagen_jax.config.checks import require
+from imagen_jax.config.diffusion import (
+    Diffusion,
+    LossWeight,
+    NoiseConditioning,
+    Predicts,
+    Sampler,
+    SamplerKind,
+    Schedule,
+    Threshold,
+)
+from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
+from imagen_jax.config.files import chain, from_json, load, to_json
+from imagen_jax.config.models import (
+    EfficientUNet,
+    Level,
+    ResidualScaling,
+    TextConditioning,
+    UNet,
+)
+
+__all__ = [
+    "Data",
+    "Diffusion",
+    "EfficientUNet",
+    "Experiment",
+    "Level",
+    "LossWeight",
+    "Mesh",
+    "NoiseConditioning",
+    "Optim",
+    "Predicts",
+    "ResidualScaling",
+    "Sampler",
+    "SamplerKind",
+    "Schedule",
+    "Stage",
+    "Text",
+    "TextConditioning",
+    "Threshold",
+    "Train",
+    "UNet",
+    "chain",
+    "from_json",
+    "load",
+    "require",
+    "to_json",
+]

@@ -1,0 +1,174 @@
+"""One stage's training run: stage, data, text, optimiser, mesh (sections 2, 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from imagen_jax.config.checks import divides, require
+from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
+from imagen_jax.config.models import EfficientUNet, UNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One diffusion model of the cascade."""
+
+    name: str
+    size: int  # side of the pictures it paints
+    low_size: int | None = None  # side of its low-resolution input; None: it paints from text alone
+    crop: int | None = None  # train on crops of this side
+    model: UNet | EfficientUNet
+    diffusion: Diffusion = Diffusion()
+    noise_conditioning: NoiseConditioning = NoiseConditioning()  # super-resolution stages only
+    sampler: Sampler = Sampler()
+    text_drop_rate: float = 0.1  # share of captions nulled in training, for guidance
+
+    def __post_init__(self) -> None:
+        where = f"stage {self.name}"
+        for side, what in ((self.size, "size"), (self.train_side, "crop")):
+            divides(self.model.multiple(), side, "the network's total stride", f"{where}: {what}")
+        require(
+            0.0 <= self.text_drop_rate <= 1.0,
+            f"{where}: text_drop_rate={self.text_drop_rate} is not in [0, 1]",
+        )
+        require(
+            self.is_super_resolution or not self.diffusion.predict_residual,
+            f"{where}: predict_residual needs a low-resolution input (low_size)",
+        )
+        self._check_super_resolution(where)
+        if isinstance(self.model, UNet):
+            sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
+            require(
+                set(attending) <= set(sides),
+                f"{where}: attention_at={attending} names sides that no level has: {sides}",
+            )
+            require(
+                not attending or min(attending) == sides[-1],
+                f"{where}: attention_at={attending} lacks {sides[-1]}, the coarsest level's side",
+            )
+
+    def _check_super_resolution(self, where: str) -> None:
+        if self.low_size is None:
+            require(self.crop is None, f"{where}: crop={self.crop} needs low_size")
+            return
+        divides(self.low_size, self.size, "low_size", f"{where}: size")
+        require(self.low_size < self.size, f"{where}: low_size is not below size={self.size}")
+        require(
+            self.train_side <= self.size,
+            f"{where}: crop={self.crop} is larger than size={self.size}",
+        )
+        divides(self.factor, self.train_side, "the scale factor size/low_size", f"{where}: crop")
+
+    @property
+    def is_super_resolution(self) -> bool:
+        return self.low_size is not None
+
+    @property
+    def factor(self) -> int:
+        """Upscaling factor; 1 for a base model."""
+        return 1 if self.low_size is None else self.size // self.low_size
+
+    @property
+    def train_side(self) -> int:
+        """Side of a training picture."""
+        return self.crop or self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which pairs a run trains on; `imagen encode` writes them."""
+
+    dataset: str = "shapes/full"
+    split: str = "train"
+    workers: int = 0  # worker processes of the loader; 0: threads of this process
+    threads: int = 2
+    prefetch: int = 8  # batches ready in advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """The frozen encoder (section 2.1)."""
+
+    encoder: str = "t5_1_1_tiny"  # an embedded encoder's name or a folder with a T5X checkpoint
+    width: int = 64  # of its output
+    max_length: int = 24  # tokens, end of sentence included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Optimiser, schedule and EMA (section 4.1, appendix F; EMA and clipping are ours)."""
+
+    kind: Literal["adam", "adafactor"] = "adam"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10_000
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_learning_rate: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    adafactor_param_scale: bool = True  # optax's default multiplies by each kernel's RMS
+    clip_norm: float | None = 1.0
+    ema_decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0, f"optim: learning_rate={self.learning_rate} must be positive"
+        )
+        require(0.0 <= self.ema_decay < 1.0, f"optim: ema_decay={self.ema_decay} is not in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Length of a run and what it writes on the way."""
+
+    steps: int = 2_500_000
+    batch_size: int = 2048  # over all devices
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    keep: int = 2  # newest checkpoints kept
+    sample_every: int = 0  # steps between sampled pictures in the log; 0: never
+    sample_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+            value = getattr(self, name)
+            require(value > 0, f"train: {name}={value} must be positive")
+        require(
+            not self.sample_every or bool(self.sample_prompts),
+            f"train: sample_every={self.sample_every} needs sample_prompts",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """How devices are arranged; an axis of -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1  # parameters, optimiser state and EMA are sharded over this axis
+    min_shard_bytes: int = 4 * 2**20  # smaller arrays stay whole on every device
+
+    def __post_init__(self) -> None:
+        require(
+            (self.data, self.fsdp).count(-1) <= 1 and self.data != 0 and self.fsdp != 0,
+            f"mesh: data={self.data}, fsdp={self.fsdp}: at most one may be -1, none 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One stage's training run, whole."""
+
+    stage: Stage
+    data: Data = Data()
+    text: Text = Text()
+    optim: Optim = Optim()
+    train: Train = Train()
+    mesh: Mesh = Mesh()
+
+    def __post_init__(self) -> None:
+        positions = self.stage.model.text.positions
+        require(
+            positions == 0 or positions >= self.text.max_length,
+            f"text.max_length={self.text.max_length} exceeds model.text.positions={positions}",
+        )

@@ -1,0 +1,156 @@
+"""Reading config files, a run's resolved config as JSON, and chaining stages to a cascade."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagen_jax.config.experiment import Experiment
+
+PACKAGED = "imagen_jax.configs"
+
+
+def to_json(experiment: Experiment) -> str:
+    """The whole config as JSON; `from_json` rebuilds it."""
+    return json.dumps(_encode(experiment), indent=2)
+
+
+def from_json(text: str) -> Experiment:
+    """The config written by `to_json`.
+
+    Errors: ValueError naming the key, for an unknown or missing key or a value of another type.
+    """
+    return _decode(Experiment, json.loads(text), "config")
+
+
+def load(path: str) -> tuple[Experiment, ...]:
+    """The experiments of a config file, or of a folder of them in the order of the cascade.
+
+    `path` is a file, a folder, or the name of a packaged config such as `shapes/base16`.
+    Errors: FileNotFoundError for no such config; ValueError when stages don't chain.
+    """
+    found = _find(path)
+    if found.is_file():
+        return (_run(found),)
+    files = sorted(f for f in found.glob("*.py") if f.name != "__init__.py")
+    if not files:
+        raise FileNotFoundError(f"no config (*.py) in folder {found}")
+    return chain([_run(f) for f in files], where=str(found))
+
+
+def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment, ...]:
+    """Order stages from coarse to fine.
+
+    Errors: ValueError unless the first paints from text and each next one starts where it ends.
+    """
+    ordered = tuple(sorted(experiments, key=lambda e: e.stage.size))
+    previous = None
+    for stage in (e.stage for e in ordered):
+        if stage.low_size != previous:
+            needs = "none" if stage.low_size is None else f"a stage of size {stage.low_size}"
+            before = "nothing" if previous is None else f"a stage of size {previous}"
+            raise ValueError(
+                f"{where}: the stages don't chain: {stage.name} "
+                f"({stage.low_size or 'text'} -> {stage.size}) needs {needs} before it, found {before}"
+            )
+        previous = stage.size
+    texts = {e.text for e in ordered}
+    if len(texts) > 1:
+        raise ValueError(f"{where}: the stages read different text encoders: {texts}")
+    return ordered
+
+
+def _find(path: str) -> Path:
+    here = Path(path)
+    if here.exists():
+        return here
+    spec = importlib.util.find_spec(PACKAGED)
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    for packaged in (Path(root) / path for root in roots):
+        for candidate in (packaged, packaged.with_suffix(".py")):
+            if candidate.exists():
+                return candidate
+    raise FileNotFoundError(
+        f"no config {path!r}: neither a file or folder here nor one that comes with imagen_jax "
+        "(such as shapes, shapes/base16, imagen/base64_2b)"
+    )
+
+
+def _run(file: Path) -> Experiment:
+    if file.suffix != ".py":
+        raise ValueError(f"{file}: a config is a Python file with get_config()")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None  # a .py file always has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{file}: no function get_config()")
+    experiment = module.get_config()
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{file}: get_config() gave {type(experiment).__name__}, not Experiment")
+    return experiment
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"_type": type(value).__name__, **fields}
+    if isinstance(value, tuple):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    """Turn parsed JSON into `hint`, refusing what does not fit, by name."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(args, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(f"{where}: {value!r} is none of {list(args)}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(hint, value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value
+
+
+def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    kinds = [o for o in options if o is not type(None)]
+    if isinstance(value, dict):
+        kinds = [k for k in kinds if k.__name__ == value.get("_type")]
+        if not kinds:
+            raise ValueError(f"{where}: unknown type {value.get('_type')!r}")
+    return _decode(kinds[0], value, where)
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected the fields of {kind.__name__}, got {value!r}")
+    hints = typing.get_type_hints(kind)
+    given = {k: v for k, v in value.items() if k != "_type"}
+    unknown = sorted(set(given) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown key {unknown[0]!r}; {kind.__name__} has {sorted(hints)}"
+        )
+    missing = sorted(set(hints) - set(given))
+    if missing:
+        raise ValueError(f"{where}: missing key {missing[0]!r} of {kind.__name__}")
+    return kind(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in given.items()})

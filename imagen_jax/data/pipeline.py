@@ -1,0 +1,178 @@
+"""A store's records to batches through Grain; the position in them is (seed, step), nothing else.
+
+Worker processes import this module: it imports no jax, which only the main process needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
+
+from imagen_jax import config
+from imagen_jax.data import transforms
+from imagen_jax.data.records import Record, Store
+
+
+class Batch(NamedTuple):
+    """What one step trains on; numpy arrays, or device arrays after `to_device`."""
+
+    pixels: UInt8[np.ndarray, "b h w 3"]
+    low_pixels: UInt8[np.ndarray, "b low_h low_w 3"] | None  # super-resolution stages only
+    text: Float32[np.ndarray, "b n d"]  # zero beyond each caption's tokens
+    text_mask: Bool[np.ndarray, "b n"]
+    index: Int32[np.ndarray, " b"]  # of the record in the store
+
+
+class Example(NamedTuple):
+    """One row of a batch, its text not yet padded."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    low_pixels: UInt8[np.ndarray, "low_h low_w 3"] | None
+    text: Float[np.ndarray, "n d"]
+    index: int
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A source of records that also tells their index."""
+
+    records: Sequence[Record] | Any
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[int, Record]:
+        return index, self.records[index]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """A numbered record to what a stage trains on; decodes only the side that it needs."""
+
+    stage: config.Stage
+
+    def __call__(self, numbered: tuple[int, Record], rng: np.random.Generator) -> Example:
+        index, record = numbered
+        pixels, low_pixels = transforms.decode(record.images[self.stage.size]), None
+        if self.stage.is_super_resolution:
+            low_pixels, pixels = transforms.low_high(
+                pixels, rng, factor=self.stage.factor, crop=self.stage.crop
+            )
+        return Example(pixels, low_pixels, record.text, index)
+
+
+def stream(
+    store: Store,
+    *,
+    stage: config.Stage,
+    data: config.Data,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """This process's share of every global batch from `start_step` on, endlessly.
+
+    Shapes: `batch_size` counts all processes' rows; each gets batch_size / processes of them.
+    Errors: ValueError when the processes do not divide `batch_size`.
+    """
+    import jax  # only here and in to_device: workers never call them
+
+    dataset = batches(
+        examples(store, stage=stage, seed=seed),
+        max_length=store.max_length,
+        batch_size=batch_size,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    ahead = -(-data.prefetch // max(data.workers, 1))
+    options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
+    loader = dataset.to_iter_dataset(options)
+    if data.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which nobody else here parses
+        loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+    return iter(loader)
+
+
+def examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDataset:
+    """All examples in the run's global order: every epoch anew shuffled and cropped, endlessly.
+
+    An example depends on its place in this order alone, since random_map counts before any slice.
+    """
+    source = grain.MapDataset.source(Numbered(store.source()))
+    return source.seed(seed).shuffle().repeat().random_map(Prepare(stage))
+
+
+def batches(
+    ordered: grain.MapDataset,
+    *,
+    max_length: int,
+    batch_size: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """One process's batches of the global order, the first of them at `start_step`.
+
+    Errors: ValueError when `process_count` does not divide `batch_size`.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"{batch_size=} does not divide by {process_count} processes")
+    return ordered[start_step * batch_size + process_index :: process_count].batch(
+        batch_size // process_count,
+        drop_remainder=True,
+        batch_fn=partial(collate, max_length=max_length),
+    )
+
+
+def collate(rows: Sequence[Example], *, max_length: int) -> Batch:
+    """Stack examples, padding their text with zeros to `max_length`."""
+    width = rows[0].text.shape[-1]
+    text = np.zeros((len(rows), max_length, width), np.float32)
+    text_mask = np.zeros((len(rows), max_length), bool)
+    for number, row in enumerate(rows):
+        text[number, : len(row.text)] = row.text
+        text_mask[number, : len(row.text)] = True
+    low = None if rows[0].low_pixels is None else np.stack([row.low_pixels for row in rows])
+    pixels = np.stack([row.pixels for row in rows])
+    return Batch(pixels, low, text, text_mask, np.array([row.index for row in rows], np.int32))
+
+
+def to_device(batch: Batch, sharding: Any) -> Batch:
+    """The global batch on the devices, of which this process holds its rows (a jax Sharding)."""
+    import jax
+
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+
+
+def check(store: Store, *, experiment: config.Experiment) -> None:
+    """Refuse a store that the experiment cannot train on.
+
+    Errors: ValueError naming what differs and the remedy.
+    """
+    text, stage = experiment.text, experiment.stage
+    wanted = {
+        "encoder": (store.encoder, Path(text.encoder).name),
+        "width": (store.width, text.width),
+        "max_length": (store.max_length, text.max_length),
+    }
+    for name, (found, asked) in wanted.items():
+        if found != asked:
+            raise ValueError(
+                f"{store.folder} was encoded with {name} {found!r}, but text.{name}={asked!r}: "
+                "change the config or encode the dataset for it with `imagen encode`"
+            )
+    if stage.size not in store.sizes:
+        raise ValueError(
+            f"{store.folder} holds pictures of sides {list(store.sizes)}, but stage {stage.name} "
+            f"trains on {stage.size}: encode the dataset again with that size"
+        )

@@ -1,0 +1,13 @@
+"""The diffusion process: pure functions of arrays, `logsnr` and keys; no model is known here.
+
+| file | holds |
+|---|---|
+| `schedules.py` | `logsnr` of a time, `alpha_sigma`, `add_noise`, `transition_variance` |
+| `prediction.py` | eps, x0 and v: `to_x0` and `from_x0` |
+| `preconditioning.py` | `wrap`: the raw network to `predict(z, logsnr)`, for both phases |
+| `loss.py` | `loss`: level, noise, target, weight |
+| `guidance.py` | classifier-free guidance: `drop_text` and `guide` |
+| `thresholding.py` | `static`, `dynamic`, `threshold` |
+| `noise_conditioning.py` | `upsample` and `augment` of the low-resolution input, for both phases |
+| `samplers.py` | one function per step rule; `sample`, one scan over any of them |
+"""

@@ -1,0 +1,94 @@
+"""The training loss: draw a level and noise, build the target, weigh the error (appendix A)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import config, rng
+from imagen_jax.diffusion import schedules
+from imagen_jax.diffusion.prediction import from_x0
+from imagen_jax.types import Image, LogSNR, Predict, RandomKey, Time
+
+_EDM_MEAN, _EDM_STD = -1.2, 1.2  # of ln sigma (arXiv:2206.00364, table 1)
+
+
+class LossTerms(NamedTuple):
+    """The loss of each example and the level it was taken at, both (b,) float32."""
+
+    per_example: jax.Array
+    logsnr: jax.Array
+
+
+def loss(predict: Predict, x0: Image, key: RandomKey, *, diffusion: config.Diffusion) -> LossTerms:
+    """Weighted squared error of a prediction of `diffusion.predicts`, averaged over each image.
+
+    Shapes: x0 (b, h, w, c); results (b,). Units: x0 in [-1, 1]. Source: appendix A.
+    """
+    x0 = x0.astype(jnp.float32)
+    level, width = draw_logsnr(rng.fold(key, "level"), x0.shape[0], diffusion=diffusion)
+    eps = jax.random.normal(rng.fold(key, "noise"), x0.shape)
+    z = schedules.add_noise(x0, eps, level)
+    target = from_x0(x0, z, level, predicts=diffusion.predicts)
+    error = jnp.mean((predict(z, level) - target) ** 2, axis=(1, 2, 3))
+    return LossTerms(weight(level, width, diffusion=diffusion) * error, level)
+
+
+def draw_logsnr(
+    key: RandomKey, batch: int, *, diffusion: config.Diffusion
+) -> tuple[LogSNR, LogSNR]:
+    """Levels to train at, and one over the density with which each was drawn.
+
+    Shapes: results (b,). Units: nats. For a uniform time that density is -dt / dlogsnr.
+    """
+    if diffusion.time_sampling == "edm":  # logsnr = -2 ln sigma
+        normal = jax.random.normal(key, (batch,))
+        level = -2 * (_EDM_MEAN + _EDM_STD * normal)
+        width = 2 * _EDM_STD * math.sqrt(2 * math.pi) * jnp.exp(normal**2 / 2)
+        return jnp.clip(level, diffusion.logsnr_min, diffusion.logsnr_max), width
+
+    def schedule(t: Time) -> LogSNR:
+        return schedules.logsnr(t, diffusion=diffusion)
+
+    t = draw_time(key, batch, stratified=diffusion.time_sampling == "stratified")
+    level, slope = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
+    return level, -slope
+
+
+def draw_time(key: RandomKey, batch: int, *, stratified: bool) -> Time:
+    """Times uniform on [0, 1); stratified ones share an offset, so each 1/batch holds one.
+
+    Shapes: result (b,). Source: variational diffusion models (arXiv:2107.00630), appendix I.1.
+    """
+    if not stratified:
+        return jax.random.uniform(key, (batch,))
+    return (jax.random.uniform(key) + jnp.arange(batch, dtype=jnp.float32) / batch) % 1.0
+
+
+def weight(logsnr: LogSNR, width: LogSNR, *, diffusion: config.Diffusion) -> LogSNR:
+    """What multiplies the squared error of the prediction: exactly 1 when "plain".
+
+    The others are weights on the error of x0, times what turns the error of the prediction into
+    that of x0: 1 / SNR for eps, 1 / (1 + SNR) for v. "sigmoid" is an integral over logsnr, hence
+    its `width`; on eps it is sigmoid(bias - logsnr) * width.
+
+    Shapes: logsnr, width and the result (b,), as from `draw_logsnr`.
+    Source: min_snr, arXiv:2303.09556; sigmoid, arXiv:2410.19324; edm, arXiv:2206.00364.
+    """
+    log_of_x0 = {
+        "min_snr": lambda: jnp.minimum(logsnr, math.log(diffusion.min_snr_gamma)),
+        "sigmoid": lambda: (
+            diffusion.sigmoid_bias
+            + jax.nn.log_sigmoid(logsnr - diffusion.sigmoid_bias)
+            + jnp.log(width)
+        ),
+        # (sigma_edm^2 + sigma_data^2) / (sigma_edm * sigma_data)^2, 1 / sigma_edm^2 = e^logsnr
+        "edm": lambda: jnp.logaddexp(logsnr, jnp.float32(-2 * math.log(diffusion.sigma_data))),
+    }
+    if diffusion.loss_weight == "plain":
+        return jnp.ones_like(logsnr)
+    log_of_error = {"eps": -logsnr, "x0": 0.0, "v": jax.nn.log_sigmoid(-logsnr)}
+    return jnp.exp(log_of_x0[diffusion.loss_weight]() + log_of_error[diffusion.predicts])

@@ -1,0 +1,56 @@
+"""Noise conditioning augmentation of the low-resolution input (section 2.4), for both phases."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32
+
+from imagen_jax import config, rng
+from imagen_jax.diffusion import schedules
+from imagen_jax.types import AugLevel, Image, Keys, LogSNR
+
+
+def upsample(low_res: Image, *, size: int) -> Float32[Array, "b {size} {size} c"]:
+    """Bilinear, half-pixel centres, edges clamped, by a whole factor.
+
+    Shapes: low_res (b, h, w, c); result (b, size, size, c), float32.
+    Errors: ValueError if h or w does not divide size.
+    """
+    _, height, width, _ = low_res.shape
+    if size % height or size % width:
+        raise ValueError(f"upsample: {height}x{width} to {size}x{size} is not a whole factor")
+    return jnp.einsum(
+        "Hh,Ww,bhwc->bHWc",
+        _bilinear(height, size),
+        _bilinear(width, size),
+        low_res.astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,  # TPUs would multiply in bfloat16
+    )
+
+
+def augment(
+    low_res: Image, aug_level: AugLevel, keys: Keys, *, options: config.NoiseConditioning
+) -> tuple[Image, LogSNR]:
+    """The low-resolution image that the network sees, and its aug_logsnr.
+
+    Shapes: low_res and the first result (b, h, w, c), upsampled; aug_level, keys and the second
+    result (b,). Units: aug_level 0 none to 1 all; aug_logsnr in nats.
+    The noise of image i comes from keys[i] only. Source: section 2.4, appendix fig. A.32.
+    """
+    aug_logsnr = schedules.logsnr(aug_level, diffusion=config.Diffusion(schedule=options.schedule))
+    eps = rng.normal_each(keys, low_res.shape[1:])
+    return schedules.add_noise(low_res.astype(jnp.float32), eps, aug_logsnr), aug_logsnr
+
+
+def _bilinear(old: int, new: int) -> np.ndarray:
+    """The (new, old) float32 matrix that interpolates one axis."""
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    left = np.floor(centre).astype(int)
+    fraction = centre - left
+    matrix = np.zeros((new, old), np.float32)
+    rows = np.arange(new)
+    np.add.at(matrix, (rows, np.clip(left, 0, old - 1)), 1 - fraction)
+    np.add.at(matrix, (rows, np.clip(left + 1, 0, old - 1)), fraction)
+    return matrix

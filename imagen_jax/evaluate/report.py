@@ -1,0 +1,119 @@
+"""One page of scores, plots and sample grids: index.html, report.md and scores.json."""
+
+import dataclasses
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+Scores = Mapping[str, tuple[float, int]]  # attribute -> (share right, how many stated it)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table: what was judged, and its scores."""
+
+    name: str
+    scores: Scores
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading, a sentence, perhaps a table, perhaps a picture (a file beside the page)."""
+
+    title: str
+    text: str = ""
+    rows: tuple[Row, ...] = ()
+    picture: str | None = None
+
+
+def write(folder: Path, title: str, sections: Sequence[Section]) -> Path:
+    """Write the page in its three forms; returns index.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {
+        s.title: {row.name: {k: list(v) for k, v in row.scores.items()} for row in s.rows}
+        for s in sections
+        if s.rows
+    }
+    (folder / "scores.json").write_text(json.dumps(scores, indent=2))
+    (folder / "report.md").write_text(_markdown(title, sections))
+    page = folder / "index.html"
+    page.write_text(_html(title, sections))
+    return page
+
+
+def attributes(rows: Sequence[Row]) -> list[str]:
+    """Columns of a table: every attribute that some row could judge, in order of appearance."""
+    names = dict.fromkeys(name for row in rows for name in row.scores)
+    return [n for n in names if any(row.scores.get(n, (0.0, 0))[1] for row in rows)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Scores in percent as a Markdown table; a dash where nothing could be judged."""
+    columns = attributes(rows)
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join([row.name, *_cells(row, columns)]) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def plot_losses(file: Path, runs: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Loss against step, one panel a stage."""
+    figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
+    for axis, (name, points) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items()):
+        axis.plot([p[0] for p in points], [p[1] for p in points])
+        axis.set(title=name, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+
+
+def plot_sweep(file: Path, sweep: Mapping[float, Scores], *, label: str) -> None:
+    """Scores against `label` (the guidance weight, say), one line an attribute."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name in attributes([Row(name=str(w), scores=s) for w, s in sweep.items()]):
+        axis.plot(list(sweep), [s[name][0] for s in sweep.values()], "o-", label=name)
+    axis.set(xlabel=label, ylabel="share right", ylim=(0, 1.02))
+    axis.legend(fontsize=7, ncols=2)
+    axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+
+
+def _cells(row: Row, columns: Sequence[str]) -> list[str]:
+    found = [row.scores.get(c, (0.0, 0)) for c in columns]
+    return [f"{100 * share:.0f}" if count else "-" for share, count in found]
+
+
+def _markdown(title: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {title}"]
+    for s in sections:
+        parts += [f"## {s.title}", s.text]
+        parts += [table(s.rows)] if s.rows else []
+        parts += [f"![{s.title}]({s.picture})"] if s.picture else []
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}
+td:first-child{text-align:left}img{max-width:100%}"""
+
+
+def _html(title: str, sections: Sequence[Section]) -> str:
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for s in sections:
+        parts.append(f"<h2>{html.escape(s.title)}</h2><p>{html.escape(s.text)}</p>")
+        if s.rows:
+            columns = attributes(s.rows)
+            head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *columns])
+            body = "".join(
+                "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
+                for cells in ([row.name, *_cells(row, columns)] for row in s.rows)
+            )
+            parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        if s.picture:
+            parts.append(f'<p><img src="{html.escape(s.picture)}" alt="{html.escape(s.title)}"></p>')
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style>" + "\n".join(parts)
+    )

@@ -1,0 +1,186 @@
+"""`Imagen`: saved stages and prompts in, pictures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from imagen_jax import checkpoint, config, mesh, models, pixels
+from imagen_jax.sample import cascade
+from imagen_jax.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BATCH_SIZE = 16  # pictures painted at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Imagen:
+    """A trained cascade: call it with prompts."""
+
+    painters: tuple[cascade.Painter, ...]
+    encoder: TextEncoder
+    experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
+    steps: tuple[int, ...] = ()  # and how many steps it had made
+
+    def __call__(
+        self, prompts: Sequence[str], *, seed: int = 0, until: str | None = None
+    ) -> list[Image]:
+        """One PIL picture per prompt, of the last stage (or of stage `until`).
+
+        An empty prompt paints unconditionally. Picture i depends on (seed, i, prompts[i]) only.
+        Errors: ValueError for no prompts or an unknown stage.
+        """
+        from PIL import Image as pil
+
+        painted = self.paint(prompts, seed=seed, until=until)
+        return [pil.fromarray(picture) for picture in list(painted.values())[-1]]
+
+    def paint(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        until: str | None = None,
+        low_res: np.ndarray | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Pictures of every stage: {stage name: uint8 (p, side, side, 3)}.
+
+        Shapes: low_res uint8 (p, h, w, 3) starts a cascade whose first stage is super-resolution.
+        Errors: ValueError for no prompts, an unknown stage, or a prompt that is no string.
+        """
+        names = [p.stage.name for p in self.painters]
+        if until is not None and until not in names:
+            raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
+        chosen = self.painters[: names.index(until) + 1] if until else self.painters
+        painted = cascade.generate(
+            chosen,
+            self.encode(prompts),
+            seed=seed,
+            batch_size=batch_size,
+            low_res=None if low_res is None else np.asarray(pixels.scale(low_res)),
+            progress=progress,
+        )
+        return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
+
+    def encode(self, prompts: Sequence[str]) -> cascade.Prompts:
+        """The prompts' encodings; warns, naming what was lost, for one that is too long."""
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
+        for prompt in prompts:
+            if lost := self.encoder.lost(prompt):
+                warnings.warn(
+                    f"the prompt is longer than the encoder's {self.encoder.max_length} tokens; "
+                    f"lost: {lost!r}",
+                    stacklevel=2,
+                )
+        text, text_mask = self.encoder.encode(list(prompts))
+        return cascade.Prompts(
+            text=text,
+            text_mask=text_mask,
+            has_text=np.array([bool(p.strip()) for p in prompts]),
+            indices=np.arange(len(prompts)),
+        )
+
+    def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
+        """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
+
+        For every stage, or for the one named. Errors: ValueError for an unknown stage or field.
+        """
+        names = [p.stage.name for p in self.painters]
+        if stage is not None and stage not in names:
+            raise ValueError(f"no stage {stage!r} in this cascade; it has {names}")
+        return dataclasses.replace(
+            self,
+            painters=tuple(
+                p if stage not in (None, p.stage.name) else _changed(p, changes)
+                for p in self.painters
+            ),
+        )
+
+
+def load(path: str | Path) -> Imagen:
+    """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
+
+    Errors: FileNotFoundError for a folder without runs or checkpoints; ValueError when the stages
+    don't chain or a checkpoint doesn't fit its config.
+    """
+    folder = Path(path)
+    runs = {str(run): checkpoint.read_config(run) for run in _runs(folder)}
+    if len(runs) > 1:
+        config.chain(list(runs.values()), where=str(folder))
+    ordered = sorted(runs, key=lambda run: runs[run].stage.size)
+    loaded = [_painter(Path(run), runs[run]) for run in ordered]
+    text = runs[ordered[0]].text
+    encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
+    if encoder.width != text.width:
+        raise ValueError(
+            f"{folder}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"
+        )
+    return Imagen(
+        painters=tuple(painter for painter, _ in loaded),
+        encoder=encoder,
+        experiments=tuple(runs[run] for run in ordered),
+        steps=tuple(step for _, step in loaded),
+    )
+
+
+def _runs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no cascade at {folder}: the folder does not exist")
+    if (folder / checkpoint.CONFIG).is_file():
+        return [folder]
+    runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
+    if not runs:
+        raise FileNotFoundError(
+            f"no cascade at {folder}: neither it nor a folder in it has a {checkpoint.CONFIG}; "
+            "train one with `imagen train CONFIG --workdir DIR`"
+        )
+    return runs
+
+
+def _painter(run: Path, experiment: config.Experiment) -> tuple[cascade.Painter, int]:
+    """One run's EMA weights, whole on every device, and the step they are from."""
+    module = models.build(experiment.stage.model)
+    shapes = jax.eval_shape(
+        lambda key: models.init(
+            module,
+            key,
+            stage=experiment.stage,
+            text_width=experiment.text.width,
+            text_length=experiment.text.max_length,
+        ),
+        jax.random.key(0),
+    )
+    whole = mesh.replicated(mesh.build(config.Mesh()))
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
+    saved = checkpoint.Checkpoints(run, read_only=True)
+    step = saved.latest()
+    ema = saved.restore({"ema": target}, step=step)["ema"]
+    return cascade.Painter(stage=experiment.stage, module=module, params=ema), step or 0
+
+
+def _changed(painter: cascade.Painter, changes: dict[str, Any]) -> cascade.Painter:
+    stage = painter.stage
+    known = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(f"unknown sampler option {unknown[0]!r}; there are {sorted(known)}")
+    sampler = {k: v for k, v in changes.items() if k != "aug_level"}
+    noise = stage.noise_conditioning
+    if "aug_level" in changes:
+        noise = dataclasses.replace(noise, sample_level=changes["aug_level"])
+    return dataclasses.replace(
+        painter,
+        stage=dataclasses.replace(
+            stage, sampler=dataclasses.replace(stage.sampler, **sampler), noise_conditioning=noise
+        ),
+    )

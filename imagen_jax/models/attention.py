@@ -1,0 +1,116 @@
+"""Attention of a picture to itself and to the text (Imagen sections 2.5, D.3.1)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from imagen_jax.models.layers import Norm
+from imagen_jax.types import TextMask
+
+MASKED = -1e30  # finite, so that a row without any true token gives no NaN
+
+KeysValues = tuple[Float[Array, "b n heads k"], Float[Array, "b n heads k"]]
+
+
+def attend(
+    query: Float[Array, "b q heads k"],
+    keys: Float[Array, "b n heads k"],
+    values: Float[Array, "b n heads k"],
+    mask: Bool[Array, "b n"] | None,
+) -> Float[Array, "b q heads k"]:
+    """Multi-head attention; logits and softmax in float32, keys where `mask` is false ignored."""
+    logits = jnp.einsum("bqhk,bnhk->bhqn", query, keys, preferred_element_type=jnp.float32)
+    logits = logits * query.shape[-1] ** -0.5
+    if mask is not None:
+        logits = jnp.where(mask[:, None, None, :], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
+    return jnp.einsum("bhqn,bnhk->bqhk", weights, values)
+
+
+class Attention(nn.Module):
+    """A picture's pixels attend to its pixels, to the text, or to both in one softmax.
+
+    Text keys and values arrive projected (`conditioning.Conditioner`): they depend on the prompt
+    alone. The output projection starts at zero, and the residual sum is plain in every network:
+    the paper scales only its Efficient U-Net, and there only "skip connections".
+    Source: Imagen app. D.3.1 for the joined keys.
+    """
+
+    heads: int
+    head_dim: int
+    norm_groups: int
+    dtype: Any
+    image_keys: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], text: KeysValues | None, text_mask: TextMask | None
+    ) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        y = Norm(self.norm_groups, name="norm")(x).reshape(b, h * w, c)
+        query = self.project("query", y)
+        pairs = [(self.project("key", y), self.project("value", y))] if self.image_keys else []
+        masks = [jnp.ones((b, h * w), jnp.bool_)] if self.image_keys else []
+        if text is not None:
+            pairs, masks = [*pairs, text], [*masks, text_mask]
+        keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
+        mask = None if text is None else jnp.concatenate(masks, axis=1)
+        mixed = attend(query, keys, values, mask).reshape(b, h * w, self.heads * self.head_dim)
+        out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
+        return x + out.reshape(x.shape)
+
+    def project(self, name: str, y: Float[Array, "b n c"]) -> Float[Array, "b n heads k"]:
+        """Queries, keys or values of the picture."""
+        width = self.heads * self.head_dim
+        projected = nn.Dense(width, dtype=self.dtype, name=name)(y)
+        return projected.reshape(*y.shape[:2], self.heads, self.head_dim)
+
+
+class FeedForward(nn.Module):
+    """Two dense layers behind a norm, added to their input; the second starts at zero."""
+
+    hidden: int
+    norm_groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        y = Norm(self.norm_groups, name="norm")(x)
+        y = nn.swish(nn.Dense(self.hidden, dtype=self.dtype, name="dense_0")(y))
+        zeros = nn.initializers.zeros
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="dense_1")(y)
+
+
+class AttentionBlock(nn.Module):
+    """All the attention after a residual block.
+
+    `joined`: text keys join the picture's. Otherwise picture and text each get a layer, if asked
+    for: `image_keys` asks for the first, text given for the second.
+    """
+
+    heads: int
+    head_dim: int
+    norm_groups: int
+    dtype: Any
+    image_keys: bool = True
+    joined: bool = True
+    feed_forward: int = 0  # its width; 0: none
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], text: KeysValues | None, text_mask: TextMask | None
+    ) -> Float[Array, "b h w c"]:
+        sizes = (self.heads, self.head_dim, self.norm_groups, self.dtype)
+        if self.joined and self.image_keys and text is not None:
+            x = Attention(*sizes, name="joined")(x, text, text_mask)
+        else:
+            if self.image_keys:
+                x = Attention(*sizes, name="image")(x, None, None)
+            if text is not None:
+                x = Attention(*sizes, image_keys=False, name="text")(x, text, text_mask)
+        if self.feed_forward:
+            x = FeedForward(self.feed_forward, self.norm_groups, self.dtype, name="ffn")(x)
+        return x

@@ -1,0 +1,213 @@
+"""What a network knows beside its noisy picture: text, noise levels, low-resolution picture.
+
+Everything that depends on the prompt alone is computed here, once per prompt: pooled text and each
+attention layer's text keys and values (Imagen section 2.5, appendix D.3.1).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
+
+from imagen_jax import config
+from imagen_jax.models.attention import KeysValues, attend
+from imagen_jax.models.layers import EPSILON, TimeEmbed, TimeEmbedding
+from imagen_jax.types import Embedding, Image, LogSNR, TextEmbedding, TextMask
+
+POSITIONS_STD = 0.1  # beside the unit variance that the norm gives to the text
+
+
+@flax.struct.dataclass
+class Conditioning:
+    """A network's conditioning: a pytree whose every leaf has the batch first.
+
+    Fields are not checked at run time, so that shardings and shapes may stand in for arrays.
+    """
+
+    kv: Any  # {layer: (keys, values)}, each (b, n, heads, head_dim), by the layer's name
+    text_mask: Any  # (b, n) bool
+    pooled: Any  # (b, cond_channels) float32, or None
+    low_res: Any = None  # (b, h, w, c), upsampled and noised, or None
+    aug_logsnr: Any = None  # (b,) float32, or None
+
+
+@dataclass(frozen=True)
+class TextLayer:
+    """A layer that attends to the text; its name is that of the attention block."""
+
+    name: str
+    heads: int
+    head_dim: int
+
+
+class Conditioner(nn.Module):
+    """Text to `Conditioning`: null captions, bottleneck, positions, pooling, keys and values.
+
+    Differs from the paper: where `has_text` is false the mask is a fixed one as well. Keeping the
+    caption's would leak its length, and an empty one would leave cross-attention nothing.
+    """
+
+    options: config.TextConditioning
+    layers: tuple[TextLayer, ...]
+    width: int  # of the pooled vector
+    head_channels: int  # of the pooling
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, text: TextEmbedding, text_mask: TextMask, has_text: Bool[Array, " b"]
+    ) -> Conditioning:
+        options = self.options
+        text, text_mask = NullCaption(options, name="null")(text, text_mask, has_text)
+        if options.bottleneck is not None:
+            text = nn.Dense(options.bottleneck, name="bottleneck")(text)
+        if options.positions:
+            text = text + Positions(options.positions, name="positions")(text)
+        kv = {
+            layer.name: TextKeysValues(layer, options.norm, self.dtype, name=layer.name)(text)
+            for layer in self.layers
+        }
+        pooled = None
+        if options.pool != "none":
+            pool = Pool(options, self.width, self.head_channels, name="pool")
+            pooled = pool(text, text_mask)
+        return Conditioning(kv=kv, text_mask=text_mask, pooled=pooled)
+
+
+class NullCaption(nn.Module):
+    """Replaces text and mask of rows without caption; zeroes padding, whatever it holds."""
+
+    options: config.TextConditioning
+
+    @nn.compact
+    def __call__(
+        self, text: TextEmbedding, text_mask: TextMask, has_text: Bool[Array, " b"]
+    ) -> tuple[Float32[Array, "b n d"], TextMask]:
+        null = jnp.zeros((1, 1, text.shape[-1]))
+        if self.options.null == "learned":
+            row = self.param("embedding", nn.initializers.normal(1.0), (text.shape[-1],))
+            null = row[None, None, :]
+        null_mask = jnp.ones_like(text_mask)
+        if self.options.null_mask == "first_token":
+            null_mask = null_mask & (jnp.arange(text.shape[1]) == 0)[None, :]
+        text = jnp.where(text_mask[:, :, None], text.astype(jnp.float32), 0.0)
+        text = jnp.where(has_text[:, None, None], text, null)  # null is (1, 1, d)
+        return text, jnp.where(has_text[:, None], text_mask, null_mask)
+
+
+class Positions(nn.Module):
+    """A learned vector for each place in the caption."""
+
+    length: int
+
+    @nn.compact
+    def __call__(self, text: Float32[Array, "b n d"]) -> Float32[Array, "1 n d"]:
+        tokens = text.shape[1]
+        if tokens > self.length:
+            raise ValueError(f"{tokens} tokens exceed text.positions={self.length}")
+        init = nn.initializers.normal(POSITIONS_STD)
+        table = self.param("embedding", init, (self.length, text.shape[-1]))
+        return table[None, :tokens]
+
+
+class TextNorm(nn.Module):
+    """LayerNorm of each token, or nothing; never over tokens, which would let padding in."""
+
+    on: bool
+
+    @nn.compact
+    def __call__(self, text: Float32[Array, "b n d"]) -> Float32[Array, "b n d"]:
+        return nn.LayerNorm(epsilon=EPSILON, name="layer")(text) if self.on else text
+
+
+class TextKeysValues(nn.Module):
+    """One layer's text keys and values, from its own norm and projections."""
+
+    layer: TextLayer
+    norm: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, text: Float32[Array, "b n d"]) -> KeysValues:
+        text = TextNorm(self.norm, name="norm")(text).astype(self.dtype)
+        heads, head_dim = self.layer.heads, self.layer.head_dim
+        keys = nn.Dense(heads * head_dim, dtype=self.dtype, name="key")(text)
+        values = nn.Dense(heads * head_dim, dtype=self.dtype, name="value")(text)
+        shape = (*text.shape[:2], heads, head_dim)
+        return keys.reshape(shape), values.reshape(shape)
+
+
+class Pool(nn.Module):
+    """Text to one vector for the time embedding; padding is masked. All in float32.
+
+    Source: Imagen app. F.1 says only "attention"; the learned query is our reading.
+    """
+
+    options: config.TextConditioning
+    width: int
+    head_channels: int
+
+    @nn.compact
+    def __call__(self, text: Float32[Array, "b n d"], text_mask: TextMask) -> Embedding:
+        text = TextNorm(self.options.norm, name="norm")(text)
+        if self.options.pool == "mean":
+            return nn.Dense(self.width, name="out")(masked_mean(text, text_mask))
+        b, n, heads = *text.shape[:2], self.width // self.head_channels
+        row = self.param("query", nn.initializers.normal(1.0), (self.width,))
+        query = jnp.broadcast_to(row[None, :], (b, self.width))
+        if self.options.pool_query == "mean_plus_learned":
+            query = query + nn.Dense(self.width, name="mean")(masked_mean(text, text_mask))
+        keys = nn.Dense(self.width, name="key")(text).reshape(b, n, heads, -1)
+        values = nn.Dense(self.width, name="value")(text).reshape(b, n, heads, -1)
+        pooled = attend(query.reshape(b, 1, heads, -1), keys, values, text_mask)
+        return nn.Dense(self.width, name="out")(pooled.reshape(b, self.width))
+
+
+def masked_mean(text: Float32[Array, "b n d"], text_mask: TextMask) -> Float32[Array, "b d"]:
+    """Mean over real tokens; zero where there are none."""
+    weights = text_mask.astype(jnp.float32)[:, :, None]
+    return (text * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1.0)
+
+
+class NoiseEmbedding(nn.Module):
+    """The vector that conditions every block: noise level, augmentation level and pooled text.
+
+    Source: Imagen sections 2.4 and 2.5; that the three are summed is our reading of fig. A.28.
+    """
+
+    features: int
+    width: int
+    kind: TimeEmbed
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, logsnr: LogSNR, cond: Conditioning) -> Float[Array, "b e"]:
+        sizes = (self.features, self.width, self.kind)
+        emb = TimeEmbedding(*sizes, name="time")(logsnr)
+        if cond.aug_logsnr is not None:
+            emb = emb + TimeEmbedding(*sizes, name="aug")(cond.aug_logsnr)
+        if cond.pooled is not None:
+            emb = emb + cond.pooled
+        return emb.astype(self.dtype)
+
+
+def network_input(z: Image, cond: Conditioning) -> Float[Array, "b h w i"]:
+    """The noisy picture, with the low-resolution one as further channels if there is one.
+
+    Errors: ValueError unless `low_res` and `aug_logsnr` come together, at z's size.
+    """
+    if (cond.low_res is None) != (cond.aug_logsnr is None):
+        raise ValueError(
+            f"low_res is {'absent' if cond.low_res is None else 'given'} but aug_logsnr is "
+            f"{'absent' if cond.aug_logsnr is None else 'given'}: they come together"
+        )
+    if cond.low_res is None:
+        return z
+    if cond.low_res.shape[:3] != z.shape[:3]:
+        raise ValueError(
+            f"low_res {cond.low_res.shape} is not of z's size {z.shape}: upsample it first"
+        )
+    return jnp.concatenate([z, cond.low_res.astype(z.dtype)], axis=-1)

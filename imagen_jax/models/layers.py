@@ -1,0 +1,210 @@
+"""Norms, residual block, time embedding, up- and down-sampling (Imagen sections 2.5, B.1).
+
+Resampling is reshapes, repeats and means: `jax.image.resize` would lose a sharding over height.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+from imagen_jax import config
+from imagen_jax.types import Embedding, Features, LogSNR
+
+EPSILON = 1e-6  # of every norm; Flax's default, PyTorch's is 1e-5
+LOGSNR_LIMIT = 20.0  # nats; the time features saturate there
+MAX_PERIOD = 10_000.0
+
+Resample = Literal["none", "down", "up"]
+TimeEmbed = Literal["cosine_time", "logsnr"]
+Upsampling = Literal["nearest", "depth_to_space", "transposed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStyle:
+    """What all blocks of a network share."""
+
+    norm_groups: int
+    residual_scaling: config.ResidualScaling
+    residual_scale: float
+    zero_init: bool  # of each residual block's last convolution
+    dropout: float
+    dtype: Any  # of activations
+
+    def join(self, shortcut: Features, branch: Features) -> Features:
+        """Shortcut and main branch of a residual block, added and scaled."""
+        if self.residual_scaling == "sum":
+            return (shortcut + branch) * self.residual_scale
+        if self.residual_scaling == "shortcut":
+            return shortcut * self.residual_scale + branch
+        return shortcut + branch
+
+    def long_skip(self, skip: Features) -> Features:
+        """A skip from the downward to the upward path, scaled if that is the reading chosen."""
+        return skip * self.residual_scale if self.residual_scaling == "long_skip" else skip
+
+
+def block_style(options: config.UNet | config.EfficientUNet, *, train: bool) -> BlockStyle:
+    """The style that a network's options ask for; dropout only in training."""
+    return BlockStyle(
+        norm_groups=options.norm_groups,
+        residual_scaling=options.residual_scaling,
+        residual_scale=options.residual_scale,
+        zero_init=options.zero_init_residual,
+        dropout=options.dropout if train else 0.0,
+        dtype=jnp.dtype(options.dtype),
+    )
+
+
+def check_sides(z: Features, multiple: int) -> None:
+    """Errors: ValueError naming a side that the network's total stride does not divide."""
+    for name, side in zip(("height", "width"), z.shape[1:3], strict=True):
+        if side % multiple or side == 0:
+            raise ValueError(
+                f"{name} {side} does not divide by {multiple}, the network's total stride"
+            )
+
+
+class Norm(nn.GroupNorm):
+    """GroupNorm with float32 statistics; gives back the dtype it got."""
+
+    epsilon: float = EPSILON
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def conv(features: int, dtype: Any, *, stride: int = 1, zero: bool = False, name: str) -> nn.Conv:
+    """A 3x3 convolution; `zero` starts it at zero."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), stride, dtype=dtype, kernel_init=init, name=name)
+
+
+class Film(nn.Module):
+    """Scale and shift of features by an embedding."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Features, emb: Float[Array, "b e"]) -> Features:
+        both = nn.Dense(2 * x.shape[-1], dtype=self.dtype, name="dense")(nn.swish(emb))
+        scale, shift = jnp.split(both[:, None, None, :], 2, axis=-1)
+        return x * (1 + scale) + shift  # (b, h, w, c) by (b, 1, 1, c)
+
+
+class ResBlock(nn.Module):
+    """BigGAN's residual block: resampling inside, on both branches; FiLM at the second norm.
+
+    Source: ADM (arXiv:2105.05233); Imagen fig. A.27 for `project`.
+    """
+
+    channels: int
+    style: BlockStyle
+    resample: Resample = "none"
+    project: bool = False  # a 1x1 shortcut even where the width stays
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w i"], emb: Float[Array, "b e"] | None
+    ) -> Float[Array, "b p q o"]:
+        style = self.style
+        move = {"none": lambda x: x, "down": average_pool, "up": nearest}[self.resample]
+        h = move(nn.swish(Norm(style.norm_groups, name="norm_0")(x)))
+        h = conv(self.channels, style.dtype, name="conv_0")(h)
+        h = Norm(style.norm_groups, name="norm_1")(h)
+        if emb is not None:
+            h = Film(style.dtype, name="film")(h, emb)
+        h = nn.swish(h)
+        if style.dropout:
+            h = nn.Dropout(style.dropout, deterministic=False)(h)
+        h = conv(self.channels, style.dtype, zero=style.zero_init, name="conv_1")(h)
+        x = move(x)
+        if self.project or x.shape[-1] != self.channels:
+            x = nn.Dense(self.channels, dtype=style.dtype, name="shortcut")(x)
+        return style.join(x, h)
+
+
+def time_features(logsnr: LogSNR, *, features: int, kind: TimeEmbed) -> Float32[Array, "b f"]:
+    """Sinusoids of a time in [0, 1000] recovered from logsnr.
+
+    Shapes: logsnr (b,); result (b, 2 * (features // 2)), sines first.
+    Source: arXiv:2202.00512's code: cosine-schedule time, u(0) = 0.5, u(20) = 2.9e-5.
+    """
+    clipped = jnp.clip(logsnr, -LOGSNR_LIMIT, LOGSNR_LIMIT)
+    if kind == "cosine_time":
+        time = jnp.arctan(jnp.exp(-0.5 * clipped)) / (0.5 * math.pi)
+    else:
+        time = (LOGSNR_LIMIT - clipped) / (2 * LOGSNR_LIMIT)
+    half = features // 2
+    steps = jnp.arange(half, dtype=jnp.float32) / max(half - 1, 1)
+    angles = 1000.0 * time[:, None] * jnp.exp(-math.log(MAX_PERIOD) * steps)[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Noise level to a vector, in float32: sinusoids, then two dense layers."""
+
+    features: int  # of the sinusoids
+    width: int
+    kind: TimeEmbed
+
+    @nn.compact
+    def __call__(self, logsnr: LogSNR) -> Embedding:
+        x = time_features(logsnr, features=self.features, kind=self.kind)
+        x = nn.swish(nn.Dense(self.width, name="dense_0")(x))
+        return nn.Dense(self.width, name="dense_1")(x)
+
+
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
+    """Mean of each 2x2 patch."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
+    """Each pixel four times."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def space_to_depth(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b p q d"]:
+    """Patches of `patch` x `patch` pixels into channels: (b, h/p, w/p, p*p*c)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // patch, patch, w // patch, patch, c)
+    return x.swapaxes(2, 3).reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def depth_to_space(x: Float[Array, "b p q d"], patch: int) -> Float[Array, "b h w c"]:
+    """The inverse of `space_to_depth`."""
+    b, h, w, d = x.shape
+    x = x.reshape(b, h, w, patch, patch, d // patch**2)
+    return x.swapaxes(2, 3).reshape(b, h * patch, w * patch, d // patch**2)
+
+
+class Upsample(nn.Module):
+    """A convolution that doubles both sides.
+
+    Source: Imagen fig. A.29. A transposed kernel of 4 avoids the checkerboards of 3.
+    """
+
+    channels: int
+    kind: Upsampling
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
+        if self.kind == "nearest":  # convolve where it is cheap
+            return nearest(conv(self.channels, self.dtype, name="conv")(x))
+        if self.kind == "depth_to_space":
+            return depth_to_space(conv(4 * self.channels, self.dtype, name="conv")(x), 2)
+        transposed = nn.ConvTranspose(
+            self.channels, (4, 4), strides=(2, 2), dtype=self.dtype, name="conv"
+        )
+        return transposed(x)
+
+
+def rematerialised(block: Any, *, remat: bool) -> Any:
+    """The block's class, recomputed in the backward pass if `remat`."""
+    return nn.remat(block) if remat else block

@@ -1,0 +1,7 @@
+"""Painting with a trained cascade.
+
+| file | holds |
+|---|---|
+| `denoiser.py` | one stage's network, guided and thresholded, as `denoise(z, logsnr)` |
+| `cascade.py` | a fold over stages: 16 -> 64 -> 256, or the paper's 64 -> 256 -> 1024 |
+"""

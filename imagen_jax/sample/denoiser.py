@@ -1,0 +1,53 @@
+"""One stage as `denoise(z, logsnr) -> x0`: guidance and thresholding wrapped round a network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from imagen_jax import config
+from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
+from imagen_jax.types import Denoise, Params
+
+
+def build(
+    params: Params,
+    cond: Any,
+    uncond: Any | None,
+    weight: jax.Array,
+    *,
+    module: nn.Module,
+    stage: config.Stage,
+) -> Denoise:
+    """The guided, thresholded denoiser that a sampler calls.
+
+    Shapes: cond and uncond are `Conditioning` pytrees of batch b; uncond None skips the second pass
+    (guidance weight 1). Both passes run as one batch of 2b and share z and the noised low_res.
+    Source: sections 2.2, 2.3; the order guidance, x0, threshold is that of appendix A.
+    """
+    both = cond if uncond is None else _stack(cond, uncond)
+
+    def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, z, logsnr, both)
+
+    predict = preconditioning.wrap(network, both.low_res, diffusion=stage.diffusion)
+
+    def to_x0(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        output = predict(z, logsnr)
+        return prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
+
+    def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        if uncond is None:
+            x0 = to_x0(z, logsnr)
+        else:
+            halves = to_x0(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
+            cond_x0, uncond_x0 = jnp.split(halves, 2)
+            x0 = guidance.guide(cond_x0, uncond_x0, weight=weight)
+        return thresholding.threshold(x0, sampler=stage.sampler)
+
+    return denoise
+
+
+def _stack(cond: Any, uncond: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, uncond)

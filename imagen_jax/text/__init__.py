@@ -1,0 +1,11 @@
+"""Captions to encodings with a frozen T5 encoder (section 2.1).
+
+| file | holds |
+|---|---|
+| `encoder.py` | `TextEncoder`: captions in, encodings and mask out; `load(name_or_path)` |
+| `tokenizer.py` | `Tokenizer`: captions to SentencePiece ids and mask |
+| `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
+| `t5x_checkpoint.py` | `load`: a T5X checkpoint folder to `T5Config` and parameters |
+| `t5x_files.py` | the bytes underneath: msgpack tree and zarr arrays |
+| `t5_1_1_tiny/` | the embedded default encoder: checkpoint and SentencePiece model |
+"""

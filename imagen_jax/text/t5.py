@@ -1,0 +1,228 @@
+"""The frozen T5 encoder (section 2.1; T5 v1.1, v1.0 and umT5)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from imagen_jax.types import Params, TextEmbedding, TextMask, Tokens
+
+Dtype = Literal["float32", "bfloat16"]
+
+EPSILON = 1e-6  # of the RMS norms
+MAX_DISTANCE = 128  # beyond it every token is equally far; no tensor tells, all T5s use it
+MASKED = -1e10
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """An encoder's sizes; a checkpoint's tensor shapes determine all of them."""
+
+    vocab: int  # rows of the embedding; the tokenizer may have fewer pieces
+    width: int
+    layers: int
+    heads: int
+    head_dim: int
+    mlp_width: int
+    buckets: int = 32  # of relative positions
+    gated: bool = True  # v1.1: gated tanh-GELU; otherwise v1.0's ReLU
+    bias_per_layer: bool = False  # a table of relative positions in every layer (umT5)
+
+
+def buckets_of(length: int, *, buckets: int) -> Int32[np.ndarray, "n n"]:
+    """Bucket of each (query, key) pair; the upper half is for keys after the query.
+
+    Source: T5 (arXiv:1910.10683) sec. 2.1; epsilon as in T5X, so that 16, 32, ... start a bucket.
+    """
+    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
+    half = buckets // 2
+    exact = half // 2  # shorter distances have a bucket each, longer ones share logarithmically
+    far = np.maximum(np.abs(distance), 1).astype(np.float32) / exact
+    scaled = np.log(far + np.finfo(np.float32).eps) / np.log(MAX_DISTANCE / exact)
+    shared = np.minimum(exact + (scaled * (half - exact)).astype(np.int32), half - 1)
+    magnitude = np.where(np.abs(distance) < exact, np.abs(distance), shared)
+    return (magnitude + half * (distance > 0)).astype(np.int32)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm in float32, without mean or bias."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + EPSILON)
+        return (wide * inverse * scale.astype(jnp.float32)[None, None]).astype(x.dtype)
+
+
+class Kernel(nn.Module):
+    """A matrix without bias; float32 stays float32 on TPUs and GPUs too."""
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n i"]) -> Float[Array, "b n o"]:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        return jnp.matmul(x, kernel.astype(self.dtype), precision=_precision(self.dtype))
+
+
+class TokenEmbedder(nn.Module):
+    """Rows of the embedding table; an id outside it gives zeros."""
+
+    config: T5Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, tokens: Tokens) -> Float[Array, "b n d"]:
+        shape = (self.config.vocab, self.config.width)
+        table = self.param("embedding", nn.initializers.normal(1.0), shape)
+        return table.at[tokens].get(mode="fill", fill_value=0).astype(self.dtype)
+
+
+class RelativeBias(nn.Module):
+    """What a head adds to its logits for each relative position."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, length: int) -> Float[Array, "1 h n n"]:
+        shape = (self.config.heads, self.config.buckets)
+        table = self.param("rel_embedding", nn.initializers.normal(1.0), shape)
+        bucket = buckets_of(length, buckets=self.config.buckets)
+        return table.astype(jnp.float32)[:, bucket][None]
+
+
+class Attention(nn.Module):
+    """Self-attention; T5 folds 1/sqrt(head_dim) into the query kernel, so no scale is here."""
+
+    config: T5Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], bias: Float[Array, "b h n n"]
+    ) -> Float[Array, "b n d"]:
+        heads, head_dim = self.config.heads, self.config.head_dim
+        query, key, value = (
+            Kernel(heads * head_dim, self.dtype, name=name)(x).reshape(
+                *x.shape[:2], heads, head_dim
+            )
+            for name in ("query", "key", "value")
+        )
+        precision = _precision(self.dtype)
+        logits = jnp.einsum(
+            "bqhk,bvhk->bhqv", query, key, precision=precision, preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhqv,bvhk->bqhk", weights, value, precision=precision)
+        return Kernel(x.shape[-1], self.dtype, name="out")(mixed.reshape(*x.shape[:2], -1))
+
+
+class MLP(nn.Module):
+    """v1.1: gelu(x wi_0) * (x wi_1); v1.0: relu(x wi)."""
+
+    config: T5Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        inner = self.config.mlp_width
+        if self.config.gated:
+            gate = nn.gelu(Kernel(inner, self.dtype, name="wi_0")(x), approximate=True)
+            hidden = gate * Kernel(inner, self.dtype, name="wi_1")(x)
+        else:
+            hidden = nn.relu(Kernel(inner, self.dtype, name="wi")(x))
+        return Kernel(x.shape[-1], self.dtype, name="wo")(hidden)
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each behind its norm and beside a residual path."""
+
+    config: T5Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b 1 1 n"],
+        shared_bias: Float[Array, "1 h n n"] | None,
+    ) -> Float[Array, "b n d"]:
+        bias = shared_bias
+        if bias is None:
+            bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
+        bias = jnp.where(mask, bias, MASKED)  # (1, h, n, n) and (b, 1, 1, n) to (b, h, n, n)
+        normed = RMSNorm(name="pre_attention_layer_norm")(x)
+        x = x + Attention(self.config, self.dtype, name="attention")(normed, bias)
+        return x + MLP(self.config, self.dtype, name="mlp")(RMSNorm(name="pre_mlp_layer_norm")(x))
+
+
+class Encoder(nn.Module):
+    """The stack of layers and the final norm."""
+
+    config: T5Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], text_mask: TextMask) -> Float[Array, "b n d"]:
+        bias = None
+        if not self.config.bias_per_layer:
+            bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
+        for index in range(self.config.layers):
+            layer = Layer(self.config, self.dtype, name=f"layers_{index}")
+            x = layer(x, text_mask[:, None, None, :], bias)
+        return RMSNorm(name="encoder_norm")(x)
+
+
+class T5(nn.Module):
+    """The whole network; submodules bear the names of T5X's tensors."""
+
+    config: T5Config
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, text_mask: TextMask) -> Float[Array, "b n d"]:
+        x = TokenEmbedder(self.config, self.dtype, name="token_embedder")(tokens)
+        return Encoder(self.config, self.dtype, name="encoder")(x, text_mask)
+
+
+def encode(
+    params: Params,
+    tokens: Tokens,
+    text_mask: TextMask,
+    *,
+    config: T5Config,
+    dtype: Dtype = "float32",
+) -> TextEmbedding:
+    """Encodings of tokens, zero where `text_mask` is false.
+
+    Shapes: tokens and text_mask (b, n); result (b, n, config.width) of `dtype`.
+    Errors: ValueError for another dtype; flax names a parameter that lacks or has another shape.
+    Source: T5 v1.1; norms and softmax are float32 whatever `dtype`, and keys alone are masked.
+    """
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
+    params = jax.tree.map(jnp.asarray, params)  # a loader's are NumPy arrays
+    text = T5(config, jnp.dtype(dtype)).apply({"params": params}, tokens, text_mask)
+    return jnp.where(text_mask[:, :, None], text, jnp.zeros((), text.dtype))
+
+
+def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its T5X name, `encoder.layers_0.attention.query.kernel`."""
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
+    tree = jax.eval_shape(T5(config).init, jax.random.key(0), tokens, mask)["params"]
+    leaves = jax.tree.leaves_with_path(tree)
+    return {".".join(step.key for step in path): leaf.shape for path, leaf in leaves}
+
+
+def _precision(dtype: Any) -> jax.lax.Precision:
+    """float32 means float32 on accelerators whose default matrix product is coarser."""
+    full = jnp.dtype(dtype) == jnp.float32
+    return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.DEFAULT

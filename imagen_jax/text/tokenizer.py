@@ -1,0 +1,93 @@
+"""Captions to SentencePiece ids and mask, as T5 was trained: end of sentence, no beginning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from jaxtyping import Bool, Int32
+
+PAD = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A SentencePiece model; ids end with `eos`, and padding is 0."""
+
+    model: bytes  # the serialised SentencePiece model
+    processor: Any  # sentencepiece.SentencePieceProcessor
+    eos: int
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """The tokenizer of a SentencePiece `.model` file.
+
+        Errors: FileNotFoundError if there is no such file; ValueError if it is no usable model.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no SentencePiece model at {path}: copy the encoder's there")
+        model = path.read_bytes()
+        try:
+            processor = sentencepiece.SentencePieceProcessor()
+            processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} is not a SentencePiece model ({len(model)} bytes): copy it again"
+            ) from error
+        if processor.eos_id() < 0:
+            raise ValueError(
+                f"{path} has no end-of-sentence piece: T5 needs one, take its own .model"
+            )
+        return cls(model, processor, processor.eos_id())
+
+    @property
+    def size(self) -> int:
+        """Number of pieces; every id is below it."""
+        return self.processor.get_piece_size()
+
+    def ids(self, caption: str) -> list[int]:
+        """All ids of a caption with the final `eos`, neither padded nor truncated."""
+        return [*self.processor.encode(caption), self.eos]
+
+    def ragged(self, captions: Sequence[str], *, max_length: int) -> list[list[int]]:
+        """Ids of each caption, at most `max_length` of them: what is kept of a long one, and `eos`.
+
+        Errors: ValueError if `max_length` is below 1; TypeError if `captions` is one string.
+        """
+        if max_length < 1:
+            raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
+        if isinstance(captions, str):
+            raise TypeError(f"captions must be a list of strings, not the string {captions!r}")
+        return [[*ids[: max_length - 1], self.eos] for ids in self.processor.encode(list(captions))]
+
+    def tokenize(
+        self, captions: Sequence[str], *, max_length: int
+    ) -> tuple[Int32[np.ndarray, "b n"], Bool[np.ndarray, "b n"]]:
+        """Ids padded to `max_length`, and the mask of real ones.
+
+        Shapes: tokens int32 (b, max_length), text_mask bool (b, max_length).
+        Errors: as `ragged`.
+        """
+        return pad(self.ragged(captions, max_length=max_length), length=max_length)
+
+    def lost(self, caption: str, *, max_length: int) -> str:
+        """What `tokenize` drops of a caption, as SentencePiece normalised it; "" if it fits."""
+        pieces = self.processor.encode(caption, out_type=str)
+        if len(pieces) < max_length:
+            return ""
+        return "".join(pieces[max_length - 1 :]).replace("▁", " ").strip()
+
+
+def pad(
+    ragged: Sequence[Sequence[int]], *, length: int
+) -> tuple[Int32[np.ndarray, "b n"], Bool[np.ndarray, "b n"]]:
+    """Ids padded with zeros to `length`, and the mask of real ones; no row may be longer."""
+    tokens = np.full((len(ragged), length), PAD, np.int32)
+    text_mask = np.zeros((len(ragged), length), bool)
+    for row, ids in enumerate(ragged):
+        tokens[row, : len(ids)] = ids
+        text_mask[row, : len(ids)] = True
+    return tokens, text_mask

@@ -1,0 +1,10 @@
+"""Training one stage.
+
+| file | holds |
+|---|---|
+| `state.py` | `TrainState`, initialised under its shardings |
+| `optim.py` | the optax chain and the EMA |
+| `step.py` | `train_step`, the page a researcher edits |
+| `loop.py` | step, log, save, resume |
+| `metrics.py` | what a run writes for people and for TensorBoard |
+"""

@@ -1,0 +1,128 @@
+"""The training loop of one stage: restore or initialise, then step, log, save."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from imagen_jax import checkpoint, config, mesh, models, rng
+from imagen_jax.data import pipeline, records
+from imagen_jax.train import metrics, optim, state, step
+from imagen_jax.types import Params
+
+Hook = Callable[[int, Params, metrics.Progress], None]  # (step, ema, progress), after each step
+
+
+class Diverged(FloatingPointError):
+    """The loss is no longer a number."""
+
+
+def train(
+    experiment: config.Experiment,
+    workdir: Path,
+    *,
+    store: records.Store,
+    hooks: Sequence[Hook] = (),
+) -> state.TrainState:
+    """Train to `experiment.train.steps`, resuming from the newest checkpoint in `workdir`.
+
+    Errors: ValueError when the store or the checkpoint doesn't fit the config; Diverged when the
+    loss becomes NaN, naming the step and the last good checkpoint.
+    """
+    options = experiment.train
+    pipeline.check(store, experiment=experiment)
+    _refuse_other_run(workdir, experiment)
+    checkpoint.write_config(workdir, experiment)
+
+    # ---- shapes -> shardings -> arrays
+    devices = mesh.build(experiment.mesh)
+    by_batch = mesh.batch_sharding(devices)
+    if options.batch_size % devices.size:
+        raise ValueError(
+            f"train.batch_size={options.batch_size} does not divide by {devices.size} devices"
+        )
+    module = models.build(experiment.stage.model)
+    rule = optim.build(experiment.optim, steps=options.steps)
+    shapes = state.abstract(experiment, module, rule)
+    shardings = state.shardings_of(shapes, devices, experiment.mesh)
+    root = rng.root(options.seed)
+    saves = checkpoint.Checkpoints(workdir, keep=options.keep)
+    start = saves.latest() or 0
+    if start:
+        current = saves.restore(state.sharded(shapes, shardings))
+        print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
+    else:
+        current = jax.jit(
+            lambda key: state.init(key, experiment=experiment, module=module, rule=rule),
+            out_shardings=shardings,
+        )(root)
+
+    # ---- the step
+    whole = mesh.replicated(devices)
+    train_step = jax.jit(
+        step.build(experiment, module, rule),
+        in_shardings=(shardings, by_batch, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+    batches = pipeline.stream(
+        store,
+        stage=experiment.stage,
+        data=experiment.data,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        start_step=start,
+    )
+    progress = metrics.Progress(
+        workdir, name=experiment.stage.name, steps=options.steps, start=start
+    )
+    try:
+        for number in range(start + 1, options.steps + 1):
+            batch = pipeline.to_device(next(batches), by_batch)
+            current, scalars = train_step(current, batch, root)
+            progress.add(scalars)
+            last = number == options.steps
+            if last or number % options.log_every == 0 or number % options.save_every == 0:
+                values = progress.flush(number, images=options.batch_size)
+                _refuse_nan(values["loss"], number, saves)
+            if last or number % options.save_every == 0:
+                saves.save(number, current, experiment)
+            for hook in hooks:
+                hook(number, current.ema, progress)
+        saves.wait()
+    finally:
+        progress.close()
+        saves.close()
+    return current
+
+
+def _refuse_nan(loss: float, number: int, saves: checkpoint.Checkpoints) -> None:
+    if math.isfinite(loss):
+        return
+    good = saves.latest()
+    kept = f"the last good checkpoint is {saves.folder / str(good)}" if good else "none was saved"
+    raise Diverged(
+        f"the loss became {loss} at or before step {number}; {kept}; "
+        "lower optim.learning_rate or set optim.clip_norm, then run the same command again"
+    )
+
+
+def _refuse_other_run(workdir: Path, experiment: config.Experiment) -> None:
+    """A folder that holds another model's run is not continued with this one."""
+    if not (workdir / checkpoint.CONFIG).is_file():
+        return
+    before = checkpoint.read_config(workdir)
+    changed = [
+        f"{part}.{f.name}: {getattr(old, f.name)!r} there, {getattr(new, f.name)!r} here"
+        for part in ("stage", "text")
+        for old, new in [(getattr(before, part), getattr(experiment, part))]
+        for f in dataclasses.fields(new)
+        if f.name != "sampler" and getattr(old, f.name) != getattr(new, f.name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run with another config: {'; '.join(changed)}; "
+            "give another --workdir or restore the config"
+        )

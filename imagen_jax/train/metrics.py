@@ -1,0 +1,93 @@
+"""What a run writes on the way: a bar and lines for people, TensorBoard events, JSON lines."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+LINES = "metrics.jsonl"
+
+
+class Progress:
+    """The bar, the log and the event files of one run; process 0 alone writes.
+
+    Use: `add` each step's metrics (device arrays, not waited for), `flush` now and then.
+    """
+
+    def __init__(self, workdir: Path, *, name: str, steps: int, start: int) -> None:
+        self.writes = jax.process_index() == 0
+        self.name, self.steps = name, steps
+        self._pending: list[Mapping[str, jax.Array]] = []
+        self._clock, self._clock_step = time.perf_counter(), start
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            desc=name,
+            unit="step",
+            disable=not (self.writes and sys.stderr.isatty()),
+            smoothing=0.05,
+            dynamic_ncols=True,
+        )
+        if self.writes:
+            self._events = SummaryWriter(str(workdir), purge_step=start if start else None)
+            self._lines = (workdir / LINES).open("a")
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Keep one step's metrics until the next `flush`."""
+        self._pending.append(metrics)
+        self._bar.update()
+
+    def flush(self, step: int, *, images: int) -> dict[str, float]:
+        """Mean of the metrics since the last flush, written and returned; `images` a step."""
+        values = _mean(jax.device_get(self._pending))
+        now = time.perf_counter()
+        done, took = step - self._clock_step, max(now - self._clock, 1e-9)
+        values["images_per_s"] = images * done / took
+        self._pending, self._clock, self._clock_step = [], now, step
+        if self.writes:
+            left = (self.steps - step) * took / max(done, 1)
+            self._bar.set_postfix_str(f"loss {values['loss']:.4f}")
+            tqdm.write(
+                f"{self.name} {step}/{self.steps}  loss {values['loss']:.4f}  "
+                f"grad {values['grad_norm']:.3f}  {values['images_per_s']:.0f} images/s  "
+                f"left {tqdm.format_interval(left)}"
+            )
+            sys.stdout.flush()
+            self._lines.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+            self._lines.flush()
+            for tag, value in values.items():
+                self._events.add_scalar(tag, value, step)
+        return values
+
+    def pictures(self, step: int, pictures: np.ndarray) -> None:
+        """Show pictures (b, h, w, 3) uint8 in TensorBoard."""
+        if self.writes:
+            self._events.add_images("samples", pictures, step, dataformats="NHWC")
+
+    def close(self) -> None:
+        """Finish the bar and the files."""
+        self._bar.close()
+        if self.writes:
+            self._events.close()
+            self._lines.close()
+
+
+def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Means over steps; `sum/x` over `count/x` becomes `loss/x`, left out where nothing fell."""
+    totals = {tag: float(np.sum([row[tag] for row in rows])) for tag in rows[0]}
+    values = {
+        tag: total / len(rows)
+        for tag, total in totals.items()
+        if not tag.startswith(("sum/", "count/"))
+    }
+    for tag in (t for t in totals if t.startswith("sum/")):
+        count = totals["count/" + tag.removeprefix("sum/")]
+        if count:
+            values["loss/" + tag.removeprefix("sum/")] = totals[tag] / count
+    return values

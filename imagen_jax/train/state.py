@@ -1,0 +1,62 @@
+"""`TrainState`: everything that a step changes, as one frozen pytree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from imagen_jax import config, mesh, models, rng
+from imagen_jax.types import Params
+
+
+@struct.dataclass
+class TrainState:
+    """Step count, parameters, their average and the optimiser's state; all float32."""
+
+    step: jax.Array
+    params: Params
+    ema: Params
+    opt_state: Any
+
+
+def init(
+    key: jax.Array, *, experiment: config.Experiment, module: nn.Module, rule: Any
+) -> TrainState:
+    """A fresh state; pure, so that it runs under `jax.eval_shape` and `jax.jit`."""
+    params = models.init(
+        module,
+        rng.fold(key, "init"),
+        stage=experiment.stage,
+        text_width=experiment.text.width,
+        text_length=experiment.text.max_length,
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),  # a copy: both are donated to the step
+        opt_state=rule.init(params),
+    )
+
+
+def abstract(
+    experiment: config.Experiment, module: nn.Module, rule: optax.GradientTransformation
+) -> TrainState:
+    """Shapes and dtypes of the state, without computing it."""
+    return jax.eval_shape(
+        lambda key: init(key, experiment=experiment, module=module, rule=rule), jax.random.key(0)
+    )
+
+
+def sharded(shapes: Any, shardings: Any) -> Any:
+    """`shapes` carrying `shardings`: what a restore needs to know."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def shardings_of(shapes: TrainState, devices: jax.sharding.Mesh, options: config.Mesh) -> Any:
+    """The sharding of every array, by the one size rule of `mesh.py`."""
+    return mesh.state_shardings(shapes, devices, min_shard_bytes=options.min_shard_bytes)

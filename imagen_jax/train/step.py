@@ -1,0 +1,99 @@
+"""One training step: the page a researcher edits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from imagen_jax import config, pixels, rng
+from imagen_jax.data.pipeline import Batch
+from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
+from imagen_jax.diffusion import loss as diffusion_loss
+from imagen_jax.train import optim
+from imagen_jax.train.state import TrainState
+from imagen_jax.types import Params
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.inf)}  # logsnr
+
+
+def build(
+    experiment: config.Experiment, module: nn.Module, rule: optax.GradientTransformation
+) -> Step:
+    """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
+    loss_of = loss_function(experiment.stage, module)
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        step_key = rng.fold(key, "step", state.step)
+        (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, batch, step_key
+        )
+        params, opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
+        step = state.step + 1
+        ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
+        metrics |= {
+            "grad_norm": optax.global_norm(grads),
+            "update_norm": optax.global_norm(updates),
+            "param_norm": optax.global_norm(params),
+        }
+        return TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
+
+    return train_step
+
+
+def loss_function(
+    stage: config.Stage, module: nn.Module
+) -> Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]:
+    """`(params, batch, key) -> (mean loss, metrics)` of one stage."""
+
+    def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        size = batch.pixels.shape[0]
+        x0 = pixels.scale(batch.pixels)
+
+        # ---- conditioning: text, dropped for some rows, and the noised low-resolution picture
+        has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
+        variables = {"params": params}
+        cond: Any = module.apply(
+            variables, batch.text, batch.text_mask, has_text, method="encode_text"
+        )
+        low_res = None
+        if stage.is_super_resolution:
+            aug_level = stage.noise_conditioning.max_level * jax.random.uniform(
+                rng.fold(key, "aug_level"), (size,)
+            )
+            low_res, aug_logsnr = noise_conditioning.augment(
+                noise_conditioning.upsample(pixels.scale(batch.low_pixels), size=x0.shape[1]),
+                aug_level,
+                rng.fold_each(key, "aug_noise", jnp.arange(size)),
+                options=stage.noise_conditioning,
+            )
+            cond = cond.replace(low_res=low_res, aug_logsnr=aug_logsnr)
+
+        # ---- denoising error
+        def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+            rngs = {"dropout": rng.fold(key, "dropout")}
+            return module.apply(variables, z, logsnr, cond, train=True, rngs=rngs)
+
+        predict = preconditioning.wrap(network, low_res, diffusion=stage.diffusion)
+        terms = diffusion_loss.loss(
+            predict, x0, rng.fold(key, "diffusion"), diffusion=stage.diffusion
+        )
+        loss = jnp.mean(terms.per_example)
+        return loss, {"loss": loss, **_by_level(terms.per_example, terms.logsnr)}
+
+    return loss_of
+
+
+def _by_level(per_example: jax.Array, logsnr: jax.Array) -> Metrics:
+    """Sums and counts of the loss by noise level; the logger divides them over many steps."""
+    metrics = {}
+    for name, (low, high) in LEVELS.items():
+        inside = ((logsnr >= low) & (logsnr < high)).astype(jnp.float32)
+        metrics[f"sum/{name}"] = jnp.sum(per_example * inside)
+        metrics[f"count/{name}"] = jnp.sum(inside)
+    return metrics

@@ -1,0 +1,68 @@
+"""Packaging: `configs/` and `launch/` are installed as `imagen_jax.configs` and `imagen_jax.launch`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").read_text()).group(
+    1
+)
+
+LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
+CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
+BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
+
+setup(
+    name="imagen_jax",
+    version=VERSION,
+    description="Imagen (arXiv:2205.11487) in JAX/Flax: text-to-image cascades, TPU-native",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=[*LIBRARY, *("imagen_jax." + name for name in BESIDE)],
+    package_dir={
+        "imagen_jax": "imagen_jax",
+        **{"imagen_jax." + name: name.replace(".", "/") for name in BESIDE},
+    },
+    package_data={
+        "imagen_jax.text": [
+            "t5_1_1_tiny/*",
+            "t5_1_1_tiny/checkpoint_1000/*",
+            "t5_1_1_tiny/checkpoint_1000/*/*",
+            "t5_1_1_tiny/checkpoint_1000/*/.zarray",  # globs skip dotfiles: named on their own
+        ],
+        "imagen_jax.launch": ["*.sh", "*.md"],
+    },
+    install_requires=[
+        "jax>=0.10.0,<0.12",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "grain>=0.2.18",
+        "array_record>=0.8.3",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",  # tensorflow-datasets needs it for builders that live in a package
+        "tensorstore>=0.1.80",
+        "sentencepiece>=0.2.1",
+        "msgpack>=1.1",
+        "ml_dtypes>=0.5",
+        "jaxtyping>=0.3",
+        "numpy>=2.0",
+        "scipy>=1.13",
+        "pillow>=11",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6.2",
+        "tqdm>=4.67",
+        "tyro>=1.0",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.0,<0.12"],
+        "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
+        "tensorboard": ["tensorboard"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6"],
+    },
+    entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
+)

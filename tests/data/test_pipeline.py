@@ -1,0 +1,237 @@
+"""The position is (seed, step): neither processes nor workers nor interruptions change a batch."""
+
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from imagen_jax import config
+from imagen_jax.data import pipeline, records, transforms
+from imagen_jax.data.pipeline import Batch
+from imagen_jax.data.records import Record, Store
+
+COUNT, WIDTH, LENGTH, BATCH = 200, 3, 6, 8
+SIDES = (4, 16)
+BFLOAT16 = records.DTYPES["bfloat16"]
+INLINE = config.Data(threads=0, prefetch=0)
+
+
+def make_stage(size: int, low_size: int | None = None, crop: int | None = None) -> config.Stage:
+    model = config.UNet(
+        channels=8,
+        channel_mult=(1,),
+        attention_at=(),
+        head_channels=8,
+        norm_groups=4,
+        text=config.TextConditioning(kv="none"),
+    )
+    return config.Stage(name="test", size=size, low_size=low_size, crop=crop, model=model)
+
+
+BASE, SUPER, CROPPED = make_stage(4), make_stage(16, 4), make_stage(16, 4, 8)
+
+
+def text_of(index: int) -> np.ndarray:
+    rng = np.random.default_rng(index)
+    return rng.standard_normal((1 + index % LENGTH, WIDTH)).astype(BFLOAT16)
+
+
+def pixels_of(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+def make_store(folder: Path, count: int = COUNT, **images: bytes) -> Store:
+    """Records of 16-pixel noise; `images` replaces PNGs, by names such as side4."""
+    target = Store(
+        folder=folder,
+        dataset="fake",
+        split="train",
+        sizes=SIDES,
+        encoder="t5",
+        identity="0",
+        width=WIDTH,
+        max_length=LENGTH,
+    )
+    replaced = {int(name.removeprefix("side")): png for name, png in images.items()}
+
+    def make(index: int) -> Record:
+        pyramid = transforms.pyramid(transforms.encode(pixels_of(index)), SIDES)
+        return Record(key=str(index), caption="", images=pyramid | replaced, text=text_of(index))
+
+    return records.write(target, map(make, range(count)), file_bytes=60_000)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = make_store(tmp_path_factory.mktemp("store") / "s")
+    assert len(store.files) > 1
+    return store
+
+
+def take(store: Store, count: int, stage: config.Stage = CROPPED, start: int = 0, **options):
+    chosen = {"data": INLINE, "seed": 0} | options
+    batches = pipeline.stream(store, stage=stage, batch_size=BATCH, start_step=start, **chosen)
+    return list(itertools.islice(batches, count))
+
+
+def assert_equal(found: Batch, expected: Batch) -> None:
+    for name, ours, theirs in zip(Batch._fields, found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_order_and_crops_do_not_depend_on_the_number_of_processes(
+    store: Store, processes: int
+) -> None:
+    ordered = pipeline.examples(store, stage=CROPPED, seed=3)
+    options = {"max_length": LENGTH, "batch_size": BATCH, "start_step": 22}  # over an epoch's end
+    alone = pipeline.batches(ordered, **options)
+    shares = [
+        pipeline.batches(ordered, process_index=i, process_count=processes, **options)
+        for i in range(processes)
+    ]
+    for step in range(6):
+        together = [share[step] for share in shares]
+        assert {len(share.index) for share in together} == {BATCH // processes}
+        whole = jax.tree.map(
+            lambda *rows: np.stack(rows, axis=1).reshape(BATCH, *rows[0].shape[1:]), *together
+        )
+        assert_equal(whole, alone[step])
+
+
+def test_batch_that_processes_do_not_divide_is_refused(store: Store) -> None:
+    ordered = pipeline.examples(store, stage=BASE, seed=0)
+    with pytest.raises(ValueError, match="batch_size=8 does not divide by 3 processes"):
+        pipeline.batches(ordered, max_length=LENGTH, batch_size=8, process_count=3)
+
+
+@pytest.mark.parametrize("step", [1, 24, 30])  # the first epoch ends after step 25
+def test_resumed_stream_equals_the_uninterrupted_one(store: Store, step: int) -> None:
+    straight = take(store, step + 4)[step:]
+    threads = config.Data(threads=2, prefetch=4)
+    for found, expected in zip(take(store, 4, start=step, data=threads), straight, strict=True):
+        assert_equal(found, expected)
+
+
+def test_worker_processes_change_nothing(store: Store) -> None:
+    expected = take(store, 5)
+    for workers in (1, 2):
+        found = take(store, 5, data=config.Data(workers=workers, threads=1, prefetch=2))
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_equal(ours, theirs)
+
+
+def test_each_epoch_shows_everything_once_in_its_own_order(store: Store) -> None:
+    steps = COUNT // BATCH
+    indices = np.concatenate([batch.index for batch in take(store, 3 * steps, BASE)])
+    epochs = indices.reshape(3, COUNT)
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(COUNT))
+    for one, other in itertools.combinations(epochs, 2):
+        assert (one == other).mean() < 0.1
+
+
+def test_seed_decides_the_order(store: Store) -> None:
+    first, again, other = (
+        np.concatenate([batch.index for batch in take(store, 5, BASE, seed=seed)])
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first == other).mean() < 0.2
+
+
+def test_neighbours_in_the_store_rarely_share_a_batch(store: Store) -> None:
+    batches = take(store, COUNT // BATCH, BASE)
+    shared = [np.isin(batch.index + 1, batch.index).mean() for batch in batches]
+    assert np.mean(shared) < 0.15  # expected 7/199 = .04; unshuffled 7/8
+
+
+def test_each_visit_has_its_own_crop(store: Store) -> None:
+    steps = COUNT // BATCH
+    visits: dict[int, list[bytes]] = {}
+    for batch in take(store, 2 * steps):
+        for index, pixels in zip(batch.index, batch.pixels, strict=True):
+            visits.setdefault(int(index), []).append(pixels.tobytes())
+    same = np.mean([first == second for first, second in visits.values()])
+    assert same < 0.25  # nine corners: 1/9 expected
+
+
+def test_base_stage_reads_its_size(store: Store) -> None:
+    (batch,) = take(store, 1, BASE)
+    assert batch.low_pixels is None
+    assert batch.pixels.dtype == np.uint8
+    for index, pixels in zip(batch.index, batch.pixels, strict=True):
+        expected = transforms.area_downsample(pixels_of(int(index)), 4)
+        np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("stage", [BASE, CROPPED])
+def test_no_other_side_is_decoded(tmp_path: Path, stage: config.Stage) -> None:
+    other = 4 if stage.size == 16 else 16
+    store = make_store(tmp_path / "s", 8, **{f"side{other}": b"no picture"})
+    (batch,) = take(store, 1, stage)
+    assert len(batch.pixels) == BATCH
+
+
+@pytest.mark.parametrize("stage", [SUPER, CROPPED])
+def test_low_and_high_show_the_same_window(store: Store, stage: config.Stage) -> None:
+    for batch in take(store, 4, stage):
+        assert batch.pixels.shape == (BATCH, stage.train_side, stage.train_side, 3)
+        assert batch.low_pixels.shape == (BATCH, stage.train_side // 4, stage.train_side // 4, 3)
+        for low, high in zip(batch.low_pixels, batch.pixels, strict=True):
+            target = transforms.area_downsample(high.astype(np.float32), 4)
+            assert np.corrcoef(low.ravel(), target.ravel())[0, 1] > 0.99
+
+
+def test_text_is_exact_padded_with_zeros_and_masked(store: Store) -> None:
+    for batch in take(store, 3, BASE):
+        assert batch.text.shape == (BATCH, LENGTH, WIDTH)
+        assert (batch.text.dtype, batch.text_mask.dtype) == (np.float32, bool)
+        for index, text, mask in zip(batch.index, batch.text, batch.text_mask, strict=True):
+            stored = text_of(int(index))
+            np.testing.assert_array_equal(mask, np.arange(LENGTH) < len(stored))
+            np.testing.assert_array_equal(text[: len(stored)], stored.astype(np.float32))
+            assert not text[len(stored) :].any()
+
+
+@pytest.mark.parametrize("stage", [BASE, SUPER])
+def test_to_device_splits_the_rows(store: Store, stage: config.Stage) -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    (batch,) = take(store, 1, stage)
+    placed = pipeline.to_device(batch, sharding)
+    assert isinstance(placed, Batch)
+    assert {leaf.sharding for leaf in jax.tree.leaves(placed)} == {sharding}
+    assert_equal(jax.device_get(placed), batch)
+
+
+def make_experiment(stage: config.Stage = BASE, **text: object) -> config.Experiment:
+    fitting = {"encoder": "t5", "width": WIDTH, "max_length": LENGTH}
+    return config.Experiment(stage=stage, text=config.Text(**fitting | text))
+
+
+def test_check_accepts_what_fits(store: Store) -> None:
+    for stage in (BASE, SUPER, CROPPED):
+        pipeline.check(store, experiment=make_experiment(stage))
+    pipeline.check(store, experiment=make_experiment(encoder="checkpoints/t5"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ({"encoder": "t5_xxl"}, "with encoder 't5', but text.encoder='t5_xxl'"),
+        ({"width": 4096}, "with width 3, but text.width=4096"),
+        ({"max_length": 7}, "with max_length 6, but text.max_length=7"),
+    ],
+)
+def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        pipeline.check(store, experiment=make_experiment(**text))
+
+
+def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"sides \[4, 16\], but stage test trains on 64"):
+        pipeline.check(store, experiment=make_experiment(make_stage(64)))

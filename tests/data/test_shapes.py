@@ -1,0 +1,172 @@
+"""The shapes dataset: built and read by TFDS without TensorFlow, refused when cut short."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.data import painting, scenes, shapes
+from imagen_jax.data.captions import parse
+
+SHARD = "shapes-train.array_record-00000-of-00001"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    shapes.build("tiny", folder, workers=1)
+    return folder
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    """The folder of one configuration's version, free to be damaged; its root is `tmp_path`."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "shapes" / "tiny" / "1.0.0"
+
+
+def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
+    config = shapes.Shapes.builder_configs["tiny"]
+    for stream, split in enumerate(shapes.SPLITS):
+        source = shapes.source("shapes/tiny", split, built)
+        assert len(source) == config.size(split)
+        series = painting.Series(config.grammar_of(split), config.seed, stream)
+        with pytest.raises(IndexError, match=f"example {len(source)} of {len(source)}"):
+            source[len(source)]
+        for index in (0, len(source) - 1):
+            assert source[index] == vars(painting.paint(series, index))
+
+
+def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:
+    for example in shapes.source("tiny", "held_out", built):
+        picture = Image.open(io.BytesIO(example["image"]))
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (256, 256))
+        scene = scenes.from_json(example["scene"])
+        assert len(parse(example["caption"]).shapes) == len(scene.shapes)
+        assert {(shape.shape, shape.colour) for shape in scene.shapes} <= scenes.HELD_OUT
+
+
+def test_a_source_can_be_sent_to_loader_processes(built: Path) -> None:
+    source = shapes.source("tiny", "train", built)
+    again = pickle.loads(pickle.dumps(source))
+    assert again[7] == source[7]
+
+
+def test_building_again_changes_nothing(built: Path) -> None:
+    files = sorted(path for path in built.rglob("*") if path.is_file())
+    before = [(path, path.stat().st_mtime_ns) for path in files]
+    shapes.build("tiny", built)
+    files = sorted(path for path in built.rglob("*") if path.is_file())
+    assert [(path, path.stat().st_mtime_ns) for path in files] == before
+    assert not (built / "downloads").exists()
+
+
+def test_neither_tensorflow_nor_jax_is_imported(built: Path) -> None:
+    code = (
+        "import sys; from imagen_jax.data import shapes;"
+        f"shapes.build('tiny', {str(built / 'again')!r}, workers=1);"
+        f"shapes.source('tiny', 'train', {str(built / 'again')!r})[0];"
+        "print({'tensorflow', 'jax', 'torch'} & set(sys.modules))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"  # nor did TFDS print anything
+
+
+def _cut(path: Path, share: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda folder: _cut(folder / SHARD, 0.0), f"{SHARD} was cut short"),
+        (lambda folder: _cut(folder / SHARD, 0.5), f"{SHARD} was cut short"),
+        (lambda folder: _cut(folder / SHARD, 0.999), f"{SHARD} was cut short"),
+        (lambda folder: (folder / SHARD).unlink(), f"{SHARD} is missing"),
+        (
+            lambda folder: shutil.copy(
+                folder / SHARD.replace("train", "validation"), folder / SHARD
+            ),
+            f"{SHARD} has 8 pictures instead of 40",
+        ),
+        (lambda folder: (folder / "dataset_info.json").unlink(), "dataset_info.json is missing"),
+        (lambda folder: _cut(folder / "features.json", 0.5), "features.json was cut short"),
+    ],
+)
+def test_a_dataset_that_was_cut_short_says_so(copied: Path, tmp_path: Path, damage, what) -> None:
+    damage(copied)
+    for use in (shapes.build, lambda name, root: shapes.source(name, "train", root)):
+        with pytest.raises(ValueError, match="unusable dataset") as refusal:
+            use("tiny", tmp_path)
+        told = str(refusal.value)
+        assert str(copied) in told
+        assert what in told
+        assert "delete that folder and run `imagen data`" in told
+
+
+def test_pictures_of_an_older_recipe_are_refused(copied: Path, tmp_path: Path) -> None:
+    (copied / "metadata.json").write_text(json.dumps({"recipe": "older"}))
+    with pytest.raises(ValueError, match="another recipe"):
+        shapes.build("tiny", tmp_path)
+
+
+def test_an_interrupted_build_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(series: painting.Series, count: int, *, workers: int):
+        yield painting.paint(series, 0)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "paint_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shapes.build("tiny", tmp_path, workers=1)
+    assert not list(tmp_path.rglob("*1.0.0*"))
+    killed = tmp_path / "shapes" / "tiny" / "incomplete.ABC123_1.0.0"  # what a killed one leaves
+    killed.mkdir()
+    (killed / "dataset_info.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="run `imagen data`"):
+        shapes.source("tiny", "train", tmp_path)
+    shapes.build("tiny", tmp_path, workers=1)
+    assert not killed.exists()
+    assert len(shapes.source("tiny", "train", tmp_path)) == 40
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no dataset 'emoji'; known: full, quickstart, tiny"):
+        shapes.build("emoji", tmp_path)
+    with pytest.raises(ValueError, match="no split 'test'; it has train, validation, held_out"):
+        shapes.source("tiny", "test", tmp_path)
+
+
+def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:
+    words, pixels = shapes.exam("tiny", "held_out", count=6, seed=0, size=64)
+    assert pixels.shape == (6, 64, 64, 3)
+    assert pixels.dtype == np.uint8
+    for spec in map(parse, words):
+        assert {(shape.shape, shape.colour) for shape in spec.shapes} <= scenes.HELD_OUT
+    config = shapes.Shapes.builder_configs["tiny"]
+    series = painting.Series(config.grammar_of("held_out"), 0, shapes.SPLITS.index("held_out"))
+    assert words != [painting.paint(series, index).caption for index in range(6)]
+    assert words == shapes.exam("tiny", "held_out", count=6, seed=0, size=64)[0]
+    assert words != shapes.exam("tiny", "held_out", count=6, seed=1, size=64)[0]
+
+
+def test_the_two_datasets_differ_as_described() -> None:
+    full, quick = (shapes.Shapes.builder_configs[name] for name in ("full", "quickstart"))
+    assert [full.size(split) for split in shapes.SPLITS] == [60_000, 2_000, 2_000]
+    assert quick.train < full.train
+    assert quick.grammar.single > full.grammar.single
+    assert quick.grammar.patterned < full.grammar.patterned
+    assert {config.grammar.pairs for config in (full, quick)} == {"exclude"}

@@ -1,0 +1,173 @@
+"""Area downsampling against its closed form; crops that keep low and high windows together."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax import pixels as unit
+from imagen_jax.data import transforms
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def box_mean(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """The definition, in float64 and one pixel at a time."""
+    height, width, channels = pixels.shape
+    result = np.zeros((height // factor, width // factor, channels))
+    for row, column in np.ndindex(result.shape[:2]):
+        box = pixels[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+        result[row, column] = box.astype(np.float64).mean(axis=(0, 1))
+    return result
+
+
+def places(side: int) -> np.ndarray:
+    """A picture whose pixels tell where they are: (row, column, 0)."""
+    row, column = np.mgrid[:side, :side].astype(np.uint8)
+    return np.stack([row, column, np.zeros_like(row)], axis=-1)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_uint8_is_the_rounded_mean_of_each_box(factor: int) -> None:
+    pixels = noise(8, 16, 3)
+    expected = np.floor(box_mean(pixels, factor) + 0.5)
+    small = transforms.area_downsample(pixels, factor)
+    assert small.dtype == np.uint8
+    np.testing.assert_array_equal(small, expected)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_floats_are_not_rounded(factor: int) -> None:
+    pixels = noise(8, 16, 3).astype(np.float32)
+    small = transforms.area_downsample(pixels, factor)
+    assert small.dtype == np.float32
+    np.testing.assert_allclose(small, box_mean(pixels, factor), rtol=1e-6)
+
+
+def test_detail_above_nyquist_becomes_grey() -> None:
+    row, column = np.mgrid[:64, :64]
+    for pattern in ((row + column) % 2, column % 2, row % 2):
+        pixels = np.repeat(255 * pattern[..., None], 3, axis=-1).astype(np.uint8)
+        for factor in (2, 4, 16):
+            assert (transforms.area_downsample(pixels, factor) == 128).all()  # 127.5, rounded
+
+
+def test_ramp_stays_where_it_is() -> None:
+    ramp = np.broadcast_to(np.arange(32, dtype=np.float32)[None, :, None], (8, 32, 1))
+    centres = np.arange(8) * 4 + 1.5
+    small = transforms.area_downsample(np.ascontiguousarray(ramp), 4)
+    np.testing.assert_array_equal(small[:, :, 0], np.broadcast_to(centres, (2, 8)))
+
+
+def test_range_and_constants_are_kept() -> None:
+    for level in (0, 1, 127, 255):
+        pixels = np.full((16, 16, 3), level, np.uint8)
+        assert (transforms.area_downsample(pixels, 8) == level).all()
+    edges = np.where(noise(16, 16, 3) < 128, 0, 255).astype(np.uint8)
+    small = transforms.area_downsample(edges.astype(np.float32) / 127.5 - 1, 2)
+    assert small.min() >= -1
+    assert small.max() <= 1
+
+
+def test_batch_equals_one_by_one() -> None:
+    batch = noise(3, 8, 8, 3)
+    alone = [transforms.area_downsample(pixels, 2) for pixels in batch]
+    np.testing.assert_array_equal(transforms.area_downsample(batch, 2), alone)
+
+
+@pytest.mark.parametrize("factor", [0, 3, 16])
+def test_factor_that_does_not_divide_is_refused(factor: int) -> None:
+    with pytest.raises(ValueError, match=f"factor={factor} does not divide .* 8x8"):
+        transforms.area_downsample(noise(8, 8, 3), factor)
+
+
+def test_decode_inverts_encode() -> None:
+    pixels = noise(16, 16, 3)
+    np.testing.assert_array_equal(transforms.decode(transforms.encode(pixels)), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (102, 102, 102)).convert(mode).save(file, "PNG")
+    pixels = transforms.decode(file.getvalue())
+    np.testing.assert_array_equal(pixels, np.full((4, 4, 3), 102, np.uint8))
+
+
+@pytest.mark.parametrize("keep", [0, 30, 200, 700])
+def test_picture_cut_short_is_refused(keep: int) -> None:
+    whole = transforms.encode(noise(16, 16, 3))
+    assert len(whole) > 750
+    with pytest.raises(ValueError, match=f"{keep} bytes are no complete picture"):
+        transforms.decode(whole[:keep])
+
+
+def test_crop_reaches_every_corner_on_the_grid_and_no_other() -> None:
+    rng = np.random.default_rng(0)
+    crops = [transforms.random_crop(places(16), rng, side=8, multiple=4) for _ in range(200)]
+    corners = {(int(crop[0, 0, 0]), int(crop[0, 0, 1])) for crop in crops}
+    assert corners == {(row, column) for row in (0, 4, 8) for column in (0, 4, 8)}
+    for crop in crops[:9]:
+        np.testing.assert_array_equal(crop - crop[0, 0], places(8))
+
+
+def test_crop_larger_than_the_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"crop of 32 pixels does not fit .* 16x16"):
+        transforms.random_crop(noise(16, 16, 3), np.random.default_rng(0), side=32, multiple=4)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_low_window_matches_the_high_one_on_every_crop(factor: int) -> None:
+    pixels, rng = noise(32, 32, 3), np.random.default_rng(0)
+    whole = transforms.area_downsample(pixels, factor)
+    for _ in range(20):
+        low, high = transforms.low_high(pixels, rng, factor=factor, crop=16)
+        assert high.shape == (16, 16, 3)
+        assert low.shape == (16 // factor, 16 // factor, 3)
+        target = box_mean(high, factor)
+        assert np.corrcoef(low.ravel(), target.ravel())[0, 1] > 0.999
+        windows = np.lib.stride_tricks.sliding_window_view(whole, low.shape).reshape(-1, low.size)
+        assert (windows == low.ravel()).all(axis=1).any()  # cropping first changed no pixel
+
+
+def test_low_high_without_crop_is_the_whole_picture() -> None:
+    pixels = noise(16, 16, 3)
+    low, high = transforms.low_high(pixels, np.random.default_rng(0), factor=4, crop=None)
+    np.testing.assert_array_equal(high, pixels)
+    np.testing.assert_array_equal(low, transforms.area_downsample(pixels, 4))
+
+
+def test_pyramid_keeps_the_png_and_downsamples_the_rest_from_it() -> None:
+    pixels = noise(64, 64, 3)
+    png = transforms.encode(pixels)
+    images = transforms.pyramid(png, (4, 16, 64))
+    assert list(images) == [4, 16, 64]
+    assert images[64] is png
+    for side in (4, 16):
+        expected = transforms.area_downsample(pixels, 64 // side)
+        np.testing.assert_array_equal(transforms.decode(images[side]), expected)
+
+
+def test_pyramid_makes_png_of_other_formats() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (8, 8), (10, 20, 30, 255)).save(file, "PNG")
+    images = transforms.pyramid(file.getvalue(), (4, 8))
+    for side in (4, 8):
+        assert Image.open(io.BytesIO(images[side])).mode == "RGB"
+        assert (transforms.decode(images[side]) == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 8), (24, 24), (8, 8)])
+def test_pyramid_refuses_what_it_cannot_halve(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=rf"{width}x{height} pixels cannot become .*\[4, 16\]"):
+        transforms.pyramid(transforms.encode(noise(height, width, 3)), (4, 16))
+
+
+def test_unscale_inverts_scale_on_all_pixels() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    image = np.asarray(unit.scale(pixels))
+    np.testing.assert_allclose(image.ravel(), np.linspace(-1, 1, 256), atol=1e-6)
+    np.testing.assert_array_equal(unit.unscale(unit.scale(pixels)), pixels)

@@ -1,0 +1,95 @@
+"""Schedules: the specification's float64 table, and the laws of the forward process."""
+
+import math
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax import config
+from imagen_jax.diffusion import schedules
+
+SCHEDULES = get_args(config.Schedule)
+TIMES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9, 1.0)
+LOGSNR = {  # float64, from the closed forms; limits +-20
+    "cosine": (12.855, 8.301, 5.083, 3.685, 2.248, 1.348, 0.0, -3.685, -20.0),
+    "cosine_iddpm": (10.095, 7.367, 4.821, 3.551, 2.183, 1.306, -0.025, -3.702, -20.0),
+    "linear": (9.115, 6.216, 3.496, 2.157, 0.656, -0.421, -2.455, -8.149, -10.050),
+    "linear_approx": (9.115, 6.812, 3.672, 2.251, 0.709, -0.378, -2.414, -8.100, -10.0),
+}
+SIGMA = {
+    "cosine": (0.0016, 0.0158, 0.0785, 0.1565, 0.3090, 0.4540, 0.7071, 0.9877, 1.0),
+    "cosine_iddpm": (0.0064, 0.0251, 0.0894, 0.1671, 0.3183, 0.4616, 0.7114, 0.9879, 1.0),
+    "linear": (0.0105, 0.0446, 0.1716, 0.3221, 0.5845, 0.7770, 0.9597, 0.9999, 1.0),
+    "linear_approx": (0.0105, 0.0332, 0.1574, 0.3086, 0.5742, 0.7704, 0.9581, 0.9998, 1.0),
+}
+
+
+def at(times, **options) -> jax.Array:
+    times = jnp.asarray(times, jnp.float32)
+    return schedules.logsnr(times, diffusion=config.Diffusion(**options))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_levels_match_the_table(schedule: config.Schedule) -> None:
+    level = at(TIMES, schedule=schedule)
+    alpha, sigma = schedules.alpha_sigma(level)
+    assert sigma.shape == (len(TIMES), 1, 1, 1)
+    np.testing.assert_allclose(level, LOGSNR[schedule], atol=2e-3)
+    np.testing.assert_allclose(sigma[:, 0, 0, 0], SIGMA[schedule], atol=1e-4)
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2 * math.log(64 / 256)])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_levels_fall_and_stay_finite(schedule: config.Schedule, shift: float) -> None:
+    level = at(np.linspace(0, 1, 2001), schedule=schedule, shift=shift)
+    assert np.isfinite(level).all()
+    steps = np.diff(np.asarray(level, np.float64))
+    assert (steps <= 0).all()
+    inside = np.abs(np.asarray(level)) < 20
+    assert (steps[inside[1:] & inside[:-1]] < 0).all()
+    assert (np.abs(np.asarray(level)) <= 20).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_slopes_are_finite_at_both_ends(schedule: config.Schedule) -> None:
+    slope = jax.vmap(jax.grad(lambda t: at(t[None], schedule=schedule)[0]))(jnp.array([0.0, 1.0]))
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_shift_moves_the_middle(schedule: config.Schedule) -> None:
+    shift = 2 * math.log(64 / 256)
+    times = TIMES[3:7]
+    moved = at(times, schedule=schedule, shift=shift)
+    np.testing.assert_allclose(moved, np.add(LOGSNR[schedule][3:7], shift), atol=2e-3)
+
+
+@pytest.mark.parametrize("shift", [-2.0, 2.0])
+def test_a_shift_keeps_the_limits(shift: float) -> None:
+    limits = at([0.0, 1.0], shift=shift, logsnr_min=-15.0, logsnr_max=10.0)
+    np.testing.assert_allclose(limits, [10.0, -15.0], atol=1e-2)
+
+
+def test_one_noising_step_after_another_is_the_marginal() -> None:
+    s, t = at([0.0, 0.1, 0.5, 0.9]), at([0.05, 0.3, 0.55, 1.0])
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = map(schedules.alpha_sigma, (s, t))
+    variance = schedules.transition_variance(s, t)
+    composed = (alpha_t / alpha_s * sigma_s) ** 2 + variance
+    np.testing.assert_allclose(composed, sigma_t**2, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(variance[2, 0, 0, 0]), 0.396, atol=5e-4)
+
+
+def test_a_tiny_step_keeps_its_variance() -> None:
+    """1 - exp(-1e-5) must not cancel in float32."""
+    variance = schedules.transition_variance(jnp.float32([1e-5]), jnp.float32([0.0]))
+    np.testing.assert_allclose(variance, 0.5e-5, rtol=1e-3)
+
+
+def test_add_noise_gives_the_marginal() -> None:
+    x0, eps = jnp.full((2, 1, 1, 1), 3.0), jnp.full((2, 1, 1, 1), 5.0)
+    z = schedules.add_noise(x0, eps, jnp.float32([20.0, 2 * math.log(0.6 / 0.8)]))
+    np.testing.assert_allclose(z[:, 0, 0, 0], [3.0, 0.6 * 3 + 0.8 * 5], atol=3e-4)

@@ -1,0 +1,176 @@
+"""Painting: a picture is its own seed, index and prompt; guidance runs only where it is wanted."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax import config, models, rng
+from imagen_jax.sample import cascade
+
+
+def _painter(name: str, *, key: int = 0, **sampler: object) -> cascade.Painter:
+    experiment = config.load(name)[0]
+    stage = experiment.stage
+    stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
+    module = models.build(stage.model)
+    params = jax.jit(
+        lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24)
+    )(jax.random.key(key))
+    # Zero-initialised layers would hide what they should show.
+    noise = jax.tree.map(
+        lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
+        params,
+    )
+    return cascade.Painter(
+        stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise)
+    )
+
+
+def _prompts(count: int, *, has_text: bool = True) -> cascade.Prompts:
+    draw = np.random.default_rng(0)
+    mask = np.arange(24)[None] < draw.integers(1, 24, count)[:, None]
+    text = (draw.standard_normal((count, 24, 64)) * mask[..., None]).astype(np.float32)
+    return cascade.Prompts(
+        text=text,
+        text_mask=mask,
+        has_text=np.full(count, has_text),
+        indices=np.arange(count),
+    )
+
+
+@pytest.fixture(scope="module")
+def painters() -> list[cascade.Painter]:
+    return [_painter("tiny/base8"), _painter("tiny/sr16"), _painter("tiny/sr32")]
+
+
+@pytest.fixture(scope="module")
+def painted(painters) -> dict[str, np.ndarray]:
+    return cascade.generate(painters, _prompts(16), seed=0, batch_size=16)
+
+
+def test_every_stage_paints_in_range_at_its_size(painted) -> None:
+    sides = {name: pictures.shape[1] for name, pictures in painted.items()}
+    assert sides == {"base8": 8, "sr16": 16, "sr32": 32}
+    for pictures in painted.values():
+        assert pictures.shape == (16, pictures.shape[1], pictures.shape[1], 3)
+        assert np.abs(pictures).max() <= 1.0
+        assert pictures.std() > 0.01
+
+
+def test_a_picture_does_not_depend_on_batch_size_or_neighbours(painters, painted) -> None:
+    alone = cascade.generate(painters, _prompts(16).rows(np.array([11])), seed=0, batch_size=1)
+    for name, pictures in painted.items():
+        np.testing.assert_allclose(alone[name][0], pictures[11], atol=2e-5)
+
+
+def test_a_picture_depends_on_seed_and_index(painters, painted) -> None:
+    base = painters[:1]
+    other = cascade.generate(base, _prompts(16), seed=1, batch_size=16)["base8"]
+    assert np.abs(other - painted["base8"]).mean() > 0.05
+    moved = dataclasses.replace(_prompts(16), indices=np.arange(16) + 1)
+    shifted = cascade.generate(base, moved, seed=0, batch_size=16)["base8"]
+    assert np.abs(shifted - painted["base8"]).mean() > 0.05
+
+
+def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) -> None:
+    """The same program, unsharded on one device."""
+    painter, prompts = painters[0], _prompts(16)
+    keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
+    canvas = cascade.Canvas(
+        jnp.asarray(prompts.text),
+        jnp.asarray(prompts.text_mask),
+        jnp.asarray(prompts.has_text),
+        keys,
+        jnp.zeros(16),
+        None,
+    )
+    one = cascade.paint(
+        painter.params,
+        jax.device_put(canvas, jax.devices()[0]),
+        jnp.float32(painter.stage.sampler.guidance_weight),
+        module=painter.module,
+        stage=painter.stage,
+        guided=True,
+    )
+    np.testing.assert_allclose(one, painted["base8"], atol=2e-5)
+
+
+def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
+    prompts, nothing = _prompts(8), _prompts(8, has_text=False)
+
+    def paint(weight: float, shown: cascade.Prompts) -> np.ndarray:
+        painter = _painter("tiny/base8", guidance_weight=weight)
+        return cascade.generate([painter], shown, seed=0, batch_size=8)["base8"]
+
+    unconditional = paint(1.0, nothing)
+    np.testing.assert_allclose(paint(0.0, prompts), unconditional, atol=2e-5)
+    # Weight 1 skips the second pass; 1 + 1e-6 makes it, and must agree.
+    np.testing.assert_allclose(paint(1.0, prompts), paint(1.0 + 1e-6, prompts), atol=1e-4)
+    assert np.abs(paint(1.0, prompts) - unconditional).mean() > 1e-4
+
+
+def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
+    before = cascade.paint._cache_size()
+    for weight in (4.0, 5.5):
+        painter = dataclasses.replace(
+            painters[0],
+            stage=dataclasses.replace(
+                painters[0].stage,
+                sampler=dataclasses.replace(painters[0].stage.sampler, guidance_weight=weight),
+            ),
+        )
+        cascade.generate([painter], _prompts(16), seed=0, batch_size=16)
+    assert cascade.paint._cache_size() == before
+
+
+class _Recorder:
+    """Stands in for a network: counts calls, and keeps what each was shown."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.low_res: list[jax.Array] = []
+
+    def apply(self, variables, z, *rest, method=None):
+        if method == "encode_text":
+            return models.Conditioning(kv={}, text_mask=rest[0], pooled=None)
+        self.batches.append(z.shape[0])
+        cond = rest[1]
+        if cond.low_res is not None:
+            self.low_res.append(cond.low_res)
+        return jnp.zeros_like(z)
+
+
+@pytest.mark.parametrize(("guided", "rows"), [(False, 4), (True, 8)])
+def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int) -> None:
+    stage, recorder = config.load("tiny/sr16")[0].stage, _Recorder()
+    prompts = _prompts(4)
+    canvas = cascade.Canvas(
+        jnp.asarray(prompts.text),
+        jnp.asarray(prompts.text_mask),
+        jnp.asarray(prompts.has_text),
+        rng.fold_each(rng.root(0), "image", prompts.indices),
+        jnp.full(4, 0.3),
+        jnp.zeros((4, 8, 8, 3)),
+    )
+    cascade.paint.__wrapped__(
+        {}, canvas, jnp.float32(2.0), module=recorder, stage=stage, guided=guided
+    )
+    # Traced once in the scan and once more for the step after it: never one call a sampling step.
+    assert set(recorder.batches) == {rows}
+    assert len(recorder.batches) <= 2
+    if guided:
+        for low_res in recorder.low_res:  # both halves see the same noise, drawn once
+            np.testing.assert_array_equal(low_res[:4], low_res[4:])
+    level = np.asarray(recorder.low_res[0][:4]).std(axis=(1, 2, 3))
+    np.testing.assert_allclose(level, 0.454, rtol=0.1)
+
+
+def test_super_resolution_alone_needs_pictures(painters) -> None:
+    with pytest.raises(ValueError, match="sr16, which enlarges 8-px pictures: give low_res"):
+        cascade.generate(painters[1:], _prompts(1), seed=0, batch_size=8)
+    low = np.zeros((1, 8, 8, 3), np.float32)
+    pictures = cascade.generate(painters[1:2], _prompts(1), seed=0, batch_size=8, low_res=low)
+    assert pictures["sr16"].shape == (1, 16, 16, 3)

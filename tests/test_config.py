@@ -1,0 +1,170 @@
+"""Configs refuse what would be ignored, survive JSON, and chain to cascades."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import config
+
+BASE = config.Experiment(
+    stage=config.Stage(name="base", size=64, model=config.UNet()),
+)
+SUPER = config.Experiment(
+    stage=config.Stage(name="sr256", size=256, low_size=64, model=config.EfficientUNet()),
+)
+
+
+def _level(**changes: object) -> config.Level:
+    return dataclasses.replace(config.Level(channels=32, blocks=1), **changes)
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda: config.UNet(channels=100), ["norm_groups=32", "channels"]),
+        (lambda: config.UNet(channels=64, head_channels=48), ["head_channels=48"]),
+        (lambda: config.UNet(attention_at=()), ["attention_at", "text.kv"]),
+        (lambda: config.TextConditioning(kv="none", pool="none"), ["kv='none'", "pool='none'"]),
+        (lambda: _level(stride=3), ["stride", "3"]),
+        (lambda: config.EfficientUNet(levels=()), ["levels"]),
+        (lambda: config.EfficientUNet(levels=(_level(),)), ["text_attention", "concat"]),
+        (
+            lambda: config.EfficientUNet(levels=(_level(text_attention=True),)),
+            ["concat", "self_attention"],
+        ),
+        (lambda: config.EfficientUNet(heads=7), ["heads=7"]),
+        (lambda: config.Diffusion(logsnr_min=3.0, logsnr_max=1.0), ["logsnr_min=3.0"]),
+        (lambda: config.Diffusion(preconditioning="edm"), ["edm", "predicts='eps'"]),
+        (lambda: config.Diffusion(predict_residual=True), ["predict_residual", "eps"]),
+        (
+            lambda: config.Diffusion(
+                predict_residual=True, predicts="x0", preconditioning="edm"
+            ),
+            ["predict_residual", "edm"],
+        ),
+        (lambda: config.NoiseConditioning(max_level=1.5), ["max_level=1.5"]),
+        (lambda: config.Sampler(percentile=0.995), ["percentile=0.995", "99.5"]),
+        (lambda: config.Sampler(steps=0), ["steps=0"]),
+        (lambda: config.Sampler(stochasticity=2.0), ["stochasticity=2.0"]),
+        (lambda: dataclasses.replace(BASE.stage, size=60), ["60", "8"]),
+        (lambda: dataclasses.replace(BASE.stage, crop=32), ["crop=32", "low_size"]),
+        (lambda: dataclasses.replace(BASE.stage, size=128), ["attention_at", "(128, 64, 32, 16)"]),
+        (lambda: dataclasses.replace(SUPER.stage, crop=36), ["crop=36", "16"]),
+        (lambda: dataclasses.replace(SUPER.stage, crop=512), ["crop=512", "256"]),
+        (lambda: dataclasses.replace(SUPER.stage, low_size=60), ["60", "256"]),
+        (lambda: dataclasses.replace(SUPER.stage, low_size=256), ["low_size", "256"]),
+        (lambda: dataclasses.replace(BASE.stage, text_drop_rate=1.5), ["text_drop_rate=1.5"]),
+        (
+            lambda: dataclasses.replace(
+                BASE.stage, diffusion=config.Diffusion(predict_residual=True, predicts="v")
+            ),
+            ["predict_residual", "low_size"],
+        ),
+        (lambda: config.Optim(learning_rate=0.0), ["learning_rate=0.0"]),
+        (lambda: config.Optim(ema_decay=1.0), ["ema_decay=1.0"]),
+        (lambda: config.Train(batch_size=0), ["batch_size=0"]),
+        (lambda: config.Train(sample_every=10), ["sample_every=10", "sample_prompts"]),
+        (lambda: config.Mesh(data=-1, fsdp=-1), ["data=-1", "fsdp=-1"]),
+        (
+            lambda: dataclasses.replace(
+                BASE,
+                stage=dataclasses.replace(
+                    BASE.stage, model=config.UNet(text=config.TextConditioning(positions=8))
+                ),
+            ),
+            ["max_length=24", "positions=8"],
+        ),
+    ],
+)
+def test_illegal_combinations_are_refused_by_name(build, names: list[str]) -> None:
+    with pytest.raises(ValueError, match=".") as refusal:
+        build()
+    for name in names:
+        assert name in str(refusal.value)
+
+
+@pytest.mark.parametrize("experiment", [BASE, SUPER])
+def test_json_round_trip_is_exact(experiment: config.Experiment) -> None:
+    assert config.from_json(config.to_json(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["optim"].update(learning_rat=1.0), "unknown key 'learning_rat'"),
+        (lambda d: d["optim"].pop("b1"), "missing key 'b1'"),
+        (lambda d: d["train"].update(steps="many"), "config.train.steps: expected int"),
+        (lambda d: d["stage"]["diffusion"].update(predicts="noise"), "'noise' is none of"),
+        (lambda d: d["stage"]["model"].update(_type="Transformer"), "unknown type 'Transformer'"),
+        (lambda d: d["stage"]["model"].update(channel_mult=3), "expected a list"),
+        (lambda d: d.update(mesh=3), "expected the fields of Mesh"),
+        (lambda d: d["stage"].update(size=True), "expected int"),
+    ],
+)
+def test_json_that_does_not_fit_is_refused_by_name(change, says: str) -> None:
+    document = json.loads(config.to_json(BASE))
+    change(document)
+    with pytest.raises(ValueError, match=says):
+        config.from_json(json.dumps(document))
+
+
+def test_stages_that_do_not_chain_are_refused() -> None:
+    assert config.chain([SUPER, BASE], where="here") == (BASE, SUPER)
+    with pytest.raises(ValueError, match=r"sr256 \(64 -> 256\) needs a stage of size 64"):
+        config.chain([SUPER], where="here")
+    other = dataclasses.replace(SUPER, text=config.Text(encoder="another"))
+    with pytest.raises(ValueError, match="different text encoders"):
+        config.chain([BASE, other], where="here")
+
+
+def test_a_folder_of_configs_is_a_cascade(tmp_path: Path) -> None:
+    base = "from imagen_jax.config import *\ndef get_config():\n    return Experiment("
+    (tmp_path / "b.py").write_text(base + "stage=Stage(name='b', size=64, model=UNet()))\n")
+    sr = base + "stage=Stage(name='s', size=256, low_size=64, model=EfficientUNet()))\n"
+    (tmp_path / "a.py").write_text(sr)
+    assert [e.stage.name for e in config.load(str(tmp_path))] == ["b", "s"]
+    assert config.load(str(tmp_path / "a.py"))[0].stage.low_size == 64
+    (tmp_path / "b.py").unlink()
+    with pytest.raises(ValueError, match="don't chain"):
+        config.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("x = 1", "no function get_config"),
+        ("def get_config():\n    return 3", "gave int, not Experiment"),
+    ],
+)
+def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str, error: str) -> None:
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(ValueError, match=error):
+        config.load(str(tmp_path / "c.py"))
+
+
+def test_missing_configs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no config 'nowhere/base'"):
+        config.load("nowhere/base")
+    with pytest.raises(FileNotFoundError, match="no config"):
+        config.load(str(tmp_path))
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(ValueError, match="a config is a Python file"):
+        config.load(str(tmp_path / "c.json"))
+
+
+def test_importing_the_package_is_quick_and_loads_no_jax() -> None:
+    program = (
+        "import socket, sys, time\n"
+        "socket.socket = None\n"  # an import needs no network
+        "t = time.perf_counter()\n"
+        "import imagen_jax, imagen_jax.config\n"
+        "took = time.perf_counter() - t\n"
+        "heavy = {'jax', 'torch', 'tensorflow', 'transformers', 'flax', 't5x'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert took < 0.3, took\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)

@@ -1,0 +1,90 @@
+"""Imports point one way: the table of allowed imports, checked on the syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "imagen_jax"
+OPEN_TO_ALL = {"types", "config", "pixels"}
+
+ALLOWED = {
+    "types": set(),
+    "config": set(),
+    "pixels": set(),
+    "rng": set(),
+    "mesh": set(),
+    "compilation": set(),
+    "gallery": set(),
+    "checkpoint": {"mesh"},
+    "data": {"mesh"},
+    "text": {"mesh", "data"},
+    "models": set(),
+    "diffusion": {"rng"},
+    "train": {"rng", "mesh", "checkpoint", "data", "models", "diffusion"},
+    "sample": {"rng", "mesh", "models", "diffusion"},
+    "evaluate": {"mesh", "data"},
+    "imagen": {"rng", "mesh", "checkpoint", "models", "text", "sample"},
+    "__init__": {"imagen"},
+    "cli": None,  # everything: all wiring
+}
+FILES = sorted(LIBRARY.rglob("*.py"))
+
+
+def _unit(file: Path) -> str:
+    """`text` for imagen_jax/text/t5.py, `mesh` for imagen_jax/mesh.py."""
+    return file.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+def _imported(file: Path) -> set[str]:
+    """Parts of imagen_jax that a file imports, lazily or not."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            parts = (node.module or "").split(".")
+            if parts[0] == "imagen_jax":
+                found |= {parts[1]} if len(parts) > 1 else {a.name for a in node.names}
+        if isinstance(node, ast.Import):
+            names = [a.name.split(".") for a in node.names]
+            found |= {p[1] if len(p) > 1 else "__init__" for p in names if p[0] == "imagen_jax"}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(LIBRARY)))
+def test_imports_point_one_way(file: Path) -> None:
+    unit = _unit(file)
+    assert unit in ALLOWED, f"{unit} is missing from the table"
+    allowed = ALLOWED[unit]
+    if allowed is not None:
+        wrong = _imported(file) - allowed - OPEN_TO_ALL - {unit}
+        assert not wrong, f"{file} imports {sorted(wrong)}"
+
+
+def test_configs_import_nothing_but_config() -> None:
+    for file in (ROOT / "configs").rglob("*.py"):
+        assert _imported(file) <= {"config"}, file
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(LIBRARY)))
+def test_size_budget(file: Path) -> None:
+    licensed = {("loop.py", "train"), ("unet.py", "__call__"), ("efficient_unet.py", "__call__")}
+    source = file.read_text()
+    assert source.count("\n") <= 400, f"{file} has more than 400 lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            limit = 150 if (file.name, node.name) in licensed else 60
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= limit, f"{file}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_axis_names_live_in_mesh_alone() -> None:
+    for file in FILES:
+        if file.name != "mesh.py":
+            literals = {
+                n.value
+                for n in ast.walk(ast.parse(file.read_text()))
+                if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
+            assert "fsdp" not in literals, file

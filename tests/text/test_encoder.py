@@ -1,0 +1,140 @@
+"""The whole encoder: the embedded weights, batching that changes nothing, truthful refusals."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from imagen_jax.text import encoder
+from imagen_jax.text.encoder import EMBEDDED, TextEncoder
+
+CAPTIONS = [
+    "a small red circle to the left of a large blue square",
+    "",
+    "two green triangles on white paper with a thick black border around all of them",
+    "a circle",
+    "seven tiny glossy turquoise octahedra",
+] * 3
+
+
+@pytest.fixture(scope="module")
+def embedded() -> TextEncoder:
+    return TextEncoder.load("t5_1_1_tiny", max_length=24)
+
+
+def test_embedded_encoder_equals_t5x(embedded, reference) -> None:
+    text, text_mask = embedded.encode(reference["captions"].tolist())
+    np.testing.assert_array_equal(text_mask, reference["mask"])
+    expected = np.where(text_mask[..., None], reference["encoded_a"], 0)
+    np.testing.assert_allclose(text, expected, rtol=0, atol=2e-5)
+    assert (text.dtype, text_mask.dtype) == (np.float32, np.bool_)
+    assert embedded.width == 64
+
+
+def test_embedded_checkpoint_holds_the_encoder_alone() -> None:
+    folder = EMBEDDED["t5_1_1_tiny"] / "checkpoint_1000"
+    arrays = [path for path in folder.iterdir() if path.is_dir()]
+    assert len(arrays) == 16
+    assert all((path / ".zarray").is_file() for path in arrays)
+    assert all(p.name.startswith(("target.encoder.", "target.token_embedder.")) for p in arrays)
+    assert b"decoder" not in (folder / "checkpoint").read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 256])
+def test_rows_do_not_depend_on_their_batch(embedded, batch_size: int) -> None:
+    text, text_mask = embedded.encode(CAPTIONS, batch_size=batch_size)
+    assert text.shape == (15, 24, 64)
+    for row, caption in enumerate(CAPTIONS[:5]):
+        alone, mask = embedded.encode([caption])
+        for copy in range(row, 15, 5):
+            np.testing.assert_allclose(text[copy], alone[0], rtol=0, atol=1e-5)
+            np.testing.assert_array_equal(text_mask[copy], mask[0])
+    assert not text[~text_mask].any()
+
+
+@pytest.mark.parametrize(
+    ("number", "batch_size", "shape"),
+    [(5, 256, (8, 8)), (8, 256, (8, 8)), (300, 128, (128, 8)), (3, 2, (2, 8)), (1, 256, (1, 8))],
+)
+def test_few_shapes_are_compiled(embedded, monkeypatch, number, batch_size, shape) -> None:
+    seen = set()
+
+    def fake(params, tokens, text_mask, *, config) -> np.ndarray:
+        seen.add(tokens.shape)
+        return np.zeros((*tokens.shape, config.width), np.float32)
+
+    monkeypatch.setattr(encoder, "_encode", fake)
+    embedded.encode(["a circle"] * number, batch_size=batch_size)
+    assert seen == {shape}
+
+
+def test_length_caps_the_last_bucket(embedded) -> None:
+    short = replace(embedded, max_length=5)
+    text, text_mask = short.encode(CAPTIONS)
+    assert text.shape == (15, 5, 64)
+    assert text_mask.sum(1).tolist() == [5, 1, 5, 3, 5] * 3
+    assert short.lost("a small red circle to the left") == "to the left"
+    assert short.lost("a circle") == ""
+
+
+def test_no_caption_gives_no_row(embedded) -> None:
+    text, text_mask = embedded.encode([])
+    assert text.shape == (0, 24, 64)
+    assert text_mask.shape == (0, 24)
+
+
+def test_identity_is_of_weights_and_tokenizer(embedded) -> None:
+    again = TextEncoder.load("t5_1_1_tiny", max_length=8)
+    assert again.identity == embedded.identity
+    assert len(embedded.identity) == 16
+    leaves, structure = jax.tree.flatten(embedded.params)
+    for index in (0, len(leaves) - 1):
+        changed = [leaf.at[-1].add(1e-3) if i == index else leaf for i, leaf in enumerate(leaves)]
+        params = jax.tree.unflatten(structure, changed)
+        assert replace(embedded, params=params).identity != embedded.identity
+    tokenizer = replace(embedded.tokenizer, model=embedded.tokenizer.model + b"x")
+    assert replace(embedded, tokenizer=tokenizer).identity != embedded.identity
+
+
+@pytest.fixture
+def copied(tmp_path) -> Path:
+    return Path(shutil.copytree(EMBEDDED["t5_1_1_tiny"], tmp_path / "large"))
+
+
+def test_a_folder_or_its_checkpoint_loads_alike(copied, embedded) -> None:
+    for path in (copied, copied / "checkpoint_1000"):
+        assert TextEncoder.load(str(path), max_length=24).identity == embedded.identity
+    (copied / "spiece.model").rename(copied.parent / "other.model")
+    assert TextEncoder.load(str(copied), max_length=24).identity == embedded.identity
+
+
+def test_tokenizer_faults_are_named(copied) -> None:
+    shutil.copyfile(copied / "spiece.model", copied / "second.model")
+    with pytest.raises(ValueError, match=r"several tokenizers \(second.model, spiece.model\)"):
+        TextEncoder.load(str(copied), max_length=24)
+    (copied / "second.model").unlink()
+    (copied / "spiece.model").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no SentencePiece \*.model file in .*large"):
+        TextEncoder.load(str(copied), max_length=24)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(copied, tiny, monkeypatch) -> None:
+    config, params = tiny
+    small = replace(config, vocab=1099)
+    monkeypatch.setattr(encoder.t5x_checkpoint, "load", lambda path: (small, params))
+    with pytest.raises(ValueError, match=r"1100 pieces, .* only 1099 rows"):
+        TextEncoder.load(str(copied), max_length=24)
+
+
+def test_refusals_name_the_value(embedded) -> None:
+    with pytest.raises(FileNotFoundError, match=r"'t5_xxl'.*t5_1_1_tiny"):
+        TextEncoder.load("t5_xxl", max_length=24)
+    with pytest.raises(ValueError, match="max_length=0"):
+        TextEncoder.load("t5_1_1_tiny", max_length=0)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        embedded.encode(["a circle"], batch_size=0)
+    with pytest.raises(TypeError, match="'a circle'"):
+        embedded.encode("a circle")

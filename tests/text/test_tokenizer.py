@@ -1,0 +1,93 @@
+"""Ids equal the reference T5's; truncation keeps eos and says what it drops."""
+
+import io
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from imagen_jax.text.encoder import EMBEDDED
+from imagen_jax.text.tokenizer import Tokenizer
+
+CAPTION = "a small red circle to the left of a large blue square"  # 13 pieces
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(EMBEDDED["t5_1_1_tiny"] / "spiece.model")
+
+
+def test_ids_and_mask_equal_the_reference(tokenizer, reference) -> None:
+    tokens, text_mask = tokenizer.tokenize(reference["captions"].tolist(), max_length=24)
+    np.testing.assert_array_equal(tokens, reference["input_tokens"])
+    np.testing.assert_array_equal(text_mask, reference["mask"])
+    assert (tokens.dtype, text_mask.dtype) == (np.int32, np.bool_)
+    assert tokenizer.size == 1100
+
+
+def test_ids_are_neither_padded_nor_truncated(tokenizer, reference) -> None:
+    assert tokenizer.ids("") == [1]
+    assert tokenizer.ids(CAPTION) == reference["input_tokens"][0, :14].tolist()
+    long = tokenizer.ids(str(reference["captions"][1]))
+    assert len(long) > 24
+    assert long[:23] == reference["input_tokens"][1, :23].tolist()
+    assert long[-1] == 1
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 13, 14, 15])
+def test_truncation_keeps_the_beginning_and_eos(tokenizer, max_length: int) -> None:
+    tokens, text_mask = tokenizer.tokenize([CAPTION], max_length=max_length)
+    whole = tokenizer.ids(CAPTION)
+    kept = min(max_length, 14)
+    assert tokens[0, :kept].tolist() == [*whole[: kept - 1], 1]
+    assert text_mask.sum() == kept
+    assert not tokens[0, kept:].any()
+
+
+@pytest.mark.parametrize(
+    ("max_length", "lost"), [(14, ""), (13, "square"), (12, "blue square"), (1, CAPTION)]
+)
+def test_lost_names_the_text_that_truncation_drops(tokenizer, max_length: int, lost: str) -> None:
+    assert tokenizer.lost(CAPTION, max_length=max_length) == lost
+
+
+def test_lost_spells_unknown_characters(tokenizer) -> None:
+    assert tokenizer.lost("red {grün}", max_length=2) == "{grün}"
+    assert tokenizer.lost("", max_length=1) == ""
+
+
+def test_no_caption_gives_no_row(tokenizer) -> None:
+    tokens, text_mask = tokenizer.tokenize([], max_length=5)
+    assert tokens.shape == text_mask.shape == (0, 5)
+
+
+def test_refusals_name_the_value(tokenizer) -> None:
+    with pytest.raises(ValueError, match="max_length=0"):
+        tokenizer.tokenize([CAPTION], max_length=0)
+    with pytest.raises(TypeError, match="'red'"):
+        tokenizer.tokenize("red", max_length=4)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_a_broken_model_is_refused(tmp_path, content: bytes) -> None:
+    path = tmp_path / "spiece.model"
+    with pytest.raises(FileNotFoundError, match=r"spiece\.model"):
+        Tokenizer.load(path)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"spiece\.model .*copy it again"):
+        Tokenizer.load(path)
+
+
+def test_a_model_without_eos_is_refused(tmp_path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a red circle", "a blue square"] * 4),
+        model_writer=model,
+        vocab_size=20,
+        eos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "spiece.model").write_bytes(model.getvalue())
+    with pytest.raises(ValueError, match="end-of-sentence"):
+        Tokenizer.load(tmp_path / "spiece.model")

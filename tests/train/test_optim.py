@@ -1,0 +1,62 @@
+"""Schedule, optimisers and moving average against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imagen_jax import config
+from imagen_jax.train import optim
+
+
+def test_learning_rate_of_the_paper() -> None:
+    rate = optim.schedule(config.Optim(), steps=2_500_000)
+    with jax.numpy_dtype_promotion("standard"):
+        found = [float(rate(s)) for s in (0, 5_000, 10_000, 2_500_000)]
+    np.testing.assert_allclose(found, [0.0, 5e-5, 1e-4, 0.0], atol=1e-9)
+
+
+def test_constant_rate_still_warms_up() -> None:
+    rate = optim.schedule(
+        config.Optim(schedule="constant", warmup_steps=10, learning_rate=1.0), steps=20
+    )
+    assert [float(rate(s)) for s in (0, 5, 10, 1000)] == [0.0, 0.5, 1.0, 1.0]
+    flat = optim.schedule(config.Optim(schedule="constant", warmup_steps=0), steps=20)
+    assert float(flat(0)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(("scaled", "rms"), [(True, 1e-7), (False, 1e-4)])
+def test_adafactor_first_step_on_a_zero_kernel(scaled: bool, rms: float) -> None:
+    options = config.Optim(
+        kind="adafactor", adafactor_param_scale=scaled, schedule="constant", warmup_steps=0
+    )
+    params = {"kernel": jnp.zeros((128, 128))}
+    grads = {"kernel": jax.random.normal(jax.random.key(0), (128, 128))}
+    rule = optim.build(options, steps=10)
+    _, _, updates = optim.update(rule, grads, rule.init(params), params)
+    # Factored second moments make the first update's RMS one only in the mean.
+    found = float(jnp.sqrt(jnp.mean(updates["kernel"] ** 2)))
+    assert found == pytest.approx(rms, rel=0.05)
+
+
+def test_clipping_bounds_the_gradient_that_adam_sees() -> None:
+    params, grads = {"w": jnp.zeros(4)}, {"w": jnp.full(4, 100.0)}
+    for clip, norm in ((1.0, 1.0), (None, 200.0)):
+        rule = optim.build(config.Optim(clip_norm=clip), steps=10)
+        _, state, _ = optim.update(rule, grads, rule.init(params), params)
+        moments = [s for s in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(s)]
+        assert float(jnp.linalg.norm(moments[0].mu["w"])) == pytest.approx(0.1 * norm, rel=1e-5)
+
+
+def _is_adam(node: object) -> bool:
+    return isinstance(node, optax.ScaleByAdamState)
+
+
+def test_average_follows_its_recursion() -> None:
+    ema, expected = {"w": jnp.float32(1.0)}, 1.0
+    for n in range(1, 200):
+        ema = optim.average(ema, {"w": jnp.float32(n)}, jnp.int32(n), decay=0.9)
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    assert float(ema["w"]) == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,129 @@
+"""One training step: what it changes, what it depends on, and on how many devices."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax import config, mesh, models, rng
+from imagen_jax.data.pipeline import Batch
+from imagen_jax.diffusion import noise_conditioning
+from imagen_jax.train import optim, state, step
+
+SIDES = {"tiny/base8": (8, None), "tiny/sr16": (16, 8), "tiny/sr32": (16, 8)}
+PREDICTS: tuple[config.Predicts, ...] = ("eps", "x0", "v")
+
+
+def _batch(name: str, *, size: int = 8, seed: int = 0) -> Batch:
+    draw = np.random.default_rng(seed)
+    side, low = SIDES[name]
+    mask = np.arange(24)[None] < draw.integers(1, 24, size)[:, None]
+    return Batch(
+        pixels=draw.integers(0, 256, (size, side, side, 3), np.uint8),
+        low_pixels=draw.integers(0, 256, (size, low, low, 3), np.uint8) if low else None,
+        text=(draw.standard_normal((size, 24, 64)) * mask[..., None]).astype(np.float32),
+        text_mask=mask,
+        index=np.arange(size, dtype=np.int32),
+    )
+
+
+def _setup(experiment: config.Experiment):
+    module = models.build(experiment.stage.model)
+    rule = optim.build(experiment.optim, steps=10)
+    init = functools.partial(state.init, experiment=experiment, module=module, rule=rule)
+    return module, rule, init
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_eight_devices_train_as_one(name: str) -> None:
+    experiment = config.load(name)[0]
+    module, rule, init = _setup(experiment)
+    root, batches = rng.root(0), [_batch(name, seed=s) for s in range(2)]
+    plain = jax.jit(step.build(experiment, module, rule))
+    devices = mesh.build(config.Mesh(fsdp=2))
+    shardings = mesh.state_shardings(jax.eval_shape(init, root), devices, min_shard_bytes=2**10)
+    assert any(not s.is_fully_replicated for s in jax.tree.leaves(shardings))
+    by_batch, whole = mesh.batch_sharding(devices), mesh.replicated(devices)
+    sharded = jax.jit(
+        step.build(experiment, module, rule),
+        in_shardings=(shardings, by_batch, whole),
+        out_shardings=(shardings, whole),
+    )
+    first, losses = {}, {}
+    for way, run, start in (
+        ("one", plain, jax.jit(init)(root)),
+        ("eight", sharded, jax.jit(init, out_shardings=shardings)(root)),
+    ):
+        current, losses[way] = start, []
+        for batch in batches:
+            current, metrics = run(current, batch, root)
+            losses[way].append(float(metrics["loss"]))
+        first[way] = current
+        assert int(current.step) == 2
+    np.testing.assert_allclose(losses["one"], losses["eight"], rtol=2e-5)
+    # The zero-initialised head predicts no noise at first: the loss is the noise's variance.
+    assert losses["one"][0] == pytest.approx(1.0, abs=0.06)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first["one"].ema, init(root).ema)
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_dropped_text_leaves_no_gradient() -> None:
+    experiment = config.load("tiny/base8")[0]
+    module, _, init = _setup(experiment)
+    params = init(rng.root(0)).params
+    # A network whose head is not zero, or nothing would depend on the text yet.
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(1), p.shape), params)
+    batch = _batch("tiny/base8")
+
+    def moved_by_text(rate: float) -> float:
+        stage = dataclasses.replace(experiment.stage, text_drop_rate=rate)
+        loss = step.loss_function(stage, module)
+        of_text = jax.grad(
+            lambda text: loss(params, batch._replace(text=text), rng.root(1))[0]
+        )(jnp.asarray(batch.text))
+        return float(jnp.abs(of_text).max())
+
+    assert moved_by_text(1.0) == 0.0
+    assert moved_by_text(0.0) > 0.0
+
+
+@pytest.mark.parametrize("predicts", PREDICTS)
+def test_the_target_does_not_depend_on_the_conditioning(predicts) -> None:
+    """A zero network's loss is the target's size: equal whatever the low-resolution input holds."""
+    experiment = config.load("tiny/sr16")[0]
+    stage = dataclasses.replace(experiment.stage, diffusion=config.Diffusion(predicts=predicts))
+    module, _, init = _setup(experiment)
+    params = init(rng.root(0)).params  # zero head
+    batch = _batch("tiny/sr16")
+    loss = jax.jit(step.loss_function(stage, module))
+    found = [
+        float(loss(params, b, rng.root(2))[0])
+        for b in (batch, batch._replace(low_pixels=255 - batch.low_pixels))
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_network_sees_the_augmentation_noise() -> None:
+    """The noised picture, at the level it is told, is what reaches the network; not the clean one."""
+    experiment = config.load("tiny/sr16")[0]
+    module, _, init = _setup(experiment)
+    params, batch = init(rng.root(0)).params, _batch("tiny/sr16")
+    grey = batch._replace(low_pixels=np.full_like(batch.low_pixels, 128))
+    seen: list[tuple[jax.Array, jax.Array]] = []
+
+    class Spy:
+        def apply(self, variables, *args, method=None, **kwargs):
+            if method is None:
+                cond = args[2]
+                seen.append((cond.low_res, cond.aug_logsnr))
+            return module.apply(variables, *args, method=method, **kwargs)
+
+    step.loss_function(experiment.stage, Spy())(params, grey, rng.root(4))
+    (low_res, aug_logsnr) = seen[0]
+    sigma = jnp.sqrt(jax.nn.sigmoid(-aug_logsnr))
+    np.testing.assert_allclose(jnp.std(low_res, axis=(1, 2, 3)), sigma, rtol=0.1)
+    assert float(sigma.max() - sigma.min()) > 0.3  # a level per example
+    assert noise_conditioning.augment is step.noise_conditioning.augment
