@@ -1,6 +1,7 @@
 """The device mesh: the only file that names its axes, and the rule that shards a state."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +51,7 @@ def state_shardings(shapes, mesh: jax.sharding.Mesh, *, min_shard_bytes: int):
     return jax.tree.map(lambda x: _sharding(x, mesh, min_shard_bytes), shapes)
 
 
-def _sharding(shape: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh, least: int) -> NamedSharding:
+def _sharding(shape: Any, mesh: jax.sharding.Mesh, least: int) -> NamedSharding:
     size = mesh.shape[FSDP]
     # A typed key has no itemsize of its own and is always small.
     is_key = jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key)

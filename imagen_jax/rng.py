@@ -4,6 +4,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagen_jax.types import Keys, RandomKey
 
@@ -21,7 +22,7 @@ def fold(key: RandomKey, name: str, index: int | jax.Array = 0) -> RandomKey:
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), index)
 
 
-def fold_each(key: RandomKey, name: str, indices: jax.Array) -> Keys:
+def fold_each(key: RandomKey, name: str, indices: jax.Array | np.ndarray) -> Keys:
     """One key per image: image `i`'s randomness depends on the seed and `indices[i]` alone.
 
     Shapes: indices (b,) integers; result (b,).

@@ -50,6 +50,7 @@ RandomKey = Key[Array, ""]
 Keys = Key[Array, " b"]  # one key per image, so that an image does not depend on its neighbours
 Scalar = Float32[Array, ""]
 
+Network = Any  # a Linen module with `apply`, called and by its method "encode_text"
 Params = Any  # a pytree of float32 arrays; Linen's nested dict
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]

@@ -41,9 +41,7 @@ def _level(**changes: object) -> config.Level:
         (lambda: config.Diffusion(preconditioning="edm"), ["edm", "predicts='eps'"]),
         (lambda: config.Diffusion(predict_residual=True), ["predict_residual", "eps"]),
         (
-            lambda: config.Diffusion(
-                predict_residual=True, predicts="x0", preconditioning="edm"
-            ),
+            lambda: config.Diffusion(predict_residual=True, predicts="x0", preconditioning="edm"),
             ["predict_residual", "edm"],
         ),
         (lambda: config.NoiseConditioning(max_level=1.5), ["max_level=1.5"]),
@@ -81,7 +79,7 @@ def _level(**changes: object) -> config.Level:
     ],
 )
 def test_illegal_combinations_are_refused_by_name(build, names: list[str]) -> None:
-    with pytest.raises(ValueError, match=".") as refusal:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011, several names are looked for below
         build()
     for name in names:
         assert name in str(refusal.value)

@@ -26,9 +26,7 @@ def get_config() -> config.Experiment:
                 text=config.TextConditioning(kv="cross"),
             ),
             diffusion=config.Diffusion(schedule="linear"),
-            sampler=config.Sampler(
-                kind="ddim", steps=3, guidance_weight=1.5, threshold="static"
-            ),
+            sampler=config.Sampler(kind="ddim", steps=3, guidance_weight=1.5, threshold="static"),
         ),
         data=config.Data(dataset="shapes/tiny"),
         optim=config.Optim(learning_rate=1e-3, warmup_steps=1, ema_decay=0.9),

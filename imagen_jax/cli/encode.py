@@ -28,23 +28,28 @@ def run(argv: list[str]) -> None:
     """Parse, then encode every (dataset, split) that the config's stages train on."""
     options = tyro.cli(Options, args=argv, prog="imagen encode", description=USAGE)
     experiments = config.load(options.config)
-    sizes = tuple(sorted({e.stage.size for e in experiments}))
-    for dataset, split in sorted({(e.data.dataset, e.data.split) for e in experiments}):
-        _encode(dataset, split, experiments[0].text, sizes, options.data_dir)
+    by_pair: dict[tuple[str, str], list[config.Experiment]] = {}
+    for experiment in experiments:
+        data = experiment.data
+        by_pair.setdefault((data.dataset, data.split), []).append(experiment)
+    for group in by_pair.values():
+        _encode(group, options.data_dir)
 
 
-def _encode(
-    dataset: str, split: str, text: config.Text, sizes: tuple[int, ...], data_dir: Path
-) -> None:
+def _encode(group: list[config.Experiment], data_dir: Path) -> None:
+    """One dataset's split, at the sizes of every stage that trains on it."""
+    from imagen_jax.cli.data import name_of
     from imagen_jax.data import shapes
     from imagen_jax.text import cache
     from imagen_jax.text.encoder import TextEncoder
 
+    data, text = group[0].data, group[0].text
     encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
-    out = cache.path(data_dir, dataset, split, text.encoder)
-    source = shapes.source(dataset.removeprefix("shapes/"), split, str(data_dir))
-    store = cache.write(source, encoder, out=out, dataset=dataset, split=split, sizes=sizes)
-    print(f"{store.count} (image, encoding) pairs of {dataset} ({split}) in {out}")
+    source = shapes.source(name_of(data.dataset), data.split, str(data_dir))
+    sizes = tuple(sorted({e.stage.size for e in group}))
+    target = cache.target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
+    store = cache.write(source, encoder, target)
+    print(f"{store.count} (image, encoding) pairs of {data.dataset} ({data.split}) in {store.folder}")
 
 
 def find_store(experiment: config.Experiment, data_dir: Path):
@@ -53,4 +58,5 @@ def find_store(experiment: config.Experiment, data_dir: Path):
     from imagen_jax.text import cache
 
     data, text = experiment.data, experiment.text
-    return records.open(cache.path(data_dir, data.dataset, data.split, text.encoder))
+    folder = cache.path(data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder)
+    return records.open(folder)

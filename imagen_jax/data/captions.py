@@ -121,7 +121,7 @@ def _shape(noun: str, caption: str) -> ShapeSpec:
     kinds |= dict.fromkeys(COLOURS, "colour")
     for word in words[1:-1]:
         kind = kinds[_known(word, tuple(kinds), caption)]
-        if False:
+        if kind in found:
             raise ValueError(f"second {kind} {word!r} in caption {caption!r}")
         found[kind] = SYNONYMS.get(word, word)
     return ShapeSpec(**found)

@@ -26,7 +26,7 @@ SINGLE_EXTENT = {"small": (0.34, 0.42), "large": (0.62, 0.72)}
 PAIR_EXTENT = {"small": (0.24, 0.29), "large": (0.39, 0.43)}
 SINGLE_JITTER, PAIR_JITTER, MARGIN, GAP = 0.16, 0.12, 0.02, 0.10
 
-PERIOD = {"striped": 1 / 12, "dotted": 1 / 20}  # of stripes and of rows of dots, in sides
+PERIOD = {"striped": 1 / 16, "dotted": 1 / 20}  # of stripes and of rows of dots, in sides
 TINT_SHARE = 0.45  # of a period that a stripe of the tint takes
 DOT_RADIUS = 0.42  # in periods
 SUPERSAMPLE = 4

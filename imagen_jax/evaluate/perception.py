@@ -121,13 +121,11 @@ def _segment(
 ) -> tuple[Integer[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     """Connected objects, numbered from 1, and each pixel's distance to the ground.
 
-    Stripes and dots are closed first, where the picture is fine enough to show them; a pixel is an
-    object's where it is at least 40 % as far from the ground as the farthest nearby.
+    A pixel is an object's where it is at least 40 % as far from the ground as the farthest nearby;
+    tints are at least half as far as their colours, so stripes and dots cut no object apart.
     """
     size = difference.shape[0]
     strength = np.linalg.norm(difference, axis=-1)
-    if size >= FILL_SIZE:
-        strength = ndimage.grey_closing(strength, size=(3, 3), mode="nearest")
     nearby = ndimage.maximum_filter(strength, size=2 * round(size / 16) + 1, mode="nearest")
     mask = strength > np.maximum(0.4 * nearby, max(NOISE_FLOOR, 3.0 * noise))
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))

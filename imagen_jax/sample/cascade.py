@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from imagen_jax import config, mesh, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.sample import denoiser
-from imagen_jax.types import AugLevel, Image, Keys, Params, TextEmbedding, TextMask
+from imagen_jax.types import AugLevel, Image, Keys, Network, Params, TextEmbedding, TextMask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,7 @@ class Painter:
     """One trained stage: its config, network and (averaged) parameters."""
 
     stage: config.Stage
-    module: nn.Module
+    module: Network
     params: Params
 
 
@@ -47,7 +46,7 @@ def paint(
     canvas: Canvas,
     weight: jax.Array,
     *,
-    module: nn.Module,
+    module: Network,
     stage: config.Stage,
     guided: bool,
 ) -> Image:
@@ -120,8 +119,8 @@ def generate(
 
     Picture i depends on the seed, its index and its prompt alone; batches are filled up with
     throw-away pictures, so that one compiled program serves all. `low_res` (p, h, w, 3) starts a
-    cascade whose first stage is super-resolution; `progress(stage name, pictures done)` follows each
-    batch.
+    cascade whose first stage is super-resolution; `progress(stage name, pictures done)` follows
+    each batch.
     Errors: ValueError for a first stage that needs low_res and gets none.
     """
     first = painters[0].stage

@@ -4,11 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from imagen_jax import config
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
-from imagen_jax.types import Denoise, Params
+from imagen_jax.types import Denoise, Network, Params
 
 
 def build(
@@ -17,7 +16,7 @@ def build(
     uncond: Any | None,
     weight: jax.Array,
     *,
-    module: nn.Module,
+    module: Network,
     stage: config.Stage,
 ) -> Denoise:
     """The guided, thresholded denoiser that a sampler calls.

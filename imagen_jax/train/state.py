@@ -5,25 +5,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 
 from imagen_jax import config, mesh, models, rng
-from imagen_jax.types import Params
+from imagen_jax.types import Network, Params
 
 
 @struct.dataclass
 class TrainState:
-    """Step count, parameters, their average and the optimiser's state; all float32."""
+    """Everything a step changes; shapes and shardings may stand in for the arrays."""
 
-    step: jax.Array
-    params: Params
-    ema: Params
+    step: Any  # () int32, steps made
+    params: Params  # float32
+    ema: Params  # their moving average, what sampling uses
     opt_state: Any
 
 
 def init(
-    key: jax.Array, *, experiment: config.Experiment, module: nn.Module, rule: Any
+    key: jax.Array, *, experiment: config.Experiment, module: Network, rule: Any
 ) -> TrainState:
     """A fresh state; pure, so that it runs under `jax.eval_shape` and `jax.jit`."""
     params = models.init(
@@ -42,7 +41,7 @@ def init(
 
 
 def abstract(
-    experiment: config.Experiment, module: nn.Module, rule: optax.GradientTransformation
+    experiment: config.Experiment, module: Network, rule: optax.GradientTransformation
 ) -> TrainState:
     """Shapes and dtypes of the state, without computing it."""
     return jax.eval_shape(

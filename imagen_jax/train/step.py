@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from imagen_jax import config, pixels, rng
 from imagen_jax.data.pipeline import Batch
@@ -14,7 +13,7 @@ from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
 from imagen_jax.train import optim
 from imagen_jax.train.state import TrainState
-from imagen_jax.types import Params
+from imagen_jax.types import Network, Params
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -23,7 +22,7 @@ LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.
 
 
 def build(
-    experiment: config.Experiment, module: nn.Module, rule: optax.GradientTransformation
+    experiment: config.Experiment, module: Network, rule: optax.GradientTransformation
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
     loss_of = loss_function(experiment.stage, module)
@@ -37,9 +36,9 @@ def build(
         step = state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
         metrics |= {
-            "grad_norm": optax.global_norm(grads),
-            "update_norm": optax.global_norm(updates),
-            "param_norm": optax.global_norm(params),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "param_norm": optax.tree.norm(params),
         }
         return TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
 
@@ -47,7 +46,7 @@ def build(
 
 
 def loss_function(
-    stage: config.Stage, module: nn.Module
+    stage: config.Stage, module: Network
 ) -> Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]:
     """`(params, batch, key) -> (mean loss, metrics)` of one stage."""
 

@@ -4,6 +4,7 @@ Data N(0, s^2) has the denoiser alpha s^2 z / (alpha^2 s^2 + sigma^2).
 """
 
 import dataclasses
+import functools
 import itertools
 from typing import get_args
 
@@ -55,6 +56,12 @@ def run(denoise, kind: str, steps: int, shape=PIXEL, **options) -> np.ndarray:
     return np.asarray(paint())
 
 
+@functools.cache
+def starting_noise() -> np.ndarray:
+    """Of two images: a single step returns denoise(z), here z itself."""
+    return run(lambda z, _: z, "ddim", 1, batch=2)
+
+
 class Spy:
     """Records the level, mean and standard deviation of each call's z, given the true x0."""
 
@@ -78,8 +85,8 @@ def constant_step(z, x0, x0_before, levels) -> Step:
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "ancestral"])
 def test_final_std_of_deterministic_samplers(kind: config.SamplerKind) -> None:
-    """They are linear in the starting noise, which a single step with denoise(z) = z reveals."""
-    start = run(lambda z, _: z, kind, 1, batch=2)
+    """They are linear in the starting noise."""
+    start = starting_noise()
     both = gaussian(jnp.float32([0.5, 1.0]).reshape(2, 1, 1, 1))
     gains = {steps: run(both, kind, steps, batch=2) / start for steps in (32, 64, 256)}
     for (steps, s), row in FINAL_STD.items():
@@ -108,10 +115,9 @@ def test_final_std_of_ancestral_sampling() -> None:
         np.testing.assert_allclose(np.sqrt(variance) * x0[-1], expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-def test_ancestral_samples_have_the_std_of_the_recursion(gamma: float) -> None:
-    images = run(gaussian(0.5), "ancestral", 32, shape=(512, 512, 1), stochasticity=gamma)
-    np.testing.assert_allclose(images.std(), FINAL_STD[32, 0.5][COLUMNS[gamma]], atol=3e-3)
+def test_ancestral_samples_have_the_std_of_the_recursion() -> None:
+    images = run(gaussian(0.5), "ancestral", 32, shape=(512, 512, 1), stochasticity=0.3)
+    np.testing.assert_allclose(images.std(), FINAL_STD[32, 0.5][COLUMNS[0.3]], atol=3e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,14 +134,14 @@ def test_a_perfect_denoiser_stays_on_the_forward_marginal(kind: config.SamplerKi
 @pytest.mark.parametrize("kind", KINDS)
 def test_gaussian_marginals_converge_with_steps(kind: config.SamplerKind) -> None:
     errors = []
-    for steps in (16, 128):
+    for steps in (16, 64):
         spy = Spy(gaussian(0.5))
         run(spy, kind, steps, shape=(64, 64, 1))
         level, std = np.stack(spy.calls)[:, [0, 3]].T
         alpha_squared = 1 / (1 + np.exp(-level))
         errors.append(np.abs(std / np.sqrt(alpha_squared * 0.25 + 1 - alpha_squared) - 1).max())
-    assert errors[1] < 0.04
-    assert errors[1] < max(errors[0] / 2, 0.03)  # a std of 4096 values is known to 0.011
+    assert errors[1] < 0.05
+    assert errors[1] < max(errors[0] / 1.5, 0.03)  # a std of 4096 values is known to 0.011
 
 
 @pytest.mark.parametrize(("kind", "order"), [("ddim", 1.0), ("dpmpp_2m", 2.0), ("edm_heun", 2.0)])
@@ -200,7 +206,7 @@ def test_ancestral_noise_is_a_standard_deviation(gamma: float) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
-    """The rule sees each step's s as the next step's t, from pure noise to the last level."""
+    """Each step's s is the next step's t; the last step returns x0 as it is: here, its level."""
     chain, rule = [], samplers._RULES[kind]
 
     def spying(step: Step, denoise, sampler: config.Sampler) -> jax.Array:
@@ -209,8 +215,8 @@ def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
         return rule(step, denoise, sampler)
 
     monkeypatch.setitem(samplers._RULES, kind, spying)
-    spy = Spy(gaussian(0.5))
-    run(spy, kind, 7)
+    spy = Spy(lambda z, logsnr: 0 * z + logsnr.reshape(-1, 1, 1, 1))
+    image = run(spy, kind, 7)
     before, t, s = np.stack(chain).T
     np.testing.assert_array_equal(s[:-1], t[1:])
     np.testing.assert_array_equal(before[1:], t[:-1])
@@ -227,15 +233,7 @@ def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
         expected = schedules.logsnr(jnp.linspace(1.0, 0.0, 8), diffusion=COSINE)[:-1]
     np.testing.assert_allclose(called, expected, atol=1e-3)
     np.testing.assert_array_equal(called, [*t, s[-1]])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_last_step_returns_x0_as_it_is(kind: config.SamplerKind) -> None:
-    levels = samplers.level_grid(config.Sampler(kind=kind, steps=4), COSINE)
-    assert levels.shape == (5,)
-    got = run(lambda z, logsnr: 0 * z + logsnr.reshape(-1, 1, 1, 1), kind, 4)
-    np.testing.assert_array_equal(got, np.float32(levels[3]))
-    assert np.isfinite(levels).all()
+    np.testing.assert_array_equal(image.ravel(), called[-1])
 
 
 def test_times_run_from_one_to_zero() -> None:
@@ -251,12 +249,15 @@ def test_an_image_depends_on_its_own_key_alone(kind: config.SamplerKind) -> None
     def paint(keys: jax.Array) -> jax.Array:
         return sample(gaussian(0.5), keys, shape=(2, 2, 3), sampler=sampler, diffusion=COSINE)
 
-    keys = keys_of(3)
-    together, alone = jax.jit(lambda: (paint(keys), paint(keys[1:2])))()
-    assert together.shape == (3, 2, 2, 3)
-    np.testing.assert_allclose(together[1:2], alone, atol=1e-6)
-    assert together.dtype == jnp.float32
-    assert len(np.unique(np.round(np.asarray(together), 5))) == together.size
+    keys = keys_of(5)
+    paint = jax.jit(paint)
+    image, other = paint(keys[:3]), paint(keys[2:])
+    assert image.shape == (3, 2, 2, 3)
+    assert image.dtype == jnp.float32
+    np.testing.assert_allclose(image[2], other[0], atol=1e-6)
+    assert len(np.unique(np.round(np.asarray([image, other]), 5))) == 5 * 2 * 2 * 3
+    if kind == "ancestral":  # the only one that draws noise after the start
+        np.testing.assert_allclose(paint(keys[2:3])[0], image[2], atol=1e-6)
 
 
 def test_noise_is_fresh_at_every_step() -> None:

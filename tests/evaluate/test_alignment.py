@@ -138,6 +138,36 @@ def test_what_is_not_stated_is_not_judged() -> None:
     assert alignment.judge(pixels, parse("a striped circle and a star")) == verdict
 
 
+def test_blurred_solid_shapes_stay_solid() -> None:
+    verdicts = []
+    for shape in scenes.SHAPES:
+        scene = Scene("white", (Shape(shape, "blue", "small"),))
+        coarse = drawing.render(scene, np.random.default_rng(0), size=16)
+        blurred = _resized(coarse, 64, Image.Resampling.BILINEAR)
+        verdicts.append(alignment.judge(blurred, f"a {shape}").fill)
+    assert verdicts == [True] * len(scenes.SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "above", "left"),
+    [
+        (0.5, 0.8, True, False),
+        (0.65, 0.8, True, False),
+        (0.8, 0.65, False, True),
+        (0.5, 0.55, False, False),
+    ],
+)
+def test_a_relation_holds_along_the_longer_axis(
+    x: float, y: float, above: bool, left: bool
+) -> None:
+    first = perception.Blob("circle", "red", "solid", x=0.5, y=0.5, extent=0.3)
+    second = perception.Blob("star", "blue", "solid", x=x, y=y, extent=0.3)
+    seen = perception.Seen("white", (first, second))
+    for relation, right in (("above", above), ("to the left of", left), ("below", False)):
+        spec = parse(f"a red circle {relation} a blue star")
+        assert alignment.compare(seen, spec, fills=True).relation is right
+
+
 def test_twins_are_told_apart_by_where_they_stand() -> None:
     twins = Scene("white", (Shape("star", "red", "small"), Shape("star", "blue", "small")), "below")
     pixels = drawing.render(twins, np.random.default_rng(1))
@@ -169,16 +199,16 @@ def test_colours_and_outlines_without_a_name_are_wrong() -> None:
     assert not alignment.judge(noise, "a red circle on a white background").all
 
 
-def test_extent_and_place_are_measured(real) -> None:
-    found, _, pictures = real
-    for scene, picture in zip(found[:30], pictures, strict=False):
-        if len(scene.shapes) == 1:
-            (blob,) = perception.look(picture).blobs
-            low, high = drawing.SINGLE_EXTENT[scene.shapes[0].size]
-            assert low - 0.02 < blob.extent < high + 0.02
-            rows, columns = np.nonzero(np.any(picture != picture[0, 0], axis=-1))
-            assert blob.x == pytest.approx((columns.min() + columns.max()) / 512, abs=0.01)
-            assert blob.y == pytest.approx((rows.min() + rows.max()) / 512, abs=0.01)
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("shape", scenes.SHAPES)
+def test_extent_and_place_are_measured(shape: str, size: int) -> None:
+    for seed, extent in enumerate(("small", "large")):
+        scene = Scene("white", (Shape(shape, "blue", extent),))
+        pixels = drawing.render(scene, np.random.default_rng(seed), size=size)
+        (place,) = drawing.layout(scene, np.random.default_rng(seed))
+        (blob,) = perception.look(pixels).blobs
+        found = (blob.x, blob.y, blob.extent)
+        np.testing.assert_allclose(found, (place.x, place.y, place.extent), atol=0.004)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -142,3 +143,9 @@ def net(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture
 def inputs() -> Inputs:
     return make_inputs()
+
+
+@pytest.fixture(scope="session")
+def toy() -> Any:
+    """This file's names, which a test module cannot import."""
+    return sys.modules[__name__]

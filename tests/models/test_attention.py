@@ -90,7 +90,9 @@ def test_bfloat16_attention_is_close_to_float32() -> None:
         module = Attention(2, 4, 4, dtype)
         found[dtype] = module.apply({"params": params}, *given, jnp.asarray(MASK))
         assert found[dtype].dtype == dtype
-    np.testing.assert_allclose(found[jnp.bfloat16].astype(jnp.float32), found[jnp.float32], atol=0.1)
+    np.testing.assert_allclose(
+        found[jnp.bfloat16].astype(jnp.float32), found[jnp.float32], atol=0.1
+    )
 
 
 def test_feed_forward_has_its_width() -> None:

@@ -30,9 +30,7 @@ def test_time_features_are_sines_then_cosines_of_cosine_time() -> None:
     assert time[5] == pytest.approx(2.9e-5, rel=5e-3)
     angles = 1000 * time[:, None] * np.exp(-math.log(1e4) * np.arange(8) / 7)
     expected = np.concatenate([np.sin(angles), np.cos(angles)], 1)
-    found = layers.time_features(
-        jnp.asarray(logsnr, jnp.float32), features=16, kind="cosine_time"
-    )
+    found = layers.time_features(jnp.asarray(logsnr, jnp.float32), features=16, kind="cosine_time")
     np.testing.assert_allclose(found, expected, atol=2e-4)  # 1000 * float32's last place
 
 

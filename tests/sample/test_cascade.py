@@ -16,17 +16,15 @@ def _painter(name: str, *, key: int = 0, **sampler: object) -> cascade.Painter:
     stage = experiment.stage
     stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
     module = models.build(stage.model)
-    params = jax.jit(
-        lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24)
-    )(jax.random.key(key))
+    params = jax.jit(lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24))(
+        jax.random.key(key)
+    )
     # Zero-initialised layers would hide what they should show.
     noise = jax.tree.map(
         lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
         params,
     )
-    return cascade.Painter(
-        stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise)
-    )
+    return cascade.Painter(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
 
 
 def _prompts(count: int, *, has_text: bool = True) -> cascade.Prompts:

@@ -81,9 +81,9 @@ def test_dropped_text_leaves_no_gradient() -> None:
     def moved_by_text(rate: float) -> float:
         stage = dataclasses.replace(experiment.stage, text_drop_rate=rate)
         loss = step.loss_function(stage, module)
-        of_text = jax.grad(
-            lambda text: loss(params, batch._replace(text=text), rng.root(1))[0]
-        )(jnp.asarray(batch.text))
+        of_text = jax.grad(lambda text: loss(params, batch._replace(text=text), rng.root(1))[0])(
+            jnp.asarray(batch.text)
+        )
         return float(jnp.abs(of_text).max())
 
     assert moved_by_text(1.0) == 0.0
@@ -107,7 +107,7 @@ def test_the_target_does_not_depend_on_the_conditioning(predicts) -> None:
 
 
 def test_the_network_sees_the_augmentation_noise() -> None:
-    """The noised picture, at the level it is told, is what reaches the network; not the clean one."""
+    """What reaches the network is the noised picture, at the level that it is told."""
     experiment = config.load("tiny/sr16")[0]
     module, _, init = _setup(experiment)
     params, batch = init(rng.root(0)).params, _batch("tiny/sr16")

@@ -1,0 +1,153 @@
+"""Every option of both networks changes the parameters or the computation."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import pytest
+
+from imagen_jax import config, models
+
+DEEP = config.Level(channels=16, blocks=1, self_attention=True, text_attention=True)
+STEM = config.Level(channels=8, blocks=1)
+CROSS = config.TextConditioning(kv="cross")
+POOL_ONLY = config.TextConditioning(kv="none")
+
+TEXT = {
+    "kv": "cross",
+    "norm": False,
+    "pool": "mean",
+    "pool_query": "mean_plus_learned",
+    "bottleneck": 12,
+    "positions": 6,
+    "null": "learned",
+    "null_mask": "all_ones",
+}
+UNET = {
+    "channels": 16,
+    "channel_mult": (1, 3),
+    "res_blocks": 2,
+    "attention_at": (8, 4),
+    "attention_every_block": False,
+    "head_channels": 4,
+    "cond_channels": 16,
+    "time_embed": "logsnr",
+    "dropout": 0.1,
+    "norm_groups": 2,
+    "residual_scaling": "shortcut",
+    "residual_scale": 0.5,
+    "zero_init_residual": False,
+    "patch": 2,
+    "remat": True,
+    "dtype": "bfloat16",
+    "text": POOL_ONLY,
+}
+EFFICIENT = {
+    "stem_channels": 16,
+    "levels": (STEM, STEM, DEEP),
+    "cond_channels": 32,
+    "heads": 4,
+    "attn_hidden_mult": 3,
+    "attn_ffn": True,
+    "pool_head_channels": 4,
+    "time_embed": "logsnr",
+    "film_per_block": False,
+    "skip_merge": "add",
+    "stem_skip": False,
+    "upsample_channels": "next",
+    "upsample": "transposed",
+    "last_upsample": "nearest",
+    "head": "dense",
+    "dropout": 0.1,
+    "norm_groups": 2,
+    "residual_scaling": "long_skip",
+    "residual_scale": 0.5,
+    "zero_init_residual": True,
+    "remat": True,
+    "dtype": "bfloat16",
+    "text": CROSS,
+}
+LEVEL = {
+    "channels": 24,
+    "blocks": 2,
+    "stride": 1,
+    "self_attention": False,
+    "text_attention": False,
+}
+MORE = [
+    ("base", {"residual_scaling": "long_skip", "residual_scale": 0.5}),
+    ("base", {"attention_at": (), "text": POOL_ONLY}),
+    ("sr256", {"upsample": "depth_to_space", "head": "dense"}),
+    ("sr256", {"last_upsample": "transposed", "skip_merge": "add"}),
+    ("sr256", {"levels": (dataclasses.replace(STEM, stride=1), STEM, DEEP)}),  # reading B
+    ("sr256", {"text": config.TextConditioning(kv="cross", pool="none")}),
+]
+
+
+def _program(toy: Any, options: config.UNet | config.EfficientUNet) -> str:
+    """Initialisation, encoding and a training step's forward pass, as text."""
+    module, stage, inputs = models.build(options), toy.stage_of(options), toy.make_inputs()
+
+    def run(key: Any) -> Any:
+        params = models.init(module, key, stage=stage, text_width=24, text_length=6)
+        cond = toy.encode(module, params, inputs)
+        given = (inputs.z, inputs.logsnr, cond)
+        out = module.apply({"params": params}, *given, train=True, rngs={"dropout": key})
+        assert out.shape == inputs.z.shape
+        return params, out
+
+    jaxpr = str(jax.make_jaxpr(run)(jax.random.key(0)))
+    return re.sub(r"0x[0-9a-f]+", "", jaxpr)  # addresses of functions differ between traces
+
+
+@pytest.fixture(scope="module")
+def plain(toy) -> dict[str, str]:
+    return {name: _program(toy, toy.OPTIONS[name]) for name in ("base", "sr256")}
+
+
+def test_the_same_options_give_the_same_program(toy, plain) -> None:
+    assert _program(toy, toy.BASE) == plain["base"]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.UNet)])
+def test_unet_option_has_an_effect(toy, plain, field: str) -> None:
+    changes = {field: UNET[field]}
+    if field == "patch":
+        changes["attention_at"] = (2,)  # still the coarsest level
+    assert _program(toy, dataclasses.replace(toy.BASE, **changes)) != plain["base"]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.EfficientUNet)])
+def test_efficient_unet_option_has_an_effect(toy, plain, field: str) -> None:
+    changes = {field: EFFICIENT[field]}
+    if field == "upsample":  # the last one has its own
+        changes["levels"] = (STEM, STEM, DEEP)
+        reference = _program(toy, dataclasses.replace(toy.SR256, levels=changes["levels"]))
+    else:
+        reference = plain["sr256"]
+    assert _program(toy, dataclasses.replace(toy.SR256, **changes)) != reference
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.TextConditioning)])
+@pytest.mark.parametrize("name", ["base", "sr256"])
+def test_text_option_has_an_effect(toy, plain, name: str, field: str) -> None:
+    options = toy.OPTIONS[name]
+    text = dataclasses.replace(options.text, **{field: TEXT[field]})
+    assert _program(toy, dataclasses.replace(options, text=text)) != plain[name]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.Level)])
+def test_level_option_has_an_effect(toy, plain, field: str) -> None:
+    level = dataclasses.replace(DEEP, **{field: LEVEL[field]})
+    text = {"self_attention": CROSS, "text_attention": POOL_ONLY}.get(field, toy.SR256.text)
+    options = dataclasses.replace(toy.SR256, levels=(STEM, level), text=text)
+    reference = plain["sr256"]
+    if field == "self_attention":
+        reference = _program(toy, dataclasses.replace(toy.SR256, text=text))
+    assert _program(toy, options) != reference
+
+
+@pytest.mark.parametrize(("name", "changes"), MORE)
+def test_combinations_run_and_differ(toy, plain, name: str, changes: dict[str, Any]) -> None:
+    assert _program(toy, dataclasses.replace(toy.OPTIONS[name], **changes)) != plain[name]

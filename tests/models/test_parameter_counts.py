@@ -1,0 +1,88 @@
+"""Counts of the paper's stages and of their quarter-scale copies: architecture drift fails.
+
+The numbers come from two independent counts, by formula and by another module's shapes.
+"""
+
+import functools
+
+import jax
+import pytest
+
+from imagen_jax import config, models
+
+
+def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
+    module = models.build(stage.model)
+    init = functools.partial(
+        models.init, module, stage=stage, text_width=text_width, text_length=text_length
+    )
+    return models.count(jax.eval_shape(init, jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("base64_300m", 407.6),
+        ("base64_500m", 674.7),
+        ("base64_1b", 1198.5),
+        ("base64_2b", 2399.8),
+        ("sr256", 519.4),
+        ("sr1024", 511.0),
+    ],
+)
+def test_paper_configs(name: str, millions: float) -> None:
+    experiment = config.load(f"configs/imagen/{name}.py")[0]
+    text = experiment.text
+    found = _count(experiment.stage, text_width=text.width, text_length=text.max_length)
+    assert round(found / 1e6, 1) == millions
+    assert f"{millions} M parameters" in (config_docstring(name))
+
+
+def config_docstring(name: str) -> str:
+    with open(f"configs/imagen/{name}.py") as file:
+        return file.read()
+
+
+def _base(width: int, head: int, groups: int) -> config.Stage:
+    model = config.UNet(
+        channels=width,
+        res_blocks=1,
+        attention_at=(8, 4, 2),
+        head_channels=head,
+        norm_groups=groups,
+    )
+    return config.Stage(name="base", size=16, model=model)
+
+
+def _super(width: int, groups: int, *, self_attention: bool) -> config.Stage:
+    mults, blocks = (1, 2, 4, 8), (1, 1, 2, 2)
+    levels = [
+        config.Level(channels=width * m, blocks=b) for m, b in zip(mults, blocks, strict=True)
+    ]
+    levels[-1] = config.Level(
+        channels=width * 8, blocks=2, self_attention=self_attention, text_attention=True
+    )
+    model = config.EfficientUNet(
+        stem_channels=width,
+        levels=tuple(levels),
+        cond_channels=64,
+        heads=4,
+        norm_groups=groups,
+        text=config.TextConditioning(kv="concat" if self_attention else "cross"),
+    )
+    return config.Stage(name="sr", size=64, low_size=16, model=model)
+
+
+@pytest.mark.parametrize(
+    ("stage", "millions"),
+    [
+        (_base(16, 8, 4), 1.215),
+        (_base(32, 16, 8), 4.688),
+        (_super(8, 4, self_attention=True), 0.687),
+        (_super(16, 8, self_attention=True), 2.490),
+        (_super(8, 4, self_attention=False), 0.653),
+        (_super(16, 8, self_attention=False), 2.358),
+    ],
+)
+def test_quarter_scale(stage: config.Stage, millions: float) -> None:
+    assert round(_count(stage, text_width=64, text_length=16) / 1e6, 3) == millions
