@@ -49,7 +49,9 @@ def _encode(group: list[config.Experiment], data_dir: Path) -> None:
     sizes = tuple(sorted({e.stage.size for e in group}))
     target = cache.target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
     store = cache.write(source, encoder, target)
-    print(f"{store.count} (image, encoding) pairs of {data.dataset} ({data.split}) in {store.folder}")
+    print(
+        f"{store.count} (image, encoding) pairs of {data.dataset} ({data.split}) in {store.folder}"
+    )
 
 
 def find_store(experiment: config.Experiment, data_dir: Path):

@@ -49,7 +49,16 @@ class Exam:
     """Captions, and real pictures that show what they say, uint8 (p, side, side, 3)."""
 
     captions: list[str]
-    real: np.ndarray
+    real: np.ndarray  # (p, side, side, 3)
+
+    def groups(self) -> dict[str, list[int]]:
+        """Which captions name one object, and which two."""
+        from imagen_jax.data.captions import parse
+
+        counts = [len(parse(c).shapes) for c in self.captions]
+        named = {"one object": 1, "two objects": 2}
+        found = {name: [i for i, n in enumerate(counts) if n == k] for name, k in named.items()}
+        return {name: chosen for name, chosen in found.items() if chosen}
 
     def at(self, side: int) -> np.ndarray:
         """The real pictures at `side` pixels."""
@@ -126,12 +135,15 @@ def _judged(
             exam.captions, seed=options.seed, batch_size=options.batch_size, progress=step
         )
         pictures[kind] = list(painted.values())[-1]
-        for painter in imagen.painters:
-            stage = painter.stage
-            rows[stage.name] += [
-                Row(name=f"{kind}: painted", scores=_score(painted[stage.name], exam.captions)),
-                Row(name=f"{kind}: ceiling", scores=_score(exam.at(stage.size), exam.captions)),
-            ]
+        for stage in (painter.stage for painter in imagen.painters):
+            for group, chosen in exam.groups().items():
+                captions = [exam.captions[i] for i in chosen]
+                for what, found in (
+                    ("painted", painted[stage.name]),
+                    ("ceiling", exam.at(stage.size)),
+                ):
+                    scores = _score(found[chosen], captions)
+                    rows[stage.name].append(Row(name=f"{kind}, {group}: {what}", scores=scores))
     sections = [
         Section(
             title=f"{name}: the cascade's pictures",

@@ -21,8 +21,10 @@ class Options:
 
     cascade: tyro.conf.Positional[Path]
     """Folder of a run, or of the runs of a cascade."""
-    prompts: tyro.conf.Positional[tuple[str, ...]]
+    prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What the pictures shall show."""
+    prompts_file: Path | None = None
+    """A text file with more prompts, one a line."""
     out: Path = Path("samples")
     """Folder to write to."""
     seed: int = 0
@@ -57,6 +59,9 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
     options = tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE)
+    if options.prompts_file is not None:
+        lines = options.prompts_file.read_text().splitlines()
+        options = dataclasses.replace(options, prompts=(*options.prompts, *lines))
     if not options.prompts:
         raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
     from tqdm import tqdm

@@ -30,7 +30,8 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, then train each stage."""
     if not argv or argv[0].startswith("-"):
-        tyro.cli(Options, args=argv, prog="imagen train CONFIG", description=USAGE)
+        if {"-h", "--help"} & set(argv):
+            tyro.cli(Options, args=["--help"], prog="imagen train CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
     experiments = config.load(argv[0])
     parsed = [_parse(argv, experiment) for experiment in experiments]

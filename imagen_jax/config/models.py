@@ -34,6 +34,10 @@ class TextConditioning:
             self.kv != "none" or self.pool != "none",
             "text: kv='none' with pool='none' would ignore the text; choose one of them",
         )
+        require(
+            self.pool_query == "learned" or self.pool == "attention",
+            f"text: pool_query={self.pool_query!r} needs pool='attention', got {self.pool!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

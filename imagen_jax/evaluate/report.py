@@ -112,7 +112,9 @@ def _html(title: str, sections: Sequence[Section]) -> str:
             )
             parts.append(f"<table><tr>{head}</tr>{body}</table>")
         if s.picture:
-            parts.append(f'<p><img src="{html.escape(s.picture)}" alt="{html.escape(s.title)}"></p>')
+            parts.append(
+                f'<p><img src="{html.escape(s.picture)}" alt="{html.escape(s.title)}"></p>'
+            )
     return (
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style>" + "\n".join(parts)

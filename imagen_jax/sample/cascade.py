@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 from imagen_jax import config, mesh, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.sample import denoiser
-from imagen_jax.types import AugLevel, Image, Keys, Network, Params, TextEmbedding, TextMask
+from imagen_jax.types import Image, Keys, Network, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,21 +24,19 @@ class Painter:
     params: Params
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Canvas:
-    """What one batch of pictures is painted from; every array is batch-first.
+class Canvas(NamedTuple):
+    """What one batch of pictures is painted from; every array, numpy or jax, is batch-first.
 
     Shapes: text (b, n, d); text_mask (b, n); has_text (b,), false for an empty prompt; keys (b,);
     aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size, None for a base.
     """
 
-    text: TextEmbedding
-    text_mask: TextMask
-    has_text: jax.Array
+    text: Any
+    text_mask: Any
+    has_text: Any
     keys: Keys
-    aug_level: AugLevel
-    low_res: Image | None
+    aug_level: Any
+    low_res: Any
 
 
 @functools.partial(jax.jit, static_argnames=("module", "stage", "guided"))

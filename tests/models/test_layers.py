@@ -11,6 +11,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.models import layers
+from imagen_jax.models.efficient_unet import Merge
 
 STYLE = layers.BlockStyle(
     norm_groups=4,
@@ -115,3 +116,15 @@ def test_dropout_acts_in_training_alone() -> None:
     variables = layers.ResBlock(8, STYLE).init(jax.random.key(0), x, None)
     a, b = (block.apply(variables, x, None, rngs={"dropout": jax.random.key(i)}) for i in (0, 1))
     assert float(jnp.abs(a - b).max()) > 0.1
+
+
+def test_a_merged_skip_is_appended_or_projected_and_added() -> None:
+    h, skip = jnp.asarray(X, jnp.float32), jnp.asarray(X[..., 5:], jnp.float32)
+    joined, _ = Merge("concat", STYLE).init_with_output(jax.random.key(0), h, skip)
+    np.testing.assert_array_equal(joined, jnp.concatenate([h, skip], -1))
+    added, variables = Merge("add", STYLE).init_with_output(jax.random.key(0), h, skip)
+    kernel = variables["params"]["project"]["kernel"]
+    np.testing.assert_allclose(added, X + X[..., 5:] @ np.asarray(kernel, np.float64), atol=1e-5)
+    plain, variables = Merge("add", STYLE).init_with_output(jax.random.key(0), h, 2 * h)
+    np.testing.assert_allclose(plain, 3 * h, atol=1e-5)
+    assert not variables

@@ -1,7 +1,7 @@
 """Laws of the whole networks, over the three stages of a cascade at toy size."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, models
-from imagen_jax.models.layers import ResBlock
+from imagen_jax.models.layers import ResBlock, Upsampling
 
 
 def _change(inputs: Any, **fields: Any) -> Any:
@@ -77,17 +77,29 @@ def test_the_step_reads_no_text_parameter(net, inputs) -> None:
     np.testing.assert_allclose(found, net.run(inputs), atol=1e-5)
 
 
+def test_each_attention_reads_its_own_text_and_the_pooled_vector_counts(net, inputs) -> None:
+    cond, expected = net.encode(net.params, inputs), net.run(inputs)
+    layers = {"base": 4, "sr256": 2, "sr1024": 2}  # base: down, middle, and two on the way up
+    assert len(cond.kv) == (layers["base"] if net.stage.low_size is None else layers["sr256"])
+    moved = {"pooled": cond.replace(pooled=cond.pooled + 1.0)}
+    for name, (keys, values) in cond.kv.items():
+        moved[name] = cond.replace(kv={**cond.kv, name: (keys, values + 1.0)})
+    for name, other in moved.items():
+        change = np.abs(net.predict(net.params, other, inputs) - expected).max()
+        assert change > 1e-4, name
+
+
 def test_the_embedding_reaches_every_residual_block(net, inputs) -> None:
     """T17: each block, given the same features, answers to its embedding."""
     moved = {}
 
     def spy(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if not (isinstance(context.module, ResBlock) and context.method_name == "__call__"):
-            return call(*args, **kwargs)
-        features, emb = args
-        out = call(features, emb)
-        change = jnp.abs(call(features, emb + 1.0) - out).max()
-        moved["/".join(context.module.path)] = change
+        block, out = context.module, call(*args, **kwargs)
+        if isinstance(block, ResBlock) and context.method_name == "__call__" and block.path:
+            features, emb = args
+            alone = block.clone(parent=None)  # with an empty path, which ends the recursion
+            other = alone.apply({"params": block.variables["params"]}, features, emb + 1.0)
+            moved["/".join(block.path)] = jnp.abs(other - out).max()
         return out
 
     @jax.jit
@@ -102,10 +114,24 @@ def test_the_embedding_reaches_every_residual_block(net, inputs) -> None:
     assert min(float(change) for change in found.values()) > 1e-2, found
 
 
-def test_super_resolution_varies_inside_2x2_patches(net, inputs) -> None:
+def _spread_inside_patches(pictures: Any) -> float:
+    return float(np.asarray(pictures).reshape(3, 4, 2, 4, 2, 3).std(axis=(2, 4)).min())
+
+
+def test_pictures_vary_inside_2x2_patches(net, inputs) -> None:
     """T16."""
-    patches = net.run(inputs).reshape(3, 4, 2, 4, 2, 3)
-    assert patches.std(axis=(2, 4)).min() > 1e-3
+    assert _spread_inside_patches(net.run(inputs)) > 1e-3
+
+
+@pytest.mark.parametrize("last", get_args(Upsampling))
+def test_the_last_upsampling_alone_decides_without_convolution_after_it(toy, inputs, last) -> None:
+    """T16: nearest pixels stay equal when the figure's dense head follows and no stem joins."""
+    options = dataclasses.replace(toy.SR256, head="dense", stem_skip=False, last_upsample=last)
+    stage, module = toy.stage_of(options), models.build(options)
+    params = toy.random_params(toy.shapes_of(module, stage))
+    cond = toy.family("sr256").encode(toy.family("sr256").params, inputs)
+    run = jax.jit(lambda p, cond: toy.predict(module, p, cond, inputs))
+    assert (_spread_inside_patches(run(params, cond)) > 1e-3) == (last != "nearest")
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 12), (4, 20)])
@@ -193,3 +219,15 @@ def test_no_level_s_gradient_vanishes_at_init(toy, name: str) -> None:
         if part.startswith(("down", "mid", "up", "stem"))
     }
     assert min(rms.values()) > 1e-3 * rms["stem"], rms
+
+
+def test_the_base_network_serves_super_resolution_too(toy, inputs) -> None:
+    stage = config.Stage(name="sr", size=8, low_size=4, model=toy.BASE)
+    module = models.build(stage.model)
+    shapes = toy.shapes_of(module, stage)
+    assert shapes["stem"]["kernel"].shape == (3, 3, 6, 8)
+    assert set(shapes["emb"]) == {"time", "aug"}
+    cond = jax.eval_shape(lambda p: toy.encode(module, p, inputs), shapes)
+    cond = cond.replace(low_res=inputs.low_res, aug_logsnr=inputs.aug_logsnr)
+    found = jax.eval_shape(lambda p, c: toy.predict(module, p, c, inputs), shapes, cond)
+    assert found.shape == inputs.z.shape

@@ -89,16 +89,18 @@ def _program(toy: Any, options: config.UNet | config.EfficientUNet) -> str:
     """Initialisation, encoding and a training step's forward pass, as text."""
     module, stage, inputs = models.build(options), toy.stage_of(options), toy.make_inputs()
 
-    def run(key: Any) -> Any:
-        params = models.init(module, key, stage=stage, text_width=24, text_length=6)
-        cond = toy.encode(module, params, inputs)
-        given = (inputs.z, inputs.logsnr, cond)
-        out = module.apply({"params": params}, *given, train=True, rngs={"dropout": key})
-        assert out.shape == inputs.z.shape
-        return params, out
+    def forward(net: Any) -> Any:
+        cond = net.encode_text(inputs.text, inputs.text_mask, inputs.has_text)
+        if stage.is_super_resolution:
+            cond = cond.replace(low_res=inputs.low_res, aug_logsnr=inputs.aug_logsnr)
+        return net(inputs.z, inputs.logsnr, cond, train=True)
 
-    jaxpr = str(jax.make_jaxpr(run)(jax.random.key(0)))
-    return re.sub(r"0x[0-9a-f]+", "", jaxpr)  # addresses of functions differ between traces
+    def run(key: Any) -> Any:
+        return module.init_with_output({"params": key, "dropout": key}, method=forward)
+
+    jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0))
+    assert shapes[0].shape == inputs.z.shape
+    return re.sub(r"0x[0-9a-f]+", "", str(jaxpr))  # addresses of functions differ between traces
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +132,9 @@ def test_efficient_unet_option_has_an_effect(toy, plain, field: str) -> None:
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.TextConditioning)])
-@pytest.mark.parametrize("name", ["base", "sr256"])
-def test_text_option_has_an_effect(toy, plain, name: str, field: str) -> None:
-    options = toy.OPTIONS[name]
-    text = dataclasses.replace(options.text, **{field: TEXT[field]})
-    assert _program(toy, dataclasses.replace(options, text=text)) != plain[name]
+def test_text_option_has_an_effect(toy, plain, field: str) -> None:
+    text = dataclasses.replace(toy.BASE.text, **{field: TEXT[field]})
+    assert _program(toy, dataclasses.replace(toy.BASE, text=text)) != plain["base"]
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(config.Level)])
@@ -151,3 +151,40 @@ def test_level_option_has_an_effect(toy, plain, field: str) -> None:
 @pytest.mark.parametrize(("name", "changes"), MORE)
 def test_combinations_run_and_differ(toy, plain, name: str, changes: dict[str, Any]) -> None:
     assert _program(toy, dataclasses.replace(toy.OPTIONS[name], **changes)) != plain[name]
+
+
+@pytest.mark.parametrize(
+    ("mult", "sides", "levels"),
+    [((1, 2, 3, 4), (32, 16, 8), (1, 2, 3)), ((1, 2), (4,), (1,)), ((1, 2, 2), (4, 16), (0, 2))],
+)
+def test_the_coarsest_level_has_the_smallest_attending_side(mult, sides, levels) -> None:
+    assert config.UNet(channel_mult=mult, attention_at=sides).attention_levels() == levels
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda toy: config.UNet(attention_at=(32, 12, 8)), r"attention_at=.* names \[12\]"),
+        (lambda toy: config.UNet(channels=352), "1056 does not divide by head_channels=64"),
+        (lambda toy: config.Level(channels=8, blocks=0), "blocks=0"),
+        (
+            lambda toy: config.TextConditioning(pool="mean", pool_query="mean_plus_learned"),
+            "pool_query='mean_plus_learned' needs pool='attention'",
+        ),
+        (
+            lambda toy: toy.stage_of(dataclasses.replace(toy.BASE, attention_at=(8,))),
+            r"attention_at=\(8,\) lacks 4",
+        ),
+        (
+            lambda toy: dataclasses.replace(toy.SR256, attn_ffn=True, heads=32),
+            "attention width=16 does not divide by heads=32",
+        ),
+    ],
+)
+def test_what_a_network_could_not_honour_is_refused(toy, build: Any, names: str) -> None:
+    with pytest.raises(ValueError, match=names):
+        build(toy)
+
+
+def test_levels_that_do_not_attend_need_no_whole_number_of_heads() -> None:
+    assert config.UNet(channels=96, channel_mult=(1, 2), attention_at=(8,), head_channels=64)

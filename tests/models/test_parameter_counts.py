@@ -4,11 +4,14 @@ The numbers come from two independent counts, by formula and by another module's
 """
 
 import functools
+from pathlib import Path
 
 import jax
 import pytest
 
 from imagen_jax import config, models
+
+PAPER = Path(__file__).parents[2] / "configs/imagen"
 
 
 def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
@@ -31,16 +34,12 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
     ],
 )
 def test_paper_configs(name: str, millions: float) -> None:
-    experiment = config.load(f"configs/imagen/{name}.py")[0]
+    file = PAPER / f"{name}.py"
+    experiment = config.load(str(file))[0]
     text = experiment.text
     found = _count(experiment.stage, text_width=text.width, text_length=text.max_length)
     assert round(found / 1e6, 1) == millions
-    assert f"{millions} M parameters" in (config_docstring(name))
-
-
-def config_docstring(name: str) -> str:
-    with open(f"configs/imagen/{name}.py") as file:
-        return file.read()
+    assert f"{millions} M parameters" in file.read_text()  # what its docstring promises
 
 
 def _base(width: int, head: int, groups: int) -> config.Stage:

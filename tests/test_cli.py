@@ -1,0 +1,76 @@
+"""The command line: help that reads well, one sentence and a non-zero exit for bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import cli
+
+
+def _run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["imagen", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command: str, monkeypatch, capsys) -> None:
+    assert _run(monkeypatch, command, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"usage: imagen {command}" in out
+    assert len(out.splitlines()) > 8
+
+
+def test_the_overview_names_every_command(monkeypatch, capsys) -> None:
+    assert _run(monkeypatch, "--help") == 0
+    out = capsys.readouterr().out
+    assert all(f"  {command} " in out for command in cli.COMMANDS)
+    assert _run(monkeypatch) == 2
+
+
+def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
+    assert _run(monkeypatch, "train", "tiny/sr16", "--help") == 0
+    out = capsys.readouterr().out
+    for field in ("--optim.learning-rate", "--stage.model.stem-channels", "--workdir"):
+        assert field in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("paint",), 2, "no command 'paint'"),
+        (("train",), 1, "give a config first"),
+        (("train", "nowhere", "--workdir", "w"), 1, "no config 'nowhere'"),
+        (("train", "tiny/base8"), 2, "--workdir"),
+        (("train", "tiny/base8", "--workdir", "w", "--optim.lr", "3"), 2, "--optim.lr"),
+        (("train", "tiny/base8", "--workdir", "w", "--train.steps", "many"), 2, "many"),
+        (("train", "tiny/base8", "--workdir", "w", "--stage.size", "9"), 2, "does not divide"),
+        (("train", "tiny/base8", "--workdir", "w", "--data-dir", "no"), 1, "imagen encode"),
+        (("sample", "nowhere", "a"), 1, "no cascade at nowhere"),
+        (("sample", "nowhere"), 1, "no prompts"),
+        (("sample", "nowhere", "a", "--sampler", "euler"), 2, "euler"),
+        (("data", "build", "coco"), 1, "no dataset 'coco'"),
+        (("data", "show", "shapes/tiny", "--data-dir", "no"), 1, "imagen data"),
+        (("encode", "tiny", "--data-dir", "no"), 1, "imagen data"),
+        (("eval", "nowhere"), 1, "no cascade at nowhere"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    arguments: tuple[str, ...], code: int, says: str, monkeypatch, capsys, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(monkeypatch, *arguments) == code
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_the_installed_command_answers() -> None:
+    program = [sys.executable, "-c", "from imagen_jax.cli import main; main()", "--version"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().count(".") == 2

@@ -1,0 +1,221 @@
+"""The commands, one after another, on the tiny cascade: dataset to pictures to scores."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import imagen_jax
+from imagen_jax import checkpoint, config, mesh, models
+from imagen_jax.cli import data, encode, evaluate, sample, train
+from imagen_jax.train import loop, optim, state
+
+PROMPTS = ("a large red circle on a white background", "")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the tiny dataset, its encodings and the trained tiny cascade."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
+    encode.run(["tiny", "--data-dir", str(folder / "data")])
+    train.run(["tiny", "--workdir", str(folder / "cascade"), "--data-dir", str(folder / "data")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imagen(built: Path) -> imagen_jax.Imagen:
+    return imagen_jax.load(built / "cascade")
+
+
+def test_training_leaves_config_checkpoints_and_logs(built: Path) -> None:
+    for run in ("base8", "sr16", "sr32"):
+        folder = built / "cascade" / run
+        experiment = config.from_json((folder / "config.json").read_text())
+        assert experiment.stage.name == run
+        assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["2", "4"]
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [x["step"] for x in lines] == [2, 4]
+        assert {"loss", "grad_norm", "images_per_s"} <= set(lines[0])
+        assert list(folder.glob("events.*"))
+
+
+def test_the_average_is_what_is_loaded(built: Path, imagen) -> None:
+    saved = checkpoint.Checkpoints(built / "cascade" / "base8", read_only=True)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        imagen.painters[0].params,
+    )
+    ema = saved.restore({"ema": shapes})["ema"]
+    params = saved.restore({"params": shapes})["params"]
+    jax.tree.map(np.testing.assert_array_equal, imagen.painters[0].params, ema)
+    differs = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ema, params)
+    assert max(jax.tree.leaves(differs)) > 0
+
+
+def test_sample_writes_pictures_grid_and_metadata(built: Path, imagen) -> None:
+    out = built / "samples"
+    sample.run([str(built / "cascade"), *PROMPTS, "--out", str(out), "--seed", "3"])
+    document = json.loads((out / "metadata.json").read_text())
+    assert [p["prompt"] for p in document["pictures"]] == list(PROMPTS)
+    assert document["seed"] == 3
+    assert [s["name"] for s in document["stages"]] == ["base8", "sr16", "sr32"]
+    assert [s["step"] for s in document["stages"]] == [4, 4, 4]
+    again = imagen(PROMPTS, seed=3)
+    for entry, picture in zip(document["pictures"], again, strict=True):
+        np.testing.assert_array_equal(Image.open(out / entry["file"]), picture)
+    assert again[0].size == (32, 32)
+    assert Image.open(out / "grid.png").size[0] > 64
+
+
+def test_an_empty_prompt_is_unconditional(imagen) -> None:
+    prompts = imagen.encode(["", "a red circle on a white background"])
+    assert prompts.has_text.tolist() == [False, True]
+
+
+def test_a_long_prompt_is_cut_with_a_warning_that_names_what_was_lost(imagen) -> None:
+    prompt = "a red circle on a white background " * 4 + "and a purple heart"
+    with pytest.warns(UserWarning, match="purple heart"):
+        imagen.encode([prompt])
+
+
+@pytest.mark.parametrize("prompts", [[], (), "a red circle"])
+def test_no_prompts_are_refused(imagen, prompts) -> None:
+    with pytest.raises(ValueError, match="prompts must be a list"):
+        imagen(prompts)
+
+
+def test_unknown_stages_and_options_are_refused(imagen) -> None:
+    with pytest.raises(ValueError, match="no stage 'sr64' in this cascade"):
+        imagen(["a"], until="sr64")
+    with pytest.raises(ValueError, match="unknown sampler option 'stepz'"):
+        imagen.with_sampler({"stepz": 3})
+    with pytest.raises(ValueError, match="no stage 'sr64'"):
+        imagen.with_sampler({"steps": 3}, stage="sr64")
+
+
+def test_every_sampler_option_has_an_effect(imagen) -> None:
+    base = imagen.with_sampler({"steps": 3, "kind": "ancestral", "stochasticity": 0.3})
+    reference = base.paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
+    for change in (
+        {"steps": 4},
+        {"kind": "ddim"},
+        {"kind": "dpmpp_2m"},
+        {"kind": "edm_heun"},
+        {"stochasticity": 0.9},
+        {"guidance_weight": 9.0},
+        {"aug_level": 0.6},
+        {"threshold": "none"},
+        {"percentile": 60.0},
+    ):
+        painted = base.with_sampler(change).paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
+        assert np.abs(painted - reference).max() > 0, change
+
+
+def test_eval_writes_a_page_with_scores(built: Path) -> None:
+    out = built / "evaluation"
+    evaluate.run(
+        [
+            str(built / "cascade"),
+            "--out",
+            str(out),
+            "--pictures",
+            "4",
+            "--sweep",
+            "1.0",
+            "2.0",
+            "--sweep-pictures",
+            "4",
+            "--grid",
+            "4",
+            "--batch-size",
+            "8",
+        ]
+    )
+    scores = json.loads((out / "scores.json").read_text())
+    assert "sr16: from real 8-px pictures" in scores
+    ceiling = scores["sr32: the cascade's pictures"]
+    assert any(name.endswith("ceiling") for name in ceiling)
+    for file in ("index.html", "report.md", "grid.png", "guidance.png", "losses.png"):
+        assert (out / file).stat().st_size > 0
+    for picture in ("grid.png", "guidance.png", "losses.png"):
+        assert picture in (out / "index.html").read_text()
+
+
+def _train(built: Path, workdir: Path, *overrides: str) -> None:
+    train.run(
+        ["tiny/base8", "--workdir", str(workdir), "--data-dir", str(built / "data"), *overrides]
+    )
+
+
+def _state(run: Path) -> state.TrainState:
+    experiment = checkpoint.read_config(run)
+    module = models.build(experiment.stage.model)
+    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    shapes = state.abstract(experiment, module, rule)
+    whole = mesh.replicated(mesh.build(config.Mesh()))
+    target = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
+    return checkpoint.Checkpoints(run, read_only=True).restore(target)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(built: Path, tmp_path: Path) -> None:
+    constant = ("--optim.schedule", "constant")
+    _train(built, tmp_path / "whole", *constant)
+    _train(built, tmp_path / "parts", *constant, "--train.steps", "2")
+    _train(built, tmp_path / "parts", *constant)
+    whole, parts = (_state(tmp_path / run) for run in ("whole", "parts"))
+    assert int(whole.step) == int(parts.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+def test_another_models_folder_is_not_continued(built: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds a run with another config: stage\.text_drop_rate"):
+        _train(built, built / "cascade" / "base8", "--stage.text-drop-rate", "0.5")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(built: Path, tmp_path: Path) -> None:
+    # The checkpoint of step 2 is good; then the learning rate makes everything overflow.
+    _train(built, tmp_path, "--train.steps", "2")
+    with pytest.raises(loop.Diverged, match=r"step 4; the last good checkpoint is .*checkpoints/2"):
+        _train(built, tmp_path, "--optim.learning-rate", "1e38", "--optim.kind", "adam")
+
+
+def test_sr_stages_cannot_paint_samples_while_training(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stage sr16 enlarges pictures"):
+        train.run(
+            [
+                "tiny/sr16",
+                "--workdir",
+                str(tmp_path),
+                "--data-dir",
+                str(built / "data"),
+                "--train.sample-every",
+                "2",
+                "--train.sample-prompts",
+                "a red circle",
+            ]
+        )
+
+
+def test_samples_appear_in_tensorboard(built: Path, tmp_path: Path) -> None:
+    _train(
+        built,
+        tmp_path,
+        "--train.steps",
+        "2",
+        "--train.sample-every",
+        "2",
+        "--train.sample-prompts",
+        "a red circle on a white background",
+    )
+    events = b"".join(f.read_bytes() for f in tmp_path.glob("events.*"))
+    assert b"samples" in events
+    assert b"PNG" in events
+
+
+def test_only_one_stage_of_a_cascade(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--only sr64: no such stage"):
+        train.run(["tiny", "--workdir", str(tmp_path), "--only", "sr64"])
