@@ -1,4 +1,4 @@
-"""Packaging: `configs/` and `launch/` are installed as `imagen_jax.configs` and `imagen_jax.launch`."""
+"""Packaging: `configs/` and `launch/` are installed inside the package `imagen_jax`."""
 
 import re
 from pathlib import Path

@@ -132,5 +132,5 @@ def _compare(
     ]
     if missing or wrong:
         raise ValueError(
-            f"{where}: the checkpoint does not fit this config: " + "; ".join(missing + wrong)
+            f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(missing + wrong)
         )

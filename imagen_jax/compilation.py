@@ -8,6 +8,10 @@ DEFAULT = Path("~/.cache/imagen_jax/xla")
 
 
 def use_cache(folder: Path = DEFAULT) -> None:
-    """Keep compiled programs in a local folder, one per program, topology and jax version."""
-    jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
+    """Keep compiled programs in a local folder, unless jax was told of another.
+
+    An entry serves one program on one topology and jax version.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,13 +75,6 @@ class Imagen:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
-        for prompt in prompts:
-            if lost := self.encoder.lost(prompt):
-                warnings.warn(
-                    f"the prompt is longer than the encoder's {self.encoder.max_length} tokens; "
-                    f"lost: {lost!r}",
-                    stacklevel=2,
-                )
         text, text_mask = self.encoder.encode(list(prompts))
         return cascade.Prompts(
             text=text,

@@ -1,9 +1,15 @@
 """The suite's strictness: no silent promotion, no warnings, eight simulated devices."""
 
+import tempfile
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile much and compute little: most optimisations cost more than they save here.
+# Tests compile much and compute little: optimising costs more than it saves, and what several tests
+# train or paint is compiled once. The folder goes with the process.
 jax.config.update("jax_disable_most_optimizations", True)
+_PROGRAMS = tempfile.TemporaryDirectory(prefix="imagen_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

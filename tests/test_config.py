@@ -74,7 +74,7 @@ def _level(**changes: object) -> config.Level:
                     BASE.stage, model=config.UNet(text=config.TextConditioning(positions=8))
                 ),
             ),
-            ["max_length=24", "positions=8"],
+            ["max_length=32", "positions=8"],
         ),
     ],
 )

@@ -26,15 +26,15 @@ def get_config() -> config.Experiment:
                 norm_groups=4,
                 head="dense",
                 stem_skip=False,
-                text=config.TextConditioning(positions=24),
+                text=config.TextConditioning(positions=32),
             ),
             diffusion=config.Diffusion(
-                predicts="v", predict_residual=True, time_sampling="stratified"
+                predicts="x0", predict_residual=True, time_sampling="stratified"
             ),
-            noise_conditioning=config.NoiseConditioning(max_level=0.3, sample_level=0.05),
-            sampler=config.Sampler(kind="ddim", steps=16, guidance_weight=1.0),
+            noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.03),
+            sampler=config.Sampler(kind="ddim", steps=8, guidance_weight=1.0),
         ),
         data=config.Data(dataset="shapes/quickstart"),
-        optim=config.Optim(learning_rate=4e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=600, batch_size=16, log_every=50, save_every=200),
+        optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
+        train=config.Train(steps=700, batch_size=16, log_every=100, save_every=350),
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
+from imagen_jax import config
+
 if TYPE_CHECKING:
     from imagen_jax.evaluate.report import Scores, Section
     from imagen_jax.imagen import Imagen
@@ -121,6 +123,16 @@ def _exams(imagen: "Imagen", options: Options) -> dict[str, Exam]:
     }
 
 
+def _judgeable(imagen: "Imagen") -> list[config.Stage]:
+    """The stages whose pictures are large enough for the oracle."""
+    from imagen_jax.evaluate.perception import SMALLEST
+
+    stages = [p.stage for p in imagen.painters if p.stage.size >= SMALLEST]
+    if not stages:
+        raise ValueError(f"the oracle judges pictures of {SMALLEST} px and more only")
+    return stages
+
+
 def _judged(
     imagen: "Imagen", exams: dict[str, Exam], options: Options, step: Callable[[str, int], None]
 ) -> list["Section"]:
@@ -128,14 +140,14 @@ def _judged(
     from imagen_jax import gallery
     from imagen_jax.evaluate.report import Row, Section
 
-    rows: dict[str, list[Row]] = {p.stage.name: [] for p in imagen.painters}
+    rows: dict[str, list[Row]] = {stage.name: [] for stage in _judgeable(imagen)}
     pictures: dict[str, np.ndarray] = {}
     for kind, exam in exams.items():
         painted = imagen.paint(
             exam.captions, seed=options.seed, batch_size=options.batch_size, progress=step
         )
         pictures[kind] = list(painted.values())[-1]
-        for stage in (painter.stage for painter in imagen.painters):
+        for stage in _judgeable(imagen):
             for group, chosen in exam.groups().items():
                 captions = [exam.captions[i] for i in chosen]
                 for what, found in (
@@ -206,29 +218,27 @@ def _against_bilinear(
 def _swept(
     imagen: "Imagen", exam: Exam, options: Options, step: Callable[[str, int], None]
 ) -> list["Section"]:
-    """The base stage over guidance weights."""
+    """The first judgeable stage over guidance weights of the base stage."""
     from imagen_jax.evaluate import report
 
     if not options.sweep:
         return []
-    base = imagen.painters[0].stage
+    base, judged = imagen.painters[0].stage.name, _judgeable(imagen)[0].name
     captions = exam.captions[: options.sweep_pictures]
     swept: dict[float, Scores] = {}
     for weight in options.sweep:
-        changed = imagen.with_sampler({"guidance_weight": weight})
-        painted = changed.paint(
+        painted = imagen.with_sampler({"guidance_weight": weight}, stage=base).paint(
             captions,
             seed=options.seed,
-            until=base.name,
+            until=judged,
             batch_size=options.batch_size,
             progress=step,
         )
-        swept[weight] = _score(painted[base.name], captions)
-    report.plot_sweep(options.out / "guidance.png", swept, label="guidance weight")
+        swept[weight] = _score(painted[judged], captions)
+    report.plot_sweep(options.out / "guidance.png", swept, label=f"guidance weight of {base}")
     rows = tuple(report.Row(name=f"w = {w:g}", scores=s) for w, s in swept.items())
-    return [
-        report.Section(title=f"{base.name}: guidance weight", rows=rows, picture="guidance.png")
-    ]
+    title = f"{judged}: guidance weight of {base}"
+    return [report.Section(title=title, rows=rows, picture="guidance.png")]
 
 
 def _losses(options: Options) -> list["Section"]:

@@ -92,7 +92,7 @@ class Text:
 
     encoder: str = "t5_1_1_tiny"  # an embedded encoder's name or a folder with a T5X checkpoint
     width: int = 64  # of its output
-    max_length: int = 24  # tokens, end of sentence included
+    max_length: int = 32  # tokens, end of sentence included
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,8 @@ def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment,
             before = "nothing" if previous is None else f"a stage of size {previous}"
             raise ValueError(
                 f"{where}: the stages don't chain: {stage.name} "
-                f"({stage.low_size or 'text'} -> {stage.size}) needs {needs} before it, found {before}"
+                f"({stage.low_size or 'text'} -> {stage.size}) needs {needs} before it, "
+                f"found {before}"
             )
         previous = stage.size
     texts = {e.text for e in ordered}

@@ -21,6 +21,7 @@ MIN_AREA = 0.006  # share of the picture; half of the smallest star
 NOISE_FLOOR = 24.0  # least RGB distance to the ground that counts as not the ground
 MAX_COLOUR_ERROR = 42.0  # Lab distance beyond which a colour has no name
 MIN_LIKENESS = 0.90  # cosine below which an outline has no name
+SMALLEST = 16  # pixels a side
 BLURS = (0.0, 1.0, 2.0)  # pixels; of a 64-pixel picture as painted, and upsampled from 16
 TEMPLATE = 96  # bins per side of a template
 SOLID_CONTRAST = 0.16  # spread inside an object, as a share of the way from colour to tint
@@ -65,8 +66,9 @@ def look(pixels: UInt8[np.ndarray, "h w 3"]) -> Seen:
     Shapes: (h, w, 3), square; anything above 64 pixels is area-averaged to 64.
     Errors: ValueError for a picture that is not square or is smaller than 16 pixels.
     """
-    if pixels.shape[0] != pixels.shape[1] or pixels.shape[0] < 16:
-        raise ValueError(f"expected a square picture of at least 16 pixels, not {pixels.shape}")
+    if pixels.shape[0] != pixels.shape[1] or pixels.shape[0] < SMALLEST:
+        wanted = f"a square picture of at least {SMALLEST} pixels"
+        raise ValueError(f"expected {wanted}, not {pixels.shape}")
     if pixels.shape[0] > WORK_SIZE:
         image = Image.fromarray(pixels).resize((WORK_SIZE, WORK_SIZE), Image.Resampling.BOX)
         pixels = np.asarray(image)

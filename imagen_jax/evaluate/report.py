@@ -61,7 +61,8 @@ def table(rows: Sequence[Row]) -> str:
 def plot_losses(file: Path, runs: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     """Loss against step, one panel a stage."""
     figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
-    for axis, (name, points) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items()):
+    axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axis, (name, points) in zip(axes, runs.items(), strict=True):
         axis.plot([p[0] for p in points], [p[1] for p in points])
         axis.set(title=name, xlabel="step", yscale="log")
         axis.grid(alpha=0.3)

@@ -66,7 +66,7 @@ def paint(
         )
         low = {"low_res": noised, "aug_logsnr": aug_logsnr}
 
-    def conditioning(has_text: jax.Array) -> jax.Array:
+    def conditioning(has_text: jax.Array) -> Any:
         variables = {"params": params}
         encoded = module.apply(
             variables, canvas.text, canvas.text_mask, has_text, method="encode_text"

@@ -1,6 +1,7 @@
 """The frozen text encoder as a whole: captions in, encodings and their mask out (section 2.1)."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,12 +79,22 @@ class TextEncoder:
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encodings of captions and the mask of their tokens; zero where the mask is false.
 
+        Warns, naming what was lost, when captions are longer than `max_length` tokens.
+
         Shapes: text (b, max_length, width), text_mask (b, max_length).
         Errors: ValueError if `batch_size` is below 1; TypeError if `captions` is one string.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         ragged = self.tokenizer.ragged(captions, max_length=self.max_length)
+        # Only a row that is full can have lost something: few are tokenised twice.
+        full = [c for c, ids in zip(captions, ragged, strict=True) if len(ids) == self.max_length]
+        if lost := [end for end in map(self.lost, full) if end]:
+            warnings.warn(
+                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
+                f"{self.max_length} tokens and were cut; the first lost {lost[0]!r}",
+                stacklevel=2,
+            )
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
         for length, rows in _buckets(ragged, max_length=self.max_length).items():
             size = min(batch_size, _power_of_two(len(rows)))
