@@ -32,7 +32,7 @@ def from_json(text: str) -> Experiment:
 def load(path: str) -> tuple[Experiment, ...]:
     """The experiments of a config file, or of a folder of them in the order of the cascade.
 
-    `path` is a file, a folder, or the name of a packaged config such as `shapes/base16`.
+    `path` is a file, a folder, or the name of a packaged config such as `quickstart/base16`.
     Errors: FileNotFoundError for no such config; ValueError when stages don't chain.
     """
     found = _find(path)
@@ -79,7 +79,7 @@ def _find(path: str) -> Path:
                 return candidate
     raise FileNotFoundError(
         f"no config {path!r}: neither a file or folder here nor one that comes with imagen_jax "
-        "(such as shapes, shapes/base16, imagen/base64_2b)"
+        "(such as quickstart, quickstart/base16, imagen/base64_2b)"
     )
 
 

@@ -127,3 +127,53 @@ def test_the_network_sees_the_augmentation_noise() -> None:
     np.testing.assert_allclose(jnp.std(low_res, axis=(1, 2, 3)), sigma, rtol=0.1)
     assert float(sigma.max() - sigma.min()) > 0.3  # a level per example
     assert noise_conditioning.augment is step.noise_conditioning.augment
+
+
+def test_the_conditioning_knows_nothing_of_the_target() -> None:
+    """Fine-tuning scripts elsewhere fed the noisy target twice."""
+    experiment = config.load("tiny/sr16")[0]
+    module, _, init = _setup(experiment)
+    params, batch = init(rng.root(0)).params, _batch("tiny/sr16")
+    seen: list[jax.Array] = []
+
+    class Spy:
+        def apply(self, variables, *args, method=None, **kwargs):
+            if method is None:
+                seen.append(args[2].low_res)
+            return module.apply(variables, *args, method=method, **kwargs)
+
+    loss = step.loss_function(experiment.stage, Spy())
+    for pixels in (batch.pixels, 255 - batch.pixels):
+        loss(params, batch._replace(pixels=pixels), rng.root(4))
+    np.testing.assert_array_equal(seen[0], seen[1])
+
+
+def test_a_trained_model_listens_to_its_captions() -> None:
+    """After a short run on two captions and two plain pictures, swapped captions raise the loss."""
+    experiment = config.load("tiny/base8")[0]
+    experiment = dataclasses.replace(
+        experiment,
+        optim=config.Optim(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9),
+        stage=dataclasses.replace(
+            experiment.stage, diffusion=config.Diffusion(predicts="v"), text_drop_rate=0.0
+        ),
+    )
+    module, rule, init = _setup(experiment)
+    which = np.arange(32) % 2
+    text = np.zeros((32, 24, 64), np.float32)
+    text[:, 0, :] = np.where(which[:, None] == 0, 1.0, -1.0) * np.linspace(-1, 1, 64)
+    batch = Batch(
+        pixels=np.where(which[:, None, None, None] == 0, 230, 25).astype(np.uint8)
+        * np.ones((1, 8, 8, 3), np.uint8),
+        low_pixels=None,
+        text=text,
+        text_mask=np.arange(24)[None] < np.ones((32, 1)),
+        index=np.arange(32, dtype=np.int32),
+    )
+    run, current = jax.jit(step.build(experiment, module, rule)), jax.jit(init)(rng.root(0))
+    for _ in range(60):
+        current, _ = run(current, batch, rng.root(0))
+    swapped = batch._replace(text=text[::-1].copy())
+    _, wrong = run(current, swapped, rng.root(0))
+    _, right = run(current, batch, rng.root(0))
+    assert float(wrong["loss"]) > 1.5 * float(right["loss"])

@@ -1,0 +1,83 @@
+"""Every config that ships is traced at real shapes: state, training step and sampler."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax import config, models, rng
+from imagen_jax.data.pipeline import Batch
+from imagen_jax.sample import cascade
+from imagen_jax.train import optim, state, step
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
+CASCADES = sorted({f.parent for f in FILES if f.parent.name != "imagen"})
+BATCH = 8
+
+
+def _shape(*sides: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sides, dtype)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
+def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
+    experiment = config.load(str(file))[0]
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    shapes = state.abstract(experiment, module, rule)
+    side = stage.train_side
+    low = side // stage.factor
+    words = _shape(BATCH, text.max_length, text.width)
+    mask = _shape(BATCH, text.max_length, dtype=jnp.bool_)
+    batch = Batch(
+        pixels=_shape(BATCH, side, side, 3, dtype=jnp.uint8),
+        low_pixels=_shape(BATCH, low, low, 3, dtype=jnp.uint8)
+        if stage.is_super_resolution
+        else None,
+        text=words,
+        text_mask=mask,
+        index=_shape(BATCH, dtype=jnp.int32),
+    )
+    key = jax.eval_shape(lambda: rng.root(0))
+    after, metrics = jax.eval_shape(step.build(experiment, module, rule), shapes, batch, key)
+    # A state keeps its shapes and dtypes, or it could not be donated nor restored.
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), shapes
+    )
+    assert metrics["loss"].shape == ()
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(shapes.params))
+
+    canvas = cascade.Canvas(
+        text=words,
+        text_mask=mask,
+        has_text=_shape(BATCH, dtype=jnp.bool_),
+        keys=jax.eval_shape(lambda: rng.fold_each(rng.root(0), "image", np.arange(BATCH))),
+        aug_level=_shape(BATCH),
+        low_res=_shape(BATCH, stage.low_size, stage.low_size, 3) if stage.low_size else None,
+    )
+    pictures = jax.eval_shape(
+        lambda params, shown: cascade.paint(
+            params, shown, jnp.float32(2.0), module=module, stage=stage, guided=True
+        ),
+        shapes.params,
+        canvas,
+    )
+    assert pictures.shape == (BATCH, stage.size, stage.size, 3)
+
+
+@pytest.mark.parametrize("folder", CASCADES, ids=lambda f: f.name)
+def test_stages_of_a_folder_chain(folder: Path) -> None:
+    stages = [e.stage for e in config.load(str(folder))]
+    assert stages[0].low_size is None
+    assert len(stages) > 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
+def test_a_config_says_how_to_run_it(file: Path) -> None:
+    text = file.read_text()
+    assert text.startswith('"""')
+    assert "imagen train" in text.split('"""')[1]
