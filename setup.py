@@ -34,7 +34,7 @@ setup(
             "t5_1_1_tiny/checkpoint_1000/*/*",
             "t5_1_1_tiny/checkpoint_1000/*/.zarray",  # globs skip dotfiles: named on their own
         ],
-        "imagen_jax.launch": ["*.sh", "*.md"],
+        "imagen_jax.launch": ["*.sh", "*.txt"],
     },
     install_requires=[
         "jax>=0.10.0,<0.12",
