@@ -4,8 +4,10 @@ A run's folder holds `config.json` and `checkpoints/<step>/{state, config}`; all
 nothing here loads a pickle.
 """
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +91,16 @@ class Checkpoints:
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no state/)")
         checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        saved = checkpointer.metadata(item).item_metadata
-        _compare(_names(saved.tree), _names(target), where=item.parent)
-        return checkpointer.restore(
-            item,
-            ocp.args.PyTreeRestore(
-                target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            ),
+        with _naming(item.parent):
+            saved = checkpointer.metadata(item).item_metadata.tree
+        _compare(_names(saved), _names(target), where=item.parent)
+        arguments = ocp.args.PyTreeRestore(
+            target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
         )
+        with _naming(item.parent):
+            return checkpointer.restore(item, arguments)
 
     def wait(self) -> None:
         """Until the save in the background is on disk; raises if it failed."""
@@ -107,6 +109,19 @@ class Checkpoints:
     def close(self) -> None:
         """Wait, then release Orbax's threads."""
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]}); "
+            "delete this folder to go on from the one before it"
+        ) from error
 
 
 def _names(tree: Any) -> dict[str, tuple[int, ...]]:

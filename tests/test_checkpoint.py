@@ -1,5 +1,6 @@
 """Checkpoints come back exactly, on any mesh, or are refused by name."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -83,3 +84,19 @@ def test_missing_and_incomplete_checkpoints_are_named(saved, tmp_path: Path) -> 
         empty.restore(_target(saved[1], 1))
     with pytest.raises(FileNotFoundError, match="incomplete"):
         empty.restore(_target(saved[1], 1), step=7)
+
+
+# Orbax leaves the reads that it had begun to an event loop that is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt", "d"])
+def test_a_checkpoint_with_lost_files_is_named(saved, tmp_path: Path, lost: str) -> None:
+    folder, tree = saved
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    state = run / "checkpoints" / "3" / "state"
+    victims = [f for f in state.rglob("*") if f.is_file() and (f.name == lost or lost in f.parts)]
+    assert victims
+    for file in victims:
+        file.unlink()
+    with pytest.raises(ValueError, match=r"checkpoints/3: the checkpoint is incomplete or damaged"):
+        checkpoint.Checkpoints(run, read_only=True).restore(_target(tree, 1))

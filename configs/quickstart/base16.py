@@ -23,7 +23,7 @@ def get_config() -> config.Experiment:
                 text=config.TextConditioning(positions=32),
             ),
             diffusion=config.Diffusion(predicts="v", time_sampling="stratified"),
-            sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=2.0),
+            sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=2.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=2e-3, warmup_steps=100, ema_decay=0.995),

@@ -31,10 +31,10 @@ def get_config() -> config.Experiment:
             diffusion=config.Diffusion(
                 predicts="x0", predict_residual=True, time_sampling="stratified"
             ),
-            noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.03),
-            sampler=config.Sampler(kind="ddim", steps=8, guidance_weight=1.0),
+            noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.0),
+            sampler=config.Sampler(kind="ddim", steps=8, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=700, batch_size=16, log_every=100, save_every=350),
+        train=config.Train(steps=850, batch_size=16, log_every=100, save_every=425),
     )
