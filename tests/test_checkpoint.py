@@ -60,6 +60,8 @@ def test_what_does_not_fit_is_listed(saved) -> None:
     folder, tree = saved
     target = _target(tree, 1)
     target["ema"]["dense"]["bias"] = jax.ShapeDtypeStruct((9,), jnp.float32)
+    with pytest.raises(ValueError, match=r"ema/dense/bias is \(8,\), wanted \(9,\)"):
+        checkpoint.Checkpoints(folder, read_only=True).restore(target)
     target["ema"]["dense"]["scale"] = jax.ShapeDtypeStruct((8,), jnp.float32)
     with pytest.raises(ValueError, match="does not fit this config") as refusal:
         checkpoint.Checkpoints(folder, read_only=True).restore(target)

@@ -12,14 +12,13 @@ def get_config() -> config.Experiment:
             name="base16",
             size=16,
             model=config.UNet(
-                channels=64,
-                channel_mult=(1, 1),
+                channels=32,
+                channel_mult=(1, 2, 2),
                 res_blocks=1,
                 attention_at=(4,),
                 head_channels=32,
                 cond_channels=256,
                 norm_groups=8,
-                patch=2,
                 text=config.TextConditioning(positions=32),
             ),
             diffusion=config.Diffusion(predicts="v", time_sampling="stratified"),
@@ -27,5 +26,5 @@ def get_config() -> config.Experiment:
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=2e-3, warmup_steps=100, ema_decay=0.995),
-        train=config.Train(steps=3000, batch_size=32, log_every=100, save_every=500),
+        train=config.Train(steps=1800, batch_size=32, log_every=100, save_every=600),
     )

@@ -34,7 +34,7 @@ class Options:
     """Folder to write to."""
     pictures: int = 64
     """Prompts of each kind, seen and held out."""
-    sweep: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    sweep: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Guidance weights of the base stage to compare; none to skip."""
     sweep_pictures: int = 64
     """Prompts for each weight of the sweep."""
