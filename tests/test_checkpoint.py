@@ -88,8 +88,6 @@ def test_missing_and_incomplete_checkpoints_are_named(saved, tmp_path: Path) -> 
         empty.restore(_target(saved[1], 1), step=7)
 
 
-# Orbax leaves the reads that it had begun to an event loop that is closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt", "d"])
 def test_a_checkpoint_with_lost_files_is_named(saved, tmp_path: Path, lost: str) -> None:
     folder, tree = saved
