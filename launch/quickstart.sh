@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to pictures: environment, dataset, captions, three stages, a grid and its scores.
-#   bash launch/quickstart.sh [folder]      about 12 minutes on two CPU cores
+#   bash launch/quickstart.sh [folder]      about 13 minutes on two CPU cores
 # Run it again and it goes on where it stopped. VENV and PYTHON choose the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -32,7 +32,7 @@ def get_config() -> config.Experiment:
                 predicts="x0", predict_residual=True, time_sampling="stratified"
             ),
             noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.0),
-            sampler=config.Sampler(kind="ddim", steps=8, guidance_weight=1.0, threshold="static"),
+            sampler=config.Sampler(kind="ddim", steps=4, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
