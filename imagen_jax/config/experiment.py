@@ -104,7 +104,7 @@ class Optim:
     warmup_steps: int = 10_000
     schedule: Literal["cosine", "constant"] = "cosine"
     final_learning_rate: float = 0.0
-    b1: float = 0.9
+    b1: float = 0.9  # adam only, as b2
     b2: float = 0.999
     adafactor_param_scale: bool = True  # optax's default multiplies by each kernel's RMS
     clip_norm: float | None = 1.0
