@@ -162,6 +162,10 @@ def test_a_trained_model_listens_to_its_captions() -> None:
         index=np.arange(32, dtype=np.int32),
     )
     run, current = jax.jit(step.build(experiment, module, rule)), jax.jit(init)(rng.root(0))
+    # The same state and batch at another step meet other noise.
+    _, first = run(current, batch, rng.root(0))
+    _, later = run(current.replace(step=jnp.int32(1)), batch, rng.root(0))
+    assert float(first["loss"]) != float(later["loss"])
     for _ in range(60):
         current, _ = run(current, batch, rng.root(0))
     swapped = batch._replace(text=text[::-1].copy())
