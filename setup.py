@@ -34,6 +34,12 @@ setup(
             "t5_1_1_tiny/checkpoint_1000/*/*",
             "t5_1_1_tiny/checkpoint_1000/*/.zarray",  # globs skip dotfiles: named on their own
         ],
+        "imagen_jax.pretrained": [
+            "*/README.md",
+            "*/manifest.json",
+            "*/*/config.json",
+            "*/*/weights.safetensors",
+        ],
         "imagen_jax.launch": ["*.sh", "*.txt"],
     },
     install_requires=[
@@ -46,6 +52,7 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",  # tensorflow-datasets needs it for builders that live in a package
         "tensorstore>=0.1.80",
+        "safetensors>=0.8",
         "sentencepiece>=0.2.1",
         "msgpack>=1.1",
         "ml_dtypes>=0.5",

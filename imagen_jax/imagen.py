@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import checkpoint, config, mesh, models, pixels
+from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained
 from imagen_jax.sample import cascade
 from imagen_jax.text.encoder import TextEncoder
 
@@ -103,11 +103,16 @@ class Imagen:
 def load(path: str | Path) -> Imagen:
     """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
 
-    Errors: FileNotFoundError for a folder without runs or checkpoints; ValueError when the stages
-    don't chain or a checkpoint doesn't fit its config.
+    A run has Orbax checkpoints, or the weights that `imagen export` wrote. Without a folder `path`,
+    the embedded cascade of that name.
+    Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
+    the stages don't chain, weights don't fit their config or an exported file has changed.
     """
-    folder = Path(path)
-    runs = {str(run): checkpoint.read_config(run) for run in _runs(folder)}
+    folder = find(path)
+    found = _runs(folder)
+    for exported in {run.resolve().parent for run in found if _is_exported(run)}:
+        export.verify(exported)
+    runs = {str(run): checkpoint.read_config(run) for run in found}
     if len(runs) > 1:
         config.chain(list(runs.values()), where=str(folder))
     ordered = sorted(runs, key=lambda run: runs[run].stage.size)
@@ -126,18 +131,48 @@ def load(path: str | Path) -> Imagen:
     )
 
 
+def find(path: str | Path) -> Path:
+    """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
+
+    Errors: FileNotFoundError that lists the embedded cascades.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    if str(path) in pretrained.names():
+        return pretrained.folder(str(path))
+    raise FileNotFoundError(f"no cascade at {path}: the folder does not exist, and {_embedded()}")
+
+
+def _embedded() -> str:
+    return f"the embedded cascades are: {', '.join(pretrained.names()) or 'none'}"
+
+
 def _runs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no cascade at {folder}: the folder does not exist")
     if (folder / checkpoint.CONFIG).is_file():
         return [folder]
     runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
     if not runs:
+        hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
         raise FileNotFoundError(
             f"no cascade at {folder}: neither it nor a folder in it has a {checkpoint.CONFIG}; "
-            "train one with `imagen train CONFIG --workdir DIR`"
+            f"train one with `imagen train CONFIG --workdir DIR`; {_embedded()}{hidden}"
         )
     return runs
+
+
+def _is_exported(run: Path) -> bool:
+    """Whether a run's weights are exported ones, or were until their file was lost.
+
+    Errors: ValueError when it has checkpoints too.
+    """
+    has_weights = (run / export.WEIGHTS).is_file()
+    has_checkpoints = (run / checkpoint.FOLDER).is_dir()
+    if has_weights and has_checkpoints:
+        raise ValueError(
+            f"{run} has both {export.WEIGHTS} and {checkpoint.FOLDER}/: move one of them away"
+        )
+    listed = (run.resolve().parent / export.MANIFEST).is_file()
+    return has_weights or (listed and not has_checkpoints)
 
 
 def _painter(run: Path, experiment: config.Experiment) -> tuple[cascade.Painter, int]:
@@ -154,6 +189,10 @@ def _painter(run: Path, experiment: config.Experiment) -> tuple[cascade.Painter,
         jax.random.key(0),
     )
     whole = mesh.replicated(mesh.build(config.Mesh()))
+    if _is_exported(run):
+        params, step = export.read(run, shapes)
+        params = jax.device_put(params, whole)
+        return cascade.Painter(stage=experiment.stage, module=module, params=params), step
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
     saved = checkpoint.Checkpoints(run, read_only=True)
     step = saved.latest()

@@ -58,6 +58,10 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("data", "show", "shapes/tiny", "--data-dir", "no"), 1, "imagen data"),
         (("encode", "tiny", "--data-dir", "no"), 1, "imagen data"),
         (("eval", "nowhere"), 1, "no cascade at nowhere"),
+        (("sample", "nowhere", "a"), 1, "the embedded cascades are: "),
+        (("export", "nowhere", "--out", "o"), 1, "no cascade at nowhere"),
+        (("export", "nowhere"), 2, "--out"),
+        (("export", "nowhere", "--out", "o", "--dtype", "float8"), 2, "float8"),
     ],
 )
 def test_bad_input_gets_one_sentence(

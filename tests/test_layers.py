@@ -25,10 +25,14 @@ ALLOWED = {
     "train": {"rng", "mesh", "checkpoint", "data", "models", "diffusion"},
     "sample": {"rng", "mesh", "models", "diffusion"},
     "evaluate": {"mesh", "data"},
-    "imagen": {"rng", "mesh", "checkpoint", "models", "text", "sample"},
+    "weights": set(),
+    "pretrained": set(),
+    "export": {"checkpoint", "models", "weights"},
+    "imagen": {"rng", "mesh", "checkpoint", "models", "text", "sample", "export", "pretrained"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }
+ALLOWED["studies"] = set(ALLOWED) - {"cli"}
 FILES = sorted(LIBRARY.rglob("*.py"))
 
 

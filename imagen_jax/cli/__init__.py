@@ -11,6 +11,8 @@ COMMANDS = {
     "data": "build an embedded dataset, or look at one",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "eval": "judge a cascade's pictures against their captions",
+    "export": "write a cascade's weights and configs as a folder to ship",
+    "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}
 

@@ -38,17 +38,11 @@ def run(argv: list[str]) -> None:
 
 def _encode(group: list[config.Experiment], data_dir: Path) -> None:
     """One dataset's split, at the sizes of every stage that trains on it."""
-    from imagen_jax.cli.data import name_of
-    from imagen_jax.data import shapes
     from imagen_jax.text import cache
-    from imagen_jax.text.encoder import TextEncoder
 
     data, text = group[0].data, group[0].text
-    encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
-    source = shapes.source(name_of(data.dataset), data.split, str(data_dir))
-    sizes = tuple(sorted({e.stage.size for e in group}))
-    target = cache.target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
-    store = cache.write(source, encoder, target)
+    sizes = [e.stage.size for e in group]
+    store = cache.encode(data, text, data_dir=data_dir, sizes=sizes)
     print(
         f"{store.count} (image, encoding) pairs of {data.dataset} ({data.split}) in {store.folder}"
     )

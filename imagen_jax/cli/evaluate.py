@@ -28,8 +28,9 @@ and compared with bilinear upsampling. Writes index.html, report.md, scores.json
 class Options:
     """What to judge."""
 
-    cascade: tyro.conf.Positional[Path]
-    """Folder of a run, or of the runs of a cascade, trained on shapes."""
+    cascade: tyro.conf.Positional[str]
+    """Folder of a run, or of the runs of a cascade, or of an exported one, trained on shapes; or
+    the name of an embedded cascade, such as shapes."""
     out: Path = Path("evaluation")
     """Folder to write to."""
     pictures: int = 64
@@ -242,12 +243,12 @@ def _swept(
 
 
 def _losses(options: Options) -> list["Section"]:
-    """Loss curves, from the runs' own logs."""
+    """Loss curves, from the runs' own logs; an exported cascade has none."""
     from imagen_jax.evaluate import report
+    from imagen_jax.imagen import find
 
-    files = sorted(
-        [*options.cascade.glob("*/metrics.jsonl"), *options.cascade.glob("metrics.jsonl")]
-    )
+    folder = find(options.cascade)
+    files = sorted([*folder.glob("*/metrics.jsonl"), *folder.glob("metrics.jsonl")])
     runs = {}
     for file in files:
         lines = [json.loads(line) for line in file.read_text().splitlines()]

@@ -19,8 +19,9 @@ picture, whatever else is painted beside it. An empty prompt ("") paints without
 class Options:
     """What to paint."""
 
-    cascade: tyro.conf.Positional[Path]
-    """Folder of a run, or of the runs of a cascade."""
+    cascade: tyro.conf.Positional[str]
+    """Folder of a run, or of the runs of a cascade, or of an exported one; or the name of an
+    embedded cascade, such as shapes."""
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What the pictures shall show."""
     prompts_file: Path | None = None
@@ -102,7 +103,7 @@ def _metadata(options: Options, imagen, stages: list[str]) -> dict[str, object]:
     import imagen_jax
 
     return {
-        "cascade": str(options.cascade),
+        "cascade": options.cascade,
         "seed": options.seed,
         "until": stages[-1],
         "encoder": imagen.encoder.identity,

@@ -97,14 +97,14 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """Optimiser, schedule and EMA (section 4.1, appendix F; EMA and clipping are ours)."""
+    """Optimiser, schedule and EMA (section 4.1, appendix F; EMA, clipping and Muon are ours)."""
 
-    kind: Literal["adam", "adafactor"] = "adam"
+    kind: Literal["adam", "adafactor", "muon"] = "adam"  # muon: arXiv:2502.16982, with adam
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000
     schedule: Literal["cosine", "constant"] = "cosine"
     final_learning_rate: float = 0.0
-    b1: float = 0.9  # adam only, as b2
+    b1: float = 0.9  # of adam, as b2; muon takes both for what is no matrix
     b2: float = 0.999
     adafactor_param_scale: bool = True  # optax's default multiplies by each kernel's RMS
     clip_norm: float | None = 1.0

@@ -4,5 +4,6 @@
 |---|---|
 | `alignment.py` | the oracle: `judge` one picture against its caption, `score` many |
 | `perception.py` | `look`: what a picture of shapes shows, by classical image analysis |
+| `frechet.py` | a Fréchet distance on classical descriptors, in place of FID |
 | `report.py` | one page of scores, plots and sample grids |
 """

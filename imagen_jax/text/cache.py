@@ -1,5 +1,6 @@
 """Encodes a dataset's captions once, into a store of (image, encoding) pairs (section 2.1)."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from imagen_jax import config
 from imagen_jax.data import records, transforms
 from imagen_jax.data.records import Record, Store, TextDtype
+from imagen_jax.text.encoder import TextEncoder
 
 CHUNK = 512  # examples in memory at a time, and captions encoded together
 MEMO_BYTES = 128 * 2**20  # of encodings kept for captions that come again
@@ -51,6 +53,47 @@ class Picture(NamedTuple):
     key: str
     caption: str
     images: dict[int, bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first examples of a source."""
+
+    source: Source
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[index]
+
+
+def encode(
+    data: config.Data,
+    text: config.Text,
+    *,
+    data_dir: Path | str,
+    sizes: Sequence[int],
+    encoder: Encoder | None = None,
+    examples: int | None = None,
+) -> Store:
+    """The pairs of a dataset that was built, written unless they are there.
+
+    `encoder` is the one that `text` names, if it is loaded already. `examples` keeps the dataset's
+    first ones only, in a folder of their own.
+    Errors: FileNotFoundError where the dataset was not built; ValueError as `target` and `write`.
+    """
+    from imagen_jax.data import shapes  # slow to import, and only encoding needs it
+
+    encoder = encoder or TextEncoder.load(text.encoder, max_length=text.max_length)
+    wanted = target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
+    source: Source = shapes.source(data.dataset, data.split, data_dir)
+    if examples is not None and examples < len(source):
+        source, dataset = First(source, examples), f"{data.dataset}-first-{examples}"
+        folder = path(data_dir, dataset=dataset, split=data.split, encoder=text.encoder)
+        wanted = dataclasses.replace(wanted, folder=folder)
+    return write(source, encoder, wanted)
 
 
 def path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Path:

@@ -1,5 +1,7 @@
 """Schedule, optimisers and moving average against their definitions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,32 @@ def test_clipping_bounds_the_gradient_that_adam_sees() -> None:
         _, state, _ = optim.update(rule, grads, rule.init(params), params)
         moments = [s for s in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(s)]
         assert float(jnp.linalg.norm(moments[0].mu["w"])) == pytest.approx(0.1 * norm, rel=1e-5)
+
+
+def test_muon_turns_kernels_orthogonally_and_leaves_the_rest_to_adam() -> None:
+    options = config.Optim(kind="muon", learning_rate=0.1, schedule="constant", warmup_steps=0)
+    options = dataclasses.replace(options, clip_norm=None)
+    shapes = {"tall": (3, 3, 32, 16), "wide": (1, 1, 16, 48), "thin": (3, 3, 3, 64), "dense": (64, 64)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    grads = {
+        name: jax.random.normal(key, shape)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+    rule = optim.build(options, steps=10)
+    _, _, updates = optim.update(rule, grads, rule.init(params), params)
+    for name in ("tall", "wide"):
+        matrix = np.asarray(updates[name], np.float64).reshape(-1, shapes[name][-1])
+        u, _, v = np.linalg.svd(np.asarray(grads[name], np.float64).reshape(matrix.shape), False)
+        values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(max(matrix.shape)) / 0.1 / 0.2
+        assert 0.5 < values.min() and values.max() < 1.3  # what five Newton-Schulz steps promise
+        # The turn itself: along the gradient's own singular vectors, downhill.
+        along = np.diag(u.T @ matrix @ v.T) / np.sqrt(max(matrix.shape)) / 0.02
+        assert along.max() < -0.5
+    # Adam's first step is the sign of the gradient; Nesterov's look-ahead adds .9 * .1 / .19 of it.
+    for name in ("thin", "dense"):
+        expected = -0.1 * (1 + 0.09 / 0.19) * jnp.sign(grads[name])
+        np.testing.assert_allclose(updates[name], expected, rtol=1e-3)
 
 
 def _is_adam(node: object) -> bool:

@@ -1,0 +1,272 @@
+"""Noise conditioning augmentation: super-resolution trained with and without (section 2.4, A.11).
+
+The claim: a super-resolution model that was trained on noised low-resolution pictures, and told how
+noised they are, copes with the flaws of the base model's pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from imagen_jax import config, pixels
+from imagen_jax.data.transforms import area_downsample
+from imagen_jax.diffusion import noise_conditioning
+from imagen_jax.imagen import Imagen, load
+from imagen_jax.studies import quality, sheet, training, writing
+from imagen_jax.studies.studio import LowPixels, Studio
+from imagen_jax.types import Pixels
+
+NAME = "augmentation"
+PAINTED, REAL = "painted", "real"  # what the super-resolution stage is fed with
+Sized = Mapping[str, np.ndarray]  # pictures by name, uint8 (p, side, side, 3), of several sizes
+Row = Mapping[str, Any]  # training, input, level and what quality.Judge.measure gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is trained, for how long, and how it is judged."""
+
+    configs: str = "shapes"
+    """Cascade of configs, packaged or a folder, whose first super-resolution stage is trained."""
+    cascade: str = "shapes"
+    """An embedded cascade's name, or a folder of runs, whose base stage paints the input."""
+    max_level: float = 0.5
+    """Training with augmentation draws aug_level from 0 to this."""
+    levels: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    """Values of aug_level to paint with."""
+    steps: int | None = None
+    """Training steps of each run. Default: the config's."""
+    batch: int | None = None
+    """Training examples a step. Default: the config's."""
+    pictures: int = 256
+    """Captions, half of them with one object, each painted with every level and training."""
+    others: int = 1000
+    """Real pictures that Fréchet distances are measured from."""
+    shown: int = 8
+    """Captions in the sheet of pictures."""
+    shown_levels: tuple[float, ...] = (0.0, 0.1, 0.3)
+    """Levels in the sheet of pictures."""
+    out: Path = Path("studies")
+    """Folder for plot, table, numbers and sheet."""
+    workdir: Path = Path("runs/studies")
+    """Folder for the runs and the painted pictures; what is there is not made again, so delete it
+    after changing code."""
+    data_dir: Path = Path("data")
+    """Folder of datasets and encodings; they are made where they are missing."""
+    seed: int = 1
+    """Of the captions and of the noise."""
+    batch_size: int = 64
+    """Pictures painted at once."""
+
+    def __post_init__(self) -> None:
+        config.require(0 < self.max_level <= 1, f"max_level={self.max_level} is not in (0, 1]")
+        missing = sorted(set(self.shown_levels) - set(self.levels))
+        config.require(not missing, f"shown_levels={missing} are not among {self.levels=}")
+        config.require(
+            0 < self.shown <= self.pictures, f"shown={self.shown} exceeds {self.pictures=}"
+        )
+
+    def trainings(self) -> dict[str, float]:
+        """The two runs, and up to which aug_level each is trained."""
+        return {"with augmentation": self.max_level, "without": 0.0}
+
+
+def run(options: Options) -> None:
+    """Train twice, paint, judge, plot; writes augmentation.png, _pictures.png, .md and .json.
+
+    Errors: ValueError when no stage of the cascade paints the input's size.
+    """
+    base = load(options.cascade)
+    experiment = variant(options, max_level=options.max_level)
+    stage = experiment.stage
+    until = _stage_of_size(base, stage.low_size)
+    judge = quality.judge(
+        experiment.data.dataset,
+        size=stage.size,
+        count=options.pictures,
+        others=options.others,
+        seed=options.seed,
+    )
+    captions, real = judge.exam.captions, judge.exam.real
+    runs = {name: _trained(options, level) for name, level in options.trainings().items()}
+    studio = Studio(folder=options.workdir / NAME, seed=options.seed, batch_size=options.batch_size)
+    inputs = {
+        PAINTED: studio.paint(base, captions, until=until),
+        REAL: area_downsample(real, stage.factor),
+    }
+    rows, sheets = _swept(runs, inputs, judge, studio=studio, options=options)
+    results = {
+        "real": judge.measure(real),
+        "bilinear_error": _error(_bilinear(inputs[REAL], stage.size), real),
+        "rows": rows,
+    }
+    _save_sheet({**inputs, **sheets}, judge, options)
+    writing.keep(options.out, NAME, _settings(experiment, options), results)
+    page = _page(results, experiment=experiment, options=options)
+    writing.write(options.out, NAME, page, made_by=writing.command(NAME, options))
+
+
+def variant(options: Options, *, max_level: float) -> config.Experiment:
+    """The config's first super-resolution stage, trained with aug_level from 0 to `max_level`.
+
+    With 0 every example is noised to the schedule's cleanest level (sigma 5e-5), and the network
+    never sees another aug_logsnr than that level's.
+    Errors: ValueError for a config without super-resolution.
+    """
+    found = [e for e in config.load(options.configs) if e.stage.is_super_resolution]
+    if not found:
+        raise ValueError(f"config {options.configs!r} has no super-resolution stage")
+    experiment = found[0]
+    train = experiment.train
+    noise = dataclasses.replace(experiment.stage.noise_conditioning, max_level=max_level)
+    return dataclasses.replace(
+        experiment,
+        stage=dataclasses.replace(experiment.stage, noise_conditioning=noise),
+        train=dataclasses.replace(
+            train,
+            steps=train.steps if options.steps is None else options.steps,
+            batch_size=train.batch_size if options.batch is None else options.batch,
+        ),
+    )
+
+
+def plot(results: Mapping[str, Any]) -> Figure:
+    """Alignment, details, distance and error against the level; a curve a training and input."""
+    rows, real, upsampled = results["rows"], results["real"], results["bilinear_error"]
+    detail = "fill" if "fill" in real else "shape"
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    panels = {
+        "all": ("captions right in all attributes, %", 100.0, real["all"], "real pictures"),
+        detail: (f"captions right in {detail}, %", 100.0, real[detail], "real pictures"),
+        "frechet": ("Fréchet distance", 1.0, real["frechet"], "real pictures"),
+        "error": ("mean error to the real picture, of 255", 1.0, upsampled, "bilinear"),
+    }
+    for axis, (name, (what, scale, level, label)) in zip(
+        figure.subplots(2, 2).flat, panels.items(), strict=True
+    ):
+        _curves(axis, [row for row in rows if name in row], name, scale=scale)
+        axis.axhline(scale * level, color="gray", ls="--", label=label)
+        axis.set(xlabel="aug_level at sampling", ylabel=what)
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def _curves(axis: Axes, rows: Sequence[Row], name: str, *, scale: float) -> None:
+    """Levels are labels at equal distances: most of them lie close to 0."""
+    styles = {PAINTED: "o-", REAL: "s:"}
+    colours = dict(zip(dict.fromkeys(row["training"] for row in rows), ("C0", "C1"), strict=True))
+    for (training_name, colour), (fed, style) in itertools.product(colours.items(), styles.items()):
+        curve = [r for r in rows if (r["training"], r["input"]) == (training_name, fed)]
+        if curve:
+            points = [f"{row['level']:g}" for row in curve], [scale * row[name] for row in curve]
+            axis.plot(*points, style, ms=4, color=colour, label=f"{training_name}, {fed} input")
+
+
+def _stage_of_size(base: Imagen, size: int | None) -> str:
+    sizes = {painter.stage.size: painter.stage.name for painter in base.painters}
+    if size not in sizes:
+        raise ValueError(f"no stage of the cascade paints {size}-px pictures; it has {sizes}")
+    return sizes[size]
+
+
+def _trained(options: Options, max_level: float) -> Imagen:
+    experiment = variant(options, max_level=max_level)
+    train = experiment.train
+    # The folder's name tells apart runs of which one would pass for another that is done.
+    run_name = f"level_{max_level:g}_{train.steps}x{train.batch_size}"
+    workdir = options.workdir / NAME / run_name
+    training.train(experiment, workdir, data_dir=options.data_dir)
+    return load(workdir)
+
+
+def _swept(
+    runs: Mapping[str, Imagen],
+    inputs: Sized,
+    judge: quality.Judge,
+    *,
+    studio: Studio,
+    options: Options,
+) -> tuple[list[Row], Sized]:
+    """The scores of every training, input and level, and the pictures for the sheet."""
+    captions, real = judge.exam.captions, judge.exam.real
+    rows, sheets = [], {}
+    settings = list(itertools.product(inputs, runs, options.levels))
+    for fed, name, level in tqdm(settings, NAME, unit=" settings", dynamic_ncols=True):
+        changed = runs[name].with_sampler({"aug_level": level})
+        stage = changed.painters[0].stage.name
+        pictures = studio.paint(changed, captions, until=stage, low_res=inputs[fed])
+        row = {"training": name, "input": fed, "level": level, **judge.measure(pictures)}
+        if fed == REAL:
+            row["error"] = _error(pictures, real)
+        rows.append(row)
+        if level in options.shown_levels:
+            sheets[f"{fed} input, {name}, aug_level {level:g}"] = pictures
+    return rows, sheets
+
+
+def _save_sheet(rows: Sized, judge: quality.Judge, options: Options) -> None:
+    shown = judge.shown(options.shown)
+    named = {f"the {n} input" if n in (PAINTED, REAL) else n: p[shown] for n, p in rows.items()}
+    named["real"] = judge.exam.real[shown]
+    options.out.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.out / f"{NAME}_pictures.png", named, judge.exam.captions[shown], side=96)
+
+
+def _bilinear(low: LowPixels, side: int) -> Pixels:
+    return np.asarray(pixels.unscale(noise_conditioning.upsample(pixels.scale(low), size=side)))
+
+
+def _error(pictures: Pixels, real: Pixels) -> float:
+    return float(np.abs(pictures.astype(np.float64) - real).mean())
+
+
+def _settings(experiment: config.Experiment, options: Options) -> dict[str, Any]:
+    return {
+        "cascade": options.cascade,
+        "configs": options.configs,
+        "max_level": options.max_level,
+        "steps": experiment.train.steps,
+        "batch": experiment.train.batch_size,
+        "pictures": options.pictures,
+        "seed": options.seed,
+    }
+
+
+def _page(
+    results: Mapping[str, Any], *, experiment: config.Experiment, options: Options
+) -> writing.Page:
+    table = [
+        {
+            "training": row["training"],
+            "input": row["input"],
+            "aug_level": f"{row['level']:g}",
+            **quality.cells(row),
+            "error": f"{row['error']:.2f}" if "error" in row else "-",
+        }
+        for row in results["rows"]
+    ]
+    real = {"training": "real pictures", "input": "-", "aug_level": "-", "error": "-"}
+    stage, train = experiment.stage, experiment.train
+    return writing.Page(
+        title="Noise conditioning augmentation",
+        text=f"Stage {stage.name} ({stage.low_size} to {stage.size} px) of configs "
+        f"`{options.configs}` was trained twice, {train.steps} steps of {train.batch_size}: with "
+        f"aug_level from 0 to {options.max_level:g}, and without augmentation, which leaves the "
+        f"network any level but 0 unknown. Each enlarged {options.pictures} pictures that "
+        f"`{options.cascade}` painted from new captions, and the real pictures of these captions, "
+        f"with every aug_level and the same noise. {quality.NOTE} Error: mean distance of a "
+        "channel value to the real picture's, of 255; bilinear upsampling has "
+        f"{results['bilinear_error']:.2f}.\n\n![pictures]({NAME}_pictures.png)",
+        rows=[*table, {**real, **quality.cells(results["real"])}],
+        figure=plot(results),
+    )

@@ -1,0 +1,292 @@
+"""Efficient U-Net against U-Net for super-resolution (section 2.5, appendix B.1).
+
+Trains the first super-resolution stage of a cascade twice, with its Efficient U-Net and with a
+base-style U-Net of about as many parameters, all else equal. The paper: it converges faster and
+takes less time and memory.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import imagen_jax
+from imagen_jax import config, models, pixels
+from imagen_jax.data import transforms
+from imagen_jax.diffusion import noise_conditioning
+from imagen_jax.imagen import Imagen
+from imagen_jax.sample import cascade
+from imagen_jax.studies import judging, training, writing
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.types import Params
+
+STUDY = "efficient_unet"
+ERRORS = "errors.jsonl"  # of a run, beside its log
+MULTS = (1, 2, 3, 4)  # of the paper's base network; deeper levels keep the last
+RES_BLOCKS = (1, 2)  # a level, whichever comes closer in parameters
+LINES = 5  # of the log between two evaluations, so that they disturb the median speed little
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How long to train, and what to judge."""
+
+    steps: int = 2000
+    """Training steps of each network."""
+    evaluate_every: int = 200
+    """Steps between two measurements of the error."""
+    pictures: int = 64
+    """Held-out pictures, half with one object and half with two."""
+    configs: str = "shapes"
+    """Cascade of configs, packaged or a folder, whose first super-resolution stage is trained."""
+    seed: int = 1
+    """Of captions and of sampling noise."""
+    batch_size: int = 32
+    """Pictures painted at once."""
+    data_dir: Path = Path("data")
+    """Where datasets and encodings live; what is missing is made."""
+    workdir: Path = Path("runs/studies")
+    """Folder of the runs."""
+    out: Path = Path("studies")
+    """Folder of plot, table and numbers."""
+
+    def __post_init__(self) -> None:
+        if self.steps % self.evaluate_every or self.evaluate_every % LINES:
+            raise ValueError(
+                f"evaluate_every={self.evaluate_every} must divide steps={self.steps} and be a "
+                f"multiple of {LINES}"
+            )
+
+
+def run(options: Options) -> None:
+    """Train both networks, then write table and plot."""
+    networks = experiments(options)
+    base = networks["Efficient U-Net"]
+    settings = writing.settings(options, base, leave_out=("configs", "batch_size"))
+    results = writing.read(options.out, STUDY, settings)
+    encoder = TextEncoder.load(base.text.encoder, max_length=base.text.max_length)
+    exam = judging.draw(
+        base.data.dataset, count=options.pictures, seed=options.seed, size=base.stage.size
+    )
+    for name, experiment in networks.items():
+        if name not in results:
+            results[name] = _train(experiment, encoder, exam, options)
+            writing.keep(options.out, STUDY, settings, results)
+    _write(results, bilinear_error(exam, base.stage), options)
+
+
+def experiments(options: Options) -> dict[str, config.Experiment]:
+    """Both runs: the learning rate stays constant, so that every point of a curve compares.
+
+    Errors: ValueError when the config has no super-resolution stage with an Efficient U-Net.
+    """
+    every = options.evaluate_every
+    cascade_ = config.load(options.configs)
+    found = [e for e in cascade_ if isinstance(e.stage.model, config.EfficientUNet)]
+    if not found:
+        raise ValueError(f"{options.configs} has no stage with an Efficient U-Net")
+    base = found[0]
+    base = dataclasses.replace(
+        base,
+        optim=dataclasses.replace(base.optim, schedule="constant"),
+        train=dataclasses.replace(
+            base.train, steps=options.steps, log_every=every // LINES, save_every=every
+        ),
+    )
+    stage = dataclasses.replace(base.stage, model=twin(base))
+    return {"Efficient U-Net": base, "U-Net": dataclasses.replace(base, stage=stage)}
+
+
+def twin(experiment: config.Experiment) -> config.UNet:
+    """The base-style U-Net whose number of parameters is nearest to the Efficient U-Net's.
+
+    It has the same feature sides, attends at the same ones and reads the text in the same way.
+    """
+    goal = np.log(parameters(experiment, experiment.stage.model))
+    step = experiment.stage.model.norm_groups
+    best: tuple[float, config.UNet] | None = None
+    for res_blocks in RES_BLOCKS:
+        for channels in range(step, 64 * step, step):
+            network = _unet(experiment.stage, channels=channels, res_blocks=res_blocks)
+            excess = np.log(parameters(experiment, network)) - goal
+            if best is None or abs(excess) < best[0]:
+                best = abs(excess), network
+            if excess > 0:
+                break
+    assert best is not None  # both loops run at least once
+    return best[1]
+
+
+def _unet(stage: config.Stage, *, channels: int, res_blocks: int) -> config.UNet:
+    efficient = stage.model
+    side, attending = stage.train_side, set()
+    sides = [side]
+    for level in efficient.levels:
+        side //= level.stride
+        sides.append(side)
+        if level.self_attention or level.text_attention:
+            attending.add(side)
+    levels = len(set(sides))
+    return config.UNet(
+        channels=channels,
+        channel_mult=tuple(MULTS[min(i, len(MULTS) - 1)] for i in range(levels)),
+        res_blocks=res_blocks,
+        attention_at=tuple(sorted(attending | {side}, reverse=True)),
+        head_channels=channels,
+        norm_groups=efficient.norm_groups,
+        time_embed=efficient.time_embed,
+        dropout=efficient.dropout,
+        dtype=efficient.dtype,
+        text=efficient.text,
+    )
+
+
+def parameters(experiment: config.Experiment, network: config.UNet | config.EfficientUNet) -> int:
+    """Number of parameters of a network in the experiment's place; nothing is computed."""
+    stage = dataclasses.replace(experiment.stage, model=network)
+    text, module = experiment.text, models.build(network)
+    return models.count(
+        jax.eval_shape(
+            lambda key: models.init(
+                module, key, stage=stage, text_width=text.width, text_length=text.max_length
+            ),
+            jax.random.key(0),
+        )
+    )
+
+
+def _train(
+    experiment: config.Experiment, encoder: TextEncoder, exam: judging.Exam, options: Options
+) -> dict[str, Any]:
+    """One network's curves and final scores."""
+    workdir = options.workdir / STUDY / type(experiment.stage.model).__name__
+    judge = functools.partial(_judge, exam=exam, encoder=encoder, options=options)
+
+    def measure(step: int, ema: Params, _: object) -> None:
+        if step % options.evaluate_every == 0 and step < options.steps:
+            module = models.build(experiment.stage.model)
+            painter = cascade.Painter(stage=experiment.stage, module=module, params=ema)
+            error, _scores = judge(painter)
+            with (workdir / ERRORS).open("a") as file:
+                file.write(json.dumps({"step": step, "error": error}) + "\n")
+
+    training.train(experiment, workdir, data_dir=options.data_dir, encoder=encoder, hooks=[measure])
+    # The last point is measured from what was saved: a run that was cut off after its last step
+    # comes to it all the same.
+    (painter,) = imagen_jax.load(workdir).painters
+    error, scores = judge(painter)
+    return {
+        "parameters": models.count(painter.params),
+        "step_seconds": training.step_seconds(workdir),
+        "losses": [[line["step"], line["loss"]] for line in training.losses(workdir)],
+        "errors": [*_errors(workdir), [options.steps, error]],
+        "scores": scores,
+    }
+
+
+def _judge(
+    painter: cascade.Painter, *, exam: judging.Exam, encoder: TextEncoder, options: Options
+) -> tuple[float, judging.Scores]:
+    """Mean distance to the real pictures (0 to 255), fed with these downsampled, and scores."""
+    stage = painter.stage
+    painted = Imagen((painter,), encoder).paint(
+        exam.captions,
+        seed=options.seed,
+        low_res=transforms.area_downsample(exam.real, stage.factor),
+        batch_size=options.batch_size,
+    )[stage.name]
+    return distance(painted, exam), judging.score(painted, exam)
+
+
+def distance(painted: np.ndarray, exam: judging.Exam) -> float:
+    """Mean absolute difference to the real pictures, in steps of 255."""
+    return float(np.abs(painted.astype(np.float64) - exam.real).mean())
+
+
+def bilinear_error(exam: judging.Exam, stage: config.Stage) -> float:
+    """The error of plain upsampling, which a network has to beat."""
+    low = pixels.scale(transforms.area_downsample(exam.real, stage.factor))
+    large = noise_conditioning.upsample(low, size=stage.size)
+    return distance(np.asarray(pixels.unscale(large)), exam)
+
+
+def _errors(workdir: Path) -> list[list[int | float]]:
+    """What the hook measured, one a step: a run that was resumed measured some steps twice."""
+    if not (workdir / ERRORS).is_file():
+        return []
+    lines = [json.loads(line) for line in (workdir / ERRORS).read_text().splitlines()]
+    by_step = {line["step"]: line["error"] for line in lines}
+    return [[step, by_step[step]] for step in sorted(by_step)]
+
+
+def at_equal_time(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Steps, loss and error of each network when the faster one has made its last step."""
+    ends = [found["step_seconds"] * found["errors"][-1][0] for found in results.values()]
+    table: dict[str, dict[str, float]] = {}
+    for name, found in results.items():
+        steps = min(ends) / found["step_seconds"]
+        table[name] = {"seconds": min(ends), "steps": steps}
+        for what in ("losses", "errors"):
+            table[name][what] = float(np.interp(steps, *zip(*found[what], strict=True)))
+    return table
+
+
+def _write(results: Mapping[str, Mapping[str, Any]], bilinear: float, options: Options) -> None:
+    equal = at_equal_time(results)
+    page = writing.Page(
+        title="Efficient U-Net against U-Net, as super-resolution networks",
+        text=f"The first super-resolution stage of `{options.configs}` with both networks, "
+        f"{options.steps} steps each at a constant learning rate. The error is the mean distance "
+        f"to {options.pictures} held-out real pictures (of 255), painted from these downsampled; "
+        f"bilinear upsampling has {bilinear:.2f}. Equal time is when the faster network has made "
+        "its last step; compiling does not count. One seed.",
+        rows=[_row(name, found, equal[name]) for name, found in results.items()],
+        figure=plot(results, bilinear),
+    )
+    writing.write(options.out, STUDY, page, made_by=writing.command("efficient-unet", options))
+
+
+def _row(name: str, found: Mapping[str, Any], equal: Mapping[str, float]) -> dict[str, str]:
+    both = found["scores"]["both"]
+    return {
+        "network": name,
+        "parameters": f"{found['parameters'] / 1e6:.3f} M",
+        "ms/step": f"{1000 * found['step_seconds']:.0f}",
+        "equal steps: loss": f"{found['losses'][-1][1]:.5f}",
+        "error": f"{found['errors'][-1][1]:.2f}",
+        f"equal time ({equal['seconds']:.0f} s): steps": f"{equal['steps']:.0f}",
+        "loss": f"{equal['losses']:.5f}",
+        "error ": f"{equal['errors']:.2f}",
+        **{f"{name}, %": f"{100 * both[name]:.0f}" for name in ("colour", "shape", "all")},
+    }
+
+
+def plot(results: Mapping[str, Mapping[str, Any]], bilinear: float) -> Figure:
+    """Error and loss against steps and against seconds."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    grid = figure.subplots(2, 2, sharey="row")
+    scales: list[tuple[str, Callable[[Mapping[str, Any]], float]]] = [
+        ("steps", lambda found: 1.0),
+        ("seconds of training", lambda found: found["step_seconds"]),
+    ]
+    for axes, what, label in (
+        (grid[0], "errors", "distance to real pictures"),
+        (grid[1], "losses", "training loss"),
+    ):
+        for axis, (unit, scale) in zip(axes, scales, strict=True):
+            for name, found in results.items():
+                steps, values = np.array(found[what]).T
+                axis.plot(steps * scale(found), values, label=name)
+            axis.set(xlabel=unit, ylabel=label, yscale="log")
+            axis.grid(alpha=0.3)
+        if what == "errors":
+            for axis in axes:
+                axis.axhline(bilinear, color="grey", linestyle=":", label="bilinear")
+                axis.legend(fontsize=8)
+    return figure

@@ -1,0 +1,41 @@
+"""A text encoder that never learned: the architecture of another one with random weights.
+
+Its encodings tell words and their order apart, and nothing else: the least that any frozen encoder
+of that size gives a network to condition on.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization
+
+from imagen_jax import rng
+from imagen_jax.text import t5
+from imagen_jax.text.encoder import TextEncoder
+
+CHECKPOINT = "checkpoint_0"
+MODEL = "spiece.model"
+VERSION = 3  # of T5X's files
+
+
+def write(folder: Path, like: TextEncoder, *, seed: int) -> Path:
+    """A T5X checkpoint with the sizes and tokenizer of `like`; the same seed, the same weights.
+
+    What is in `folder` already is kept. Returns `folder`, which `TextEncoder.load` reads.
+    """
+    file = folder / CHECKPOINT / "checkpoint"
+    if file.is_file():
+        return folder
+    tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    init = jax.jit(t5.T5(like.config).init)
+    params = init(rng.fold(rng.root(seed), "random_encoder"), tokens, mask)["params"]
+    target = jax.tree.map(np.asarray, params)
+    tree = {"version": VERSION, "optimizer": {"state": {"step": 0}, "target": target}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL).write_bytes(like.tokenizer.model)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(serialization.msgpack_serialize(tree))
+    temporary.replace(file)  # written last: a folder without it is written again
+    return folder

@@ -1,0 +1,180 @@
+"""The recipe by comparison: short runs of variants of the base stage, judged alike.
+
+Every variant differs from the config in one thing (`variants.py`). Each trains for the same time,
+so that a wider network pays for its width, and its learning rate still falls to its end.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import imagen_jax
+from imagen_jax import config, models
+from imagen_jax.studies import judging, training, variants, writing
+from imagen_jax.text.encoder import TextEncoder
+
+STUDY = "recipe"
+PLAN = "plan.json"  # of a run: how many steps fit into its minutes
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which variants, and for how long."""
+
+    only: tuple[str, ...] = ()
+    """Rows (predicts=eps) or kinds of rows (predicts); default: all. Rows done before are kept."""
+    minutes: float = 10.0
+    """Training time of each run without compiling: its step is timed first, then its number of
+    steps is fixed."""
+    steps: int | None = None
+    """Train each run for so many steps instead."""
+    pictures: int = 192
+    """Captions to judge, half with one object and half with two."""
+    configs: str = "shapes"
+    """Cascade of configs, packaged or a folder, whose base stage is varied."""
+    seed: int = 1
+    """Of captions and of sampling noise."""
+    batch_size: int = 32
+    """Pictures painted at once."""
+    data_dir: Path = Path("data")
+    """Where datasets and encodings live; what is missing is made."""
+    workdir: Path = Path("runs/studies")
+    """Folder of the runs."""
+    out: Path = Path("studies")
+    """Folder of plot, table and numbers."""
+
+
+def run(options: Options) -> None:
+    """Train and judge every chosen variant that is not done yet, then write table and plot."""
+    base = config.load(options.configs)[0]
+    chosen = [(row, row.apply(base)) for row in variants.choose(options.only)]
+    settings = writing.settings(options, base, leave_out=("only", "configs", "batch_size"))
+    results = writing.read(options.out, STUDY, settings)
+    encoder = TextEncoder.load(base.text.encoder, max_length=base.text.max_length)
+    for row, experiment in tqdm(chosen, desc=STUDY, unit="row"):
+        if row.name in results:
+            continue
+        if row.name != variants.BASELINE and row.plain is None and experiment == base:
+            continue  # the config's own choice
+        results[row.name] = _train_and_judge(row, experiment, base, encoder, options)
+        writing.keep(options.out, STUDY, settings, results)
+    if not results:
+        raise ValueError(
+            f"--only {' '.join(options.only)}: all of it is what {options.configs} does already; "
+            f"give --only {variants.BASELINE}"
+        )
+    _write(results, options)
+
+
+def _train_and_judge(
+    row: variants.Variant,
+    experiment: config.Experiment,
+    base: config.Experiment,
+    encoder: TextEncoder,
+    options: Options,
+) -> dict[str, Any]:
+    """One row's numbers; rows that differ in sampling or captions alone share a run."""
+    changes = training.differences(base, experiment)
+    trains_alike = not any(map(training.matters, changes))
+    workdir = options.workdir / STUDY / (variants.BASELINE if trains_alike else row.name)
+    steps = options.steps or _fitting_steps(experiment, workdir, encoder, options)
+    timed = dataclasses.replace(
+        experiment, train=dataclasses.replace(experiment.train, steps=steps)
+    )
+    training.train(timed, workdir, data_dir=options.data_dir, encoder=encoder)
+    sampler = dataclasses.asdict(experiment.stage.sampler)
+    imagen = imagen_jax.load(workdir).with_sampler(sampler)
+    exam = judging.draw(
+        experiment.data.dataset,
+        count=options.pictures,
+        seed=options.seed,
+        size=experiment.stage.size,
+        plain=row.plain,
+    )
+    judge = {"seed": options.seed, "batch_size": options.batch_size}
+    return {
+        "changes": {name: list(pair) for name, pair in changes.items()},
+        "parameters": models.count(imagen.painters[0].params),
+        "steps": steps,
+        "pictures_seen": steps * experiment.train.batch_size,
+        "step_seconds": training.step_seconds(workdir),
+        "loss": training.losses(workdir)[-1]["loss"],
+        "noise_error": judging.noise_error(imagen, exam, **judge),
+        "scores": judging.paint_and_score(imagen, exam, **judge),
+    }
+
+
+def _fitting_steps(
+    experiment: config.Experiment, workdir: Path, encoder: TextEncoder, options: Options
+) -> int:
+    """How many steps fit into the minutes; timed once for a run, which then keeps to it."""
+    file = workdir / PLAN
+    if file.is_file():
+        plan = json.loads(file.read_text())
+        if plan["minutes"] == options.minutes:
+            return plan["steps"]
+    seconds = training.measure(experiment, data_dir=options.data_dir, encoder=encoder)
+    steps = max(1, round(60 * options.minutes / seconds))
+    tqdm.write(
+        f"{workdir.name}: {1000 * seconds:.0f} ms a step, {steps} steps in {options.minutes:g} min"
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    plan = {"minutes": options.minutes, "step_seconds": seconds, "steps": steps}
+    file.write_text(json.dumps(plan) + "\n")
+    return steps
+
+
+def _write(results: Mapping[str, Mapping[str, Any]], options: Options) -> None:
+    order = [row.name for row in variants.table() if row.name in results]
+    length = f"{options.steps} steps" if options.steps else f"{options.minutes:g} minutes"
+    page = writing.Page(
+        title="Variants of the base stage",
+        text=f"The base stage of `{options.configs}` with one thing changed, trained for {length} "
+        f"each and judged on {options.pictures} new captions, half with one object and half with "
+        "two (percent right). Loss is that of training, each variant's own; the error is that of "
+        "the noise prediction on held-out pictures, mean over logsnr -6 to 6, comparable between "
+        "all. One seed.",
+        rows=[_cells(name, results[name]) for name in order],
+        figure=plot({name: results[name] for name in order}),
+    )
+    writing.write(options.out, STUDY, page, made_by=writing.command("recipe", options))
+
+
+def _cells(name: str, found: Mapping[str, Any]) -> dict[str, str]:
+    changes = [f"{field} {old} to {new}" for field, (old, new) in found["changes"].items()]
+    return {
+        "variant": name,
+        "change": "; ".join(changes) or "-",
+        "parameters": f"{found['parameters'] / 1e6:.2f} M",
+        "steps": str(found["steps"]),
+        "pictures": f"{found['pictures_seen'] / 1000:.0f} k",
+        "ms/step": f"{1000 * found['step_seconds']:.0f}",
+        "loss": f"{found['loss']:.4f}",
+        "error": f"{found['noise_error']:.4f}",
+        **judging.cells(found["scores"]),
+    }
+
+
+def plot(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Shares right in all attributes and in colour, one line a variant."""
+    figure = Figure(figsize=(7, 1.5 + 0.22 * len(results)), layout="constrained")
+    axis = figure.subplots()
+    places = list(range(len(results)))
+    for kind, colour in (("one", "C0"), ("two", "C1")):
+        for attribute, marker in (("all", "o"), ("colour", "|")):
+            shares = [100 * found["scores"][kind][attribute] for found in results.values()]
+            axis.plot(shares, places, marker, color=colour, label=f"{attribute}, {kind}")
+            if variants.BASELINE in results:
+                same = 100 * results[variants.BASELINE]["scores"][kind][attribute]
+                axis.axvline(same, color=colour, alpha=0.3, linewidth=0.8)
+    axis.set_yticks(places, list(results), fontsize=7)
+    axis.invert_yaxis()
+    axis.set(xlabel="percent right", xlim=(-2, 102))
+    axis.grid(alpha=0.3, axis="x")
+    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure

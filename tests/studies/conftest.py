@@ -1,0 +1,38 @@
+"""A cascade with random weights, for studies that only paint."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from imagen_jax import config, models
+from imagen_jax.imagen import Imagen
+from imagen_jax.sample.cascade import Painter
+from imagen_jax.text.encoder import TextEncoder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Imagen:
+    """The first two stages of configs/tiny, 8 and 16 px."""
+    experiments = config.load("tiny")[:2]
+    text = experiments[0].text
+    encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
+    return Imagen(tuple(map(_painter, experiments)), encoder, experiments, (0, 0))
+
+
+def _painter(experiment: config.Experiment) -> Painter:
+    sampler = dataclasses.replace(experiment.stage.sampler, steps=2)
+    stage = dataclasses.replace(experiment.stage, sampler=sampler)
+    text, module = experiment.text, models.build(stage.model)
+    shapes = jax.eval_shape(
+        lambda key: models.init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        ),
+        jax.random.key(0),
+    )
+    draw = np.random.default_rng(0)  # compiling the initialisers would take most of the time
+    params = jax.tree.map(
+        lambda p: jax.device_put(np.float32(draw.normal(0, 0.2, p.shape))), shapes
+    )
+    return Painter(stage=stage, module=module, params=params)

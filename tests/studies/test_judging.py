@@ -1,0 +1,97 @@
+"""What a study's pictures are judged by: captions of both kinds, and the error of the noise."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from imagen_jax import config
+from imagen_jax.data.captions import PREFIXES, parse
+from imagen_jax.imagen import Imagen
+from imagen_jax.sample.cascade import Painter
+from imagen_jax.studies import judging
+from imagen_jax.text.encoder import TextEncoder
+
+
+def test_half_of_the_captions_have_one_object() -> None:
+    exam = judging.draw("shapes/full", count=8, seed=3, size=64)
+    assert [len(parse(caption).shapes) for caption in exam.captions] == [1] * 4 + [2] * 4
+    assert exam.real.shape == (8, 64, 64, 3)
+    again = judging.draw("shapes/full", count=8, seed=3, size=64)
+    assert again.captions == exam.captions
+    np.testing.assert_array_equal(again.real, exam.real)
+    assert judging.draw("full", count=8, seed=4, size=64).captions != exam.captions
+
+
+def test_wordings_can_be_told_apart() -> None:
+    plain = judging.draw("shapes/full", count=40, seed=0, size=16, plain=1.0).captions
+    free = judging.draw("shapes/full", count=40, seed=0, size=16, plain=0.0).captions
+    prefixes = tuple(p for p in PREFIXES if p)
+    assert not any(caption.startswith(prefixes) for caption in plain)
+    assert all(caption.endswith(" background") for caption in plain)
+    assert sum(caption.startswith(prefixes) for caption in free) > 10
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_an_uneven_number_of_pictures_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"pictures={count} must be even"):
+        judging.draw("shapes/full", count=count, seed=0, size=16)
+
+
+def test_only_shapes_are_judged() -> None:
+    with pytest.raises(ValueError, match="no dataset 'emoji'"):
+        judging.draw("emoji", count=2, seed=0, size=16)
+
+
+def test_kinds_are_scored_apart() -> None:
+    exam = judging.draw("shapes/full", count=12, seed=1, size=64)
+    right = judging.score(exam.real, exam)
+    assert {kind: scores["colour"] for kind, scores in right.items()} == dict.fromkeys(
+        ("one", "two", "both"), 1.0
+    )
+    # The two-object half gets the one-object half's pictures: wrong, and wrong there alone.
+    pictures = np.concatenate([exam.real[:6], exam.real[:6]])
+    mixed = judging.score(pictures, exam)
+    assert mixed["one"] == right["one"]
+    assert mixed["two"]["all"] == 0.0
+    assert mixed["both"]["all"] == mixed["one"]["all"] / 2
+    cells = judging.cells(mixed)
+    assert cells["all, two"] == "0"
+    assert cells["colour, one"] == "100"
+    assert judging.cells({"one": {}, "two": {}})["all, one"] == "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Silent:
+    """A network that always answers zero."""
+
+    def apply(self, variables, *arguments, method: str | None = None):
+        return None if method == "encode_text" else 0 * arguments[0]
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v"])
+def test_the_noise_error_of_zero_is_its_closed_form(predicts: config.Predicts) -> None:
+    experiment = config.load("tiny/base8")[0]
+    diffusion = config.Diffusion(predicts=predicts)
+    stage = dataclasses.replace(experiment.stage, diffusion=diffusion)
+    exam = judging.draw("shapes/full", count=6, seed=0, size=16)
+    encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
+    imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
+    found = judging.noise_error(imagen, exam, seed=0, batch_size=4)  # the last batch is filled up
+    snr = np.exp(np.linspace(-6.0, 6.0, 13))
+    alpha2, power = snr / (1 + snr), np.mean((exam.real / 127.5 - 1) ** 2)
+    expected = {
+        "eps": 1.0,  # the noise's variance
+        "x0": np.mean(snr) * power,  # z / sigma - eps = alpha / sigma * x0
+        "v": np.mean(alpha2**2 + alpha2 * (1 - alpha2) * power),  # sigma * z - eps
+    }
+    assert found == pytest.approx(expected[predicts], rel=1e-4 if predicts == "x0" else 0.03)
+
+
+def test_super_resolution_has_no_noise_error() -> None:
+    stage = config.load("tiny/sr16")[0].stage
+    encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
+    imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
+    exam = judging.draw("shapes/full", count=2, seed=0, size=16)
+    with pytest.raises(ValueError, match="stage sr16 needs a low-resolution picture"):
+        judging.noise_error(imagen, exam, seed=0, batch_size=2)

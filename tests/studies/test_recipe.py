@@ -1,0 +1,106 @@
+"""The recipe on a miniature: rows that sample otherwise share a run, and done rows stay."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import config
+from imagen_jax.studies import recipe, training
+from imagen_jax.text.encoder import TextEncoder
+
+MINIATURE = str(Path(__file__).parent / "miniature")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    """Shared by the studies' tests of a session: what is built is not built again."""
+    return tmp_path_factory.getbasetemp() / "studies_data"
+
+
+ROWS = ("baseline", "predicts=v", "guidance=3.0", "predicts=eps")  # the config predicts eps
+
+
+@pytest.fixture(scope="module")
+def options(data_dir: Path, tmp_path_factory) -> recipe.Options:
+    folder = tmp_path_factory.mktemp("recipe")
+    return recipe.Options(
+        only=ROWS,
+        steps=4,  # as in the config: what one test compiles serves the others
+        pictures=8,
+        configs=MINIATURE,
+        batch_size=8,
+        data_dir=data_dir,
+        workdir=folder / "runs",
+        out=folder / "out",
+    )
+
+
+@pytest.fixture(scope="module")
+def results(options: recipe.Options) -> dict:
+    recipe.run(options)
+    return json.loads((options.out / "recipe.json").read_text())["results"]
+
+
+def test_rows_are_trained_and_judged(options: recipe.Options, results: dict) -> None:
+    assert set(results) == {"baseline", "predicts=v", "guidance=3.0"}
+    assert results["baseline"]["changes"] == {}
+    assert results["predicts=v"]["changes"] == {"stage.diffusion.predicts": ["eps", "v"]}
+    for found in results.values():
+        assert found["steps"] == 4
+        assert found["pictures_seen"] == 32
+        assert found["parameters"] > 10_000
+        assert set(found["scores"]) == {"one", "two", "both"}
+    # Four steps teach nothing: the zero-initialised head still answers zero, nearly.
+    assert results["baseline"]["noise_error"] == pytest.approx(1.0, abs=0.05)
+    assert results["predicts=v"]["noise_error"] < 0.6
+
+
+def test_sampling_alone_trains_nothing(options: recipe.Options, results: dict) -> None:
+    runs = sorted(p.name for p in (options.workdir / "recipe").iterdir())
+    assert runs == ["baseline", "predicts=v"]
+    assert results["guidance=3.0"]["loss"] == results["baseline"]["loss"]
+    assert results["guidance=3.0"]["changes"] == {"stage.sampler.guidance_weight": [2.0, 3.0]}
+
+
+def test_the_page_names_every_row(options: recipe.Options, results: dict) -> None:
+    text = (options.out / "recipe.md").read_text()
+    for name in results:
+        assert f"| {name} |" in text
+    assert "stage.diffusion.predicts eps to v" in text
+    assert (options.out / "recipe.png").stat().st_size > 0
+
+
+def test_what_is_done_is_not_done_again(
+    options: recipe.Options, results: dict, monkeypatch
+) -> None:
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
+    recipe.run(dataclasses.replace(options, only=("baseline", "predicts")[:1]))
+    after = json.loads((options.out / "recipe.json").read_text())["results"]
+    assert after == results
+    with pytest.raises(ValueError, match="pictures=8 there, 4 here"):
+        recipe.run(dataclasses.replace(options, pictures=4))
+
+
+def test_rows_that_change_nothing_are_told(options: recipe.Options, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="predicts=eps: all of it is what"):
+        recipe.run(dataclasses.replace(options, only=("predicts=eps",), out=tmp_path))
+
+
+def test_minutes_become_steps_once(options: recipe.Options, monkeypatch, tmp_path: Path) -> None:
+    measured: list[float] = []
+
+    def measure(*_: object, **__: object) -> float:
+        measured.append(0.5)
+        return 0.5
+
+    monkeypatch.setattr(training, "measure", measure)
+    experiment = config.load(options.configs)[0]
+    encoder = TextEncoder.load("t5_1_1_tiny", max_length=experiment.text.max_length)
+    timed = dataclasses.replace(options, steps=None, minutes=3.0)
+    for _ in range(2):
+        assert recipe._fitting_steps(experiment, tmp_path / "run", encoder, timed) == 360
+    assert len(measured) == 1
+    longer = dataclasses.replace(timed, minutes=6.0)
+    assert recipe._fitting_steps(experiment, tmp_path / "run", encoder, longer) == 720

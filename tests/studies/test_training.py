@@ -1,0 +1,151 @@
+"""A study's runs: made from nothing, gone on with, and never mistaken for another."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import checkpoint, config
+from imagen_jax.data import records
+from imagen_jax.studies import training
+from imagen_jax.text.encoder import TextEncoder
+
+MINIATURE = str(Path(__file__).parent / "miniature")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    """Shared by the studies' tests of a session: what is built is not built again."""
+    return tmp_path_factory.getbasetemp() / "studies_data"
+
+
+def _with_train(experiment: config.Experiment, **changes: object) -> config.Experiment:
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
+
+
+@pytest.fixture(scope="module")
+def experiment() -> config.Experiment:
+    return config.load(MINIATURE)[0]
+
+
+@pytest.fixture(scope="module")
+def run(experiment: config.Experiment, data_dir: Path, tmp_path_factory) -> Path:
+    """A run that was cut off after its third step, and then gone on with."""
+    workdir = tmp_path_factory.mktemp("run")
+
+    def cut_off(step: int, _ema: object, _progress: object) -> None:
+        if step == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        training.train(experiment, workdir, data_dir=data_dir, hooks=[cut_off])
+    training.train(experiment, workdir, data_dir=data_dir)
+    return workdir
+
+
+def test_a_run_goes_on_where_it_was_cut_off(run: Path) -> None:
+    assert checkpoint.Checkpoints(run, read_only=True).latest() == 4
+    # Step 3 was made twice and is told once, as it was made the second time.
+    raw = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in raw] == [1, 2, 3, 3, 4]
+    kept = training.losses(run)
+    assert [line["step"] for line in kept] == [1, 2, 3, 4]
+    assert kept[2]["time"] == raw[3]["time"]
+
+
+def test_a_finished_run_is_left_alone(
+    run: Path, experiment: config.Experiment, data_dir: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(training.loop, "train", lambda *_, **__: pytest.fail("trained again"))
+    training.train(experiment, run, data_dir=data_dir)
+    sampler = dataclasses.replace(experiment.stage.sampler, steps=9)
+    sampled_otherwise = dataclasses.replace(
+        experiment, stage=dataclasses.replace(experiment.stage, sampler=sampler)
+    )
+    training.train(_with_train(sampled_otherwise, log_every=4), run, data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("optim", "learning_rate", 2e-3),
+        ("train", "steps", 6),
+        ("train", "batch_size", 16),
+        ("data", "split", "validation"),
+        ("stage", "text_drop_rate", 0.5),
+        ("text", "max_length", 16),
+    ],
+)
+def test_another_run_is_refused_by_name(
+    run: Path, experiment: config.Experiment, data_dir: Path, part: str, field: str, value: object
+) -> None:
+    changed = dataclasses.replace(getattr(experiment, part), **{field: value})
+    other = dataclasses.replace(experiment, **{part: changed})
+    with pytest.raises(ValueError, match=rf"settings \({part}\.{field}: .* there, {value!r} here"):
+        training.train(other, run, data_dir=data_dir)
+
+
+def test_the_store_serves_every_stage(experiment: config.Experiment, data_dir: Path) -> None:
+    store = training.pairs(experiment, data_dir=data_dir)
+    sizes = {e.stage.size for e in config.load("shapes")}
+    assert sizes | {16} == set(store.sizes)
+    assert store.count == 40
+    records.open(data_dir / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+
+
+def test_a_part_of_the_dataset_is_kept_apart(experiment: config.Experiment, data_dir: Path) -> None:
+    encoder = TextEncoder.load("t5_1_1_tiny", max_length=experiment.text.max_length)
+    whole = training.pairs(experiment, data_dir=data_dir, encoder=encoder)
+    part = training.pairs(experiment, data_dir=data_dir, encoder=encoder, examples=12)
+    assert part.count == 12
+    assert part.folder != whole.folder
+    captions = [[s.source()[i].caption for i in range(12)] for s in (part, whole)]
+    assert captions[0] == captions[1]
+    assert training.pairs(experiment, data_dir=data_dir, examples=40).folder == whole.folder
+
+
+def test_differences_are_named_and_weighed(experiment: config.Experiment) -> None:
+    diffusion = dataclasses.replace(experiment.stage.diffusion, predicts="v")
+    sampler = dataclasses.replace(experiment.stage.sampler, steps=9)
+    stage = dataclasses.replace(experiment.stage, diffusion=diffusion, sampler=sampler)
+    changed = dataclasses.replace(experiment, stage=stage)
+    found = training.differences(experiment, changed)
+    assert found == {"stage.diffusion.predicts": ("eps", "v"), "stage.sampler.steps": (2, 9)}
+    assert [name for name in found if training.matters(name)] == ["stage.diffusion.predicts"]
+    assert training.fields(changed)["stage.diffusion.predicts"] == "v"
+    assert not {"stage.sampler.steps", "mesh.fsdp", "train.log_every"} & set(
+        training.fields(changed)
+    )
+
+
+def test_the_speed_is_the_median_without_the_first_interval(
+    experiment: config.Experiment, tmp_path: Path
+) -> None:
+    checkpoint.write_config(tmp_path, experiment)
+    speeds = (0.5, 16.0, 32.0, 32.0, 1.0, 32.0)  # compiling, then pictures a second
+    lines = [{"step": i, "images_per_s": speed} for i, speed in enumerate(speeds, 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(x) for x in lines))
+    assert training.step_seconds(tmp_path) == pytest.approx(8 / 32)
+
+
+def test_a_step_is_timed_by_a_run_that_leaves_nothing(
+    experiment: config.Experiment, data_dir: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(training, "TIMED", 4)
+    monkeypatch.setattr(training, "TIMED_EVERY", 2)
+    steps: list[int] = []
+    train = training.loop.train
+
+    def spy(short: config.Experiment, workdir: Path, **others: object) -> None:
+        train(short, workdir, **others)
+        steps.extend(line["step"] for line in training.losses(workdir))
+        steps.append(-workdir.is_dir())
+
+    monkeypatch.setattr(training.loop, "train", spy)
+    encoder = TextEncoder.load("t5_1_1_tiny", max_length=experiment.text.max_length)
+    seconds = training.measure(
+        _with_train(experiment, steps=99), data_dir=data_dir, encoder=encoder
+    )
+    assert steps == [2, 4, -1]
+    assert 0 < seconds < 10

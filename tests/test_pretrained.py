@@ -1,0 +1,45 @@
+"""Every cascade in the box loads, is as its manifest says, and gets into the wheel."""
+
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import imagen_jax
+from imagen_jax import export, pretrained
+
+SETUP = Path(__file__).parent.parent / "setup.py"
+LIMIT = 30_000_000  # bytes of weights
+
+
+@pytest.fixture(scope="module")
+def packaged() -> list[str]:
+    """The patterns by which setup.py adds files to `imagen_jax.pretrained`."""
+    seen: dict = {}
+    stub = types.ModuleType("setuptools")
+    stub.setup = lambda **options: seen.update(options)
+    stub.find_packages = lambda *_, **__: []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "setuptools", stub)
+        runpy.run_path(str(SETUP))
+    return seen["package_data"]["imagen_jax.pretrained"]
+
+
+def test_the_wheel_takes_what_export_writes(packaged: list[str], tmp_path: Path) -> None:
+    names = [f"base/{export.WEIGHTS}", "base/config.json", export.MANIFEST, export.CARD]
+    for file in (tmp_path / "cascade" / name for name in names):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    taken = {p.relative_to(tmp_path / "cascade") for x in packaged for p in tmp_path.glob(x)}
+    assert taken == {Path(name) for name in names}
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_an_embedded_cascade_loads_and_is_small(name: str) -> None:
+    imagen = imagen_jax.load(name)
+    assert [s > 0 for s in imagen.steps] == [True] * len(imagen.painters)
+    assert imagen.painters[0].stage.low_size is None
+    files = pretrained.folder(name).glob(f"*/{export.WEIGHTS}")
+    assert sum(file.stat().st_size for file in files) <= LIMIT

@@ -1,0 +1,102 @@
+"""Weights come back from safetensors exactly (or rounded once), or are refused by name."""
+
+import stat
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as tensors
+
+from imagen_jax import weights
+
+PARAMS = {
+    "dense": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "bias": np.ones(3, "f4")},
+    "scale": np.float32(1 / 3),
+}
+LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), PARAMS)
+
+
+def _saved(folder: Path, dtype: weights.Dtype = "float32", params=PARAMS) -> Path:
+    weights.save(folder / "w.safetensors", params, dtype=dtype, metadata={"step": "12"})
+    return folder / "w.safetensors"
+
+
+def test_float32_comes_back_exactly(tmp_path: Path) -> None:
+    file = _saved(tmp_path)
+    again = weights.load(file, LIKE)
+    assert jax.tree.structure(again) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, again, PARAMS)
+    assert weights.metadata(file) == {"step": "12"}
+
+
+def test_names_are_paths_in_the_nest(tmp_path: Path) -> None:
+    assert set(tensors.load_file(_saved(tmp_path))) == {"dense/bias", "dense/kernel", "scale"}
+
+
+def test_bfloat16_is_stored_in_half_and_rounded_to_nearest(tmp_path: Path) -> None:
+    file = _saved(tmp_path, "bfloat16")
+    stored = tensors.load_file(file)
+    assert {str(x.dtype) for x in stored.values()} == {"bfloat16"}
+    assert sum(x.nbytes for x in stored.values()) == 2 * 10
+    again = weights.load(file, LIKE)
+    assert {str(x.dtype) for x in jax.tree.leaves(again)} == {"float32"}
+    # 1/3 = 1.0101 0101 0101... b-2: seven bits of fraction, then 0101... is over one half, so up.
+    assert again["scale"] == 0b10101011 / 2**9
+    kernel, exact = again["dense"]["kernel"], PARAMS["dense"]["kernel"]
+    np.testing.assert_allclose(kernel, exact, rtol=2**-8)
+    assert np.abs(kernel - exact).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_order_of_an_array_in_memory_does_not_matter(tmp_path: Path, dtype) -> None:
+    scrambled = jax.tree.map(lambda x: np.array(x, order="F"), PARAMS)
+    first = _saved(tmp_path, dtype).read_bytes()
+    assert _saved(tmp_path, dtype, scrambled).read_bytes() == first
+
+
+def test_everybody_who_may_read_other_files_may_read_it(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert stat.S_IMODE(_saved(tmp_path).stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "other").stat().st_mode
+    )
+
+
+def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
+    file = _saved(tmp_path)
+    like = {
+        "dense": {"kernel": jax.ShapeDtypeStruct((2, 4), jnp.float32)},
+        "scale": LIKE["scale"],
+        "new": {"bias": jax.ShapeDtypeStruct((5,), jnp.float32)},
+    }
+    with pytest.raises(ValueError, match="do not fit this config") as refusal:
+        weights.load(file, like)
+    lines = str(refusal.value).splitlines()
+    assert str(file) in lines[0]
+    assert [line.strip() for line in lines[1:]] == [
+        "missing new/bias (5,)",
+        "extra dense/bias (3,)",
+        "dense/kernel is (2, 3), wanted (2, 4)",
+    ]
+
+
+def test_other_dtypes_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    tensors.save_file({"a": np.ones(2, np.float16)}, file)
+    with pytest.raises(ValueError, match="a holds float16, wanted bfloat16 or float32"):
+        weights.load(file, {"a": jax.ShapeDtypeStruct((2,), jnp.float32)})
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60, -1])
+def test_a_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
+    file = _saved(tmp_path)
+    file.write_bytes(file.read_bytes()[:kept])
+    for read in (lambda: weights.load(file, LIKE), lambda: weights.metadata(file)):
+        with pytest.raises(ValueError, match=r"w\.safetensors: not a whole safetensors file"):
+            read()
+
+
+def test_no_file_is_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        weights.load(tmp_path / "none.safetensors", LIKE)
