@@ -179,6 +179,7 @@ def _against_bilinear(
     from imagen_jax import pixels
     from imagen_jax.diffusion import noise_conditioning
     from imagen_jax.evaluate.report import Row, Section
+    from imagen_jax.evaluate.sharpness import sharpness
 
     sections = []
     for painter in imagen.painters:
@@ -204,13 +205,16 @@ def _against_bilinear(
         )
         kept = np.abs(Exam(exam.captions, sharp).at(stage.low_size).astype(float) - low).mean()
         errors = [np.abs(x.astype(float) - real).mean() for x in (sharp, blurred)]
+        crisp = [sharpness(x) / sharpness(real) for x in (sharp, blurred)]
         sections.append(
             Section(
                 title=f"{stage.name}: from real {stage.low_size}-px pictures",
                 rows=rows,
                 text=f"Mean distance of the output, downsampled, to its input: {kept:.1f} of 255. "
                 f"Mean error against the real picture: stage {errors[0]:.1f}, "
-                f"bilinear {errors[1]:.1f}.",
+                f"bilinear {errors[1]:.1f}. "
+                f"Sharpness of edges, the real ones being 1: stage {crisp[0]:.2f}, "
+                f"bilinear {crisp[1]:.2f}.",
             )
         )
     return sections
