@@ -1,6 +1,6 @@
-"""64 to 256 px in minutes, on 64-px crops: the last stage of the quickstart cascade.
+"""64 to 256 px, trained on 64-px crops: the last stage of the cascade in the box.
 
-Run: imagen train quickstart --workdir runs/quickstart (all three stages).
+Run: imagen train shapes --workdir runs/shapes (all three stages); docs/recipe.md has the choices.
 """
 
 from imagen_jax import config
@@ -35,10 +35,10 @@ def get_config() -> config.Experiment:
                 predict_residual=True,
                 time_sampling="stratified",
             ),
-            noise_conditioning=config.NoiseConditioning(max_level=0.05, sample_level=0.0),
+            noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.0),
             sampler=config.Sampler(kind="ddim", steps=4, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/full"),
-        optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=200, batch_size=16, log_every=50, save_every=100),
+        optim=config.Optim(kind="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998),
+        train=config.Train(steps=4000, batch_size=32, log_every=100, save_every=500),
     )

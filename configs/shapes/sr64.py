@@ -1,6 +1,6 @@
-"""16 to 64 px in minutes: the first super-resolution stage of the quickstart cascade.
+"""16 to 64 px: the first super-resolution stage of the cascade in the box.
 
-Run: imagen train quickstart --workdir runs/quickstart (all three stages).
+Run: imagen train shapes --workdir runs/shapes (all three stages); docs/recipe.md has the choices.
 """
 
 from imagen_jax import config
@@ -16,11 +16,11 @@ def get_config() -> config.Experiment:
                 stem_channels=8,
                 levels=(
                     config.Level(channels=8, blocks=1, stride=1),  # reading B of the spec
-                    config.Level(channels=16, blocks=1),
-                    config.Level(channels=32, blocks=1),
-                    config.Level(channels=64, blocks=2, self_attention=True, text_attention=True),
+                    config.Level(channels=24, blocks=1),
+                    config.Level(channels=48, blocks=1),
+                    config.Level(channels=96, blocks=2, self_attention=True, text_attention=True),
                 ),
-                cond_channels=64,
+                cond_channels=128,
                 heads=4,
                 pool_head_channels=32,
                 norm_groups=4,
@@ -31,10 +31,10 @@ def get_config() -> config.Experiment:
             diffusion=config.Diffusion(
                 predicts="x0", predict_residual=True, time_sampling="stratified"
             ),
-            noise_conditioning=config.NoiseConditioning(max_level=0.1, sample_level=0.0),
+            noise_conditioning=config.NoiseConditioning(max_level=0.3, sample_level=0.1),
             sampler=config.Sampler(kind="ddim", steps=4, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/full"),
-        optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=800, batch_size=16, log_every=100, save_every=400),
+        optim=config.Optim(kind="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998),
+        train=config.Train(steps=7000, batch_size=32, log_every=100, save_every=500),
     )
