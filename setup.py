@@ -29,10 +29,10 @@ setup(
     },
     package_data={
         "imagen_jax.text": [
-            "t5_1_1_tiny/*",
-            "t5_1_1_tiny/checkpoint_1000/*",
-            "t5_1_1_tiny/checkpoint_1000/*/*",
-            "t5_1_1_tiny/checkpoint_1000/*/.zarray",  # globs skip dotfiles: named on their own
+            "*/spiece.model",
+            "*/checkpoint_*/*",
+            "*/checkpoint_*/*/*",
+            "*/checkpoint_*/*/.zarray",  # globs skip dotfiles: named on their own
         ],
         "imagen_jax.pretrained": [
             "*/README.md",

@@ -28,6 +28,7 @@ def get_config() -> config.Experiment:
             sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=2.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/full"),
+        text=config.Text(encoder="t5_1_1_mini", width=256),
         optim=config.Optim(kind="muon", learning_rate=5e-3, warmup_steps=200, ema_decay=0.999),
         train=config.Train(steps=16_000, batch_size=128, log_every=100, save_every=500),
     )

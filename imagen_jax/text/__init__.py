@@ -7,5 +7,6 @@
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
 | `t5x_checkpoint.py` | `load`: a T5X checkpoint folder to `T5Config` and parameters |
 | `t5x_files.py` | the bytes underneath: msgpack tree and zarr arrays |
-| `t5_1_1_tiny/` | the embedded default encoder: checkpoint and SentencePiece model |
+| `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
+| `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |
 """

@@ -16,7 +16,7 @@ from imagen_jax.text.t5 import T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
 
-EMBEDDED = {"t5_1_1_tiny": Path(__file__).parent / "t5_1_1_tiny"}
+EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
