@@ -1,6 +1,7 @@
 """The whole encoder: the embedded weights, batching that changes nothing, truthful refusals."""
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_embedded_encoder_equals_t5x(embedded, reference) -> None:
     np.testing.assert_allclose(text, expected, rtol=0, atol=2e-5)
     assert (text.dtype, text_mask.dtype) == (np.float32, np.bool_)
     assert embedded.width == 64
+
+
+def test_larger_embedded_encoder_equals_t5x(fixtures) -> None:
+    with np.load(fixtures / "mini_reference.npz") as arrays:
+        reference = dict(arrays)
+    mini = TextEncoder.load("t5_1_1_mini", max_length=reference["mask"].shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # one caption is cut on purpose
+        text, text_mask = mini.encode(reference["captions"].tolist())
+    np.testing.assert_array_equal(text_mask, reference["mask"])
+    expected = np.where(text_mask[..., None], reference["encoded"], 0)
+    np.testing.assert_allclose(text, expected, rtol=0, atol=2e-5)
 
 
 def test_embedded_checkpoint_holds_the_encoder_alone() -> None:
