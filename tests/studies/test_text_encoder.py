@@ -106,5 +106,6 @@ def test_lines_join_what_differs_in_one_thing() -> None:
     assert list(lines["mini"].get_xdata()) == [5e5, 1e6]
     assert list(lines["mini"].get_ydata()) == [20.0, 50.0]
     lines = {line.get_label(): line for line in by_encoder.lines if line.get_linestyle() == "-"}
+    assert list(lines["U-Net x 1"].get_xdata()) == ["tiny", "mini"]
     assert list(lines["U-Net x 1"].get_ydata()) == [30.0, 50.0]
     assert len(by_unet.lines) == len(by_encoder.lines) == 4
