@@ -28,7 +28,7 @@ RANDOM, LIKE = "random", "t5_1_1_tiny"
 class Options:
     """What to compare, and for how long."""
 
-    encoders: tuple[str, ...] = (LIKE, RANDOM)
+    encoders: tuple[str, ...] = (LIKE, "t5_1_1_mini", RANDOM)
     """Embedded encoders, folders with a T5X checkpoint, or `random`: t5_1_1_tiny's architecture
     with random weights."""
     unets: tuple[float, ...] = (0.5, 1.0)

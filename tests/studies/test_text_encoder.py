@@ -22,6 +22,7 @@ def data_dir(tmp_path_factory) -> Path:
 def options(data_dir: Path, tmp_path_factory) -> text_encoder.Options:
     folder = tmp_path_factory.mktemp("text_encoder")
     return text_encoder.Options(
+        encoders=("t5_1_1_tiny", "random"),
         unets=(1.0,),
         steps=4,  # as in the config: what one test compiles serves the others
         examples=16,
