@@ -1,6 +1,7 @@
-"""A cascade with random weights, for studies that only paint."""
+"""What the tests of the studies share: data that is built once, and a cascade of random weights."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +11,12 @@ from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.cascade import Painter
 from imagen_jax.text.encoder import TextEncoder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Datasets and encodings: what one test builds is not built again."""
+    return tmp_path_factory.getbasetemp() / "studies_data"
 
 
 @pytest.fixture(scope="session")

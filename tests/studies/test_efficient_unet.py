@@ -16,12 +16,6 @@ MINIATURE = str(Path(__file__).parent / "miniature")
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    """Shared by the studies' tests of a session: what is built is not built again."""
-    return tmp_path_factory.getbasetemp() / "studies_data"
-
-
-@pytest.fixture(scope="module")
 def options(data_dir: Path, tmp_path_factory) -> efficient_unet.Options:
     folder = tmp_path_factory.mktemp("efficient_unet")
     return efficient_unet.Options(

@@ -13,12 +13,6 @@ from imagen_jax.text.encoder import TextEncoder
 MINIATURE = str(Path(__file__).parent / "miniature")
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    """Shared by the studies' tests of a session: what is built is not built again."""
-    return tmp_path_factory.getbasetemp() / "studies_data"
-
-
 ROWS = ("baseline", "predicts=v", "guidance=3.0", "predicts=eps")  # the config predicts eps
 
 

@@ -14,12 +14,6 @@ from imagen_jax.text.encoder import TextEncoder
 MINIATURE = str(Path(__file__).parent / "miniature")
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    """Shared by the studies' tests of a session: what is built is not built again."""
-    return tmp_path_factory.getbasetemp() / "studies_data"
-
-
 def _with_train(experiment: config.Experiment, **changes: object) -> config.Experiment:
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
 
