@@ -26,6 +26,7 @@ class TextConditioning:
     pool_query: Literal["learned", "mean_plus_learned"] = "learned"
     bottleneck: int | None = None  # project the text to this width first
     positions: int = 0  # learned positions added to the text, at least its length; 0: none
+    refiner_layers: int = 0  # transformer layers over the text before it is read; 0 in the paper
     null: Literal["zero", "learned"] = "zero"  # what stands for "no caption"
     null_mask: Literal["first_token", "all_ones"] = "first_token"  # its mask, never the caption's
 

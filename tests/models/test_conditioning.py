@@ -3,13 +3,20 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.models.conditioning import Conditioner, Conditioning, TextLayer, network_input
+from imagen_jax.models.conditioning import (
+    Conditioner,
+    Conditioning,
+    RefinerLayer,
+    TextLayer,
+    network_input,
+)
 
 OPTIONS = config.TextConditioning()
 DRAW = np.random.default_rng(0)
@@ -42,6 +49,7 @@ def _same(a: Conditioning, b: Conditioning, rows: slice, tokens: Any) -> None:
         {"pool": "mean"},
         {"bottleneck": 5, "positions": 8},
         {"null": "learned"},
+        {"bottleneck": 8, "refiner_layers": 2},
     ],
 )
 def test_padding_and_its_length_are_inert(changes: dict[str, Any]) -> None:
@@ -123,6 +131,36 @@ def test_positions_tell_apart_equal_tokens_and_refuse_longer_captions() -> None:
     assert float(jnp.abs(keys[0, 0] - keys[0, 1]).max()) > 0.01
     with pytest.raises(ValueError, match=r"5 tokens exceed text.positions=4"):
         module.apply(params, jnp.zeros((3, 5, 6)), jnp.ones((3, 5), jnp.bool_), HAS)
+
+
+def test_refiner_equals_flax_s_transformer_layer() -> None:
+    """Against `flax.linen.MultiHeadDotProductAttention` and dense layers, row by row."""
+    layer, text = RefinerLayer(2), TEXT
+    params = jax.tree.map(
+        lambda a: jnp.asarray(DRAW.standard_normal(a.shape) / 2, jnp.float32),
+        jax.eval_shape(layer.init, jax.random.key(0), text, MASK),
+    )
+    p = params["params"]
+    attention = {
+        name: {
+            "kernel": p[name]["kernel"].reshape(6, 3, 2),
+            "bias": p[name]["bias"].reshape(3, 2),
+        }
+        for name in ("query", "key", "value")
+    }
+    out = p["attention_out"]
+    attention["out"] = {"kernel": out["kernel"].reshape(3, 2, 6), "bias": out["bias"]}
+    y = nn.LayerNorm().apply({"params": p["attention_norm"]}, text)
+    expected = text + nn.MultiHeadDotProductAttention(num_heads=3).apply(
+        {"params": attention}, y, mask=MASK[:, None, None, :]
+    )
+    y = nn.LayerNorm().apply({"params": p["ffn_norm"]}, expected)
+    y = nn.swish(nn.Dense(12).apply({"params": p["ffn_in"]}, y))
+    expected = expected + nn.Dense(6).apply({"params": p["ffn_out"]}, y)
+    found = layer.apply(params, text, MASK)
+    np.testing.assert_allclose(found[MASK], expected[MASK], atol=1e-5)
+    with pytest.raises(ValueError, match=r"head channels 4 must divide .* the text, 6"):
+        RefinerLayer(4).init(jax.random.key(0), text, MASK)
 
 
 def test_low_res_and_its_level_come_together_and_fit() -> None:

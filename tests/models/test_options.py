@@ -21,6 +21,7 @@ TEXT = {
     "pool_query": "mean_plus_learned",
     "bottleneck": 12,
     "positions": 6,
+    "refiner_layers": 1,
     "null": "learned",
     "null_mask": "all_ones",
 }
