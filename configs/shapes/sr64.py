@@ -26,7 +26,7 @@ def get_config() -> config.Experiment:
                 norm_groups=4,
                 head="dense",
                 stem_skip=False,
-                text=config.TextConditioning(positions=32),
+                text=config.TextConditioning(positions=24),
             ),
             diffusion=config.Diffusion(
                 predicts="x0", predict_residual=True, time_sampling="stratified"
@@ -35,7 +35,7 @@ def get_config() -> config.Experiment:
             sampler=config.Sampler(kind="ddim", steps=4, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/full"),
-        text=config.Text(encoder="t5_1_1_mini", width=256),
-        optim=config.Optim(kind="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998),
+        text=config.Text(encoder="t5_1_1_mini", width=256, max_length=24),
+        optim=config.Optim(kind="muon", learning_rate=2e-3, warmup_steps=100, ema_decay=0.998),
         train=config.Train(steps=7000, batch_size=32, log_every=100, save_every=500),
     )

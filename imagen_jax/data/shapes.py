@@ -53,12 +53,12 @@ class ShapesConfig(tfds.core.BuilderConfig):
 class Shapes(tfds.core.GeneratorBasedBuilder):
     """One or two coloured shapes on a plain ground, 256 x 256, captioned."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = (
         ShapesConfig(
             name="full",
             description="Every shape, colour, fill and phrasing.",
-            train=60_000,
+            train=200_000,
             validation=2_000,
             held_out=2_000,
         ),

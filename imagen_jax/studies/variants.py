@@ -110,6 +110,7 @@ def table() -> tuple[Variant, ...]:
         Variant("text=cross", (("stage.model.text.kv", "cross"),)),
         Variant("text=concat", (("stage.model.text.kv", "concat"),)),
         Variant("positions=none", (("stage.model.text.positions", 0),)),
+        *_each("refiner_layers", "stage.model.text.refiner_layers", (0, 1, 2)),
         *_each("text_drop_rate", "stage.text_drop_rate", (0.0, 0.1, 0.2)),
         *_each("guidance", "stage.sampler.guidance_weight", (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
         *_each("sampler", "stage.sampler.kind", typing.get_args(config.SamplerKind)),

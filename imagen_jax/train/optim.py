@@ -10,7 +10,7 @@ from imagen_jax import config
 from imagen_jax.types import Params
 
 EMA_WARMUP = 10.0  # steps; ours: a young average forgets its random start
-MUON_RMS = 0.2  # of an update over the learning rate: that of Adam, so that they share the rate
+MUON_RMS = 1 / 3  # of an update over the learning rate, which Adam shares; .2 in arXiv:2502.16982
 MUON_SIDE = 16  # kernels with fewer input or output channels are left to Adam
 
 
@@ -51,17 +51,17 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformation:
 
 
 def matrices(params: Params) -> Any:
-    """For each convolution's kernel how Muon reads it as a matrix; None where Adam rules.
+    """For each kernel how Muon reads it as a matrix; None where Adam rules.
 
-    A kernel (h, w, i, o) is a matrix of h * w * i inputs by o outputs. Source: arXiv:2502.16982.
-    Differs from the paper: dense layers, a tenth of a U-Net's weights, are left to Adam, because
-    their share of the Newton-Schulz steps costs more time than their share of the gain.
+    A convolution's kernel (h, w, i, o) is a matrix of h * w * i inputs by o outputs, a dense one
+    (i, o) is itself. Source: arXiv:2502.16982, which leaves embeddings to Adam as well.
     """
 
     def read(param: jax.Array) -> Any:
-        if param.ndim != 4 or min(param.shape[-2:]) < MUON_SIDE:
+        if param.ndim not in (2, 4) or min(param.shape[-2:]) < MUON_SIDE:
             return None
-        return optax.contrib.MuonDimensionNumbers((0, 1, 2), (3,))
+        inputs = tuple(range(param.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(inputs, (param.ndim - 1,))
 
     return jax.tree.map(read, params)
 

@@ -30,7 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(built: Path, tmp_path: Path) -> Path:
     """The folder of one configuration's version, free to be damaged; its root is `tmp_path`."""
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    return tmp_path / "shapes" / "tiny" / "1.0.0"
+    return tmp_path / "shapes" / "tiny" / "1.1.0"
 
 
 def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
@@ -132,8 +132,8 @@ def test_an_interrupted_build_leaves_nothing(
         patch.setattr(shapes, "paint_all", interrupted)
         with pytest.raises(KeyboardInterrupt):
             shapes.build("tiny", tmp_path, workers=1)
-    assert not list(tmp_path.rglob("*1.0.0*"))
-    killed = tmp_path / "shapes" / "tiny" / "incomplete.ABC123_1.0.0"  # what a killed one leaves
+    assert not list(tmp_path.rglob("*1.1.0*"))
+    killed = tmp_path / "shapes" / "tiny" / "incomplete.ABC123_1.1.0"  # what a killed one leaves
     killed.mkdir()
     (killed / "dataset_info.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="run `imagen data`"):
@@ -165,7 +165,7 @@ def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:
 
 def test_the_two_datasets_differ_as_described() -> None:
     full, quick = (shapes.Shapes.builder_configs[name] for name in ("full", "quickstart"))
-    assert [full.size(split) for split in shapes.SPLITS] == [60_000, 2_000, 2_000]
+    assert [full.size(split) for split in shapes.SPLITS] == [200_000, 2_000, 2_000]
     assert quick.train < full.train
     assert quick.grammar.single > full.grammar.single
     assert quick.grammar.patterned < full.grammar.patterned
