@@ -165,7 +165,7 @@ def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:
 
 def test_the_two_datasets_differ_as_described() -> None:
     full, quick = (shapes.Shapes.builder_configs[name] for name in ("full", "quickstart"))
-    assert [full.size(split) for split in shapes.SPLITS] == [200_000, 2_000, 2_000]
+    assert [full.size(split) for split in shapes.SPLITS] == [150_000, 2_000, 2_000]
     assert quick.train < full.train
     assert quick.grammar.single > full.grammar.single
     assert quick.grammar.patterned < full.grammar.patterned
