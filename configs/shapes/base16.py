@@ -30,5 +30,5 @@ def get_config() -> config.Experiment:
         data=config.Data(dataset="shapes/full"),
         text=config.Text(encoder="t5_1_1_mini", width=256, max_length=24),
         optim=config.Optim(kind="muon", learning_rate=3e-3, warmup_steps=200, ema_decay=0.999),
-        train=config.Train(steps=12_000, batch_size=128, log_every=100, save_every=500),
+        train=config.Train(steps=8000, batch_size=128, log_every=100, save_every=500),
     )
