@@ -34,7 +34,7 @@ LINES = 5  # of the log between two evaluations, so that they disturb the median
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(training.Options):
     """How long to train, and what to judge."""
 
     steps: int = 2000
@@ -43,18 +43,6 @@ class Options:
     """Steps between two measurements of the error."""
     pictures: int = 64
     """Held-out pictures, half with one object and half with two."""
-    configs: str = "shapes"
-    """Cascade of configs, packaged or a folder, whose first super-resolution stage is trained."""
-    seed: int = 1
-    """Of captions and of sampling noise."""
-    batch_size: int = 32
-    """Pictures painted at once."""
-    data_dir: Path = Path("data")
-    """Where datasets and encodings live; what is missing is made."""
-    workdir: Path = Path("runs/studies")
-    """Folder of the runs."""
-    out: Path = Path("studies")
-    """Folder of plot, table and numbers."""
 
     def __post_init__(self) -> None:
         if self.steps % self.evaluate_every or self.evaluate_every % LINES:

@@ -23,7 +23,7 @@ PLAN = "plan.json"  # of a run: how many steps fit into its minutes
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(training.Options):
     """Which variants, and for how long."""
 
     only: tuple[str, ...] = ()
@@ -35,18 +35,6 @@ class Options:
     """Train each run for so many steps instead."""
     pictures: int = 192
     """Captions to judge, half with one object and half with two."""
-    configs: str = "shapes"
-    """Cascade of configs, packaged or a folder, whose base stage is varied."""
-    seed: int = 1
-    """Of captions and of sampling noise."""
-    batch_size: int = 32
-    """Pictures painted at once."""
-    data_dir: Path = Path("data")
-    """Where datasets and encodings live; what is missing is made."""
-    workdir: Path = Path("runs/studies")
-    """Folder of the runs."""
-    out: Path = Path("studies")
-    """Folder of plot, table and numbers."""
 
 
 def run(options: Options) -> None:

@@ -25,7 +25,7 @@ RANDOM, LIKE = "random", "t5_1_1_tiny"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(training.Options):
     """What to compare, and for how long."""
 
     encoders: tuple[str, ...] = (LIKE, "t5_1_1_mini", RANDOM)
@@ -39,18 +39,6 @@ class Options:
     """Of the dataset, encode and train on the first ones only: a wide encoder takes its time."""
     pictures: int = 192
     """Captions to judge, half with one object and half with two."""
-    configs: str = "shapes"
-    """Cascade of configs, packaged or a folder, whose base stage is trained."""
-    seed: int = 1
-    """Of captions, of sampling noise and of the random encoder."""
-    batch_size: int = 32
-    """Pictures painted at once."""
-    data_dir: Path = Path("data")
-    """Where datasets and encodings live; what is missing is made."""
-    workdir: Path = Path("runs/studies")
-    """Folder of the runs."""
-    out: Path = Path("studies")
-    """Folder of plot, table and numbers."""
 
 
 def run(options: Options) -> None:

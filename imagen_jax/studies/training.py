@@ -22,6 +22,24 @@ FREE = {  # fields that change nothing about what a run learns
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What every study that trains can be told."""
+
+    configs: str = "shapes"
+    """Cascade of configs, packaged or a folder, of which one stage is trained and varied."""
+    seed: int = 1
+    """Of captions, of sampling noise and of random encoders."""
+    batch_size: int = 32
+    """Pictures painted at once."""
+    data_dir: Path = Path("data")
+    """Where datasets and encodings live; what is missing is made."""
+    workdir: Path = Path("runs/studies")
+    """Folder of the runs."""
+    out: Path = Path("studies")
+    """Folder of plot, table and numbers."""
+
+
 def train(
     experiment: config.Experiment,
     workdir: Path,
