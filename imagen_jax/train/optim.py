@@ -54,7 +54,8 @@ def matrices(params: Params) -> Any:
     """For each kernel how Muon reads it as a matrix; None where Adam rules.
 
     A convolution's kernel (h, w, i, o) is a matrix of h * w * i inputs by o outputs, a dense one
-    (i, o) is itself. Source: arXiv:2502.16982, which leaves embeddings to Adam as well.
+    (i, o) is itself. Source: arXiv:2502.16982. Differs from the paper: learned positions are a
+    matrix like any other, where it leaves every embedding to Adam.
     """
 
     def read(param: jax.Array) -> Any:
