@@ -74,7 +74,8 @@ def test_a_network_is_trained_measured_and_kept(
     text = (options.out / "efficient_unet.md").read_text()
     assert "| Efficient U-Net |" in text
     assert "| U-Net | 0.000 M | 200 |" in text
-    assert "imagen study efficient-unet --steps 10" in text
+    assert "imagen study efficient-unet --" in text
+    assert " --steps 10" in text
     run = options.workdir / "efficient_unet" / "EfficientUNet"
     assert isinstance(checkpoint.read_config(run).stage.model, config.EfficientUNet)
     monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
