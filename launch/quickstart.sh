@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to pictures: environment, dataset, captions, three stages, a grid and its scores.
+# From a fresh clone to pictures: first from the cascade in the box, then from one trained here:
+# environment, pictures, dataset, captions, three stages, a grid and its scores.
 #   bash launch/quickstart.sh [folder]      about 13 minutes on two CPU cores
 # Run it again and it goes on where it stopped. VENV and PYTHON choose the environment.
 set -euo pipefail
@@ -10,7 +11,7 @@ started=$SECONDS
 
 phase() { printf '\n== %s  [%d:%02d]\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
 
-phase "1/6 environment in $venv"
+phase "1/7 environment in $venv"
 if [ ! -x "$venv/bin/imagen" ]; then
   "${PYTHON:-python3}" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --upgrade pip
@@ -19,21 +20,26 @@ fi
 imagen="$venv/bin/imagen"
 "$imagen" --version >/dev/null # an installation that was cut short fails here
 
-phase "2/6 dataset: captioned shapes, drawn here"
+phase "2/7 painting from the box: a cascade that comes with the package"
+"$imagen" sample shapes --out "$out/box" --seed 0 --prompts-file launch/prompts.txt
+echo "pictures from the box: $out/box/grid.png"
+
+phase "3/7 dataset: captioned shapes, drawn here"
 "$imagen" data build shapes/quickstart --data-dir "$out/data"
 
-phase "3/6 captions, encoded once by the frozen T5"
+phase "4/7 captions, encoded once by the frozen T5"
 "$imagen" encode quickstart --data-dir "$out/data"
 
-phase "4/6 training three stages: 16, 64, 256 px"
+phase "5/7 training three stages: 16, 64, 256 px"
 "$imagen" train quickstart --workdir "$out/cascade" --data-dir "$out/data"
 
-phase "5/6 painting"
+phase "6/7 painting"
 "$imagen" sample "$out/cascade" --out "$out/samples" --seed 0 --prompts-file launch/prompts.txt
 
-phase "6/6 judging"
+phase "7/7 judging"
 "$imagen" eval "$out/cascade" --out "$out/evaluation"
 
 phase "done"
-echo "pictures:  $out/samples/grid.png"
-echo "one page:  $out/evaluation/index.html"
+echo "from the box:  $out/box/grid.png"
+echo "trained here:  $out/samples/grid.png"
+echo "one page:      $out/evaluation/index.html"

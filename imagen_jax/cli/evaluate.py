@@ -13,6 +13,7 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
+    from imagen_jax.evaluate.exam import Exam
     from imagen_jax.evaluate.report import Scores, Section
     from imagen_jax.imagen import Imagen
 
@@ -22,6 +23,9 @@ Scores stand beside their ceiling (real pictures, judged the same way) for combi
 training and for held-out ones; super-resolution stages are also fed real low-resolution pictures
 and compared with bilinear upsampling. Writes index.html, report.md, scores.json and the plots.
 """
+
+
+OBJECTS = {"one": "one object", "two": "two objects"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +49,6 @@ class Options:
     """Of the prompts and of the noise."""
     batch_size: int = 32
     """Pictures painted at once."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Exam:
-    """Captions, and real pictures that show what they say, uint8 (p, side, side, 3)."""
-
-    captions: list[str]
-    real: np.ndarray  # (p, side, side, 3)
-
-    def groups(self) -> dict[str, list[int]]:
-        """Which captions name one object, and which two."""
-        from imagen_jax.data.captions import parse
-
-        counts = [len(parse(c).shapes) for c in self.captions]
-        named = {"one object": 1, "two objects": 2}
-        found = {name: [i for i, n in enumerate(counts) if n == k] for name, k in named.items()}
-        return {name: chosen for name, chosen in found.items() if chosen}
-
-    def at(self, side: int) -> np.ndarray:
-        """The real pictures at `side` pixels."""
-        from imagen_jax.data import transforms
-
-        factor = self.real.shape[1] // side
-        return np.stack([transforms.area_downsample(p, factor) for p in self.real])
 
 
 def run(argv: list[str]) -> None:
@@ -101,25 +81,17 @@ def _advance(bar, stage: str, done: int) -> None:
     bar.update(done)
 
 
-def _exams(imagen: "Imagen", options: Options) -> dict[str, Exam]:
-    from imagen_jax.data import shapes
+def _exams(imagen: "Imagen", options: Options) -> dict[str, "Exam"]:
+    from imagen_jax.evaluate import exam
 
     dataset = imagen.experiments[0].data.dataset
     if not dataset.startswith("shapes/"):
         raise ValueError(
             f"{options.cascade} was trained on {dataset}; the oracle judges shapes only"
         )
-    side = imagen.painters[-1].stage.size
+    size = max(imagen.painters[-1].stage.size, 256)
     return {
-        kind: Exam(
-            *shapes.exam(
-                dataset.removeprefix("shapes/"),
-                split,
-                count=options.pictures,
-                seed=options.seed,
-                size=max(side, 256),
-            )
-        )
+        kind: exam.draw(dataset, split, count=options.pictures, seed=options.seed, size=size)
         for kind, split in (("seen", "validation"), ("held out", "held_out"))
     }
 
@@ -135,7 +107,7 @@ def _judgeable(imagen: "Imagen") -> list[config.Stage]:
 
 
 def _judged(
-    imagen: "Imagen", exams: dict[str, Exam], options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exams: dict[str, "Exam"], options: Options, step: Callable[[str, int], None]
 ) -> list["Section"]:
     """Scores of every stage, with the ceiling, and the grid."""
     from imagen_jax import gallery
@@ -149,14 +121,16 @@ def _judged(
         )
         pictures[kind] = list(painted.values())[-1]
         for stage in _judgeable(imagen):
-            for group, chosen in exam.groups().items():
+            for group, chosen in exam.kinds().items():
                 captions = [exam.captions[i] for i in chosen]
                 for what, found in (
                     ("painted", painted[stage.name]),
                     ("ceiling", exam.at(stage.size)),
                 ):
                     scores = _score(found[chosen], captions)
-                    rows[stage.name].append(Row(name=f"{kind}, {group}: {what}", scores=scores))
+                    rows[stage.name].append(
+                        Row(name=f"{kind}, {OBJECTS[group]}: {what}", scores=scores)
+                    )
     sections = [
         Section(
             title=f"{name}: the cascade's pictures",
@@ -173,10 +147,11 @@ def _judged(
 
 
 def _against_bilinear(
-    imagen: "Imagen", exam: Exam, options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exam: "Exam", options: Options, step: Callable[[str, int], None]
 ) -> list["Section"]:
     """Each super-resolution stage on real low-resolution pictures, beside plain upsampling."""
     from imagen_jax import pixels
+    from imagen_jax.data.transforms import area_downsample
     from imagen_jax.diffusion import noise_conditioning
     from imagen_jax.evaluate.report import Row, Section
     from imagen_jax.evaluate.sharpness import sharpness
@@ -203,7 +178,7 @@ def _against_bilinear(
             Row(name=name, scores=_score(found, exam.captions))
             for name, found in (("stage", sharp), ("bilinear", blurred), ("ceiling", real))
         )
-        kept = np.abs(Exam(exam.captions, sharp).at(stage.low_size).astype(float) - low).mean()
+        kept = np.abs(area_downsample(sharp, stage.factor).astype(float) - low).mean()
         errors = [np.abs(x.astype(float) - real).mean() for x in (sharp, blurred)]
         crisp = [sharpness(x) / sharpness(real) for x in (sharp, blurred)]
         sections.append(
@@ -221,7 +196,7 @@ def _against_bilinear(
 
 
 def _swept(
-    imagen: "Imagen", exam: Exam, options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exam: "Exam", options: Options, step: Callable[[str, int], None]
 ) -> list["Section"]:
     """The first judgeable stage over guidance weights of the base stage."""
     from imagen_jax.evaluate import report

@@ -20,6 +20,7 @@ import imagen_jax
 from imagen_jax import config, models, pixels
 from imagen_jax.data import transforms
 from imagen_jax.diffusion import noise_conditioning
+from imagen_jax.evaluate.exam import Exam, draw_halves
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade
 from imagen_jax.studies import judging, training, writing
@@ -59,7 +60,7 @@ def run(options: Options) -> None:
     settings = writing.settings(options, base, leave_out=("configs", "batch_size"))
     results = writing.read(options.out, STUDY, settings)
     encoder = TextEncoder.load(base.text.encoder, max_length=base.text.max_length)
-    exam = judging.draw(
+    exam = draw_halves(
         base.data.dataset, count=options.pictures, seed=options.seed, size=base.stage.size
     )
     for name, experiment in networks.items():
@@ -150,7 +151,7 @@ def parameters(experiment: config.Experiment, network: config.UNet | config.Effi
 
 
 def _train(
-    experiment: config.Experiment, encoder: TextEncoder, exam: judging.Exam, options: Options
+    experiment: config.Experiment, encoder: TextEncoder, exam: Exam, options: Options
 ) -> dict[str, Any]:
     """One network's curves and final scores."""
     workdir = options.workdir / STUDY / type(experiment.stage.model).__name__
@@ -179,7 +180,7 @@ def _train(
 
 
 def _judge(
-    painter: cascade.Painter, *, exam: judging.Exam, encoder: TextEncoder, options: Options
+    painter: cascade.Painter, *, exam: Exam, encoder: TextEncoder, options: Options
 ) -> tuple[float, judging.Scores]:
     """Mean distance to the real pictures (0 to 255), fed with these downsampled, and scores."""
     stage = painter.stage
@@ -192,12 +193,12 @@ def _judge(
     return distance(painted, exam), judging.score(painted, exam)
 
 
-def distance(painted: np.ndarray, exam: judging.Exam) -> float:
+def distance(painted: np.ndarray, exam: Exam) -> float:
     """Mean absolute difference to the real pictures, in steps of 255."""
     return float(np.abs(painted.astype(np.float64) - exam.real).mean())
 
 
-def bilinear_error(exam: judging.Exam, stage: config.Stage) -> float:
+def bilinear_error(exam: Exam, stage: config.Stage) -> float:
     """The error of plain upsampling, which a network has to beat."""
     low = pixels.scale(transforms.area_downsample(exam.real, stage.factor))
     large = noise_conditioning.upsample(low, size=stage.size)

@@ -1,6 +1,5 @@
-"""Judging a stage: captions with one and with two objects apart, and how well it predicts noise."""
+"""Judging a stage: captions with one and two objects apart, and how well it predicts noise."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -10,70 +9,29 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax import config, pixels, rng
-from imagen_jax.data import shapes
-from imagen_jax.data.painting import SIDE, Series, picture
-from imagen_jax.data.transforms import area_downsample
 from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment
+from imagen_jax.evaluate.exam import Exam
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade
 from imagen_jax.types import Network, Params
 
-KINDS = {"one": 1.0, "two": 0.0}  # objects, and the grammar's share of scenes with one
 LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, how many
-SPLIT = "validation"
 
 Scores = dict[str, dict[str, float]]  # kind of caption ("one", "two", "both") -> attribute -> share
 
 
-@dataclasses.dataclass(frozen=True)
-class Exam:
-    """Captions, the first half with one object and the rest with two, and pictures of them."""
-
-    captions: list[str]
-    real: UInt8[np.ndarray, "p side side 3"]
-
-    def kinds(self) -> dict[str, slice]:
-        """Where the captions of each kind are."""
-        half = len(self.captions) // 2
-        return {"one": slice(0, half), "two": slice(half, None), "both": slice(None)}
-
-
-def draw(dataset: str, *, count: int, seed: int, size: int, plain: float | None = None) -> Exam:
-    """New captions in the manner of a dataset's validation split, in no dataset.
-
-    `plain` is the share in the plain wording, the dataset's own if None.
-    Shapes: real uint8 (count, size, size, 3), area-averaged as the training pictures are.
-    Errors: ValueError for an unknown dataset, or a count that is odd or below 2.
-    """
-    if count < 2 or count % 2:
-        raise ValueError(f"pictures={count} must be even: half of them show one object, half two")
-    name = dataset.removeprefix("shapes/")
-    if name not in shapes.Shapes.builder_configs:
-        raise ValueError(f"no dataset {dataset!r}: the oracle judges shapes only")
-    options = shapes.Shapes.builder_configs[name]
-    grammar, stream = options.grammar_of(SPLIT), len(shapes.SPLITS) + shapes.SPLITS.index(SPLIT)
-    plain = grammar.plain if plain is None else plain
-    captions, real = [], []
-    for single in KINDS.values():
-        series = Series(dataclasses.replace(grammar, single=single, plain=plain), seed, stream)
-        for index in range(count // 2):
-            _, words, drawn = picture(series, index, size=SIDE)
-            captions.append(words)
-            real.append(area_downsample(drawn, SIDE // size))
-    return Exam(captions, np.stack(real))
-
-
 def score(pictures: UInt8[np.ndarray, "p h w 3"], exam: Exam) -> Scores:
     """The oracle's scores of pictures painted for the exam's captions."""
+    kinds = {**exam.kinds(), "both": list(range(len(exam.captions)))}
     return {
         kind: {
             attribute: share
             for attribute, (share, _) in alignment.score(
-                list(pictures[where]), exam.captions[where]
+                [pictures[i] for i in chosen], [exam.captions[i] for i in chosen]
             ).items()
         }
-        for kind, where in exam.kinds().items()
+        for kind, chosen in kinds.items()
     }
 
 

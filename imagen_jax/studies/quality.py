@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.evaluate import alignment, frechet
+from imagen_jax.evaluate.exam import Exam, draw_halves
 from imagen_jax.evaluate.perception import SMALLEST
-from imagen_jax.studies import judging
 from imagen_jax.types import Pixels
 
 COLUMNS = ("colour", "shape", "size", "relation", "fill", "all")  # attributes in tables
@@ -25,7 +25,7 @@ NOTE = (  # what the columns of `cells` mean
 class Judge:
     """An exam, and other real pictures to measure distances from."""
 
-    exam: judging.Exam
+    exam: Exam
     reference: frechet.Reference
 
     def measure(self, pictures: Pixels) -> dict[str, float]:
@@ -57,8 +57,8 @@ def judge(dataset: str, *, size: int, count: int, others: int, seed: int) -> Jud
             f"the oracle judges pictures of {SMALLEST} px and more, not of {size}: "
             "choose a later stage"
         )
-    exam = judging.draw(dataset, count=count, seed=seed, size=size)
-    other = judging.draw(dataset, count=others, seed=seed + 1, size=size)
+    exam = draw_halves(dataset, count=count, seed=seed, size=size)
+    other = draw_halves(dataset, count=others, seed=seed + 1, size=size)
     return Judge(exam, frechet.reference(other.real, exam.real))
 
 

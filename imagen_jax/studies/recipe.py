@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
+from imagen_jax.evaluate.exam import draw_halves
 from imagen_jax.studies import judging, training, variants, writing
 from imagen_jax.text.encoder import TextEncoder
 
@@ -77,7 +78,7 @@ def _train_and_judge(
     training.train(timed, workdir, data_dir=options.data_dir, encoder=encoder)
     sampler = dataclasses.asdict(experiment.stage.sampler)
     imagen = imagen_jax.load(workdir).with_sampler(sampler)
-    exam = judging.draw(
+    exam = draw_halves(
         experiment.data.dataset,
         count=options.pictures,
         seed=options.seed,

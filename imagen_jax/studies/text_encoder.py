@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
+from imagen_jax.evaluate.exam import draw_halves
 from imagen_jax.studies import judging, random_encoder, training, variants, writing
 from imagen_jax.text.encoder import TextEncoder
 
@@ -106,7 +107,7 @@ def _train_and_judge(
         examples=options.examples,
     )
     imagen = imagen_jax.load(workdir)
-    exam = judging.draw(
+    exam = draw_halves(
         experiment.data.dataset,
         count=options.pictures,
         seed=options.seed,

@@ -6,45 +6,15 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.data.captions import PREFIXES, parse
+from imagen_jax.evaluate.exam import draw_halves
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.cascade import Painter
 from imagen_jax.studies import judging
 from imagen_jax.text.encoder import TextEncoder
 
 
-def test_half_of_the_captions_have_one_object() -> None:
-    exam = judging.draw("shapes/full", count=8, seed=3, size=64)
-    assert [len(parse(caption).shapes) for caption in exam.captions] == [1] * 4 + [2] * 4
-    assert exam.real.shape == (8, 64, 64, 3)
-    again = judging.draw("shapes/full", count=8, seed=3, size=64)
-    assert again.captions == exam.captions
-    np.testing.assert_array_equal(again.real, exam.real)
-    assert judging.draw("full", count=8, seed=4, size=64).captions != exam.captions
-
-
-def test_wordings_can_be_told_apart() -> None:
-    plain = judging.draw("shapes/full", count=40, seed=0, size=16, plain=1.0).captions
-    free = judging.draw("shapes/full", count=40, seed=0, size=16, plain=0.0).captions
-    prefixes = tuple(p for p in PREFIXES if p)
-    assert not any(caption.startswith(prefixes) for caption in plain)
-    assert all(caption.endswith(" background") for caption in plain)
-    assert sum(caption.startswith(prefixes) for caption in free) > 10
-
-
-@pytest.mark.parametrize("count", [0, 7])
-def test_an_uneven_number_of_pictures_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"pictures={count} must be even"):
-        judging.draw("shapes/full", count=count, seed=0, size=16)
-
-
-def test_only_shapes_are_judged() -> None:
-    with pytest.raises(ValueError, match="no dataset 'emoji'"):
-        judging.draw("emoji", count=2, seed=0, size=16)
-
-
 def test_kinds_are_scored_apart() -> None:
-    exam = judging.draw("shapes/full", count=12, seed=1, size=64)
+    exam = draw_halves("shapes/full", count=12, seed=1, size=64)
     right = judging.score(exam.real, exam)
     assert {kind: scores["colour"] for kind, scores in right.items()} == dict.fromkeys(
         ("one", "two", "both"), 1.0
@@ -74,7 +44,7 @@ def test_the_noise_error_of_zero_is_its_closed_form(predicts: config.Predicts) -
     experiment = config.load("tiny/base8")[0]
     diffusion = config.Diffusion(predicts=predicts)
     stage = dataclasses.replace(experiment.stage, diffusion=diffusion)
-    exam = judging.draw("shapes/full", count=6, seed=0, size=16)
+    exam = draw_halves("shapes/full", count=6, seed=0, size=16)
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
     imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
     found = judging.noise_error(imagen, exam, seed=0, batch_size=4)  # the last batch is filled up
@@ -92,6 +62,6 @@ def test_super_resolution_has_no_noise_error() -> None:
     stage = config.load("tiny/sr16")[0].stage
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
     imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
-    exam = judging.draw("shapes/full", count=2, seed=0, size=16)
+    exam = draw_halves("shapes/full", count=2, seed=0, size=16)
     with pytest.raises(ValueError, match="stage sr16 needs a low-resolution picture"):
         judging.noise_error(imagen, exam, seed=0, batch_size=2)
