@@ -1,5 +1,6 @@
 """Every cascade in the box loads, is as its manifest says, and gets into the wheel."""
 
+import json
 import runpy
 import sys
 import types
@@ -9,8 +10,10 @@ import pytest
 
 import imagen_jax
 from imagen_jax import export, pretrained
+from imagen_jax.evaluate import alignment
 
 SETUP = Path(__file__).parent.parent / "setup.py"
+PROMPTS = SETUP.parent / "launch/prompts.txt"
 LIMIT = 30_000_000  # bytes of weights
 
 
@@ -43,3 +46,22 @@ def test_an_embedded_cascade_loads_and_is_small(name: str) -> None:
     assert imagen.painters[0].stage.low_size is None
     files = pretrained.folder(name).glob(f"*/{export.WEIGHTS}")
     assert sum(file.stat().st_size for file in files) <= LIMIT
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_an_embedded_cascade_is_as_its_manifest_and_card_say(name: str) -> None:
+    folder = pretrained.folder(name)
+    export.verify(folder)
+    stages = json.loads((folder / export.MANIFEST).read_text())["stages"]
+    card = (folder / export.CARD).read_text()
+    for stage, facts in stages.items():
+        assert f"| `{stage}` | {facts['parameters']:,} | {facts['step']:,} " in card
+    assert "imagen train " in card
+
+
+def test_the_box_paints_what_its_prompts_say() -> None:
+    prompts = (PROMPTS.read_text().splitlines())[:8]
+    pictures = imagen_jax.load("shapes").paint(prompts, seed=0, until="sr64")["sr64"]
+    share, judged = alignment.score(list(pictures), prompts)["all"]
+    assert judged == 8
+    assert share >= 7 / 8
