@@ -1,66 +1,218 @@
-"""The device mesh: the only file that names its axes, and the rule that shards a state."""
+"""The device mesh: the only file that names its axes, chooses a layout and shards a state.
 
+| axis | what it splits |
+|---|---|
+| `data` | pictures; over several slices, too |
+| `fsdp` | pictures as well, and parameters, optimiser state and EMA |
+| `spatial` | the height of pictures: neighbours exchange the rows at their borders |
+"""
+
+import contextlib
+import dataclasses
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from imagen_jax import config
+from imagen_jax import accelerators, config
 
-DATA, FSDP = "data", "fsdp"
+DATA, FSDP, SPATIAL = "data", "fsdp", "spatial"
+AXES = (DATA, FSDP, SPATIAL)
+RULES = (("batch", (DATA, FSDP)), ("height", SPATIAL))  # what the networks call their axes
+
+# Below so many pictures a chip the TPU compiler rewrites convolutions, at 2 to 6 times the cost.
+FULL_BATCH = 8
+STATE_SHARE = 0.25  # of a chip's memory, at most, for its part of state and gradients
+LANES = 128  # of a TPU's vector registers; a kernel's shards are not made narrower
 
 
-def build(options: config.Mesh) -> jax.sharding.Mesh:
-    """All devices as a (data, fsdp) mesh.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a layout has to carry."""
 
+    images: int  # computed at once, over all devices: a micro-batch
+    rows: int  # of the coarsest feature map, what `spatial` splits least
+    state_bytes: float = 0.0  # of state and gradients, over all devices
+
+
+def build(
+    options: config.Mesh,
+    *,
+    workload: Workload | None = None,
+    devices: Sequence[Any] | None = None,
+) -> jax.sharding.Mesh:
+    """All devices (or the ones given) as a (data, fsdp, spatial) mesh.
+
+    Axes of -1 are chosen for the workload: `choose`.
     Errors: ValueError when the axes' product is not the number of devices.
     """
-    count = jax.device_count()
-    sizes = {DATA: options.data, FSDP: options.fsdp}
-    known = math.prod(s for s in sizes.values() if s > 0)
-    filled = {axis: s if s > 0 else max(count // known, 1) for axis, s in sizes.items()}
-    if math.prod(filled.values()) != count:
-        raise ValueError(
-            f"mesh {filled} needs {math.prod(filled.values())} devices, found {count} in "
-            f"{jax.process_count()} process(es); set mesh.data and mesh.fsdp to fit"
+    devices = jax.devices() if devices is None else devices
+    sizes = choose(options, workload, devices=devices)
+    slices = len({getattr(d, "slice_index", None) or 0 for d in devices})
+    shape = tuple(sizes[axis] for axis in AXES)
+    if slices > 1:
+        if sizes[DATA] % slices:
+            raise ValueError(
+                f"mesh {sizes}: {slices} slices must divide the axis {DATA!r}, the only one that "
+                "crosses slices"
+            )
+        inside = (sizes[DATA] // slices, *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(
+            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
         )
-    return jax.make_mesh(
-        tuple(filled.values()), tuple(filled), axis_types=(AxisType.Auto,) * len(filled)
-    )
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+@contextlib.contextmanager
+def use(devices: jax.sharding.Mesh) -> Iterator[None]:
+    """Networks that are traced inside keep batch and height split as the mesh says.
+
+    It goes round the call of a jitted function, not into it.
+    """
+    with jax.set_mesh(devices), nn.logical_axis_rules(RULES):
+        yield
+
+
+def choose(
+    options: config.Mesh, workload: Workload | None, *, devices: Sequence[Any]
+) -> Mapping[str, int]:
+    """The size of every axis: those that the options give, the others as the workload needs.
+
+    `fsdp` is the smallest that brings a chip's part of the state below `STATE_SHARE` of its memory,
+    `spatial` the smallest that leaves `FULL_BATCH` pictures to a chip; both stay at 1 where memory
+    or kind of the devices is unknown, as on a CPU.
+    Errors: ValueError when the axes' product is not the number of devices.
+    """
+    count = len(devices)
+    chip = accelerators.of(devices[0].device_kind)
+    spatial, fsdp = options.spatial, options.fsdp
+    is_tpu = chip is not None and chip.name in accelerators.TPUS
+    free = count // math.prod(s for s in (options.data, options.fsdp, options.spatial) if s > 0)
+    if spatial == -1:
+        spatial = _spatial(workload, count, free) if workload and is_tpu else 1
+        free //= spatial
+    if fsdp == -1:
+        memory = chip.hbm_bytes / chip.devices if chip else math.inf
+        state = workload.state_bytes if workload else 0.0
+        fsdp = _fsdp(state, free, STATE_SHARE * memory)
+    known = fsdp * spatial
+    data = max(count // known, 1) if options.data == -1 else options.data
+    sizes = {DATA: data, FSDP: fsdp, SPATIAL: spatial}
+    if math.prod(sizes.values()) != count:
+        processes = len({d.process_index for d in devices})
+        raise ValueError(
+            f"mesh {sizes} needs {math.prod(sizes.values())} devices, found {count} in "
+            f"{processes} process(es); set mesh.data, mesh.fsdp and mesh.spatial to fit, or to -1"
+        )
+    return sizes
+
+
+def _fsdp(state_bytes: float, free: int, share: float) -> int:
+    """The smallest power of two that brings the state below its share, if there is one."""
+    fsdp = 1
+    while state_bytes / fsdp > share and free % (2 * fsdp) == 0:
+        fsdp *= 2
+    return fsdp
+
+
+def _spatial(workload: Workload, devices: int, free: int) -> int:
+    """The smallest power of two that leaves enough pictures to a chip, rows staying even."""
+    spatial = 1
+    while (
+        workload.images * spatial < FULL_BATCH * devices
+        and free % (2 * spatial) == 0
+        and workload.rows % (4 * spatial) == 0
+    ):
+        spatial *= 2
+    return spatial
+
+
+def local_images(images: int, devices: jax.sharding.Mesh) -> float:
+    """Pictures that a device computes at once, whole ones or strips of so many."""
+    return images / (devices.shape[DATA] * devices.shape[FSDP])
+
+
+def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int) -> int:
+    """So many pictures, or more: equal shares, and on TPUs full ones where that is worth it.
+
+    `passes` counts a picture's rows in the network's batch. By the compiler's estimate throw-away
+    rows that fill a batch cost less than its rewritten convolutions from 4 rows on, from 2 at 256
+    px and above.
+    """
+    holders = devices.shape[DATA] * devices.shape[FSDP]
+    local = -(-pictures // holders)
+    chip = accelerators.of(devices.devices.flat[0].device_kind)
+    worth = 2 if side >= 256 else 4
+    is_tpu = chip is not None and chip.name in accelerators.TPUS
+    if is_tpu and worth <= local * passes < FULL_BATCH:
+        local = FULL_BATCH // passes
+    return local * holders
+
+
+def strips(devices: jax.sharding.Mesh) -> int:
+    """Into how many strips of rows a picture is split."""
+    return devices.shape[SPATIAL]
+
+
+def replicated(devices: jax.sharding.Mesh) -> NamedSharding:
     """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(devices, PartitionSpec())
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The leading (batch) axis split over all devices."""
-    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+def batch_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
+    """The leading (batch) axis split over `data` and `fsdp`."""
+    return NamedSharding(devices, PartitionSpec((DATA, FSDP)))
 
 
-def state_shardings(shapes, mesh: jax.sharding.Mesh, *, min_shard_bytes: int):
-    """A sharding for each array of a state: its largest divisible axis over `fsdp`.
+def image_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
+    """Pictures (b, h, w, c): the batch split as every other, the height over `spatial`."""
+    return NamedSharding(devices, PartitionSpec((DATA, FSDP), SPATIAL))
 
-    Arrays below `min_shard_bytes` stay whole; ties go to the last axis (output channels),
-    so that kernels are gathered and activations stay where they are.
+
+def gather(rows: jax.Array) -> np.ndarray:
+    """A global array as numpy, whole on every process."""
+    if rows.is_fully_addressable:
+        return np.asarray(rows)
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def rows_here(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
+    """The rows of a global batch that this process's devices hold, in ascending order."""
+    held = batch_sharding(devices).addressable_devices_indices_map((batch_size,))
+    return tuple(sorted({row for (rows,) in held.values() for row in range(batch_size)[rows]}))
+
+
+def state_shardings(shapes: Any, devices: jax.sharding.Mesh, *, min_shard_bytes: int) -> Any:
+    """A sharding for each array of a state: one of its axes over `fsdp`.
+
+    That is the last axis (output channels) where it divides into shards of `LANES` or more, so that
+    kernels are gathered and activations stay where they are; else the largest that divides, ties
+    going to the last. Arrays below `min_shard_bytes` stay whole.
     Source: the size rule of arXiv:2010.11929's public code base, restated.
     """
-    return jax.tree.map(lambda x: _sharding(x, mesh, min_shard_bytes), shapes)
+    return jax.tree.map(lambda x: _sharding(x, devices, min_shard_bytes), shapes)
 
 
-def _sharding(shape: Any, mesh: jax.sharding.Mesh, least: int) -> NamedSharding:
-    size = mesh.shape[FSDP]
+def _sharding(shape: Any, devices: jax.sharding.Mesh, least: int) -> NamedSharding:
+    size = devices.shape[FSDP]
     # A typed key has no itemsize of its own and is always small.
     is_key = jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key)
     if size == 1 or is_key or shape.size * np.dtype(shape.dtype).itemsize < least:
-        return replicated(mesh)
+        return replicated(devices)
     divisible = [i for i, n in enumerate(shape.shape) if n % size == 0]
     if not divisible:
-        return replicated(mesh)
+        return replicated(devices)
     best = max(divisible, key=lambda i: (shape.shape[i], i))
+    last = len(shape.shape) - 1
+    if last in divisible and shape.shape[last] >= size * LANES:
+        best = last
     return NamedSharding(
-        mesh, PartitionSpec(*(FSDP if i == best else None for i in range(best + 1)))
+        devices, PartitionSpec(*(FSDP if i == best else None for i in range(best + 1)))
     )

@@ -1,24 +1,106 @@
-"""The mesh states what it needs, and one rule shards every array."""
+"""The mesh states what it needs, chooses what it is not told, and one rule shards every array."""
+
+import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from imagen_jax import config, mesh
 
+GB = 1e9
+
+
+def _chips(count: int, kind: str = "TPU v5 lite", processes: int = 1) -> list:
+    """Stand-ins for devices: what `choose` looks at."""
+    return [
+        SimpleNamespace(device_kind=kind, process_index=i * processes // count)
+        for i in range(count)
+    ]
+
 
 def test_axes_fill_up_and_products_are_checked() -> None:
-    assert dict(mesh.build(config.Mesh()).shape) == {"data": 8, "fsdp": 1}
-    assert dict(mesh.build(config.Mesh(fsdp=4)).shape) == {"data": 2, "fsdp": 4}
+    assert dict(mesh.build(config.Mesh()).shape) == {"data": 8, "fsdp": 1, "spatial": 1}
+    assert dict(mesh.build(config.Mesh(fsdp=4)).shape) == {"data": 2, "fsdp": 4, "spatial": 1}
+    options = config.Mesh(fsdp=2, spatial=2)
+    assert dict(mesh.build(options).shape) == {"data": 2, "fsdp": 2, "spatial": 2}
     for options in (config.Mesh(data=3), config.Mesh(data=2, fsdp=2), config.Mesh(fsdp=16)):
         with pytest.raises(ValueError, match=r"needs \d+ devices, found 8 in 1 process"):
             mesh.build(options)
 
 
-def test_large_arrays_are_sharded_by_their_largest_divisible_axis() -> None:
+def test_the_refusal_names_devices_processes_and_product() -> None:
+    with pytest.raises(ValueError, match=r"'fsdp': 8.*needs 24 devices, found 16 in 4 process"):
+        mesh.choose(config.Mesh(data=3, fsdp=8), None, devices=_chips(16, processes=4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "images", "rows", "state", "expected"),
+    [
+        # 2.4 B parameters with EMA and gradients: 29 GB, a quarter of 16 GiB each
+        ("TPU v5 lite", 256, 2048, 8, 28.8 * GB, {"data": 32, "fsdp": 8, "spatial": 1}),
+        ("TPU v4", 256, 2048, 8, 28.8 * GB, {"data": 64, "fsdp": 4, "spatial": 1}),
+        ("TPU v5p", 128, 2048, 8, 28.8 * GB, {"data": 64, "fsdp": 2, "spatial": 1}),
+        ("TPU v5 lite", 4, 8, 64, 1 * GB, {"data": 1, "fsdp": 1, "spatial": 4}),
+        ("TPU v5 lite", 4, 16, 64, 1 * GB, {"data": 2, "fsdp": 1, "spatial": 2}),
+        ("TPU v5 lite", 4, 32, 64, 1 * GB, {"data": 4, "fsdp": 1, "spatial": 1}),
+        # rows stay even: 8 of the coarsest map may be halved twice
+        ("TPU v5 lite", 8, 8, 8, 1 * GB, {"data": 2, "fsdp": 1, "spatial": 4}),
+        # unknown memory, no cliff
+        ("cpu", 8, 8, 64, 100 * GB, {"data": 8, "fsdp": 1, "spatial": 1}),
+        ("NVIDIA H100 80GB HBM3", 8, 8, 64, 57.6 * GB, {"data": 2, "fsdp": 4, "spatial": 1}),
+    ],
+)
+def test_axes_are_chosen_for_memory_and_local_batch(
+    kind: str, count: int, images: int, rows: int, state: float, expected: dict[str, int]
+) -> None:
+    workload = mesh.Workload(images=images, rows=rows, state_bytes=state)
+    assert mesh.choose(config.Mesh(), workload, devices=_chips(count, kind)) == expected
+
+
+def test_what_is_given_is_kept() -> None:
+    workload = mesh.Workload(images=8, rows=64, state_bytes=100 * GB)
+    found = mesh.choose(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))
+    assert found == {"data": 4, "fsdp": 4, "spatial": 1}
+
+
+def test_several_slices_are_data_parallel() -> None:
+    devices = [_Sliced(d, i // 4) for i, d in enumerate(jax.devices())]
+    with pytest.raises(ValueError, match="2 slices must divide the axis 'data'"):
+        mesh.build(config.Mesh(data=1, fsdp=8), devices=devices)
+    grid = mesh.build(config.Mesh(fsdp=4), devices=devices).devices
+    assert [{d.slice_index for d in row.flat} for row in grid] == [{0}, {1}]
+
+
+class _Sliced:
+    """A CPU device that says which slice it is in."""
+
+    def __init__(self, device: jax.Device, slice_index: int) -> None:
+        self._device, self.slice_index = device, slice_index
+
+    def __getattr__(self, name: str):
+        return getattr(self._device, name)
+
+
+def test_every_row_is_held_and_in_order() -> None:
+    for options in (config.Mesh(), config.Mesh(fsdp=2, spatial=2)):
+        assert mesh.rows_here(mesh.build(options), 16) == tuple(range(16))
+
+
+def test_pictures_are_split_by_height() -> None:
+    devices = mesh.build(config.Mesh(data=2, spatial=4))
+    picture = jax.device_put(np.zeros((2, 8, 8, 3)), mesh.image_sharding(devices))
+    assert {s.data.shape for s in picture.addressable_shards} == {(1, 2, 8, 3)}
+    assert mesh.local_images(2, devices) == 1
+
+
+def test_large_arrays_are_sharded_by_output_channels_or_their_largest_axis() -> None:
     devices = mesh.build(config.Mesh(fsdp=4))
     shapes = {
         "kernel": jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32),
+        "joined": jax.ShapeDtypeStruct((3, 3, 1024, 512), jnp.float32),
         "wide": jax.ShapeDtypeStruct((128, 64), jnp.float32),
         "odd": jax.ShapeDtypeStruct((129, 63), jnp.float32),
         "bias": jax.ShapeDtypeStruct((64,), jnp.float32),
@@ -30,8 +112,15 @@ def test_large_arrays_are_sharded_by_their_largest_divisible_axis() -> None:
     }
     assert specs == {
         "kernel": (None, None, None, "fsdp"),  # output channels win a tie
+        "joined": (None, None, None, "fsdp"),  # and where shards are wide enough
         "wide": ("fsdp",),
         "odd": (),
         "bias": (),
         "key": (),
     }
+
+
+def test_an_axis_of_zero_is_refused() -> None:
+    for name in ("data", "fsdp", "spatial"):
+        with pytest.raises(ValueError, match=f"mesh: {name}=0"):
+            dataclasses.replace(config.Mesh(), **{name: 0})

@@ -15,7 +15,7 @@ def get_config() -> config.Experiment:
         stage=config.Stage(
             name="base64_2b",
             size=64,
-            model=config.UNet(channels=512, remat=True, dtype="bfloat16"),
+            model=config.UNet(channels=512, remat="block", dtype="bfloat16"),
             sampler=config.Sampler(kind="ancestral", stochasticity=0.3, steps=256),
         ),
         data=config.Data(dataset="pairs"),

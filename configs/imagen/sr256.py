@@ -17,7 +17,7 @@ def get_config() -> config.Experiment:
             name="sr256",
             size=256,
             low_size=64,
-            model=config.EfficientUNet(remat=True, dtype="bfloat16"),
+            model=config.EfficientUNet(remat="block", dtype="bfloat16"),
             sampler=config.Sampler(kind="ancestral", stochasticity=0.1, steps=128),
         ),
         data=config.Data(dataset="pairs"),

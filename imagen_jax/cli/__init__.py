@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": "paint pictures for prompts with a trained cascade",
     "data": "build an embedded dataset, or look at one",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
+    "plan": "say whether a config fits a TPU slice, and how fast it should go",
     "eval": "judge a cascade's pictures against their captions",
     "export": "write a cascade's weights and configs as a folder to ship",
     "study": "run one of the paper's claims at our scale",

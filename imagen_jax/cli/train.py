@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli import overrides
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -25,6 +26,8 @@ class Options:
     """Folder that `imagen encode` wrote to."""
     only: str | None = None
     """Of a cascade, train this stage alone."""
+    processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
+    """Several processes, such as the hosts of a TPU slice."""
 
 
 def run(argv: list[str]) -> None:
@@ -34,36 +37,26 @@ def run(argv: list[str]) -> None:
             tyro.cli(Options, args=["--help"], prog="imagen train CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
     experiments = config.load(argv[0])
-    parsed = [_parse(argv, experiment) for experiment in experiments]
+    parsed = [
+        overrides.parse(Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE)
+        for e in experiments
+    ]
     options = parsed[0][0]
     chosen = [e for _, e in parsed if options.only in (None, e.stage.name)]
     if not chosen:
         names = [e.stage.name for e in experiments]
         raise ValueError(f"--only {options.only}: no such stage in {argv[0]}; it has {names}")
+    from imagen_jax import distributed
+
+    distributed.start(options.processes)
     for experiment in chosen:
         inside = options.workdir / experiment.stage.name if len(experiments) > 1 else None
         _train(experiment, inside or options.workdir, options.data_dir)
 
 
-def _parse(argv: list[str], default: config.Experiment) -> tuple[Options, config.Experiment]:
-    """Options and the config with its overrides, in one parser so that one --help shows both."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Everything:
-        options: Annotated[Options, tyro.conf.arg(name="")]
-        experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = default
-
-    parsed = tyro.cli(
-        Everything,
-        args=argv[1:],
-        prog=f"imagen train {argv[0]}",
-        description=USAGE,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-    return parsed.options, parsed.experiment
-
-
 def _train(experiment: config.Experiment, workdir: Path, data_dir: Path) -> None:
+    import jax
+
     from imagen_jax import compilation
     from imagen_jax.cli.encode import find_store
     from imagen_jax.train import loop
@@ -72,7 +65,8 @@ def _train(experiment: config.Experiment, workdir: Path, data_dir: Path) -> None
     store = find_store(experiment, data_dir)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
     loop.train(experiment, workdir, store=store, hooks=hooks)
-    print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
+    if jax.process_index() == 0:
+        print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
 
 
 def _samples(experiment: config.Experiment):

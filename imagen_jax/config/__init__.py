@@ -8,6 +8,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
 | `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `processes.py` | `Processes`: how several of them find each other |
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
@@ -27,10 +28,12 @@ from imagen_jax.config.files import chain, from_json, load, to_json
 from imagen_jax.config.models import (
     EfficientUNet,
     Level,
+    Remat,
     ResidualScaling,
     TextConditioning,
     UNet,
 )
+from imagen_jax.config.processes import Processes
 
 __all__ = [
     "Data",
@@ -43,6 +46,8 @@ __all__ = [
     "NoiseConditioning",
     "Optim",
     "Predicts",
+    "Processes",
+    "Remat",
     "ResidualScaling",
     "Sampler",
     "SamplerKind",

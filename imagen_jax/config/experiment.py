@@ -123,6 +123,7 @@ class Train:
 
     steps: int = 2_500_000
     batch_size: int = 2048  # over all devices
+    micro_batches: int = 1  # parts of a batch whose gradients are averaged, one after another
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
@@ -131,9 +132,10 @@ class Train:
     sample_prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+        for name in ("steps", "batch_size", "micro_batches", "log_every", "save_every", "keep"):
             value = getattr(self, name)
             require(value > 0, f"train: {name}={value} must be positive")
+        divides(self.micro_batches, self.batch_size, "micro_batches", "train: batch_size")
         require(
             not self.sample_every or bool(self.sample_prompts),
             f"train: sample_every={self.sample_every} needs sample_prompts",
@@ -142,17 +144,23 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """How devices are arranged; an axis of -1 takes what is left."""
+    """How devices are arranged; an axis of -1 is chosen for their number, memory and the batch.
+
+    Pictures are split over `data` and `fsdp`, their height over `spatial`; `data` takes what the
+    other two leave, and spans slices where there are several.
+    """
 
     data: int = -1
-    fsdp: int = 1  # parameters, optimiser state and EMA are sharded over this axis
+    fsdp: int = -1  # parameters, optimiser state and EMA are sharded over this axis
+    spatial: int = -1
     min_shard_bytes: int = 4 * 2**20  # smaller arrays stay whole on every device
 
     def __post_init__(self) -> None:
-        require(
-            (self.data, self.fsdp).count(-1) <= 1 and self.data != 0 and self.fsdp != 0,
-            f"mesh: data={self.data}, fsdp={self.fsdp}: at most one may be -1, none 0",
-        )
+        for name, size in vars(self).items():
+            require(
+                size > 0 or size == -1,
+                f"mesh: {name}={size} must be positive, or -1 to have it chosen",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

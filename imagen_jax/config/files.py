@@ -24,7 +24,9 @@ def to_json(experiment: Experiment) -> str:
 def from_json(text: str) -> Experiment:
     """The config written by `to_json`.
 
-    Errors: ValueError naming the key, for an unknown or missing key or a value of another type.
+    A field that is missing has its default: runs outlive the versions that wrote them.
+    Errors: ValueError naming the key, for an unknown one, a missing one without default or a value
+    of another type.
     """
     return _decode(Experiment, json.loads(text), "config")
 
@@ -151,7 +153,14 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(
             f"{where}: unknown key {unknown[0]!r}; {kind.__name__} has {sorted(hints)}"
         )
-    missing = sorted(set(hints) - set(given))
+    # An option that a run is older than has the default, which is what the run did.
+    missing = sorted(
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in given
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    )
     if missing:
         raise ValueError(f"{where}: missing key {missing[0]!r} of {kind.__name__}")
     return kind(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in given.items()})

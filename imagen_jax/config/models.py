@@ -14,6 +14,9 @@ from imagen_jax.config.checks import divides, require
 Dtype = Literal["float32", "bfloat16"]
 TextKV = Literal["concat", "cross", "none"]
 ResidualScaling = Literal["sum", "shortcut", "long_skip"]
+# What the backward pass recomputes. none: nothing; convs: all of a block but its convolutions and
+# matrix products; block: each block from its input; level: each level from its input.
+Remat = Literal["none", "convs", "block", "level"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class UNet:
     residual_scale: float = 1.0
     zero_init_residual: bool = True
     patch: int = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
-    remat: bool = False  # recompute each block in the backward pass
+    remat: Remat = "none"
     dtype: Dtype = "float32"  # of activations; parameters, norms and softmax stay float32
     text: TextConditioning = TextConditioning()
 
@@ -156,7 +159,7 @@ class EfficientUNet:
     residual_scaling: ResidualScaling = "sum"
     residual_scale: float = 2**-0.5
     zero_init_residual: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Dtype = "float32"
     text: TextConditioning = TextConditioning()
 

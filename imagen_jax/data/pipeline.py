@@ -5,6 +5,8 @@ Worker processes import this module: it imports no jax, which only the main proc
 
 from __future__ import annotations
 
+import bisect
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,29 +71,51 @@ class Prepare:
         return Example(pixels, low_pixels, record.text, index)
 
 
+@dataclass(frozen=True)
+class Share:
+    """The rows of every global batch that one process holds, in ascending order."""
+
+    batch_size: int  # of the global batch
+    rows: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, batch_size: int) -> "Share":
+        """That of a process which is alone."""
+        return cls(batch_size, tuple(range(batch_size)))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The examples of a share, batch after batch, by their place in the run's global order."""
+
+    ordered: grain.MapDataset
+    share: Share
+    start_step: int
+
+    def __len__(self) -> int:
+        return sys.maxsize // self.share.batch_size * len(self.share.rows)
+
+    def __getitem__(self, place: int) -> Example:
+        step, row = divmod(place, len(self.share.rows))
+        first = (self.start_step + step) * self.share.batch_size
+        return self.ordered[first + self.share.rows[row]]
+
+
 def stream(
     store: Store,
     *,
     stage: config.Stage,
     data: config.Data,
-    batch_size: int,
+    share: Share,
     seed: int,
     start_step: int = 0,
 ) -> Iterator[Batch]:
-    """This process's share of every global batch from `start_step` on, endlessly.
-
-    Shapes: `batch_size` counts all processes' rows; each gets batch_size / processes of them.
-    Errors: ValueError when the processes do not divide `batch_size`.
-    """
-    import jax  # only here and in to_device: workers never call them
-
+    """This process's share of every global batch from `start_step` on, endlessly."""
     dataset = batches(
         examples(store, stage=stage, seed=seed),
         max_length=store.max_length,
-        batch_size=batch_size,
+        share=share,
         start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
     ahead = -(-data.prefetch // max(data.workers, 1))
     options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
@@ -113,24 +137,11 @@ def examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDatase
 
 
 def batches(
-    ordered: grain.MapDataset,
-    *,
-    max_length: int,
-    batch_size: int,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    ordered: grain.MapDataset, *, max_length: int, share: Share, start_step: int = 0
 ) -> grain.MapDataset:
-    """One process's batches of the global order, the first of them at `start_step`.
-
-    Errors: ValueError when `process_count` does not divide `batch_size`.
-    """
-    if batch_size % process_count:
-        raise ValueError(f"{batch_size=} does not divide by {process_count} processes")
-    return ordered[start_step * batch_size + process_index :: process_count].batch(
-        batch_size // process_count,
-        drop_remainder=True,
-        batch_fn=partial(collate, max_length=max_length),
+    """One process's batches of the global order, the first of them at `start_step`."""
+    return grain.MapDataset.source(Shared(ordered, share, start_step)).batch(
+        len(share.rows), drop_remainder=True, batch_fn=partial(collate, max_length=max_length)
     )
 
 
@@ -147,11 +158,22 @@ def collate(rows: Sequence[Example], *, max_length: int) -> Batch:
     return Batch(pixels, low, text, text_mask, np.array([row.index for row in rows], np.int32))
 
 
-def to_device(batch: Batch, sharding: Any) -> Batch:
-    """The global batch on the devices, of which this process holds its rows (a jax Sharding)."""
-    import jax
+def to_device(batch: Batch, shardings: Batch, *, share: Share) -> Batch:
+    """The global batch on the devices, of which this process holds its share.
 
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+    Shapes: `shardings` has a jax Sharding in the place of each array.
+    """
+    import jax  # only here: workers never call this
+
+    def place(local: np.ndarray, sharding: Any) -> Any:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first, end, _ = index[0].indices(share.batch_size)
+            row = bisect.bisect_left(share.rows, first)
+            return local[(slice(row, row + end - first), *index[1:])]
+
+        return jax.make_array_from_callback((share.batch_size, *local.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, batch, shardings)
 
 
 def check(store: Store, *, experiment: config.Experiment) -> None:

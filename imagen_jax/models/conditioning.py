@@ -17,6 +17,7 @@ from imagen_jax.models.attention import KeysValues, attend
 from imagen_jax.models.layers import EPSILON, TimeEmbed, TimeEmbedding
 from imagen_jax.types import Embedding, Image, LogSNR, TextEmbedding, TextMask
 
+AXES = ("batch", "height", None, None)  # of pictures, by the names that `mesh.RULES` knows
 POSITIONS_STD = 0.1  # beside the unit variance that the norm gives to the text
 REFINER_HIDDEN = 2  # widths of the text in a refiner's feed-forward layer
 
@@ -230,6 +231,7 @@ class NoiseEmbedding(nn.Module):
 def network_input(z: Image, cond: Conditioning) -> Float[Array, "b h w i"]:
     """The noisy picture, with the low-resolution one as further channels if there is one.
 
+    Under a mesh, batch and height stay split here, and so in all that is computed from it.
     Errors: ValueError unless `low_res` and `aug_logsnr` come together, at z's size.
     """
     if (cond.low_res is None) != (cond.aug_logsnr is None):
@@ -238,9 +240,10 @@ def network_input(z: Image, cond: Conditioning) -> Float[Array, "b h w i"]:
             f"{'absent' if cond.aug_logsnr is None else 'given'}: they come together"
         )
     if cond.low_res is None:
-        return z
+        return nn.with_logical_constraint(z, AXES)
     if cond.low_res.shape[:3] != z.shape[:3]:
         raise ValueError(
             f"low_res {cond.low_res.shape} is not of z's size {z.shape}: upsample it first"
         )
-    return jnp.concatenate([z, cond.low_res.astype(z.dtype)], axis=-1)
+    both = jnp.concatenate([z, cond.low_res.astype(z.dtype)], axis=-1)
+    return nn.with_logical_constraint(both, AXES)

@@ -70,18 +70,20 @@ class EfficientUNet(nn.Module):
         embed = NoiseEmbedding(o.stem_channels, width, o.time_embed, style.dtype, name="emb")
         emb = embed(logsnr, cond)
 
+        down, up = (rematerialised(level, o.remat, part="level") for level in (Down, Up))
+
         # Down
         x = network_input(z, cond).astype(style.dtype)
         stem = h = conv(o.stem_channels, style.dtype, name="stem")(x)
         skips: list[Any] = []
         for level in range(len(o.levels)):
-            h = Down(o, style, level, name=f"down_{level}")(h, emb, cond)
+            h = down(o, style, level, name=f"down_{level}")(h, emb, cond)
             skips.append(h)
 
         # Up; the deepest level has no skip
         skips[-1] = None
         for level in reversed(range(len(o.levels))):
-            h = Up(o, style, level, name=f"up_{level}")(h, skips[level], emb, cond)
+            h = up(o, style, level, name=f"up_{level}")(h, skips[level], emb, cond)
         if o.stem_skip:
             h = Merge(o.skip_merge, style, name="stem_skip")(h, stem)
 
@@ -155,7 +157,7 @@ def run_blocks(
 ) -> Float[Array, "b h w o"]:
     """The residual blocks and the attention of a level, as submodules of its `Down` or `Up`."""
     o, style, level = module.options, module.style, module.options.levels[module.level]
-    block = rematerialised(ResBlock, remat=o.remat)
+    block = rematerialised(ResBlock, o.remat, part="block")
     if not o.film_per_block:
         h = Film(style.dtype, name="film")(h, emb)
     for k in range(level.blocks):
@@ -164,7 +166,7 @@ def run_blocks(
     if not (level.self_attention or level.text_attention):
         return h
     text = cond.kv[f"{module.name}_attn_0"] if level.text_attention else None
-    attention = rematerialised(AttentionBlock, remat=o.remat)(
+    attention = rematerialised(AttentionBlock, o.remat, part="block")(
         *(o.heads, o.attention_width(level) // o.heads, o.norm_groups, style.dtype),
         image_keys=level.self_attention,
         joined=o.text.kv == "concat",

@@ -64,19 +64,23 @@ class UNet(nn.Module):
         embed = NoiseEmbedding(o.channels, o.width_cond, o.time_embed, style.dtype, name="emb")
         emb = embed(logsnr, cond)
 
+        down, middle, up = (
+            rematerialised(level, o.remat, part="level") for level in (Down, Middle, Up)
+        )
+
         # Down
         x = network_input(z, cond).astype(style.dtype)
         h = conv(o.channels, style.dtype, name="stem")(space_to_depth(x, o.patch))
         skips = [h]
         for level in range(len(o.channel_mult)):
-            h, outputs = Down(o, style, level, name=f"down_{level}")(h, emb, cond)
+            h, outputs = down(o, style, level, name=f"down_{level}")(h, emb, cond)
             skips.extend(outputs)
 
         # Middle and up
-        h = Middle(o, style, name="mid")(h, emb, cond)
+        h = middle(o, style, name="mid")(h, emb, cond)
         for level in reversed(range(len(o.channel_mult))):
             taken, skips = skips[-o.res_blocks - 1 :], skips[: -o.res_blocks - 1]
-            h = Up(o, style, level, name=f"up_{level}")(h, taken, emb, cond)
+            h = up(o, style, level, name=f"up_{level}")(h, taken, emb, cond)
 
         # Head, in float32
         h = nn.swish(Norm(o.norm_groups, name="head_norm")(h.astype(jnp.float32)))
@@ -96,7 +100,7 @@ class Down(nn.Module):
         self, h: Features, emb: Embedding, cond: Conditioning
     ) -> tuple[Float[Array, "b p q o"], list[Any]]:
         o, skips = self.options, []
-        block = rematerialised(ResBlock, remat=o.remat)
+        block = rematerialised(ResBlock, o.remat, part="block")
         for k in range(o.res_blocks):
             h = block(o.channels * o.channel_mult[self.level], self.style, name=f"res_{k}")(h, emb)
             if attends(o, self.level, k, o.res_blocks):
@@ -117,7 +121,7 @@ class Middle(nn.Module):
     @nn.compact
     def __call__(self, h: Features, emb: Embedding, cond: Conditioning) -> Features:
         o = self.options
-        block = rematerialised(ResBlock, remat=o.remat)
+        block = rematerialised(ResBlock, o.remat, part="block")
         h = block(h.shape[-1], self.style, name="res_0")(h, emb)
         if o.attention_at:
             h = attention(o, h.shape[-1], "attn_0")(h, *text_of(self, cond, "attn_0"))
@@ -136,7 +140,7 @@ class Up(nn.Module):
         self, h: Features, skips: list[Any], emb: Embedding, cond: Conditioning
     ) -> Float[Array, "b p q o"]:
         o = self.options
-        block = rematerialised(ResBlock, remat=o.remat)
+        block = rematerialised(ResBlock, o.remat, part="block")
         for k, skip in enumerate(reversed(skips)):
             h = jnp.concatenate([h, self.style.long_skip(skip)], axis=-1)
             h = block(o.channels * o.channel_mult[self.level], self.style, name=f"res_{k}")(h, emb)
@@ -154,7 +158,7 @@ def attends(o: config.UNet, level: int, block: int, blocks: int) -> bool:
 
 def attention(o: config.UNet, channels: int, name: str) -> AttentionBlock:
     """The attention after a residual block of `channels`."""
-    block = rematerialised(AttentionBlock, remat=o.remat)
+    block = rematerialised(AttentionBlock, o.remat, part="block")
     sizes = (channels // o.head_channels, o.head_channels, o.norm_groups, jnp.dtype(o.dtype))
     return block(*sizes, joined=o.text.kv == "concat", name=name)
 

@@ -145,10 +145,15 @@ def _stage(
     done: Callable[[str, int], None] | None,
 ) -> np.ndarray:
     """All prompts through one stage, batch by batch."""
-    devices = mesh.build(config.Mesh())
-    batch_size = -(-min(batch_size, len(prompts.indices)) // devices.size) * devices.size
     stage = painter.stage
     weight = stage.sampler.guidance_weight
+    passes = 1 if weight == 1.0 else 2  # rows of the network's batch for a picture
+    batch_size = min(batch_size, len(prompts.indices))
+    side = stage.size if low_res is None else low_res.shape[1] * stage.factor
+    workload = mesh.Workload(images=passes * batch_size, rows=side // stage.model.multiple())
+    devices = mesh.build(config.Mesh(), workload=workload)
+    batch_size = mesh.filled(batch_size, devices, passes=passes, side=side)
+    params = jax.device_put(painter.params, mesh.replicated(devices))
     root = rng.fold(rng.root(seed), stage.name)
     painted = []
     for start in range(0, len(prompts.indices), batch_size):
@@ -163,15 +168,16 @@ def _stage(
             aug_level=np.full(batch_size, stage.noise_conditioning.sample_level, np.float32),
             low_res=None if low_res is None else low_res[rows],
         )
-        images = paint(
-            painter.params,
-            jax.device_put(canvas, mesh.batch_sharding(devices)),
-            jnp.float32(weight),
-            module=painter.module,
-            stage=_program(stage),
-            guided=weight != 1.0,
-        )
-        painted.append(np.asarray(images)[: len(prompts.indices) - start])
+        with mesh.use(devices):
+            images = paint(
+                params,
+                jax.device_put(canvas, mesh.batch_sharding(devices)),
+                jnp.float32(weight),
+                module=painter.module,
+                stage=_program(stage),
+                guided=weight != 1.0,
+            )
+        painted.append(mesh.gather(images)[: len(prompts.indices) - start])
         if done is not None:
             done(stage.name, len(painted[-1]))
     return np.concatenate(painted)

@@ -93,11 +93,14 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def command(study: str, options: Any) -> str:
-    """The `imagen study` command of some options, those at their defaults left out."""
+    """The `imagen study` command of some options, without defaults and folders of work in progress.
+
+    Nothing that is found depends on where data and runs lie.
+    """
     words = ["imagen", "study", study]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value != field.default:
+        if value != field.default and field.name not in ("data_dir", "workdir"):
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)

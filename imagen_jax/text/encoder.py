@@ -107,6 +107,22 @@ class TextEncoder:
         return text, text_mask
 
 
+def config_of(name_or_path: str) -> T5Config:
+    """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
+
+    Errors: ValueError for none of these; as `t5x_checkpoint.load` for a folder.
+    """
+    folder = EMBEDDED.get(name_or_path, Path(name_or_path))
+    if folder.is_dir():
+        return t5x_checkpoint.load(folder)[0]
+    if name_or_path in t5.SIZES:
+        return t5.SIZES[name_or_path]
+    raise ValueError(
+        f"no text encoder {name_or_path!r}: it is no folder with a T5X checkpoint and none of "
+        f"{', '.join((*EMBEDDED, *t5.SIZES))}"
+    )
+
+
 def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
     """Rows by the length that they are padded to."""
     buckets: dict[int, list[int]] = {}

@@ -33,6 +33,20 @@ class T5Config:
     bias_per_layer: bool = False  # a table of relative positions in every layer (umT5)
 
 
+SIZES = {  # of T5 v1.1, by the names that Google gave its checkpoints
+    f"t5_1_1_{name}": T5Config(
+        vocab=32_128, width=width, layers=layers, heads=heads, head_dim=64, mlp_width=mlp_width
+    )
+    for name, width, layers, heads, mlp_width in (
+        ("small", 512, 8, 6, 1024),
+        ("base", 768, 12, 12, 2048),
+        ("large", 1024, 24, 16, 2816),
+        ("xl", 2048, 24, 32, 5120),
+        ("xxl", 4096, 24, 64, 10_240),
+    )
+}
+
+
 def buckets_of(length: int, *, buckets: int) -> Int32[np.ndarray, "n n"]:
     """Bucket of each (query, key) pair; the upper half is for keys after the query.
 

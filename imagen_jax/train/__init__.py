@@ -5,6 +5,7 @@
 | `state.py` | `TrainState`, initialised under its shardings |
 | `optim.py` | the optax chain and the EMA |
 | `step.py` | `train_step`, the page a researcher edits |
+| `program.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |
 | `metrics.py` | what a run writes for people and for TensorBoard |
 """

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
-from imagen_jax import checkpoint, config, mesh, models, rng
+from imagen_jax import checkpoint, config, mesh, rng
 from imagen_jax.data import pipeline, records
-from imagen_jax.train import metrics, optim, state, step
+from imagen_jax.train import metrics, program, state
 from imagen_jax.types import Params
 
 Hook = Callable[[int, Params, metrics.Progress], None]  # (step, ema, progress), after each step
@@ -34,44 +34,27 @@ def train(
     options = experiment.train
     pipeline.check(store, experiment=experiment)
     _refuse_other_run(workdir, experiment)
-    checkpoint.write_config(workdir, experiment)
+    leads = jax.process_index() == 0
+    if leads:
+        checkpoint.write_config(workdir, experiment)
 
     # ---- shapes -> shardings -> arrays
-    devices = mesh.build(experiment.mesh)
-    by_batch = mesh.batch_sharding(devices)
-    if options.batch_size % devices.size:
-        raise ValueError(
-            f"train.batch_size={options.batch_size} does not divide by {devices.size} devices"
-        )
-    module = models.build(experiment.stage.model)
-    rule = optim.build(experiment.optim, steps=options.steps)
-    shapes = state.abstract(experiment, module, rule)
-    shardings = state.shardings_of(shapes, devices, experiment.mesh)
+    work = program.build(experiment)
     root = rng.root(options.seed)
     saves = checkpoint.Checkpoints(workdir, keep=options.keep)
     start = saves.latest() or 0
     if start:
-        current = saves.restore(state.sharded(shapes, shardings))
-        print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
+        current = saves.restore(work.target())
+        if leads:
+            print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
     else:
-        current = jax.jit(
-            lambda key: state.init(key, experiment=experiment, module=module, rule=rule),
-            out_shardings=shardings,
-        )(root)
-
-    # ---- the step
-    whole = mesh.replicated(devices)
-    train_step = jax.jit(
-        step.build(experiment, module, rule),
-        in_shardings=(shardings, by_batch, whole),
-        out_shardings=(shardings, whole),
-        donate_argnums=0,
-    )
+        current = work.init(root)
+    train_step, share = work.step(), work.share
     batches = pipeline.stream(
         store,
         stage=experiment.stage,
         data=experiment.data,
-        batch_size=options.batch_size,
+        share=share,
         seed=options.seed,
         start_step=start,
     )
@@ -80,8 +63,9 @@ def train(
     )
     try:
         for number in range(start + 1, options.steps + 1):
-            batch = pipeline.to_device(next(batches), by_batch)
-            current, scalars = train_step(current, batch, root)
+            batch = pipeline.to_device(next(batches), work.batch_shardings, share=share)
+            with mesh.use(work.devices):
+                current, scalars = train_step(current, batch, root)
             progress.add(scalars)
             last = number == options.steps
             if last or number % options.log_every == 0 or number % options.save_every == 0:

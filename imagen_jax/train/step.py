@@ -16,6 +16,7 @@ from imagen_jax.train.state import TrainState
 from imagen_jax.types import Network, Params
 
 Metrics = dict[str, jax.Array]
+LossFunction = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.inf)}  # logsnr
@@ -26,12 +27,11 @@ def build(
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
     loss_of = loss_function(experiment.stage, module)
+    parts = experiment.train.micro_batches
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
-        (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, batch, step_key
-        )
+        grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
         params, opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
         step = state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
@@ -45,9 +45,35 @@ def build(
     return train_step
 
 
-def loss_function(
-    stage: config.Stage, module: Network
-) -> Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]:
+def gradients(
+    loss_of: LossFunction, params: Params, batch: Batch, key: jax.Array, *, parts: int
+) -> tuple[Params, Metrics]:
+    """Gradients of the mean loss in float32, and metrics; micro-batches one after another.
+
+    Micro-batch k takes every row whose number is k modulo `parts`: no row changes its device.
+    """
+    of_part = jax.grad(loss_of, has_aux=True)
+    if parts == 1:
+        return of_part(params, batch, key)
+
+    def rows_apart(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+    def add(total: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        number, part = numbered
+        found = of_part(params, part, rng.fold(key, "micro_batch", number))
+        return jax.tree.map(jnp.add, total, found), None
+
+    numbered = jnp.arange(parts), jax.tree.map(rows_apart, batch)
+    one = jax.tree.map(lambda x: x[0], numbered[1])
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, params, one, key))
+    (grads, metrics), _ = jax.lax.scan(add, zeros, numbered)
+    # Metrics with a slash are sums already.
+    means = {name: x if "/" in name else x / parts for name, x in metrics.items()}
+    return jax.tree.map(lambda g: g / parts, grads), means
+
+
+def loss_function(stage: config.Stage, module: Network) -> LossFunction:
     """`(params, batch, key) -> (mean loss, metrics)` of one stage."""
 
     def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -73,7 +73,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def take(store: Store, count: int, stage: config.Stage = CROPPED, start: int = 0, **options):
     chosen = {"data": INLINE, "seed": 0} | options
-    batches = pipeline.stream(store, stage=stage, batch_size=BATCH, start_step=start, **chosen)
+    share = pipeline.Share.whole(BATCH)
+    batches = pipeline.stream(store, stage=stage, share=share, start_step=start, **chosen)
     return list(itertools.islice(batches, count))
 
 
@@ -82,30 +83,24 @@ def assert_equal(found: Batch, expected: Batch) -> None:
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_order_and_crops_do_not_depend_on_the_number_of_processes(
-    store: Store, processes: int
-) -> None:
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [range(4), range(4, 8)],
+        [[0, 1, 4, 5], [2, 3, 6, 7]],  # devices of a torus seldom lie in the order of their hosts
+        [[0, 1], [2, 3], [4, 5], [6, 7]],
+        [range(8), range(8)],  # pictures split over two processes: both read all of them
+    ],
+)
+def test_order_and_crops_do_not_depend_on_how_processes_share(store: Store, shares: list) -> None:
     ordered = pipeline.examples(store, stage=CROPPED, seed=3)
-    options = {"max_length": LENGTH, "batch_size": BATCH, "start_step": 22}  # over an epoch's end
-    alone = pipeline.batches(ordered, **options)
-    shares = [
-        pipeline.batches(ordered, process_index=i, process_count=processes, **options)
-        for i in range(processes)
-    ]
-    for step in range(6):
-        together = [share[step] for share in shares]
-        assert {len(share.index) for share in together} == {BATCH // processes}
-        whole = jax.tree.map(
-            lambda *rows: np.stack(rows, axis=1).reshape(BATCH, *rows[0].shape[1:]), *together
-        )
-        assert_equal(whole, alone[step])
-
-
-def test_batch_that_processes_do_not_divide_is_refused(store: Store) -> None:
-    ordered = pipeline.examples(store, stage=BASE, seed=0)
-    with pytest.raises(ValueError, match="batch_size=8 does not divide by 3 processes"):
-        pipeline.batches(ordered, max_length=LENGTH, batch_size=8, process_count=3)
+    options = {"max_length": LENGTH, "start_step": 22}  # over an epoch's end
+    alone = pipeline.batches(ordered, share=pipeline.Share.whole(BATCH), **options)
+    for rows in shares:
+        part = pipeline.batches(ordered, share=pipeline.Share(BATCH, tuple(rows)), **options)
+        for step in range(6):
+            expected = jax.tree.map(lambda x, rows=rows: x[list(rows)], alone[step])
+            assert_equal(part[step], expected)
 
 
 @pytest.mark.parametrize("step", [1, 24, 30])  # the first epoch ends after step 25
@@ -198,13 +193,17 @@ def test_text_is_exact_padded_with_zeros_and_masked(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stage", [BASE, SUPER])
-def test_to_device_splits_the_rows(store: Store, stage: config.Stage) -> None:
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+def test_to_device_splits_the_rows_and_the_height(store: Store, stage: config.Stage) -> None:
+    mesh = jax.make_mesh((4, 2), ("data", "height"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    by_row, by_height = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ("data", "height"))
+    )
     (batch,) = take(store, 1, stage)
-    placed = pipeline.to_device(batch, sharding)
+    low = None if batch.low_pixels is None else by_row
+    shardings = Batch(by_height, low, by_row, by_row, by_row)
+    placed = pipeline.to_device(batch, shardings, share=pipeline.Share.whole(BATCH))
     assert isinstance(placed, Batch)
-    assert {leaf.sharding for leaf in jax.tree.leaves(placed)} == {sharding}
+    assert [leaf.sharding for leaf in jax.tree.leaves(placed)] == jax.tree.leaves(shardings)
     assert_equal(jax.device_get(placed), batch)
 
 

@@ -40,7 +40,7 @@ UNET = {
     "residual_scale": 0.5,
     "zero_init_residual": False,
     "patch": 2,
-    "remat": True,
+    "remat": "level",
     "dtype": "bfloat16",
     "text": POOL_ONLY,
 }
@@ -65,7 +65,7 @@ EFFICIENT = {
     "residual_scaling": "long_skip",
     "residual_scale": 0.5,
     "zero_init_residual": True,
-    "remat": True,
+    "remat": "level",
     "dtype": "bfloat16",
     "text": CROSS,
 }

@@ -16,11 +16,14 @@ class Options:
     steps: int | None = None
     batch_size: int = 8
     out: Path = Path("studies")
+    workdir: Path = Path("runs")
 
 
 def test_the_command_states_what_is_not_default() -> None:
     assert writing.command("recipe", Options()) == "imagen study recipe"
-    options = Options(names=("a b", "c"), steps=3, batch_size=4, out=Path("docs"))
+    options = Options(
+        names=("a b", "c"), steps=3, batch_size=4, out=Path("docs"), workdir=Path("w")
+    )
     expected = "imagen study recipe --names 'a b' c --steps 3 --batch-size 4 --out docs"
     assert writing.command("recipe", options) == expected
 

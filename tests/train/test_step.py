@@ -172,3 +172,46 @@ def test_a_trained_model_listens_to_its_captions() -> None:
     _, wrong = run(current, swapped, rng.root(0))
     _, right = run(current, batch, rng.root(0))
     assert float(wrong["loss"]) > 1.5 * float(right["loss"])
+
+
+@pytest.mark.parametrize("name", ["tiny/base8", "tiny/sr16"])
+def test_micro_batches_average_over_their_rows(name: str) -> None:
+    """Gradients of two micro-batches are the mean of those of their rows, even and odd ones."""
+    experiment = config.load(name)[0]
+    module, _, init = _setup(experiment)
+    params = init(rng.root(0)).params
+    params = jax.tree.map(lambda p: p + 0.1 * np.sin(np.arange(p.size)).reshape(p.shape), params)
+    loss_of, batch, key = step.loss_function(experiment.stage, module), _batch(name), rng.root(3)
+    in_parts = jax.jit(lambda rows: step.gradients(loss_of, params, rows, key, parts=2))
+    found, metrics = in_parts(batch)
+    of_part = jax.jit(jax.grad(loss_of, has_aux=True))
+    parts = [
+        of_part(
+            params, jax.tree.map(lambda x, k=k: x[k::2], batch), rng.fold(key, "micro_batch", k)
+        )
+        for k in range(2)
+    ]
+    for leaf, one, other in zip(
+        *(jax.tree.leaves(g) for g in (found, parts[0][0], parts[1][0])), strict=True
+    ):
+        np.testing.assert_allclose(leaf, (one + other) / 2, rtol=1e-4, atol=1e-6)
+    one, other = (m for _, m in parts)
+    assert float(one["loss"]) != float(other["loss"])
+    np.testing.assert_allclose(metrics["loss"], (one["loss"] + other["loss"]) / 2, rtol=1e-5)
+    levels = [n for n in metrics if n.startswith("count/")]
+    assert sum(float(metrics[n]) for n in levels) == len(batch.index)
+
+
+def test_micro_batches_are_trained_on() -> None:
+    """The option reaches the step: the same batch in parts meets other noise."""
+    experiment = config.load("tiny/base8")[0]
+    module, rule, init = _setup(experiment)
+    losses = []
+    for parts in (1, 2):
+        train = dataclasses.replace(experiment.train, batch_size=8, micro_batches=parts)
+        run = step.build(dataclasses.replace(experiment, train=train), module, rule)
+        after, metrics = jax.jit(run)(init(rng.root(0)), _batch("tiny/base8"), rng.root(0))
+        losses.append(float(metrics["loss"]))
+        assert int(after.step) == 1
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

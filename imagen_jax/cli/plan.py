@@ -1,0 +1,145 @@
+"""`imagen plan CONFIG --topology v5e:16x16`: does it fit, and how fast will it go?"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import tyro
+
+from imagen_jax import config
+from imagen_jax.cli import overrides
+
+USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
+its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
+estimates. It needs `pip install libtpu`, two cores and a few minutes for the largest models.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to plan, and for which devices."""
+
+    topology: str
+    """GENERATION:SHAPE in chips: v4:8x8x4, v5p:4x4x8, v5e:16x16, v6e:16x16, tpu7x:4x4x4."""
+    slices: int = 1
+    """So many of these slices, data-parallel over the data-centre network."""
+    batch: int | None = None
+    """Global batch; of pictures with --sample, of captions with --encode. Default: the config's
+    batch, or 8 rows of the network's batch on each device."""
+    sample: bool = False
+    """Plan the stage's whole sampling loop instead of training."""
+    encode: bool = False
+    """Plan the text encoder instead of training."""
+    fit: bool = False
+    """Find the largest batch a chip can hold and the cheapest rematerialisation that lets it."""
+    price: float | None = None
+    """Dollars an hour of a chip, for the cost of the config's schedule."""
+    full_effort: bool = False
+    """Compile as for a run: closer, but it takes 15 times as long and much memory."""
+    json: bool = False
+    """Print JSON, and nothing else, to standard output."""
+
+    def __post_init__(self) -> None:
+        chosen = [n for n in ("sample", "encode", "fit") if getattr(self, n)]
+        config.require(
+            len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
+        )
+        for name in ("slices", "batch", "price"):
+            value = getattr(self, name)
+            config.require(value is None or value > 0, f"--{name} {value} must be positive")
+
+
+def run(argv: list[str]) -> None:
+    """Parse, compile, report."""
+    if not argv or argv[0].startswith("-"):
+        if {"-h", "--help"} & set(argv):
+            tyro.cli(Options, args=["--help"], prog="imagen plan CONFIG", description=USAGE)
+        raise ValueError("give a config first: imagen plan CONFIG --topology v5e:16x16")
+    parsed = [
+        overrides.parse(Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE)
+        for e in config.load(argv[0])
+    ]
+    options = parsed[0][0]
+    from imagen_jax.plan import topology
+
+    topology.parse(options.topology)  # refuse a misspelled one before anything slow
+    topology.use_compiler()
+    slice_ = topology.describe(options.topology, slices=options.slices)
+    experiments = [e for _, e in parsed]
+    if options.encode:
+        experiments = experiments[:1]  # a cascade has one encoder
+    documents = [_plan(experiment, slice_, options) for experiment in experiments]
+    if options.json:
+        from imagen_jax.plan import report
+
+        print(report.as_json(documents, _versions()))
+
+
+def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:
+    from imagen_jax.plan import programs, report
+
+    schedule = None
+    if options.encode:
+        planned = _encode(experiment, topology, options)
+    elif options.sample:
+        guided = experiment.stage.sampler.guidance_weight != 1.0
+        pictures = options.batch or len(topology.devices) * (4 if guided else 8)
+        planned = programs.sample(
+            experiment, topology, pictures=pictures, effort=options.full_effort
+        )
+    else:
+        if options.batch is not None:
+            train = dataclasses.replace(experiment.train, batch_size=options.batch)
+            experiment = dataclasses.replace(experiment, train=train)
+        if options.fit:
+            experiment, planned = _fit(experiment, topology)
+        else:
+            planned = programs.train(experiment, topology, effort=options.full_effort)
+        schedule = experiment.train.steps
+    figures = report.document(planned, topology, calls=schedule, price=options.price)
+    if options.fit:
+        figures["remat"] = experiment.stage.model.remat
+    if not options.json:
+        print(f"{report.text(figures)}\n", flush=True)
+    return figures
+
+
+def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experiment, Any]:
+    from imagen_jax.plan import fit
+
+    best = None
+    for tried in fit.search(experiment, topology):
+        gib = f"{tried.planned.estimate.memory.total / 2**30:.2f} GiB" if tried.planned else "-"
+        verdict = "fits" if tried.fits else "does not fit"
+        print(
+            f"{tried.local_batch} a chip, remat {tried.remat}: {gib}, {verdict}",
+            file=sys.stderr,
+            flush=True,
+        )
+        best = tried if tried.fits else best
+    if best is None:
+        raise ValueError(
+            f"{experiment.stage.name} does not fit {topology.name} with any rematerialisation: "
+            "take more chips, a larger mesh.fsdp, or another optimiser"
+        )
+    return best.experiment, best.planned
+
+
+def _encode(experiment: config.Experiment, topology: Any, options: Options) -> Any:
+    from imagen_jax.plan import programs
+    from imagen_jax.text import encoder
+
+    return programs.encode(
+        encoder.config_of(experiment.text.encoder),
+        topology,
+        captions=options.batch or 8 * len(topology.devices),
+        length=experiment.text.max_length,
+        options=experiment.mesh,
+        effort=options.full_effort,
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("imagen_jax", "jax", "jaxlib", "libtpu")}

@@ -1,0 +1,27 @@
+"""Which processes work together: how they find each other, and how many there have to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagen_jax.config.checks import require
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which processes take part; nothing to give on Cloud TPU, or for one process."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, the same on all; not on Cloud TPU, where jax finds the others."""
+    processes: int | None = None
+    """How many there have to be; refused when it is another number."""
+    process_id: int | None = None
+    """Number of this one, from 0; with --coordinator."""
+
+    def __post_init__(self) -> None:
+        given = self.coordinator is not None
+        require(
+            given == (self.process_id is not None) and (not given or self.processes is not None),
+            f"--coordinator {self.coordinator}, --processes {self.processes} and --process-id "
+            f"{self.process_id}: elsewhere than on Cloud TPU give all three",
+        )

@@ -1,0 +1,59 @@
+"""Several processes as one program: started together, and a missing one is explained."""
+
+import glob
+import importlib.util
+from collections.abc import Callable
+
+import jax
+
+from imagen_jax import config
+
+TIMEOUT = 900  # seconds: large slices need more than jax's 300 to come up
+
+
+def start(options: config.Processes) -> None:
+    """Join the other processes, then check that all are here. Before any other use of jax.
+
+    Errors: ValueError when the number of processes is not the one expected, or when they don't find
+    each other, with the usual cause.
+    """
+    if options.coordinator is not None:
+        _join(
+            lambda: jax.distributed.initialize(
+                options.coordinator,
+                num_processes=options.processes,
+                process_id=options.process_id,
+                initialization_timeout=TIMEOUT,
+            )
+        )
+    elif on_cloud_tpu():
+        _join(lambda: jax.distributed.initialize(initialization_timeout=TIMEOUT))
+    check(found=jax.process_count(), expected=options.processes)
+
+
+def on_cloud_tpu() -> bool:
+    """Whether this machine has TPU chips and the library to drive them."""
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def check(*, found: int, expected: int | None) -> None:
+    """Errors: ValueError when another number of processes is here than expected."""
+    if expected is None or found == expected:
+        return
+    raise ValueError(
+        f"found {found} process(es), expected {expected}: usually the command was started on one "
+        "worker only; start it on every worker at the same time (on Cloud TPU: `gcloud compute "
+        f"tpus tpu-vm ssh ... --worker=all`), or give --processes {found}"
+    )
+
+
+def _join(initialize: Callable[[], None]) -> None:
+    try:
+        initialize()
+    except RuntimeError as error:  # jax's own is one: a deadline, or a refused connection
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the processes did not find each other ({reason}): start the command on every worker "
+            "at the same time, and let them reach the coordinator's port"
+        ) from error

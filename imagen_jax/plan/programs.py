@@ -1,0 +1,232 @@
+"""The programs that are planned: a training step, a stage's sampler, the text encoder.
+
+Each is the real one, compiled for devices that are described and not present.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import config, mesh, models, rng
+from imagen_jax.plan import estimate, flops
+from imagen_jax.plan.topology import Topology
+from imagen_jax.sample import cascade
+from imagen_jax.text import t5
+from imagen_jax.train import program, state
+
+EFFORT = {"exec_time_optimization_effort": -1.0}  # 15 times faster and a third of the memory
+TRAINING = 3  # times the forward pass: the backward pass is twice it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A compiled program and what it is for."""
+
+    what: str  # train, sample, encode
+    name: str  # of the stage, or of the encoder
+    mesh: Mapping[str, int]
+    images: int  # a call, over all chips; captions for encode
+    local_images: float  # computed at once on a device
+    parameters: int
+    flops: float  # an image, the model's own: 3 times the forward pass for training
+    estimate: estimate.Estimate
+    notes: tuple[str, ...] = ()
+
+
+def train(experiment: config.Experiment, topology: Topology, *, effort: bool = False) -> Planned:
+    """One training step. `effort` compiles as for a run, which takes long and much memory.
+
+    Errors: ValueError for a batch or mesh that does not fit the topology.
+    """
+    work = program.build(experiment, devices=topology.devices)
+    size, parts = experiment.train.batch_size, experiment.train.micro_batches
+    compiled = compile_for(work.lower(), topology, effort=effort)
+    forward = forward_flops(experiment)
+    local = mesh.local_images(size // parts, work.devices)
+    return Planned(
+        what="train",
+        name=experiment.stage.name,
+        mesh=dict(work.devices.shape),
+        images=size,
+        local_images=local,
+        parameters=models.count(work.shapes.params),
+        flops=TRAINING * forward,
+        estimate=estimate.read(
+            compiled,
+            topology.chip,
+            flops=TRAINING * forward * size / len(topology.devices),
+            loops=parts > 1,
+        ),
+        notes=tuple(_small_batch(local)),
+    )
+
+
+def sample(
+    experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
+) -> Planned:
+    """A stage's whole sampling loop for so many pictures at once, their whole side."""
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    shapes = jax.eval_shape(
+        lambda key: models.init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        ),
+        jax.random.key(0),
+    )
+    guided = stage.sampler.guidance_weight != 1.0
+    workload = mesh.Workload(
+        images=pictures * (2 if guided else 1), rows=stage.size // stage.model.multiple()
+    )
+    grid = mesh.build(experiment.mesh, workload=workload, devices=topology.devices)
+    whole = mesh.replicated(grid)
+    params = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
+    canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
+    weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
+    arguments = (params, canvas, weight)
+    options = {"module": module, "stage": stage, "guided": guided}
+    with mesh.use(grid):
+        lowered = cascade.paint.lower(*arguments, **options)
+    work = flops.of(lambda *given: cascade.paint(*given, **options), *arguments)
+    local = mesh.local_images(workload.images, grid)
+    return Planned(
+        what="sample",
+        name=stage.name,
+        mesh=dict(grid.shape),
+        images=pictures,
+        local_images=local,
+        parameters=models.count(shapes),
+        flops=work / pictures,
+        estimate=estimate.read(
+            compile_for(lowered, topology, effort=effort),
+            topology.chip,
+            flops=work / len(topology.devices),
+            loops=True,
+        ),
+        notes=tuple(_small_batch(local)),
+    )
+
+
+def encode(
+    encoder: t5.T5Config,
+    topology: Topology,
+    *,
+    captions: int,
+    length: int,
+    options: config.Mesh,
+    effort: bool = False,
+) -> Planned:
+    """The T5 encoder in bfloat16, its parameters split over `fsdp`, on so many captions at once."""
+    tokens = jax.ShapeDtypeStruct((captions, length), jnp.int32)
+    mask = jax.ShapeDtypeStruct((captions, length), jnp.bool_)
+    shapes = jax.eval_shape(t5.T5(encoder).init, jax.random.key(0), tokens, mask)["params"]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
+    size = 2.0 * models.count(shapes)
+    workload = mesh.Workload(images=captions, rows=1, state_bytes=size)
+    grid = mesh.build(options, workload=workload, devices=topology.devices)
+    by_row = mesh.batch_sharding(grid)
+    params = state.sharded(
+        shapes, mesh.state_shardings(shapes, grid, min_shard_bytes=options.min_shard_bytes)
+    )
+    tokens, mask = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row) for x in (tokens, mask))
+
+    def run(params: Any, tokens: Any, mask: Any) -> Any:
+        return t5.encode(params, tokens, mask, config=encoder, dtype="bfloat16")
+
+    work = flops.of(run, params, tokens, mask)
+    with mesh.use(grid):
+        lowered = jax.jit(run, out_shardings=by_row).lower(params, tokens, mask)
+    return Planned(
+        what="encode",
+        name=f"T5, {models.count(shapes) / 1e9:.2f} B, {length} tokens",
+        mesh=dict(grid.shape),
+        images=captions,
+        local_images=mesh.local_images(captions, grid),
+        parameters=models.count(shapes),
+        flops=work / captions,
+        estimate=estimate.read(
+            compile_for(lowered, topology, effort=effort),
+            topology.chip,
+            flops=work / len(topology.devices),
+        ),
+    )
+
+
+def forward_flops(experiment: config.Experiment) -> float:
+    """FLOPs of one training picture's forward pass, text conditioning included."""
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    one = dataclasses.replace(
+        experiment, train=dataclasses.replace(experiment.train, batch_size=1, micro_batches=1)
+    )
+    batch = program.batch_shapes(one)
+    shapes = jax.eval_shape(
+        lambda key: models.init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        ),
+        jax.random.key(0),
+    )
+
+    def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
+        has_text = jnp.ones((1,), jnp.bool_)
+        cond: Any = module.apply({"params": params}, text, mask, has_text, method="encode_text")
+        if stage.is_super_resolution:
+            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
+        return module.apply({"params": params}, image, logsnr, cond)
+
+    image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
+    logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return float(flops.of(forward, shapes, batch.text, batch.text_mask, image, logsnr))
+
+
+def canvas_shapes(
+    experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
+) -> cascade.Canvas:
+    """What `cascade.paint` paints from, as shapes."""
+    stage, text = experiment.stage, experiment.text
+
+    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((pictures, *shape), dtype, sharding=sharding)
+
+    keys = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    low = stage.low_size
+    return cascade.Canvas(
+        text=array(text.max_length, text.width),
+        text_mask=array(text.max_length, dtype=jnp.bool_),
+        has_text=array(dtype=jnp.bool_),
+        keys=jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding),
+        aug_level=array(),
+        low_res=None if low is None else array(low, low, 3),
+    )
+
+
+def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool) -> Any:
+    """The program of a topology's generation, with our options of that generation.
+
+    Errors: ValueError with the compiler's own words when it does not fit the memory.
+    """
+    options = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        words = next((x for x in str(error).splitlines() if "memory" in x.lower()), None)
+        if words is None:
+            raise
+        raise OutOfMemory(f"{topology.name}: {words.strip()}") from error
+
+
+class OutOfMemory(ValueError):
+    """The program does not fit the memory of a chip."""
+
+
+def _small_batch(local: float) -> list[str]:
+    if local >= mesh.FULL_BATCH:
+        return []
+    return [
+        f"{local:g} pictures at once on a device: below {mesh.FULL_BATCH} the TPU compiler "
+        "rewrites convolutions, at 2 to 6 times the cost a picture; use fewer micro-batches or "
+        "devices, a larger batch, or mesh.spatial"
+    ]

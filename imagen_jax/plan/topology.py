@@ -1,0 +1,98 @@
+"""TPU slices that are not here, as the TPU compiler describes them.
+
+`use_compiler` has to be called before jax is imported; `imagen plan` does.
+"""
+
+import importlib.util
+import math
+import operator
+import os
+import re
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagen_jax import accelerators
+
+SPELLING = "GENERATION:SHAPE, such as v5e:16x16 or v4:8x8x4"
+# On a real TPU VM these would keep jax from finding its slice: they are for planning alone.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # no questions to a metadata server that is not there
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",  # any: it would look for the one it runs on
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another process may plan, too
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """A slice, or several equal ones."""
+
+    name: str  # v5e:16x16
+    chip: accelerators.Accelerator
+    chips: int  # of all slices
+    slices: int
+    devices: Sequence[Any]  # described, not present
+
+
+def use_compiler(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let this process compile for TPUs on its CPU.
+
+    Errors: ValueError without libtpu.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            "planning needs the TPU compiler, which is not installed: pip install libtpu"
+        )
+    environment.update(ENVIRONMENT)
+
+
+def parse(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]]:
+    """Generation and shape of `v5e:16x16`.
+
+    Errors: ValueError for another spelling, an unknown generation or a shape of other dimension.
+    """
+    found = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)+)", name)
+    if found is None:
+        raise ValueError(f"topology {name!r} is not spelled {SPELLING}")
+    chip = accelerators.tpu(found[1])
+    shape = tuple(int(side) for side in found[2].split("x"))
+    if len(shape) != len(chip.minimal_shape):
+        raise ValueError(
+            f"topology {name!r}: {chip.name} slices have {len(chip.minimal_shape)} dimensions, "
+            f"such as {chip.name}:{'x'.join(map(str, chip.minimal_shape))}"
+        )
+    return chip, shape
+
+
+def describe(name: str, *, slices: int = 1) -> Topology:
+    """The devices of a topology, from the TPU compiler.
+
+    Errors: ValueError for a name that `parse` refuses, or a shape that the compiler doesn't know.
+    """
+    from jax.experimental import topologies
+
+    chip, shape = parse(name)
+    options: dict[str, Any] = {} if slices == 1 else {"num_slices": slices}
+    if chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # both cores of a chip as one device
+    if shape != chip.minimal_shape and all(map(operator.le, shape, chip.minimal_shape)):
+        options["chips_per_host_bounds"] = (*shape, 1)[:3]  # a part of a host
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+    except Exception as error:
+        if type(error).__name__ != "JaxRuntimeError":
+            raise
+        least = "x".join(map(str, chip.minimal_shape))
+        raise ValueError(
+            f"the TPU compiler refuses topology {name!r} ({str(error).splitlines()[0]}); sides of "
+            f"{chip.name} are multiples of {chip.name}:{least}"
+        ) from error
+    chips = slices * math.prod(shape)
+    if len(found.devices) != chips * chip.devices:
+        raise ValueError(
+            f"topology {name!r}: expected {chips * chip.devices} devices of {chips} chips, the "
+            f"compiler describes {len(found.devices)}"
+        )
+    return Topology(name=name, chip=chip, chips=chips, slices=slices, devices=found.devices)

@@ -1,0 +1,284 @@
+"""How fast is it here? Training step, sampling step and picture of any config, on what there is.
+
+    python launch/bench.py quickstart/base16                     every figure of one config
+    python launch/bench.py imagen/base64_500m --batch 64         at another batch
+    python launch/bench.py quickstart/sr64 --vs other.py         two configs, interleaved
+    python launch/bench.py quickstart/sr64 --vs unet             against a plain U-Net its size
+
+Times are medians of warm calls; compiling is timed apart. MFU is 3 times the forward pass's FLOPs
+over the chip's peak: a table's where the chip is known, else that of a matrix product measured
+here.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from imagen_jax import accelerators, config, mesh, models, rng
+from imagen_jax.data import pipeline
+from imagen_jax.plan import programs
+from imagen_jax.sample import cascade
+from imagen_jax.studies import efficient_unet
+from imagen_jax.train import program
+
+PLAIN = "unet"
+MATRIX = {"cpu": 1536}  # side of the measured product; elsewhere 8192
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    config: tyro.conf.Positional[str]
+    """A config file or name; of a folder, every stage."""
+    vs: str | None = None
+    """Another config, measured in turn with the first; `unet`: a plain U-Net of as many
+    parameters in the same stage."""
+    batch: int | None = None
+    """Training batch over all devices. Default: the config's."""
+    pictures: int = 8
+    """Painted at once; 0 leaves sampling out."""
+    sampling_steps: int | None = None
+    """Default: the config's."""
+    repeats: int = 7
+    """Timed calls, of which the median counts."""
+    json: Path | None = None
+    """Write every figure to this file, too."""
+
+
+@dataclasses.dataclass
+class Figures:
+    """One config's figures; seconds, bytes."""
+
+    name: str
+    parameters: int
+    batch: int
+    tflop_per_image: float  # of a training step, by the model
+    compile_seconds: float = 0.0
+    step_seconds: float = 0.0
+    images_per_s: float = 0.0
+    mfu: float = 0.0
+    peak_gib: float | None = None  # of a device, by the runtime or else by the compiler
+    sampler_compile_seconds: float | None = None
+    sampling_step_seconds: float | None = None
+    picture_seconds: float | None = None
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    options = tyro.cli(Options, description=__doc__)
+    experiments = [_changed(e, options) for e in config.load(options.config)]
+    if options.vs is not None:
+        if len(experiments) > 1:
+            raise SystemExit("--vs compares two stages: give one config file, not a folder")
+        experiments.append(_other(experiments[0], options))
+    peak, source = peak_flops()
+    print(
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}; peak "
+        f"{peak / 1e12:.2f} TFLOP/s a device ({source})",
+        flush=True,
+    )
+    groups = [experiments] if options.vs else [[e] for e in experiments]
+    found = [f for group in groups for f in measure(group, peak=peak, options=options)]
+    print(table(found))
+    if options.vs:
+        one, other = found
+        print(
+            f"\n{one.name}: {other.step_seconds / one.step_seconds:.2f} times the steps per "
+            f"second of {other.name}"
+        )
+    if options.json:
+        document = {
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+            "jax": jax.__version__,
+            "peak_tflops": peak / 1e12,
+            "peak_from": source,
+            "figures": [dataclasses.asdict(f) for f in found],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def measure(
+    experiments: Sequence[config.Experiment], *, peak: float, options: Options
+) -> list[Figures]:
+    """Figures of every experiment, their calls taken in turns."""
+    found, trainers, samplers = [], [], []
+    for experiment in experiments:
+        figures, train = _trainer(experiment)
+        found.append(figures)
+        trainers.append(train)
+    for figures, seconds in zip(found, in_turns(trainers, options.repeats), strict=True):
+        figures.step_seconds = seconds
+        figures.images_per_s = figures.batch / seconds
+        rate = figures.images_per_s * figures.tflop_per_image * 1e12
+        figures.mfu = rate / peak / jax.device_count()
+    del trainers
+    if options.pictures:
+        for experiment, figures in zip(experiments, found, strict=True):
+            samplers.append(_sampler(experiment, figures, options.pictures))
+        times = in_turns(samplers, max(1, options.repeats // 2))
+        for experiment, figures, seconds in zip(experiments, found, times, strict=True):
+            figures.picture_seconds = seconds / options.pictures
+            figures.sampling_step_seconds = seconds / experiment.stage.sampler.steps
+    return found
+
+
+def in_turns(calls: Sequence[Callable[[], None]], repeats: int) -> list[float]:
+    """Median seconds of each call, after one that warms up."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for taken, call in zip(times, calls, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def peak_flops() -> tuple[float, str]:
+    """FLOPs a second of one device, and where the figure is from."""
+    device = jax.devices()[0]
+    chip = accelerators.of(device.device_kind)
+    if chip is not None:
+        return chip.peak_flops / chip.devices, "data sheet, bfloat16"
+    side = MATRIX.get(device.platform, 8192)
+    dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+    matrix = jax.device_put(jnp.ones((side, side), dtype), device)
+    product = jax.jit(jnp.matmul)
+    (seconds,) = in_turns([lambda: product(matrix, matrix).block_until_ready()], 9)
+    return 2 * side**3 / seconds, f"a {side} x {side} product in {dtype.__name__}"
+
+
+def table(found: Sequence[Figures]) -> str:
+    """The figures as a Markdown table."""
+    columns: dict[str, Callable[[Figures], str]] = {
+        "config": lambda f: f.name,
+        "parameters": lambda f: f"{f.parameters / 1e6:.2f} M",
+        "batch": lambda f: str(f.batch),
+        "compile": lambda f: f"{f.compile_seconds:.1f} s",
+        "step": lambda f: f"{1000 * f.step_seconds:.1f} ms",
+        "images/s": lambda f: f"{f.images_per_s:.1f}",
+        "MFU": lambda f: f"{100 * f.mfu:.1f} %",
+        "peak memory": lambda f: "-" if f.peak_gib is None else f"{f.peak_gib:.2f} GiB",
+        "sampling step": lambda f: _milliseconds(f.sampling_step_seconds),
+        "picture": lambda f: _milliseconds(f.picture_seconds),
+    }
+    rows = [list(columns), ["---"] * len(columns)]
+    rows += [[show(f) for show in columns.values()] for f in found]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.1f} ms"
+
+
+def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]]:
+    """The compiled step on random pictures, as a call that waits for its end."""
+    work = program.build(experiment)
+    size = experiment.train.batch_size
+    draw = np.random.default_rng(0)
+    rows = jax.tree.map(lambda x: _random(draw, x), program.batch_shapes(experiment))
+    share = work.share
+    batch = pipeline.to_device(
+        jax.tree.map(lambda x: x[list(share.rows)], rows), work.batch_shardings, share=share
+    )
+    start = time.perf_counter()
+    compiled = work.lower().compile()
+    figures = Figures(
+        name=experiment.stage.name,
+        parameters=models.count(work.shapes.params),
+        batch=size,
+        tflop_per_image=programs.TRAINING * programs.forward_flops(experiment) / 1e12,
+        compile_seconds=time.perf_counter() - start,
+        peak_gib=_peak(compiled),
+    )
+    key = rng.root(0)
+    current = [work.init(key)]
+
+    def call() -> None:
+        with mesh.use(work.devices):
+            current[0], metrics = compiled(current[0], batch, key)
+        metrics["loss"].block_until_ready()
+
+    return figures, call
+
+
+def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> Callable[[], None]:
+    """A stage's whole sampling loop on random weights, as a call that waits for its end."""
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    init = jax.jit(
+        lambda key: models.init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        )
+    )
+    params = init(rng.root(0))
+    grid = mesh.build(config.Mesh())
+    pictures = mesh.filled(pictures, grid, passes=1, side=stage.size)
+    draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
+    shapes = programs.canvas_shapes(experiment, pictures, by_row)
+    keys = jax.vmap(rng.root)(jnp.arange(pictures))
+    filled = jax.tree.map(lambda x: _random(draw, x), shapes._replace(keys=None))
+    canvas = jax.device_put(filled._replace(keys=keys), by_row)
+    options = {"module": module, "stage": stage, "guided": stage.sampler.guidance_weight != 1.0}
+    weight = jnp.float32(stage.sampler.guidance_weight)
+    params = jax.device_put(params, mesh.replicated(grid))
+    start = time.perf_counter()
+    with mesh.use(grid):
+        compiled = cascade.paint.lower(params, canvas, weight, **options).compile()
+    figures.sampler_compile_seconds = time.perf_counter() - start
+    return lambda: compiled(params, canvas, weight).block_until_ready()
+
+
+def _random(draw: np.random.Generator, shape: Any) -> np.ndarray:
+    if shape.dtype == np.bool_:
+        return np.ones(shape.shape, np.bool_)
+    if np.issubdtype(shape.dtype, np.integer):
+        return draw.integers(0, 255, shape.shape).astype(shape.dtype)
+    return draw.random(shape.shape).astype(shape.dtype)
+
+
+def _peak(compiled: Any) -> float | None:
+    """Peak memory of a device in GiB: arguments, results that are new, and temporaries."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    new = found.output_size_in_bytes - found.alias_size_in_bytes
+    return (found.argument_size_in_bytes + new + found.temp_size_in_bytes) / GIB
+
+
+def _changed(experiment: config.Experiment, options: Options) -> config.Experiment:
+    stage, train = experiment.stage, experiment.train
+    if options.sampling_steps is not None:
+        sampler = dataclasses.replace(stage.sampler, steps=options.sampling_steps)
+        stage = dataclasses.replace(stage, sampler=sampler)
+    if options.batch is not None:
+        train = dataclasses.replace(train, batch_size=options.batch)
+    return dataclasses.replace(experiment, stage=stage, train=train)
+
+
+def _other(experiment: config.Experiment, options: Options) -> config.Experiment:
+    if options.vs != PLAIN:
+        (other,) = config.load(options.vs)
+        return _changed(other, options)
+    stage = experiment.stage
+    plain = dataclasses.replace(
+        stage, name=f"{stage.name} as U-Net", model=efficient_unet.twin(experiment)
+    )
+    return dataclasses.replace(experiment, stage=plain)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Topologies by name: what the TPU compiler knows, and refusals that say what it would accept."""
+
+import pytest
+
+from imagen_jax.plan import topology
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("v5litepod:2x2", "no TPU generation 'v5litepod'; there are v4, v5e, v5p, v6e, tpu7x"),
+        ("v5e-16", "'v5e-16' is not spelled GENERATION:SHAPE, such as v5e:16x16"),
+        ("v5e", "is not spelled"),
+        ("v4:4x4", "v4 slices have 3 dimensions, such as v4:2x2x1"),
+        ("v6e:2x2x1", "v6e slices have 2 dimensions, such as v6e:2x2"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        topology.parse(name)
+
+
+def test_generation_and_shape() -> None:
+    chip, shape = topology.parse("v5p:4x4x8")
+    assert (chip.name, shape) == ("v5p", (4, 4, 8))
+
+
+def test_planning_without_the_compiler_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    environment: dict[str, str] = {}
+    with pytest.raises(ValueError, match="pip install libtpu"):
+        topology.use_compiler(environment)
+    assert not environment
+
+
+def test_planning_stays_on_the_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: object())
+    environment: dict[str, str] = {}
+    topology.use_compiler(environment)
+    assert environment["JAX_PLATFORMS"] == "cpu"
+    assert environment["TPU_SKIP_MDS_QUERY"] == "1"
