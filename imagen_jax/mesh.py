@@ -176,6 +176,20 @@ def image_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(devices, PartitionSpec((DATA, FSDP), SPATIAL))
 
 
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays and keys, the same on every process, as global arrays."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(whole: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(whole.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(whole)))
+        local = np.asarray(whole)
+        return jax.make_array_from_callback(local.shape, sharding, lambda part: local[part])
+
+    return jax.tree.map(one, tree)
+
+
 def gather(rows: jax.Array) -> np.ndarray:
     """A global array as numpy, whole on every process."""
     if rows.is_fully_addressable:

@@ -171,7 +171,7 @@ def _stage(
         with mesh.use(devices):
             images = paint(
                 params,
-                jax.device_put(canvas, mesh.batch_sharding(devices)),
+                mesh.place(canvas, mesh.batch_sharding(devices)),
                 jnp.float32(weight),
                 module=painter.module,
                 stage=_program(stage),

@@ -29,6 +29,9 @@ class Options(training.Options):
 
     only: tuple[str, ...] = ()
     """Rows (predicts=eps) or kinds of rows (predicts); default: all. Rows done before are kept."""
+    width: float = 1.0
+    """Multiply the channels of the baseline, and so of every row, by this: a narrow network sees
+    more pictures in the same time."""
     minutes: float = 10.0
     """Training time of each run without compiling: its step is timed first, then its number of
     steps is fixed."""
@@ -40,7 +43,7 @@ class Options(training.Options):
 
 def run(options: Options) -> None:
     """Train and judge every chosen variant that is not done yet, then write table and plot."""
-    base = config.load(options.configs)[0]
+    base = baseline(options)
     chosen = [(row, row.apply(base)) for row in variants.choose(options.only)]
     settings = writing.settings(options, base, leave_out=("only", "configs", "batch_size"))
     results = writing.read(options.out, STUDY, settings)
@@ -58,6 +61,15 @@ def run(options: Options) -> None:
             f"give --only {variants.BASELINE}"
         )
     _write(results, options)
+
+
+def baseline(options: Options) -> config.Experiment:
+    """The config's base stage, at the width that was asked for."""
+    base = config.load(options.configs)[0]
+    if options.width == 1.0:
+        return base
+    model = variants.widened(base.stage.model, options.width)
+    return dataclasses.replace(base, stage=dataclasses.replace(base.stage, model=model))
 
 
 def _train_and_judge(
@@ -121,11 +133,12 @@ def _fitting_steps(
 def _write(results: Mapping[str, Mapping[str, Any]], options: Options) -> None:
     order = [row.name for row in variants.table() if row.name in results]
     length = f"{options.steps} steps" if options.steps else f"{options.minutes:g} minutes"
+    narrowed = "" if options.width == 1.0 else f" at {options.width:g} of its channels"
     page = writing.Page(
         title="Variants of the base stage",
-        text=f"The base stage of `{options.configs}` with one thing changed, trained for {length} "
-        f"each and judged on {options.pictures} new captions, half with one object and half with "
-        "two (percent right). Loss is that of training, each variant's own; the error is that of "
+        text=f"The base stage of `{options.configs}`{narrowed} with one thing changed, trained for "
+        f"{length} each and judged on {options.pictures} new captions, half with one object and "
+        "half with two (percent right). Loss is that of training, each variant's own; the error is that of "
         "the noise prediction on held-out pictures, mean over logsnr -6 to 6, comparable between "
         "all. One seed.",
         rows=[_cells(name, results[name]) for name in order],

@@ -98,3 +98,11 @@ def test_minutes_become_steps_once(options: recipe.Options, monkeypatch, tmp_pat
     assert len(measured) == 1
     longer = dataclasses.replace(timed, minutes=6.0)
     assert recipe._fitting_steps(experiment, tmp_path / "run", encoder, longer) == 720
+
+
+def test_the_baseline_can_be_narrowed(options: recipe.Options) -> None:
+    whole = recipe.baseline(options)
+    assert whole == config.load(MINIATURE)[0]
+    half = recipe.baseline(dataclasses.replace(options, width=0.5))
+    assert half.stage.model.channels == whole.stage.model.channels // 2
+    assert half.optim == whole.optim
