@@ -69,7 +69,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10.0,<0.12"],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6"],
+        "plan": ["libtpu"],  # the TPU compiler: no TPU is needed
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6", "libtpu"],
     },
     entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
 )

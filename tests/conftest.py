@@ -1,6 +1,10 @@
 """The suite's strictness: no silent promotion, no warnings, eight simulated devices."""
 
+import os
 import tempfile
+
+# With the TPU compiler installed jax would look for chips, here and in every subprocess.
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 

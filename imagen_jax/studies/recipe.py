@@ -138,9 +138,9 @@ def _write(results: Mapping[str, Mapping[str, Any]], options: Options) -> None:
         title="Variants of the base stage",
         text=f"The base stage of `{options.configs}`{narrowed} with one thing changed, trained for "
         f"{length} each and judged on {options.pictures} new captions, half with one object and "
-        "half with two (percent right). Loss is that of training, each variant's own; the error is that of "
-        "the noise prediction on held-out pictures, mean over logsnr -6 to 6, comparable between "
-        "all. One seed.",
+        "half with two (percent right). Loss is that of training, each variant's own; the error is "
+        "that of the noise prediction on held-out pictures, mean over logsnr -6 to 6, comparable "
+        "between all. One seed.",
         rows=[_cells(name, results[name]) for name in order],
         figure=plot({name: results[name] for name in order}),
     )
