@@ -14,6 +14,7 @@ from imagen_jax.text import cache
 from imagen_jax.train import loop, metrics
 
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
+LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
 TIMED, TIMED_EVERY = 20, 5  # steps of a run that only measures speed; its first five compile
 FREE = {  # fields that change nothing about what a run learns
     "data": ("workers", "threads", "prefetch"),
@@ -56,6 +57,11 @@ def train(
     Errors: ValueError when `workdir` holds a run with other settings, naming them.
     """
     if not _is_done(experiment, workdir):
+        options = experiment.train
+        every = min(options.log_every, max(options.steps // LINES, 1))
+        experiment = dataclasses.replace(
+            experiment, train=dataclasses.replace(options, log_every=every)
+        )
         store = pairs(experiment, data_dir=data_dir, encoder=encoder, examples=examples)
         loop.train(experiment, workdir, store=store, hooks=hooks)
 

@@ -25,7 +25,11 @@ def experiment() -> config.Experiment:
 
 @pytest.fixture(scope="module")
 def run(experiment: config.Experiment, data_dir: Path, tmp_path_factory) -> Path:
-    """A run that was cut off after its third step, and then gone on with."""
+    """A run that was cut off after its third step, and then gone on with.
+
+    It is shorter than the config's interval of the log, and told every step all the same.
+    """
+    short = _with_train(experiment, log_every=100)
     workdir = tmp_path_factory.mktemp("run")
 
     def cut_off(step: int, _ema: object, _progress: object) -> None:
@@ -33,8 +37,8 @@ def run(experiment: config.Experiment, data_dir: Path, tmp_path_factory) -> Path
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        training.train(experiment, workdir, data_dir=data_dir, hooks=[cut_off])
-    training.train(experiment, workdir, data_dir=data_dir)
+        training.train(short, workdir, data_dir=data_dir, hooks=[cut_off])
+    training.train(short, workdir, data_dir=data_dir)
     return workdir
 
 
