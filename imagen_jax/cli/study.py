@@ -7,6 +7,7 @@ STUDIES = {
     "augmentation": "super-resolution with and without noise conditioning augmentation",
     "text-encoder": "a larger text encoder against a larger U-Net",
     "efficient-unet": "Efficient U-Net against U-Net at equal steps and at equal time",
+    "sampling": "sampler, steps, guidance, threshold and wording on trained weights",
     "recipe": "short runs that compare variants of the base stage",
 }
 

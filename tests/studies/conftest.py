@@ -28,6 +28,15 @@ def tiny() -> Imagen:
     return Imagen(tuple(map(_painter, experiments)), encoder, experiments, (0, 0))
 
 
+@pytest.fixture(scope="session")
+def base16() -> Imagen:
+    """The first stage of the studies' miniature, 16 px: the smallest that the oracle judges."""
+    experiment = config.load(str(Path(__file__).parent / "miniature"))[0]
+    text = experiment.text
+    encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
+    return Imagen((_painter(experiment),), encoder, (experiment,), (0,))
+
+
 def _painter(experiment: config.Experiment) -> Painter:
     sampler = dataclasses.replace(experiment.stage.sampler, steps=2)
     stage = dataclasses.replace(experiment.stage, sampler=sampler)
