@@ -96,7 +96,8 @@ def _write(
         text=f"Stage {base.stage.name} of `{options.cascade}` with one thing changed, judged on "
         f"{options.pictures} new captions, half with one object and half with two (percent right). "
         f"The baseline: {sampler.kind}, {sampler.steps} steps, guidance "
-        f"{sampler.guidance_weight:g}, threshold {sampler.threshold}, captions worded as in the dataset.",
+        f"{sampler.guidance_weight:g}, threshold {sampler.threshold}, captions "
+        "worded as in the dataset.",
         rows=[
             {
                 "variant": name,
