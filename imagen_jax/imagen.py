@@ -178,16 +178,7 @@ def _is_exported(run: Path) -> bool:
 def _painter(run: Path, experiment: config.Experiment) -> tuple[cascade.Painter, int]:
     """One run's EMA weights, whole on every device, and the step they are from."""
     module = models.build(experiment.stage.model)
-    shapes = jax.eval_shape(
-        lambda key: models.init(
-            module,
-            key,
-            stage=experiment.stage,
-            text_width=experiment.text.width,
-            text_length=experiment.text.max_length,
-        ),
-        jax.random.key(0),
-    )
+    shapes = models.shapes(experiment.stage, experiment.text)
     whole = mesh.replicated(mesh.build(config.Mesh()))
     if _is_exported(run):
         params, step = export.read(run, shapes)

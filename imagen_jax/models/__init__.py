@@ -21,7 +21,7 @@ from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
 from imagen_jax.types import Params, RandomKey
 
-__all__ = ["Conditioning", "EfficientUNet", "UNet", "build", "count", "init"]
+__all__ = ["Conditioning", "EfficientUNet", "UNet", "build", "count", "init", "shapes"]
 
 CHANNELS = 3
 
@@ -56,6 +56,17 @@ def init(
         return network(image, logsnr, cond)
 
     return module.init(key, method=run)["params"]
+
+
+def shapes(stage: config.Stage, text: config.Text) -> Params:
+    """Shapes and dtypes of a stage's parameters; nothing is computed."""
+    module = build(stage.model)
+    return jax.eval_shape(
+        lambda key: init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        ),
+        jax.random.key(0),
+    )
 
 
 def count(params: Params) -> int:

@@ -71,12 +71,7 @@ def sample(
     """A stage's whole sampling loop for so many pictures at once, their whole side."""
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
-    shapes = jax.eval_shape(
-        lambda key: models.init(
-            module, key, stage=stage, text_width=text.width, text_length=text.max_length
-        ),
-        jax.random.key(0),
-    )
+    shapes = models.shapes(stage, text)
     guided = stage.sampler.guidance_weight != 1.0
     workload = mesh.Workload(
         images=pictures * (2 if guided else 1), rows=stage.size // stage.model.multiple()
@@ -163,12 +158,7 @@ def forward_flops(experiment: config.Experiment) -> float:
         experiment, train=dataclasses.replace(experiment.train, batch_size=1, micro_batches=1)
     )
     batch = program.batch_shapes(one)
-    shapes = jax.eval_shape(
-        lambda key: models.init(
-            module, key, stage=stage, text_width=text.width, text_length=text.max_length
-        ),
-        jax.random.key(0),
-    )
+    shapes = models.shapes(stage, text)
 
     def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
         has_text = jnp.ones((1,), jnp.bool_)

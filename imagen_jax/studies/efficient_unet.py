@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -139,15 +138,7 @@ def _unet(stage: config.Stage, *, channels: int, res_blocks: int) -> config.UNet
 def parameters(experiment: config.Experiment, network: config.UNet | config.EfficientUNet) -> int:
     """Number of parameters of a network in the experiment's place; nothing is computed."""
     stage = dataclasses.replace(experiment.stage, model=network)
-    text, module = experiment.text, models.build(network)
-    return models.count(
-        jax.eval_shape(
-            lambda key: models.init(
-                module, key, stage=stage, text_width=text.width, text_length=text.max_length
-            ),
-            jax.random.key(0),
-        )
-    )
+    return models.count(models.shapes(stage, experiment.text))
 
 
 def _train(
