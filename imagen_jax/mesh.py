@@ -10,7 +10,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -76,8 +76,34 @@ def use(devices: jax.sharding.Mesh) -> Iterator[None]:
 
     It goes round the call of a jitted function, not into it.
     """
-    with jax.set_mesh(devices), nn.logical_axis_rules(RULES):
+    with (
+        jax.set_mesh(devices),
+        nn.logical_axis_rules(RULES),
+        nn.intercept_methods(_keep_products_split),
+    ):
         yield
+
+
+def keep_split(x: jax.Array) -> jax.Array:
+    """Inside `use`: x with its batch split over the mesh, and its height if it has one.
+
+    Rank 4 is pictures or their features (b, h, w, c). Elsewhere x itself.
+    """
+    axes = ("batch", "height", None, None) if x.ndim == 4 else ("batch",) + (None,) * (x.ndim - 1)
+    return nn.with_logical_constraint(x, axes)
+
+
+def _keep_products_split(
+    layer: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+) -> Any:
+    """Every product says, of its result and so of its gradient, that the kernel is to be gathered.
+
+    Left to itself the partitioner lets the sharding of a kernel's channels spread to the features
+    and gathers their batch instead: each chip then holds the maps of all pictures.
+    """
+    result = layer(*args, **kwargs)
+    is_product = isinstance(context.module, nn.Conv | nn.ConvTranspose | nn.Dense)
+    return keep_split(result) if is_product and context.method_name == "__call__" else result
 
 
 def choose(

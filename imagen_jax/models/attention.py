@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self, x: Float[Array, "b h w c"], text: KeysValues | None, text_mask: TextMask | None
     ) -> Float[Array, "b h w c"]:
         b, h, w, c = x.shape
-        y = Norm(self.norm_groups, name="norm")(x).reshape(b, h * w, c)
+        y = Norm(self.norm_groups, name="norm")(x)
         query = self.project("query", y)
         pairs = [(self.project("key", y), self.project("value", y))] if self.image_keys else []
         masks = [jnp.ones((b, h * w), jnp.bool_)] if self.image_keys else []
@@ -58,15 +58,14 @@ class Attention(nn.Module):
             pairs, masks = [*pairs, text], [*masks, text_mask]
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
         mask = None if text is None else jnp.concatenate(masks, axis=1)
-        mixed = attend(query, keys, values, mask).reshape(b, h * w, self.heads * self.head_dim)
+        mixed = attend(query, keys, values, mask).reshape(b, h, w, self.heads * self.head_dim)
         out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
-        return x + out.reshape(x.shape)
+        return x + out
 
-    def project(self, name: str, y: Float[Array, "b n c"]) -> Float[Array, "b n heads k"]:
-        """Queries, keys or values of the picture."""
-        width = self.heads * self.head_dim
-        projected = nn.Dense(width, dtype=self.dtype, name=name)(y)
-        return projected.reshape(*y.shape[:2], self.heads, self.head_dim)
+    def project(self, name: str, y: Float[Array, "b h w c"]) -> Float[Array, "b n heads k"]:
+        """Queries, keys or values of the picture, n = h * w. Flattened last: height stays split."""
+        projected = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
+        return projected.reshape(len(y), -1, self.heads, self.head_dim)
 
 
 class FeedForward(nn.Module):

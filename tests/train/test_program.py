@@ -1,0 +1,38 @@
+"""A step as a program: what the compiler makes of it on a mesh."""
+
+import dataclasses
+import re
+
+import jax
+import pytest
+
+from imagen_jax import config
+from imagen_jax.train import program
+
+# No size of a network, nor any product of them, is a multiple of 11.
+LOCAL, FSDP, DATA = 11, 4, 2
+ARRAY = re.compile(r"\b(?:f32|bf16)\[(\d+),(\d+),(\d+)(?:,(\d+))?\]")
+
+
+def _program(name: str) -> program.Program:
+    experiment = config.load(name)[0]
+    experiment = dataclasses.replace(
+        experiment,
+        train=dataclasses.replace(experiment.train, batch_size=LOCAL * FSDP * DATA),
+        mesh=config.Mesh(data=DATA, fsdp=FSDP, min_shard_bytes=64),
+    )
+    return program.build(experiment)
+
+
+def _batches(text: str) -> set[int]:
+    """How many pictures the arrays of a compiled program hold: their leading dimensions."""
+    shapes = [tuple(map(int, filter(None, found))) for found in set(ARRAY.findall(text))]
+    return {shape[0] // LOCAL for shape in shapes if shape[0] % LOCAL == 0}
+
+
+@pytest.mark.parametrize("name", ["tiny/base8", "tiny/sr16", "tiny/sr32"])
+def test_no_device_gathers_the_pictures_of_others(name: str) -> None:
+    """Kernels that are sharded by channels are gathered, never the features they act on."""
+    work = _program(name)
+    assert any("fsdp" in s.spec for s in jax.tree.leaves(work.shardings.params))
+    assert _batches(work.lower().compile().as_text()) == {1}
