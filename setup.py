@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
+TPU = "jax[tpu]>=0.10.0,<0.12"  # jax and the libtpu that it is released with
 BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
 
 setup(
@@ -66,11 +67,11 @@ setup(
         "tyro>=1.0",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10.0,<0.12"],
+        "tpu": [TPU],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
-        "plan": ["libtpu"],  # the TPU compiler: no TPU is needed
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6", "libtpu"],
+        "plan": [TPU],  # for its compiler: no TPU is needed
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6", TPU],
     },
     entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
 )

@@ -11,7 +11,7 @@ from imagen_jax.cli import overrides
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
-estimates. It needs `pip install libtpu`, two cores and a few minutes for the largest models.
+estimates. It needs `pip install 'jax[tpu]'`, two cores and a few minutes for the largest models.
 """
 
 
@@ -64,6 +64,8 @@ def run(argv: list[str]) -> None:
 
     topology.parse(options.topology)  # refuse a misspelled one before anything slow
     topology.use_compiler()
+    if problem := topology.mismatch():
+        print(f"warning: {problem}", file=sys.stderr)
     slice_ = topology.describe(options.topology, slices=options.slices)
     experiments = [e for _, e in parsed]
     if options.encode:

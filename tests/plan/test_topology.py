@@ -28,9 +28,25 @@ def test_generation_and_shape() -> None:
 def test_planning_without_the_compiler_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     environment: dict[str, str] = {}
-    with pytest.raises(ValueError, match="pip install libtpu"):
+    with pytest.raises(ValueError, match=r"pip install 'jax\[tpu\]'"):
         topology.use_compiler(environment)
     assert not environment
+
+
+@pytest.mark.parametrize(
+    ("requirement", "installed", "says"),
+    [
+        ('libtpu==0.0.42.*; extra == "tpu"', "0.0.42.1", ""),
+        ('libtpu==0.0.42.*; extra == "tpu"', "0.0.42", ""),
+        ('libtpu==0.0.42.*; extra == "tpu"', "0.0.52", "pip install 'libtpu==0.0.42.*'"),
+        ('libtpu==0.0.4.*; extra == "tpu"', "0.0.42", "libtpu 0.0.42 is not the one"),
+        ("numpy>=2.0", "0.0.52", ""),
+    ],
+)
+def test_another_compiler_than_that_of_jax_is_told(requirement, installed, says) -> None:
+    found = topology.mismatch(["scipy>=1.14", requirement], installed)
+    assert says in found
+    assert bool(says) == bool(found)
 
 
 def test_planning_stays_on_the_cpu(monkeypatch) -> None:
