@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.models.attention import Attention, AttentionBlock, FeedForward
+from imagen_jax.models.attention import Attention, AttentionBlock, FeedForward, attend
 
 DRAW = np.random.default_rng(0)
 X = DRAW.standard_normal((2, 2, 3, 8))
@@ -56,6 +56,25 @@ def test_attention_equals_the_reference(image: bool, text: bool) -> None:
     given = (_f32(KEYS, VALUES), jnp.asarray(MASK)) if text else (None, None)
     found = module.apply({"params": params}, *_f32(X), *given)
     np.testing.assert_allclose(found, _reference(params, image=image, text=text), atol=2e-5)
+
+
+def test_bfloat16_attention_stays_near_float64_where_logits_are_large() -> None:
+    """Logits to +-20: rounding them must not shift weight between keys by more than 5 %."""
+    draw = np.random.default_rng(1)
+    query, keys, values = (
+        jnp.asarray(scale * draw.standard_normal((2, n, 3, 64)), jnp.bfloat16)
+        for scale, n in ((4, 50), (1, 70), (1, 70))
+    )
+    mask = np.arange(70)[None] < np.array([[70], [31]])
+    found = attend(query, keys, values, jnp.asarray(mask))
+    assert found.dtype == jnp.bfloat16
+    q, k, v = (np.asarray(x, np.float64) for x in (query, keys, values))
+    logits = np.einsum("bqhk,bnhk->bhqn", q, k) / 8
+    weights = np.exp(logits) * mask[:, None, None]
+    expected = np.einsum("bhqn,bnhk->bqhk", weights / weights.sum(-1, keepdims=True), v)
+    error = np.asarray(found, np.float64) - expected
+    assert np.abs(error).max() < 0.05
+    assert np.sqrt(np.mean(error**2)) < 0.006
 
 
 def test_attention_starts_as_the_identity() -> None:
