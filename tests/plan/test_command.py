@@ -1,0 +1,102 @@
+"""`imagen plan` on the real TPU compiler, as a user calls it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from imagen_jax import config, models
+from imagen_jax.plan import programs
+
+PLANS = {
+    "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
+    "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32"],
+    "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
+}
+RUN = """
+import contextlib, io, json, sys
+from imagen_jax.cli import plan
+found = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        plan.run([*arguments, "--json"])
+    found[name] = json.loads(out.getvalue())
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict:
+    """All plans, from one process: planning has to start before jax does."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(PLANS)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_versions_are_told(plans: dict) -> None:
+    assert set(plans["train"]["versions"]) == {"imagen_jax", "jax", "jaxlib", "libtpu"}
+
+
+def test_a_training_plan_has_every_figure_and_they_agree(plans: dict) -> None:
+    (plan,) = plans["train"]["plans"]
+    experiment = config.load("tiny/base8")[0]
+    shapes = models.shapes(experiment.stage, experiment.text)
+    assert plan["parameters"] == models.count(shapes)
+    assert (plan["chips"], plan["images"], plan["local_images"]) == (4, 64, 16)
+    assert plan["mesh"] == {"data": 4, "fsdp": 1, "spatial": 1}
+    hbm = plan["hbm_per_device"]
+    parts = hbm["arguments_gib"] + hbm["outputs_gib"] + hbm["temporaries_gib"]
+    assert hbm["total_gib"] == pytest.approx(parts)
+    assert hbm["fits"]
+    # parameters and their average in float32; small arrays fill whole tiles of 4 KiB
+    assert hbm["arguments_gib"] * 2**30 > 8 * plan["parameters"]
+    assert plan["collectives"]["all-reduce"]["payload"] >= 2 * plan["parameters"]
+    seconds, roofline = plan["estimated_seconds"], plan["roofline_seconds"]
+    assert seconds >= 0.98 * roofline[roofline["binds"]]
+    assert plan["estimated_images_per_s_per_chip"] == pytest.approx(64 / seconds / 4)
+    rate = plan["estimated_images_per_s_per_chip"] * plan["model_tflop_per_image"]
+    assert plan["estimated_mfu"] == pytest.approx(rate / 197)
+    assert plan["estimated_days"] == pytest.approx(4 * seconds / 86400)
+    assert plan["estimated_cost"] == pytest.approx(4 * seconds / 3600 * 1.2 * 4)
+
+
+def test_a_samplers_time_is_refused_and_its_work_counts_every_step(plans: dict) -> None:
+    (plan,) = plans["sample"]["plans"]
+    assert plan["estimated_seconds"] is None
+    assert "loop" in plan["estimate_refused"]
+    experiment = config.load("tiny/sr16")[0]
+    sampler = experiment.stage.sampler
+    passes = sampler.steps * (2 if sampler.guidance_weight != 1.0 else 1)
+    forward = programs.forward_flops(experiment) / 1e12
+    # The text's part is computed once, not at every step.
+    assert 0.8 * passes * forward < plan["model_tflop_per_image"] <= passes * forward
+    assert plan["images"] == 32
+
+
+def test_the_text_encoder_is_planned(plans: dict) -> None:
+    (plan,) = plans["encode"]["plans"]
+    assert plan["what"] == "encode"
+    assert plan["images"] == 32  # captions: eight a device
+    assert plan["hbm_per_device"]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--topology", "v5e:2x2", "--batch", "31"], "give a multiple of"),
+        (["--topology", "v9:2x2"], "there are v4, v5e, v5p, v6e, tpu7x"),
+        (["--topology", "v5e:2x2", "--sample", "--fit"], "exclude each other"),
+        (["--topology", "v5e:2x2", "--price", "0"], "must be positive"),
+        ([], "topology"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_in_a_sentence(arguments: list, says: str) -> None:
+    program = "from imagen_jax.cli import main; main()"
+    command = [sys.executable, "-c", program, "plan", "tiny/base8", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
