@@ -1,6 +1,8 @@
 """Pictures split by height: every network computes what it computes on one device."""
 
+import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
@@ -10,10 +12,12 @@ import pytest
 
 from imagen_jax import config, mesh
 
+MAPS = re.compile(r"(?:f32|bf16)\[(\d+),(\d+),(\d+),\d+\]")
+
 
 @functools.cache
-def _grid() -> jax.sharding.Mesh:
-    return mesh.build(config.Mesh(data=1, spatial=2), devices=jax.devices()[:2])
+def _grid(strips: int) -> jax.sharding.Mesh:
+    return mesh.build(config.Mesh(data=1, spatial=strips), devices=jax.devices()[:strips])
 
 
 def _loss(toy: Any, name: str) -> Any:
@@ -32,7 +36,7 @@ def test_forward_and_gradient_equal_those_of_one_device(toy: Any, name: str) -> 
     both, params = _loss(toy, name)
     inputs = toy.make_inputs()
     (_, expected), gradients = jax.jit(both)(params, inputs.z, inputs)
-    grid = _grid()
+    grid = _grid(2)
     whole, split = mesh.replicated(grid), mesh.image_sharding(grid)
     run = jax.jit(
         both,
@@ -50,3 +54,28 @@ def test_forward_and_gradient_equal_those_of_one_device(toy: Any, name: str) -> 
         split_gradients,
         gradients,
     )
+
+
+@pytest.mark.parametrize("name", ["base", "sr256", "sr1024"])
+def test_no_operation_gathers_whole_maps(toy: Any, name: str) -> None:
+    """Of a picture's 16 rows, and the 8 of its coarser map, a device sees a quarter and borders.
+
+    Attention's keys and values are whole, as they have to be; they have no rows any more.
+    """
+    height, width = 16, 24
+    both, params = _loss(toy, name)
+    inputs = toy.make_inputs(height, width)
+    grid = _grid(4)
+    whole, split = mesh.replicated(grid), mesh.image_sharding(grid)
+    rows = dataclasses.replace(
+        jax.tree.map(lambda _: whole, inputs), z=split, low_res=None if name == "base" else split
+    )
+    if name == "base":
+        inputs = dataclasses.replace(inputs, low_res=None)
+    run = jax.jit(both, in_shardings=(whole, split, rows), out_shardings=((whole, split), None))
+    with mesh.use(grid):
+        text = run.lower(params, inputs.z, inputs).compile().as_text()
+    maps = {tuple(map(int, found)) for found in MAPS.findall(text)}
+    assert (3, height // 4, width) in maps
+    assert (3, height // 8, width // 2) in maps
+    assert not maps & {(3, height, width), (3, height // 2, width // 2)}
