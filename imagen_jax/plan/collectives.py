@@ -26,6 +26,10 @@ class Traffic:
     count: int
     payload: int  # bytes of their results
 
+    def times(self, calls: int) -> "Traffic":
+        """That of so many calls."""
+        return Traffic(count=calls * self.count, payload=calls * self.payload)
+
 
 def read(text: str) -> Mapping[str, Traffic]:
     """The collectives of a compiled program (`compiled.as_text()`), by kind."""

@@ -61,26 +61,31 @@ class Estimate:
     seconds: float | None  # None when the compiler's model can't be believed
     refused: str = ""  # why
 
+    def times(self, calls: int, *, memory: Memory) -> "Estimate":
+        """So many calls one after another, of a program that needs this memory."""
+        return Estimate(
+            memory=memory,
+            flops=calls * self.flops,
+            bytes_accessed=calls * self.bytes_accessed,
+            traffic={kind: found.times(calls) for kind, found in self.traffic.items()},
+            roofline=Roofline(**{n: calls * seconds for n, seconds in vars(self.roofline).items()}),
+            seconds=None if self.seconds is None else calls * self.seconds,
+            refused=self.refused,
+        )
+
 
 def read(
     compiled: Any,
     chip: accelerators.Accelerator,
     *,
     flops: float | None = None,
-    loops: bool = False,
 ) -> Estimate:
-    """The compiler's analyses of a program. `loops`: it counts the bodies of loops but once.
+    """The compiler's analyses of a program. It counts the body of a loop but once.
 
     `flops` (of one device), where known from elsewhere, replaces the compiler's where that is less.
     """
-    found, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    memory = Memory(
-        arguments=found.argument_size_in_bytes,
-        outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
-        temporaries=found.temp_size_in_bytes,
-        capacity=chip.hbm_bytes // chip.devices,
-    )
-    traffic = collectives.read(compiled.as_text())
+    cost, text = compiled.cost_analysis(), compiled.as_text()
+    traffic = collectives.read(text)
     work = max(cost.get("flops", 0.0), flops or 0.0)
     moved = cost.get("bytes accessed", 0.0)
     roofline = Roofline(
@@ -88,15 +93,27 @@ def read(
         memory=moved * chip.devices / chip.hbm_bandwidth,
         network=collectives.sent(traffic) * chip.devices / chip.network_bandwidth,
     )
+    loops = " while(" in text
     seconds, refused = _believed(cost.get("optimal_seconds"), roofline, loops=loops)
     return Estimate(
-        memory=memory,
+        memory=memory_of(compiled, chip),
         flops=work,
         bytes_accessed=moved,
         traffic=traffic,
         roofline=roofline,
         seconds=seconds,
         refused=refused,
+    )
+
+
+def memory_of(compiled: Any, chip: accelerators.Accelerator) -> Memory:
+    """What a program takes of a device's memory."""
+    found = compiled.memory_analysis()
+    return Memory(
+        arguments=found.argument_size_in_bytes,
+        outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
+        temporaries=found.temp_size_in_bytes,
+        capacity=chip.hbm_bytes // chip.devices,
     )
 
 

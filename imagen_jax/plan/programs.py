@@ -59,7 +59,6 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
             compiled,
             topology.chip,
             flops=TRAINING * forward * size / len(topology.devices),
-            loops=parts > 1,
         ),
         notes=tuple(_small_batch(local)),
     )
@@ -68,7 +67,11 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
 def sample(
     experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
 ) -> Planned:
-    """A stage's whole sampling loop for so many pictures at once, their whole side."""
+    """A stage's whole sampling loop for so many pictures at once, their whole side.
+
+    The compiler counts a loop's body once: all but the memory is that of a sampler of one step,
+    which is no loop, times the steps.
+    """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
     shapes = models.shapes(stage, text)
@@ -82,9 +85,14 @@ def sample(
     canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
     weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     arguments = (params, canvas, weight)
+    sampler = dataclasses.replace(stage.sampler, steps=1)
     options = {"module": module, "stage": stage, "guided": guided}
+    one_step = {**options, "stage": dataclasses.replace(stage, sampler=sampler)}
     with mesh.use(grid):
-        lowered = cascade.paint.lower(*arguments, **options)
+        whole_loop = cascade.paint.lower(*arguments, **options)
+        step = cascade.paint.lower(*arguments, **one_step)
+    memory = estimate.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
+    found = estimate.read(compile_for(step, topology, effort=effort), topology.chip)
     work = flops.of(lambda *given: cascade.paint(*given, **options), *arguments)
     local = mesh.local_images(workload.images, grid)
     return Planned(
@@ -95,12 +103,7 @@ def sample(
         local_images=local,
         parameters=models.count(shapes),
         flops=work / pictures,
-        estimate=estimate.read(
-            compile_for(lowered, topology, effort=effort),
-            topology.chip,
-            flops=work / len(topology.devices),
-            loops=True,
-        ),
+        estimate=found.times(stage.sampler.steps, memory=memory),
         notes=tuple(_small_batch(local)),
     )
 

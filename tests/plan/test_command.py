@@ -12,6 +12,7 @@ from imagen_jax.plan import programs
 PLANS = {
     "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
     "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32"],
+    "slices": ["tiny/base8", "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
 }
 RUN = """
@@ -63,17 +64,24 @@ def test_a_training_plan_has_every_figure_and_they_agree(plans: dict) -> None:
     assert plan["estimated_cost"] == pytest.approx(4 * seconds / 3600 * 1.2 * 4)
 
 
-def test_a_samplers_time_is_refused_and_its_work_counts_every_step(plans: dict) -> None:
+def test_a_samplers_time_and_work_count_every_step(plans: dict) -> None:
     (plan,) = plans["sample"]["plans"]
-    assert plan["estimated_seconds"] is None
-    assert "loop" in plan["estimate_refused"]
+    roofline = plan["roofline_seconds"]
+    assert plan["estimated_seconds"] >= 0.98 * roofline[roofline["binds"]]
     experiment = config.load("tiny/sr16")[0]
     sampler = experiment.stage.sampler
     passes = sampler.steps * (2 if sampler.guidance_weight != 1.0 else 1)
     forward = programs.forward_flops(experiment) / 1e12
     # The text's part is computed once, not at every step.
     assert 0.8 * passes * forward < plan["model_tflop_per_image"] <= passes * forward
+    # The program's own count, of 8 pictures a device, has all convolutions, padded.
+    assert plan["hardware_tflop_per_device"] > 0.8 * 8 * plan["model_tflop_per_image"]
     assert plan["images"] == 32
+
+
+def test_several_slices_are_planned(plans: dict) -> None:
+    (plan,) = plans["slices"]["plans"]
+    assert (plan["slices"], plan["chips"], plan["local_images"]) == (2, 8, 8)
 
 
 def test_the_text_encoder_is_planned(plans: dict) -> None:

@@ -10,7 +10,9 @@ from imagen_jax.plan import estimate
 V5E = accelerators.TPUS["v5e"]
 
 
-def _compiled(seconds: float | None, *, flops: float = 1.97e12, moved: float = 0.82e9) -> object:
+def _compiled(
+    seconds: float | None, *, flops: float = 1.97e12, moved: float = 0.82e9, more: str = ""
+) -> object:
     """A program of 10 ms of compute and 1 ms of memory on a v5e."""
     cost = {"flops": flops, "bytes accessed": moved}
     if seconds is not None:
@@ -21,7 +23,7 @@ def _compiled(seconds: float | None, *, flops: float = 1.97e12, moved: float = 0
         alias_size_in_bytes=3 * 2**30,
         temp_size_in_bytes=10 * 2**30,
     )
-    text = "  %x = f32[1000000]{0} all-reduce(%p)"
+    text = "  %x = f32[1000000]{0} all-reduce(%p)" + more
     return SimpleNamespace(
         memory_analysis=lambda: memory, cost_analysis=lambda: cost, as_text=lambda: text
     )
@@ -65,10 +67,21 @@ def test_a_memory_bound_holds_too() -> None:
 
 
 def test_loops_are_not_timed_and_count_all_their_work() -> None:
-    found = estimate.read(_compiled(0.02, flops=1e12), V5E, flops=3.94e12, loops=True)
+    loop = "\n  %y = (s32[], f32[8]{0}) while(%x), condition=%c, body=%b"
+    found = estimate.read(_compiled(0.02, flops=1e12, more=loop), V5E, flops=3.94e12)
     assert found.seconds is None
     assert "loop" in found.refused
     assert found.roofline.compute == pytest.approx(0.020)
+
+
+def test_calls_one_after_another_take_their_sum_and_no_more_memory() -> None:
+    once = estimate.read(_compiled(0.02), V5E)
+    found = once.times(3, memory=once.memory)
+    assert found.seconds == pytest.approx(0.06)
+    assert found.flops == pytest.approx(3 * 1.97e12)
+    assert found.roofline.bound == pytest.approx(0.030)
+    assert found.traffic["all-reduce"].payload == 12_000_000
+    assert found.memory == once.memory
 
 
 def test_a_chip_of_two_devices_shares_its_peak() -> None:
