@@ -1,7 +1,9 @@
 """`imagen plan CONFIG --topology v5e:16x16`: does it fit, and how fast will it go?"""
 
 import dataclasses
+import datetime
 import sys
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -12,6 +14,7 @@ from imagen_jax.cli import overrides
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
 estimates. It needs `pip install 'jax[tpu]'`, two cores and a few minutes for the largest models.
+`imagen plan --table FILE...` shows plans that `--json` printed side by side.
 """
 
 
@@ -51,6 +54,8 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, compile, report."""
+    if argv[:1] == ["--table"]:
+        return _table(argv[1:])
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
             tyro.cli(Options, args=["--help"], prog="imagen plan CONFIG", description=USAGE)
@@ -74,7 +79,16 @@ def run(argv: list[str]) -> None:
     if options.json:
         from imagen_jax.plan import report
 
-        print(report.as_json(documents, _versions()))
+        today = datetime.date.today().isoformat()
+        print(report.as_json(documents, versions=_versions(), date=today))
+
+
+def _table(files: list[str]) -> None:
+    from imagen_jax.plan import report
+
+    if not files:
+        raise ValueError("--table needs files that `imagen plan ... --json` printed")
+    print(report.table([plan for file in files for plan in report.read(Path(file))]))
 
 
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:
@@ -99,8 +113,6 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
             planned = programs.train(experiment, topology, effort=options.full_effort)
         schedule = experiment.train.steps
     figures = report.document(planned, topology, calls=schedule, price=options.price)
-    if options.fit:
-        figures["remat"] = experiment.stage.model.remat
     if not options.json:
         print(f"{report.text(figures)}\n", flush=True)
     return figures

@@ -34,6 +34,7 @@ class Planned:
     parameters: int
     flops: float  # an image, the model's own: 3 times the forward pass for training
     estimate: estimate.Estimate
+    remat: config.Remat | None = None  # of training
     notes: tuple[str, ...] = ()
 
 
@@ -60,6 +61,7 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
             topology.chip,
             flops=TRAINING * forward * size / len(topology.devices),
         ),
+        remat=experiment.stage.model.remat,
         notes=tuple(_small_batch(local)),
     )
 

@@ -1,8 +1,12 @@
-"""A plan for people and for programs: every figure of a `Planned` by name, as text or JSON."""
+"""A plan for people and for programs: every figure of a `Planned` by name, as text or JSON.
+
+Several plans make a table.
+"""
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imagen_jax.plan.programs import Planned
@@ -34,6 +38,7 @@ def document(
         "parameters": planned.parameters,
         "images": planned.images,
         "local_images": planned.local_images,
+        "remat": planned.remat,
         "hbm_per_device": {
             "arguments_gib": memory.arguments / GIB,
             "outputs_gib": memory.outputs / GIB,
@@ -63,22 +68,36 @@ def document(
     return figures
 
 
-def as_json(documents: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
-    """All plans of a command and the versions of what made them."""
-    return json.dumps({"versions": dict(versions), "plans": list(documents)}, indent=2)
+def as_json(
+    documents: Sequence[Mapping[str, Any]], *, versions: Mapping[str, str], date: str
+) -> str:
+    """All plans of a command, when they were made and the versions of what made them."""
+    document = {"date": date, "versions": dict(versions), "plans": list(documents)}
+    return json.dumps(document, indent=2)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The plans of a file that `as_json` filled. Errors: ValueError when it holds none."""
+    try:
+        return json.loads(file.read_text())["plans"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} holds no plan ({error}); make it by imagen plan CONFIG --topology ... "
+            f"--json > {file}"
+        ) from error
 
 
 def text(figures: Mapping[str, Any]) -> str:
     """One plan as lines for people."""
     hbm, roofline = figures["hbm_per_device"], figures["roofline_seconds"]
-    mesh = " x ".join(f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1)
     verdict = "fits" if hbm["fits"] else "DOES NOT FIT"
     slices = f"{figures['slices']} slices of " if figures["slices"] > 1 else ""
     rows = {
         "program": f"{figures['what']} {figures['name']}, {figures['parameters'] / 1e6:.1f} M "
         "parameters",
-        "devices": f"{slices}{figures['topology']}, {figures['chips']} chips, {mesh or 'one'}",
-        "batch": f"{figures['images']}, {figures['local_images']:g} at once on a device",
+        "devices": f"{slices}{figures['topology']}, {figures['chips']} chips, {_mesh(figures)}",
+        "batch": f"{figures['images']}, {figures['local_images']:g} at once on a device"
+        + (f", remat {figures['remat']}" if figures["remat"] else ""),
         "memory": f"{hbm['total_gib']:.2f} of {hbm['capacity_gib']:.0f} GiB a device: {verdict} "
         f"(arguments {hbm['arguments_gib']:.2f}, outputs {hbm['outputs_gib']:.2f}, temporaries "
         f"{hbm['temporaries_gib']:.2f})",
@@ -102,6 +121,44 @@ def text(figures: Mapping[str, Any]) -> str:
         )
     lines = [f"{name:<9} {value}" for name, value in rows.items()]
     return "\n".join([*lines, *(f"note      {note}" for note in figures["notes"])])
+
+
+def table(plans: Sequence[Mapping[str, Any]]) -> str:
+    """Plans, one a row, in Markdown."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "program": lambda f: f"{f['what']} `{f['name']}`",
+        "slice": lambda f: f["topology"] + (f" x {f['slices']}" if f["slices"] > 1 else ""),
+        "batch": lambda f: str(f["images"]),
+        "mesh": lambda f: _mesh(f),
+        "remat": lambda f: f["remat"] or "-",
+        "GiB a device": lambda f: "{total_gib:.1f} of {capacity_gib:.0f}".format(
+            **f["hbm_per_device"]
+        ),
+        "bound": lambda f: _bound(f),
+        "estimate": lambda f: _if_timed(f, "estimated_seconds", "{:.3g} s"),
+        "images/s a chip": lambda f: _if_timed(f, "estimated_images_per_s_per_chip", "{:.3g}"),
+        "MFU": lambda f: _if_timed(f, "estimated_mfu", "{:.1%}"),
+        "days": lambda f: _if_timed(f, "estimated_days", "{:.1f}"),
+    }
+    rows = [list(columns), ["---"] * len(columns)]
+    rows += [[show(figures) for show in columns.values()] for figures in plans]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _if_timed(figures: Mapping[str, Any], name: str, form: str) -> str:
+    value = figures.get(name)
+    return "-" if value is None else form.format(value)
+
+
+def _mesh(figures: Mapping[str, Any]) -> str:
+    axes = (f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1)
+    return " x ".join(axes) or "one"
+
+
+def _bound(figures: Mapping[str, Any]) -> str:
+    """What binds, and the time it allows."""
+    roofline = figures["roofline_seconds"]
+    return f"{roofline['binds']}, {roofline[roofline['binds']]:.3g} s"
 
 
 def _time(figures: Mapping[str, Any]) -> str:

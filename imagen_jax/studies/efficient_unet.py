@@ -130,6 +130,7 @@ def _unet(stage: config.Stage, *, channels: int, res_blocks: int) -> config.UNet
         norm_groups=efficient.norm_groups,
         time_embed=efficient.time_embed,
         dropout=efficient.dropout,
+        remat=efficient.remat,
         dtype=efficient.dtype,
         text=efficient.text,
     )

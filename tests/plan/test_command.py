@@ -102,9 +102,22 @@ def test_the_text_encoder_is_planned(plans: dict) -> None:
     ],
 )
 def test_what_cannot_be_planned_is_refused_in_a_sentence(arguments: list, says: str) -> None:
-    program = "from imagen_jax.cli import main; main()"
-    command = [sys.executable, "-c", program, "plan", "tiny/base8", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = _imagen("plan", "tiny/base8", *arguments)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "says"), [([], "needs files"), (["nothing.json"], "nothing.json holds no plan")]
+)
+def test_a_table_of_nothing_is_refused(files: list, says: str) -> None:
+    done = _imagen("plan", "--table", *files)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _imagen(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from imagen_jax.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
