@@ -1,5 +1,6 @@
 """Every config that ships is traced at real shapes: state, training step and sampler."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,9 +9,8 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, models, rng
-from imagen_jax.data.pipeline import Batch
 from imagen_jax.sample import cascade
-from imagen_jax.train import optim, state, step
+from imagen_jax.train import optim, program, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
@@ -25,23 +25,12 @@ def _shape(*sides: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
 def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     experiment = config.load(str(file))[0]
-    stage, text = experiment.stage, experiment.text
+    stage = experiment.stage
     module = models.build(stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
-    side = stage.train_side
-    low = side // stage.factor
-    words = _shape(BATCH, text.max_length, text.width)
-    mask = _shape(BATCH, text.max_length, dtype=jnp.bool_)
-    batch = Batch(
-        pixels=_shape(BATCH, side, side, 3, dtype=jnp.uint8),
-        low_pixels=_shape(BATCH, low, low, 3, dtype=jnp.uint8)
-        if stage.is_super_resolution
-        else None,
-        text=words,
-        text_mask=mask,
-        index=_shape(BATCH, dtype=jnp.int32),
-    )
+    train = dataclasses.replace(experiment.train, batch_size=BATCH, micro_batches=1)
+    batch = program.batch_shapes(dataclasses.replace(experiment, train=train))
     key = jax.eval_shape(lambda: rng.root(0))
     after, metrics = jax.eval_shape(step.build(experiment, module, rule), shapes, batch, key)
     # A state keeps its shapes and dtypes, or it could not be donated nor restored.
@@ -52,8 +41,8 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(shapes.params))
 
     canvas = cascade.Canvas(
-        text=words,
-        text_mask=mask,
+        text=batch.text,
+        text_mask=batch.text_mask,
         has_text=_shape(BATCH, dtype=jnp.bool_),
         keys=jax.eval_shape(lambda: rng.fold_each(rng.root(0), "image", np.arange(BATCH))),
         aug_level=_shape(BATCH),
