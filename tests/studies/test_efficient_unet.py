@@ -44,6 +44,12 @@ def test_the_twin_has_as_many_parameters_and_the_same_sides() -> None:
     assert network.text == experiment.stage.model.text
 
 
+def test_the_config_that_plans_compare_with_is_the_twin() -> None:
+    (ours,), (plain,) = config.load("imagen/sr256"), config.load("imagen/sr256_unet")
+    assert plain.stage.model == efficient_unet.twin(ours)
+    assert {f.split(".")[1] for f in training.differences(ours, plain)} == {"name", "model"}
+
+
 def test_only_the_network_differs(options: efficient_unet.Options) -> None:
     ours, twin = efficient_unet.experiments(options).values()
     assert all(n.startswith("stage.model.") for n in training.differences(ours, twin))

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Plans the paper's networks for TPU slices that need not be here, and prints the README's table.
+#
+#   bash launch/plans.sh [folder]      about an hour on two CPU cores; goes on where it stopped
+#
+# Needs `pip install '.[plan]'`; IMAGEN=path chooses the command of another environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+out=${1:-docs/plans}
+imagen=${IMAGEN:-imagen}
+mkdir -p "$out"
+
+plan() {
+  local name=$1
+  shift
+  local file=$out/$name.json
+  if [[ -s $file ]]; then
+    return
+  fi
+  echo "$name: imagen plan $*" >&2
+  "$imagen" plan "$@" --json >"$file.part"
+  mv "$file.part" "$file"
+}
+
+plan base64_2b-v4 imagen/base64_2b --topology v4:8x8x4
+plan base64_2b-v4-16 imagen/base64_2b --topology v4:4x2x2 --batch 128
+plan base64_2b-v5e imagen/base64_2b --topology v5e:16x16
+plan base64_2b-v5p imagen/base64_2b --topology v5p:4x4x8
+plan base64_2b-v6e imagen/base64_2b --topology v6e:16x16
+plan sr256-v4 imagen/sr256 --topology v4:4x4x8
+plan sr1024-v4 imagen/sr1024 --topology v4:4x4x8
