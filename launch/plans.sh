@@ -30,3 +30,13 @@ plan base64_2b-v5p imagen/base64_2b --topology v5p:4x4x8
 plan base64_2b-v6e imagen/base64_2b --topology v6e:16x16
 plan sr256-v4 imagen/sr256 --topology v4:4x4x8
 plan sr1024-v4 imagen/sr1024 --topology v4:4x4x8
+plan sr256-v4-block imagen/sr256 --topology v4:4x4x8 --stage.model.remat block
+plan sr256_unet-v4 imagen/sr256_unet --topology v4:4x4x8
+plan sr1024-sample-v5e-1 imagen/sr1024 --topology v5e:1x1 --sample --batch 1
+plan sr1024-sample-v5e-4 imagen/sr1024 --topology v5e:2x2 --sample --batch 1
+plan sr1024-sample-v5e-4-height imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
+  --mesh.data 1 --mesh.fsdp 1 --mesh.spatial 4
+plan sr1024-sample-v5e-4-pictures imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
+  --mesh.data 4 --mesh.fsdp 1 --mesh.spatial 1
+
+"$imagen" plan --table "$out"/*.json

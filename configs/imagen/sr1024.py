@@ -25,7 +25,6 @@ def get_config() -> config.Experiment:
                     config.Level(channels=512, blocks=8),
                     config.Level(channels=1024, blocks=8, text_attention=True),
                 ),
-                remat="block",
                 dtype="bfloat16",
                 text=config.TextConditioning(kv="cross"),
             ),

@@ -1,7 +1,8 @@
 """The paper's 64 -> 256 px super-resolution model: 519.4 M parameters (appendix F.2).
 
 Run: imagen train imagen/sr256 --workdir runs/sr256
-Hardware: published: 128 TPU v4 chips for 2.5 M steps, perhaps shared with sr1024 (section 4.1).
+Hardware: published: 128 TPU v4 chips for 2.5 M steps, perhaps shared with sr1024 (section 4.1). By
+plan, 16 pictures a chip need no rematerialisation in 32 GiB; for less see `imagen plan --fit`.
 Expected: published: zero-shot COCO FID-30K 7.27 behind base64_2b, guidance 8.
 `pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public. Differs from the paper: it names 600 M parameters, which
@@ -17,7 +18,7 @@ def get_config() -> config.Experiment:
             name="sr256",
             size=256,
             low_size=64,
-            model=config.EfficientUNet(remat="block", dtype="bfloat16"),
+            model=config.EfficientUNet(dtype="bfloat16"),
             sampler=config.Sampler(kind="ancestral", stochasticity=0.1, steps=128),
         ),
         data=config.Data(dataset="pairs"),
