@@ -119,10 +119,9 @@ def choose(
     count = len(devices)
     chip = accelerators.of(devices[0].device_kind)
     spatial, fsdp = options.spatial, options.fsdp
-    is_tpu = chip is not None and chip.name in accelerators.TPUS
     free = count // math.prod(s for s in (options.data, options.fsdp, options.spatial) if s > 0)
     if spatial == -1:
-        spatial = _spatial(workload, count, free) if workload and is_tpu else 1
+        spatial = _spatial(workload, count, free) if workload and _are_tpus(devices[0]) else 1
         free //= spatial
     if fsdp == -1:
         memory = chip.hbm_bytes / chip.devices if chip else math.inf
@@ -138,6 +137,11 @@ def choose(
             f"{processes} process(es); set mesh.data, mesh.fsdp and mesh.spatial to fit, or to -1"
         )
     return sizes
+
+
+def _are_tpus(device: Any) -> bool:
+    chip = accelerators.of(device.device_kind)
+    return chip is not None and chip.name in accelerators.TPUS
 
 
 def _fsdp(state_bytes: float, free: int, share: float) -> int:
@@ -165,6 +169,12 @@ def local_images(images: int, devices: jax.sharding.Mesh) -> float:
     return images / (devices.shape[DATA] * devices.shape[FSDP])
 
 
+def micro_batches(local: int, device: Any) -> int:
+    """As many parts as leave `FULL_BATCH` of a TPU chip's pictures to each; elsewhere one."""
+    fitting = (n for n in range(2, local // FULL_BATCH + 1) if local % n == 0)
+    return max(fitting, default=1) if _are_tpus(device) else 1
+
+
 def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int) -> int:
     """So many pictures, or more: equal shares, and on TPUs full ones where that is worth it.
 
@@ -174,10 +184,8 @@ def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int)
     """
     holders = devices.shape[DATA] * devices.shape[FSDP]
     local = -(-pictures // holders)
-    chip = accelerators.of(devices.devices.flat[0].device_kind)
     worth = 2 if side >= 256 else 4
-    is_tpu = chip is not None and chip.name in accelerators.TPUS
-    if is_tpu and worth <= local * passes < FULL_BATCH:
+    if _are_tpus(devices.devices.flat[0]) and worth <= local * passes < FULL_BATCH:
         local = FULL_BATCH // passes
     return local * holders
 

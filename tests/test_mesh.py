@@ -60,6 +60,22 @@ def test_axes_are_chosen_for_memory_and_local_batch(
     assert mesh.choose(config.Mesh(), workload, devices=_chips(count, kind)) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "local", "parts"),
+    [
+        ("TPU v5 lite", 8, 1),
+        ("TPU v5 lite", 64, 8),
+        ("TPU v5 lite", 20, 2),  # 10 at once; 5 would be less than 8
+        ("TPU v4", 22, 2),
+        ("TPU v4", 23, 1),
+        ("TPU v4", 2, 1),
+        ("cpu", 64, 1),
+    ],
+)
+def test_micro_batches_leave_full_ones(kind: str, local: int, parts: int) -> None:
+    assert mesh.micro_batches(local, _chips(1, kind)[0]) == parts
+
+
 def test_what_is_given_is_kept() -> None:
     workload = mesh.Workload(images=8, rows=64, state_bytes=100 * GB)
     found = mesh.choose(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))

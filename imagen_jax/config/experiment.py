@@ -123,7 +123,7 @@ class Train:
 
     steps: int = 2_500_000
     batch_size: int = 2048  # over all devices
-    micro_batches: int = 1  # parts of a batch whose gradients are averaged, one after another
+    micro_batches: int = 1  # parts of a batch, one after another; -1: as many as fill TPU chips
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
@@ -132,10 +132,15 @@ class Train:
     sample_prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batches", "log_every", "save_every", "keep"):
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             value = getattr(self, name)
             require(value > 0, f"train: {name}={value} must be positive")
-        divides(self.micro_batches, self.batch_size, "micro_batches", "train: batch_size")
+        parts = self.micro_batches
+        require(
+            parts > 0 or parts == -1,
+            f"train: micro_batches={parts} must be positive, or -1 to have it chosen",
+        )
+        divides(abs(parts), self.batch_size, "micro_batches", "train: batch_size")
         require(
             not self.sample_every or bool(self.sample_prompts),
             f"train: sample_every={self.sample_every} needs sample_prompts",

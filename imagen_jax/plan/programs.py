@@ -44,10 +44,23 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
     Errors: ValueError for a batch or mesh that does not fit the topology.
     """
     work = program.build(experiment, devices=topology.devices)
-    size, parts = experiment.train.batch_size, experiment.train.micro_batches
-    compiled = compile_for(work.lower(), topology, effort=effort)
+    train = work.experiment.train
+    size, parts = train.batch_size, train.micro_batches
     forward = forward_flops(experiment)
+    work_of_one = TRAINING * forward * size / parts / len(topology.devices)
+    compiled = compile_for(work.lower(), topology, effort=effort)
     local = mesh.local_images(size // parts, work.devices)
+    notes = _small_batch(local)
+    if parts == 1:
+        found = estimate.read(compiled, topology.chip, flops=work_of_one)
+    else:
+        one = program.build(_one_part(work), devices=topology.devices)
+        found = estimate.read(
+            compile_for(one.lower(), topology, effort=effort), topology.chip, flops=work_of_one
+        ).times(parts, memory=estimate.memory_of(compiled, topology.chip))
+        notes.append(
+            f"{parts} micro-batches: estimated as so many steps, each with the optimiser's update"
+        )
     return Planned(
         what="train",
         name=experiment.stage.name,
@@ -56,13 +69,20 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
         local_images=local,
         parameters=models.count(work.shapes.params),
         flops=TRAINING * forward,
-        estimate=estimate.read(
-            compiled,
-            topology.chip,
-            flops=TRAINING * forward * size / len(topology.devices),
-        ),
+        estimate=found,
         remat=experiment.stage.model.remat,
-        notes=tuple(_small_batch(local)),
+        notes=tuple(notes),
+    )
+
+
+def _one_part(work: program.Program) -> config.Experiment:
+    """A step as large as one micro-batch of a program, on its mesh."""
+    train = work.experiment.train
+    size = train.batch_size // train.micro_batches
+    return dataclasses.replace(
+        work.experiment,
+        train=dataclasses.replace(train, batch_size=size, micro_batches=1),
+        mesh=dataclasses.replace(work.experiment.mesh, **work.devices.shape),
     )
 
 

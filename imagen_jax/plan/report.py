@@ -135,7 +135,7 @@ def table(plans: Sequence[Mapping[str, Any]]) -> str:
             **f["hbm_per_device"]
         ),
         "bound": lambda f: _bound(f),
-        "estimate": lambda f: _if_timed(f, "estimated_seconds", "{:.3g} s"),
+        "estimate": lambda f: _if_timed(f, "estimated_seconds", "{:#.3g} s"),
         "images/s a chip": lambda f: _if_timed(f, "estimated_images_per_s_per_chip", "{:.3g}"),
         "MFU": lambda f: _if_timed(f, "estimated_mfu", "{:.1%}"),
         "days": lambda f: _if_timed(f, "estimated_days", "{:.1f}"),
@@ -158,7 +158,7 @@ def _mesh(figures: Mapping[str, Any]) -> str:
 def _bound(figures: Mapping[str, Any]) -> str:
     """What binds, and the time it allows."""
     roofline = figures["roofline_seconds"]
-    return f"{roofline['binds']}, {roofline[roofline['binds']]:.3g} s"
+    return f"{roofline['binds']}, {roofline[roofline['binds']]:#.3g} s"
 
 
 def _time(figures: Mapping[str, Any]) -> str:

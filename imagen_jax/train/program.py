@@ -3,6 +3,7 @@
 The loop runs it, `imagen plan` compiles it for devices that are not here, the benchmark times it.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ CHANNELS = 3
 class Program:
     """The step of an experiment on a mesh, and what it needs to run."""
 
-    experiment: config.Experiment
+    experiment: config.Experiment  # its micro-batches chosen
     devices: jax.sharding.Mesh
     module: Network
     rule: optax.GradientTransformation
@@ -80,6 +81,7 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
     grid = mesh.build(experiment.mesh, workload=workload(experiment, shapes), devices=devices)
+    experiment = _with_micro_batches(experiment, grid)
     _check(experiment, grid)
     by_row, by_height = mesh.batch_sharding(grid), mesh.image_sharding(grid)
     low = by_row if experiment.stage.is_super_resolution else None
@@ -98,10 +100,21 @@ def workload(experiment: config.Experiment, shapes: state.TrainState) -> mesh.Wo
     """What the layout of a training run has to carry: gradients are as large as parameters."""
     stage, train = experiment.stage, experiment.train
     return mesh.Workload(
-        images=train.batch_size // train.micro_batches,
+        images=train.batch_size // max(train.micro_batches, 1),
         rows=stage.train_side // stage.model.multiple(),
         state_bytes=_bytes(shapes) + _bytes(shapes.params),
     )
+
+
+def _with_micro_batches(
+    experiment: config.Experiment, grid: jax.sharding.Mesh
+) -> config.Experiment:
+    train = experiment.train
+    if train.micro_batches > 0:
+        return experiment
+    local = int(mesh.local_images(train.batch_size, grid))
+    parts = mesh.micro_batches(local, grid.devices.flat[0])
+    return dataclasses.replace(experiment, train=dataclasses.replace(train, micro_batches=parts))
 
 
 def batch_shapes(experiment: config.Experiment) -> Batch:

@@ -66,7 +66,7 @@ def test_a_refused_time_leaves_no_figure_that_rests_on_it() -> None:
     assert not any(name.startswith("estimated_") and figures[name] for name in figures)
     assert "refused: the program has a loop" in report.text(figures)
     row = report.table([figures]).splitlines()[-1]
-    assert row.endswith("| compute, 0.15 s | - | - | - | - |")
+    assert row.endswith("| compute, 0.150 s | - | - | - | - |")
 
 
 def test_a_table_has_a_row_a_plan() -> None:
@@ -74,8 +74,8 @@ def test_a_table_has_a_row_a_plan() -> None:
     assert len(rows) == 4
     assert {row.count("|") for row in rows} == {12}
     assert rows[2] == (
-        "| train `base64` | v5e:2x2 | 32 | data 2 x fsdp 2 | block | 7.0 of 16 | compute, 0.15 s "
-        "| 0.2 s | 40 | 81.2% | 2.0 |"
+        "| train `base64` | v5e:2x2 | 32 | data 2 x fsdp 2 | block | 7.0 of 16 | compute, 0.150 s "
+        "| 0.200 s | 40 | 81.2% | 2.0 |"
     )
     assert "| v5e:2x2 x 2 |" in rows[3]
 

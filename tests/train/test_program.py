@@ -36,3 +36,11 @@ def test_no_device_gathers_the_pictures_of_others(name: str) -> None:
     work = _program(name)
     assert any("fsdp" in s.spec for s in jax.tree.leaves(work.shardings.params))
     assert _batches(work.lower().compile().as_text()) == {1}
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [(-1, 1), (2, 2)])
+def test_micro_batches_are_chosen_where_they_are_left_open(asked: int, chosen: int) -> None:
+    experiment = config.load("tiny/base8")[0]
+    train = dataclasses.replace(experiment.train, batch_size=64, micro_batches=asked)
+    work = program.build(dataclasses.replace(experiment, train=train))
+    assert work.experiment.train.micro_batches == chosen  # one: these are no TPUs
