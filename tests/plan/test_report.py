@@ -7,6 +7,8 @@ import pytest
 
 from imagen_jax.plan import estimate, programs, report, topology
 
+ROOT = Path(__file__).parent.parent.parent
+
 
 def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> programs.Planned:
     memory = estimate.Memory(
@@ -95,3 +97,12 @@ def test_a_file_without_plans_is_named(tmp_path: Path, content: str | None) -> N
         file.write_text(content)
     with pytest.raises(ValueError, match=r"other\.json holds no plan"):
         report.read(file)
+
+
+def test_the_readme_shows_the_plans_that_are_kept() -> None:
+    files = sorted((ROOT / "docs" / "plans").glob("*.json"))
+    plans = [plan for file in files for plan in report.read(file)]
+    assert len(plans) > 10
+    assert report.table(plans) in (ROOT / "README.md").read_text()
+    versions = json.loads(files[0].read_text())["versions"]
+    assert f"jax {versions['jax']}, libtpu {versions['libtpu']}" in (ROOT / "README.md").read_text()
