@@ -71,7 +71,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
         "plan": [TPU],  # for its compiler: no TPU is needed
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.17.6", TPU],
+        "test": ["pytest>=8", "pytest-xdist>=3.8", "beartype>=0.20", "ruff==0.17.6", TPU],
     },
     entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
 )

@@ -16,4 +16,4 @@ echo "== ruff"
 "$venv/bin/ruff" format --check .
 "$venv/bin/ruff" check .
 echo "== pytest"
-exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --durations=10 "$@"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 "$@"

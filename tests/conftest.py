@@ -7,6 +7,7 @@ import tempfile
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -17,3 +18,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 _PROGRAMS = tempfile.TemporaryDirectory(prefix="imagen_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Files that take minutes begin first, or one process waits at the end for the other's.
+LONG = ("test_processes", "test_end_to_end", "test_command", "test_step", "test_recipe")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)

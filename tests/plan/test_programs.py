@@ -12,16 +12,16 @@ from imagen_jax.plan.topology import Topology
 
 @pytest.fixture
 def here(monkeypatch) -> Topology:
-    """This machine's devices, as if they were a slice of v5e."""
+    """One of this machine's devices, as if it were a v5e."""
     monkeypatch.setattr(programs, "compile_for", lambda lowered, *_, effort: lowered.compile())
-    devices = jax.devices()
+    devices = jax.devices()[:1]
     chip = accelerators.TPUS["v5e"]
     return Topology(name="here", chip=chip, chips=len(devices), slices=1, devices=devices)
 
 
 def _experiment(parts: int) -> config.Experiment:
     experiment = config.load("tiny/base8")[0]
-    train = dataclasses.replace(experiment.train, batch_size=64, micro_batches=parts)
+    train = dataclasses.replace(experiment.train, batch_size=8, micro_batches=parts)
     return dataclasses.replace(experiment, train=train)
 
 
@@ -35,5 +35,3 @@ def test_micro_batches_are_counted_one_by_one(here: Topology) -> None:
     assert parts.estimate.flops > 0.98 * whole.estimate.flops
     assert parts.estimate.memory.temporaries < whole.estimate.memory.temporaries
     assert parts.estimate.memory.arguments == whole.estimate.memory.arguments
-    one, four = (p.estimate.traffic["all-reduce"].payload for p in (whole, parts))
-    assert four > 3 * one
