@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from imagen_jax.text import t5, t5x_checkpoint
+from imagen_jax.text import loading, t5
 from imagen_jax.text.t5 import T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
@@ -46,7 +46,7 @@ class TextEncoder:
             )
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
-        config, params = t5x_checkpoint.load(folder)
+        config, params = loading.load(folder)
         model = _tokenizer_file(folder)
         tokenizer = Tokenizer.load(model)
         if tokenizer.size > config.vocab:
@@ -110,11 +110,11 @@ class TextEncoder:
 def config_of(name_or_path: str) -> T5Config:
     """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
 
-    Errors: ValueError for none of these; as `t5x_checkpoint.load` for a folder.
+    Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
     folder = EMBEDDED.get(name_or_path, Path(name_or_path))
     if folder.is_dir():
-        return t5x_checkpoint.load(folder)[0]
+        return loading.inspect(folder)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
     raise ValueError(

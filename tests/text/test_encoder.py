@@ -139,7 +139,7 @@ def test_tokenizer_faults_are_named(copied) -> None:
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copied, tiny, monkeypatch) -> None:
     config, params = tiny
     small = replace(config, vocab=1099)
-    monkeypatch.setattr(encoder.t5x_checkpoint, "load", lambda path: (small, params))
+    monkeypatch.setattr(encoder.loading, "load", lambda path: (small, params))
     with pytest.raises(ValueError, match=r"1100 pieces, .* only 1099 rows"):
         TextEncoder.load(str(copied), max_length=24)
 
