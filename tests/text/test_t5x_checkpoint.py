@@ -212,16 +212,6 @@ def test_a_parent_holds_exactly_one_checkpoint(tmp_path) -> None:
         loading.load(tmp_path / "absent")
 
 
-def test_other_layouts_are_refused_by_name(tmp_path) -> None:
-    (tmp_path / "orbax" / "checkpoint_1" / "state").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"orbax/checkpoint_1 is an Orbax checkpoint"):
-        loading.load(tmp_path / "orbax")
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "model.safetensors").touch()
-    with pytest.raises(ValueError, match=r"hf is a Hugging Face checkpoint"):
-        loading.load(tmp_path / "hf")
-
-
 def test_a_missing_chunk_is_not_read_as_zeros(tmp_path) -> None:
     folder = Writer().write(tmp_path / "checkpoint_1000", per_layer())
     directory = folder / f"target.{QUERY}"
