@@ -83,7 +83,11 @@ def _samples(experiment: config.Experiment):
             f"train.sample_every={options.sample_every}: stage {stage.name} enlarges pictures and "
             "cannot paint from prompts alone; set it to 0"
         )
-    encoder = TextEncoder.load(experiment.text.encoder, max_length=experiment.text.max_length)
+    encoder = TextEncoder.load(
+        experiment.text.encoder,
+        max_length=experiment.text.max_length,
+        dtype=experiment.text.dtype,
+    )
     module = models.build(stage.model)
     prompts = imagen.Imagen((), encoder).encode(options.sample_prompts)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from imagen_jax.config.checks import divides, require
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
-from imagen_jax.config.models import EfficientUNet, UNet
+from imagen_jax.config.models import Dtype, EfficientUNet, UNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,7 @@ class Text:
     encoder: str = "t5_1_1_tiny"  # an embedded encoder's name or a folder with a T5X checkpoint
     width: int = 64  # of its output
     max_length: int = 32  # tokens, end of sentence included
+    dtype: Dtype = "float32"  # of its matrices and products; norms and softmax stay float32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,9 @@ def encode(
     """
     from imagen_jax.data import shapes  # slow to import, and only encoding needs it
 
-    encoder = encoder or TextEncoder.load(text.encoder, max_length=text.max_length)
+    encoder = encoder or TextEncoder.load(
+        text.encoder, max_length=text.max_length, dtype=text.dtype
+    )
     wanted = target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
     source: Source = shapes.source(data.dataset, data.split, data_dir)
     if examples is not None and examples < len(source):

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float32
 
-from imagen_jax.text import t5, t5x_checkpoint
-from imagen_jax.text.t5 import T5Config
+from imagen_jax import config as settings
+from imagen_jax import mesh
+from imagen_jax.text import loading, t5
+from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
 
 EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
+LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
+DIGEST = 16  # hexadecimal digits
+PIECE = 2**22  # elements that are digested at a time
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
@@ -24,18 +30,25 @@ _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """A T5 encoder with its tokenizer; `max_length` counts the end-of-sentence token."""
+    """A T5 encoder with its tokenizer; `max_length` counts the end-of-sentence token.
+
+    Its parameters lie on this process's devices: processes encode each for itself.
+    """
 
     config: T5Config
     params: Params
     tokenizer: Tokenizer
     max_length: int
+    devices: Mesh
+    dtype: Dtype
+    digest: str  # of the weights
 
     @classmethod
-    def load(cls, name_or_path: str, *, max_length: int) -> "TextEncoder":
+    def load(cls, name_or_path: str, *, max_length: int, dtype: Dtype = "float32") -> "TextEncoder":
         """The embedded encoder of that name, or that of a folder.
 
-        A folder is a T5X checkpoint or holds one; a SentencePiece `*.model` is in it or beside it.
+        A folder is a T5X checkpoint or holds one, or is Hugging Face's; a SentencePiece `*.model`
+        is in it or beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
         folder = EMBEDDED.get(name_or_path, Path(name_or_path))
@@ -46,15 +59,18 @@ class TextEncoder:
             )
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
-        config, params = t5x_checkpoint.load(folder)
         model = _tokenizer_file(folder)
         tokenizer = Tokenizer.load(model)
-        if tokenizer.size > config.vocab:
+        sizes, _ = loading.inspect(folder)
+        if tokenizer.size > sizes.vocab:
             raise ValueError(
                 f"{model} has {tokenizer.size} pieces, but the embedding in {folder} only "
-                f"{config.vocab} rows: they belong to different encoders"
+                f"{sizes.vocab} rows: they belong to different encoders"
             )
-        return cls(config, jax.device_put(params), tokenizer, max_length)
+        devices = _devices(sizes, dtype)
+        put = _Placer(devices, dtype)
+        sizes, params = loading.load(folder, place=put)
+        return cls(sizes, params, tokenizer, max_length, devices, dtype, put.digest())
 
     @property
     def width(self) -> int:
@@ -65,10 +81,8 @@ class TextEncoder:
     def identity(self) -> str:
         """What caches are keyed by: a digest of weights and tokenizer, whatever their files."""
         digest = hashlib.sha256(self.tokenizer.model)
-        for path, leaf in jax.tree.leaves_with_path(self.params):
-            digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()[:16]
+        digest.update(self.digest.encode())
+        return digest.hexdigest()[:DIGEST]
 
     def lost(self, caption: str) -> str:
         """The end of a caption that does not fit into `max_length`; "" if all of it does."""
@@ -101,20 +115,67 @@ class TextEncoder:
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
                 batch = [ragged[row] for row in chosen] + [[]] * (size - len(chosen))
-                encoded = _encode(self.params, *_pad(batch, length), config=self.config)
+                encoded = _encode(
+                    self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
+                )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
+
+    def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
+        """Tokens and mask on the devices: rows split where they divide, else whole on each."""
+        splits = len(batch) % self.devices.size == 0
+        where = mesh.batch_sharding(self.devices) if splits else mesh.replicated(self.devices)
+        tokens, text_mask = pad(batch, length=length)
+        return jax.device_put(tokens, where), jax.device_put(text_mask, where)
+
+
+class _Placer:
+    """Puts parameters onto devices as they are read, and digests them."""
+
+    def __init__(self, devices: Mesh, dtype: Dtype) -> None:
+        self._devices, self._dtype = devices, dtype
+        self._digests: dict[str, str] = {}
+
+    def __call__(self, name: str, array: np.ndarray) -> jax.Array:
+        self._digests[name] = _digest(array)
+        # Vectors and tables of positions are added or multiplied in float32, and small.
+        is_matrix = array.ndim == 2 and "relpos" not in name
+        kept = jax.ShapeDtypeStruct(array.shape, self._dtype if is_matrix else np.float32)
+        where = mesh.state_shardings(kept, self._devices, min_shard_bytes=LEAST_SHARD)
+        return jax.make_array_from_callback(
+            array.shape, where, lambda part: np.array(array[part], kept.dtype, order="C")
+        )
+
+    def digest(self) -> str:
+        """Of all weights as float32, whatever the order and dtype in which they were stored."""
+        return hashlib.sha256(repr(sorted(self._digests.items())).encode()).hexdigest()
+
+
+def _digest(array: np.ndarray) -> str:
+    digest = hashlib.sha256(repr(array.shape).encode())
+    rows = max(1, PIECE * len(array) // max(1, array.size))
+    for start in range(0, len(array), rows):
+        digest.update(np.array(array[start : start + rows], np.float32, order="C"))
+    return digest.hexdigest()
+
+
+def _devices(sizes: T5Config, dtype: Dtype) -> Mesh:
+    """This process's devices, over which weights that are too large for one are split."""
+    count = sum(np.prod(shape) for shape in t5.parameter_shapes(sizes).values())
+    state = float(count) * np.dtype(jax.dtypes.canonicalize_dtype(dtype)).itemsize
+    workload = mesh.Workload(images=1, rows=1, state_bytes=state)
+    return mesh.build(settings.Mesh(spatial=1), workload=workload, devices=jax.local_devices())
 
 
 def config_of(name_or_path: str) -> T5Config:
     """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
 
-    Errors: ValueError for none of these; as `t5x_checkpoint.load` for a folder.
+    Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
     folder = EMBEDDED.get(name_or_path, Path(name_or_path))
     if folder.is_dir():
-        return t5x_checkpoint.load(folder)[0]
+        return loading.inspect(folder)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
     raise ValueError(
@@ -130,11 +191,6 @@ def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, l
         length = min(-(-len(ids) // LENGTH_STEP) * LENGTH_STEP, max_length)
         buckets.setdefault(length, []).append(row)
     return buckets
-
-
-def _pad(batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
-    tokens, text_mask = pad(batch, length=length)
-    return jax.device_put(tokens), jax.device_put(text_mask)
 
 
 def _power_of_two(number: int) -> int:

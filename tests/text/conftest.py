@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagen_jax.text import encoder, t5x_checkpoint
+from imagen_jax.text import encoder, loading
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -26,4 +26,4 @@ def reference() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny():
     """(T5Config, params) of the embedded encoder."""
-    return t5x_checkpoint.load(encoder.EMBEDDED["t5_1_1_tiny"])
+    return loading.load(encoder.EMBEDDED["t5_1_1_tiny"])

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax import config, mesh
 from imagen_jax.text import encoder
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
@@ -19,6 +21,7 @@ CAPTIONS = [
     "a circle",
     "seven tiny glossy turquoise octahedra",
 ] * 3
+ATOL = {"float32": 2e-5, "bfloat16": 8e-2}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_rows_do_not_depend_on_their_batch(embedded, batch_size: int) -> None:
 def test_few_shapes_are_compiled(embedded, monkeypatch, number, batch_size, shape) -> None:
     seen = set()
 
-    def fake(params, tokens, text_mask, *, config) -> np.ndarray:
+    def fake(params, tokens, text_mask, *, config, dtype) -> np.ndarray:
         seen.add(tokens.shape)
         return np.zeros((*tokens.shape, config.width), np.float32)
 
@@ -105,13 +108,56 @@ def test_identity_is_of_weights_and_tokenizer(embedded) -> None:
     again = TextEncoder.load("t5_1_1_tiny", max_length=8)
     assert again.identity == embedded.identity
     assert len(embedded.identity) == 16
-    leaves, structure = jax.tree.flatten(embedded.params)
-    for index in (0, len(leaves) - 1):
-        changed = [leaf.at[-1].add(1e-3) if i == index else leaf for i, leaf in enumerate(leaves)]
-        params = jax.tree.unflatten(structure, changed)
-        assert replace(embedded, params=params).identity != embedded.identity
+    assert TextEncoder.load("t5_1_1_tiny", max_length=8, dtype="bfloat16").digest == embedded.digest
+    assert replace(embedded, digest=embedded.digest[::-1]).identity != embedded.identity
     tokenizer = replace(embedded.tokenizer, model=embedded.tokenizer.model + b"x")
     assert replace(embedded, tokenizer=tokenizer).identity != embedded.identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.at[-1, -1].add(1e-3),
+        lambda x: x[::-1],
+        lambda x: x.reshape(2, -1),
+    ],
+)
+def test_a_digest_is_of_every_value_in_its_place(change, monkeypatch) -> None:
+    monkeypatch.setattr(encoder, "PIECE", 8)
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    found = encoder._digest(array)
+    assert found == encoder._digest(np.asfortranarray(array).astype(np.float64))
+    assert found != encoder._digest(np.asarray(change(jnp.asarray(array))))
+
+
+def test_a_digest_knows_whose_values_they_are() -> None:
+    one, other = np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)
+    digests = []
+    for names in (("a", "b"), ("b", "a")):
+        put = encoder._Placer(mesh.build(config.Mesh(), devices=jax.devices()[:1]), "float32")
+        put(names[0], one)
+        put(names[1], other)
+        digests.append(put.digest())
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, fsdp: int, dtype: str) -> None:
+    grid = mesh.build(config.Mesh(fsdp=fsdp), devices=jax.devices())
+    monkeypatch.setattr(encoder, "_devices", lambda *_: grid)
+    monkeypatch.setattr(encoder, "LEAST_SHARD", 0)
+    split = TextEncoder.load("t5_1_1_tiny", max_length=24, dtype=dtype)
+    kernel = split.params["encoder"]["layers_0"]["mlp"]["wo"]["kernel"]
+    assert kernel.dtype == dtype
+    assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
+    assert split.params["encoder"]["encoder_norm"]["scale"].dtype == np.float32
+    for captions in (CAPTIONS[:3], CAPTIONS * 3):  # batches that the devices divide, and others
+        text, _ = split.encode(captions)
+        expected, _ = embedded.encode(captions)
+        np.testing.assert_allclose(text, expected, rtol=0, atol=ATOL[dtype])
+    if dtype == "bfloat16":
+        assert np.abs(text - expected).max() > 1e-3
 
 
 @pytest.fixture
@@ -137,9 +183,8 @@ def test_tokenizer_faults_are_named(copied) -> None:
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copied, tiny, monkeypatch) -> None:
-    config, params = tiny
-    small = replace(config, vocab=1099)
-    monkeypatch.setattr(encoder.t5x_checkpoint, "load", lambda path: (small, params))
+    small = replace(tiny[0], vocab=1099)
+    monkeypatch.setattr(encoder.loading, "inspect", lambda path: (small, ()))
     with pytest.raises(ValueError, match=r"1100 pieces, .* only 1099 rows"):
         TextEncoder.load(str(copied), max_length=24)
 

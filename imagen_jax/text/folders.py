@@ -1,0 +1,98 @@
+"""A checkpoint's folder, here or in a bucket (`gs://`), through TensorStore's drivers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorstore
+
+BUCKET = "gs://"
+# Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
+RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A place that holds files and further folders."""
+
+    url: str  # without a slash at its end; gs://bucket/path, or absolute on this machine
+
+    @classmethod
+    def of(cls, path: Path | str) -> "Folder":
+        """That of a local path, or of a `gs://` address."""
+        text = str(path)
+        if text.startswith(BUCKET):
+            return cls(text.rstrip("/"))
+        return cls(str(Path(text).absolute()))
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(f"{self.url}/{name}")
+
+    @property
+    def is_remote(self) -> bool:
+        return self.url.startswith(BUCKET)
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "Folder":
+        return Folder(self.url.rpartition("/")[0] or "/")
+
+    def kvstore(self) -> dict[str, Any]:
+        """TensorStore's specification of it."""
+        if self.is_remote:
+            bucket, _, path = self.url.removeprefix(BUCKET).partition("/")
+            return {
+                "driver": "gcs",
+                "bucket": bucket,
+                "path": f"{path}/" if path else "",
+                "gcs_request_retries": RETRIES,
+            }
+        return {"driver": "file", "path": f"{self.url}/"}
+
+    def exists(self) -> bool:
+        """Whether it is a folder; in a bucket, whether anything lies under it."""
+        return bool(self.names()) if self.is_remote else Path(self.url).is_dir()
+
+    def names(self) -> set[str]:
+        """Of the files and folders in it. A bucket has no folders: all that is below is listed."""
+        if not self.is_remote:
+            here = Path(self.url)
+            return {path.name for path in here.iterdir()} if here.is_dir() else set()
+        return {key.split("/")[0] for key in keys(self.kvstore(), where=self)}
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file.
+
+        Errors: ValueError for one that can't be read.
+        """
+        if not self.is_remote:
+            file = Path(self.url) / name
+            return file.read_bytes() if file.is_file() else None
+        with _told(self / name):
+            found = tensorstore.KvStore.open(self.kvstore()).result().read(name).result()
+        return found.value if found.state == "value" else None
+
+
+def keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
+    """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
+    with _told(where):
+        return [key.decode() for key in tensorstore.KvStore.open(kvstore).result().list().result()]
+
+
+@contextmanager
+def _told(where: Any) -> Iterator[None]:
+    """TensorStore's errors as a sentence that names the place."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{where} cannot be read: is it there, and have you the rights? ({error})"
+        ) from error

@@ -1,0 +1,83 @@
+"""Tensors where they lie in a checkpoint, and what of the network each holds."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition
+from typing import Any
+
+import numpy as np
+
+READERS = 8  # tensors read at once, as far as memory allows
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint, not read yet."""
+
+    name: str
+    shape: tuple[int, ...]
+    where: str
+    read: Callable[[], np.ndarray]  # all of it, of a float dtype
+    bytes: int  # of memory that reading takes, the array itself included
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a stored tensor holds of the network: a view of it."""
+
+    name: str  # T5X's: encoder.layers_0.attention.query.kernel
+    shape: tuple[int, ...]
+    view: Callable[[np.ndarray], np.ndarray]
+
+
+Layout = Sequence[tuple[Stored, Sequence[Parameter]]]
+Place = Callable[[str, np.ndarray], Any]  # of a parameter's name and a view that is read but once
+
+
+def read(layout: Layout, place: Place) -> dict[str, Any]:
+    """Every parameter of a layout as `place` returns it, which has to copy.
+
+    Tensors are read side by side as long as all that is read and not yet placed takes no more
+    memory than the largest of them would alone.
+    """
+    budget = _Budget(max((stored.bytes for stored, _ in layout), default=0))
+
+    def take(stored: Stored, parameters: Sequence[Parameter]) -> list[tuple[str, Any]]:
+        with budget.of(stored.bytes):
+            array = stored.read()
+            return [(p.name, place(p.name, p.view(array))) for p in parameters]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        jobs = [pool.submit(take, *piece) for piece in layout]
+        try:
+            return dict(pair for job in jobs for pair in job.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:
+    """Of every parameter."""
+    return {p.name: p.shape for _, parameters in layout for p in parameters}
+
+
+class _Budget:
+    """So many bytes, lent to threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lent = size, 0
+        self._changed = Condition()
+
+    @contextmanager
+    def of(self, amount: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._lent + amount <= self._size)
+            self._lent += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._lent -= amount
+                self._changed.notify_all()
