@@ -5,8 +5,10 @@
 | `encoder.py` | `TextEncoder`: captions in, encodings and mask out; `load(name_or_path)` |
 | `tokenizer.py` | `Tokenizer`: captions to SentencePiece ids and mask |
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
-| `t5x_checkpoint.py` | `load`: a T5X checkpoint folder to `T5Config` and parameters |
-| `t5x_files.py` | the bytes underneath: msgpack tree and zarr arrays |
+| `loading.py` | `load`: any checkpoint to `T5Config` and parameters, tensor by tensor |
+| `t5x_checkpoint.py`, `hf_checkpoint.py` | which tensor holds which parameter |
+| `t5x_files.py`, `folders.py` | the bytes underneath: msgpack tree, zarr, Orbax; local or `gs://` |
+| `stored.py` | tensors not read yet, and reading them within the memory of the largest |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
 | `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |
 """
