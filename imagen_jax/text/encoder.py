@@ -61,7 +61,7 @@ class TextEncoder:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
         model = _tokenizer_file(folder)
         tokenizer = Tokenizer.load(model)
-        sizes, _ = loading.inspect(folder)
+        sizes, layout = loading.inspect(folder)
         if tokenizer.size > sizes.vocab:
             raise ValueError(
                 f"{model} has {tokenizer.size} pieces, but the embedding in {folder} only "
@@ -69,7 +69,7 @@ class TextEncoder:
             )
         devices = _devices(sizes, dtype)
         put = _Placer(devices, dtype)
-        sizes, params = loading.load(folder, place=put)
+        params = loading.read(layout, put)
         return cls(sizes, params, tokenizer, max_length, devices, dtype, put.digest())
 
     @property

@@ -31,8 +31,12 @@ def load(path: Path | str, *, place: Place | None = None) -> tuple[T5Config, Par
     Errors: FileNotFoundError or ValueError that names the tensor, the place and a remedy.
     """
     config, layout = inspect(path)
-    params = stored.read(layout, place or _as_float32)
-    return config, traverse_util.unflatten_dict(params, sep=".")
+    return config, read(layout, place or _as_float32)
+
+
+def read(layout: Layout, place: Place) -> Params:
+    """The parameters of a layout that `inspect` found; `place` as in `load`."""
+    return traverse_util.unflatten_dict(stored.read(layout, place), sep=".")
 
 
 def inspect(path: Path | str) -> tuple[T5Config, Layout]:

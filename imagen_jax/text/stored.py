@@ -53,9 +53,8 @@ def read(layout: Layout, place: Place) -> dict[str, Any]:
         jobs = [pool.submit(take, *piece) for piece in layout]
         try:
             return dict(pair for job in jobs for pair in job.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest need not be read
 
 
 def shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:

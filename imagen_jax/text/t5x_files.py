@@ -133,7 +133,8 @@ def _read_zarr(name: str, place: Folder, spec: Mapping[str, Any]) -> np.ndarray:
     described = place.read(".zarray") is not None  # dotfiles get lost in copies; else trust it
     if not described:
         request |= {"metadata": spec["metadata"], "dtype": spec.get("dtype")}
-    array = _read(name, place, request, assume_metadata=not described)
+    store = _open(name, place, request, assume_metadata=not described)
+    array = _copy(name, place, store)
     stated = tuple(spec["metadata"].get("shape", array.shape))
     if array.shape != stated:
         raise ValueError(
@@ -185,10 +186,6 @@ def _database_entry(name: str, driver: str, kvstore: Mapping[str, Any], state: F
         lambda: _as_float(dotted, _copy(dotted, state, store), version=VERSIONS[-1], where=state),
         width * (math.prod(store.shape) + COPIES * chunk),
     )
-
-
-def _read(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bool) -> np.ndarray:
-    return _copy(name, place, _open(name, place, request, assume_metadata=assume_metadata))
 
 
 def _open(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bool) -> Any:
