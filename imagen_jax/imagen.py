@@ -118,7 +118,7 @@ def load(path: str | Path) -> Imagen:
     ordered = sorted(runs, key=lambda run: runs[run].stage.size)
     loaded = [_painter(Path(run), runs[run]) for run in ordered]
     text = runs[ordered[0]].text
-    encoder = TextEncoder.load(text.encoder, max_length=text.max_length, dtype=text.dtype)
+    encoder = TextEncoder.of(text, split="heads")
     if encoder.width != text.width:
         raise ValueError(
             f"{folder}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"

@@ -5,6 +5,7 @@
 | `data` | pictures; over several slices, too |
 | `fsdp` | pictures as well, and parameters, optimiser state and EMA |
 | `spatial` | the height of pictures: neighbours exchange the rows at their borders |
+| `tensor` | a text encoder's heads and hidden units, in the place of `spatial` |
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from imagen_jax import accelerators, config
 
-DATA, FSDP, SPATIAL = "data", "fsdp", "spatial"
+DATA, FSDP, SPATIAL, TENSOR = "data", "fsdp", "spatial", "tensor"
 AXES = (DATA, FSDP, SPATIAL)
 RULES = (("batch", (DATA, FSDP)), ("height", SPATIAL))  # what the networks call their axes
 
@@ -68,6 +69,32 @@ def build(
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def for_encoder(
+    state_bytes: float, *, by_heads: bool, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """This process's devices, or the ones given, to hold a text encoder of so many bytes.
+
+    As few share its weights as memory asks for. They gather them layer by layer, each for captions
+    of its own (`fsdp`), or each computes some heads and hidden units of all captions (`tensor`).
+    """
+    devices = jax.local_devices() if devices is None else devices
+    grid = build(
+        config.Mesh(spatial=1),
+        workload=Workload(images=1, rows=1, state_bytes=state_bytes),
+        devices=devices,
+    )
+    sizes = (grid.shape[DATA], grid.shape[FSDP])
+    shape = (sizes[0], 1, sizes[1]) if by_heads else (*sizes, 1)
+    return jax.sharding.Mesh(
+        grid.devices.reshape(shape), (DATA, FSDP, TENSOR), axis_types=(AxisType.Auto,) * len(shape)
+    )
+
+
+def captions(devices: jax.sharding.Mesh) -> int:
+    """Over how many devices the captions of a batch are split."""
+    return devices.shape[DATA] * devices.shape[FSDP]
 
 
 @contextlib.contextmanager
@@ -235,6 +262,13 @@ def rows_here(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
     """The rows of a global batch that this process's devices hold, in ascending order."""
     held = batch_sharding(devices).addressable_devices_indices_map((batch_size,))
     return tuple(sorted({row for (rows,) in held.values() for row in range(batch_size)[rows]}))
+
+
+def split_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
+    """A kernel with the axis of heads or hidden units split over `tensor`; whole without one."""
+    return NamedSharding(
+        devices, PartitionSpec(*(TENSOR if i == axis else None for i in range(rank)))
+    )
 
 
 def state_shardings(shapes: Any, devices: jax.sharding.Mesh, *, min_shard_bytes: int) -> Any:

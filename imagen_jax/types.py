@@ -46,6 +46,7 @@ Embedding = Float[Array, "b e"]
 TextEmbedding = Float[Array, "b n d"]
 TextMask = Bool[Array, "b n"]
 Tokens = Int32[Array, "b n"]
+Segments = Int32[Array, "b n"]  # which caption of its row a token belongs to, from 1; 0: padding
 RandomKey = Key[Array, ""]
 Keys = Key[Array, " b"]  # one key per image, so that an image does not depend on its neighbours
 Scalar = Float32[Array, ""]

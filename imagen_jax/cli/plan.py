@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -32,7 +32,12 @@ class Options:
     sample: bool = False
     """Plan the stage's whole sampling loop instead of training."""
     encode: bool = False
-    """Plan the text encoder instead of training."""
+    """Plan the text encoder instead of training, on the chips of one process: each encodes for
+    itself."""
+    split: Literal["captions", "heads"] = "captions"
+    """With --encode: what chips share that hold an encoder together. captions: each gathers the
+    weights for captions of its own (`imagen encode`); heads: all compute every caption (few
+    prompts)."""
     fit: bool = False
     """Find the largest batch a chip can hold and the cheapest rematerialisation that lets it."""
     price: float | None = None
@@ -146,9 +151,9 @@ def _encode(experiment: config.Experiment, topology: Any, options: Options) -> A
     return programs.encode(
         encoder.config_of(experiment.text.encoder),
         topology,
-        captions=options.batch or 8 * len(topology.devices),
-        length=experiment.text.max_length,
-        options=experiment.mesh,
+        captions=options.batch or encoder.BATCH_TOKENS // programs.CAPTION_TOKENS,
+        max_length=experiment.text.max_length,
+        split=options.split,
         effort=options.full_effort,
     )
 

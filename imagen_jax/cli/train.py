@@ -24,6 +24,8 @@ class Options:
     """Folder for checkpoints, logs and the resolved config; a cascade makes one folder a stage."""
     data_dir: Path = Path("data")
     """Folder that `imagen encode` wrote to."""
+    pairs: Path | None = None
+    """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
     only: str | None = None
     """Of a cascade, train this stage alone."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
@@ -51,10 +53,10 @@ def run(argv: list[str]) -> None:
     distributed.start(options.processes)
     for experiment in chosen:
         inside = options.workdir / experiment.stage.name if len(experiments) > 1 else None
-        _train(experiment, inside or options.workdir, options.data_dir)
+        _train(experiment, inside or options.workdir, options)
 
 
-def _train(experiment: config.Experiment, workdir: Path, data_dir: Path) -> None:
+def _train(experiment: config.Experiment, workdir: Path, options: Options) -> None:
     import jax
 
     from imagen_jax import compilation
@@ -62,7 +64,7 @@ def _train(experiment: config.Experiment, workdir: Path, data_dir: Path) -> None
     from imagen_jax.train import loop
 
     compilation.use_cache()
-    store = find_store(experiment, data_dir)
+    store = find_store(experiment, options.data_dir, options.pairs)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
     loop.train(experiment, workdir, store=store, hooks=hooks)
     if jax.process_index() == 0:
@@ -83,11 +85,7 @@ def _samples(experiment: config.Experiment):
             f"train.sample_every={options.sample_every}: stage {stage.name} enlarges pictures and "
             "cannot paint from prompts alone; set it to 0"
         )
-    encoder = TextEncoder.load(
-        experiment.text.encoder,
-        max_length=experiment.text.max_length,
-        dtype=experiment.text.dtype,
-    )
+    encoder = TextEncoder.of(experiment.text)
     module = models.build(stage.model)
     prompts = imagen.Imagen((), encoder).encode(options.sample_prompts)
 

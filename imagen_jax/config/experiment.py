@@ -90,10 +90,14 @@ class Data:
 class Text:
     """The frozen encoder (section 2.1)."""
 
-    encoder: str = "t5_1_1_tiny"  # an embedded encoder's name or a folder with a T5X checkpoint
+    encoder: str = "t5_1_1_tiny"  # an embedded one's name, or a folder: T5X's or Hugging Face's
+    tokenizer: str = ""  # a SentencePiece model; "": the one beside the encoder
     width: int = 64  # of its output
     max_length: int = 32  # tokens, end of sentence included
     dtype: Dtype = "float32"  # of its matrices and products; norms and softmax stay float32
+    clean: bool = False  # strip markup and addresses from captions and prompts
+    identity: str = ""  # digest of weights and tokenizer; "": taken from the encoded dataset
+    vocabulary: str = ""  # digest of the tokenizer; "": as well
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Worker processes import this module: it imports no jax, which only the main proc
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
 from imagen_jax.data import transforms
-from imagen_jax.data.records import Record, Store
+from imagen_jax.data.records import Record
+from imagen_jax.data.store import Store
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,7 @@ class Prepare:
             low_pixels, pixels = transforms.low_high(
                 pixels, rng, factor=self.stage.factor, crop=self.stage.crop
             )
-        return Example(pixels, low_pixels, record.text, index)
+        return Example(pixels, low_pixels, record.text.array(), index)
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,11 @@ def check(store: Store, *, experiment: config.Experiment) -> None:
     Errors: ValueError naming what differs and the remedy.
     """
     text, stage = experiment.text, experiment.stage
-    wanted = {
-        "encoder": (store.encoder, Path(text.encoder).name),
-        "width": (store.width, text.width),
-        "max_length": (store.max_length, text.max_length),
-    }
-    for name, (found, asked) in wanted.items():
+    wanted = {name: getattr(text, name) for name in ("width", "max_length", "clean")}
+    # Without digests in the config any encoder of that name will do; a run keeps the first's.
+    wanted |= {n: getattr(text, n) for n in ("identity", "vocabulary") if getattr(text, n)}
+    for name, asked in ({"encoder": Path(text.encoder).name} | wanted).items():
+        found = getattr(store, name)
         if found != asked:
             raise ValueError(
                 f"{store.folder} was encoded with {name} {found!r}, but text.{name}={asked!r}: "
@@ -198,3 +199,11 @@ def check(store: Store, *, experiment: config.Experiment) -> None:
             f"{store.folder} holds pictures of sides {list(store.sizes)}, but stage {stage.name} "
             f"trains on {stage.size}: encode the dataset again with that size"
         )
+
+
+def with_encoder(experiment: config.Experiment, store: Store) -> config.Experiment:
+    """The experiment with the digests of the encoder that made the store."""
+    text = dataclasses.replace(
+        experiment.text, identity=store.identity, vocabulary=store.vocabulary
+    )
+    return dataclasses.replace(experiment, text=text)

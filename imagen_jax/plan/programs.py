@@ -10,15 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from imagen_jax import config, mesh, models, rng
 from imagen_jax.plan import estimate, flops
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import cascade
-from imagen_jax.text import t5
+from imagen_jax.text import packing, t5
+from imagen_jax.text.encoder import Split, sharding
 from imagen_jax.train import program, state
 
 EFFORT = {"exec_time_optimization_effort": -1.0}  # 15 times faster and a third of the memory
+CAPTION_TOKENS = 20  # of a caption from the web, about
 TRAINING = 3  # times the forward pass: the backward pass is twice it
 
 
@@ -34,6 +37,7 @@ class Planned:
     parameters: int
     flops: float  # an image, the model's own: 3 times the forward pass for training
     estimate: estimate.Estimate
+    devices: int | None = None  # that work together, if not all: the chips of one process
     remat: config.Remat | None = None  # of training
     notes: tuple[str, ...] = ()
 
@@ -135,43 +139,48 @@ def encode(
     topology: Topology,
     *,
     captions: int,
-    length: int,
-    options: config.Mesh,
+    max_length: int,
+    split: Split = "captions",
     effort: bool = False,
 ) -> Planned:
-    """The T5 encoder in bfloat16, its parameters split over `fsdp`, on so many captions at once."""
-    tokens = jax.ShapeDtypeStruct((captions, length), jnp.int32)
-    mask = jax.ShapeDtypeStruct((captions, length), jnp.bool_)
-    shapes = jax.eval_shape(t5.T5(encoder).init, jax.random.key(0), tokens, mask)["params"]
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
+    """The T5 encoder in bfloat16 on the chips of one process, on packed rows of so many captions.
+
+    Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
+    """
+    devices = [d for d in topology.devices if d.process_index == 0]
+    length, held = packing.row_length(max_length), jnp.bfloat16
+    shapes = {n: jax.ShapeDtypeStruct(x, held) for n, x in t5.parameter_shapes(encoder).items()}
     size = 2.0 * models.count(shapes)
-    workload = mesh.Workload(images=captions, rows=1, state_bytes=size)
-    grid = mesh.build(options, workload=workload, devices=topology.devices)
-    by_row = mesh.batch_sharding(grid)
-    params = state.sharded(
-        shapes, mesh.state_shardings(shapes, grid, min_shard_bytes=options.min_shard_bytes)
+    grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
+    held_by = mesh.captions(grid)
+    rows = -(-captions * CAPTION_TOKENS // (length * held_by)) * held_by
+    params = traverse_util.unflatten_dict(
+        state.sharded(shapes, {n: sharding(n, x, grid, split) for n, x in shapes.items()}), sep="."
     )
-    tokens, mask = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row) for x in (tokens, mask))
+    by_row = mesh.batch_sharding(grid)
+    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_row)
 
-    def run(params: Any, tokens: Any, mask: Any) -> Any:
-        return t5.encode(params, tokens, mask, config=encoder, dtype="bfloat16")
+    def run(params: Any, tokens: Any, segments: Any) -> Any:
+        return t5.encode_packed(params, tokens, segments, config=encoder, dtype="bfloat16")
 
-    work = flops.of(run, params, tokens, mask)
+    work = flops.of(run, params, ids, ids)
     with mesh.use(grid):
-        lowered = jax.jit(run, out_shardings=by_row).lower(params, tokens, mask)
+        lowered = jax.jit(run, out_shardings=by_row).lower(params, ids, ids)
+    packed = rows * length // CAPTION_TOKENS
     return Planned(
         what="encode",
-        name=f"T5, {models.count(shapes) / 1e9:.2f} B, {length} tokens",
+        name=f"T5, {models.count(shapes) / 1e9:.2f} B, {rows} rows of {length} tokens",
         mesh=dict(grid.shape),
-        images=captions,
-        local_images=mesh.local_images(captions, grid),
+        images=packed,
+        local_images=packed / held_by,
         parameters=models.count(shapes),
-        flops=work / captions,
+        flops=work / packed,
         estimate=estimate.read(
             compile_for(lowered, topology, effort=effort),
             topology.chip,
-            flops=work / len(topology.devices),
+            flops=work / len(devices),
         ),
+        devices=len(devices),
     )
 
 

@@ -28,12 +28,15 @@ def document(
     """
     found = planned.estimate
     memory, roofline, seconds = found.memory, found.roofline, found.seconds
+    chips = topology.chips
+    if planned.devices is not None:
+        chips = planned.devices // topology.chip.devices
     figures: dict[str, Any] = {
         "what": planned.what,
         "name": planned.name,
         "topology": topology.name,
         "slices": topology.slices,
-        "chips": topology.chips,
+        "chips": chips,
         "mesh": dict(planned.mesh),
         "parameters": planned.parameters,
         "images": planned.images,
@@ -56,7 +59,7 @@ def document(
         "notes": list(planned.notes),
     }
     if seconds is not None:
-        a_chip = planned.images / seconds / topology.chips
+        a_chip = planned.images / seconds / chips
         figures["estimated_images_per_s_per_chip"] = a_chip
         figures["estimated_mfu"] = a_chip * planned.flops / topology.chip.peak_flops
         if calls is not None:
@@ -64,7 +67,7 @@ def document(
             figures["schedule_steps"] = calls
             figures["estimated_days"] = days
             if price is not None:
-                figures["estimated_cost"] = days * 24 * price * topology.chips
+                figures["estimated_cost"] = days * 24 * price * chips
     return figures
 
 

@@ -7,7 +7,6 @@ of that size gives a network to condition on.
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
@@ -28,9 +27,8 @@ def write(folder: Path, like: TextEncoder, *, seed: int) -> Path:
     file = folder / CHECKPOINT / "checkpoint"
     if file.is_file():
         return folder
-    tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    init = jax.jit(t5.T5(like.config).init)
-    params = init(rng.fold(rng.root(seed), "random_encoder"), tokens, mask)["params"]
+    init = jax.jit(t5.init, static_argnums=1)
+    params = init(rng.fold(rng.root(seed), "random_encoder"), like.config)
     target = jax.tree.map(np.asarray, params)
     tree = {"version": VERSION, "optimizer": {"state": {"step": 0}, "target": target}}
     file.parent.mkdir(parents=True, exist_ok=True)

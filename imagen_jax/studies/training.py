@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax import checkpoint, config
-from imagen_jax.data import records, shapes
+from imagen_jax.data import shapes
+from imagen_jax.data.store import Store
 from imagen_jax.text import cache
 from imagen_jax.train import loop, metrics
 
@@ -20,6 +21,7 @@ FREE = {  # fields that change nothing about what a run learns
     "data": ("workers", "threads", "prefetch"),
     "train": ("log_every", "save_every", "keep", "sample_every", "sample_prompts"),
     "stage": ("sampler",),
+    "text": ("identity", "vocabulary"),  # a run takes them from its data, and refuses others
 }
 
 
@@ -72,7 +74,7 @@ def pairs(
     data_dir: Path,
     encoder: cache.Encoder | None = None,
     examples: int | None = None,
-) -> records.Store:
+) -> Store:
     """The (image, encoding) pairs that `experiment` trains on; paints and encodes what is missing.
 
     Errors: ValueError for a dataset that is not ours, or another encoding at the same place.

@@ -1,23 +1,29 @@
-"""Encodes a dataset's captions once, into a store of (image, encoding) pairs (section 2.1)."""
+"""Encodes a dataset's captions once, into a store of (image, encoding) pairs (section 2.1).
+
+A store's shards are encoded one by one, each from its own captions alone: whichever process does it
+and however often the work was interrupted, a shard's bytes are the same.
+"""
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.data import records, transforms
-from imagen_jax.data.records import Record, Store, TextDtype
+from imagen_jax.data import records, sources, store, transforms
+from imagen_jax.data.records import Encoding, Record, TextDtype
+from imagen_jax.data.sources import Source
+from imagen_jax.data.store import Store
 from imagen_jax.text.encoder import TextEncoder
-
-CHUNK = 512  # examples in memory at a time, and captions encoded together
-MEMO_BYTES = 128 * 2**20  # of encodings kept for captions that come again
+from imagen_jax.text.packing import Plan
 
 
 @runtime_checkable
@@ -28,23 +34,61 @@ class Encoder(Protocol):
     def identity(self) -> str: ...
 
     @property
+    def vocabulary(self) -> str: ...
+
+    @property
     def width(self) -> int: ...
 
     @property
     def max_length(self) -> int: ...
 
-    def encode(
-        self, captions: Sequence[str]
-    ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]: ...
+    @property
+    def clean(self) -> bool: ...
+
+    def plan(self, captions: Sequence[str]) -> Plan: ...
+
+    def run(self, plan: Plan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]: ...
+
+    def lost(self, caption: str) -> str: ...
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Captioned pictures by index: dicts with "image", encoded bytes, and "caption"."""
+class Share(NamedTuple):
+    """This process's part: every shard whose number is `process` modulo `processes`."""
 
-    def __len__(self) -> int: ...
+    process: int = 0
+    processes: int = 1
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+ALONE = Share()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was encoded, and what it cost; counts add up."""
+
+    captions: int = 0
+    different: int = 0  # captions that were encoded: those that come again in a shard are not
+    useful: int = 0  # tokens
+    computed: int = 0  # tokens, padding included
+    cut: int = 0  # captions longer than the encoder takes
+    squared_error: float = 0.0  # of what is stored, against the encoder's result
+    squared: float = 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Counts(*(a + b for a, b in pairs))
+
+    @property
+    def error(self) -> float:
+        """Root mean square error of what is stored, relative to the encodings' own."""
+        return (self.squared_error / self.squared) ** 0.5 if self.squared else 0.0
+
+
+class Written(NamedTuple):
+    """What `write` did; without a store as long as other processes have not finished."""
+
+    store: Store | None
+    counts: Counts = Counts()
 
 
 class Picture(NamedTuple):
@@ -53,20 +97,6 @@ class Picture(NamedTuple):
     key: str
     caption: str
     images: dict[int, bytes]
-
-
-@dataclasses.dataclass(frozen=True)
-class First:
-    """The first examples of a source."""
-
-    source: Source
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[index]
 
 
 def encode(
@@ -84,18 +114,21 @@ def encode(
     first ones only, in a folder of their own.
     Errors: FileNotFoundError where the dataset was not built; ValueError as `target` and `write`.
     """
-    from imagen_jax.data import shapes  # slow to import, and only encoding needs it
-
-    encoder = encoder or TextEncoder.load(
-        text.encoder, max_length=text.max_length, dtype=text.dtype
-    )
-    wanted = target(encoder, data_dir=data_dir, data=data, text=text, sizes=sizes)
-    source: Source = shapes.source(data.dataset, data.split, data_dir)
+    encoder = encoder or TextEncoder.of(text)
+    source, dataset = sources.built(data.dataset, data.split, data_dir), data.dataset
     if examples is not None and examples < len(source):
-        source, dataset = First(source, examples), f"{data.dataset}-first-{examples}"
-        folder = path(data_dir, dataset=dataset, split=data.split, encoder=text.encoder)
-        wanted = dataclasses.replace(wanted, folder=folder)
-    return write(source, encoder, wanted)
+        source, dataset = sources.First(source, examples), f"{dataset}-first-{examples}"
+    wanted = target(
+        encoder,
+        source,
+        folder=path(data_dir, dataset=dataset, split=data.split, encoder=text.encoder),
+        data=dataclasses.replace(data, dataset=dataset),
+        text=text,
+        sizes=sizes,
+    )
+    written = write(source, encoder, wanted).store
+    assert written is not None  # alone, it wrote every shard
+    return written
 
 
 def path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Path:
@@ -105,65 +138,72 @@ def path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Pat
 
 def target(
     encoder: Encoder,
+    source: Source,
     *,
-    data_dir: Path | str,
+    folder: Path,
     data: config.Data,
     text: config.Text,
     sizes: Sequence[int],
-    dtype: TextDtype = "bfloat16",
 ) -> Store:
-    """The store that `write` is to make, at its usual place.
+    """The store that `write` is to make.
 
     Errors: ValueError when the encoder is not the one that `text` describes.
     """
-    for name in ("width", "max_length"):
+    for name in ("width", "max_length", "clean"):
         found, asked = getattr(encoder, name), getattr(text, name)
         if found != asked:
             raise ValueError(f"text.{name}={asked}, but encoder {text.encoder!r} has {found}")
     return Store(
-        folder=path(data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder),
+        folder=folder,
         dataset=data.dataset,
         split=data.split,
+        count=len(source),
         sizes=tuple(sorted(set(sizes))),
         encoder=Path(text.encoder).name,
         identity=encoder.identity,
+        vocabulary=encoder.vocabulary,
         width=encoder.width,
         max_length=encoder.max_length,
-        text_dtype=dtype,
+        clean=encoder.clean,
     )
 
 
-def write(source: Source, encoder: Encoder, target: Store, *, progress: bool = True) -> Store:
-    """Encode a source into `target`, or reuse what is there if it is the same.
+def write(
+    source: Source,
+    encoder: Encoder,
+    target: Store,
+    *,
+    share: Share = ALONE,
+    progress: bool = True,
+) -> Written:
+    """Encode this process's share of a source into `target`; what is there already is kept.
 
     Errors: ValueError when another encoding is there, naming both, or when a picture does not fit.
     """
-    if (target.folder / records.INDEX).is_file():
-        found = records.open(target.folder)
-        _refuse_other(found, target, count=len(source))
-        return found
-    return records.write(target, _pairs(source, encoder, target, progress=progress))
+    if (target.folder / store.INDEX).is_file():
+        found = store.open(target.folder)
+        store.refuse_other(found, target)
+        return Written(found)
+    missing = [n for n in store.begin(target) if n % share.processes == share.process]
+    if share.process == 0:
+        (_, empty), *_ = encoder.run(encoder.plan([""]))
+        store.write_empty(target, records.rounded(empty, target.text_dtype))
+    counts = Counts()
+    total = sum(len(target.shards()[n]) for n in missing)
+    with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:
+        for number, pictures in _loaded(source, target, missing):
+            captions = Counter(picture.caption for picture in pictures)
+            texts, found = _encoded(encoder, captions, target.text_dtype, bar.update)
+            store.write_shard(target, number, _records(pictures, texts))
+            counts += found
+            bar.set_postfix_str(f"{counts.useful / max(counts.computed, 1):.0%} of tokens useful")
+    return Written(store.finish(target), counts)
 
 
-def _refuse_other(found: Store, wanted: Store, *, count: int) -> None:
-    names = ("dataset", "split", "encoder", "identity", "width", "max_length", "text_dtype")
-    pairs = {name: (getattr(found, name), getattr(wanted, name)) for name in names}
-    if not set(wanted.sizes) <= set(found.sizes):
-        pairs["sizes"] = (found.sizes, wanted.sizes)
-    pairs["count"] = (found.count, count)
-    differing = [
-        f"{n} {old!r} there, {new!r} wanted" for n, (old, new) in pairs.items() if old != new
-    ]
-    if differing:
-        raise ValueError(
-            f"{found.folder} holds another encoding: {'; '.join(differing)}; "
-            "delete it or encode into another folder"
-        )
-
-
-def _pairs(source: Source, encoder: Encoder, target: Store, *, progress: bool) -> Iterator[Record]:
-    """Records in the source's order; the next chunk's pictures are made while one is encoded."""
-    memo = Memo(encoder, target.text_dtype)
+def _loaded(
+    source: Source, target: Store, numbers: Sequence[int]
+) -> Iterator[tuple[int, list[Picture]]]:
+    """The pictures of shards; the next shard's are made while one is encoded."""
 
     def load(index: int) -> Picture:
         example = source[index]
@@ -174,38 +214,58 @@ def _pairs(source: Source, encoder: Encoder, target: Store, *, progress: bool) -
             raise ValueError(f"{target.dataset} {key}: {error}") from error
         return Picture(key, example["caption"], images)
 
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(source), desc=target.dataset, unit="img", disable=not progress) as bar,
-    ):
-        chunks = [range(len(source))[i : i + CHUNK] for i in range(0, len(source), CHUNK)]
-        loading = pool.map(load, chunks[0]) if chunks else iter(())
-        for upcoming in [*chunks[1:], range(0)]:
-            pictures = list(loading)
-            loading = pool.map(load, upcoming)
-            texts = memo.encode([picture.caption for picture in pictures])
-            for picture, text in zip(pictures, texts, strict=True):
-                yield Record(
-                    key=picture.key, caption=picture.caption, images=picture.images, text=text
-                )
-            bar.update(len(pictures))
+    shards = target.shards()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            loading: list[Any] = [pool.map(load, shards[n]) for n in numbers[:1]]
+            for place, number in enumerate(numbers):
+                pictures = list(loading.pop())
+                loading = [pool.map(load, shards[n]) for n in numbers[place + 1 : place + 2]]
+                yield number, pictures
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
 
 
-class Memo:
-    """Encodings of captions, each computed once as long as they fit into memory."""
+def _encoded(
+    encoder: Encoder, captions: Counter[str], dtype: TextDtype, done: Callable[[int], Any]
+) -> tuple[dict[str, Encoding], Counts]:
+    """The encodings of a shard's captions as they are stored, each computed once.
 
-    def __init__(self, encoder: Encoder, text_dtype: TextDtype) -> None:
-        self._encoder = encoder
-        self._dtype = records.DTYPES[text_dtype]
-        self._known: dict[str, Float[np.ndarray, "n d"]] = {}
+    `done` is told of how many pictures the caption is encoded.
+    """
+    different = list(captions)
+    plan = encoder.plan(different)
+    texts: dict[str, Encoding] = {}
+    error = squared = 0.0
+    for index, text in encoder.run(plan):
+        kept = records.rounded(text, dtype)
+        texts[different[index]] = kept
+        wide = text.astype(np.float32)
+        error += float(np.sum(np.square(kept.array().astype(np.float32) - wide)))
+        squared += float(np.sum(np.square(wide)))
+        done(captions[different[index]])
+    # Only a caption that fills the length can have lost something: few are tokenised twice.
+    full = [
+        c
+        for c, p in zip(different, plan.places, strict=True)
+        if p.end - p.start == encoder.max_length
+    ]
+    return texts, Counts(
+        captions=captions.total(),
+        different=len(different),
+        useful=plan.useful,
+        computed=plan.computed,
+        cut=sum(bool(encoder.lost(caption)) for caption in full),
+        squared_error=error,
+        squared=squared,
+    )
 
-    def encode(self, captions: Sequence[str]) -> list[Float[np.ndarray, "n d"]]:
-        """Each caption's encoding without padding."""
-        if sum(text.nbytes for text in self._known.values()) > MEMO_BYTES:
-            self._known.clear()
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
-        if new:
-            text, mask = self._encoder.encode(new)
-            for caption, row, real in zip(new, text, mask, strict=True):
-                self._known[caption] = row[real].astype(self._dtype)
-        return [self._known[caption] for caption in captions]
+
+def _records(pictures: Sequence[Picture], texts: dict[str, Encoding]) -> Iterator[Record]:
+    for picture in pictures:
+        yield Record(
+            key=picture.key,
+            caption=picture.caption,
+            images=picture.images,
+            text=texts[picture.caption],
+        )

@@ -2,30 +2,38 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Bool, Float32
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax import mesh
-from imagen_jax.text import loading, t5
+from imagen_jax.text import cleaning, folders, loading, packing, t5
+from imagen_jax.text.folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
 
+Split = Literal["captions", "heads"]
+
 EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
+TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, beside the encoder's
 LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
 DIGEST = 16  # hexadecimal digits
 PIECE = 2**22  # elements that are digested at a time
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
+BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
+
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
+_encode_packed = jax.jit(t5.encode_packed, static_argnames=("config", "dtype"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,34 +51,61 @@ class TextEncoder:
     dtype: Dtype
     digest: str  # of the weights
 
-    @classmethod
-    def load(cls, name_or_path: str, *, max_length: int, dtype: Dtype = "float32") -> "TextEncoder":
-        """The embedded encoder of that name, or that of a folder.
+    clean: bool = False  # captions are cleaned first
+    batch_tokens: int = BATCH_TOKENS  # of `plan`
 
-        A folder is a T5X checkpoint or holds one, or is Hugging Face's; a SentencePiece `*.model`
-        is in it or beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
+    @classmethod
+    def of(cls, text: settings.Text, *, split: Split = "captions") -> "TextEncoder":
+        """The encoder that a config describes. Errors: as `load`."""
+        return cls.load(
+            text.encoder,
+            max_length=text.max_length,
+            dtype=text.dtype,
+            tokenizer=text.tokenizer,
+            clean=text.clean,
+            split=split,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str,
+        *,
+        max_length: int,
+        dtype: Dtype = "float32",
+        tokenizer: str = "",
+        clean: bool = False,
+        split: Split = "captions",
+    ) -> "TextEncoder":
+        """The embedded encoder of that name, or that of a folder, local or `gs://`.
+
+        A folder is a T5X checkpoint or holds one, or is Hugging Face's. `tokenizer` is a
+        SentencePiece model; by default the `*.model` in the folder, beside it, or in a folder
+        `tokenizer` beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
+        `split` says how devices share an encoder that one cannot hold: each has captions of its own
+        and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
-        folder = EMBEDDED.get(name_or_path, Path(name_or_path))
-        if not folder.is_dir():
+        place = str(EMBEDDED.get(name_or_path, name_or_path))
+        if not place.startswith(folders.BUCKET) and not Path(place).is_dir():
             raise FileNotFoundError(
                 f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint "
                 f"nor embedded ({', '.join(EMBEDDED)})"
             )
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
-        model = _tokenizer_file(folder)
-        tokenizer = Tokenizer.load(model)
-        sizes, layout = loading.inspect(folder)
-        if tokenizer.size > sizes.vocab:
+        model = tokenizer or find_tokenizer(place)
+        words = Tokenizer.load(model)
+        sizes, layout = loading.inspect(place)
+        if words.size > sizes.vocab:
             raise ValueError(
-                f"{model} has {tokenizer.size} pieces, but the embedding in {folder} only "
+                f"{model} has {words.size} pieces, but the embedding in {place} only "
                 f"{sizes.vocab} rows: they belong to different encoders"
             )
-        devices = _devices(sizes, dtype)
-        put = _Placer(devices, dtype)
+        devices = _devices(sizes, dtype, split)
+        put = _Placer(devices, dtype, split)
         params = loading.read(layout, put)
-        return cls(sizes, params, tokenizer, max_length, devices, dtype, put.digest())
+        return cls(sizes, params, words, max_length, devices, dtype, put.digest(), clean)
 
     @property
     def width(self) -> int:
@@ -84,9 +119,25 @@ class TextEncoder:
         digest.update(self.digest.encode())
         return digest.hexdigest()[:DIGEST]
 
+    @cached_property
+    def vocabulary(self) -> str:
+        """A digest of the tokenizer."""
+        return hashlib.sha256(self.tokenizer.model).hexdigest()[:DIGEST]
+
     def lost(self, caption: str) -> str:
         """The end of a caption that does not fit into `max_length`; "" if all of it does."""
+        (caption,) = self._cleaned([caption])
         return self.tokenizer.lost(caption, max_length=self.max_length)
+
+    def ragged(self, captions: Sequence[str]) -> list[list[int]]:
+        """Ids of each caption, at most `max_length`. Errors: TypeError for one string."""
+        return self.tokenizer.ragged(self._cleaned(captions), max_length=self.max_length)
+
+    def _cleaned(self, captions: Sequence[str]) -> Sequence[str]:
+        # One string is refused by the tokenizer.
+        if not self.clean or isinstance(captions, str):
+            return captions
+        return [cleaning.clean(caption) for caption in captions]
 
     def encode(
         self, captions: Sequence[str], *, batch_size: int = 256
@@ -100,7 +151,7 @@ class TextEncoder:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        ragged = self.tokenizer.ragged(captions, max_length=self.max_length)
+        ragged = self.ragged(captions)
         # Only a row that is full can have lost something: few are tokenised twice.
         full = [c for c, ids in zip(captions, ragged, strict=True) if len(ids) == self.max_length]
         if lost := [end for end in map(self.lost, full) if end]:
@@ -122,9 +173,45 @@ class TextEncoder:
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
 
+    def plan(self, captions: Sequence[str]) -> packing.Plan:
+        """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
+
+        Errors: TypeError if `captions` is one string.
+        """
+        length, count = packing.row_length(self.max_length), mesh.captions(self.devices)
+        return packing.plan(
+            self.ragged(captions),
+            length=length,
+            batch_rows=max(1, self.batch_tokens // (length * count)) * count,
+            devices=count,
+        )
+
+    def run(self, plan: packing.Plan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
+        """The number and the encoding of each caption of a plan, without padding, in any order.
+
+        A batch is computed while the one before it is fetched.
+        Shapes: encodings (tokens of the caption, width), of the encoder's dtype.
+        """
+        where = mesh.batch_sharding(self.devices)
+
+        def start(batch: packing.Batch) -> jax.Array:
+            tokens, segments = (jax.device_put(x, where) for x in plan.inputs(batch))
+            return _encode_packed(
+                self.params, tokens, segments, config=self.config, dtype=self.dtype
+            )
+
+        started = map(start, plan.batches)
+        ahead = next(started, None)
+        for batch, members in zip(plan.batches, plan.members(), strict=True):
+            encoded, ahead = ahead, next(started, None)
+            text = np.asarray(encoded)
+            for index in members:
+                row, first, end = plan.places[index]
+                yield index, text[row - batch.first, first:end]
+
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""
-        splits = len(batch) % self.devices.size == 0
+        splits = len(batch) % mesh.captions(self.devices) == 0
         where = mesh.batch_sharding(self.devices) if splits else mesh.replicated(self.devices)
         tokens, text_mask = pad(batch, length=length)
         return jax.device_put(tokens, where), jax.device_put(text_mask, where)
@@ -133,8 +220,8 @@ class TextEncoder:
 class _Placer:
     """Puts parameters onto devices as they are read, and digests them."""
 
-    def __init__(self, devices: Mesh, dtype: Dtype) -> None:
-        self._devices, self._dtype = devices, dtype
+    def __init__(self, devices: Mesh, dtype: Dtype, split: Split = "captions") -> None:
+        self._devices, self._dtype, self._split = devices, dtype, split
         self._digests: dict[str, str] = {}
 
     def __call__(self, name: str, array: np.ndarray) -> jax.Array:
@@ -142,7 +229,7 @@ class _Placer:
         # Vectors and tables of positions are added or multiplied in float32, and small.
         is_matrix = array.ndim == 2 and "relpos" not in name
         kept = jax.ShapeDtypeStruct(array.shape, self._dtype if is_matrix else np.float32)
-        where = mesh.state_shardings(kept, self._devices, min_shard_bytes=LEAST_SHARD)
+        where = sharding(name, kept, self._devices, self._split)
         return jax.make_array_from_callback(
             array.shape, where, lambda part: np.array(array[part], kept.dtype, order="C")
         )
@@ -160,12 +247,18 @@ def _digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _devices(sizes: T5Config, dtype: Dtype) -> Mesh:
+def sharding(name: str, shape: jax.ShapeDtypeStruct, devices: Mesh, split: Split) -> NamedSharding:
+    """How a parameter lies over the devices."""
+    if split == "heads":
+        return mesh.split_products(len(shape.shape), t5.split_axis(name), devices)
+    return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)
+
+
+def _devices(sizes: T5Config, dtype: Dtype, split: Split) -> Mesh:
     """This process's devices, over which weights that are too large for one are split."""
     count = sum(np.prod(shape) for shape in t5.parameter_shapes(sizes).values())
     state = float(count) * np.dtype(jax.dtypes.canonicalize_dtype(dtype)).itemsize
-    workload = mesh.Workload(images=1, rows=1, state_bytes=state)
-    return mesh.build(settings.Mesh(spatial=1), workload=workload, devices=jax.local_devices())
+    return mesh.for_encoder(state, by_heads=split == "heads")
 
 
 def config_of(name_or_path: str) -> T5Config:
@@ -173,9 +266,9 @@ def config_of(name_or_path: str) -> T5Config:
 
     Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
-    folder = EMBEDDED.get(name_or_path, Path(name_or_path))
-    if folder.is_dir():
-        return loading.inspect(folder)[0]
+    place = str(EMBEDDED.get(name_or_path, name_or_path))
+    if place.startswith(folders.BUCKET) or Path(place).is_dir():
+        return loading.inspect(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
     raise ValueError(
@@ -198,15 +291,25 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _tokenizer_file(folder: Path) -> Path:
-    """The only `*.model` file in a folder, else in its parent."""
-    for place in (folder, folder.absolute().parent):
-        found = sorted(place.glob("*.model"))
+def find_tokenizer(path: Path | str) -> str:
+    """The only `*.model` file in an encoder's folder, its parent, or a `tokenizer` there.
+
+    Of a bucket only the encoder's own folder is looked into.
+    Errors: FileNotFoundError where there is none; ValueError for several.
+    """
+    folder = Folder.of(path)
+    places = [folder]
+    if not folder.is_remote:  # listing a bucket's parent would list all that is below
+        places += [folder.parent, folder.parent / TOKENIZER]
+    for place in places:
+        found = sorted(name for name in place.names() if name.endswith(".model"))
         if len(found) == 1:
-            return found[0]
+            return (place / found[0]).url
         if found:
-            names = ", ".join(path.name for path in found)
-            raise ValueError(f"{place} has several tokenizers ({names}): keep the encoder's own")
+            raise ValueError(
+                f"{place} has several tokenizers ({', '.join(found)}): keep the encoder's own"
+            )
     raise FileNotFoundError(
-        f"no SentencePiece *.model file in {folder} or its parent: put the encoder's there"
+        f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there, or name "
+        "it with text.tokenizer"
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from imagen_jax.types import Params, TextEmbedding, TextMask, Tokens
+from imagen_jax.types import Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -165,13 +165,13 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        mask: Bool[Array, "b 1 1 n"],
+        mask: Bool[Array, "b 1 q n"],
         shared_bias: Float[Array, "1 h n n"] | None,
     ) -> Float[Array, "b n d"]:
         bias = shared_bias
         if bias is None:
             bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
-        bias = jnp.where(mask, bias, MASKED)  # (1, h, n, n) and (b, 1, 1, n) to (b, h, n, n)
+        bias = jnp.where(mask, bias, MASKED)  # (1, h, n, n) and (b, 1, q, n) to (b, h, n, n)
         normed = RMSNorm(name="pre_attention_layer_norm")(x)
         x = x + Attention(self.config, self.dtype, name="attention")(normed, bias)
         return x + MLP(self.config, self.dtype, name="mlp")(RMSNorm(name="pre_mlp_layer_norm")(x))
@@ -184,13 +184,15 @@ class Encoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], text_mask: TextMask) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b 1 q n"]
+    ) -> Float[Array, "b n d"]:
         bias = None
         if not self.config.bias_per_layer:
             bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
         for index in range(self.config.layers):
             layer = Layer(self.config, self.dtype, name=f"layers_{index}")
-            x = layer(x, text_mask[:, None, None, :], bias)
+            x = layer(x, mask, bias)
         return RMSNorm(name="encoder_norm")(x)
 
 
@@ -201,9 +203,9 @@ class T5(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Tokens, text_mask: TextMask) -> Float[Array, "b n d"]:
+    def __call__(self, tokens: Tokens, mask: Bool[Array, "b 1 q n"]) -> Float[Array, "b n d"]:
         x = TokenEmbedder(self.config, self.dtype, name="token_embedder")(tokens)
-        return Encoder(self.config, self.dtype, name="encoder")(x, text_mask)
+        return Encoder(self.config, self.dtype, name="encoder")(x, mask)
 
 
 def encode(
@@ -220,20 +222,62 @@ def encode(
     Errors: ValueError for another dtype; flax names a parameter that lacks or has another shape.
     Source: T5 v1.1; norms and softmax are float32 whatever `dtype`, and keys alone are masked.
     """
-    if dtype not in get_args(Dtype):
-        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
-    params = jax.tree.map(jnp.asarray, params)  # a loader's are NumPy arrays
-    text = T5(config, jnp.dtype(dtype)).apply({"params": params}, tokens, text_mask)
+    text = _network(config, dtype).apply(_variables(params), tokens, text_mask[:, None, None, :])
     return jnp.where(text_mask[:, :, None], text, jnp.zeros((), text.dtype))
+
+
+def encode_packed(
+    params: Params,
+    tokens: Tokens,
+    segments: Segments,
+    *,
+    config: T5Config,
+    dtype: Dtype = "float32",
+) -> TextEmbedding:
+    """Encodings of captions that lie one after another in rows, each as if it were alone.
+
+    A token attends to those of its own segment. Positions are relative, so that a caption's place
+    in its row does not matter.
+    Shapes: tokens and segments (b, n); result (b, n, config.width), zero where the segment is 0.
+    Errors: as `encode`.
+    """
+    same = segments[:, None, :, None] == segments[:, None, None, :]  # (b, 1, n, n)
+    text = _network(config, dtype).apply(_variables(params), tokens, same)
+    return jnp.where((segments > 0)[:, :, None], text, jnp.zeros((), text.dtype))
+
+
+def init(key: RandomKey, config: T5Config) -> Params:
+    """Random float32 parameters; pure, so that `jax.eval_shape` and `jax.jit` apply."""
+    tokens, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1, 1), jnp.bool_)
+    return T5(config).init(key, tokens, mask)["params"]
 
 
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its T5X name, `encoder.layers_0.attention.query.kernel`."""
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
-    tree = jax.eval_shape(T5(config).init, jax.random.key(0), tokens, mask)["params"]
+    tree = jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
     leaves = jax.tree.leaves_with_path(tree)
     return {".".join(step.key for step in path): leaf.shape for path, leaf in leaves}
+
+
+def split_axis(name: str) -> int | None:
+    """The axis of a parameter that runs over heads or hidden units, by which products are split.
+
+    Rows of `out` and `wo`, columns of the other kernels and of the embedding; None for the rest.
+    """
+    module, _, kind = name.rpartition(".")
+    if kind not in ("kernel", "embedding"):
+        return None
+    return 0 if module.endswith((".out", ".wo")) else 1
+
+
+def _network(config: T5Config, dtype: Dtype) -> T5:
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
+    return T5(config, jnp.dtype(dtype))
+
+
+def _variables(params: Params) -> Params:
+    return {"params": jax.tree.map(jnp.asarray, params)}  # a loader's are NumPy arrays
 
 
 def _precision(dtype: Any) -> jax.lax.Precision:

@@ -9,6 +9,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
+from imagen_jax.text.folders import Folder
+
 PAD = 0
 
 
@@ -22,14 +24,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """The tokenizer of a SentencePiece `.model` file.
+        """The tokenizer of a SentencePiece `.model` file, local or `gs://`.
 
         Errors: FileNotFoundError if there is no such file; ValueError if it is no usable model.
         """
-        path = Path(path)
-        if not path.is_file():
+        file = Folder.of(path)
+        model = file.parent.read(file.name)
+        if model is None:
             raise FileNotFoundError(f"no SentencePiece model at {path}: copy the encoder's there")
-        model = path.read_bytes()
         try:
             processor = sentencepiece.SentencePieceProcessor()
             processor.LoadFromSerializedProto(model)

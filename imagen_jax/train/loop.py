@@ -8,9 +8,12 @@ from pathlib import Path
 import jax
 
 from imagen_jax import checkpoint, config, mesh, rng
-from imagen_jax.data import pipeline, records
+from imagen_jax.data import pipeline
+from imagen_jax.data.store import Store
 from imagen_jax.train import metrics, program, state
 from imagen_jax.types import Params
+
+UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
 
 Hook = Callable[[int, Params, metrics.Progress], None]  # (step, ema, progress), after each step
 
@@ -23,7 +26,7 @@ def train(
     experiment: config.Experiment,
     workdir: Path,
     *,
-    store: records.Store,
+    store: Store,
     hooks: Sequence[Hook] = (),
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest checkpoint in `workdir`.
@@ -33,6 +36,7 @@ def train(
     """
     options = experiment.train
     pipeline.check(store, experiment=experiment)
+    experiment = pipeline.with_encoder(experiment, store)
     _refuse_other_run(workdir, experiment)
     leads = jax.process_index() == 0
     if leads:
@@ -103,7 +107,7 @@ def _refuse_other_run(workdir: Path, experiment: config.Experiment) -> None:
         for part in ("stage", "text")
         for old, new in [(getattr(before, part), getattr(experiment, part))]
         for f in dataclasses.fields(new)
-        if f.name != "sampler" and getattr(old, f.name) != getattr(new, f.name)
+        if f.name != "sampler" and getattr(old, f.name) not in (getattr(new, f.name), UNTOLD)
     ]
     if changed:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The position is (seed, step): neither processes nor workers nor interruptions change a batch."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,7 +12,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imagen_jax import config
 from imagen_jax.data import pipeline, records, transforms
 from imagen_jax.data.pipeline import Batch
-from imagen_jax.data.records import Record, Store
+from imagen_jax.data.records import Record
+from imagen_jax.data.store import Store
 
 COUNT, WIDTH, LENGTH, BATCH = 200, 3, 6, 8
 SIDES = (4, 16)
@@ -43,30 +45,34 @@ def pixels_of(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
-def make_store(folder: Path, count: int = COUNT, **images: bytes) -> Store:
+def make_store(write_store: Callable, folder: Path, count: int = COUNT, **images: bytes) -> Store:
     """Records of 16-pixel noise; `images` replaces PNGs, by names such as side4."""
     target = Store(
         folder=folder,
         dataset="fake",
         split="train",
+        count=count,
         sizes=SIDES,
         encoder="t5",
         identity="0",
+        vocabulary="1",
         width=WIDTH,
         max_length=LENGTH,
+        shard_records=60,
     )
     replaced = {int(name.removeprefix("side")): png for name, png in images.items()}
 
     def make(index: int) -> Record:
         pyramid = transforms.pyramid(transforms.encode(pixels_of(index)), SIDES)
-        return Record(key=str(index), caption="", images=pyramid | replaced, text=text_of(index))
+        text = records.rounded(text_of(index), "bfloat16")
+        return Record(key=str(index), caption="", images=pyramid | replaced, text=text)
 
-    return records.write(target, map(make, range(count)), file_bytes=60_000)
+    return write_store(target, [make(index) for index in range(count)])
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = make_store(tmp_path_factory.mktemp("store") / "s")
+def store(tmp_path_factory: pytest.TempPathFactory, write_store: Callable) -> Store:
+    store = make_store(write_store, tmp_path_factory.mktemp("store") / "s")
     assert len(store.files) > 1
     return store
 
@@ -164,9 +170,11 @@ def test_base_stage_reads_its_size(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stage", [BASE, CROPPED])
-def test_no_other_side_is_decoded(tmp_path: Path, stage: config.Stage) -> None:
+def test_no_other_side_is_decoded(
+    tmp_path: Path, write_store: Callable, stage: config.Stage
+) -> None:
     other = 4 if stage.size == 16 else 16
-    store = make_store(tmp_path / "s", 8, **{f"side{other}": b"no picture"})
+    store = make_store(write_store, tmp_path / "s", 8, **{f"side{other}": b"no picture"})
     (batch,) = take(store, 1, stage)
     assert len(batch.pixels) == BATCH
 
@@ -224,11 +232,20 @@ def test_check_accepts_what_fits(store: Store) -> None:
         ({"encoder": "t5_xxl"}, "with encoder 't5', but text.encoder='t5_xxl'"),
         ({"width": 4096}, "with width 3, but text.width=4096"),
         ({"max_length": 7}, "with max_length 6, but text.max_length=7"),
+        ({"clean": True}, "with clean False, but text.clean=True"),
+        ({"identity": "77"}, "with identity '0', but text.identity='77'"),
+        ({"vocabulary": "77"}, "with vocabulary '1', but text.vocabulary='77'"),
     ],
 )
 def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         pipeline.check(store, experiment=make_experiment(**text))
+
+
+def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
+    kept = pipeline.with_encoder(make_experiment(), store)
+    assert (kept.text.identity, kept.text.vocabulary) == ("0", "1")
+    pipeline.check(store, experiment=kept)
 
 
 def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagen_jax import checkpoint, config
-from imagen_jax.data import records
+from imagen_jax.data import store as stores
 from imagen_jax.studies import training
 from imagen_jax.text.encoder import TextEncoder
 
@@ -89,7 +89,7 @@ def test_the_store_serves_every_stage(experiment: config.Experiment, data_dir: P
     sizes = {e.stage.size for e in config.load("shapes")}
     assert sizes | {16} == set(store.sizes)
     assert store.count == 40
-    records.open(data_dir / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    stores.open(data_dir / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
 
 
 def test_a_part_of_the_dataset_is_kept_apart(experiment: config.Experiment, data_dir: Path) -> None:

@@ -1,7 +1,7 @@
-"""Encoding a dataset once: exact, in order, each caption once, and never over another encoding."""
+"""Encoding a dataset once: exact, in order, shard by shard, and never over another encoding."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.data import records, transforms
-from imagen_jax.data.records import Store
-from imagen_jax.text import cache
+from imagen_jax.data import records, store, transforms
+from imagen_jax.data.records import TextDtype
+from imagen_jax.data.store import Store
+from imagen_jax.text import cache, packing
+from imagen_jax.text.cache import Share
 
 COUNT, WIDTH, LENGTH = 10, 3, 5
 
@@ -31,21 +33,29 @@ class FakeSource:
 
 
 class FakeEncoder:
-    """One vector per word, cut to the length; garbage in the padding, which must not be stored."""
+    """One vector per word, cut to the length; the last caption first, as packing may have it."""
 
-    identity, width, max_length = "0123", WIDTH, LENGTH
+    identity, vocabulary, width, max_length, clean = "0123", "4567", WIDTH, LENGTH, False
 
     def __init__(self) -> None:
         self.captions: list[str] = []
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def plan(self, captions: Sequence[str]) -> packing.Plan:
         self.captions += captions
-        text = np.full((len(captions), LENGTH, WIDTH), np.nan, np.float32)
-        mask = np.zeros((len(captions), LENGTH), bool)
-        for row, caption in enumerate(captions):
-            words = encoding_of(caption)
-            text[row, : len(words)], mask[row, : len(words)] = words, True
-        return text, mask
+        self._planned = list(captions)
+        ids = [[1] * len(words(caption)) for caption in captions]
+        return packing.plan(ids, length=8, batch_rows=2)
+
+    def run(self, plan: packing.Plan) -> Iterator[tuple[int, np.ndarray]]:
+        for index, caption in reversed(list(enumerate(self._planned))):
+            yield index, encoding_of(caption)
+
+    def lost(self, caption: str) -> str:
+        return " ".join([*caption.split(), "</s>"][LENGTH:])
+
+
+def words(caption: str) -> list[str]:
+    return [*caption.split(), "</s>"][:LENGTH]
 
 
 def png_of(index: int) -> bytes:
@@ -58,24 +68,30 @@ def caption_of(index: int) -> str:
 
 
 def encoding_of(caption: str) -> np.ndarray:
-    words = caption.split()[:LENGTH]
     rng = np.random.default_rng(len(caption))
-    return rng.standard_normal((len(words), WIDTH)).astype(np.float32)
+    return rng.standard_normal((len(words(caption)), WIDTH)).astype(np.float32)
 
 
-def target(folder: Path, text_dtype: records.TextDtype = "bfloat16", sizes=(16, 4)) -> Store:
-    return cache.target(
+def target(folder: Path, sizes: tuple[int, ...] = (16, 4), **changes) -> Store:
+    made = cache.target(
         FakeEncoder(),
-        data_dir=folder,
+        FakeSource(),
+        folder=folder,
         data=config.Data(dataset="fake/all", split="train"),
         text=config.Text(encoder="somewhere/t5", width=WIDTH, max_length=LENGTH),
         sizes=sizes,
-        dtype=text_dtype,
     )
+    return dataclasses.replace(made, **{"shard_records": 4} | changes)
 
 
-def write(target: Store) -> Store:
-    return cache.write(FakeSource(), FakeEncoder(), target, progress=False)
+def write(target: Store, **options) -> Store:
+    written = cache.write(FakeSource(), FakeEncoder(), target, progress=False, **options)
+    assert written.store is not None
+    return written.store
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_path_has_one_folder_per_dataset_encoder_and_split() -> None:
@@ -83,63 +99,117 @@ def test_path_has_one_folder_per_dataset_encoder_and_split() -> None:
     assert found == Path("data/encoded/shapes-full/t5_1_1_tiny/train")
 
 
-def test_target_lies_at_that_path_and_describes_the_encoder(tmp_path: Path) -> None:
+def test_target_describes_source_and_encoder(tmp_path: Path) -> None:
     made = target(tmp_path)
-    assert made.folder == tmp_path / "encoded" / "fake-all" / "t5" / "train"
-    assert (made.encoder, made.identity, made.sizes) == ("t5", "0123", (4, 16))
+    assert (made.encoder, made.identity, made.vocabulary) == ("t5", "0123", "4567")
+    assert (made.sizes, made.count) == ((4, 16), COUNT)
 
 
-@pytest.mark.parametrize("field", ["width", "max_length"])
-def test_target_refuses_an_encoder_that_the_config_does_not_describe(field: str) -> None:
-    text = config.Text(**{"encoder": "t5", "width": WIDTH, "max_length": LENGTH} | {field: 77})
-    with pytest.raises(ValueError, match=rf"text\.{field}=77, but encoder 't5' has \d"):
-        cache.target(FakeEncoder(), data_dir=".", data=config.Data(), text=text, sizes=(4,))
-
-
-@pytest.mark.parametrize("text_dtype", get_args(records.TextDtype))
-def test_records_hold_the_source_in_order_and_its_encodings_exactly(
-    tmp_path: Path, text_dtype: records.TextDtype
+@pytest.mark.parametrize(("field", "value"), [("width", 77), ("max_length", 77), ("clean", True)])
+def test_target_refuses_an_encoder_that_the_config_does_not_describe(
+    field: str, value: object
 ) -> None:
-    source = write(target(tmp_path, text_dtype)).source()
+    text = config.Text(**{"encoder": "t5", "width": WIDTH, "max_length": LENGTH} | {field: value})
+    with pytest.raises(ValueError, match=rf"text\.{field}={value}, but encoder 't5' has \w"):
+        cache.target(
+            FakeEncoder(), FakeSource(), folder=Path(), data=config.Data(), text=text, sizes=(4,)
+        )
+
+
+@pytest.mark.parametrize("dtype", get_args(TextDtype))
+def test_records_hold_the_source_in_order_and_its_encodings(
+    tmp_path: Path, dtype: TextDtype
+) -> None:
+    source = write(target(tmp_path / "s", text_dtype=dtype)).source()
     assert len(source) == COUNT
     for index in range(COUNT):
         record = source[index]
         assert (record.key, record.caption) == (f"train-{index:07d}", caption_of(index))
-        expected = encoding_of(caption_of(index)).astype(records.DTYPES[text_dtype])
-        assert record.text.dtype == expected.dtype
-        np.testing.assert_array_equal(record.text, expected)  # without the padding's NaNs
+        expected = records.rounded(encoding_of(caption_of(index)), dtype)
+        np.testing.assert_array_equal(record.text.values, expected.values)
+        np.testing.assert_array_equal(record.text.array(), expected.array())
         assert record.images[16] == png_of(index)
         small = transforms.area_downsample(transforms.decode(png_of(index)), 4)
         np.testing.assert_array_equal(transforms.decode(record.images[4]), small)
 
 
-def test_small_chunks_give_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write(target(tmp_path / "whole")).source()
-    monkeypatch.setattr(cache, "CHUNK", 3)
-    chunked = write(target(tmp_path / "chunked")).source()
-    assert [records.pack(whole[i]) for i in range(COUNT)] == [
-        records.pack(chunked[i]) for i in range(COUNT)
-    ]
+def test_the_empty_caption_is_stored_once(tmp_path: Path) -> None:
+    found = write(target(tmp_path / "s", text_dtype="float32")).empty()
+    np.testing.assert_array_equal(found.array(), encoding_of(""))
+    assert found.array().shape == (1, WIDTH)
 
 
-@pytest.mark.parametrize(("memo", "times"), [(2**20, 1), (-1, 2)])
-def test_a_caption_is_encoded_once_while_memory_lasts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memo: int, times: int
-) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 5)
-    monkeypatch.setattr(cache, "MEMO_BYTES", memo)
+def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
+    counts = cache.write(
+        FakeSource(), FakeEncoder(), target(tmp_path / "s", text_dtype="int8"), progress=False
+    ).counts
+    shards = [{caption_of(i) for i in part} for part in (range(4), range(4, 8), range(8, 10))]
+    different = [caption for shard in shards for caption in shard]
+    assert (counts.captions, counts.different) == (COUNT, len(different))
+    assert counts.useful == sum(len(words(caption)) for caption in different)
+    assert counts.computed >= counts.useful
+    assert counts.cut == sum(len(caption.split()) + 1 > LENGTH for caption in different) > 0
+    texts = [encoding_of(caption) for caption in different]
+    off = [records.rounded(text, "int8").array() - text for text in texts]
+    expected = np.sqrt(sum(np.sum(x**2) for x in off) / sum(np.sum(x**2) for x in texts))
+    assert counts.error == pytest.approx(expected, rel=1e-5)
+    assert 1e-3 < counts.error < 1e-2
+
+
+def test_a_caption_that_comes_again_in_a_shard_is_encoded_once(tmp_path: Path) -> None:
     encoder = FakeEncoder()
-    store = cache.write(FakeSource(), encoder, target(tmp_path), progress=False)
-    assert sorted(encoder.captions) == sorted(times * [caption_of(i) for i in range(5)])
-    assert store.count == COUNT
+    cache.write(FakeSource(), encoder, target(tmp_path / "s", shard_records=10), progress=False)
+    assert sorted(encoder.captions) == sorted(["", *(caption_of(i) for i in range(5))])
+
+
+class Interrupted(FakeEncoder):
+    """Stopped when it is to encode once too often."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    def run(self, plan: packing.Plan) -> Iterator[tuple[int, np.ndarray]]:
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        yield from super().run(plan)
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_interrupted_and_resumed_it_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
+    write(target(tmp_path / "whole"))
+    wanted = target(tmp_path / "resumed")
+    with pytest.raises(KeyboardInterrupt):
+        cache.write(FakeSource(), Interrupted(after), wanted, progress=False)
+    encoder = FakeEncoder()
+    assert cache.write(FakeSource(), encoder, wanted, progress=False).store is not None
+    whole = [c for part in (range(4), range(4, 8), range(8, 10)) for c in map(caption_of, part)]
+    left = whole[4 * max(after - 1, 0) :]  # the first that is encoded is the empty caption
+    assert sorted(encoder.captions) == sorted(["", *left])
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, order: tuple) -> None:
+    write(target(tmp_path / "one"))
+    wanted = target(tmp_path / "two")
+    first, second = (
+        cache.write(FakeSource(), FakeEncoder(), wanted, share=Share(process, 2), progress=False)
+        for process in order
+    )
+    assert first.store is None  # the last one completes it
+    assert second.store == store.open(wanted.folder)
+    assert first.counts.captions + second.counts.captions == COUNT
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_complete_store_is_reused_without_work(tmp_path: Path) -> None:
-    first = write(target(tmp_path))
+    first = write(target(tmp_path / "s"))
     source, encoder = FakeSource(), FakeEncoder()
-    for sizes in ((4, 16), (16,)):
-        again = cache.write(source, encoder, target(tmp_path, sizes=sizes), progress=False)
-        assert again == first
+    for changes in ({"sizes": (4, 16)}, {"sizes": (16,)}, {"shard_records": 3}):
+        again = cache.write(source, encoder, target(tmp_path / "s", **changes), progress=False)
+        assert again.store == first
     assert source.reads == 0
     assert not encoder.captions
 
@@ -148,36 +218,23 @@ def test_complete_store_is_reused_without_work(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ({"identity": "4567"}, "identity '0123' there, '4567' wanted"),
+        ({"vocabulary": "0000"}, "vocabulary '4567' there, '0000' wanted"),
         ({"encoder": "t5_xl"}, "encoder 't5' there, 't5_xl' wanted"),
         ({"max_length": 9}, "max_length 5 there, 9 wanted"),
+        ({"clean": True}, "clean False there, True wanted"),
         ({"text_dtype": "float32"}, "text_dtype 'bfloat16' there, 'float32' wanted"),
         ({"sizes": (4, 8)}, r"sizes \(4, 16\) there, \(4, 8\) wanted"),
         ({"dataset": "other"}, "dataset 'fake/all' there, 'other' wanted"),
+        ({"count": 9}, "count 10 there, 9 wanted"),
     ],
 )
 def test_another_encoding_is_refused_and_kept(tmp_path: Path, change: dict, sentence: str) -> None:
-    first = write(target(tmp_path))
+    first = write(target(tmp_path / "s"))
     with pytest.raises(ValueError, match=sentence):
-        write(dataclasses.replace(first, **change))
-    assert records.open(first.folder) == first
-
-
-def test_encoding_of_fewer_pictures_is_refused(tmp_path: Path) -> None:
-    records.write(made := target(tmp_path), [write(target(tmp_path / "all")).source()[0]])
-    with pytest.raises(ValueError, match="count 1 there, 10 wanted"):
-        write(made)
-
-
-def test_interrupted_encoding_is_begun_anew(tmp_path: Path) -> None:
-    class Interrupted(FakeEncoder):
-        def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.write(FakeSource(), Interrupted(), target(tmp_path), progress=False)
-    assert write(target(tmp_path)).count == COUNT
+        write(dataclasses.replace(first, files=(), **change))
+    assert store.open(first.folder) == first
 
 
 def test_picture_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"fake/all train-0000000: .*cannot become .*\[5, 16\]"):
-        write(target(tmp_path, sizes=(5, 16)))
+        write(target(tmp_path / "s", sizes=(5, 16)))

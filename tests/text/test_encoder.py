@@ -1,5 +1,6 @@
 """The whole encoder: the embedded weights, batching that changes nothing, truthful refusals."""
 
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -111,7 +112,9 @@ def test_identity_is_of_weights_and_tokenizer(embedded) -> None:
     assert TextEncoder.load("t5_1_1_tiny", max_length=8, dtype="bfloat16").digest == embedded.digest
     assert replace(embedded, digest=embedded.digest[::-1]).identity != embedded.identity
     tokenizer = replace(embedded.tokenizer, model=embedded.tokenizer.model + b"x")
-    assert replace(embedded, tokenizer=tokenizer).identity != embedded.identity
+    other = replace(embedded, tokenizer=tokenizer)
+    assert other.identity != embedded.identity
+    assert other.vocabulary != embedded.vocabulary == again.vocabulary
 
 
 @pytest.mark.parametrize(
@@ -141,23 +144,68 @@ def test_a_digest_knows_whose_values_they_are() -> None:
     assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("fsdp", [1, 8])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, fsdp: int, dtype: str) -> None:
-    grid = mesh.build(config.Mesh(fsdp=fsdp), devices=jax.devices())
-    monkeypatch.setattr(encoder, "_devices", lambda *_: grid)
+@pytest.mark.parametrize(
+    ("split", "holders"), [("captions", 1), ("captions", 8), ("heads", 4), ("heads", 2)]
+)
+def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, split, holders, dtype) -> None:
+    monkeypatch.setattr(mesh, "_fsdp", lambda *_: holders)
     monkeypatch.setattr(encoder, "LEAST_SHARD", 0)
-    split = TextEncoder.load("t5_1_1_tiny", max_length=24, dtype=dtype)
-    kernel = split.params["encoder"]["layers_0"]["mlp"]["wo"]["kernel"]
-    assert kernel.dtype == dtype
-    assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
-    assert split.params["encoder"]["encoder_norm"]["scale"].dtype == np.float32
+    parts = TextEncoder.load("t5_1_1_tiny", max_length=24, dtype=dtype, split=split)
+    assert parts.devices.size == 8
+    for name in ("wi_0", "wo"):
+        kernel = parts.params["encoder"]["layers_0"]["mlp"][name]["kernel"]
+        assert kernel.dtype == dtype
+        assert kernel.addressable_shards[0].data.size == kernel.size // holders
+    assert parts.params["encoder"]["encoder_norm"]["scale"].dtype == np.float32
     for captions in (CAPTIONS[:3], CAPTIONS * 3):  # batches that the devices divide, and others
-        text, _ = split.encode(captions)
+        text, text_mask = parts.encode(captions)
         expected, _ = embedded.encode(captions)
         np.testing.assert_allclose(text, expected, rtol=0, atol=ATOL[dtype])
+    for index, packed in parts.run(parts.plan(captions)):
+        assert packed.dtype == dtype
+        wanted = expected[index][text_mask[index]]
+        np.testing.assert_allclose(packed.astype(np.float32), wanted, rtol=0, atol=ATOL[dtype])
     if dtype == "bfloat16":
         assert np.abs(text - expected).max() > 1e-3
+
+
+def test_with_heads_split_no_weight_is_gathered(embedded, monkeypatch) -> None:
+    monkeypatch.setattr(mesh, "_fsdp", lambda *_: 4)
+    parts = TextEncoder.load("t5_1_1_tiny", max_length=24, split="heads")
+    tokens, mask = parts._placed([[5] * 24] * 2, 24)
+    program = encoder._encode.lower(
+        parts.params, tokens, mask, config=parts.config, dtype="float32"
+    )
+    gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", program.compile().as_text())
+    kernels = {str(x.shape).strip("()").replace(" ", "") for x in jax.tree.leaves(parts.params)}
+    assert not kernels & set(gathered)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 2**14])
+def test_packed_in_any_batch_captions_are_encoded_alike(embedded, batch_tokens: int) -> None:
+    small = replace(embedded, batch_tokens=batch_tokens)
+    text, text_mask = embedded.encode(CAPTIONS)
+    plan = small.plan(CAPTIONS)
+    assert plan.useful == text_mask.sum()
+    seen = []
+    for index, packed in small.run(plan):
+        np.testing.assert_allclose(packed, text[index][text_mask[index]], rtol=0, atol=1e-5)
+        seen.append(index)
+    assert sorted(seen) == list(range(len(CAPTIONS)))
+
+
+def test_cleaning_is_the_encoders_own(embedded) -> None:
+    cleaned = replace(embedded, clean=True)
+    assert cleaned.ragged(["a <b>circle</b>  "]) == embedded.ragged(["a circle"])
+    assert embedded.ragged(["a <b>circle</b>"]) != embedded.ragged(["a circle"])
+    assert replace(cleaned, max_length=3).lost("a circle <br> to the <i>left</i>") == "to the left"
+
+
+def test_a_config_describes_its_encoder() -> None:
+    text = config.Text(encoder="t5_1_1_mini", max_length=40, clean=True, dtype="bfloat16")
+    made = TextEncoder.of(text)
+    assert (made.max_length, made.clean, made.dtype, made.width) == (40, True, "bfloat16", 256)
 
 
 @pytest.fixture
@@ -168,8 +216,16 @@ def copied(tmp_path) -> Path:
 def test_a_folder_or_its_checkpoint_loads_alike(copied, embedded) -> None:
     for path in (copied, copied / "checkpoint_1000"):
         assert TextEncoder.load(str(path), max_length=24).identity == embedded.identity
-    (copied / "spiece.model").rename(copied.parent / "other.model")
-    assert TextEncoder.load(str(copied), max_length=24).identity == embedded.identity
+    for place in (copied.parent / "other.model", copied.parent / "tokenizer" / "spiece.model"):
+        place.parent.mkdir(exist_ok=True)  # beside it; or as diffusers lays it
+        (found,) = [*copied.rglob("*.model"), *copied.parent.glob("*.model")]
+        found.rename(place)
+        assert TextEncoder.load(str(copied), max_length=24).identity == embedded.identity
+    named = copied.parent / "elsewhere" / "vocabulary"
+    named.parent.mkdir()
+    place.rename(named)
+    again = TextEncoder.load(str(copied), max_length=24, tokenizer=str(named))
+    assert again.identity == embedded.identity
 
 
 def test_tokenizer_faults_are_named(copied) -> None:

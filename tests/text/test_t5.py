@@ -14,6 +14,7 @@ from imagen_jax.text.t5 import T5, T5Config
 ATOL = 2e-5  # erf instead of tanh GELU, the smallest known mistake, costs 8.7e-4
 
 run = jax.jit(t5.encode, static_argnames=("config", "dtype"))
+run_packed = jax.jit(t5.encode_packed, static_argnames=("config", "dtype"))
 
 
 def _inputs(reference) -> tuple[jax.Array, jax.Array]:
@@ -39,7 +40,8 @@ def test_scanned_checkpoint_encodes_alike(fixtures, reference) -> None:
 def test_activations_equal_t5x(tiny, reference) -> None:
     config, params = tiny
     apply = partial(T5(config).apply, capture_intermediates=True, mutable=["intermediates"])
-    _, state = jax.jit(apply)({"params": params}, *_inputs(reference))
+    tokens, mask = _inputs(reference)
+    _, state = jax.jit(apply)({"params": params}, tokens, mask[:, None, None, :])
     seen, mask = state["intermediates"], reference["mask"]
 
     def output(tree) -> np.ndarray:
@@ -52,6 +54,29 @@ def test_activations_equal_t5x(tiny, reference) -> None:
         after = output(seen["encoder"][f"layers_{index}"])[mask]
         expected = reference[f"a_after_layer_{index}"][mask]
         np.testing.assert_allclose(after, expected, rtol=0, atol=2 * ATOL)
+
+
+def test_packed_captions_are_encoded_as_if_alone(tiny, reference) -> None:
+    """Two to a row, at odd places, with other captions before, behind and between."""
+    config, params = tiny
+    tokens, mask = _inputs(reference)
+    noise = jax.random.randint(jax.random.key(0), (4, 5), 2, 1000)
+    rows = [noise, tokens, noise, tokens[::-1]]
+    marks = [jnp.full((4, 5), 3), mask, jnp.zeros((4, 5)), 2 * mask[::-1].astype(jnp.int32)]
+    packed = run_packed(
+        params,
+        jnp.concatenate(rows, axis=1),
+        jnp.concatenate([x.astype(jnp.int32) for x in marks], axis=1),
+        config=config,
+    )
+    real = reference["mask"]
+    for found, expected, where in (
+        (packed[:, 5:29], reference["encoded_a"], real),
+        (packed[:, 34:], reference["encoded_a"][::-1], real[::-1]),
+    ):
+        np.testing.assert_allclose(np.asarray(found)[where], expected[where], rtol=0, atol=ATOL)
+        assert not np.asarray(found)[~where].any()
+    assert not np.asarray(packed[:, 29:34]).any()
 
 
 def test_padding_is_inert(tiny, reference) -> None:

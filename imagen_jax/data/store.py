@@ -1,0 +1,275 @@
+"""A store: a folder of (image, encoding) records in ArrayRecord files of so many each, its shards.
+
+Shards are written one by one, by any number of processes, under temporary names and renamed when
+they are whole; the index comes last. What is there is never written again.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from imagen_jax.data import records
+from imagen_jax.data.records import Encoding, Record, TextDtype
+
+VERSION = 2
+INDEX = "store.json"  # written last: a folder without it is not a store
+HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
+EMPTY = "empty.array_record"  # the encoding of the empty caption
+SHARD_RECORDS = 8192
+# One record per chunk for random access; PNG bytes do not compress further.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+class File(NamedTuple):
+    """One ArrayRecord file of a store."""
+
+    name: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A folder of records, and what is in them; `files` is empty until it is written."""
+
+    folder: Path
+    dataset: str
+    split: str
+    count: int  # records
+    sizes: tuple[int, ...]  # sides of each record's pictures
+    encoder: str  # its name; `identity` digests its weights and tokenizer
+    identity: str
+    vocabulary: str  # digest of the tokenizer
+    width: int  # of one token's encoding
+    max_length: int  # tokens, end of sentence included
+    clean: bool = False  # whether captions were cleaned
+    text_dtype: TextDtype = "bfloat16"
+    shard_records: int = SHARD_RECORDS
+    files: tuple[File, ...] = ()  # the shards in their order, then EMPTY
+
+    def source(self) -> "Records":
+        """The records by index, in the order of the dataset."""
+        return Records(self)
+
+    def empty(self) -> Encoding:
+        """The encoding of the empty caption, (1, width): its end of sentence."""
+        reader = ArrayRecordReader(str(self.folder / EMPTY), "readahead_buffer_size:0")
+        try:
+            return records.unpack(reader.read([0])[0], text_dtype=self.text_dtype).text
+        finally:
+            reader.close()
+
+    def shards(self) -> list[range]:
+        """The records of each shard."""
+        return [
+            range(self.count)[start : start + self.shard_records]
+            for start in range(0, self.count, self.shard_records)
+        ]
+
+    def shard(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"records-{number:05d}-of-{len(self.shards()):05d}.array_record"
+
+
+class Records:
+    """Random access to a store's records; threads may share it, worker processes may copy it."""
+
+    def __init__(self, store: Store) -> None:
+        self._text_dtype = store.text_dtype
+        # With its count in brackets a file is not opened to count its records.
+        self._source = ArrayRecordDataSource(
+            [
+                f"{store.folder / file.name}[0:{file.count}]"
+                for file in store.files
+                if file.name != EMPTY
+            ],
+            reader_options={"max_parallelism": "0"},  # no thread pool for one small record
+        )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        return records.unpack(self._source[index], text_dtype=self._text_dtype)
+
+
+def begin(target: Store) -> list[int]:
+    """Make the folder of a store that is not there, or go on with it; the shards it lacks.
+
+    Errors: ValueError when there are no records to write, or when the folder holds shards of
+    something else, naming what differs.
+    """
+    if not target.count:
+        raise ValueError(f"{target.dataset} {target.split} has no pictures: nothing to write")
+    header = target.folder / HEADER
+    if header.is_file():
+        refuse_other(_read(header, target.folder), target)
+    elif stray := sorted(path.name for path in target.folder.glob("records-*")):
+        raise ValueError(
+            f"{target.folder} has {stray[0]}, but neither {INDEX} nor {HEADER}: it is no "
+            "unfinished store; encode into another folder"
+        )
+    else:
+        target.folder.mkdir(parents=True, exist_ok=True)
+        _write(header, target)
+    return [n for n in range(len(target.shards())) if not target.shard(n).is_file()]
+
+
+def write_shard(target: Store, number: int, shard: Iterable[Record]) -> None:
+    """Write one shard; it appears whole or not at all.
+
+    Errors: ValueError when a record does not fit the store, or their number is not the shard's.
+    """
+    wanted = len(target.shards()[number])
+    _write_records(target, target.shard(number), shard, count=wanted)
+
+
+def write_empty(target: Store, text: Encoding) -> None:
+    """Write the encoding of the empty caption, unless it is there."""
+    if not (target.folder / EMPTY).is_file():
+        record = Record(key="empty", caption="", images={}, text=text)
+        sizeless = dataclasses.replace(target, sizes=())
+        _write_records(sizeless, target.folder / EMPTY, [record], count=1)
+
+
+def finish(target: Store) -> Store | None:
+    """Write the index once all shards are there, whoever wrote them; None as long as some lack."""
+    shards = target.shards()
+    paths = {target.shard(n): len(shard) for n, shard in enumerate(shards)}
+    paths[target.folder / EMPTY] = 1
+    if not all(path.is_file() for path in paths):
+        return None
+    files = tuple(File(path.name, count, path.stat().st_size) for path, count in paths.items())
+    store = dataclasses.replace(target, files=files)
+    _write(store.folder / INDEX, store)
+    (store.folder / HEADER).unlink(missing_ok=True)
+    for left_over in store.folder.glob("*.tmp"):  # of processes that were killed
+        left_over.unlink(missing_ok=True)
+    return store
+
+
+def open(folder: Path | str) -> Store:
+    """The store in a folder, after checking that all of it is there.
+
+    Errors: FileNotFoundError when there is none or it was never finished; ValueError when it is of
+    another version or damaged. Each names the place and the remedy.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no encoded dataset at {folder}: run `imagen encode` first")
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {INDEX}, so its encoding was interrupted: run `imagen encode` again"
+        )
+    store = _read(folder / INDEX, folder)
+    for file in store.files:
+        damage = _damage(folder / file.name, file)
+        if damage:
+            raise ValueError(_sentence(folder, damage))
+    return store
+
+
+def refuse_other(found: Store, wanted: Store) -> None:
+    """Errors: ValueError naming every field in which a store there is not the one wanted."""
+    if found.files:  # a finished one may have more sizes, in shards of another length
+        more = found.sizes if set(wanted.sizes) <= set(found.sizes) else wanted.sizes
+        wanted = dataclasses.replace(wanted, sizes=more, shard_records=found.shard_records)
+    differing = [
+        f"{f.name} {getattr(found, f.name)!r} there, {getattr(wanted, f.name)!r} wanted"
+        for f in dataclasses.fields(Store)
+        if f.name not in ("folder", "files") and getattr(found, f.name) != getattr(wanted, f.name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{found.folder} holds another encoding: {'; '.join(differing)}; "
+            "delete it or encode into another folder"
+        )
+
+
+def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count: int) -> None:
+    # Of this process alone: another one that was started by mistake writes the same, elsewhere.
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    writer, written = ArrayRecordWriter(str(temporary), WRITER_OPTIONS), 0
+    try:
+        for record in shard:
+            _refuse_misfit(target, record)
+            writer.write(records.pack(record))
+            written += 1
+    except BaseException:
+        writer.close()
+        temporary.unlink()
+        raise
+    writer.close()
+    if written != count:
+        temporary.unlink()
+        raise ValueError(f"{path}: {written} records for a shard of {count}")
+    temporary.replace(path)
+
+
+def _refuse_misfit(target: Store, record: Record) -> None:
+    tokens, width = record.text.values.shape
+    found = (tuple(sorted(record.images)), width, record.text.values.dtype.name)
+    wanted = (tuple(sorted(target.sizes)), target.width, target.text_dtype)
+    if found != wanted or tokens > target.max_length:
+        raise ValueError(
+            f"record {record.key} has (sizes, text width, dtype) = {found} and {tokens} tokens; "
+            f"{target.folder} takes {wanted} and at most {target.max_length} tokens"
+        )
+
+
+def _write(path: Path, store: Store) -> None:
+    """All that is known of a store, in a file that appears whole."""
+    fields = {f.name: getattr(store, f.name) for f in dataclasses.fields(store)}
+    fields |= {"files": [file._asdict() for file in store.files]}
+    del fields["folder"]  # a store may be moved
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _read(path: Path, folder: Path) -> Store:
+    try:
+        fields = json.loads(path.read_text())
+        version = fields.pop("version")
+        if version != VERSION:
+            damage = f"{path.name} has format {version}, and this program reads format {VERSION}"
+            raise ValueError(_sentence(folder, damage))
+        fields["files"] = tuple(File(**file) for file in fields["files"])
+        store = Store(folder=folder, **fields | {"sizes": tuple(fields["sizes"])})
+        found = sum(file.count for file in store.files if file.name != EMPTY)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(_sentence(folder, f"{path.name} cannot be read ({error})")) from error
+    if path.name == INDEX and (found != store.count or not found):
+        damage = f"{path.name} promises {store.count} records, but its files {found}"
+        raise ValueError(_sentence(folder, damage))
+    return store
+
+
+def _damage(path: Path, file: File) -> str:
+    """What is wrong with a file; "" if nothing is."""
+    if not path.is_file():
+        return f"{file.name} is missing"
+    size = path.stat().st_size
+    if size != file.bytes:
+        what = "was cut short" if size < file.bytes else "has grown"
+        return f"{file.name} {what}: {size} bytes instead of {file.bytes}"
+    reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+    try:
+        count = reader.num_records()
+    finally:
+        # Closing a reader of a file that is no ArrayRecord raises; its zero count says it already.
+        if reader.ok():
+            reader.close()
+    return "" if count == file.count else f"{file.name} has {count} records, not {file.count}"
+
+
+def _sentence(folder: Path, damage: str) -> str:
+    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `imagen encode`"
