@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,16 +120,35 @@ def load(path: str | Path) -> Imagen:
     loaded = [_painter(Path(run), runs[run]) for run in ordered]
     text = runs[ordered[0]].text
     encoder = TextEncoder.of(text, split="heads")
-    if encoder.width != text.width:
-        raise ValueError(
-            f"{folder}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"
-        )
+    _check_encoder(encoder, text, where=folder)
     return Imagen(
         painters=tuple(painter for painter, _ in loaded),
         encoder=encoder,
         experiments=tuple(runs[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
     )
+
+
+def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Path) -> None:
+    """Refuse an encoder whose encodings a cascade was not trained on; other weights only warn.
+
+    They may be the same in another precision, such as bfloat16 on disk.
+    """
+    if encoder.width != text.width:
+        raise ValueError(
+            f"{where}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"
+        )
+    if text.vocabulary not in ("", encoder.vocabulary):
+        raise ValueError(
+            f"{where} was trained with vocabulary {text.vocabulary}, but that of {text.encoder!r} "
+            f"is {encoder.vocabulary}: put the tokenizer of training there"
+        )
+    if text.identity not in ("", encoder.identity):
+        warnings.warn(
+            f"{where} was trained with text encoder {text.identity}, but {text.encoder!r} is "
+            f"{encoder.identity}: unless its weights are the same, rounded, pictures will suffer",
+            stacklevel=3,
+        )
 
 
 def find(path: str | Path) -> Path:

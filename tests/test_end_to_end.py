@@ -1,5 +1,6 @@
 """The commands, one after another, on the tiny cascade: dataset to pictures to scores."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from PIL import Image
 
 import imagen_jax
 from imagen_jax import checkpoint, config, mesh, models
+from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, sample, train
+from imagen_jax.data import store
+from imagen_jax.models import conditioning
 from imagen_jax.train import loop, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
@@ -202,10 +206,14 @@ def test_sr_stages_cannot_paint_samples_while_training(built: Path, tmp_path: Pa
         )
 
 
-def test_samples_appear_in_tensorboard(built: Path, tmp_path: Path) -> None:
+def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
+    built: Path, tmp_path: Path
+) -> None:
     _train(
         built,
         tmp_path,
+        "--stage.model.text.null",
+        "empty_prompt",
         "--train.steps",
         "2",
         "--train.sample-every",
@@ -216,6 +224,32 @@ def test_samples_appear_in_tensorboard(built: Path, tmp_path: Path) -> None:
     events = b"".join(f.read_bytes() for f in tmp_path.glob("events.*"))
     assert b"samples" in events
     assert b"PNG" in events
+    trained = _state(tmp_path)
+    pairs = store.open(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    (expected,) = pairs.empty().array().astype(np.float32)
+    for tree in (trained.params, trained.ema):
+        (leaf,) = [
+            leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            if path[-1].key == conditioning.EMPTY_PROMPT
+        ]
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6)
+
+
+def test_a_run_remembers_its_encoder(built: Path, imagen) -> None:
+    """And refuses to be continued or sampled with another."""
+    text = imagen.experiments[0].text
+    assert (text.identity, text.vocabulary) == (imagen.encoder.identity, imagen.encoder.vocabulary)
+    run = built / "cascade" / "base8"
+    with pytest.raises(ValueError, match=r"with identity .*, but text\.identity='0000'"):
+        _train(built, run, "--text.identity", "0000")
+    other = dataclasses.replace(imagen.encoder, digest="0")
+    with pytest.warns(UserWarning, match=rf"with text encoder {text.identity}, but"):
+        load_module._check_encoder(other, text, where=run)
+    tokenizer = dataclasses.replace(imagen.encoder.tokenizer, model=b"")
+    other = dataclasses.replace(imagen.encoder, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=rf"with vocabulary {text.vocabulary}, but"):
+        load_module._check_encoder(other, text, where=run)
 
 
 def test_only_one_stage_of_a_cascade(built: Path, tmp_path: Path) -> None:

@@ -65,10 +65,23 @@ def _train(experiment: config.Experiment, workdir: Path, options: Options) -> No
 
     compilation.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
+    experiment = _with_vocabulary(experiment)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
     loop.train(experiment, workdir, store=store, hooks=hooks)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
+
+
+def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:
+    """The experiment with the digest of its encoder's tokenizer, where that is at hand.
+
+    So a dataset that was encoded with another one is refused; the encoder itself is not needed.
+    """
+    from imagen_jax.text import encoder
+
+    text = experiment.text
+    vocabulary = text.vocabulary or encoder.vocabulary_of(text.encoder, text.tokenizer)
+    return dataclasses.replace(experiment, text=dataclasses.replace(text, vocabulary=vocabulary))
 
 
 def _samples(experiment: config.Experiment):

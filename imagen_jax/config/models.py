@@ -30,13 +30,20 @@ class TextConditioning:
     bottleneck: int | None = None  # project the text to this width first
     positions: int = 0  # learned positions added to the text, at least its length; 0: none
     refiner_layers: int = 0  # transformer layers over the text before it is read; 0 in the paper
-    null: Literal["zero", "learned"] = "zero"  # what stands for "no caption"
+    # What stands for "no caption": zeros; a learned row; or the encoding of the empty caption,
+    # which training takes from its dataset and keeps with the weights.
+    null: Literal["zero", "learned", "empty_prompt"] = "zero"
     null_mask: Literal["first_token", "all_ones"] = "first_token"  # its mask, never the caption's
 
     def __post_init__(self) -> None:
         require(
             self.kv != "none" or self.pool != "none",
             "text: kv='none' with pool='none' would ignore the text; choose one of them",
+        )
+        require(
+            self.null != "empty_prompt" or self.null_mask == "first_token",
+            f"text: null='empty_prompt' is one token, its end of sentence, so null_mask="
+            f"{self.null_mask!r} would show what is none: set it to 'first_token'",
         )
         require(
             self.pool_query == "learned" or self.pool == "attention",

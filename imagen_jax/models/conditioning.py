@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
@@ -18,6 +19,7 @@ from imagen_jax.models.layers import EPSILON, TimeEmbed, TimeEmbedding
 from imagen_jax.types import Embedding, Image, LogSNR, TextEmbedding, TextMask
 
 AXES = ("batch", "height", None, None)  # of pictures, by the names that `mesh.RULES` knows
+EMPTY_PROMPT = "empty_prompt"  # name of the parameter that holds its encoding
 POSITIONS_STD = 0.1  # beside the unit variance that the norm gives to the text
 REFINER_HIDDEN = 2  # widths of the text in a refiner's feed-forward layer
 
@@ -94,11 +96,16 @@ class NullCaption(nn.Module):
         if self.options.null == "learned":
             row = self.param("embedding", nn.initializers.normal(1.0), (text.shape[-1],))
             null = row[None, None, :]
+        if self.options.null == "empty_prompt":
+            # A constant among the parameters: saved, averaged and exported as they are.
+            row = self.param(EMPTY_PROMPT, nn.initializers.zeros, (text.shape[-1],))
+            first = (jnp.arange(text.shape[1]) == 0)[None, :, None]
+            null = jnp.where(first, jax.lax.stop_gradient(row)[None, None, :], 0.0)
         null_mask = jnp.ones_like(text_mask)
         if self.options.null_mask == "first_token":
             null_mask = null_mask & (jnp.arange(text.shape[1]) == 0)[None, :]
         text = jnp.where(text_mask[:, :, None], text.astype(jnp.float32), 0.0)
-        text = jnp.where(has_text[:, None, None], text, null)  # null is (1, 1, d)
+        text = jnp.where(has_text[:, None, None], text, null)  # null is (1, 1, d) or (1, n, d)
         return text, jnp.where(has_text[:, None], text_mask, null_mask)
 
 

@@ -122,7 +122,7 @@ class TextEncoder:
     @cached_property
     def vocabulary(self) -> str:
         """A digest of the tokenizer."""
-        return hashlib.sha256(self.tokenizer.model).hexdigest()[:DIGEST]
+        return _vocabulary(self.tokenizer)
 
     def lost(self, caption: str) -> str:
         """The end of a caption that does not fit into `max_length`; "" if all of it does."""
@@ -291,6 +291,18 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+def vocabulary_of(name_or_path: str, tokenizer: str = "") -> str:
+    """The `vocabulary` of an encoder whose tokenizer is on this machine, else "".
+
+    Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
+    """
+    place = str(EMBEDDED.get(name_or_path, name_or_path))
+    if not tokenizer and place.startswith(folders.BUCKET):
+        return ""
+    model = tokenizer or _tokenizer_of(Folder.of(place))
+    return _vocabulary(Tokenizer.load(model)) if model else ""
+
+
 def find_tokenizer(path: Path | str) -> str:
     """The only `*.model` file in an encoder's folder, its parent, or a `tokenizer` there.
 
@@ -298,6 +310,20 @@ def find_tokenizer(path: Path | str) -> str:
     Errors: FileNotFoundError where there is none; ValueError for several.
     """
     folder = Folder.of(path)
+    found = _tokenizer_of(folder)
+    if found is None:
+        raise FileNotFoundError(
+            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there, or "
+            "name it with text.tokenizer"
+        )
+    return found
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.model).hexdigest()[:DIGEST]
+
+
+def _tokenizer_of(folder: Folder) -> str | None:
     places = [folder]
     if not folder.is_remote:  # listing a bucket's parent would list all that is below
         places += [folder.parent, folder.parent / TOKENIZER]
@@ -309,7 +335,4 @@ def find_tokenizer(path: Path | str) -> str:
             raise ValueError(
                 f"{place} has several tokenizers ({', '.join(found)}): keep the encoder's own"
             )
-    raise FileNotFoundError(
-        f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there, or name "
-        "it with text.tokenizer"
-    )
+    return None

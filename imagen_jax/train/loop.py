@@ -52,7 +52,7 @@ def train(
         if leads:
             print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
     else:
-        current = work.init(root)
+        current = state.with_empty_prompt(work.init(root), store.empty().array())
     train_step, share = work.step(), work.share
     batches = pipeline.stream(
         store,

@@ -4,10 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from jaxtyping import Float
 
 from imagen_jax import config, mesh, models, rng
+from imagen_jax.models import conditioning
 from imagen_jax.types import Network, Params
 
 
@@ -38,6 +41,21 @@ def init(
         ema=jax.tree.map(jnp.copy, params),  # a copy: both are donated to the step
         opt_state=rule.init(params),
     )
+
+
+def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> TrainState:
+    """The state of a network whose null caption is the empty prompt, given its encoding.
+
+    A network of another kind has no such parameter, and its state is returned as it is.
+    """
+
+    def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        if path[-1].key != conditioning.EMPTY_PROMPT:
+            return leaf
+        return mesh.place(text[0].astype(np.float32), leaf.sharding)
+
+    params, ema = (jax.tree_util.tree_map_with_path(put, x) for x in (state.params, state.ema))
+    return state.replace(params=params, ema=ema)
 
 
 def abstract(

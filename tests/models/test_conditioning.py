@@ -11,6 +11,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.models.conditioning import (
+    EMPTY_PROMPT,
     Conditioner,
     Conditioning,
     RefinerLayer,
@@ -49,6 +50,7 @@ def _same(a: Conditioning, b: Conditioning, rows: slice, tokens: Any) -> None:
         {"pool": "mean"},
         {"bottleneck": 5, "positions": 8},
         {"null": "learned"},
+        {"null": "empty_prompt"},
         {"bottleneck": 8, "refiner_layers": 2},
     ],
 )
@@ -67,7 +69,7 @@ def test_padding_and_its_length_are_inert(changes: dict[str, Any]) -> None:
     assert not padded.text_mask[:, 4:].any()
 
 
-@pytest.mark.parametrize("null", ["zero", "learned"])
+@pytest.mark.parametrize("null", ["zero", "learned", "empty_prompt"])
 def test_null_rows_do_not_depend_on_the_caption_or_its_length(null: str) -> None:
     """T7."""
     module, params = _conditioner(null=null)
@@ -93,6 +95,26 @@ def test_the_mask_is_an_input_never_derived_from_values() -> None:
     zeros = jnp.zeros_like(TEXT)
     cond = module.apply(params, zeros, MASK, jnp.ones((3,), jnp.bool_))
     np.testing.assert_array_equal(cond.text_mask, MASK)
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": 8}, {"pool_query": "mean_plus_learned"}])
+def test_without_caption_is_with_the_empty_one(changes: dict[str, Any]) -> None:
+    """What a text encoder gives for "" is one token; a row without caption is read as that."""
+    module, params = _conditioner(null="empty_prompt", **changes)
+    row = params["params"]["null"][EMPTY_PROMPT]
+    text = TEXT.at[:, 0].set(row[None])
+    first = jnp.broadcast_to(jnp.arange(4)[None] == 0, (3, 4))
+    given = module.apply(params, text, first, jnp.ones((3,), jnp.bool_))
+    dropped = module.apply(params, TEXT, MASK, jnp.zeros((3,), jnp.bool_))
+    _same(given, dropped, slice(None), np.s_[:, :1])
+    np.testing.assert_array_equal(dropped.text_mask, first)
+
+
+def test_the_empty_prompt_is_not_learned() -> None:
+    module, params = _conditioner(null="empty_prompt")
+    grads = jax.grad(lambda p: jnp.sum(module.apply(p, TEXT, MASK, HAS).pooled ** 2))(params)
+    assert not grads["params"]["null"][EMPTY_PROMPT].any()
+    assert grads["params"]["pool"]["key"]["kernel"].any()
 
 
 def test_null_mask_all_ones_shows_every_token() -> None:
