@@ -51,10 +51,8 @@ def inspect(path: Path | str) -> tuple[T5Config, Layout]:
 
 def _layout(path: Path | str) -> tuple[str, Layout]:
     if not str(path).startswith(folders.BUCKET):
-        for form in (
-            exported,
-            hf_checkpoint,
-        ):  # ours first: the other takes any safetensors for its
+        # Ours first: any safetensors in a folder are taken for Hugging Face's.
+        for form in (exported, hf_checkpoint):
             if form.is_one(Path(path)):
                 return form.layout(Path(path))
     return t5x_checkpoint.layout(path)

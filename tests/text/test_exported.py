@@ -121,11 +121,11 @@ def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch
         f"weights-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)
     ]
     held = [tensors.load_file(file) for file in files]
-    for number, content in enumerate(held):
-        size = sum(x.nbytes for x in content.values())
-        assert size <= 100_000 or len(content) == 1
-        following = min(held[number + 1].values(), key=len).nbytes if held[number + 1 :] else 1e9
-        assert size + following > 50_000  # no file is begun without need
+    totals = [sum(x.nbytes for x in content.values()) for content in held]
+    assert all(t <= 100_000 or len(x) == 1 for t, x in zip(totals, held, strict=True))
+    for total, following in zip(totals, held[1:], strict=False):
+        first = min(following, key=lambda name: (-following[name].itemsize, name))
+        assert total + following[first].nbytes > 100_000  # no file is begun without need
     found = {name: x for content in held for name, x in content.items()}
     assert sum(map(len, held)) == len(found)
     expected = {
@@ -137,6 +137,13 @@ def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch
     _assert_same(ours, jax.tree.map(lambda x: np.asarray(x, np.float32), expected))
 
 
+def test_a_tensor_larger_than_a_file_has_its_own(tmp_path: Path, small, monkeypatch) -> None:
+    monkeypatch.setattr(exported, "SHARD", 1)
+    folder = _write(tmp_path / "e", SOURCES["v1_1"], small)
+    held = [tensors.load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    assert [len(content) for content in held] == [1] * len(_flat(loading.load(folder)[1]))
+
+
 def test_tensors_are_aligned(tmp_path: Path, small) -> None:
     for dtype in ("float32", "bfloat16"):
         content = (_write(tmp_path / dtype, TINY, small, dtype) / SHARD).read_bytes()
@@ -145,7 +152,9 @@ def test_tensors_are_aligned(tmp_path: Path, small) -> None:
         assert len(header.pop("__metadata__")) == 1
         assert length % 8 == 0
         widths = {"F32": 4, "BF16": 2}
-        assert all(x["data_offsets"][0] % widths[x["dtype"]] == 0 for x in header.values())
+        order = sorted(header.values(), key=lambda x: x["data_offsets"][0])
+        found = [widths[x["dtype"]] for x in order]
+        assert found == sorted(found, reverse=True)  # then every begin is a multiple of the width
         assert max(x["data_offsets"][1] for x in header.values()) == len(content) - 8 - length
 
 
