@@ -62,6 +62,13 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("export", "nowhere", "--out", "o"), 1, "no cascade at nowhere"),
         (("export", "nowhere"), 2, "--out"),
         (("export", "nowhere", "--out", "o", "--dtype", "float8"), 2, "float8"),
+        (("convert",), 1, "there is `imagen convert text PATH --out FOLDER`"),
+        (("convert", "picture", "p", "--out", "o"), 1, "cannot convert 'picture'; there is"),
+        (("convert", "text", "nowhere", "--out", "o"), 1, "no text encoder 'nowhere'"),
+        (("convert", "text", "t5_1_1_tiny"), 2, "--out"),
+        (("convert", "text", "t5_1_1_tiny", "--out", "."), 1, "exists; give another folder"),
+        (("convert", "text", "t5_1_1_tiny", "--out", "o", "--dtype", "float8"), 2, "float8"),
+        (("convert", "text", "gs://b/c", "--out", "o"), 1, "gs://b/c: give the encoder's own by"),
     ],
 )
 def test_bad_input_gets_one_sentence(

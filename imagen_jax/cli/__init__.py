@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": "say whether a config fits a TPU slice, and how fast it should go",
     "eval": "judge a cascade's pictures against their captions",
     "export": "write a cascade's weights and configs as a folder to ship",
+    "convert": "make a text encoder of any checkpoint one folder of our own form",
     "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}

@@ -7,7 +7,9 @@
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
 | `loading.py` | `load`: any checkpoint to `T5Config` and parameters, tensor by tensor |
 | `t5x_checkpoint.py`, `hf_checkpoint.py` | which tensor holds which parameter |
+| `exported.py` | our own form, written by `imagen convert text` and read: one folder |
 | `t5x_files.py`, `folders.py` | the bytes underneath: msgpack tree, zarr, Orbax; local or `gs://` |
+| `safetensors_files.py` | safetensors, read and written tensor by tensor |
 | `stored.py` | tensors not read yet, and reading them within the memory of the largest |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
 | `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |

@@ -1,20 +1,18 @@
 """Hugging Face's T5 and umT5 encoders: safetensors, in one file or several shards."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
+from imagen_jax.text import safetensors_files
 from imagen_jax.text.stored import Layout, Parameter, Stored
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG = "config.json"
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' names
 ACTIVATIONS = ("relu", "gated-gelu")  # of v1.0, and of v1.1 and umT5; the latter is tanh's
 
 # Hugging Face's names, "layer.1" being the MLP, to T5X's.
@@ -65,7 +63,8 @@ def layout(folder: Path) -> tuple[str, Layout]:
 
 def _tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of every shard, by Hugging Face's name."""
-    return {name: stored for file in _files(folder) for name, stored in _in_file(file).items()}
+    files = map(safetensors_files.tensors, _files(folder))
+    return {name: stored for found in files for name, stored in found.items()}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -83,28 +82,6 @@ def _files(folder: Path) -> list[Path]:
         f"{folder} has neither {FILE} nor {INDEX}: of Hugging Face's formats only safetensors can "
         "be read (save it with save_pretrained(..., safe_serialization=True))"
     )
-
-
-def _in_file(file: Path) -> dict[str, Stored]:
-    try:
-        with safetensors.safe_open(file, "numpy") as opened:
-            return {name: _stored(file, name, opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{file} is not a whole safetensors file ({error}): download it again"
-        ) from error
-
-
-def _stored(file: Path, name: str, header: Any) -> Stored:
-    shape, dtype = tuple(header.get_shape()), header.get_dtype()
-    if dtype not in WIDTHS:
-        raise ValueError(f"{name} in {file} is {dtype}; {', '.join(WIDTHS)} can be read")
-
-    def read() -> np.ndarray:
-        with safetensors.safe_open(file, "numpy") as opened:
-            return opened.get_tensor(name)
-
-    return Stored(name, shape, str(file), read, WIDTHS[dtype] * math.prod(shape))
 
 
 def _names(found: Mapping[str, Stored]) -> dict[str, str]:

@@ -167,6 +167,14 @@ def test_buckets_are_read(bucket: dict[str, str], tiny) -> None:
     assert found == [expected] * len(paths)
 
 
+def test_a_bucket_is_converted(bucket: dict[str, str], tmp_path: Path, tiny) -> None:
+    command = [sys.executable, "-c", "from imagen_jax.cli import main; main()", "convert", "text"]
+    asked = ["--out", str(tmp_path / "e"), "--vocabulary", str(EMBEDDED / "spiece.model")]
+    done = subprocess.run([*command, "gs://bucket/orbax", *asked], env=bucket, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    _assert_same(loading.load(tmp_path / "e")[1], tiny[1])
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [

@@ -1,0 +1,92 @@
+"""`imagen convert text PATH --out FOLDER`: other projects' checkpoints in our own form."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import tyro
+
+from imagen_jax.config.models import Dtype
+
+USAGE = """Write a T5 encoder, read from any checkpoint, into one folder of our own form.
+
+The folder holds the weights as safetensors, the tokenizer and a description. It is given to
+text.encoder, or to TextEncoder.load, as any checkpoint's. It appears complete or not at all, and
+takes little more memory than the largest stored tensor.
+
+Cached encodings are known by the folder's name and the encoder's identity. In float32 that is the
+original's. In bfloat16 matrices are rounded: half the bytes and an identity of its own, but what a
+text.dtype of bfloat16 computes stays the same to the last bit.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What to convert."""
+
+    path: tyro.conf.Positional[str]
+    """T5X's checkpoint, local or gs://; Hugging Face's folder; or an embedded encoder's name."""
+    out: Path
+    """Folder to make; it must not exist."""
+    dtype: Dtype = "float32"
+    """Precision of the stored matrices; vectors are float32."""
+    vocabulary: Path | None = None
+    """The encoder's SentencePiece FILE.model; default: the only one in PATH or beside it."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse and do. Errors: ValueError for a subject that can't be converted."""
+    subject, *rest = argv or [""]
+    if subject in ("-h", "--help"):
+        subject, rest = "text", ["--help"]
+    if subject != "text":
+        raise ValueError(
+            f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`"
+        )
+    _convert(tyro.cli(Text, args=rest, prog="imagen convert text", description=USAGE))
+
+
+def _convert(options: Text) -> None:
+    """Inspect, write, and say what is there."""
+    from imagen_jax.text import exported, loading, t5
+
+    path, tokenizer = _source(options)
+    sizes, layout = loading.inspect(path)
+    exported.write(options.out, sizes, layout, tokenizer=tokenizer, dtype=options.dtype)
+    count = sum(math.prod(shape) for shape in t5.parameter_shapes(sizes).values())
+    print(f"{count:,} parameters: {', '.join(f'{k} {v}' for k, v in vars(sizes).items())}")
+    files = sorted(options.out.iterdir())
+    for file in files:
+        print(f"{file.name}: {file.stat().st_size:,} bytes")
+    total = sum(file.stat().st_size for file in files)
+    print(f"the encoder is in {options.out}, {total / 1e6:.1f} MB in {options.dtype}")
+
+
+def _source(options: Text):
+    """The checkpoint's path and its tokenizer.
+
+    Errors: FileNotFoundError or ValueError where either is not to be found.
+    """
+    from imagen_jax.text import encoder, folders
+    from imagen_jax.text.tokenizer import Tokenizer
+
+    if options.path.startswith(folders.BUCKET):
+        if options.vocabulary is None:
+            raise ValueError(
+                f"no tokenizer is looked for beside {options.path}: give the encoder's own by "
+                "--vocabulary FILE.model"
+            )
+        return options.path, Tokenizer.load(options.vocabulary)
+    path = encoder.EMBEDDED.get(options.path, Path(options.path))
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "
+            f"gs://, nor embedded ({', '.join(encoder.EMBEDDED)})"
+        )
+    if options.vocabulary is not None:
+        return path, Tokenizer.load(options.vocabulary)
+    try:
+        vocabulary = encoder._tokenizer_file(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{error}, or give it by --vocabulary FILE.model") from error
+    return path, Tokenizer.load(vocabulary)
