@@ -68,7 +68,7 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("convert", "text", "t5_1_1_tiny"), 2, "--out"),
         (("convert", "text", "t5_1_1_tiny", "--out", "."), 1, "exists; give another folder"),
         (("convert", "text", "t5_1_1_tiny", "--out", "o", "--dtype", "float8"), 2, "float8"),
-        (("convert", "text", "gs://b/c", "--out", "o"), 1, "gs://b/c: give the encoder's own by"),
+        (("convert", "text", "gs://b/c", "--out", "o"), 1, "gs://b/c cannot be read"),
     ],
 )
 def test_bad_input_gets_one_sentence(

@@ -30,8 +30,9 @@ class Text:
     """Folder to make; it must not exist."""
     dtype: Dtype = "float32"
     """Precision of the stored matrices; vectors are float32."""
-    vocabulary: Path | None = None
-    """The encoder's SentencePiece FILE.model; default: the only one in PATH or beside it."""
+    tokenizer: str = ""
+    """The encoder's SentencePiece FILE.model, local or gs://; default: the only one in PATH or,
+    unless that is gs://, beside it."""
 
 
 def run(argv: list[str]) -> None:
@@ -70,23 +71,13 @@ def _source(options: Text):
     from imagen_jax.text import encoder, folders
     from imagen_jax.text.tokenizer import Tokenizer
 
-    if options.path.startswith(folders.BUCKET):
-        if options.vocabulary is None:
-            raise ValueError(
-                f"no tokenizer is looked for beside {options.path}: give the encoder's own by "
-                "--vocabulary FILE.model"
-            )
-        return options.path, Tokenizer.load(options.vocabulary)
-    path = encoder.EMBEDDED.get(options.path, Path(options.path))
-    if not path.exists():
+    path = str(encoder.EMBEDDED.get(options.path, options.path))
+    if not path.startswith(folders.BUCKET) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "
             f"gs://, nor embedded ({', '.join(encoder.EMBEDDED)})"
         )
-    if options.vocabulary is not None:
-        return path, Tokenizer.load(options.vocabulary)
     try:
-        vocabulary = encoder._tokenizer_file(path)
+        return path, Tokenizer.load(options.tokenizer or encoder.find_tokenizer(path))
     except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{error}, or give it by --vocabulary FILE.model") from error
-    return path, Tokenizer.load(vocabulary)
+        raise type(error)(f"{error}; --tokenizer FILE.model names another") from error

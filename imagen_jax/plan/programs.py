@@ -148,8 +148,11 @@ def encode(
     Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
     """
     devices = [d for d in topology.devices if d.process_index == 0]
-    length, held = packing.row_length(max_length), jnp.bfloat16
-    shapes = {n: jax.ShapeDtypeStruct(x, held) for n, x in t5.parameter_shapes(encoder).items()}
+    length = packing.row_length(max_length)
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, "bfloat16"))
+        for name, shape in t5.parameter_shapes(encoder).items()
+    }
     size = 2.0 * models.count(shapes)
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
     held_by = mesh.captions(grid)

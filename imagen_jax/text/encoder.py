@@ -226,9 +226,7 @@ class _Placer:
 
     def __call__(self, name: str, array: np.ndarray) -> jax.Array:
         self._digests[name] = _digest(array)
-        # Vectors and tables of positions are added or multiplied in float32, and small.
-        is_matrix = array.ndim == 2 and "relpos" not in name
-        kept = jax.ShapeDtypeStruct(array.shape, self._dtype if is_matrix else np.float32)
+        kept = jax.ShapeDtypeStruct(array.shape, t5.kept_dtype(name, array.shape, self._dtype))
         where = sharding(name, kept, self._devices, self._split)
         return jax.make_array_from_callback(
             array.shape, where, lambda part: np.array(array[part], kept.dtype, order="C")

@@ -86,15 +86,10 @@ def write(
 def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
     """What is written, in the files' order: wider dtypes first, then by name."""
     kinds = {
-        name: Kind(shape, jnp.dtype(_kept_dtype(name, shape, dtype)))
+        name: Kind(shape, jnp.dtype(t5.kept_dtype(name, shape, dtype)))
         for name, shape in stored.shapes(layout).items()
     }
     return dict(sorted(kinds.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
-
-
-def _kept_dtype(name: str, shape: tuple[int, ...], dtype: Dtype) -> Dtype:
-    """As `TextEncoder` keeps parameters on its devices."""
-    return dtype if len(shape) == 2 and "relpos" not in name else "float32"
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -313,9 +313,9 @@ def test_the_command_takes_a_vocabulary(tmp_path: Path, small, monkeypatch, caps
     assert _run(monkeypatch, source, "--out", folder) == 1
     said = capsys.readouterr().err
     assert "no SentencePiece *.model file" in said
-    assert "or give it by --vocabulary FILE.model" in said
+    assert "--tokenizer FILE.model names another" in said
     assert not folder.exists()
     vocabulary = tmp_path / "other.model"
     vocabulary.write_bytes(small.model)
-    assert _run(monkeypatch, source, "--out", folder, "--vocabulary", vocabulary) == 0
+    assert _run(monkeypatch, source, "--out", folder, "--tokenizer", vocabulary) == 0
     assert TextEncoder.load(str(folder), max_length=8).tokenizer.model == small.model

@@ -19,6 +19,7 @@ import pytest
 from flax import traverse_util
 
 from imagen_jax.text import encoder, loading
+from imagen_jax.text.encoder import TextEncoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ORBAX = FIXTURES / "t5_1_1_tiny_orbax"
@@ -167,9 +168,33 @@ def test_buckets_are_read(bucket: dict[str, str], tiny) -> None:
     assert found == [expected] * len(paths)
 
 
+def test_a_whole_encoder_comes_from_a_bucket(bucket: dict[str, str]) -> None:
+    """Its tokenizer lies in its folder, or is named."""
+    program = (
+        "import sys; from imagen_jax.text.encoder import TextEncoder as T\n"
+        "for place, model in (x.split(',') for x in sys.argv[1:]):\n"
+        "    print(T.load(place, max_length=24, tokenizer=model).identity)"
+    )
+    places = ["gs://bucket/classic,", "gs://bucket/orbax,gs://bucket/classic/spiece.model"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *places], env=bucket, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    expected = TextEncoder.load("t5_1_1_tiny", max_length=24).identity
+    assert done.stdout.split() == [expected, expected]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "gs://bucket/orbax,"],
+        env=bucket,
+        capture_output=True,
+        text=True,
+    )
+    assert "no SentencePiece *.model file in gs://bucket/orbax" in done.stderr
+    assert "text.tokenizer" in done.stderr
+
+
 def test_a_bucket_is_converted(bucket: dict[str, str], tmp_path: Path, tiny) -> None:
     command = [sys.executable, "-c", "from imagen_jax.cli import main; main()", "convert", "text"]
-    asked = ["--out", str(tmp_path / "e"), "--vocabulary", str(EMBEDDED / "spiece.model")]
+    asked = ["--out", str(tmp_path / "e"), "--tokenizer", str(EMBEDDED / "spiece.model")]
     done = subprocess.run([*command, "gs://bucket/orbax", *asked], env=bucket, capture_output=True)
     assert done.returncode == 0, done.stderr
     _assert_same(loading.load(tmp_path / "e")[1], tiny[1])
