@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained
 from imagen_jax.sample import cascade
+from imagen_jax.text.borrowed import Borrowed
 from imagen_jax.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Imagen:
     """A trained cascade: call it with prompts."""
 
     painters: tuple[cascade.Painter, ...]
-    encoder: TextEncoder
+    encoder: TextEncoder | Borrowed
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
 
@@ -62,9 +64,10 @@ class Imagen:
         if until is not None and until not in names:
             raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
         chosen = self.painters[: names.index(until) + 1] if until else self.painters
+        encoded = self.encode(prompts)  # first: a borrowed encoder needs the room of the painters
         painted = cascade.generate(
-            chosen,
-            self.encode(prompts),
+            [_on_devices(painter) for painter in chosen],
+            encoded,
             seed=seed,
             batch_size=batch_size,
             low_res=None if low_res is None else np.asarray(pixels.scale(low_res)),
@@ -101,11 +104,13 @@ class Imagen:
         )
 
 
-def load(path: str | Path) -> Imagen:
+def load(path: str | Path, *, free_encoder: bool = False) -> Imagen:
     """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
 
     A run has Orbax checkpoints, or the weights that `imagen export` wrote. Without a folder `path`,
-    the embedded cascade of that name.
+    the embedded cascade of that name. With `free_encoder` the text encoder is loaded when prompts
+    are encoded and freed before the first network goes to the devices; networks wait in the host's
+    memory. That takes longer, and less memory.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
@@ -117,10 +122,14 @@ def load(path: str | Path) -> Imagen:
     if len(runs) > 1:
         config.chain(list(runs.values()), where=str(folder))
     ordered = sorted(runs, key=lambda run: runs[run].stage.size)
-    loaded = [_painter(Path(run), runs[run]) for run in ordered]
+    loaded = [_painter(Path(run), runs[run], on_host=free_encoder) for run in ordered]
     text = runs[ordered[0]].text
-    encoder = TextEncoder.of(text, split="heads")
-    _check_encoder(encoder, text, where=folder)
+    check = functools.partial(_check_encoder, text=text, where=folder)
+    if free_encoder:
+        encoder: TextEncoder | Borrowed = Borrowed(text, check)
+    else:
+        encoder = TextEncoder.of(text, split="heads")
+        check(encoder)
     return Imagen(
         painters=tuple(painter for painter, _ in loaded),
         encoder=encoder,
@@ -195,20 +204,39 @@ def _is_exported(run: Path) -> bool:
     return has_weights or (listed and not has_checkpoints)
 
 
-def _painter(run: Path, experiment: config.Experiment) -> tuple[cascade.Painter, int]:
-    """One run's EMA weights, whole on every device, and the step they are from."""
+def _painter(
+    run: Path, experiment: config.Experiment, *, on_host: bool
+) -> tuple[cascade.Painter, int]:
+    """One run's EMA weights, on every device or in the host's memory, and their step."""
     module = models.build(experiment.stage.model)
     shapes = models.shapes(experiment.stage, experiment.text)
-    whole = mesh.replicated(mesh.build(config.Mesh()))
     if _is_exported(run):
         params, step = export.read(run, shapes)
-        params = jax.device_put(params, whole)
-        return cascade.Painter(stage=experiment.stage, module=module, params=params), step
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-    saved = checkpoint.Checkpoints(run, read_only=True)
-    step = saved.latest()
-    ema = saved.restore({"ema": target}, step=step)["ema"]
-    return cascade.Painter(stage=experiment.stage, module=module, params=ema), step or 0
+    else:
+        saved = checkpoint.Checkpoints(run, read_only=True)
+        step = saved.latest() or 0
+        params = saved.restore({"ema": _target(shapes, on_host=on_host)}, step=step)["ema"]
+    painter = cascade.Painter(stage=experiment.stage, module=module, params=params)
+    return painter if on_host else _on_devices(painter), step
+
+
+def _target(shapes: Any, *, on_host: bool) -> Any:
+    """What a checkpoint is restored to: NumPy arrays, or whole on every device."""
+    if on_host:  # without memory of its own: it only says shape and dtype
+        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
+    whole = _whole()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
+
+
+def _on_devices(painter: cascade.Painter) -> cascade.Painter:
+    """The painter with weights that are in the host's memory whole on every device."""
+    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(painter.params)):
+        return painter
+    return dataclasses.replace(painter, params=mesh.place(painter.params, _whole()))
+
+
+def _whole() -> jax.sharding.NamedSharding:
+    return mesh.replicated(mesh.build(config.Mesh()))
 
 
 def _changed(painter: cascade.Painter, changes: dict[str, Any]) -> cascade.Painter:

@@ -39,4 +39,7 @@ plan sr1024-sample-v5e-4-height imagen/sr1024 --topology v5e:2x2 --sample --batc
 plan sr1024-sample-v5e-4-pictures imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
   --mesh.data 4 --mesh.fsdp 1 --mesh.spatial 1
 
+plan t5_xxl-v5e imagen/base64_2b --topology v5e:2x4 --encode
+plan t5_xxl-v5e-prompts imagen/base64_2b --topology v5e:2x4 --encode --split heads --batch 6
+
 "$imagen" plan --table "$out"/*.json

@@ -15,6 +15,7 @@ from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, sample, train
 from imagen_jax.data import store
 from imagen_jax.models import conditioning
+from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.train import loop, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
@@ -234,6 +235,32 @@ def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
             if path[-1].key == conditioning.EMPTY_PROMPT
         ]
         np.testing.assert_allclose(leaf, expected, rtol=1e-6)
+
+
+def test_the_encoder_is_freed_before_the_first_network(built: Path, imagen, monkeypatch) -> None:
+    """The same pictures, from networks that waited in the host's memory."""
+    borrowing = imagen_jax.load(built / "cascade", free_encoder=True)
+    leaves = [x for painter in borrowing.painters for x in jax.tree.leaves(painter.params)]
+    assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    loaded, encoders = TextEncoder.of, []
+
+    def remembered(text: config.Text, **options: str) -> TextEncoder:
+        encoders.append(loaded(text, **options))
+        return encoders[-1]
+
+    generate = load_module.cascade.generate
+
+    def checked(*arguments, **options) -> dict:
+        (encoder,) = encoders
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(encoder.params))
+        return generate(*arguments, **options)
+
+    expected = imagen.paint(PROMPTS, seed=3)
+    monkeypatch.setattr(load_module.cascade, "generate", checked)
+    monkeypatch.setattr(TextEncoder, "of", remembered)
+    assert borrowing.encoder.identity == imagen.encoder.identity
+    for name, found in borrowing.paint(PROMPTS, seed=3).items():
+        np.testing.assert_array_equal(found, expected[name])
 
 
 def test_a_run_remembers_its_encoder(built: Path, imagen) -> None:

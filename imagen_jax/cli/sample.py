@@ -45,6 +45,9 @@ class Options:
     batch_size: int = 16
     """Pictures painted at once."""
 
+    free_encoder: bool = False
+    """Free the text encoder's memory before the first network is loaded: slower, and it fits."""
+
     def changes(self) -> dict[str, object]:
         """The sampler fields that were given."""
         given = {
@@ -71,7 +74,8 @@ def run(argv: list[str]) -> None:
     from imagen_jax import compilation, gallery
 
     compilation.use_cache()
-    imagen = imagen_jax.load(options.cascade).with_sampler(options.changes())
+    cascade = imagen_jax.load(options.cascade, free_encoder=options.free_encoder)
+    imagen = cascade.with_sampler(options.changes())
     started = time.perf_counter()
     with tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar:
         painted = imagen.paint(

@@ -58,9 +58,7 @@ def run(options: Options) -> None:
     base = networks["Efficient U-Net"]
     settings = writing.settings(options, base, leave_out=("configs", "batch_size"))
     results = writing.read(options.out, STUDY, settings)
-    encoder = TextEncoder.load(
-        base.text.encoder, max_length=base.text.max_length, dtype=base.text.dtype
-    )
+    encoder = TextEncoder.of(base.text)
     exam = draw_halves(
         base.data.dataset, count=options.pictures, seed=options.seed, size=base.stage.size
     )

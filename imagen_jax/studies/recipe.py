@@ -47,9 +47,7 @@ def run(options: Options) -> None:
     chosen = [(row, row.apply(base)) for row in variants.choose(options.only)]
     settings = writing.settings(options, base, leave_out=("only", "configs", "batch_size"))
     results = writing.read(options.out, STUDY, settings)
-    encoder = TextEncoder.load(
-        base.text.encoder, max_length=base.text.max_length, dtype=base.text.dtype
-    )
+    encoder = TextEncoder.of(base.text)
     for row, experiment in tqdm(chosen, desc=STUDY, unit="row"):
         if row.name in results:
             continue

@@ -124,6 +124,11 @@ class TextEncoder:
         """A digest of the tokenizer."""
         return _vocabulary(self.tokenizer)
 
+    def free(self) -> None:
+        """Give back the device memory of the weights; the encoder cannot be used after."""
+        for leaf in jax.tree.leaves(self.params):
+            leaf.delete()
+
     def lost(self, caption: str) -> str:
         """The end of a caption that does not fit into `max_length`; "" if all of it does."""
         (caption,) = self._cleaned([caption])

@@ -1,0 +1,37 @@
+"""A text encoder that is on the devices only while it encodes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from imagen_jax import config
+from imagen_jax.text.encoder import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Borrowed:
+    """Loads the encoder of a config for each call of `encode`, and frees its memory at once.
+
+    So T5-XXL and a large U-Net share a small device, one after the other.
+    """
+
+    text: config.Text
+    check: Callable[[TextEncoder], None]  # of what was loaded; raises or warns
+
+    @property
+    def identity(self) -> str:
+        """The digest that the config names; "" where it names none."""
+        return self.text.identity
+
+    def encode(
+        self, captions: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
+        """As `TextEncoder.encode`. Errors: as `TextEncoder.load`, too."""
+        encoder = TextEncoder.of(self.text, split="heads")
+        try:
+            self.check(encoder)
+            return encoder.encode(captions)
+        finally:
+            encoder.free()
