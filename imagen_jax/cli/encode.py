@@ -164,8 +164,8 @@ def _summary(written: Written, wanted: Store, share: Any) -> str:
         lines = [f"{wanted.count:,} {what} in {wanted.folder}"]
     else:
         lines = [
-            f"process {share.process} of {share.processes} is done with its share of the {what} in "
-            f"{wanted.folder}; the last process completes them"
+            f"process {share.process} of {share.processes} is done with its share of the {what}; "
+            f"the last one completes {wanted.folder}, which all of them have to see"
         ]
     if counts.captions:
         padded = counts.different * wanted.max_length

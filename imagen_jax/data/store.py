@@ -51,6 +51,7 @@ class Store:
     width: int  # of one token's encoding
     max_length: int  # tokens, end of sentence included
     clean: bool = False  # whether captions were cleaned
+    computed_in: str = "float32"  # the encoder's dtype
     text_dtype: TextDtype = "bfloat16"
     shard_records: int = SHARD_RECORDS
     files: tuple[File, ...] = ()  # the shards in their order, then EMPTY

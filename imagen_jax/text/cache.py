@@ -24,6 +24,7 @@ from imagen_jax.data.sources import Source
 from imagen_jax.data.store import Store
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.packing import Plan
+from imagen_jax.text.t5 import Dtype
 
 
 @runtime_checkable
@@ -44,6 +45,9 @@ class Encoder(Protocol):
 
     @property
     def clean(self) -> bool: ...
+
+    @property
+    def dtype(self) -> Dtype: ...
 
     def plan(self, captions: Sequence[str]) -> Plan: ...
 
@@ -165,6 +169,7 @@ def target(
         width=encoder.width,
         max_length=encoder.max_length,
         clean=encoder.clean,
+        computed_in=encoder.dtype,
     )
 
 

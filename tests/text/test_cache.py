@@ -35,7 +35,8 @@ class FakeSource:
 class FakeEncoder:
     """One vector per word, cut to the length; the last caption first, as packing may have it."""
 
-    identity, vocabulary, width, max_length, clean = "0123", "4567", WIDTH, LENGTH, False
+    identity, vocabulary, width, max_length = "0123", "4567", WIDTH, LENGTH
+    clean, dtype = False, "float32"
 
     def __init__(self) -> None:
         self.captions: list[str] = []
@@ -222,6 +223,7 @@ def test_complete_store_is_reused_without_work(tmp_path: Path) -> None:
         ({"encoder": "t5_xl"}, "encoder 't5' there, 't5_xl' wanted"),
         ({"max_length": 9}, "max_length 5 there, 9 wanted"),
         ({"clean": True}, "clean False there, True wanted"),
+        ({"computed_in": "bfloat16"}, "computed_in 'float32' there, 'bfloat16' wanted"),
         ({"text_dtype": "float32"}, "text_dtype 'bfloat16' there, 'float32' wanted"),
         ({"sizes": (4, 8)}, r"sizes \(4, 16\) there, \(4, 8\) wanted"),
         ({"dataset": "other"}, "dataset 'fake/all' there, 'other' wanted"),
