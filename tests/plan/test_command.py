@@ -87,7 +87,8 @@ def test_several_slices_are_planned(plans: dict) -> None:
 def test_the_text_encoder_is_planned(plans: dict) -> None:
     (plan,) = plans["encode"]["plans"]
     assert plan["what"] == "encode"
-    assert plan["images"] == 32  # captions: eight a device
+    assert plan["images"] == 128 * 128 // 20  # captions of 20 tokens in 128 full rows
+    assert plan["chips"] == 4
     assert plan["hbm_per_device"]["fits"]
 
 
