@@ -1,23 +1,33 @@
 """Checkpoints of a run: Orbax, asynchronous, restored onto any mesh, with the config inside.
 
-A run's folder holds `config.json` and `checkpoints/<step>/{state, config}`; all of it is data, and
-nothing here loads a pickle.
+A run's folder holds `config.json` and `checkpoints/<step>/{state, config, about}`; all of it is
+data, and nothing here loads a pickle.
 """
 
 import contextlib
+import itertools
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from imagen_jax import config
+from imagen_jax import config, fingerprint
 
 CONFIG = "config.json"
 FOLDER = "checkpoints"
+ABOUT = "about"  # fingerprint, shapes and package versions
+UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
+ASIDE = "damaged"  # where checkpoints go that can't be read
+PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def write_config(workdir: Path, experiment: config.Experiment) -> None:
@@ -46,43 +56,72 @@ def read_config(workdir: Path) -> config.Experiment:
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last."""
+    """The checkpoints of one run, newest last.
 
-    def __init__(self, workdir: Path, *, keep: int = 1, read_only: bool = False) -> None:
+    Of those saved the newest `keep` stay, and every one whose step is a multiple of `keep_every`.
+    """
+
+    def __init__(
+        self, workdir: Path, *, keep: int = 1, keep_every: int = 0, read_only: bool = False
+    ) -> None:
         # Orbax logs several lines a save; its warnings still come through.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.folder = workdir.absolute() / FOLDER
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({FOLDER}/ is missing)")
+        policies = [preservation_policy.LatestN(keep)]
+        if keep_every:
+            policies.append(preservation_policy.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
+            preservation_policy=None
+            if read_only
+            else preservation_policy.AnyPreservationPolicy(policies),
             enable_async_checkpointing=not read_only,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
+        self._options = options
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
+
+    def steps(self) -> list[int]:
+        """All complete steps, oldest first; read anew: Orbax counts those that fail, too."""
+        return sorted(self._manager.all_steps(read=True))
 
     def save(self, step: int, state: Any, experiment: config.Experiment) -> None:
-        """Write `state` in the background; an earlier save that failed raises here."""
+        """Write `state` in the background, with its fingerprint, config and package versions.
+
+        Errors: what went wrong with the save before this one, as `check`.
+        """
+        about = {
+            "fingerprint": fingerprint.of(state),
+            "shapes": _names(state),
+            "versions": _versions(),
+        }
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.PyTreeSave(state),
                 config=ocp.args.JsonSave(json.loads(config.to_json(experiment))),
+                about=ocp.args.JsonSave(about),
             ),
             force=True,
         )
+
+    def check(self) -> None:
+        """Raise what went wrong in the background; costs nothing where nothing did."""
+        self._manager.check_for_errors()
 
     def restore(self, target: Any, *, step: int | None = None) -> Any:
         """The state at `step` (default: the newest), onto the shardings that `target` carries.
 
         Shapes: target is a pytree of ShapeDtypeStruct with shardings; a part of the saved tree
         will do (the EMA alone, for sampling).
-        Errors: FileNotFoundError for no checkpoint; ValueError that lists every array that differs.
+        Errors: FileNotFoundError for no checkpoint; ValueError that lists every array that differs
+        in shape, or in a single bit from what was saved.
         """
         step = self.latest() if step is None else step
         if step is None:
@@ -92,15 +131,69 @@ class Checkpoints:
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no state/)")
         checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
         with _naming(item.parent):
-            saved = checkpointer.metadata(item).item_metadata.tree
-        _compare(_names(saved), _names(target), where=item.parent)
+            shapes = _names(checkpointer.metadata(item).item_metadata.tree)
+            about = _about(item.parent)
+        if about and about.shapes != shapes:
+            raise Damaged(f"{item.parent}: the checkpoint is damaged: its arrays have other shapes")
+        _compare(shapes, _names(target), where=item.parent)
         arguments = ocp.args.PyTreeRestore(
             target,
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
         with _naming(item.parent):
-            return checkpointer.restore(item, arguments)
+            restored = checkpointer.restore(item, arguments)
+        wrong = fingerprint.differences(fingerprint.of(restored), about.sums) if about else ()
+        if wrong:
+            raise Damaged(
+                f"{item.parent}: the checkpoint is damaged: {len(wrong)} arrays are not as they "
+                f"were saved, such as {', '.join(wrong[:3])}"
+            )
+        return restored
+
+    def restore_newest(self, target: Any) -> tuple[int, Any]:
+        """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
+
+        One that is damaged is named, and set aside into `damaged/`, for inspection.
+        Errors: ValueError when there are checkpoints and none is whole, or when they are of another
+        network: its arrays differ in name or shape.
+        """
+        damaged: list[Damaged] = []
+        for step in reversed(self.steps()):
+            try:
+                return step, self.restore(target, step=step)
+            except Damaged as error:
+                damaged.append(error)
+                print(f"{error}; set aside into {self._set_aside(step)}", file=sys.stderr)
+        if damaged:
+            raise ValueError(
+                f"no checkpoint in {self.folder} was whole; they are in "
+                f"{self.folder.parent / ASIDE} now, and the same command begins anew"
+            )
+        return 0, None
+
+    def _set_aside(self, step: int) -> Path:
+        """Move a checkpoint out of the way; another one of its step may have been before it."""
+        self._manager.close()
+        aside = self.folder.parent / ASIDE
+        place = next(
+            place
+            for number in itertools.count()
+            if not (place := aside / (f"{step}" if not number else f"{step}-{number}")).exists()
+        )
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            (self.folder / str(step)).rename(place)
+        multihost_utils.sync_global_devices(f"set aside {step}")
+        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        return place
+
+    def forget_failure(self) -> None:
+        """After a failed save: what it left takes no room, and its step can be saved again."""
+        if jax.process_index() == 0:
+            for left_over in self.folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(left_over, ignore_errors=True)  # the next start tries again
+        self._manager.reload()
 
     def wait(self) -> None:
         """Until the save in the background is on disk; raises if it failed."""
@@ -111,6 +204,30 @@ class Checkpoints:
         self._manager.close()
 
 
+class Damaged(ValueError):
+    """A checkpoint whose files are missing, cut short or changed."""
+
+
+class About(NamedTuple):
+    """What `save` wrote beside a state."""
+
+    shapes: dict[str, tuple[int, ...]]
+    sums: fingerprint.Fingerprint
+
+
+def _about(folder: Path) -> About | None:
+    """None in checkpoints from before it was written."""
+    if not (folder / ABOUT).is_dir():
+        return None
+    found = json.loads((folder / ABOUT / "metadata").read_text())
+    shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
+    return About(shapes, {name: (a, b) for name, (a, b) in found["fingerprint"].items()})
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
     """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
@@ -118,21 +235,15 @@ def _naming(folder: Path) -> Iterator[None]:
         yield
     except (ValueError, OSError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]}); "
-            "delete this folder to go on from the one before it"
+        raise Damaged(
+            f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
         ) from error
 
 
 def _names(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by name; a saved tree spells tuple positions and fields as dictionary keys."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {_name(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    parts = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", None))) for k in path)
-    return "/".join(str(part) for part in parts)
+    return {fingerprint.name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _compare(

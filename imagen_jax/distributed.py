@@ -2,6 +2,7 @@
 
 import glob
 import importlib.util
+import os
 from collections.abc import Callable
 
 import jax
@@ -35,6 +36,15 @@ def on_cloud_tpu() -> bool:
     """Whether this machine has TPU chips and the library to drive them."""
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def metadata_server() -> str | None:
+    """The host that tells Google Cloud's machines about themselves; None elsewhere.
+
+    The environment variable is the one that Google's own libraries read.
+    """
+    named = os.environ.get("GCE_METADATA_HOST")
+    return named or ("metadata.google.internal" if on_cloud_tpu() else None)
 
 
 def check(*, found: int, expected: int | None) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints come back exactly, on any mesh, or are refused by name."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -100,3 +101,98 @@ def test_a_checkpoint_with_lost_files_is_named(saved, tmp_path: Path, lost: str)
         file.unlink()
     with pytest.raises(ValueError, match=r"checkpoints/3: the checkpoint is incomplete or damaged"):
         checkpoint.Checkpoints(run, read_only=True).restore(_target(tree, 1))
+
+
+def _several(folder: Path) -> tuple[checkpoint.Checkpoints, dict[int, dict]]:
+    """A run with checkpoints 1 to 3, and what each holds."""
+    saves = checkpoint.Checkpoints(folder, keep=3)
+    trees = {}
+    for step in (1, 2, 3):
+        draw = jax.random.normal(jax.random.key(step), (64, 32))
+        trees[step] = {"step": jnp.int32(step), "ema": {"kernel": draw, "bias": draw[0]}}
+        saves.save(step, trees[step], EXPERIMENT)
+    saves.wait()
+    return saves, trees
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a checkpoint needs: neither the config, which is not read, nor notes of Orbax's."""
+    return sorted(
+        file
+        for part in ("state", "about")
+        for file in (folder / part).rglob("*")
+        if file.is_file() and file.stat().st_size
+    )
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose", "zeros"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture
+) -> None:
+    """At random places of random files: the state is one that was saved, to the last bit."""
+    saves, trees = _several(tmp_path / "run")
+    saves.close()
+    draw, set_aside = np.random.default_rng(len(damage)), 0
+    for number in range(12):
+        run = tmp_path / f"copy{number}"
+        shutil.copytree(tmp_path / "run", run)
+        files = _files(run / "checkpoints" / "3")
+        file = files[draw.integers(len(files))]
+        _hurt(file, damage, draw)
+        found = checkpoint.Checkpoints(run, keep=3)
+        step, state = found.restore_newest(_target(trees[3], 1))
+        found.close()
+        assert step in (2, 3), (file, step)  # 3: what was hurt is not read
+        jax.tree.map(np.testing.assert_array_equal, state, trees[step])
+        said = capsys.readouterr().err
+        assert ("checkpoints/3: the checkpoint is" in said) == (step == 2), (file, said)
+        assert (run / "damaged" / "3").is_dir() == (step == 2)
+        set_aside += step == 2
+    assert set_aside
+
+
+def _hurt(file: Path, damage: str, draw: np.random.Generator) -> None:
+    content = bytearray(file.read_bytes())
+    place = int(draw.integers(len(content)))
+    if damage == "flip":
+        content[place] ^= 1 << int(draw.integers(8))
+    elif damage == "zeros":
+        content[place:] = bytes(len(content) - place)
+    elif damage == "cut":
+        del content[place:]
+    if damage == "lose":
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun_silently(tmp_path: Path) -> None:
+    saves, trees = _several(tmp_path / "run")
+    saves.close()
+    for step in (1, 2, 3):
+        for file in (tmp_path / "run" / "checkpoints" / f"{step}" / "state").rglob("_METADATA"):
+            file.write_bytes(b"{")
+    again = checkpoint.Checkpoints(tmp_path / "run", keep=3)
+    with pytest.raises(ValueError, match=r"no checkpoint in .* was whole; they are in .*damaged"):
+        again.restore_newest(_target(trees[3], 1))
+    assert again.restore_newest(_target(trees[3], 1)) == (0, None)  # the next start is a new one
+    again.close()
+
+
+def test_newest_and_permanent_checkpoints_are_kept(tmp_path: Path) -> None:
+    saves = checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4)
+    for step in range(1, 12):
+        saves.save(step, {"step": jnp.int32(step)}, EXPERIMENT)
+    saves.wait()
+    assert saves.steps() == [4, 8, 10, 11]
+    about = json.loads((tmp_path / "checkpoints" / "11" / "about" / "metadata").read_text())
+    assert {"jax", "imagen_jax", "orbax-checkpoint"} <= set(about["versions"])
+    saves.close()
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_stays(tmp_path: Path) -> None:
+    saves, _ = _several(tmp_path)
+    with pytest.raises(ValueError, match="does not fit this config"):
+        saves.restore_newest({"other": jax.ShapeDtypeStruct((2,), jnp.float32)})
+    assert saves.steps() == [1, 2, 3]
+    saves.close()

@@ -16,7 +16,7 @@ from imagen_jax.cli import data, encode, evaluate, sample, train
 from imagen_jax.data import store
 from imagen_jax.models import conditioning
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.train import loop, optim, state
+from imagen_jax.train import health, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
 
@@ -183,11 +183,28 @@ def test_another_models_folder_is_not_continued(built: Path) -> None:
         _train(built, built / "cascade" / "base8", "--stage.text-drop-rate", "0.5")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(built: Path, tmp_path: Path) -> None:
-    # The checkpoint of step 2 is good; then the learning rate makes everything overflow.
+def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    # Two good steps; then the learning rate makes every update overflow.
     _train(built, tmp_path, "--train.steps", "2")
-    with pytest.raises(loop.Diverged, match=r"step 4; the last good checkpoint is .*checkpoints/2"):
-        _train(built, tmp_path, "--optim.learning-rate", "1e38")
+    good = _state(tmp_path)
+    with pytest.raises(health.Diverged, match=r"1 steps in a row were skipped, the last of them 3"):
+        _train(built, tmp_path, "--optim.learning-rate", "1e38", "--train.max-skipped", "0")
+    _train(built, tmp_path, "--optim.learning-rate", "1e38")
+    assert (
+        "step 4 was skipped: its loss, gradient or update is not finite" in capsys.readouterr().out
+    )
+    kept = _state(tmp_path)
+    assert int(kept.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, (good.params, good.ema), (kept.params, kept.ema))
+    skipped = [json.loads(x) for x in (tmp_path / health.FILE).read_text().splitlines()]
+    assert [line["step"] for line in skipped] == [3, 4, 3, 4]
+    assert all(len(line["records"]) == 8 for line in skipped)
+    assert skipped[0]["records"][0].startswith("train-00000")
+    assert skipped[:2] == skipped[2:]  # the same records again
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["skipped"]) == (4, 2.0)
 
 
 def test_sr_stages_cannot_paint_samples_while_training(built: Path, tmp_path: Path) -> None:

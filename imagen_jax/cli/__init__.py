@@ -5,6 +5,8 @@ import os
 import sys
 import traceback
 
+from imagen_jax import exits
+
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
     "sample": "paint pictures for prompts with a trained cascade",
@@ -42,6 +44,9 @@ def main() -> None:
             traceback.print_exc()
         print(f"imagen {command}: error: {error}", file=sys.stderr)
         sys.exit(1)
+    except exits.Preempted as stop:
+        print(f"imagen {command}: {stop}", file=sys.stderr)
+        sys.exit(exits.PREEMPTED)
     except KeyboardInterrupt:
         print(f"imagen {command}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -59,15 +59,16 @@ def run(argv: list[str]) -> None:
 def _train(experiment: config.Experiment, workdir: Path, options: Options) -> None:
     import jax
 
-    from imagen_jax import compilation
+    from imagen_jax import compilation, distributed
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import loop
+    from imagen_jax.train import loop, preemption
 
     compilation.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
     experiment = _with_vocabulary(experiment)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
-    loop.train(experiment, workdir, store=store, hooks=hooks)
+    with preemption.watch(distributed.metadata_server()) as watch:
+        loop.train(experiment, workdir, store=store, hooks=hooks, stop=watch.reached)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
 

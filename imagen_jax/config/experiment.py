@@ -131,8 +131,11 @@ class Train:
     micro_batches: int = 1  # parts of a batch, one after another; -1: as many as fill TPU chips
     seed: int = 0
     log_every: int = 50
-    save_every: int = 1000
+    save_every: int = 1000  # steps between checkpoints
+    save_minutes: float = 10.0  # a checkpoint as well when the last one is so old; 0: never
     keep: int = 2  # newest checkpoints kept
+    keep_every: int = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
+    max_skipped: int = 10  # steps skipped in a row, their loss or gradient not being finite
     sample_every: int = 0  # steps between sampled pictures in the log; 0: never
     sample_prompts: tuple[str, ...] = ()
 
@@ -140,6 +143,9 @@ class Train:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             value = getattr(self, name)
             require(value > 0, f"train: {name}={value} must be positive")
+        for name in ("save_minutes", "keep_every", "max_skipped"):
+            value = getattr(self, name)
+            require(value >= 0, f"train: {name}={value} must not be negative")
         parts = self.micro_batches
         require(
             parts > 0 or parts == -1,

@@ -1,16 +1,15 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
-from imagen_jax import checkpoint, config, mesh, rng
+from imagen_jax import checkpoint, config, exits, mesh, rng
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import metrics, program, state
+from imagen_jax.train import health, metrics, program, saving, state
 from imagen_jax.types import Params
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
@@ -18,8 +17,9 @@ UNTOLD = ""  # a digest of the text encoder in the config of a run from before t
 Hook = Callable[[int, Params, metrics.Progress], None]  # (step, ema, progress), after each step
 
 
-class Diverged(FloatingPointError):
-    """The loss is no longer a number."""
+def never(step: int) -> bool:
+    """Nobody asks this run to stop."""
+    return False
 
 
 def train(
@@ -28,11 +28,13 @@ def train(
     *,
     store: Store,
     hooks: Sequence[Hook] = (),
+    stop: Callable[[int], bool] = never,
 ) -> state.TrainState:
-    """Train to `experiment.train.steps`, resuming from the newest checkpoint in `workdir`.
+    """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
-    Errors: ValueError when the store or the checkpoint doesn't fit the config; Diverged when the
-    loss becomes NaN, naming the step and the last good checkpoint.
+    `stop` is asked after each step, on every process, whether to save and end.
+    Errors: ValueError when the store or the checkpoint doesn't fit the config; health.Diverged
+    when too many steps in a row were not finite; exits.Preempted once `stop` said so.
     """
     options = experiment.train
     pipeline.check(store, experiment=experiment)
@@ -45,14 +47,12 @@ def train(
     # ---- shapes -> shardings -> arrays
     work = program.build(experiment)
     root = rng.root(options.seed)
-    saves = checkpoint.Checkpoints(workdir, keep=options.keep)
-    start = saves.latest() or 0
-    if start:
-        current = saves.restore(work.target())
-        if leads:
-            print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
-    else:
+    saves = saving.Saving(workdir, experiment)
+    start, current = saves.restore(work.target())
+    if current is None:
         current = state.with_empty_prompt(work.init(root), store.empty().array())
+    elif leads:
+        print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
     train_step, share = work.step(), work.share
     batches = pipeline.stream(
         store,
@@ -65,36 +65,42 @@ def train(
     progress = metrics.Progress(
         workdir, name=experiment.stage.name, steps=options.steps, start=start
     )
+    watched = health.Health(workdir, store, limit=options.max_skipped)
+
+    # ---- steps
     try:
         for number in range(start + 1, options.steps + 1):
-            batch = pipeline.to_device(next(batches), work.batch_shardings, share=share)
+            batch = next(batches)
+            watched.remember(number, batch.index)
             with mesh.use(work.devices):
-                current, scalars = train_step(current, batch, root)
-            progress.add(scalars)
-            last = number == options.steps
-            if last or number % options.log_every == 0 or number % options.save_every == 0:
-                values = progress.flush(number, images=options.batch_size)
-                _refuse_nan(values["loss"], number, saves)
-            if last or number % options.save_every == 0:
-                saves.save(number, current, experiment)
+                placed = pipeline.to_device(batch, work.batch_shardings, share=share)
+                current, scalars = train_step(current, placed, root)
+            progress.add(number, scalars)
+            stopping = stop(number)
+            last = number == options.steps or stopping
+            due = last or saves.is_due(number)
+            if due or number % options.log_every == 0:
+                steps = progress.flush(number, images=options.batch_size)
+                for sentence in watched.judge(steps):
+                    progress.say(sentence)
+            if sentence := saves.trouble():
+                progress.say(sentence)
+                due = True
+            if due:
+                saves.save(number, current)
             for hook in hooks:
                 hook(number, current.ema, progress)
-        saves.wait()
+            if stopping:
+                saves.finish(number, current)
+                raise exits.Preempted(
+                    f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
+                    "give the same command to go on"
+                )
+        saves.finish(options.steps, current)
     finally:
         progress.close()
         saves.close()
     return current
-
-
-def _refuse_nan(loss: float, number: int, saves: checkpoint.Checkpoints) -> None:
-    if math.isfinite(loss):
-        return
-    good = saves.latest()
-    kept = f"the last good checkpoint is {saves.folder / str(good)}" if good else "none was saved"
-    raise Diverged(
-        f"the loss became {loss} at or before step {number}; {kept}; "
-        "lower optim.learning_rate or set optim.clip_norm, then run the same command again"
-    )
 
 
 def _refuse_other_run(workdir: Path, experiment: config.Experiment) -> None:

@@ -1,6 +1,7 @@
 """What a run writes on the way: a bar and lines for people, TensorBoard events, JSON lines."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from imagen_jax.train.step import SKIPPED
 
 LINES = "metrics.jsonl"
 
@@ -23,7 +26,7 @@ class Progress:
     def __init__(self, workdir: Path, *, name: str, steps: int, start: int) -> None:
         self.writes = jax.process_index() == 0
         self.name, self.steps = name, steps
-        self._pending: list[Mapping[str, jax.Array]] = []
+        self._pending: dict[int, Mapping[str, jax.Array]] = {}
         self._clock, self._clock_step = time.perf_counter(), start
         self._bar = tqdm(
             total=steps,
@@ -38,18 +41,22 @@ class Progress:
             self._events = SummaryWriter(str(workdir), purge_step=start if start else None)
             self._lines = (workdir / LINES).open("a")
 
-    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+    def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Keep one step's metrics until the next `flush`."""
-        self._pending.append(metrics)
+        self._pending[step] = metrics
         self._bar.update()
 
-    def flush(self, step: int, *, images: int) -> dict[str, float]:
-        """Mean of the metrics since the last flush, written and returned; `images` a step."""
-        values = _mean(jax.device_get(self._pending))
+    def flush(self, step: int, *, images: int) -> dict[int, Mapping[str, np.ndarray]]:
+        """Write the mean of the metrics since the last flush; each step's own are returned.
+
+        `images` is their number a step.
+        """
+        rows = jax.device_get(self._pending)
+        values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
         values["images_per_s"] = images * done / took
-        self._pending, self._clock, self._clock_step = [], now, step
+        self._pending, self._clock, self._clock_step = {}, now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)
             self._bar.set_postfix_str(f"loss {values['loss']:.4f}")
@@ -63,7 +70,13 @@ class Progress:
             self._lines.flush()
             for tag, value in values.items():
                 self._events.add_scalar(tag, value, step)
-        return values
+        return rows
+
+    def say(self, sentence: str) -> None:
+        """One line for people, above the bar; process 0 alone says it."""
+        if self.writes:
+            tqdm.write(f"{self.name}: {sentence}")
+            sys.stdout.flush()
 
     def pictures(self, step: int, pictures: np.ndarray) -> None:
         """Show pictures (b, h, w, 3) uint8 in TensorBoard."""
@@ -79,10 +92,15 @@ class Progress:
 
 
 def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Means over steps; `sum/x` over `count/x` becomes `loss/x`, left out where nothing fell."""
-    totals = {tag: float(np.sum([row[tag] for row in rows])) for tag in rows[0]}
+    """Means over steps; `sum/x` over `count/x` becomes `loss/x`, left out where nothing fell.
+
+    Skipped steps count as skipped, and nowhere else: their metrics are not finite.
+    """
+    skipped = float(np.sum([row[SKIPPED] for row in rows]))
+    sound = [row for row in rows if not row[SKIPPED]]
+    totals = {tag: float(np.sum([row[tag] for row in sound])) for tag in rows[0]}
     values = {
-        tag: total / len(rows)
+        tag: total / len(sound) if sound else math.nan
         for tag, total in totals.items()
         if not tag.startswith(("sum/", "count/"))
     }
@@ -90,4 +108,4 @@ def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
         count = totals["count/" + tag.removeprefix("sum/")]
         if count:
             values["loss/" + tag.removeprefix("sum/")] = totals[tag] / count
-    return values
+    return values | {SKIPPED: skipped}

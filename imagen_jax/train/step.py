@@ -1,5 +1,6 @@
 """One training step: the page a researcher edits."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ Metrics = dict[str, jax.Array]
 LossFunction = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
+SKIPPED = "skipped"  # 1 for a step that changed nothing but its number: something was not finite
 LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.inf)}  # logsnr
 
 
@@ -40,7 +42,10 @@ def build(
             "update_norm": optax.tree.norm(updates),
             "param_norm": optax.tree.norm(params),
         }
-        return TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
+        new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
+        sound = jnp.isfinite(metrics["loss"] + metrics["grad_norm"] + metrics["update_norm"])
+        kept = jax.tree.map(functools.partial(jnp.where, sound), new, state.replace(step=step))
+        return kept, metrics | {SKIPPED: 1.0 - sound.astype(jnp.float32)}
 
     return train_step
 
