@@ -26,6 +26,15 @@ CONFIG = "config.json"
 FOLDER = "checkpoints"
 ABOUT = "about"  # fingerprint, shapes and package versions
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
+# TensorStore's words for what is no damage.
+PASSING = (
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+)
 ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -154,21 +163,25 @@ class Checkpoints:
     def restore_newest(self, target: Any) -> tuple[int, Any]:
         """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
 
-        One that is damaged is named, and set aside into `damaged/`, for inspection.
-        Errors: ValueError when there are checkpoints and none is whole, or when they are of another
-        network: its arrays differ in name or shape.
+        Newer ones that are damaged are named, and set aside into `damaged/`, for inspection.
+        Errors: ValueError when there are checkpoints and none is whole, which stay where they are;
+        when they are of another network: its arrays differ in name or shape.
         """
-        damaged: list[Damaged] = []
+        damaged: dict[int, Damaged] = {}
         for step in reversed(self.steps()):
             try:
-                return step, self.restore(target, step=step)
+                state = self.restore(target, step=step)
             except Damaged as error:
-                damaged.append(error)
-                print(f"{error}; set aside into {self._set_aside(step)}", file=sys.stderr)
+                damaged[step] = error
+                continue
+            for number, error in damaged.items():
+                print(f"{error}; set aside into {self._set_aside(number)}", file=sys.stderr)
+            return step, state
         if damaged:
             raise ValueError(
-                f"no checkpoint in {self.folder} was whole; they are in "
-                f"{self.folder.parent / ASIDE} now, and the same command begins anew"
+                f"none of the {len(damaged)} checkpoints in {self.folder} is whole: put one back "
+                "from a copy, or move that folder away to begin anew "
+                f"({next(iter(damaged.values()))})"
             )
         return 0, None
 
@@ -233,11 +246,23 @@ def _naming(folder: Path) -> Iterator[None]:
     """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
     try:
         yield
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except Exception as error:  # Orbax wraps what TensorStore says into bare ones
+        if not _is_damage(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Damaged(
             f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
         ) from error
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether an error tells of damaged files, not of rights, memory or a network."""
+    while type(error) is Exception and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    is_bad = isinstance(error, ValueError | KeyError | TypeError | AttributeError | EOFError)
+    return is_bad and not any(word in str(error) for word in PASSING)
 
 
 def _names(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -166,17 +166,42 @@ def _hurt(file: Path, damage: str, draw: np.random.Generator) -> None:
         file.write_bytes(content)
 
 
-def test_without_a_whole_checkpoint_nothing_is_begun_silently(tmp_path: Path) -> None:
+def test_without_a_whole_checkpoint_all_stay_where_they_are(tmp_path: Path) -> None:
     saves, trees = _several(tmp_path / "run")
     saves.close()
     for step in (1, 2, 3):
         for file in (tmp_path / "run" / "checkpoints" / f"{step}" / "state").rglob("_METADATA"):
             file.write_bytes(b"{")
     again = checkpoint.Checkpoints(tmp_path / "run", keep=3)
-    with pytest.raises(ValueError, match=r"no checkpoint in .* was whole; they are in .*damaged"):
+    with pytest.raises(ValueError, match=r"none of the 3 checkpoints in .* is whole: put one back"):
         again.restore_newest(_target(trees[3], 1))
-    assert again.restore_newest(_target(trees[3], 1)) == (0, None)  # the next start is a new one
+    assert again.steps() == [1, 2, 3]
     again.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError("no rights"),
+        OSError(24, "Too many open files"),
+        MemoryError(),
+        ValueError("UNAVAILABLE: the bucket does not answer"),
+        RuntimeError("out of device memory"),
+    ],
+)
+def test_what_is_no_damage_sets_nothing_aside(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves, trees = _several(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise Exception("Encountered error while reading") from error
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
+    with pytest.raises(Exception, match="Encountered error"):
+        saves.restore_newest(_target(trees[3], 1))
+    assert saves.steps() == [1, 2, 3]
+    saves.close()
 
 
 def test_newest_and_permanent_checkpoints_are_kept(tmp_path: Path) -> None:

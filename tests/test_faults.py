@@ -53,18 +53,18 @@ def start(data_dir: Path, name: str, *more: str, devices: int = 1) -> subprocess
     command = ["tiny/base8", "--workdir", str(data_dir / name), "--data-dir", str(data_dir)]
     command += ["--train.steps", str(STEPS), "--train.save-every", str(SAVE_EVERY)]
     command += ["--train.log-every", "1", "--optim.schedule", "constant"]
-    log = (data_dir / f"{name}.log").open("a")
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "train", *command, *more],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "DEVICES": str(devices),
-            "PROGRAMS": str(data_dir / f"programs-{devices}"),
-        },
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+    with (data_dir / f"{name}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "train", *command, *more],
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "DEVICES": str(devices),
+                "PROGRAMS": str(data_dir / f"programs-{devices}"),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def final(run: Path) -> state.TrainState:
