@@ -1,6 +1,5 @@
 """Damaged records: replaced alike everywhere, counted exactly, and too many of them end a run."""
 
-import dataclasses
 import itertools
 import json
 import time
@@ -157,12 +156,7 @@ def test_the_next_whole_record_stands_in_and_all_other_rows_stay(
                 stood_in += 1
                 crops = ours.batch.pixels[row], theirs.batch.pixels[row]
                 assert corner(other, crops[0]) == corner(index, crops[1])
-                assert (
-                    ours.batch.text[row, 0, 0]
-                    == np.float32(
-                        records.rounded(np.full((1, 1), other, np.float32), "bfloat16").array()
-                    )[0, 0]
-                )
+                assert ours.batch.text_mask[row].sum() == 1 + other % 6
     assert stood_in == 2 * len(DAMAGED)
 
 
@@ -212,14 +206,9 @@ def test_a_store_that_is_damaged_throughout_ends_soon(
     with pytest.raises(ValueError, match=r"record \d+ and the 127 after it are damaged; delete"):
         take(target, 1, data=data)
     assert time.monotonic() - start < 60
-
-
-def test_a_small_store_that_is_damaged_throughout_is_read_once(
-    tmp_path: Path, write_store: Callable
-) -> None:
-    target = make_store(write_store, tmp_path / "s", bad_pictures=range(9), count=9)
+    small = make_store(write_store, tmp_path / "small", bad_pictures=range(9), count=9)
     with pytest.raises(ValueError, match=r"and the 8 after it are damaged"):
-        take(target, 1)
+        take(small, 1)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, TypeError, RuntimeError])
@@ -260,12 +249,8 @@ def test_count_and_list_are_exact(
     first = {i: step for step, x in reversed([*enumerate(loaded, 1)]) for i in x.lost.tolist()}
     for index, entry in found.items():
         key = f"k{index}" if index in BAD_PICTURES else None
-        assert entry == {
-            "step": first[index],
-            "record": index,
-            "key": key,
-            "shard": shards[index],
-        }
+        step, shard = first[index], shards[index]
+        assert entry == {"step": step, "record": index, "key": key, "shard": shard}
     said = capsys.readouterr().out.splitlines()
     assert sorted(line.split(":")[0] for line in said) == sorted(set(shards.values()))
 
@@ -314,32 +299,3 @@ def test_more_damage_than_allowed_ends_the_run_with_a_sentence(
         add_all(damage.Tally(damaged, tmp_path, most=0.049), loaded)
     with pytest.raises(ValueError, match="1 of"):
         add_all(damage.Tally(damaged, tmp_path, most=0.0), loaded)
-
-
-def fake(lost: Sequence[int], index: Sequence[int]) -> Loaded:
-    return Loaded(
-        pipeline.Batch(
-            np.zeros((len(index), 1, 1, 3), np.uint8),
-            None,
-            np.zeros((len(index), 1, 1), np.float32),
-            np.ones((len(index), 1), bool),
-            np.array(index, np.int32),
-        ),
-        np.array(lost, np.int32),
-    )
-
-
-def test_the_share_is_of_a_thousand_or_of_what_was_seen(clean: Store, tmp_path: Path) -> None:
-    large = dataclasses.replace(clean, count=5000)
-    tally = damage.Tally(large, tmp_path, most=0.01)
-    tally.add(1, fake(range(10), range(10, 20)))  # all that was seen, yet 1 % of a thousand
-    with pytest.raises(ValueError, match="11 of 22 records"):
-        tally.add(2, fake([30], [20]))
-    tally = damage.Tally(large, tmp_path, most=0.01)
-    tally.add(1, fake([], range(21, 2021)))
-    tally.add(2, fake(range(20), range(21, 41)))  # 20 of 2020
-    with pytest.raises(ValueError, match="21 of 2021 records"):
-        tally.add(3, fake([20], [21]))
-    tally = damage.Tally(large, tmp_path, most=0.01)
-    for step in range(5):
-        tally.add(step, fake([7] * 8, range(8)))  # again and again, but one
