@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from imagen_jax import checkpoint, config, exits, mesh, rng
-from imagen_jax.data import pipeline
+from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
 from imagen_jax.train import health, metrics, program, saving, state
 from imagen_jax.types import Params
@@ -33,8 +33,9 @@ def train(
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
     `stop` is asked after each step, on every process, whether to save and end.
-    Errors: ValueError when the store or the checkpoint doesn't fit the config; health.Diverged
-    when too many steps in a row were not finite; exits.Preempted once `stop` said so.
+    Errors: ValueError when the store or the checkpoint doesn't fit the config, or when more of the
+    store than `experiment.data.max_damaged` is damaged; health.Diverged when too many steps in a
+    row were not finite; exits.Preempted once `stop` said so.
     """
     options = experiment.train
     pipeline.check(store, experiment=experiment)
@@ -62,6 +63,9 @@ def train(
         seed=options.seed,
         start_step=start,
     )
+    tally = damage.Tally(
+        store, workdir, most=experiment.data.max_damaged, process=jax.process_index()
+    )
     progress = metrics.Progress(
         workdir, name=experiment.stage.name, steps=options.steps, start=start
     )
@@ -70,17 +74,18 @@ def train(
     # ---- steps
     try:
         for number in range(start + 1, options.steps + 1):
-            batch = next(batches)
-            watched.remember(number, batch.index)
+            loaded = next(batches)
+            tally.add(number, loaded)
+            watched.remember(number, loaded.batch.index)
             with mesh.use(work.devices):
-                placed = pipeline.to_device(batch, work.batch_shardings, share=share)
-                current, scalars = train_step(current, placed, root)
+                batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
+                current, scalars = train_step(current, batch, root)
             progress.add(number, scalars)
             stopping = stop(number)
             last = number == options.steps or stopping
             due = last or saves.is_due(number)
             if due or number % options.log_every == 0:
-                steps = progress.flush(number, images=options.batch_size)
+                steps = progress.flush(number, images=options.batch_size, damaged=tally.damaged)
                 for sentence in watched.judge(steps):
                     progress.say(sentence)
             if sentence := saves.trouble():
