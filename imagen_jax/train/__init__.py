@@ -7,5 +7,9 @@
 | `step.py` | `train_step`, the page a researcher edits |
 | `program.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |
+| `saving.py` | when a checkpoint is made, and what happens when that fails |
+| `preemption.py` | the notice that the machine is about to be taken away |
+| `health.py` | steps that were skipped, losses that jump |
+| `ledger.py` | where the time went |
 | `metrics.py` | what a run writes for people and for TensorBoard |
 """

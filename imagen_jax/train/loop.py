@@ -10,6 +10,7 @@ from imagen_jax import checkpoint, config, exits, mesh, rng
 from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
 from imagen_jax.train import health, metrics, program, saving, state
+from imagen_jax.train.ledger import Ledger
 from imagen_jax.types import Params
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
@@ -46,6 +47,7 @@ def train(
         checkpoint.write_config(workdir, experiment)
 
     # ---- shapes -> shardings -> arrays
+    ledger = Ledger()
     work = program.build(experiment)
     root = rng.root(options.seed)
     saves = saving.Saving(workdir, experiment)
@@ -74,34 +76,42 @@ def train(
     # ---- steps
     try:
         for number in range(start + 1, options.steps + 1):
-            loaded = next(batches)
+            with ledger.spend("data"):
+                loaded = next(batches)
             tally.add(number, loaded)
             watched.remember(number, loaded.batch.index)
             with mesh.use(work.devices):
                 batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
                 current, scalars = train_step(current, batch, root)
             progress.add(number, scalars)
+            if number == start + 1:
+                jax.block_until_ready(scalars)
+                ledger.started()
             stopping = stop(number)
             last = number == options.steps or stopping
             due = last or saves.is_due(number)
             if due or number % options.log_every == 0:
-                steps = progress.flush(number, images=options.batch_size, damaged=tally.damaged)
+                also = {"damaged": tally.damaged, "goodput": ledger.goodput} | ledger.shares()
+                steps = progress.flush(number, images=options.batch_size, also=also)
                 for sentence in watched.judge(steps):
                     progress.say(sentence)
             if sentence := saves.trouble():
                 progress.say(sentence)
                 due = True
-            if due:
-                saves.save(number, current)
-            for hook in hooks:
-                hook(number, current.ema, progress)
+            with ledger.spend("save"):
+                if due:
+                    saves.save(number, current)
+                if last:
+                    saves.finish(number, current)
+            with ledger.spend("hooks"):
+                for hook in hooks:
+                    hook(number, current.ema, progress)
             if stopping:
-                saves.finish(number, current)
                 raise exits.Preempted(
                     f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
                     "give the same command to go on"
                 )
-        saves.finish(options.steps, current)
+        progress.say(ledger.sentence())
     finally:
         progress.close()
         saves.close()

@@ -46,16 +46,18 @@ class Progress:
         self._pending[step] = metrics
         self._bar.update()
 
-    def flush(self, step: int, *, images: int, damaged: int) -> dict[int, Mapping[str, np.ndarray]]:
+    def flush(
+        self, step: int, *, images: int, also: Mapping[str, float]
+    ) -> dict[int, Mapping[str, np.ndarray]]:
         """Write the mean of the metrics since the last flush; each step's own are returned.
 
-        Units: `images` a step; `damaged` records since the run began, among this process's.
+        `images` is their number a step; `also` are further figures of the run so far.
         """
         rows = jax.device_get(self._pending)
         values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
-        values |= {"images_per_s": images * done / took, "damaged": float(damaged)}
+        values |= {"images_per_s": images * done / took, **{k: float(v) for k, v in also.items()}}
         self._pending, self._clock, self._clock_step = {}, now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)
