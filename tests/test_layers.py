@@ -18,6 +18,8 @@ ALLOWED = {
     "mesh": {"accelerators"},
     "compilation": set(),
     "distributed": set(),
+    "exits": set(),
+    "supervision": {"exits"},  # a parent process: no jax
     "gallery": set(),
     "checkpoint": {"mesh"},
     "data": {"mesh"},

@@ -7,5 +7,6 @@
 | `step.py` | `train_step`, the page a researcher edits |
 | `program.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |
+| `watchdog.py` | where every thread stands, when a step takes far longer than usual |
 | `metrics.py` | what a run writes for people and for TensorBoard |
 """

@@ -10,7 +10,7 @@ import jax
 from imagen_jax import checkpoint, config, mesh, rng
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import metrics, program, state
+from imagen_jax.train import metrics, program, state, watchdog
 from imagen_jax.types import Params
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
@@ -65,6 +65,7 @@ def train(
     progress = metrics.Progress(
         workdir, name=experiment.stage.name, steps=options.steps, start=start
     )
+    watch = watchdog.start(workdir)
     try:
         for number in range(start + 1, options.steps + 1):
             batch = pipeline.to_device(next(batches), work.batch_shardings, share=share)
@@ -79,8 +80,10 @@ def train(
                 saves.save(number, current, experiment)
             for hook in hooks:
                 hook(number, current.ema, progress)
+            watch.beat()
         saves.wait()
     finally:
+        watch.close()
         progress.close()
         saves.close()
     return current
