@@ -3,9 +3,9 @@
 import glob
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
-
-import jax
+from typing import NoReturn
 
 from imagen_jax import config
 
@@ -18,6 +18,8 @@ def start(options: config.Processes) -> None:
     Errors: ValueError when the number of processes is not the one expected, or when they don't find
     each other, with the usual cause.
     """
+    import jax  # here: a parent that only asks whether there are several never loads it
+
     if options.coordinator is not None:
         _join(
             lambda: jax.distributed.initialize(
@@ -25,11 +27,36 @@ def start(options: config.Processes) -> None:
                 num_processes=options.processes,
                 process_id=options.process_id,
                 initialization_timeout=TIMEOUT,
+                heartbeat_timeout_seconds=options.heartbeat_timeout,
             )
         )
     elif on_cloud_tpu():
-        _join(lambda: jax.distributed.initialize(initialization_timeout=TIMEOUT))
+        _join(
+            lambda: jax.distributed.initialize(
+                initialization_timeout=TIMEOUT,
+                heartbeat_timeout_seconds=options.heartbeat_timeout,
+            )
+        )
     check(found=jax.process_count(), expected=options.processes)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one that fails among several ends at once.
+
+    jax's own end waits minutes for the others, and they wait for this one in a collective. Without
+    it they notice within `heartbeat_timeout`.
+    """
+    jax = sys.modules.get("jax")
+    if code and jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def several(options: config.Processes) -> bool:
+    """Whether `start` joins other processes."""
+    return options.coordinator is not None or on_cloud_tpu()
 
 
 def on_cloud_tpu() -> bool:

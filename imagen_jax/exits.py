@@ -1,8 +1,22 @@
-"""How a command ends: exit codes that a supervisor can act on. 0 is success."""
+"""Exit codes of `imagen`: what a script or supervisor outside may rely on.
 
-REFUSED = 1  # bad input, told in one sentence
-PREEMPTED = 75  # EX_TEMPFAIL: asked to stop, all is saved, the same command goes on from there
+0 is success; a process that a signal ends has 128 plus the signal's number. The three that are no
+convention of shells are those of sysexits.h.
+"""
+
+REFUSED = 1
+"""The input was refused, with one sentence: the same command again cannot do better."""
+BAD_USAGE = 2
+"""The command line was refused."""
+LOST = 69
+"""Another process of the same run is gone, so this one could not go on (EX_UNAVAILABLE)."""
+CRASHED = 70
+"""An error that nobody foresaw, with its traceback (EX_SOFTWARE)."""
+PREEMPTED = 75
+"""The machine is going away; the run is saved and goes on with the same command (EX_TEMPFAIL)."""
+INTERRUPTED = 130
+"""Somebody pressed Ctrl-C (128 + SIGINT)."""
 
 
 class Preempted(Exception):
-    """The machine is about to be taken away, and what was done is saved."""
+    """The machine is about to be taken away, and what was done is saved: ends as PREEMPTED."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import cli
+from imagen_jax import cli, exits
+from imagen_jax.cli import train
 
 
 def _run(monkeypatch, *arguments: str) -> int:
@@ -36,7 +37,12 @@ def test_the_overview_names_every_command(monkeypatch, capsys) -> None:
 def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
     assert _run(monkeypatch, "train", "tiny/sr16", "--help") == 0
     out = capsys.readouterr().out
-    for field in ("--optim.learning-rate", "--stage.model.stem-channels", "--workdir"):
+    for field in (
+        "--optim.learning-rate",
+        "--stage.model.stem-channels",
+        "--workdir",
+        "--max-restarts",
+    ):
         assert field in out
 
 
@@ -51,6 +57,8 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("train", "tiny/base8", "--workdir", "w", "--train.steps", "many"), 2, "many"),
         (("train", "tiny/base8", "--workdir", "w", "--stage.size", "9"), 2, "does not divide"),
         (("train", "tiny/base8", "--workdir", "w", "--data-dir", "no"), 1, "imagen encode"),
+        (("train", "tiny/base8", "--workdir", "w", "--max-restarts", "-1"), 1, "0 or more"),
+        (("train", "tiny/base8", "--workdir", "w", "--heartbeat-timeout", "1"), 1, "5 seconds"),
         (("sample", "nowhere", "a"), 1, "no cascade at nowhere"),
         (("sample", "nowhere"), 1, "no prompts"),
         (("sample", "nowhere", "a", "--sampler", "euler"), 2, "euler"),
@@ -79,6 +87,15 @@ def test_bad_input_gets_one_sentence(
     err = capsys.readouterr().err
     assert says in err
     assert "Traceback" not in err
+
+
+def test_an_error_that_nobody_foresaw_has_a_code_of_its_own(monkeypatch, capsys) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(train, "run", fail)
+    assert _run(monkeypatch, "train") == exits.CRASHED
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_installed_command_answers() -> None:

@@ -18,6 +18,7 @@ ALLOWED = {
     "mesh": {"accelerators"},
     "compilation": set(),
     "distributed": set(),
+    "supervision": {"exits"},  # a parent process: no jax
     "gallery": set(),
     "checkpoint": {"mesh", "fingerprint"},
     "fingerprint": set(),

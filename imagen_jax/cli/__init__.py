@@ -22,11 +22,11 @@ MODULES = {"eval": "evaluate"}
 
 
 def main() -> None:
-    """Run `imagen COMMAND ...`; exits with 0, 1 (refused, with one sentence) or 2 (bad usage)."""
+    """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        sys.exit(0 if arguments else 2)
+        sys.exit(0 if arguments else exits.BAD_USAGE)
     if arguments[0] == "--version":
         import imagen_jax
 
@@ -35,21 +35,33 @@ def main() -> None:
     command, *rest = arguments
     if command not in COMMANDS:
         print(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exits.BAD_USAGE)
+    if code := _run(command, rest):
+        from imagen_jax import distributed
+
+        distributed.leave(code)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    """The exit code; what went wrong is on stderr."""
     module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
     try:
-        module.run(rest)
+        module.run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("IMAGEN_TRACEBACK"):
             traceback.print_exc()
         print(f"imagen {command}: error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return exits.REFUSED
     except exits.Preempted as stop:
         print(f"imagen {command}: {stop}", file=sys.stderr)
-        sys.exit(exits.PREEMPTED)
+        return exits.PREEMPTED
     except KeyboardInterrupt:
         print(f"imagen {command}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return exits.INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return exits.CRASHED
+    return 0
 
 
 def _help() -> str:

@@ -1,13 +1,17 @@
 """`imagen train CONFIG --workdir DIR`: train a stage, or a cascade stage after stage."""
 
 import dataclasses
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from imagen_jax import config
+from imagen_jax import config, distributed
 from imagen_jax.cli import overrides
+from imagen_jax.supervision import reached
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -28,6 +32,10 @@ class Options:
     """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
     only: str | None = None
     """Of a cascade, train this stage alone."""
+    max_restarts: int = 0
+    """After a crash, start again from the last checkpoint, at most this often; not after refused
+    input, nor when two crashes in a row come after the same step. Of several processes, give it to
+    each."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
 
@@ -48,18 +56,37 @@ def run(argv: list[str]) -> None:
     if not chosen:
         names = [e.stage.name for e in experiments]
         raise ValueError(f"--only {options.only}: no such stage in {argv[0]}; it has {names}")
-    from imagen_jax import distributed
-
+    if options.max_restarts < 0:
+        raise ValueError(f"--max-restarts {options.max_restarts}: give 0 or more")
+    supervised = options.max_restarts > 0 or distributed.several(options.processes)
+    if supervised and reached.VARIABLE not in os.environ:
+        _supervise(argv, options)
+        return
     distributed.start(options.processes)
     for experiment in chosen:
         inside = options.workdir / experiment.stage.name if len(experiments) > 1 else None
         _train(experiment, inside or options.workdir, options)
 
 
+def _supervise(argv: Sequence[str], options: Options) -> None:
+    """Train in a child; of several processes even without restarts: who is gone, it can't say."""
+    from imagen_jax.supervision.restarts import Supervisor
+
+    program = "from imagen_jax.cli import main; main()"
+    supervisor = Supervisor(
+        [sys.executable, "-c", program, "train", *argv],
+        options.workdir,
+        name="imagen train",
+        max_restarts=options.max_restarts,
+    )
+    if code := supervisor.run():
+        sys.exit(code)
+
+
 def _train(experiment: config.Experiment, workdir: Path, options: Options) -> None:
     import jax
 
-    from imagen_jax import compilation, distributed
+    from imagen_jax import compilation
     from imagen_jax.cli.encode import find_store
     from imagen_jax.train import loop, preemption
 
@@ -67,6 +94,8 @@ def _train(experiment: config.Experiment, workdir: Path, options: Options) -> No
     store = find_store(experiment, options.data_dir, options.pairs)
     experiment = _with_vocabulary(experiment)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
+    if file := os.environ.get(reached.VARIABLE):
+        hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
     with preemption.watch(distributed.metadata_server()) as watch:
         loop.train(experiment, workdir, store=store, hooks=hooks, stop=watch.reached)
     if jax.process_index() == 0:

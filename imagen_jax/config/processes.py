@@ -17,6 +17,8 @@ class Processes:
     """How many there have to be; refused when it is another number."""
     process_id: int | None = None
     """Number of this one, from 0; with --coordinator."""
+    heartbeat_timeout: int = 60
+    """Seconds without a sign of life until a process counts as gone; then the others end, too."""
 
     def __post_init__(self) -> None:
         given = self.coordinator is not None
@@ -24,4 +26,8 @@ class Processes:
             given == (self.process_id is not None) and (not given or self.processes is not None),
             f"--coordinator {self.coordinator}, --processes {self.processes} and --process-id "
             f"{self.process_id}: elsewhere than on Cloud TPU give all three",
+        )
+        require(
+            self.heartbeat_timeout >= 5,
+            f"--heartbeat-timeout {self.heartbeat_timeout}: give 5 seconds or more",
         )

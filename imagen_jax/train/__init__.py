@@ -11,5 +11,6 @@
 | `preemption.py` | the notice that the machine is about to be taken away |
 | `health.py` | steps that were skipped, losses that jump |
 | `ledger.py` | where the time went |
+| `watchdog.py` | where every thread stands, when a step takes far longer than usual |
 | `metrics.py` | what a run writes for people and for TensorBoard |
 """

@@ -9,7 +9,7 @@ import jax
 from imagen_jax import checkpoint, config, exits, mesh, rng
 from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, metrics, program, saving, state
+from imagen_jax.train import health, metrics, program, saving, state, watchdog
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.types import Params
 
@@ -72,6 +72,7 @@ def train(
         workdir, name=experiment.stage.name, steps=options.steps, start=start
     )
     watched = health.Health(workdir, store, limit=options.max_skipped)
+    watch = watchdog.start(workdir)
 
     # ---- steps
     try:
@@ -106,6 +107,7 @@ def train(
             with ledger.spend("hooks"):
                 for hook in hooks:
                     hook(number, current.ema, progress)
+            watch.beat()
             if stopping:
                 raise exits.Preempted(
                     f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
@@ -113,6 +115,7 @@ def train(
                 )
         progress.say(ledger.sentence())
     finally:
+        watch.close()
         progress.close()
         saves.close()
     return current

@@ -1,0 +1,89 @@
+"""One child process: its output live and the end of it kept, signals passed on."""
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+KEPT = 65536  # bytes of the end of stderr
+_LEFT = 5.0  # seconds: what the child left in the pipe is read by then
+_REDRAWN = re.compile(rb"[^\n]*\r(?=[^\n])")  # earlier states of a progress bar
+
+
+class Child:
+    """A running command in a process group of its own.
+
+    So Ctrl-C reaches it once, from us, and its own children can be ended with it. Where our stderr
+    is a terminal the child has a pseudo-terminal, so that its progress bars stay bars.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._tail = b""
+        self._terminal = sys.stderr.isatty()
+        ours, theirs = os.openpty() if self._terminal else os.pipe()
+        if self._terminal:
+            tty.setraw(theirs)  # our own terminal does the line ends
+            _copy_size(ours)
+        try:
+            self.process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stderr=theirs,
+                stdout=theirs if self._terminal and sys.stdout.isatty() else None,
+                process_group=0,
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        self._ours = ours
+        self._reader = threading.Thread(target=self._pass_on, daemon=True)
+        self._reader.start()
+
+    def send(self, number: int) -> None:
+        """Pass a signal on; a child that has ended is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def resize(self) -> None:
+        """Tell the child that the terminal has another size."""
+        if self._terminal:
+            _copy_size(self._ours)
+            self.send(signal.SIGWINCH)
+
+    def wait(self) -> int:
+        """The exit code, as shells count: 128 plus the number of a signal that ended it."""
+        code = self.process.wait()
+        if code:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # what it started and left behind
+        self._reader.join(_LEFT)
+        return code if code >= 0 else 128 - code
+
+    def said(self) -> str:
+        """The end of its stderr; of a progress bar, what was seen last."""
+        return _REDRAWN.sub(b"", self._tail).decode(errors="replace").replace("\r", "")
+
+    def _pass_on(self) -> None:
+        out: BinaryIO = getattr(sys.stderr, "buffer", None) or sys.__stderr__.buffer
+        with open(self._ours, "rb", buffering=0) as stream, contextlib.suppress(OSError):
+            while some := stream.read(4096):  # a pseudo-terminal ends with an OSError
+                self._tail = (self._tail + some)[-KEPT:]
+                with contextlib.suppress(OSError, ValueError):  # nobody reads us any more
+                    out.write(some)
+                    out.flush()
+
+
+def _copy_size(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
