@@ -23,8 +23,10 @@ def of(tree: Any) -> Fingerprint:
 
     Errors: ValueError for a leaf with elements of more than four bytes.
     """
-    leaves = {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    sums = jax.device_get(_sums(leaves))
+    # Array by array: many have the same shape, and one program of all takes long to compile.
+    sums = jax.device_get(
+        {name(path): _sums(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    )
     return {what: (int(a), int(b)) for what, (a, b) in sums.items()}
 
 
@@ -34,11 +36,7 @@ def differences(found: Fingerprint, saved: Fingerprint) -> list[str]:
 
 
 @jax.jit
-def _sums(leaves: dict[str, Any]) -> dict[str, tuple[UInt32[Array, ""], UInt32[Array, ""]]]:
-    return {what: _of_array(leaf, what) for what, leaf in leaves.items()}
-
-
-def _of_array(leaf: jax.Array, what: str) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
+def _sums(leaf: jax.Array) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
     """Two sums over an array's values, each mixed with its place."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -46,7 +44,7 @@ def _of_array(leaf: jax.Array, what: str) -> tuple[UInt32[Array, ""], UInt32[Arr
         leaf = leaf.astype(jnp.uint8)
     size = np.dtype(leaf.dtype).itemsize
     if size not in WIDE:
-        raise ValueError(f"{what} has elements of {size} bytes; at most 4 can be summed")
+        raise ValueError(f"an array of {leaf.dtype} cannot be summed: 4 bytes an element at most")
     bits = jax.lax.bitcast_convert_type(leaf, WIDE[size]).astype(jnp.uint32)
     place = jnp.zeros(bits.shape, jnp.uint32)
     for axis, count in enumerate(bits.shape):  # no axis is merged with another: shardings stay

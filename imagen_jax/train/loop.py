@@ -92,7 +92,10 @@ def train(
             last = number == options.steps or stopping
             due = last or saves.is_due(number)
             if due or number % options.log_every == 0:
-                also = {"damaged": tally.damaged, "goodput": ledger.goodput} | ledger.shares()
+                also = ledger.shares() | {
+                    "damaged": float(tally.damaged),
+                    "goodput": ledger.goodput,
+                }
                 steps = progress.flush(number, images=options.batch_size, also=also)
                 for sentence in watched.judge(steps):
                     progress.say(sentence)

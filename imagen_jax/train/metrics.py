@@ -57,7 +57,7 @@ class Progress:
         values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
-        values |= {"images_per_s": images * done / took, **{k: float(v) for k, v in also.items()}}
+        values |= {"images_per_s": images * done / took, **also}
         self._pending, self._clock, self._clock_step = {}, now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)
