@@ -1,6 +1,6 @@
 """Runs that are killed, asked to stop, resized: they end as if nothing had happened.
 
-A short version is in every test run; `pytest -m faults` does it all, in the README's time.
+`pytest -m faults` runs them: a quarter of an hour on two cores.
 """
 
 import json
@@ -108,6 +108,7 @@ def assert_equal(found: state.TrainState, expected: state.TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.faults
 def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainState) -> None:
     strikes = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     codes = disturb(data_dir, "short", strikes, seed=0)
