@@ -63,6 +63,8 @@ def _level(**changes: object) -> config.Level:
             ["predict_residual", "low_size"],
         ),
         (lambda: config.Optim(learning_rate=0.0), ["learning_rate=0.0"]),
+        (lambda: config.Data(max_damaged=1.5), ["max_damaged=1.5"]),
+        (lambda: config.Data(max_damaged=-0.1), ["max_damaged=-0.1"]),
         (lambda: config.Optim(ema_decay=1.0), ["ema_decay=1.0"]),
         (lambda: config.Train(batch_size=0), ["batch_size=0"]),
         (lambda: config.Train(sample_every=10), ["sample_every=10", "sample_prompts"]),

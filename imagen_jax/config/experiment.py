@@ -84,6 +84,13 @@ class Data:
     workers: int = 0  # worker processes of the loader; 0: threads of this process
     threads: int = 2
     prefetch: int = 8  # batches ready in advance
+    max_damaged: float = 0.01  # share of the records that may be damaged before the run stops
+
+    def __post_init__(self) -> None:
+        require(
+            0.0 <= self.max_damaged <= 1.0,
+            f"data: max_damaged={self.max_damaged} is not in [0, 1]",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Worker processes import this module: it imports no jax, which only the main proc
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,10 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
 from imagen_jax.data import transforms
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax.data.records import Damaged, Record
+from imagen_jax.data.store import Records, Store
+
+TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged, none stands in
 
 
 class Batch(NamedTuple):
@@ -35,6 +38,13 @@ class Batch(NamedTuple):
     index: Int32[np.ndarray, " b"]  # of the record in the store
 
 
+class Loaded(NamedTuple):
+    """A batch, and what should have been in it."""
+
+    batch: Batch
+    lost: Int32[np.ndarray, " k"]  # damaged records, in whose rows others stand in
+
+
 class Example(NamedTuple):
     """One row of a batch, its text not yet padded."""
 
@@ -42,35 +52,48 @@ class Example(NamedTuple):
     low_pixels: UInt8[np.ndarray, "low_h low_w 3"] | None
     text: Float[np.ndarray, "n d"]
     index: int
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """A source of records that also tells their index."""
-
-    records: Sequence[Record] | Any
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[int, Record]:
-        return index, self.records[index]
+    lost: int | None  # the damaged record whose row this is
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """A numbered record to what a stage trains on; decodes only the side that it needs."""
+    """A record's index to what a stage trains on; decodes only the side that it needs.
 
+    The next record that is whole stands in for a damaged one, under the same random generator.
+    """
+
+    store: Store
+    records: Records
     stage: config.Stage
 
-    def __call__(self, numbered: tuple[int, Record], rng: np.random.Generator) -> Example:
-        index, record = numbered
-        pixels, low_pixels = transforms.decode(record.images[self.stage.size]), None
+    def __call__(self, wanted: int, rng: np.random.Generator) -> Example:
+        index, record, pixels = self._whole(wanted)
+        low_pixels, lost = None, None if index == wanted else wanted
         if self.stage.is_super_resolution:
             low_pixels, pixels = transforms.low_high(
                 pixels, rng, factor=self.stage.factor, crop=self.stage.crop
             )
-        return Example(pixels, low_pixels, record.text.array(), index)
+        return Example(pixels, low_pixels, record.text.array(), index, lost)
+
+    def _whole(self, wanted: int) -> tuple[int, Record, transforms.RGB]:
+        """The first record from `wanted` on that can be read, round the store."""
+        count = self.store.count
+        tries = min(count, TRIED_SHARDS * self.store.shard_records)
+        for index in (i % count for i in range(wanted, wanted + tries)):
+            with contextlib.suppress(Damaged):
+                record = self.records[index]
+                return index, record, self._pixels(record)
+        raise ValueError(
+            f"{self.store.folder}: record {wanted} and the {tries - 1} after it are damaged; "
+            "delete the folder, then `imagen encode`"
+        )
+
+    def _pixels(self, record: Record) -> transforms.RGB:
+        side = self.stage.size
+        try:
+            return transforms.decode(record.images[side], side=side)
+        except ValueError as error:
+            raise Damaged(f"record {record.key}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -111,8 +134,11 @@ def stream(
     share: Share,
     seed: int,
     start_step: int = 0,
-) -> Iterator[Batch]:
-    """This process's share of every global batch from `start_step` on, endlessly."""
+) -> Iterator[Loaded]:
+    """This process's share of every global batch from `start_step` on, endlessly.
+
+    Errors: ValueError, while iterating, when no whole record follows a damaged one for long.
+    """
     dataset = batches(
         examples(store, stage=stage, seed=seed),
         max_length=store.max_length,
@@ -134,8 +160,9 @@ def examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDatase
 
     An example depends on its place in this order alone, since random_map counts before any slice.
     """
-    source = grain.MapDataset.source(Numbered(store.source()))
-    return source.seed(seed).shuffle().repeat().random_map(Prepare(stage))
+    source = grain.MapDataset.range(store.count)
+    prepare = Prepare(store, store.source(), stage)
+    return source.seed(seed).shuffle().repeat().random_map(prepare)
 
 
 def batches(
@@ -147,7 +174,7 @@ def batches(
     )
 
 
-def collate(rows: Sequence[Example], *, max_length: int) -> Batch:
+def collate(rows: Sequence[Example], *, max_length: int) -> Loaded:
     """Stack examples, padding their text with zeros to `max_length`."""
     width = rows[0].text.shape[-1]
     text = np.zeros((len(rows), max_length, width), np.float32)
@@ -157,7 +184,9 @@ def collate(rows: Sequence[Example], *, max_length: int) -> Batch:
         text_mask[number, : len(row.text)] = True
     low = None if rows[0].low_pixels is None else np.stack([row.low_pixels for row in rows])
     pixels = np.stack([row.pixels for row in rows])
-    return Batch(pixels, low, text, text_mask, np.array([row.index for row in rows], np.int32))
+    index = np.array([row.index for row in rows], np.int32)
+    lost = np.array([row.lost for row in rows if row.lost is not None], np.int32)
+    return Loaded(Batch(pixels, low, text, text_mask, index), lost)
 
 
 def to_device(batch: Batch, shardings: Batch, *, share: Share) -> Batch:

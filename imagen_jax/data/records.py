@@ -17,6 +17,10 @@ DTYPES: dict[str, Any] = {
 LARGEST = 127  # of an int8's magnitudes
 
 
+class Damaged(ValueError):
+    """What was read is not a record as it was written."""
+
+
 class Encoding(NamedTuple):
     """A caption's encoding as it is stored, without padding; `rounded` makes it."""
 
@@ -67,9 +71,21 @@ def pack(record: Record) -> bytes:
 def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
     """The record that `pack` made bytes of; its arrays are read-only.
 
-    Errors: ValueError when the bytes are no record of that `text_dtype`.
+    Errors: Damaged when the bytes are no record of that `text_dtype`.
     """
+    try:
+        return _unpack(data, text_dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Damaged(f"{len(data)} bytes are no record: {error}") from error
+
+
+def _unpack(data: bytes, text_dtype: TextDtype) -> Record:
     key, caption, images, tokens, width, text = msgpack.unpackb(data)
+    images = dict(images)
+    if not (isinstance(key, str) and isinstance(caption, str)):
+        raise TypeError("key and caption are no text")
+    if not all(isinstance(n, int) and isinstance(png, bytes) for n, png in images.items()):
+        raise TypeError("its pictures are no bytes by side")
     scale, start = None, 0
     if text_dtype == "int8":
         scale, start = (
@@ -77,4 +93,4 @@ def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
             tokens * np.dtype(np.float32).itemsize,
         )
     values = np.frombuffer(text, DTYPES[text_dtype], offset=start).reshape(tokens, width)
-    return Record(key=key, caption=caption, images=dict(images), text=Encoding(values, scale))
+    return Record(key=key, caption=caption, images=images, text=Encoding(values, scale))

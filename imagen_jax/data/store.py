@@ -17,7 +17,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from imagen_jax.data import records
-from imagen_jax.data.records import Encoding, Record, TextDtype
+from imagen_jax.data.records import Damaged, Encoding, Record, TextDtype
 
 VERSION = 2
 INDEX = "store.json"  # written last: a folder without it is not a store
@@ -26,6 +26,8 @@ EMPTY = "empty.array_record"  # the encoding of the empty caption
 SHARD_RECORDS = 8192
 # One record per chunk for random access; PNG bytes do not compress further.
 WRITER_OPTIONS = "group_size:1,uncompressed"
+# How ArrayRecord's RuntimeErrors about bytes begin; those about opening and reading do not.
+CORRUPTED = ("Corrupted Riegeli", "Invalid Riegeli")
 
 
 class File(NamedTuple):
@@ -77,14 +79,19 @@ class Store:
 
     def shard(self, number: int) -> Path:
         """The file of a shard."""
-        return self.folder / f"records-{number:05d}-of-{len(self.shards()):05d}.array_record"
+        shards = -(-self.count // self.shard_records)
+        return self.folder / f"records-{number:05d}-of-{shards:05d}.array_record"
+
+    def shard_of(self, index: int) -> Path:
+        """The file of a record."""
+        return self.shard(index // self.shard_records)
 
 
 class Records:
     """Random access to a store's records; threads may share it, worker processes may copy it."""
 
     def __init__(self, store: Store) -> None:
-        self._text_dtype = store.text_dtype
+        self._store = store
         # With its count in brackets a file is not opened to count its records.
         self._source = ArrayRecordDataSource(
             [
@@ -99,7 +106,17 @@ class Records:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
-        return records.unpack(self._source[index], text_dtype=self._text_dtype)
+        """The record at an index. Errors: Damaged when its bytes are not those of one that fits."""
+        try:
+            data = self._source[index]
+        except RuntimeError as error:
+            if not str(error).startswith(CORRUPTED):
+                raise
+            raise Damaged(f"record {index} of {self._store.folder}: {error}") from error
+        record = records.unpack(data, text_dtype=self._store.text_dtype)
+        if misfit := _misfit(self._store, record):
+            raise Damaged(misfit)
+        return record
 
 
 def begin(target: Store) -> list[int]:
@@ -201,7 +218,8 @@ def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count:
     writer, written = ArrayRecordWriter(str(temporary), WRITER_OPTIONS), 0
     try:
         for record in shard:
-            _refuse_misfit(target, record)
+            if misfit := _misfit(target, record):
+                raise ValueError(misfit)
             writer.write(records.pack(record))
             written += 1
     except BaseException:
@@ -215,15 +233,17 @@ def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count:
     temporary.replace(path)
 
 
-def _refuse_misfit(target: Store, record: Record) -> None:
+def _misfit(target: Store, record: Record) -> str:
+    """Why a record does not belong in a store; "" if it does."""
     tokens, width = record.text.values.shape
     found = (tuple(sorted(record.images)), width, record.text.values.dtype.name)
     wanted = (tuple(sorted(target.sizes)), target.width, target.text_dtype)
-    if found != wanted or tokens > target.max_length:
-        raise ValueError(
-            f"record {record.key} has (sizes, text width, dtype) = {found} and {tokens} tokens; "
-            f"{target.folder} takes {wanted} and at most {target.max_length} tokens"
-        )
+    if found == wanted and tokens <= target.max_length:
+        return ""
+    return (
+        f"record {record.key} has (sizes, text width, dtype) = {found} and {tokens} tokens; "
+        f"{target.folder} takes {wanted} and at most {target.max_length} tokens"
+    )
 
 
 def _write(path: Path, store: Store) -> None:

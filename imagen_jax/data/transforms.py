@@ -5,19 +5,28 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 RGB = UInt8[np.ndarray, "h w 3"]
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
 HighRGB = UInt8[np.ndarray, "high_h high_w 3"]
+# What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # raised where warnings are errors
+)
 
 
-def decode(image: bytes) -> RGB:
-    """The pixels of an encoded picture, as RGB.
+def decode(image: bytes, *, side: int | None = None) -> RGB:
+    """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
 
-    Errors: ValueError when the bytes are no picture or were cut short.
+    Errors: ValueError when the bytes are no picture or were cut short, or when it has other sides.
     """
-    return _rgb(_load(image))
+    return _rgb(_load(image, side=side))
 
 
 def encode(pixels: RGB) -> bytes:
@@ -97,11 +106,13 @@ def pyramid(image: bytes, sizes: Sequence[int]) -> dict[int, bytes]:
     return {size: kept[size] if size in kept else made[size] for size in sizes}
 
 
-def _load(image: bytes) -> Image.Image:
+def _load(image: bytes, *, side: int | None = None) -> Image.Image:
     try:
         loaded = Image.open(io.BytesIO(image))
+        if side is not None and loaded.size != (side, side):  # before it takes memory and time
+            raise ValueError(f"it has the size {loaded.size} instead of {(side, side)}")
         loaded.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except BROKEN as error:
         raise ValueError(f"{len(image)} bytes are no complete picture: {error}") from error
     return loaded
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from imagen_jax import checkpoint, config, mesh, rng
-from imagen_jax.data import pipeline
+from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
 from imagen_jax.train import metrics, program, state
 from imagen_jax.types import Params
@@ -31,8 +31,9 @@ def train(
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest checkpoint in `workdir`.
 
-    Errors: ValueError when the store or the checkpoint doesn't fit the config; Diverged when the
-    loss becomes NaN, naming the step and the last good checkpoint.
+    Errors: ValueError when the store or the checkpoint doesn't fit the config, or when more of the
+    store than `experiment.data.max_damaged` is damaged; Diverged when the loss becomes NaN, naming
+    the step and the last good checkpoint.
     """
     options = experiment.train
     pipeline.check(store, experiment=experiment)
@@ -62,18 +63,23 @@ def train(
         seed=options.seed,
         start_step=start,
     )
+    tally = damage.Tally(
+        store, workdir, most=experiment.data.max_damaged, process=jax.process_index()
+    )
     progress = metrics.Progress(
         workdir, name=experiment.stage.name, steps=options.steps, start=start
     )
     try:
         for number in range(start + 1, options.steps + 1):
-            batch = pipeline.to_device(next(batches), work.batch_shardings, share=share)
+            loaded = next(batches)
+            tally.add(number, loaded)
+            batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
             with mesh.use(work.devices):
                 current, scalars = train_step(current, batch, root)
             progress.add(scalars)
             last = number == options.steps
             if last or number % options.log_every == 0 or number % options.save_every == 0:
-                values = progress.flush(number, images=options.batch_size)
+                values = progress.flush(number, images=options.batch_size, damaged=tally.damaged)
                 _refuse_nan(values["loss"], number, saves)
             if last or number % options.save_every == 0:
                 saves.save(number, current, experiment)

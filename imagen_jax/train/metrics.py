@@ -43,12 +43,15 @@ class Progress:
         self._pending.append(metrics)
         self._bar.update()
 
-    def flush(self, step: int, *, images: int) -> dict[str, float]:
-        """Mean of the metrics since the last flush, written and returned; `images` a step."""
+    def flush(self, step: int, *, images: int, damaged: int) -> dict[str, float]:
+        """Mean of the metrics since the last flush, written and returned.
+
+        Units: `images` a step; `damaged` records since the run began, among this process's.
+        """
         values = _mean(jax.device_get(self._pending))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
-        values["images_per_s"] = images * done / took
+        values |= {"images_per_s": images * done / took, "damaged": float(damaged)}
         self._pending, self._clock, self._clock_step = [], now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)

@@ -81,7 +81,7 @@ def take(store: Store, count: int, stage: config.Stage = CROPPED, start: int = 0
     chosen = {"data": INLINE, "seed": 0} | options
     share = pipeline.Share.whole(BATCH)
     batches = pipeline.stream(store, stage=stage, share=share, start_step=start, **chosen)
-    return list(itertools.islice(batches, count))
+    return [loaded.batch for loaded in itertools.islice(batches, count)]
 
 
 def assert_equal(found: Batch, expected: Batch) -> None:
@@ -105,8 +105,8 @@ def test_order_and_crops_do_not_depend_on_how_processes_share(store: Store, shar
     for rows in shares:
         part = pipeline.batches(ordered, share=pipeline.Share(BATCH, tuple(rows)), **options)
         for step in range(6):
-            expected = jax.tree.map(lambda x, rows=rows: x[list(rows)], alone[step])
-            assert_equal(part[step], expected)
+            expected = jax.tree.map(lambda x, rows=rows: x[list(rows)], alone[step].batch)
+            assert_equal(part[step].batch, expected)
 
 
 @pytest.mark.parametrize("step", [1, 24, 30])  # the first epoch ends after step 25

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -60,8 +61,51 @@ def test_no_padding_is_stored(dtype: records.TextDtype, bytes_of_a_token: int) -
 def test_a_record_of_another_dtype_is_refused() -> None:
     text = records.rounded(text_of(3), "bfloat16")
     packed = records.pack(Record(key="k", caption="", images={}, text=text))
-    with pytest.raises(ValueError, match="size"):
+    with pytest.raises(records.Damaged, match="size"):
         records.unpack(packed, text_dtype="float32")
+
+
+@pytest.mark.parametrize("dtype", get_args(records.TextDtype))
+def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype) -> None:
+    rng = np.random.default_rng(0)
+    text = records.rounded(text_of(3), dtype)
+    whole = records.pack(Record(key="k", caption="abc", images={4: b"1", 16: b"2"}, text=text))
+    refused = 0
+    for _ in range(5000):
+        data = bytearray(whole)
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        damaged = bytes(data if rng.integers(2) else data[: rng.integers(len(data))])
+        try:
+            record = records.unpack(damaged, text_dtype=dtype)
+        except records.Damaged:
+            refused += 1
+        else:
+            assert {type(png) for png in record.images.values()} <= {bytes}
+    assert refused > 2000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        ["k", "", [], 2, 16],
+        [1, "", [], 0, 0, b""],
+        ["k", "", 3, 0, 0, b""],
+        ["k", "", [[[], b""]], 0, 0, b""],
+        ["k", "", [[4, "png"]], 0, 0, b""],
+        ["k", "", [], 2**63, 16, b""],
+        ["k", "", [], 1.5, 16, bytes(32)],
+        ["k", "", [], 1, 16, "text"],
+        {},
+    ],
+)
+@pytest.mark.parametrize("dtype", get_args(records.TextDtype))
+def test_other_things_than_a_record_are_refused_as_damaged(
+    fields: object, dtype: records.TextDtype
+) -> None:
+    with pytest.raises(records.Damaged, match="bytes are no record"):
+        records.unpack(msgpack.packb(fields), text_dtype=dtype)
 
 
 def test_an_encoding_without_scale_is_its_values() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from imagen_jax.data import records, store
 from imagen_jax.data.records import Record
@@ -194,7 +195,33 @@ def test_damaged_record_is_never_read_as_data(written: Store) -> None:
     path.write_bytes(data)
     source = store.open(written.folder).source()
     assert_same(source[3], EXAMPLES[3])
-    with pytest.raises(RuntimeError, match="hash mismatch"):
+    with pytest.raises(records.Damaged, match=r"record 4 of .*hash mismatch"):
+        source[4]
+    assert_same(source[5], EXAMPLES[5])
+
+
+def test_a_file_that_went_away_is_not_a_damaged_record(written: Store) -> None:
+    source = store.open(written.folder).source()
+    (written.folder / written.files[1].name).unlink()
+    with pytest.raises(RuntimeError, match="No such file"):
+        source[5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": {4: b"", 8: b""}},
+        {"text": records.rounded(np.zeros((2, WIDTH + 1)), "bfloat16")},
+        {"text": records.rounded(np.zeros((LENGTH + 1, WIDTH)), "bfloat16")},
+    ],
+)
+def test_a_record_of_another_store_is_taken_for_a_damaged_one(
+    written: Store, change: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = records.pack(dataclasses.replace(EXAMPLES[4], **change))
+    source = written.source()
+    monkeypatch.setattr(ArrayRecordDataSource, "__getitem__", lambda _, index: other)
+    with pytest.raises(records.Damaged, match="record k4 has"):
         source[4]
 
 

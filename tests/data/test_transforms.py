@@ -1,6 +1,8 @@
 """Area downsampling against its closed form; crops that keep low and high windows together."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -103,6 +105,37 @@ def test_picture_cut_short_is_refused(keep: int) -> None:
     assert len(whole) > 750
     with pytest.raises(ValueError, match=f"{keep} bytes are no complete picture"):
         transforms.decode(whole[:keep])
+
+
+def with_chunk(png: bytes, kind: bytes, data: bytes, *, at: int = 33, to: int = 33) -> bytes:
+    """A PNG with a chunk of a right checksum in the place of its bytes `at` to `to`."""
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return png[:at] + struct.pack(">I", len(data)) + kind + data + checksum + png[to:]
+
+
+@pytest.mark.parametrize("side", [17, 9_999, 15_000, 2**31 - 1])  # Pillow warns, then refuses
+def test_a_picture_of_another_size_is_refused_before_it_is_decoded(side: int) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = with_chunk(transforms.encode(noise(16, 16, 3)), b"IHDR", header, at=8)
+    with pytest.raises(ValueError, match=r"no complete picture: (it has the size|Image size)"):
+        transforms.decode(png, side=16)
+
+
+@pytest.mark.parametrize("kind", [b"pHYs", b"gAMA", b"tRNS", b"iCCP", b"IHDR", b"fcTL", b"eXIf"])
+def test_damaged_pictures_are_decoded_or_refused(kind: bytes) -> None:
+    rng = np.random.default_rng(0)
+    png, refused = transforms.encode(noise(16, 16, 3)), 0
+    for _ in range(400):
+        at = int(rng.choice([33, len(png) - 12]))  # behind the header or before the end
+        damaged = with_chunk(png, kind, rng.bytes(rng.integers(12)), at=at, to=at)
+        if rng.integers(2):
+            damaged = bytearray(damaged)
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        try:
+            assert transforms.decode(bytes(damaged), side=16).shape == (16, 16, 3)
+        except ValueError:
+            refused += 1
+    assert refused > 100
 
 
 def test_crop_reaches_every_corner_on_the_grid_and_no_other() -> None:
