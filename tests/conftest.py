@@ -20,7 +20,7 @@ jax.config.update("jax_compilation_cache_dir", _PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Files that take minutes begin first, or one process waits at the end for the other's.
-LONG = ("test_processes", "test_end_to_end", "test_command", "test_step", "test_recipe")
+LONG = ("test_processes", "test_end_to_end", "test_command", "test_step")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

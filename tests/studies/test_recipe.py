@@ -10,6 +10,8 @@ from imagen_jax import config
 from imagen_jax.studies import recipe, training
 from imagen_jax.text.encoder import TextEncoder
 
+pytestmark = pytest.mark.slow  # it trains several runs
+
 MINIATURE = str(Path(__file__).parent / "miniature")
 
 

@@ -9,6 +9,8 @@ import pytest
 from imagen_jax import checkpoint, config
 from imagen_jax.studies import text_encoder, training
 
+pytestmark = pytest.mark.slow  # it trains several runs
+
 MINIATURE = str(Path(__file__).parent / "miniature")
 
 
