@@ -92,11 +92,6 @@ def for_encoder(
     )
 
 
-def captions(devices: jax.sharding.Mesh) -> int:
-    """Over how many devices the captions of a batch are split."""
-    return devices.shape[DATA] * devices.shape[FSDP]
-
-
 @contextlib.contextmanager
 def use(devices: jax.sharding.Mesh) -> Iterator[None]:
     """Networks that are traced inside keep batch and height split as the mesh says.
@@ -191,9 +186,14 @@ def _spatial(workload: Workload, devices: int, free: int) -> int:
     return spatial
 
 
+def holders(devices: jax.sharding.Mesh) -> int:
+    """Over how many devices the rows of a batch, pictures or captions, are split."""
+    return devices.shape[DATA] * devices.shape[FSDP]
+
+
 def local_images(images: int, devices: jax.sharding.Mesh) -> float:
     """Pictures that a device computes at once, whole ones or strips of so many."""
-    return images / (devices.shape[DATA] * devices.shape[FSDP])
+    return images / holders(devices)
 
 
 def micro_batches(local: int, device: Any) -> int:
@@ -209,12 +209,12 @@ def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int)
     rows that fill a batch cost less than its rewritten convolutions from 4 rows on, from 2 at 256
     px and above.
     """
-    holders = devices.shape[DATA] * devices.shape[FSDP]
-    local = -(-pictures // holders)
+    split = holders(devices)
+    local = -(-pictures // split)
     worth = 2 if side >= 256 else 4
     if _are_tpus(devices.devices.flat[0]) and worth <= local * passes < FULL_BATCH:
         local = FULL_BATCH // passes
-    return local * holders
+    return local * split
 
 
 def strips(devices: jax.sharding.Mesh) -> int:

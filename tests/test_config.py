@@ -176,3 +176,17 @@ def test_importing_the_package_is_quick_and_loads_no_jax() -> None:
         "assert took < 0.3, took\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_stages_may_lack_the_digest_of_their_encoder_but_not_have_two() -> None:
+    stages = config.load("tiny")
+
+    def told(*identities: str) -> list[config.Experiment]:
+        return [
+            dataclasses.replace(e, text=dataclasses.replace(e.text, identity=x))
+            for e, x in zip(stages, identities, strict=True)
+        ]
+
+    assert len(config.chain(told("", "ab", "ab"), where="runs")) == 3
+    with pytest.raises(ValueError, match="different text encoders"):
+        config.chain(told("", "ab", "cd"), where="runs")

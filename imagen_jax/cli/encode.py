@@ -51,10 +51,10 @@ class Options:
     """With --out: strip HTML, addresses and file names from captions."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How encodings are stored; int8 has a scale for each token."""
-    shard_records: int = 8192
-    """Pairs in a file. A file is encoded as a whole, so its captions fit in memory."""
-    batch_tokens: int = 2**14
-    """Tokens that are computed at once."""
+    shard_records: int | None = None
+    """Pairs in a file, default 8,192; its captions are encoded together, in memory."""
+    batch_tokens: int | None = None
+    """Tokens that are computed at once; default 16,384."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
 
@@ -74,7 +74,9 @@ class Options:
         )
         for name in ("shard_records", "batch_tokens"):
             value = getattr(self, name)
-            config.require(value > 0, f"--{name.replace('_', '-')} {value} must be positive")
+            config.require(
+                value is None or value > 0, f"--{name.replace('_', '-')} {value} must be positive"
+            )
 
 
 def run(argv: list[str]) -> None:
@@ -140,17 +142,19 @@ def _config(options: Options):
 def _encode(job: Job, options: Options) -> None:
     import jax
 
-    from imagen_jax.data import sources
+    from imagen_jax.data import sources, store
     from imagen_jax.text import cache
     from imagen_jax.text.encoder import TextEncoder
 
     source = sources.open(job.address, options.data_dir)
-    encoder = dataclasses.replace(TextEncoder.of(job.text), batch_tokens=options.batch_tokens)
+    encoder = TextEncoder.of(job.text)
+    if options.batch_tokens is not None:
+        encoder = dataclasses.replace(encoder, batch_tokens=options.batch_tokens)
     data = config.Data(dataset=job.address.dataset, split=job.address.split)
     wanted = dataclasses.replace(
         cache.target(encoder, source, folder=job.folder, data=data, text=job.text, sizes=job.sizes),
         text_dtype=options.text_dtype,
-        shard_records=options.shard_records,
+        shard_records=options.shard_records or store.SHARD_RECORDS,
     )
     share = cache.Share(jax.process_index(), jax.process_count())
     written = cache.write(source, encoder, wanted, share=share, progress=share.process == 0)

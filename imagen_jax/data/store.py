@@ -215,22 +215,27 @@ def refuse_other(found: Store, wanted: Store) -> None:
 def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count: int) -> None:
     # Of this process alone: another one that was started by mistake writes the same, elsewhere.
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    writer, written = ArrayRecordWriter(str(temporary), WRITER_OPTIONS), 0
+    try:
+        written = _fill(target, temporary, shard)
+        if written != count:
+            raise ValueError(f"{path}: {written} records for a shard of {count}")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # what did not become the shard
+
+
+def _fill(target: Store, path: Path, shard: Iterable[Record]) -> int:
+    """Write records that fit the store; their number."""
+    writer, written = ArrayRecordWriter(str(path), WRITER_OPTIONS), 0
     try:
         for record in shard:
             if misfit := _misfit(target, record):
                 raise ValueError(misfit)
             writer.write(records.pack(record))
             written += 1
-    except BaseException:
+    finally:
         writer.close()
-        temporary.unlink()
-        raise
-    writer.close()
-    if written != count:
-        temporary.unlink()
-        raise ValueError(f"{path}: {written} records for a shard of {count}")
-    temporary.replace(path)
+    return written
 
 
 def _misfit(target: Store, record: Record) -> str:

@@ -155,7 +155,7 @@ def encode(
     }
     size = 2.0 * models.count(shapes)
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
-    held_by = mesh.captions(grid)
+    held_by = mesh.holders(grid)
     rows = -(-captions * CAPTION_TOKENS // (length * held_by)) * held_by
     params = traverse_util.unflatten_dict(
         state.sharded(shapes, {n: sharding(n, x, grid, split) for n, x in shapes.items()}), sep="."

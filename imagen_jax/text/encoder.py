@@ -183,7 +183,7 @@ class TextEncoder:
 
         Errors: TypeError if `captions` is one string.
         """
-        length, count = packing.row_length(self.max_length), mesh.captions(self.devices)
+        length, count = packing.row_length(self.max_length), mesh.holders(self.devices)
         return packing.plan(
             self.ragged(captions),
             length=length,
@@ -216,7 +216,7 @@ class TextEncoder:
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""
-        splits = len(batch) % mesh.captions(self.devices) == 0
+        splits = len(batch) % mesh.holders(self.devices) == 0
         where = mesh.batch_sharding(self.devices) if splits else mesh.replicated(self.devices)
         tokens, text_mask = pad(batch, length=length)
         return jax.device_put(tokens, where), jax.device_put(text_mask, where)
