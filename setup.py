@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
+GCS = "gcsfs>=2025.3"  # for buckets
 TPU = "jax[tpu]>=0.10.0,<0.12"  # jax and the libtpu that it is released with
 BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
 
@@ -63,6 +64,7 @@ setup(
         "pillow>=11",
         "matplotlib>=3.9",
         "tensorboardX>=2.6.2",
+        "etils[epath]>=1.9",
         "tqdm>=4.67",
         "tyro>=1.0",
     ],
@@ -70,8 +72,9 @@ setup(
         "tpu": [TPU],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
+        "gcs": [GCS],
         "plan": [TPU],  # for its compiler: no TPU is needed
-        "test": ["pytest>=8", "pytest-xdist>=3.8", "beartype>=0.20", "ruff==0.17.6", TPU],
+        "test": ["pytest>=8", "pytest-xdist>=3.8", "beartype>=0.20", "ruff==0.17.6", TPU, GCS],
     },
     entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
 )

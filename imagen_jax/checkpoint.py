@@ -21,9 +21,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config, fingerprint
+from imagen_jax.workdir import Workdir, move, write
 
 CONFIG = "config.json"
 FOLDER = "checkpoints"
+STATE = "state"
 ABOUT = "about"  # fingerprint, shapes and package versions
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
 # TensorStore's words for what is no damage.
@@ -39,15 +41,13 @@ ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write_config(workdir: Path, experiment: config.Experiment) -> None:
+def write_config(workdir: Workdir, experiment: config.Experiment) -> None:
     """Store the resolved config of a run; `read_config` rebuilds the run from it."""
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / (CONFIG + ".tmp")
-    temporary.write_text(config.to_json(experiment))
-    temporary.replace(workdir / CONFIG)
+    write(workdir / CONFIG, config.to_json(experiment))
 
 
-def read_config(workdir: Path) -> config.Experiment:
+def read_config(workdir: Workdir) -> config.Experiment:
     """The resolved config of the run in `workdir`.
 
     Errors: FileNotFoundError when the folder is no run; ValueError for a file that doesn't fit.
@@ -71,11 +71,11 @@ class Checkpoints:
     """
 
     def __init__(
-        self, workdir: Path, *, keep: int = 1, keep_every: int = 0, read_only: bool = False
+        self, workdir: Workdir, *, keep: int = 1, keep_every: int = 0, read_only: bool = False
     ) -> None:
         # Orbax logs several lines a save; its warnings still come through.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self.folder = workdir.absolute() / FOLDER
+        self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / FOLDER
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({FOLDER}/ is missing)")
         policies = [preservation_policy.LatestN(keep)]
@@ -135,16 +135,11 @@ class Checkpoints:
         step = self.latest() if step is None else step
         if step is None:
             raise FileNotFoundError(f"{self.folder}: no complete checkpoint")
-        item = self.folder / str(step) / "state"
-        if not item.is_dir():
-            raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no state/)")
-        checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        item = self.folder / str(step) / STATE
+        _compare(self.shapes(step), _names(target), where=item.parent)
         with _naming(item.parent):
-            shapes = _names(checkpointer.metadata(item).item_metadata.tree)
             about = _about(item.parent)
-        if about and about.shapes != shapes:
-            raise Damaged(f"{item.parent}: the checkpoint is damaged: its arrays have other shapes")
-        _compare(shapes, _names(target), where=item.parent)
+        checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
         arguments = ocp.args.PyTreeRestore(
             target,
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
@@ -159,6 +154,22 @@ class Checkpoints:
                 f"were saved, such as {', '.join(wrong[:3])}"
             )
         return restored
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every array saved at `step`, by its name, such as `ema/stem/kernel`.
+
+        Errors: FileNotFoundError for no such checkpoint; ValueError for a damaged one.
+        """
+        item = self.folder / str(step) / STATE
+        if not item.is_dir():
+            raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
+        with _naming(item.parent):
+            checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+            shapes = _names(checkpointer.metadata(item).item_metadata.tree)
+            about = _about(item.parent)
+        if about and about.shapes != shapes:
+            raise Damaged(f"{item.parent}: the checkpoint is damaged: its arrays have other shapes")
+        return shapes
 
     def restore_newest(self, target: Any) -> tuple[int, Any]:
         """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
@@ -185,7 +196,7 @@ class Checkpoints:
             )
         return 0, None
 
-    def _set_aside(self, step: int) -> Path:
+    def _set_aside(self, step: int) -> Workdir:
         """Move a checkpoint out of the way; another one of its step may have been before it."""
         self._manager.close()
         aside = self.folder.parent / ASIDE
@@ -195,15 +206,14 @@ class Checkpoints:
             if not (place := aside / (f"{step}" if not number else f"{step}-{number}")).exists()
         )
         if jax.process_index() == 0:
-            aside.mkdir(exist_ok=True)
-            (self.folder / str(step)).rename(place)
+            move(self.folder / str(step), place)
         multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager = ocp.CheckpointManager(self.folder, options=self._options)
         return place
 
     def forget_failure(self) -> None:
         """After a failed save: what it left takes no room, and its step can be saved again."""
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and isinstance(self.folder, Path):
             for left_over in self.folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(left_over, ignore_errors=True)  # the next start tries again
         self._manager.reload()
@@ -228,7 +238,7 @@ class About(NamedTuple):
     sums: fingerprint.Fingerprint
 
 
-def _about(folder: Path) -> About | None:
+def _about(folder: Workdir) -> About | None:
     """None in checkpoints from before it was written."""
     if not (folder / ABOUT).is_dir():
         return None
@@ -242,7 +252,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _naming(folder: Path) -> Iterator[None]:
+def _naming(folder: Workdir) -> Iterator[None]:
     """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
     try:
         yield
@@ -272,7 +282,7 @@ def _names(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _compare(
-    saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Path
+    saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Workdir
 ) -> None:
     """Refuse, listing every array, when the checkpoint lacks or reshapes what is wanted."""
     missing = [f"missing {n} {wanted[n]}" for n in wanted if n not in saved]

@@ -56,7 +56,7 @@ def _parts(leaf: Any) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     Of copies the first counts. What is not of all processes, each has; there process 0's counts.
     """
     shape = np.asarray(leaf.shape, np.uint32)
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable and jax.process_count() > 1:
+    if not isinstance(leaf, jax.Array) or (leaf.is_fully_addressable and jax.process_count() > 1):
         if jax.process_index() == 0:
             yield leaf, np.zeros_like(shape), shape
         return

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained
+from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained, workdir
 from imagen_jax.sample import cascade
 from imagen_jax.text.borrowed import Borrowed
 from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.workdir import Workdir
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,13 +105,14 @@ class Imagen:
         )
 
 
-def load(path: str | Path, *, free_encoder: bool = False) -> Imagen:
+def load(path: str | Workdir, *, free_encoder: bool = False) -> Imagen:
     """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
 
-    A run has Orbax checkpoints, or the weights that `imagen export` wrote. Without a folder `path`,
-    the embedded cascade of that name. With `free_encoder` the text encoder is loaded when prompts
-    are encoded and freed before the first network goes to the devices; networks wait in the host's
-    memory. That takes longer, and less memory.
+    A run, here or in a bucket (`gs://`), has Orbax checkpoints; here it may also have the weights
+    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name. With
+    `free_encoder` the text encoder is loaded when prompts are encoded and freed before the first
+    network goes to the devices; networks wait in the host's memory. That takes longer, and less
+    memory.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
@@ -122,7 +124,7 @@ def load(path: str | Path, *, free_encoder: bool = False) -> Imagen:
     if len(runs) > 1:
         config.chain(list(runs.values()), where=str(folder))
     ordered = sorted(runs, key=lambda run: runs[run].stage.size)
-    loaded = [_painter(Path(run), runs[run], on_host=free_encoder) for run in ordered]
+    loaded = [_painter(workdir.of(run), runs[run], on_host=free_encoder) for run in ordered]
     text = runs[ordered[0]].text
     check = functools.partial(_check_encoder, text=text, where=folder)
     if free_encoder:
@@ -138,7 +140,7 @@ def load(path: str | Path, *, free_encoder: bool = False) -> Imagen:
     )
 
 
-def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Path) -> None:
+def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -> None:
     """Refuse an encoder whose encodings a cascade was not trained on; other weights only warn.
 
     They may be the same in another precision, such as bfloat16 on disk.
@@ -160,13 +162,14 @@ def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Path) -> N
         )
 
 
-def find(path: str | Path) -> Path:
+def find(path: str | Workdir) -> Workdir:
     """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
 
     Errors: FileNotFoundError that lists the embedded cascades.
     """
-    if Path(path).is_dir():
-        return Path(path)
+    folder = workdir.of(path)
+    if folder.is_dir():
+        return folder
     if str(path) in pretrained.names():
         return pretrained.folder(str(path))
     raise FileNotFoundError(f"no cascade at {path}: the folder does not exist, and {_embedded()}")
@@ -176,7 +179,7 @@ def _embedded() -> str:
     return f"the embedded cascades are: {', '.join(pretrained.names()) or 'none'}"
 
 
-def _runs(folder: Path) -> list[Path]:
+def _runs(folder: Workdir) -> list[Workdir]:
     if (folder / checkpoint.CONFIG).is_file():
         return [folder]
     runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
@@ -189,7 +192,7 @@ def _runs(folder: Path) -> list[Path]:
     return runs
 
 
-def _is_exported(run: Path) -> bool:
+def _is_exported(run: Workdir) -> bool:
     """Whether a run's weights are exported ones, or were until their file was lost.
 
     Errors: ValueError when it has checkpoints too.
@@ -200,12 +203,16 @@ def _is_exported(run: Path) -> bool:
         raise ValueError(
             f"{run} has both {export.WEIGHTS} and {checkpoint.FOLDER}/: move one of them away"
         )
+    if not isinstance(run, Path):
+        if has_weights:
+            raise ValueError(f"{run}: exported weights are read from a folder here: copy them")
+        return False
     listed = (run.resolve().parent / export.MANIFEST).is_file()
     return has_weights or (listed and not has_checkpoints)
 
 
 def _painter(
-    run: Path, experiment: config.Experiment, *, on_host: bool
+    run: Workdir, experiment: config.Experiment, *, on_host: bool
 ) -> tuple[cascade.Painter, int]:
     """One run's EMA weights, on every device or in the host's memory, and their step."""
     module = models.build(experiment.stage.model)

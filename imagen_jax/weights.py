@@ -36,10 +36,7 @@ def load(path: Path, like: Params) -> Params:
     Errors: FileNotFoundError; ValueError for a damaged file, or one that lists every tensor that is
     missing, not wanted, of another shape or of another dtype.
     """
-    try:
-        found = tensors.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise _damaged(path, error) from error
+    found = _read(path)
     wanted = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(like)}
     wrong = [
         *(f"missing {n} {tuple(x.shape)}" for n, x in wanted.items() if n not in found),
@@ -49,16 +46,23 @@ def load(path: Path, like: Params) -> Params:
             for n, x in wanted.items()
             if n in found and found[n].shape != tuple(x.shape)
         ),
-        *(
-            f"{n} holds {x.dtype}, wanted {' or '.join(_DTYPES)}"
-            for n, x in found.items()
-            if x.dtype not in _DTYPES.values()
-        ),
+        *_wrong_dtypes(found),
     ]
     if wrong:
         raise ValueError(f"{path}: the weights do not fit this config:\n  " + "\n  ".join(wrong))
     restored = [found[name].astype(np.float32) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def named(path: Path) -> dict[str, np.ndarray]:
+    """All tensors in `path` by name, as float32.
+
+    Errors: FileNotFoundError; ValueError for a damaged file or tensors of another dtype.
+    """
+    found = _read(path)
+    if wrong := _wrong_dtypes(found):
+        raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
+    return {name: x.astype(np.float32) for name, x in found.items()}
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -71,6 +75,22 @@ def metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return tensors.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _wrong_dtypes(found: dict[str, np.ndarray]) -> list[str]:
+    wanted = " or ".join(_DTYPES)
+    return [
+        f"{name} holds {x.dtype}, wanted {wanted}"
+        for name, x in found.items()
+        if x.dtype not in _DTYPES.values()
+    ]
 
 
 def _name(where: tuple[object, ...]) -> str:

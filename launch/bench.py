@@ -200,7 +200,7 @@ def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]
         name=experiment.stage.name,
         parameters=models.count(work.shapes.params),
         batch=size,
-        tflop_per_image=programs.TRAINING * programs.forward_flops(experiment) / 1e12,
+        tflop_per_image=program.flops_per_image(experiment) / 1e12,
         compile_seconds=time.perf_counter() - start,
         peak_gib=_peak(compiled),
     )

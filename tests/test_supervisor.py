@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def test_a_preempted_run_is_left_to_whoever_starts_machines(tmp_path: Path) -> N
     assert (run.code, run.left) == (75, 1)
 
 
+@pytest.fixture
+def _heeded() -> Iterator[None]:
+    """SIGINT is ignored in what a shell starts in the background, and ours leaves that alone."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("ends", ["sys.exit(75)", "sys.exit(70)", "os._exit(0)"])
 def test_signals_are_passed_on_and_end_it(tmp_path: Path, number: int, ends: str) -> None:

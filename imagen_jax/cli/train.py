@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from imagen_jax import config, distributed
+from imagen_jax import config, distributed, workdir
 from imagen_jax.cli import overrides
 from imagen_jax.supervision import reached
+from imagen_jax.workdir import Workdir
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -24,14 +25,24 @@ USAGE = """Train one stage (a config file) or every stage in turn (a folder of c
 class Options:
     """Where to train."""
 
-    workdir: Path
-    """Folder for checkpoints, logs and the resolved config; a cascade makes one folder a stage."""
+    workdir: str
+    """Folder for checkpoints, logs and the resolved config, here or in a bucket (gs://); a cascade
+    makes one folder a stage."""
     data_dir: Path = Path("data")
     """Folder that `imagen encode` wrote to."""
     pairs: Path | None = None
     """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
     only: str | None = None
     """Of a cascade, train this stage alone."""
+    init_from: str | None = None
+    """Begin a fresh run with the weights of another one, or of an exported or embedded stage: its
+    folder, or a cascade's that has this stage. A run that is resumed ignores it."""
+    init_take: Literal["ema", "weights"] = "ema"
+    """With --init-from: its averaged weights for both, or its weights and average as they were."""
+    init_partial: bool = False
+    """With --init-from: take the tensors that fit, list the others and begin anew with those."""
+    profile_steps: str | None = None
+    """Trace these steps with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
     max_restarts: int = 0
     """After a crash, start again from the last checkpoint, at most this often; not after refused
     input, nor when two crashes in a row come after the same step. Of several processes, give it to
@@ -64,8 +75,9 @@ def run(argv: list[str]) -> None:
         return
     distributed.start(options.processes)
     for experiment in chosen:
-        inside = options.workdir / experiment.stage.name if len(experiments) > 1 else None
-        _train(experiment, inside or options.workdir, options)
+        folder = workdir.of(options.workdir)
+        inside = folder / experiment.stage.name if len(experiments) > 1 else folder
+        _train(experiment, inside, options)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
@@ -75,7 +87,7 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
     program = "from imagen_jax.cli import main; main()"
     supervisor = Supervisor(
         [sys.executable, "-c", program, "train", *argv],
-        options.workdir,
+        workdir.of(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,
     )
@@ -83,23 +95,52 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
         sys.exit(code)
 
 
-def _train(experiment: config.Experiment, workdir: Path, options: Options) -> None:
+def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> None:
     import jax
 
     from imagen_jax import compilation
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import loop, preemption
+    from imagen_jax.train import loop, preemption, profiling
 
     compilation.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
     experiment = _with_vocabulary(experiment)
+    source = _source(options, experiment.stage.name)
     hooks = [_samples(experiment)] if experiment.train.sample_every else []
+    if options.profile_steps is not None:
+        steps = profiling.parse(options.profile_steps, last=experiment.train.steps)
+        hooks.append(profiling.Profile(steps))
     if file := os.environ.get(reached.VARIABLE):
         hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
     with preemption.watch(distributed.metadata_server()) as watch:
-        loop.train(experiment, workdir, store=store, hooks=hooks, stop=watch.reached)
+        loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=watch.reached)
     if jax.process_index() == 0:
-        print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {workdir}")
+        print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {folder}")
+
+
+def _source(options: Options, stage: str):
+    """Where --init-from leads: a run, an exported stage, or the one of this name in a cascade."""
+    from imagen_jax import checkpoint, pretrained
+    from imagen_jax.train import initial
+
+    if options.init_from is None:
+        if options.init_partial or options.init_take != "ema":
+            raise ValueError("--init-take and --init-partial need --init-from")
+        return None
+    name, *inside = Path(options.init_from).parts
+    places = [workdir.of(options.init_from)]
+    if name in pretrained.names():
+        places.append(pretrained.folder(name).joinpath(*inside))
+    for place in (q for p in places for q in (p, p / stage)):
+        if (place / checkpoint.CONFIG).is_file():
+            return initial.Source(
+                folder=place, take=options.init_take, partial=options.init_partial
+            )
+    raise FileNotFoundError(
+        f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
+        f"exported stage (no {checkpoint.CONFIG}); embedded cascades: "
+        f"{', '.join(pretrained.names())}"
+    )
 
 
 def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from imagen_jax import config, mesh, models, rng
-from imagen_jax.plan import estimate, flops
+from imagen_jax import config, flops, mesh, models, rng
+from imagen_jax.plan import estimate
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import cascade
 from imagen_jax.text import packing, t5
@@ -22,7 +22,6 @@ from imagen_jax.train import program, state
 
 EFFORT = {"exec_time_optimization_effort": -1.0}  # 15 times faster and a third of the memory
 CAPTION_TOKENS = 20  # of a caption from the web, about
-TRAINING = 3  # times the forward pass: the backward pass is twice it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,8 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
     work = program.build(experiment, devices=topology.devices)
     train = work.experiment.train
     size, parts = train.batch_size, train.micro_batches
-    forward = forward_flops(experiment)
-    work_of_one = TRAINING * forward * size / parts / len(topology.devices)
+    model_flops = program.flops_per_image(experiment)
+    work_of_one = model_flops * size / parts / len(topology.devices)
     compiled = compile_for(work.lower(), topology, effort=effort)
     local = mesh.local_images(size // parts, work.devices)
     notes = _small_batch(local)
@@ -72,7 +71,7 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
         images=size,
         local_images=local,
         parameters=models.count(work.shapes.params),
-        flops=TRAINING * forward,
+        flops=model_flops,
         estimate=found,
         remat=experiment.stage.model.remat,
         notes=tuple(notes),
@@ -185,28 +184,6 @@ def encode(
         ),
         devices=len(devices),
     )
-
-
-def forward_flops(experiment: config.Experiment) -> float:
-    """FLOPs of one training picture's forward pass, text conditioning included."""
-    stage, text = experiment.stage, experiment.text
-    module = models.build(stage.model)
-    one = dataclasses.replace(
-        experiment, train=dataclasses.replace(experiment.train, batch_size=1, micro_batches=1)
-    )
-    batch = program.batch_shapes(one)
-    shapes = models.shapes(stage, text)
-
-    def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
-        has_text = jnp.ones((1,), jnp.bool_)
-        cond: Any = module.apply({"params": params}, text, mask, has_text, method="encode_text")
-        if stage.is_super_resolution:
-            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
-        return module.apply({"params": params}, image, logsnr, cond)
-
-    image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
-    logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return float(flops.of(forward, shapes, batch.text, batch.text_mask, image, logsnr))
 
 
 def canvas_shapes(

@@ -1,7 +1,6 @@
 """The rule of supervision: which ends are crashes, and when to start again."""
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -11,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagen_jax import exits
+from imagen_jax import exits, workdir
 from imagen_jax.supervision import lost, reached
 from imagen_jax.supervision.child import Child
+from imagen_jax.workdir import Workdir
 
 LONGEST = 60.0  # seconds between a crash and the next start
 SHOWN = 4000  # characters of each crash, when we give up
@@ -27,7 +27,7 @@ class Crash:
     code: int
     step: str | None  # None before the first
     said: str  # the end of its stderr
-    log: Path | None  # where that is kept; None when the disk refused
+    log: Workdir | None  # where that is kept; None when the disk refused
 
     @property
     def what(self) -> str:
@@ -54,13 +54,13 @@ class Supervisor:
     def __init__(
         self,
         command: Sequence[str],
-        workdir: Path,
+        folder: Workdir,
         *,
         name: str,
         max_restarts: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.command, self.workdir, self.name = command, workdir, name
+        self.command, self.folder, self.name = command, folder, name
         self.max_restarts = max_restarts
         self._sleep = sleep
         self._child: Child | None = None
@@ -81,7 +81,7 @@ class Supervisor:
                 if code in (0, exits.PREEMPTED) or refused or self._stopped:
                     return code
                 code = exits.LOST if lost.sentence(said) else code
-                crashes.append(Crash(code, step, said, _keep(said, self.workdir)))
+                crashes.append(Crash(code, step, said, _keep(said, self.folder)))
                 if why := self._why_not(crashes):
                     self._say(f"{crashes[-1].what}; {why}")
                     return code
@@ -152,14 +152,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
-def _keep(said: str, workdir: Path) -> Path | None:
+def _keep(said: str, folder: Workdir) -> Workdir | None:
     """Write a crash's last words to the next free crash-<n>.log; several hosts may share it."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            log = workdir / f"crash-{number}.log"
-            with contextlib.suppress(FileExistsError), log.open("x") as file:
-                file.write(said)
-                return log
-    except OSError:  # a full disk must not end the supervision as well
+        return workdir.write_new(folder, "crash-{}.log", said)
+    except Exception:  # a full disk or a bucket out of reach must not end the supervision as well
         return None

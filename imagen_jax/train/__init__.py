@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `state.py` | `TrainState`, initialised under its shardings |
+| `initial.py` | another run's weights to begin with |
 | `optim.py` | the optax chain and the EMA |
 | `step.py` | `train_step`, the page a researcher edits |
 | `program.py` | the step jitted with its shardings, for the loop, plan and benchmark |
@@ -12,5 +13,8 @@
 | `health.py` | steps that were skipped, losses that jump |
 | `ledger.py` | where the time went |
 | `watchdog.py` | where every thread stands, when a step takes far longer than usual |
+| `norms.py` | norms by module group |
+| `speed.py` | FLOP/s, MFU, memory |
+| `profiling.py` | profiler traces of chosen steps |
 | `metrics.py` | what a run writes for people and for TensorBoard |
 """

@@ -1,17 +1,18 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 
 from imagen_jax import checkpoint, config, exits, mesh, rng
 from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, metrics, program, saving, state, watchdog
+from imagen_jax.train import health, initial, metrics, program, saving, speed, state, watchdog
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.types import Params
+from imagen_jax.workdir import Logs, Workdir
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
 
@@ -25,14 +26,16 @@ def never(step: int) -> bool:
 
 def train(
     experiment: config.Experiment,
-    workdir: Path,
+    workdir: Workdir,
     *,
     store: Store,
+    source: initial.Source | None = None,
     hooks: Sequence[Hook] = (),
     stop: Callable[[int], bool] = never,
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
+    A run that is not resumed begins with the weights of `source`, or fresh ones.
     `stop` is asked after each step, on every process, whether to save and end.
     Errors: ValueError when the store or the checkpoint doesn't fit the config, or when more of the
     store than `experiment.data.max_damaged` is damaged; health.Diverged when too many steps in a
@@ -52,10 +55,16 @@ def train(
     root = rng.root(options.seed)
     saves = saving.Saving(workdir, experiment)
     start, current = saves.restore(work.target())
+    begun = ""
     if current is None:
-        current = state.with_empty_prompt(work.init(root), store.empty().array())
-    elif leads:
-        print(f"{experiment.stage.name}: resumed from step {start}", flush=True)
+        current = work.init(root)
+        if source is not None:
+            current, begun = source.begin(current)
+        current = state.with_empty_prompt(current, store.empty().array())
+    else:
+        begun = f"resumed from step {start}"
+        if source is not None:
+            begun += f"; the weights of {source.folder} were for its beginning"
     train_step, share = work.step(), work.share
     batches = pipeline.stream(
         store,
@@ -65,14 +74,21 @@ def train(
         seed=options.seed,
         start_step=start,
     )
+    logs = Logs(workdir)
     tally = damage.Tally(
-        store, workdir, most=experiment.data.max_damaged, process=jax.process_index()
+        store, logs.folder, most=experiment.data.max_damaged, process=jax.process_index()
     )
     progress = metrics.Progress(
-        workdir, name=experiment.stage.name, steps=options.steps, start=start
+        logs.folder,
+        speed.Speed(program.flops_per_image(experiment), work.devices.devices.flatten().tolist()),
+        name=experiment.stage.name,
+        steps=options.steps,
+        start=start,
     )
-    watched = health.Health(workdir, store, limit=options.max_skipped)
-    watch = watchdog.start(workdir)
+    if begun:
+        progress.say(begun)
+    watched = health.Health(logs.folder, store, limit=options.max_skipped)
+    watch = watchdog.start(logs.folder)
 
     # ---- steps
     try:
@@ -102,6 +118,8 @@ def train(
             if sentence := saves.trouble():
                 progress.say(sentence)
                 due = True
+            if due and (sentence := logs.push()):
+                progress.say(sentence)
             with ledger.spend("save"):
                 if due:
                     saves.save(number, current)
@@ -121,10 +139,12 @@ def train(
         watch.close()
         progress.close()
         saves.close()
+        if sentence := logs.close():
+            print(sentence, file=sys.stderr)
     return current
 
 
-def _refuse_other_run(workdir: Path, experiment: config.Experiment) -> None:
+def _refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
     """A folder that holds another model's run is not continued with this one."""
     if not (workdir / checkpoint.CONFIG).is_file():
         return

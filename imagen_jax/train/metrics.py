@@ -12,6 +12,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from imagen_jax.train.speed import Speed
 from imagen_jax.train.step import SKIPPED
 
 LINES = "metrics.jsonl"
@@ -23,9 +24,10 @@ class Progress:
     Use: `add` each step's metrics (device arrays, not waited for), `flush` now and then.
     """
 
-    def __init__(self, workdir: Path, *, name: str, steps: int, start: int) -> None:
+    def __init__(self, folder: Path, speed: Speed, *, name: str, steps: int, start: int) -> None:
         self.writes = jax.process_index() == 0
-        self.name, self.steps = name, steps
+        self.folder, self.name, self.steps = folder, name, steps
+        self._speed = speed
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
         self._clock, self._clock_step = time.perf_counter(), start
         self._bar = tqdm(
@@ -38,8 +40,8 @@ class Progress:
             dynamic_ncols=True,
         )
         if self.writes:
-            self._events = SummaryWriter(str(workdir), purge_step=start if start else None)
-            self._lines = (workdir / LINES).open("a")
+            self._events = SummaryWriter(str(folder), purge_step=start if start else None)
+            self._lines = (folder / LINES).open("a")
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Keep one step's metrics until the next `flush`."""
@@ -57,7 +59,8 @@ class Progress:
         values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
-        values |= {"images_per_s": images * done / took, **also}
+        rate = images * done / took
+        values |= {"images_per_s": rate, **self._speed.figures(rate), **also}
         self._pending, self._clock, self._clock_step = {}, now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import config, mesh, models, rng
+from imagen_jax import config, flops, mesh, models, rng
 from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.train import optim, state, step
 from imagen_jax.types import Network, Params, RandomKey
 
 CHANNELS = 3
+TRAINING = 3  # times the forward pass: the backward pass is twice it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,28 @@ def batch_shapes(experiment: config.Experiment) -> Batch:
         text_mask=array(text.max_length, dtype=jnp.bool_),
         index=array(dtype=jnp.int32),
     )
+
+
+def flops_per_image(experiment: config.Experiment) -> float:
+    """FLOPs of training on one picture: 3 times the forward pass, text conditioning included."""
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    one = dataclasses.replace(
+        experiment, train=dataclasses.replace(experiment.train, batch_size=1, micro_batches=1)
+    )
+    batch = batch_shapes(one)
+    shapes = models.shapes(stage, text)
+
+    def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
+        has_text = jnp.ones((1,), jnp.bool_)
+        cond: Any = module.apply({"params": params}, text, mask, has_text, method="encode_text")
+        if stage.is_super_resolution:
+            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
+        return module.apply({"params": params}, image, logsnr, cond)
+
+    image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
+    logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return TRAINING * float(flops.of(forward, shapes, batch.text, batch.text_mask, image, logsnr))
 
 
 def _check(experiment: config.Experiment, grid: jax.sharding.Mesh) -> None:

@@ -1,7 +1,6 @@
 """When a run is saved: by steps and by the clock; and what happens when a save fails."""
 
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,6 +8,7 @@ from jax.experimental import multihost_utils
 
 from imagen_jax import checkpoint, config
 from imagen_jax.train.state import TrainState
+from imagen_jax.workdir import Workdir
 
 MINUTE = 60.0
 LINE = 300  # characters of a reason
@@ -20,7 +20,7 @@ FAILURES = (OSError, ValueError, RuntimeError)
 class Saving:
     """The checkpoints of a run, and the decision when to make one."""
 
-    def __init__(self, workdir: Path, experiment: config.Experiment) -> None:
+    def __init__(self, workdir: Workdir, experiment: config.Experiment) -> None:
         options = experiment.train
         self._experiment, self._options = experiment, options
         self._saves = checkpoint.Checkpoints(

@@ -12,7 +12,7 @@ from imagen_jax import config, pixels, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
-from imagen_jax.train import optim
+from imagen_jax.train import norms, optim
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Network, Params
 
@@ -37,10 +37,10 @@ def build(
         params, opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
         step = state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
+        metrics |= norms.by_group("grad_norm", grads) | norms.by_group("update_norm", updates)
         metrics |= {
-            "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),
             "param_norm": optax.tree.norm(params),
+            "ema_distance": norms.distance(ema, params),
         }
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
         sound = jnp.isfinite(metrics["loss"] + metrics["grad_norm"] + metrics["update_norm"])

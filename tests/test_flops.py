@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax.plan import flops
+from imagen_jax import flops
 
 
 def _shape(*sides: int) -> jax.ShapeDtypeStruct:

@@ -1,0 +1,133 @@
+"""A run in a bucket: trained, resumed, damaged, painted from; through the libraries' drivers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cloud_storage
+import numpy as np
+import pytest
+
+from imagen_jax import exits, workdir
+from imagen_jax.cli import data, encode
+
+RUN = "gs://bucket/runs/one"
+PROGRAM = """
+import os, sys
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_compilation_cache_dir", os.environ["PROGRAMS"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+from imagen_jax.cli import main
+main()
+"""
+PAINT = """
+import sys, jax, numpy as np
+jax.config.update("jax_disable_most_optimizations", True)
+import imagen_jax
+np.save(sys.argv[2], imagen_jax.load(sys.argv[1]).paint(["a red circle"], seed=1)["base8"])
+"""
+
+
+class Cloud:
+    """A bucket, and the commands that are given to it."""
+
+    def __init__(self, folder: Path, bucket: cloud_storage.Bucket, env: dict[str, str]) -> None:
+        self.folder, self.bucket = folder, bucket
+        self.env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+        self.env["PROGRAMS"] = str(folder / "programs")
+
+    def train(self, run: str, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
+        command = ["train", "tiny/base8", "--workdir", run, "--data-dir", str(self.folder / "data")]
+        command += ["--train.steps", str(steps), "--optim.schedule", "constant", *more]
+        return self.python(PROGRAM, *command)
+
+    def python(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    folder = tmp_path_factory.mktemp("buckets")
+    data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
+    encode.run(["tiny", "--data-dir", str(folder / "data")])
+    with cloud_storage.serve() as (bucket, env):
+        yield Cloud(folder, bucket, env)
+
+
+@pytest.fixture(scope="module")
+def trained(cloud: Cloud) -> Cloud:
+    """Trained to step 4, resumed from step 2, in the bucket; and at once, here."""
+    for steps in (2, 4):
+        done = cloud.train(RUN, steps)
+        assert done.returncode == 0, done.stderr
+    assert "resumed from step 2" in done.stdout
+    done = cloud.train(str(cloud.folder / "here"), 4)
+    assert done.returncode == 0, done.stderr
+    return cloud
+
+
+def test_a_bucket_has_what_a_folder_has(trained: Cloud) -> None:
+    names = {n.removeprefix("runs/one/") for n in trained.bucket.names("runs/one/")}
+    assert {"config.json", "metrics.jsonl"} <= names
+    assert {n.split("/")[1] for n in names if n.startswith("checkpoints/")} == {"2", "4"}
+    assert len([n for n in names if n.startswith("events.")]) == 2  # one of each start
+    _, lines = trained.bucket.objects["runs/one/metrics.jsonl"]
+    assert [json.loads(x)["step"] for x in lines.decode().splitlines()] == [2, 4]
+    assert not list(Path(trained.folder).glob("gs:*"))
+    assert not Path("gs:").exists()
+
+
+def test_pictures_painted_from_a_bucket_are_those_of_a_run_here(trained: Cloud) -> None:
+    painted = []
+    for number, run in enumerate((RUN, str(trained.folder / "here"))):
+        done = trained.python(PAINT, run, str(trained.folder / f"{number}.npy"))
+        assert done.returncode == 0, done.stderr
+        painted.append(np.load(trained.folder / f"{number}.npy"))
+    np.testing.assert_array_equal(*painted)
+
+
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
+    bucket = trained.bucket
+    for name in bucket.names("runs/one/"):
+        bucket.put(name.replace("runs/one/", "runs/damaged/"), bucket.objects[name][1])
+    (largest,) = sorted(
+        (n for n in bucket.names("runs/damaged/checkpoints/4/state/") if "/d/" in n),
+        key=lambda n: len(bucket.objects[n][1]),
+    )[-1:]
+    content = bucket.objects[largest][1]
+    bucket.put(largest, content[: len(content) // 2])
+    done = trained.train("gs://bucket/runs/damaged", 6)
+    assert done.returncode == 0, done.stderr
+    assert "gs://bucket/runs/damaged/checkpoints/4: the checkpoint is" in done.stderr
+    assert "set aside into gs://bucket/runs/damaged/damaged/4" in done.stderr
+    assert "resumed from step 2" in done.stdout
+    assert largest.replace("checkpoints/4", "damaged/4") in bucket.names()
+    steps = {n.split("/")[3] for n in bucket.names("runs/damaged/checkpoints/")}
+    assert steps == {"4", "6"}
+
+
+def test_a_bucket_that_takes_nothing_loses_nothing(trained: Cloud) -> None:
+    before = dict(trained.bucket.objects)
+    trained.bucket.refusing = True
+    done = trained.train(RUN, 6)
+    trained.bucket.refusing = False
+    assert done.returncode == exits.REFUSED, done.stderr
+    assert "gs://bucket/runs/one" in done.stderr
+    assert trained.bucket.objects == before
+
+
+def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workdir.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"gs://b/x: buckets need gcsfs; pip install 'imagen_jax"):
+        workdir.of("gs://b/x")
+    assert workdir.of("here") == Path("here")

@@ -1,0 +1,150 @@
+"""`--init-from`: another run's weights, whole or in part, and a list of what does not fit."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from imagen_jax import checkpoint, config, export, rng
+from imagen_jax.train import initial, program
+from imagen_jax.train.state import TrainState
+
+
+def _program(name: str = "tiny/base8", **model: Any) -> program.Program:
+    experiment = config.load(name)[0]
+    stage = experiment.stage
+    stage = dataclasses.replace(stage, model=dataclasses.replace(stage.model, **model))
+    grid = config.Mesh(fsdp=4, min_shard_bytes=64)
+    return program.build(dataclasses.replace(experiment, stage=stage, mesh=grid))
+
+
+def _state(work: program.Program, seed: int) -> TrainState:
+    state = work.init(rng.root(seed))
+    return state.replace(ema=jax.tree.map(lambda x: x + 1, state.params))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+    """A run's folder and the state that its newest checkpoint holds."""
+    folder, work = tmp_path_factory.mktemp("source"), _program()
+    state = _state(work, 1)
+    checkpoint.write_config(folder, work.experiment)
+    saves = checkpoint.Checkpoints(folder)
+    saves.save(7, state, work.experiment)
+    saves.close()
+    return folder, jax.device_get(state)
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _equal(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_average_begins_both(saved: tuple[Path, TrainState]) -> None:
+    folder, there = saved
+    fresh = _state(_program(), 2)
+    begun, said = initial.Source(folder=folder).begin(fresh)
+    _equal(begun.params, there.ema)
+    _equal(begun.ema, there.ema)
+    _equal(begun.opt_state, fresh.opt_state)
+    assert int(begun.step) == 0
+    count = len(jax.tree.leaves(there.ema))
+    assert said == f"{count} of {count} tensors from {folder}/checkpoints/7"
+    where = jax.tree.map(lambda x: x.sharding, fresh.params)
+    assert jax.tree.map(lambda x: x.sharding, begun.ema) == where
+
+
+def test_weights_and_average_can_be_taken_as_they_were(saved: tuple[Path, TrainState]) -> None:
+    folder, there = saved
+    begun, _ = initial.Source(folder=folder, take="weights").begin(_state(_program(), 2))
+    _equal(begun.params, there.params)
+    _equal(begun.ema, there.ema)
+
+
+def test_the_two_trees_share_no_buffer(saved: tuple[Path, TrainState]) -> None:
+    """The step donates both."""
+    begun, _ = initial.Source(folder=saved[0]).begin(_state(_program(), 2))
+    jax.tree.map(lambda x: x.delete(), begun.params)
+    jax.block_until_ready(begun.ema)
+    assert not any(x.is_deleted() for x in jax.tree.leaves(begun.ema))
+
+
+def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]) -> None:
+    folder, _ = saved
+    fresh = _state(_program(channel_mult=(1, 3), attention_at=(4,), res_blocks=2), 2)
+    with pytest.raises(ValueError, match="--init-partial") as refused:
+        initial.Source(folder=folder).begin(fresh)
+    said = str(refused.value)
+    there = {n: x.shape for n, x in _flat(saved[1].ema).items()}
+    wanted = {n: x.shape for n, x in _flat(fresh.params).items()}
+    missing, extra = wanted.keys() - there.keys(), there.keys() - wanted.keys()
+    wrong = {n for n in wanted.keys() & there.keys() if wanted[n] != there[n]}
+    assert missing
+    assert wrong
+    lines = said.splitlines()[1:]
+    assert len(lines) == len(missing) + len(extra) + len(wrong)
+    for name in missing:
+        assert f"  missing {name} {wanted[name]}" in lines
+    for name in wrong:
+        assert f"  {name} is {there[name]}, wanted {wanted[name]}" in lines
+
+
+def test_extra_tensors_are_refused_too(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
+    work = _program(res_blocks=2)
+    saves = checkpoint.Checkpoints(tmp_path)
+    saves.save(1, _state(work, 3), work.experiment)
+    saves.close()
+    with pytest.raises(ValueError, match=r"\n  extra [\w/]+ \("):
+        initial.Source(folder=tmp_path).begin(_state(_program(), 2))
+
+
+def test_a_part_is_taken_where_that_is_asked(
+    saved: tuple[Path, TrainState], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, there = saved
+    fresh = _state(_program(channel_mult=(1, 3)), 2)
+    expected = jax.device_get(fresh)
+    begun, said = initial.Source(folder=folder, partial=True).begin(fresh)
+    old, new, own = (_flat(x) for x in (there.ema, jax.device_get(begun.params), expected.params))
+    fitting = [n for n in own if n in old and old[n].shape == own[n].shape]
+    assert 0 < len(fitting) < len(own)
+    assert said.startswith(f"{len(fitting)} of {len(own)} tensors from ")
+    for name, array in new.items():
+        np.testing.assert_array_equal(array, old[name] if name in fitting else own[name])
+    listed = capsys.readouterr().out
+    assert listed.count("\n  ") >= len(own) - len(fitting)
+
+
+def test_nothing_that_fits_is_refused_even_then(
+    saved: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    saves = checkpoint.Checkpoints(tmp_path)
+    saves.save(1, {"ema": {"other": np.ones(3, np.float32)}}, _program().experiment)
+    saves.close()
+    with pytest.raises(ValueError, match="none of its tensors fits this config:\n  missing"):
+        initial.Source(folder=tmp_path, partial=True).begin(_state(_program(), 2))
+
+
+def test_an_exported_stage_begins_a_run(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
+    work, there = _program(), saved[1]
+    trained = export.Trained(experiment=work.experiment, params=there.ema, step=7)
+    export.write(tmp_path / "out", [trained], dtype="float32")
+    source = initial.Source(folder=tmp_path / "out" / "base8")
+    begun, said = source.begin(_state(work, 2))
+    _equal(begun.params, there.ema)
+    assert said.endswith("weights.safetensors")
+    with pytest.raises(ValueError, match="averaged weights alone: give --init-take ema"):
+        dataclasses.replace(source, take="weights").begin(_state(work, 2))
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint to begin with"):
+        initial.Source(folder=tmp_path).begin(_state(_program(), 2))
