@@ -14,6 +14,7 @@ import numpy as np
 
 from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained, workdir
 from imagen_jax.sample import cascade
+from imagen_jax.sample.following import Following, digest
 from imagen_jax.text.borrowed import Borrowed
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.workdir import Workdir
@@ -32,6 +33,7 @@ class Imagen:
     encoder: TextEncoder | Borrowed
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
+    unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
 
     def __call__(
         self, prompts: Sequence[str], *, seed: int = 0, until: str | None = None
@@ -66,15 +68,26 @@ class Imagen:
             raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
         chosen = self.painters[: names.index(until) + 1] if until else self.painters
         encoded = self.encode(prompts)  # first: a borrowed encoder needs the room of the painters
+        low = None if low_res is None else np.asarray(pixels.scale(low_res))
         painted = cascade.generate(
             [_on_devices(painter) for painter in chosen],
             encoded,
             seed=seed,
             batch_size=batch_size,
-            low_res=None if low_res is None else np.asarray(pixels.scale(low_res)),
-            progress=progress,
+            low_res=low,
+            following=Following(
+                progress, self._kept(chosen, *vars(encoded).values(), seed, batch_size, low)
+            ),
         )
         return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
+
+    def _kept(self, painters: Sequence[cascade.Painter], *what: Any) -> Path | None:
+        """A folder for batches of just this painting; of several processes none keeps any."""
+        if self.unfinished is None or jax.process_count() > 1:
+            return None
+        # Vectors alone tell weights apart, too, and large kernels stay where they are.
+        vectors = [x for p in painters for x in jax.tree.leaves(p.params) if x.ndim < 2]
+        return self.unfinished / digest(vectors, [p.stage for p in painters], *what)
 
     def encode(self, prompts: Sequence[str]) -> cascade.Prompts:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""

@@ -33,9 +33,18 @@ def of(place: str | Workdir) -> Workdir:
 
 
 def write(file: Workdir, text: str) -> None:
-    """Write a file that is there whole or, if this is cut short, not at all."""
+    """Write a file that is there whole or, if this is cut short, not at all.
+
+    Errors: OSError that names the file.
+    """
     if not isinstance(file, Path):
-        file.write_text(text)  # as objects are
+        try:
+            file.write_text(text)  # as objects are
+        except OSError as error:
+            reason = str(error).strip().replace("\n", " ")
+            raise OSError(
+                f"{file} was not written ({reason}): check the bucket's name and your rights there"
+            ) from error
         return
     temporary = file.with_name(file.name + ".tmp")
     temporary.write_text(text)

@@ -24,7 +24,7 @@ class Bucket:
 
     objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # generation, content
     uploads: dict[str, tuple[str, dict[str, str], bytes]] = field(default_factory=dict)
-    refusing: bool = False  # as when rights to write are missing
+    refuses: str | None = None  # what to write or delete is not allowed, by a part of its name
     lock: threading.RLock = field(default_factory=threading.RLock)
     count: Iterator[int] = field(default_factory=lambda: itertools.count(1_700_000_000_000_000))
 
@@ -90,7 +90,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         parts = [urllib.parse.unquote(x) for x in re.split("/(?:rewriteTo|copyTo|moveTo)/", rest)]
         try:
             with self.bucket.lock:
-                if method != "GET" and self.bucket.refusing:
+                refuses = self.bucket.refuses
+                if (
+                    method != "GET"
+                    and refuses is not None
+                    and refuses
+                    in urllib.parse.unquote(self.path + body[:1000].decode(errors="replace"))
+                ):
                     raise Refused(403)
                 if "/upload/" in path:
                     self._upload(query, body)

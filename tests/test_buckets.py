@@ -116,14 +116,23 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
     assert steps == {"4", "6"}
 
 
-def test_a_bucket_that_takes_nothing_loses_nothing(trained: Cloud) -> None:
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        ("runs/one", "gs://bucket/runs/one/config.json was not written (Forbidden"),
+        ("runs/one/checkpoints", "gs://bucket/runs/one/checkpoints: 3 saves failed, the last"),
+    ],
+)
+def test_a_bucket_that_refuses_loses_nothing(trained: Cloud, refuses: str, says: str) -> None:
     before = dict(trained.bucket.objects)
-    trained.bucket.refusing = True
-    done = trained.train(RUN, 6)
-    trained.bucket.refusing = False
+    trained.bucket.refuses = refuses
+    done = trained.train(RUN, 20)
+    trained.bucket.refuses = None
     assert done.returncode == exits.REFUSED, done.stderr
-    assert "gs://bucket/runs/one" in done.stderr
-    assert trained.bucket.objects == before
+    assert says in done.stderr
+    after = trained.bucket.objects
+    checkpoints = [name for name in before if "/checkpoints/" in name]
+    assert {name: after[name] for name in checkpoints} == {n: before[n] for n in checkpoints}
 
 
 def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """`imagen eval CASCADE`: judge a cascade's pictures of shapes against their captions."""
 
 import dataclasses
-import functools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli import stopping
 
 if TYPE_CHECKING:
     from imagen_jax.evaluate.exam import Exam
@@ -25,6 +26,7 @@ and compared with bilinear upsampling. Writes index.html, report.md, scores.json
 """
 
 
+UNFINISHED = "unfinished"  # batches that are done, until the page is
 OBJECTS = {"one": "one object", "two": "two objects"}
 
 
@@ -61,11 +63,19 @@ def run(argv: list[str]) -> None:
     from imagen_jax.evaluate import report
 
     compilation.use_cache()
-    imagen = imagen_jax.load(options.cascade)
+    unfinished = options.out / UNFINISHED
+    imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
     exams = _exams(imagen, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(desc="painting", unit="picture", dynamic_ncols=True) as bar:
-        step = functools.partial(_advance, bar)
+    with (
+        stopping.between_batches(unfinished) as check,
+        tqdm(desc="painting", unit="picture", dynamic_ncols=True) as bar,
+    ):
+
+        def step(stage: str, done: int) -> None:
+            _advance(bar, stage, done)
+            check()
+
         sections = _judged(imagen, exams, options, step)
         sections += _swept(imagen, exams["seen"], options, step)
     sections += _losses(options)
@@ -73,6 +83,7 @@ def run(argv: list[str]) -> None:
     for section in sections:
         if section.rows:
             print(f"\n{section.title}\n{report.table(section.rows)}")
+    shutil.rmtree(unfinished, ignore_errors=True)
     print(f"\nthe page is {page}")
 
 

@@ -1,12 +1,16 @@
 """`imagen sample CASCADE "prompt" ...`: paint pictures."""
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli import stopping
+
+UNFINISHED = "unfinished"  # batches that are done, until all are
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
@@ -75,20 +79,30 @@ def run(argv: list[str]) -> None:
 
     compilation.use_cache()
     cascade = imagen_jax.load(options.cascade, free_encoder=options.free_encoder)
-    imagen = cascade.with_sampler(options.changes())
+    unfinished = options.out / UNFINISHED
+    imagen = dataclasses.replace(cascade.with_sampler(options.changes()), unfinished=unfinished)
     started = time.perf_counter()
-    with tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar:
+    with (
+        stopping.between_batches(unfinished) as check,
+        tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar,
+    ):
+
+        def advance(stage: str, done: int) -> None:
+            _advance(bar, stage, done)
+            check()
+
         painted = imagen.paint(
             options.prompts,
             seed=options.seed,
             until=options.until,
             batch_size=options.batch_size,
-            progress=lambda stage, done: _advance(bar, stage, done),
+            progress=advance,
         )
     pictures = list(painted.values())[-1]
     gallery.save(
         options.out, pictures, options.prompts, metadata=_metadata(options, imagen, list(painted))
     )
+    shutil.rmtree(unfinished, ignore_errors=True)
     took = time.perf_counter() - started
     print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {options.out}/grid.png")
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from imagen_jax import config, mesh, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.sample import denoiser
+from imagen_jax.sample.following import ALONE, Following
 from imagen_jax.types import Image, Keys, Network, Params
 
 
@@ -112,14 +113,14 @@ def generate(
     seed: int,
     batch_size: int,
     low_res: np.ndarray | None = None,
-    progress: Callable[[str, int], None] | None = None,
+    following: Following = ALONE,
 ) -> dict[str, np.ndarray]:
     """Paint every prompt through every stage: {stage name: (p, side, side, 3) float32 in [-1, 1]}.
 
     Picture i depends on the seed, its index and its prompt alone; batches are filled up with
     throw-away pictures, so that one compiled program serves all. `low_res` (p, h, w, 3) starts a
-    cascade whose first stage is super-resolution; `progress(stage name, pictures done)` follows
-    each batch.
+    cascade whose first stage is super-resolution; `following` is told of each batch, and asked
+    whether it has it.
     Errors: ValueError for a first stage that needs low_res and gets none.
     """
     first = painters[0].stage
@@ -130,7 +131,9 @@ def generate(
         )
     pictures: dict[str, np.ndarray] = {}
     for painter in painters:
-        low_res = _stage(painter, prompts, low_res, seed=seed, batch_size=batch_size, done=progress)
+        low_res = _stage(
+            painter, prompts, low_res, seed=seed, batch_size=batch_size, following=following
+        )
         pictures[painter.stage.name] = low_res
     return pictures
 
@@ -142,7 +145,7 @@ def _stage(
     *,
     seed: int,
     batch_size: int,
-    done: Callable[[str, int], None] | None,
+    following: Following,
 ) -> np.ndarray:
     """All prompts through one stage, batch by batch."""
     stage = painter.stage
@@ -157,6 +160,10 @@ def _stage(
     root = rng.fold(rng.root(seed), stage.name)
     painted = []
     for start in range(0, len(prompts.indices), batch_size):
+        if (kept := following.recall(stage.name, start)) is not None:
+            painted.append(kept)
+            following.finished(stage.name, start, kept)
+            continue
         # Rows past the end repeat the last prompt and are thrown away.
         rows = np.minimum(np.arange(start, start + batch_size), len(prompts.indices) - 1)
         part = prompts.rows(rows)
@@ -178,8 +185,7 @@ def _stage(
                 guided=weight != 1.0,
             )
         painted.append(mesh.gather(images)[: len(prompts.indices) - start])
-        if done is not None:
-            done(stage.name, len(painted[-1]))
+        following.finished(stage.name, start, painted[-1])
     return np.concatenate(painted)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.imagen import Imagen
+from imagen_jax.sample import following
 from imagen_jax.types import Pixels
 
 LowPixels = UInt8[np.ndarray, "b low_h low_w 3"]
@@ -42,8 +41,8 @@ class Studio:
         Shapes: low_res (p, h, w, 3) where the first stage is super-resolution.
         Errors: as `Imagen.paint`.
         """
-        digest = _digest(imagen, captions, until=until, seed=self.seed, low_res=low_res)
-        file = self.folder / f"{until}_{digest}.npz"
+        name = _digest(imagen, captions, until=until, seed=self.seed, low_res=low_res)
+        file = self.folder / f"{until}_{name}.npz"
         if not file.is_file():
             with tqdm(desc=until, unit=" pictures", leave=False, dynamic_ncols=True) as bar:
                 painted = imagen.paint(
@@ -73,9 +72,5 @@ def _digest(
     names = [painter.stage.name for painter in imagen.painters]
     used = imagen.painters[: names.index(until) + 1] if until in names else imagen.painters
     stages = [repr(painter.stage) for painter in used]
-    digest = hashlib.sha256(repr((imagen.encoder.identity, seed, captions, stages)).encode())
-    for leaf in jax.tree.leaves([painter.params for painter in used]):
-        digest.update(np.asarray(leaf).tobytes())
-    if low_res is not None:
-        digest.update(repr(low_res.shape).encode() + low_res.tobytes())
-    return digest.hexdigest()[:16]
+    params = [painter.params for painter in used]
+    return following.digest(params, imagen.encoder.identity, seed, captions, stages, low_res)

@@ -1,0 +1,27 @@
+"""SIGTERM, and Google Cloud's notice, while pictures are painted: end between two batches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imagen_jax import distributed, exits
+
+
+@contextmanager
+def between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
+    """A function to call after each batch.
+
+    Errors: exits.Preempted once this process is asked to stop; the batches are in `unfinished`.
+    """
+    from imagen_jax.train import preemption
+
+    with preemption.watch(distributed.metadata_server()) as watch:
+
+        def check() -> None:
+            if watch.reached(0):
+                raise exits.Preempted(
+                    f"asked to stop; the pictures so far are kept in {unfinished}: give the same "
+                    "command to go on"
+                )
+
+        yield check

@@ -1,0 +1,59 @@
+"""What happens beside painting, batch by batch: progress is told, finished batches are kept."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+Progress = Callable[[str, int], None]  # (stage name, pictures done), after each batch
+
+
+@dataclass(frozen=True)
+class Following:
+    """Told of every batch; with a folder, batches that an earlier start painted are found there."""
+
+    progress: Progress | None = None
+    folder: Path | None = None
+
+    def recall(self, stage: str, start: int) -> np.ndarray | None:
+        """The batch of `stage` whose first picture has this number, if it is kept."""
+        if self.folder is None or not (file := self._file(stage, start)).is_file():
+            return None
+        return np.load(file, allow_pickle=False)
+
+    def finished(self, stage: str, start: int, images: np.ndarray) -> None:
+        """Keep a batch, unless it was recalled, then tell."""
+        if self.folder is not None and not (file := self._file(stage, start)).is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".tmp.npy")
+            np.save(temporary, images)
+            temporary.replace(file)
+        if self.progress is not None:
+            self.progress(stage, len(images))
+
+    def _file(self, stage: str, start: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{stage}_{start:07d}.npy"
+
+
+ALONE = Following()  # nobody follows
+
+
+def digest(params: Sequence[Any], *others: Any) -> str:
+    """Sixteen letters that differ where weights or anything else differs: a name for a folder.
+
+    `others` are numpy arrays, or what tells by its `repr` all that matters.
+    """
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        found.update(np.asarray(leaf).tobytes())
+    for other in others:
+        if isinstance(other, np.ndarray):
+            found.update(repr((other.shape, other.dtype.name)).encode() + other.tobytes())
+        else:
+            found.update(repr(other).encode())
+    return found.hexdigest()[:16]
