@@ -13,6 +13,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
 GCS = "gcsfs>=2025.3"  # for buckets
+WANDB = "wandb>=0.19"
 TPU = "jax[tpu]>=0.10.0,<0.12"  # jax and the libtpu that it is released with
 BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
 
@@ -73,8 +74,17 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
         "gcs": [GCS],
+        "wandb": [WANDB],
         "plan": [TPU],  # for its compiler: no TPU is needed
-        "test": ["pytest>=8", "pytest-xdist>=3.8", "beartype>=0.20", "ruff==0.17.6", TPU, GCS],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.8",
+            "beartype>=0.20",
+            "ruff==0.17.6",
+            TPU,
+            GCS,
+            WANDB,
+        ],
     },
     entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
 )

@@ -67,7 +67,14 @@ def _level(**changes: object) -> config.Level:
         (lambda: config.Data(max_damaged=-0.1), ["max_damaged=-0.1"]),
         (lambda: config.Optim(ema_decay=1.0), ["ema_decay=1.0"]),
         (lambda: config.Train(batch_size=0), ["batch_size=0"]),
-        (lambda: config.Train(sample_every=10), ["sample_every=10", "sample_prompts"]),
+        (
+            lambda: dataclasses.replace(BASE, train=config.Train(sample_every=10)),
+            ["sample_every=10", "sample_prompts"],
+        ),
+        (
+            lambda: dataclasses.replace(SUPER, train=config.Train(sample_prompts=("a circle",))),
+            ["sample_prompts=('a circle',)", "enlarges records"],
+        ),
         (lambda: config.Mesh(fsdp=0), ["fsdp=0"]),
         (lambda: config.Train(batch_size=8, micro_batches=3), ["batch_size=8", "micro_batches=3"]),
         (

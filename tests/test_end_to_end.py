@@ -12,8 +12,8 @@ from PIL import Image
 import imagen_jax
 from imagen_jax import checkpoint, config, mesh, models
 from imagen_jax import imagen as load_module
-from imagen_jax.cli import data, encode, evaluate, sample, train
-from imagen_jax.data import store
+from imagen_jax.cli import data, encode, evaluate, pictures, sample, train
+from imagen_jax.data import pipeline, store
 from imagen_jax.models import conditioning
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.train import health, optim, state
@@ -207,21 +207,37 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     assert (last["step"], last["skipped"]) == (4, 2.0)
 
 
-def test_sr_stages_cannot_paint_samples_while_training(built: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stage sr16 enlarges pictures"):
-        train.run(
-            [
-                "tiny/sr16",
-                "--workdir",
-                str(tmp_path),
-                "--data-dir",
-                str(built / "data"),
-                "--train.sample-every",
-                "2",
-                "--train.sample-prompts",
-                "a red circle",
-            ]
+def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path: Path) -> None:
+    shown = []
+
+    class Shown:
+        def pictures(self, step: int, pictures: np.ndarray) -> None:
+            shown.append((step, pictures))
+
+    (experiment,) = config.load("tiny/sr16")
+    options = dataclasses.replace(experiment.train, sample_every=2)
+    experiment = dataclasses.replace(experiment, train=options)
+    pairs = store.open(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    (painter,) = imagen_jax.load(built / "cascade" / "sr16").painters
+    paint = pictures.hook(experiment, pairs)
+    for step in (1, 2, 3, 4):
+        paint(step, painter.params, Shown())
+    assert [step for step, _ in shown] == [2, 4]
+    np.testing.assert_array_equal(shown[0][1], shown[1][1])
+    low, painted, real = np.split(shown[0][1], 3, axis=2)
+    assert real.shape == (pictures.SHOWN, 16, 16, 3)
+    batch = next(
+        pipeline.stream(
+            pairs,
+            stage=experiment.stage,
+            data=experiment.data,
+            share=pipeline.Share.whole(pictures.SHOWN),
+            seed=options.seed,
         )
+    ).batch
+    np.testing.assert_array_equal(real, batch.pixels)
+    np.testing.assert_array_equal(low[:, ::2, ::2], batch.low_pixels)
+    assert np.abs(painted.astype(int) - real.astype(int)).max() > 0
 
 
 def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(

@@ -108,7 +108,6 @@ def assert_equal(found: state.TrainState, expected: state.TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.faults
 def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainState) -> None:
     strikes = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     codes = disturb(data_dir, "short", strikes, seed=0)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagen_jax import config, distributed, workdir
-from imagen_jax.cli import overrides
+from imagen_jax.cli import overrides, pictures
 from imagen_jax.supervision import reached
 from imagen_jax.workdir import Workdir
 
@@ -106,7 +106,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     store = find_store(experiment, options.data_dir, options.pairs)
     experiment = _with_vocabulary(experiment)
     source = _source(options, experiment.stage.name)
-    hooks = [_samples(experiment)] if experiment.train.sample_every else []
+    hooks = [pictures.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
         steps = profiling.parse(options.profile_steps, last=experiment.train.steps)
         hooks.append(profiling.Profile(steps))
@@ -153,32 +153,3 @@ def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:
     text = experiment.text
     vocabulary = text.vocabulary or encoder.vocabulary_of(text.encoder, text.tokenizer)
     return dataclasses.replace(experiment, text=dataclasses.replace(text, vocabulary=vocabulary))
-
-
-def _samples(experiment: config.Experiment):
-    """A hook that paints the config's prompts now and then, for TensorBoard."""
-    import numpy as np
-
-    from imagen_jax import imagen, models, pixels
-    from imagen_jax.sample import cascade
-    from imagen_jax.text.encoder import TextEncoder
-
-    stage, options = experiment.stage, experiment.train
-    if stage.is_super_resolution:
-        raise ValueError(
-            f"train.sample_every={options.sample_every}: stage {stage.name} enlarges pictures and "
-            "cannot paint from prompts alone; set it to 0"
-        )
-    encoder = TextEncoder.of(experiment.text)
-    module = models.build(stage.model)
-    prompts = imagen.Imagen((), encoder).encode(options.sample_prompts)
-
-    def paint(step: int, ema, progress) -> None:
-        if step % options.sample_every == 0:
-            painter = cascade.Painter(stage=stage, module=module, params=ema)
-            painted = cascade.generate(
-                [painter], prompts, seed=0, batch_size=len(options.sample_prompts)
-            )
-            progress.pictures(step, np.asarray(pixels.unscale(painted[stage.name])))
-
-    return paint

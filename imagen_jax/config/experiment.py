@@ -144,7 +144,8 @@ class Train:
     keep_every: int = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
     max_skipped: int = 10  # steps skipped in a row, their loss or gradient not being finite
     sample_every: int = 0  # steps between sampled pictures in the log; 0: never
-    sample_prompts: tuple[str, ...] = ()
+    sample_prompts: tuple[str, ...] = ()  # of a base stage; others enlarge records
+    wandb_project: str = ""  # log to this project of Weights & Biases as well
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
@@ -159,10 +160,6 @@ class Train:
             f"train: micro_batches={parts} must be positive, or -1 to have it chosen",
         )
         divides(abs(parts), self.batch_size, "micro_batches", "train: batch_size")
-        require(
-            not self.sample_every or bool(self.sample_prompts),
-            f"train: sample_every={self.sample_every} needs sample_prompts",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +200,12 @@ class Experiment:
             positions == 0 or positions >= self.text.max_length,
             f"text.max_length={self.text.max_length} exceeds model.text.positions={positions}",
         )
+        prompts, every = self.train.sample_prompts, self.train.sample_every
+        if self.stage.is_super_resolution:
+            require(
+                not prompts,
+                f"train.sample_prompts={prompts}: stage {self.stage.name} enlarges records of the "
+                "dataset instead; leave them out",
+            )
+        else:
+            require(not every or bool(prompts), f"train: sample_every={every} needs sample_prompts")

@@ -12,7 +12,7 @@ from imagen_jax import checkpoint, config
 from imagen_jax.data import shapes
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache
-from imagen_jax.train import loop, metrics
+from imagen_jax.train import loop, writers
 
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
@@ -115,7 +115,7 @@ def matters(name: str) -> bool:
 
 def losses(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, one a step: a run that was resumed wrote some steps twice."""
-    lines = [json.loads(x) for x in (workdir / metrics.LINES).read_text().splitlines()]
+    lines = [json.loads(x) for x in (workdir / writers.LINES).read_text().splitlines()]
     by_step = {line["step"]: line for line in lines}
     return [by_step[step] for step in sorted(by_step)]
 

@@ -16,5 +16,6 @@
 | `norms.py` | norms by module group |
 | `speed.py` | FLOP/s, MFU, memory |
 | `profiling.py` | profiler traces of chosen steps |
-| `metrics.py` | what a run writes for people and for TensorBoard |
+| `metrics.py` | what a run tells: a bar, lines, figures |
+| `writers.py` | where figures go: JSON lines, TensorBoard, Weights & Biases |
 """

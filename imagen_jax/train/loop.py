@@ -9,7 +9,17 @@ import jax
 from imagen_jax import checkpoint, config, exits, mesh, rng
 from imagen_jax.data import damage, pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, initial, metrics, program, saving, speed, state, watchdog
+from imagen_jax.train import (
+    health,
+    initial,
+    metrics,
+    program,
+    saving,
+    speed,
+    state,
+    watchdog,
+    writers,
+)
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.types import Params
 from imagen_jax.workdir import Logs, Workdir
@@ -80,6 +90,7 @@ def train(
     )
     progress = metrics.Progress(
         logs.folder,
+        writers.of(workdir, logs.folder, experiment, start=start) if leads else (),
         speed.Speed(program.flops_per_image(experiment), work.devices.devices.flatten().tolist()),
         name=experiment.stage.name,
         steps=options.steps,

@@ -1,33 +1,39 @@
-"""What a run writes on the way: a bar and lines for people, TensorBoard events, JSON lines."""
+"""What a run tells on the way: a bar and lines for people, figures and pictures for its writers."""
 
-import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from imagen_jax.train.speed import Speed
 from imagen_jax.train.step import SKIPPED
-
-LINES = "metrics.jsonl"
+from imagen_jax.train.writers import Writer
 
 
 class Progress:
-    """The bar, the log and the event files of one run; process 0 alone writes.
+    """The bar and the figures of one run; process 0 alone shows them, and has writers.
 
     Use: `add` each step's metrics (device arrays, not waited for), `flush` now and then.
     """
 
-    def __init__(self, folder: Path, speed: Speed, *, name: str, steps: int, start: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writers: Sequence[Writer],
+        speed: Speed,
+        *,
+        name: str,
+        steps: int,
+        start: int,
+    ) -> None:
         self.writes = jax.process_index() == 0
         self.folder, self.name, self.steps = folder, name, steps
-        self._speed = speed
+        self._writers, self._speed = writers, speed
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
         self._clock, self._clock_step = time.perf_counter(), start
         self._bar = tqdm(
@@ -39,9 +45,6 @@ class Progress:
             smoothing=0.05,
             dynamic_ncols=True,
         )
-        if self.writes:
-            self._events = SummaryWriter(str(folder), purge_step=start if start else None)
-            self._lines = (folder / LINES).open("a")
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Keep one step's metrics until the next `flush`."""
@@ -71,10 +74,8 @@ class Progress:
                 f"left {tqdm.format_interval(left)}"
             )
             sys.stdout.flush()
-            self._lines.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
-            self._lines.flush()
-            for tag, value in values.items():
-                self._events.add_scalar(tag, value, step)
+        for writer in self._writers:
+            writer.scalars(step, values)
         return rows
 
     def say(self, sentence: str) -> None:
@@ -84,16 +85,15 @@ class Progress:
             sys.stdout.flush()
 
     def pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Show pictures (b, h, w, 3) uint8 in TensorBoard."""
-        if self.writes:
-            self._events.add_images("samples", pictures, step, dataformats="NHWC")
+        """Show pictures (b, h, w, 3) uint8."""
+        for writer in self._writers:
+            writer.pictures(step, pictures)
 
     def close(self) -> None:
         """Finish the bar and the files."""
         self._bar.close()
-        if self.writes:
-            self._events.close()
-            self._lines.close()
+        for writer in self._writers:
+            writer.close()
 
 
 def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:

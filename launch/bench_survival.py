@@ -1,0 +1,191 @@
+"""What does it cost that a run survives? Guarded step, bookkeeping and saves, in share of a step.
+
+    python launch/bench_survival.py                          quickstart/base16
+    python launch/bench_survival.py imagen/base64_500m --batch 64
+
+A bare step (loss, gradient, optimiser, EMA) and ours (which also skips what is not finite, and has
+norms by module group) take turns; so do blocks of steps with and without a save before them.
+"""
+
+import dataclasses
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+from imagen_jax import config, fingerprint, mesh, rng
+from imagen_jax.data import pipeline
+from imagen_jax.train import optim, program, saving, state, watchdog
+from imagen_jax.train import step as steps
+from imagen_jax.train.ledger import Ledger
+from imagen_jax.train.preemption import Watch
+
+BOOKKEEPING = 1000  # turns of the loop's own work
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    config: tyro.conf.Positional[str] = "quickstart/base16"
+    """A config of one stage."""
+    batch: int | None = None
+    """Training batch over all devices. Default: the config's."""
+    repeats: int = 40
+    """Timed steps of each kind, in turns; medians count."""
+    blocks: int = 7
+    """Blocks of steps with a save, and as many without, in turns."""
+    block: int = 40
+    """Steps of a block: the save has to end within it."""
+
+
+def main() -> None:
+    """Measure and print a table."""
+    options = tyro.cli(Options, description=__doc__)
+    (experiment,) = config.load(options.config)
+    if options.batch is not None:
+        train = dataclasses.replace(experiment.train, batch_size=options.batch)
+        experiment = dataclasses.replace(experiment, train=train)
+    print(
+        f"{experiment.stage.name}, batch {experiment.train.batch_size}, {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
+        flush=True,
+    )
+    work = program.build(experiment)
+    batch = _batch(work)
+    bare, ours = _Runner(work, _bare(work), batch), _Runner(work, work.step(), batch)
+    bare_seconds, guarded = _in_turns([bare, ours], options.repeats)
+    books = _bookkeeping()
+    with tempfile.TemporaryDirectory() as folder:
+        stall, cost, summed = _saves(Path(folder), experiment, ours, options)
+    every = experiment.train.save_every
+    shares = {
+        "guarded step": (guarded / bare_seconds - 1, f"{1000 * (guarded - bare_seconds):.2f} ms"),
+        "bookkeeping": (books / bare_seconds, f"{1e6 * books:.0f} us a step"),
+        f"saves, one in {every} steps": (
+            cost / every / bare_seconds,
+            f"{1000 * stall:.0f} ms stall a save, of it {1000 * summed:.0f} ms for the "
+            f"fingerprint; {1000 * cost:.0f} ms with the steps it slows down",
+        ),
+    }
+    print(f"\na bare step takes {1000 * bare_seconds:.2f} ms\n")
+    print("| what | share of it | |\n|---|---|---|")
+    for what, (share, said) in shares.items():
+        print(f"| {what} | {share:+.2%} | {said} |")
+    print(f"| together | {sum(share for share, _ in shares.values()):+.2%} | |")
+
+
+class _Runner:
+    """A step and the state that it changes; a call waits for its end."""
+
+    def __init__(self, work: program.Program, step: Any, batch: Any) -> None:
+        self.work, self.step, self.batch = work, step, batch
+        self.key = rng.root(0)
+        self.state = work.init(self.key)
+
+    def __call__(self) -> None:
+        with mesh.use(self.work.devices):
+            self.state, metrics = self.step(self.state, self.batch, self.key)
+        jax.block_until_ready(metrics)
+
+
+def _bare(work: program.Program) -> Any:
+    """The step as textbooks have it."""
+    experiment = work.experiment
+    loss_of = steps.loss_function(experiment.stage, work.module)
+
+    def train_step(old: state.TrainState, batch: Any, key: jax.Array) -> Any:
+        step_key = rng.fold(key, "step", old.step)
+        grads, metrics = steps.gradients(
+            loss_of, old.params, batch, step_key, parts=experiment.train.micro_batches
+        )
+        params, opt_state, _ = optim.update(work.rule, grads, old.opt_state, old.params)
+        step = old.step + 1
+        ema = optim.average(old.ema, params, step, decay=experiment.optim.ema_decay)
+        return state.TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
+
+    whole = mesh.replicated(work.devices)
+    return jax.jit(
+        train_step,
+        in_shardings=(work.shardings, work.batch_shardings, whole),
+        out_shardings=(work.shardings, whole),
+        donate_argnums=0,
+    )
+
+
+def _batch(work: program.Program) -> Any:
+    draw = np.random.default_rng(0)
+
+    def random(x: Any) -> np.ndarray:
+        if x.dtype == np.bool_:
+            return np.ones(x.shape, np.bool_)
+        return draw.integers(0, 255, x.shape).astype(x.dtype)
+
+    rows = jax.tree.map(random, program.batch_shapes(work.experiment))
+    share = work.share
+    here = jax.tree.map(lambda x: x[list(share.rows)], rows)
+    return pipeline.to_device(here, work.batch_shardings, share=share)
+
+
+def _bookkeeping() -> float:
+    """Seconds a step of what the loop does besides: asking for a stop, timing, the watchdog."""
+    ledger, watch, dog = Ledger(), Watch(), watchdog.Watchdog(Path("unused"))
+    start = time.perf_counter()
+    for step in range(BOOKKEEPING):
+        for part in ("data", "save", "hooks"):
+            with ledger.spend(part):
+                pass
+        watch.reached(step)
+        dog.beat()
+    return (time.perf_counter() - start) / BOOKKEEPING
+
+
+def _saves(
+    folder: Path, experiment: config.Experiment, run: _Runner, options: Options
+) -> tuple[float, float, float]:
+    """Seconds: stall of a save, its whole cost, and its fingerprint's part; medians."""
+    train = dataclasses.replace(experiment.train, keep=1)
+    saves = saving.Saving(folder, dataclasses.replace(experiment, train=train))
+    numbers, stalls = itertools.count(1), []
+
+    def block(*, saved: bool) -> float:
+        start = time.perf_counter()
+        if saved:
+            before = saves.stall_seconds
+            saves.save(next(numbers), run.state)
+            stalls.append(saves.stall_seconds - before)
+        for _ in range(options.block):
+            run()
+        return time.perf_counter() - start
+
+    block(saved=True)  # compiles the fingerprint
+    stalls.clear()
+    pairs = [(block(saved=False), block(saved=True)) for _ in range(options.blocks)]
+    (summed,) = _in_turns([lambda: fingerprint.of(run.state)], options.blocks)
+    saves.close()
+    cost = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
+    return statistics.median(stalls), cost, summed
+
+
+def _in_turns(calls: list[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median seconds of each, after one call that compiles."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for taken, call in zip(times, calls, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+if __name__ == "__main__":
+    main()
