@@ -10,6 +10,7 @@
 | `loop.py` | step, log, save, resume |
 | `saving.py` | when a checkpoint is made, and what happens when that fails |
 | `preemption.py` | the notice that the machine is about to be taken away |
+| `diary.py` | all that a run tells of itself, together |
 | `health.py` | steps that were skipped, losses that jump |
 | `ledger.py` | where the time went |
 | `watchdog.py` | where every thread stands, when a step takes far longer than usual |

@@ -1,32 +1,24 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 
 import jax
 
 from imagen_jax import checkpoint, config, exits, mesh, rng
-from imagen_jax.data import damage, pipeline
+from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import (
-    health,
-    initial,
-    metrics,
-    program,
-    saving,
-    speed,
-    state,
-    watchdog,
-    writers,
-)
+from imagen_jax.train import initial, program, saving, state
+from imagen_jax.train.diary import Diary
 from imagen_jax.train.ledger import Ledger
+from imagen_jax.train.metrics import Progress
+from imagen_jax.train.speed import Speed
 from imagen_jax.types import Params
-from imagen_jax.workdir import Logs, Workdir
+from imagen_jax.workdir import Workdir
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
 
-Hook = Callable[[int, Params, metrics.Progress], None]  # (step, ema, progress), after each step
+Hook = Callable[[int, Params, Progress], None]  # (step, ema, progress), after each step
 
 
 def never(step: int) -> bool:
@@ -55,8 +47,7 @@ def train(
     pipeline.check(store, experiment=experiment)
     experiment = pipeline.with_encoder(experiment, store)
     _refuse_other_run(workdir, experiment)
-    leads = jax.process_index() == 0
-    if leads:
+    if jax.process_index() == 0:
         checkpoint.write_config(workdir, experiment)
 
     # ---- shapes -> shardings -> arrays
@@ -84,74 +75,48 @@ def train(
         seed=options.seed,
         start_step=start,
     )
-    logs = Logs(workdir)
-    tally = damage.Tally(
-        store, logs.folder, most=experiment.data.max_damaged, process=jax.process_index()
-    )
-    progress = metrics.Progress(
-        logs.folder,
-        writers.of(workdir, logs.folder, experiment, start=start) if leads else (),
-        speed.Speed(program.flops_per_image(experiment), work.devices.devices.flatten().tolist()),
-        name=experiment.stage.name,
-        steps=options.steps,
-        start=start,
-    )
+    hardware = Speed(program.flops_per_image(experiment), work.devices.devices.flatten().tolist())
+    diary = Diary(workdir, experiment, store, speed=hardware, start=start, ledger=ledger)
     if begun:
-        progress.say(begun)
-    watched = health.Health(logs.folder, store, limit=options.max_skipped)
-    watch = watchdog.start(logs.folder)
+        diary.say(begun)
 
     # ---- steps
     try:
         for number in range(start + 1, options.steps + 1):
             with ledger.spend("data"):
                 loaded = next(batches)
-            tally.add(number, loaded)
-            watched.remember(number, loaded.batch.index)
+            diary.loaded(number, loaded)
             with mesh.use(work.devices):
                 batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
                 current, scalars = train_step(current, batch, root)
-            progress.add(number, scalars)
-            if number == start + 1:
-                jax.block_until_ready(scalars)
-                ledger.started()
+            diary.stepped(number, scalars)
             stopping = stop(number)
             last = number == options.steps or stopping
             due = last or saves.is_due(number)
             if due or number % options.log_every == 0:
-                also = ledger.shares() | {
-                    "damaged": float(tally.damaged),
-                    "goodput": ledger.goodput,
-                }
-                steps = progress.flush(number, images=options.batch_size, also=also)
-                for sentence in watched.judge(steps):
-                    progress.say(sentence)
+                diary.flush(number)
             if sentence := saves.trouble():
-                progress.say(sentence)
+                diary.say(sentence)
                 due = True
-            if due and (sentence := logs.push()):
-                progress.say(sentence)
             with ledger.spend("save"):
                 if due:
                     saves.save(number, current)
+                    diary.push()
                 if last:
                     saves.finish(number, current)
             with ledger.spend("hooks"):
                 for hook in hooks:
-                    hook(number, current.ema, progress)
-            watch.beat()
+                    hook(number, current.ema, diary.progress)
+            diary.beat()
             if stopping:
                 raise exits.Preempted(
                     f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
                     "give the same command to go on"
                 )
-        progress.say(ledger.sentence())
+        diary.say(ledger.sentence())
     finally:
-        watch.close()
-        progress.close()
+        diary.close()
         saves.close()
-        if sentence := logs.close():
-            print(sentence, file=sys.stderr)
     return current
 
 

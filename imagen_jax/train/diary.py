@@ -1,0 +1,84 @@
+"""All that a run tells of itself, in one place: figures, lines, what went wrong, stalls."""
+
+import sys
+from collections.abc import Mapping
+
+import jax
+
+from imagen_jax import config
+from imagen_jax.data import damage
+from imagen_jax.data.pipeline import Loaded
+from imagen_jax.data.store import Store
+from imagen_jax.train import health, metrics, watchdog, writers
+from imagen_jax.train.ledger import Ledger
+from imagen_jax.train.speed import Speed
+from imagen_jax.workdir import Logs, Workdir
+
+
+class Diary:
+    """Kept by every process; `say` and figures are process 0's alone.
+
+    Use: `loaded` and `stepped` at every step, `flush` now and then, `beat` when a step is over.
+    """
+
+    def __init__(
+        self,
+        workdir: Workdir,
+        experiment: config.Experiment,
+        store: Store,
+        *,
+        speed: Speed,
+        start: int,
+        ledger: Ledger,
+    ) -> None:
+        options, process = experiment.train, jax.process_index()
+        self._images, self._start, self._ledger = options.batch_size, start, ledger
+        self._logs = Logs(workdir)
+        folder = self._logs.folder
+        self._tally = damage.Tally(store, folder, most=experiment.data.max_damaged, process=process)
+        self._health = health.Health(folder, store, limit=options.max_skipped)
+        self.progress = metrics.Progress(
+            folder,
+            writers.of(workdir, folder, experiment, start=start) if process == 0 else (),
+            speed,
+            name=experiment.stage.name,
+            steps=options.steps,
+            start=start,
+        )
+        self.say = self.progress.say
+        self._watchdog = watchdog.start(folder)
+        self.beat = self._watchdog.beat
+
+    def loaded(self, step: int, loaded: Loaded) -> None:
+        """What a step trains on. Errors: ValueError when too much of the store is damaged."""
+        self._tally.add(step, loaded)
+        self._health.remember(step, loaded.batch.index)
+
+    def stepped(self, step: int, scalars: Mapping[str, jax.Array]) -> None:
+        """A step's metrics, not waited for, but after the first step, which compiles."""
+        self.progress.add(step, scalars)
+        if step == self._start + 1:
+            jax.block_until_ready(scalars)
+            self._ledger.started()
+
+    def flush(self, step: int) -> None:
+        """Write the figures since the last time. Errors: health.Diverged."""
+        also = self._ledger.shares() | {
+            "damaged": float(self._tally.damaged),
+            "goodput": self._ledger.goodput,
+        }
+        steps = self.progress.flush(step, images=self._images, also=also)
+        for sentence in self._health.judge(steps):
+            self.say(sentence)
+
+    def push(self) -> None:
+        """Copy logs to the run's bucket, where it is in one."""
+        if sentence := self._logs.push():
+            self.say(sentence)
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._watchdog.close()
+        self.progress.close()
+        if sentence := self._logs.close():
+            print(sentence, file=sys.stderr)
