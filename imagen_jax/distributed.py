@@ -4,6 +4,7 @@ import glob
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -41,13 +42,16 @@ def start(options: config.Processes) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process; one that fails among several ends at once.
+    """End this process; one that fails ends at once.
 
-    jax's own end waits minutes for the others, and they wait for this one in a collective. Without
-    it they notice within `heartbeat_timeout`.
+    jax's own end waits minutes for other processes, and they wait for this one in a collective;
+    without it they notice within `heartbeat_timeout`. Python's waits for threads, and Orbax has
+    some that wait minutes for a save that failed.
     """
     jax = sys.modules.get("jax")
-    if code and jax is not None and jax.distributed.is_initialized():
+    together = jax is not None and jax.distributed.is_initialized()
+    waiting = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if code and (together or any(not thread.daemon for thread in waiting)):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_a_process_that_is_alone_is_told_the_usual_cause() -> None:
         distributed.start(config.Processes(processes=4))
     distributed.start(config.Processes(processes=1))
     distributed.start(config.Processes())
+
+
+def test_a_process_that_fails_waits_for_no_thread() -> None:
+    program = (
+        "import threading, time; from imagen_jax import distributed\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); distributed.leave(1)"
+    )
+    start = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 1
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
