@@ -207,6 +207,26 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     assert (last["step"], last["skipped"]) == (4, 2.0)
 
 
+def test_a_run_begins_with_anothers_weights(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(built / "cascade")  # its stage of the same name
+    _train(built, tmp_path / "a", "--init-from", source, "--train.steps", "2")
+    said = capsys.readouterr().out
+    assert f"tensors from {source}/base8/checkpoints/4" in said
+    _train(built, tmp_path / "a", "--init-from", source, "--train.steps", "4")
+    said = capsys.readouterr().out
+    assert f"resumed from step 2; the weights of {source}/base8 were for its beginning" in said
+    with pytest.raises(ValueError, match=r"none of its tensors fits this config:\n  missing"):
+        _train(built, tmp_path / "b", "--init-from", "shapes/base16")
+    with pytest.raises(
+        FileNotFoundError, match=r"--init-from nowhere: .*embedded cascades: shapes"
+    ):
+        _train(built, tmp_path / "b", "--init-from", "nowhere")
+    with pytest.raises(ValueError, match="--init-take and --init-partial need --init-from"):
+        _train(built, tmp_path / "b", "--init-partial")
+
+
 def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path: Path) -> None:
     shown = []
 
