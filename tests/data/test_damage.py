@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import pytest
 from imagen_jax import config
 from imagen_jax.data import damage, pipeline, records, store, transforms
 from imagen_jax.data.pipeline import Loaded, Share
-from imagen_jax.data.records import Record
+from imagen_jax.data.records import Damaged, Record
 from imagen_jax.data.store import Store
 
 COUNT, SHARD, BATCH, SIDE, CROP = 400, 64, 8, 16, 8
@@ -209,6 +210,44 @@ def test_a_store_that_is_damaged_throughout_ends_soon(
     small = make_store(write_store, tmp_path / "small", bad_pictures=range(9), count=9)
     with pytest.raises(ValueError, match=r"and the 8 after it are damaged"):
         take(small, 1)
+
+
+@pytest.mark.parametrize("hurt", ["flip", "zeros", "cut"])
+def test_a_shard_hurt_at_a_random_place_gives_true_records_or_none(
+    clean: Store, tmp_path: Path, hurt: str
+) -> None:
+    """Sixteen shards each: every record is as it was written, or damaged, or the shard refused."""
+    draw, lost, refused = np.random.default_rng(len(hurt)), 0, 0
+    expected = [records.pack(record) for record in map(clean.source().__getitem__, range(COUNT))]
+    for number in range(16):
+        folder = tmp_path / str(number)
+        shutil.copytree(clean.folder, folder)
+        path = clean.shard(int(draw.integers(COUNT // SHARD)))
+        content = bytearray(path.read_bytes())
+        place = int(draw.integers(len(content)))
+        if hurt == "flip":
+            content[place] ^= 1 << int(draw.integers(8))
+        elif hurt == "zeros":
+            content[place : place + 4096] = bytes(len(content[place : place + 4096]))
+        else:
+            del content[place:]
+        (folder / path.name).write_bytes(content)
+        try:
+            source = store.open(folder).source()
+        except ValueError as error:
+            assert path.name in str(error)
+            refused += 1
+            continue
+        for index in range(COUNT):
+            try:
+                found = records.pack(source[index])
+            except Damaged:
+                assert clean.shard_of(index).name == path.name
+                lost += 1
+            else:
+                assert found == expected[index], (number, place, index)
+    assert lost or refused
+    assert refused == 16 or hurt != "cut"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, TypeError, RuntimeError])
