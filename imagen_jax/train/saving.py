@@ -93,6 +93,9 @@ class Saving:
         self._saves.close()
 
     def _failed(self, error: BaseException) -> str:
+        """The sentence about a save that failed. Errors: as `trouble`; what is no failure of it."""
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            raise error  # of a device, or of another process that is gone
         self._failures += 1
         self._saves.forget_failure()
         lines = str(error).strip().splitlines() or [type(error).__name__]

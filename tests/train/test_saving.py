@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -109,6 +110,21 @@ def test_the_stall_is_counted(tmp_path: Path) -> None:
     assert saves.stall_seconds == 0.0
     saves.save(1, STATE)
     assert 0.0 < saves.stall_seconds < 60.0
+    saves.close()
+
+
+def test_what_devices_report_is_no_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process is gone, say: the run ends with that, at once."""
+
+    def gone(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
+
+    saves = Saving(tmp_path, EXPERIMENT)
+    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", gone)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="closed by peer"):
+        saves.save(1, STATE)
     saves.close()
 
 
