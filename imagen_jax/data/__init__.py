@@ -14,6 +14,7 @@
 | `parquet.py` | Hugging Face's files with the pictures' bytes |
 | `mixtures.py` | several sources as one, by weight |
 | `places.py` | files on this machine or in a bucket: found, and read in ranges |
+| `workers.py` | processes that end with this one |
 | `records.py` | the store of (image, encoding) pairs |
 | `transforms.py` | per-example steps: decode, crop, area resize, the (low, high) pair |
 | `damage.py` | how much of a store turned out damaged in a run |

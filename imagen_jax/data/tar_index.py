@@ -1,6 +1,7 @@
 """Where the pictures and captions of a tar lie: found in one pass over it, and stored for later."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +69,8 @@ class Scan:
     """What a pass over a tar has found so far."""
 
     field: str  # of .json members that has the captions; "": .txt, else `caption`
-    keys: dict[str, Found] = field(default_factory=dict)
-    skips: Skips = field(default_factory=Skips)
+    keys: dict[str, Found] = dataclasses.field(default_factory=dict)
+    skips: Skips = dataclasses.field(default_factory=Skips)
 
 
 class Guarded:

@@ -4,10 +4,12 @@ An example is a picture (.jpg, .jpeg, .png, .webp) and the .txt or .json of the 
 is unpacked: where its members lie is indexed once (`tar_index`), then their bytes are read.
 """
 
+import dataclasses
 import operator
+import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -15,13 +17,14 @@ from typing import Any, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.data import examples, places, tar_index
+from imagen_jax.data import examples, places, tar_index, workers
 from imagen_jax.data.examples import Names, Skips
-from imagen_jax.data.places import File, Reader
+from imagen_jax.data.places import BUCKET, File, Reader
 from imagen_jax.data.records import Damaged
 from imagen_jax.data.tar_index import Index
 
-THREADS = 16  # that index tars; they mostly wait for the disk or the bucket
+THREADS = 16
+MUCH = 1 << 32  # bytes of tars that take longer to index than processes to start
 GAP = 1 << 16  # bytes between picture and text that are cheaper to read than to leave out
 
 
@@ -35,7 +38,7 @@ class Tars(Sequence):
     keys: bytes
     field: str  # of .json members that has the captions; "": .txt, else `caption`
     skipped: Mapping[str, Names]
-    reader: Reader = field(default_factory=Reader)
+    reader: Reader = dataclasses.field(default_factory=Reader)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,11 +120,22 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
 def _indices(files: Sequence[File], field: str, cache: Path) -> list[Index]:
     """The index of each tar; those that are not there are built."""
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(partial(tar_index.load, field=field, cache=cache), files))
-        todo = [n for n, index in enumerate(found) if index is None]
+        found: list[Any] = list(pool.map(partial(tar_index.load, field=field, cache=cache), files))
+    todo = [n for n, index in enumerate(found) if index is None]
+    if not todo:
+        return found
+    with _workers([files[n] for n in todo]) as pool:
         build = partial(tar_index.of, field=field, cache=cache)
         built = pool.map(build, [files[n] for n in todo])
-        bar = tqdm(built, "indexing", len(todo), unit=" tars", disable=None if todo else True)
+        bar = tqdm(built, "indexing", len(todo), unit=" tars", disable=None)
         for n, index in zip(todo, bar, strict=True):
             found[n] = index
-    return [index for index in found if index is not None]
+    return found
+
+
+def _workers(files: Sequence[File]) -> Executor:
+    """Threads, which wait for a bucket; for much on this machine processes, as headers take CPU."""
+    here = [file.size for file in files if not file.path.startswith(BUCKET)]
+    if len(here) > 1 and sum(here) >= MUCH:
+        return workers.processes(min(os.cpu_count() or 1, len(here)))
+    return ThreadPoolExecutor(THREADS)

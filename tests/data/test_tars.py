@@ -331,6 +331,21 @@ def test_an_index_serves_until_its_tar_changes(folder: Path, scans: list[str]) -
     assert scans[5:] == ["00000.tar"] * 3
 
 
+def test_processes_index_much(
+    folder: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = opened(folder)
+    assert len(scans) == 3
+    for index in folder.glob("*.index"):
+        index.unlink()
+    monkeypatch.setattr(tars, "MUCH", 1)
+    source = opened(folder)
+    assert len(scans) == 3  # not in this process
+    assert only(source) == only(alone)
+    assert source.skipped == alone.skipped
+    assert len(list(folder.glob("*.index"))) == 3
+
+
 def test_where_nothing_can_be_written_the_index_is_in_the_cache(
     folder: Path, tmp_path: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
