@@ -162,6 +162,8 @@ def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
         ("broken.json", b"{"),
         ("deep.jpg", b"x"),
         ("deep.json", b"[" * 100_000),
+        ("list.jpg", b"x"),
+        ("list.json", b'["words"]'),
         ("number.jpg", b"x"),
         ("number.json", b'{"caption": 7}'),
         ("long.jpg", b"x"),
@@ -190,10 +192,10 @@ def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
         "caption without picture": ["empty"],
         "hidden": ["._000000001.jpg"],
         "neither picture nor caption": ["notes.pdf"],
-        "unreadable .json": ["broken.json", "deep.json", "number.json"],
+        "unreadable .json": ["broken.json", "deep.json", "list.json", "number.json"],
         "too large": ["long.txt"],
         "not downloaded": ["555555552"],
-        "picture without caption": ["blank", "broken", "deep", "number", "long"],
+        "picture without caption": ["blank", "broken", "deep", "list", "number", "long"],
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tar", "x.tar.index"]
 
