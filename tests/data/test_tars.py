@@ -290,6 +290,26 @@ def test_what_comes_before_the_damage_is_kept(
     assert re.search(says, f"{reason}: {name}")
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_whatever_bytes_are_flipped_what_is_listed_can_be_read(tmp_path: Path, form: int) -> None:
+    long = "ü" * 60 if form != tarfile.USTAR_FORMAT else ""
+    members = [(f"{long}{name}", data) for n in range(4) for name, data in sample(n)]
+    path = written(tmp_path / "x.tar", members, format=form)
+    whole, rng, counts = path.read_bytes(), random.Random(form), set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 30])):
+            data[rng.randrange(len(data))] = rng.choice([0, 255, 48, 55, rng.randrange(256)])
+        path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        file = places.find(str(path), ending="tar")[0]
+        index = tar_index.build(file, "")
+        counts.add(len(index.rows))
+        if len(index.rows):
+            source = opened(path)
+            assert len({key for key, *_ in only(source)}) == len(index.rows) == len(source)
+    assert {0, 4} < counts
+
+
 def test_tars_without_any_example_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "x.tar", [("a.jpg", b"x"), ("b.jpg", b"x")])
     with pytest.raises(
