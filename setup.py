@@ -13,6 +13,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
 GCS = "gcsfs>=2025.3"  # for buckets
+PARQUET = "pyarrow>=17"
 WANDB = "wandb>=0.19"
 TPU = "jax[tpu]>=0.10.0,<0.12"  # jax and the libtpu that it is released with
 BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
@@ -74,6 +75,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
         "gcs": [GCS],
+        "parquet": [PARQUET],
         "wandb": [WANDB],
         "plan": [TPU],  # for its compiler: no TPU is needed
         "test": [
@@ -83,6 +85,7 @@ setup(
             "ruff==0.17.6",
             TPU,
             GCS,
+            PARQUET,
             WANDB,
         ],
     },

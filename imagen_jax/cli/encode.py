@@ -18,8 +18,13 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
 
   imagen encode CONFIG                       the datasets of a config or cascade, with its encoder
   imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
-                                             any data source: shapes/NAME[?split=S] or
+                                             any data source:
+                                             shapes/NAME[?split=S]
                                              tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
+                                             tars:PATH[?text=FIELD]
+                                             folder:PATH[?text=COLUMN]
+                                             parquet:PATH[?image=COLUMN&text=COLUMN]
+                                             mixture:FILE, a file with one of these a line
 
 What is already there is not done again: give the command once more to go on. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.

@@ -7,6 +7,14 @@
 | `drawing.py` | scenes to pictures |
 | `painting.py` | many of both, in parallel |
 | `shapes.py` | the TFDS builder of the embedded dataset |
+| `sources.py` | addresses of captioned pictures: what is at one, by index |
+| `examples.py` | an example of a source; names of what a source leaves out |
+| `tars.py`, `tar_index.py` | tars as img2dataset writes them, read where their members lie |
+| `folders.py` | pictures beside their captions, or with a table of them |
+| `parquet.py` | Hugging Face's files with the pictures' bytes |
+| `mixtures.py` | several sources as one, by weight |
+| `places.py` | files on this machine or in a bucket: found, and read in ranges |
+| `workers.py` | processes that end with this one |
 | `records.py` | the store of (image, encoding) pairs |
 | `transforms.py` | per-example steps: decode, crop, area resize, the (low, high) pair |
 | `damage.py` | how much of a store turned out damaged in a run |

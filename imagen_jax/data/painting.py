@@ -4,13 +4,8 @@ Worker processes import this module alone: no jax and no TFDS.
 """
 
 import io
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +15,7 @@ from PIL import Image
 from imagen_jax.data.captions import caption
 from imagen_jax.data.drawing import render
 from imagen_jax.data.scenes import Grammar, Scene, sample_scene, to_json
+from imagen_jax.data.workers import processes
 
 SIDE = 256
 CHUNK = 64  # examples that a worker paints at a time
@@ -70,9 +66,7 @@ def paint_all(series: Series, count: int, *, workers: int) -> Iterator[Example]:
         yield from (paint(series, index) for index in range(count))
         return
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
-    )
+    pool = processes(workers)
     try:
         painted: deque = deque()  # a few chunks ahead of the reader, never the whole split
         for chunk in chunks:
@@ -87,14 +81,3 @@ def paint_all(series: Series, count: int, *, workers: int) -> Iterator[Example]:
 
 def _paint_chunk(series: Series, indices: range) -> list[Example]:
     return [paint(series, index) for index in indices]
-
-
-def _follow_parent() -> None:
-    """Lets the parent alone answer Ctrl-C, and ends this process if the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # the main thread waits for work that nobody will send

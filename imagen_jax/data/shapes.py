@@ -9,7 +9,7 @@ import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -20,6 +20,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from imagen_jax.data import examples
+from imagen_jax.data.examples import Names
 from imagen_jax.data.painting import SIDE, Series, paint_all, picture
 from imagen_jax.data.scenes import Grammar
 
@@ -114,9 +116,9 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         series = Series(config.grammar_of(split), config.seed, SPLITS.index(split))
         count = config.size(split)
-        examples = paint_all(series, count, workers=self._workers)
+        painted = paint_all(series, count, workers=self._workers)
         name = f"shapes/{config.name} {split}"
-        for index, example in enumerate(tqdm(examples, name, count, unit=" pictures")):
+        for index, example in enumerate(tqdm(painted, name, count, unit=" pictures")):
             yield (
                 index,
                 {
@@ -153,9 +155,11 @@ def build(name: str, data_dir: str | Path, *, workers: int | None = None) -> Sha
 
 @dataclass(frozen=True)
 class Source(Sequence):
-    """Random access to a split: image (PNG bytes), caption, and scene (JSON)."""
+    """Random access to a split: examples with their scene (JSON)."""
 
     records: Any  # TFDS's data source, whose texts are bytes
+    split: str
+    skipped: Mapping[str, Names] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -164,11 +168,12 @@ class Source(Sequence):
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         record = self.records[index]
-        return {
-            "image": record["image"],
-            "caption": record["caption"].decode(),
-            "scene": record["scene"].decode(),
-        }
+        made = examples.example(record["image"], (record["caption"].decode(),))
+        return made | {"scene": record["scene"].decode()}
+
+    def key(self, index: int) -> str:
+        """`train-0000012`."""
+        return f"{self.split}-{index:07d}"
 
 
 def source(name: str, split: str, data_dir: str | Path) -> Source:
@@ -183,7 +188,8 @@ def source(name: str, split: str, data_dir: str | Path) -> Source:
     if not folder.exists():
         raise FileNotFoundError(f"no dataset in {folder}; run `imagen data` to build it")
     builder = _open(name, data_dir)
-    return Source(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}))
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    return Source(builder.as_data_source(split, decoders=undecoded), split)
 
 
 def exam(

@@ -1,7 +1,9 @@
-"""Writing a whole store, as tests of what reads it need."""
+"""What tests of several files need: a whole store, a bucket."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import cloud_storage
+import fsspec
 import numpy as np
 import pytest
 
@@ -24,3 +26,15 @@ def write(target: Store, examples: Sequence[Record]) -> Store:
 def write_store() -> Callable[[Store, Sequence[Record]], Store]:
     """`write(target, examples)`: all of a store at once."""
     return write
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[cloud_storage.Bucket]:
+    """`gs://bucket`, in memory, for this process."""
+    drivers = fsspec.get_filesystem_class("gs")
+    with cloud_storage.serve() as (held, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        drivers.clear_instance_cache()  # they keep the address they began with
+        yield held
+    drivers.clear_instance_cache()

@@ -42,7 +42,9 @@ def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
         with pytest.raises(IndexError, match=f"example {len(source)} of {len(source)}"):
             source[len(source)]
         for index in (0, len(source) - 1):
-            assert source[index] == vars(painting.paint(series, index))
+            painted = vars(painting.paint(series, index))
+            assert source[index] == painted | {"captions": (painted["caption"],)}
+            assert source.key(index) == f"{split}-{index:07d}"
 
 
 def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:

@@ -1,14 +1,18 @@
 """Sources: what TFDS prepared is read without TensorFlow; what is not there is named."""
 
 import io
+import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagen_jax.data import shapes, sources
+from imagen_jax.data import examples, shapes, sources
 from imagen_jax.data.sources import Address
 
 SIDE, COUNT = 8, 5
@@ -37,6 +41,47 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
             yield index, {"photo": io.BytesIO(png_of(index)), "alt": f"№ {index}", "label": index}
 
 
+class Captions(tfds.core.GeneratorBasedBuilder):
+    """Several captions to a picture, with features in features, as coco_captions has them."""
+
+    VERSION = tfds.core.Version("1.1.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        captions = {"id": np.int64, "text": tfds.features.Text()}
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(encoding_format="png"),
+                "image/filename": tfds.features.Text(),
+                "captions": tfds.features.Sequence(captions),
+                "words": tfds.features.Sequence(tfds.features.Text()),
+                "about": {"title": tfds.features.Text(), "year": np.int32},
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: object) -> dict:
+        return {"val": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(COUNT):
+            captions = [{"id": n, "text": text} for n, text in enumerate(captions_of(index))]
+            yield (
+                index,
+                {
+                    "image": io.BytesIO(png_of(index)),
+                    "image/filename": f"{index}.png",
+                    "captions": captions,
+                    "words": captions_of(index),
+                    "about": {"title": f"title {index}", "year": 2000 + index},
+                },
+            )
+
+
+def captions_of(index: int) -> list[str]:
+    """None, one, two ...; of the last one are blank."""
+    return [f"№ {index}.{n}" for n in range(index)] + [" "] * (index == COUNT - 1)
+
+
 def png_of(index: int) -> bytes:
     pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -50,13 +95,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Photographs(data_dir=folder, file_format="array_record").download_and_prepare(
         download_dir=folder / "downloads"
     )
+    Captions(data_dir=folder, file_format="array_record").download_and_prepare(
+        download_dir=folder / "downloads"
+    )
     return folder
 
 
 def test_an_address_has_defaults_and_names_features() -> None:
     assert sources.parse("shapes/full") == Address("shapes/full", "train", "image", "caption")
-    given = sources.parse("tfds:coco_captions/2014?split=val&image=photo&text=alt%20text")
-    assert given == Address("tfds:coco_captions/2014", "val", "photo", "alt text")
+    given = sources.parse("tfds:coco_captions/2014?split=val&image=photo&text=alt%20text&weight=.5")
+    assert given == Address("tfds:coco_captions/2014", "val", "photo", "alt text", 0.5)
+    assert sources.parse("tars:/a/{00..12}.tar").dataset == "tars:/a/{00..12}.tar"
+    for form, text in {"tars": "", "folder": "", "parquet": "text", "tfds": "caption"}.items():
+        assert sources.parse(f"{form}:x").text == text
 
 
 @pytest.mark.parametrize(
@@ -64,7 +115,13 @@ def test_an_address_has_defaults_and_names_features() -> None:
     [
         ("coco", "no data source 'coco': give shapes/NAME"),
         ("tfds:", "no data source 'tfds:'"),
+        ("tars:", "no data source 'tars:'"),
         ("tfds:coco?spilt=val", "unknown 'spilt'"),
+        ("shapes/full?text=caption", "unknown 'text'"),
+        ("tars:x?image=jpg", "unknown 'image'"),
+        ("folder:x?split=val", "unknown 'split'"),
+        ("mixture:x?text=y", "unknown 'text'"),
+        ("folder:x?weight=", "weight= is no number"),
     ],
 )
 def test_what_is_no_address_is_refused(text: str, says: str) -> None:
@@ -76,7 +133,30 @@ def test_a_prepared_dataset_is_read_by_its_own_names(data_dir: Path) -> None:
     source = sources.open(sources.parse("tfds:photographs?image=photo&text=alt"), data_dir)
     assert len(source) == COUNT
     for index in (3, 0, 4):
-        assert source[index] == {"image": png_of(index), "caption": f"№ {index}"}
+        words = f"№ {index}"
+        assert source[index] == {"image": png_of(index), "caption": words, "captions": (words,)}
+    assert source.key(3) == "train-0000003"
+    assert isinstance(source, sources.Source)
+    assert source.skipped == {}
+
+
+@pytest.mark.parametrize("text", ["captions/text", "words"])
+def test_several_captions_come_in_order(data_dir: Path, text: str) -> None:
+    source = sources.open(sources.parse(f"tfds:captions?split=val&text={text}"), data_dir)
+    for index in range(COUNT):
+        wanted = tuple(c for c in captions_of(index) if c != " ")
+        example = source[index]
+        assert example["captions"] == (wanted or ("",))
+        assert example["caption"] == example["captions"][0]
+        assert example["image"] == png_of(index)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("about/title", "title 3"), ("image/filename", "3.png")]
+)
+def test_a_text_may_be_a_part_or_have_a_slash(data_dir: Path, text: str, wanted: str) -> None:
+    source = sources.open(sources.parse(f"tfds:captions?split=val&text={text}"), data_dir)
+    assert source[3]["captions"] == (wanted,)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +166,8 @@ def test_a_prepared_dataset_is_read_by_its_own_names(data_dir: Path) -> None:
         ("tfds:photographs?split=val", ValueError, "no split 'val' under .*; it has train"),
         ("tfds:photographs", ValueError, "no feature 'image'; it has .*photo"),
         ("tfds:photographs?image=photo&text=no", ValueError, "no feature 'no'; it has .*alt"),
+        ("tfds:captions?split=val&text=captions", ValueError, "no feature 'captions'; it has .*"),
+        ("tfds:captions?split=val&text=captions/no", ValueError, "it has .*captions/text, image"),
     ],
 )
 def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says: str) -> None:
@@ -116,8 +198,56 @@ def test_the_embedded_dataset_is_one(tmp_path: Path) -> None:
     assert source[1] == {
         k: v
         for k, v in shapes.source("shapes/tiny", "validation", tmp_path)[1].items()
-        if k in ("image", "caption", "scene")
+        if k in ("image", "caption", "captions", "scene")
     }
+    assert source[1]["captions"] == (source[1]["caption"],)
     first = sources.First(source, 3)
     assert len(first) == 3
     assert first[2] == source[2]
+    assert first.key(2) == source.key(2) == "validation-0000002"
+    assert first.skipped == source.skipped == {}
+    for one in (source, first):
+        assert isinstance(one, sources.Source)
+
+
+def test_every_form_leads_to_its_source(tmp_path: Path) -> None:
+    png, data_dir = png_of(7), tmp_path / "data"
+    (tmp_path / "a.png").write_bytes(png)
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "a.json").write_text('{"alt": ["one", "two"]}')
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.png").write_bytes(png)
+    (tmp_path / "rows" / "metadata.jsonl").write_text('{"file_name": "a.png", "alt": "words"}')
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a.png", "a.json", "a.txt"):
+            tar.add(tmp_path / name, name)
+    pq.write_table(pa.table({"photo": [png], "alt": ["words"]}), tmp_path / "x.parquet")
+    found = {
+        "tars:x.tar": ("words",),
+        "tars:x.tar?text=alt": ("one", "two"),
+        "folder:.": ("words",),
+        "folder:rows?text=alt": ("words",),
+        "parquet:*.parquet?image=photo&text=alt": ("words",),
+    }
+    for text, captions in found.items():
+        form, _, place = text.partition(":")
+        source = sources.open(sources.parse(f"{form}:{tmp_path}/{place}"), data_dir)
+        assert isinstance(source, sources.Source)
+        assert [dict(example) for example in source] == [
+            {"image": png, "caption": captions[0], "captions": captions}
+        ]
+        assert pickle.loads(pickle.dumps(source))[0] == source[0]
+        assert source.key(0).split("/")[-1] in ("a", "a.png", "0")
+
+
+def test_names_are_kept_up_to_a_number_and_counted_beyond() -> None:
+    skips, more = examples.Skips(), examples.Skips()
+    for n in range(150):
+        skips.add("empty", f"{n}")
+    more.extend(skips.collected(), "x/")
+    more.add("empty", "last\n")
+    for found, first, total in ((skips, "0", 150), (more, "x/0", 151)):
+        names = found.collected()["empty"]
+        assert (len(names), names[0], names.total) == (examples.LISTED, first, total)
+        assert pickle.loads(pickle.dumps(names)).total == total
+    assert examples.summary(more.collected()) == "151 empty (x/0)"

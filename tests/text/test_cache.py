@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ COUNT, WIDTH, LENGTH = 10, 3, 5
 class FakeSource:
     """Ten pictures of 16-pixel noise, five different captions."""
 
+    skipped: ClassVar = {}
+
     def __init__(self) -> None:
         self.reads = 0
 
@@ -30,6 +32,9 @@ class FakeSource:
     def __getitem__(self, index: int) -> dict[str, object]:
         self.reads += 1
         return {"image": png_of(index), "caption": caption_of(index)}
+
+    def key(self, index: int) -> str:
+        return str(index)
 
 
 class FakeEncoder:

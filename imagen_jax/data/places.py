@@ -1,0 +1,142 @@
+"""Files that sources read, on this machine or in a bucket (`gs://`): found, and read in ranges."""
+
+import glob
+import importlib.util
+import itertools
+import os
+import re
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_jax.data.records import Damaged
+
+BUCKET = "gs://"
+KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
+BLOCK = 4 << 20  # bytes of a bucket's file that are fetched at once when it is read through
+_WILD = re.compile(r"[*\[{]")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class File(NamedTuple):
+    """A file as it was found."""
+
+    path: str  # absolute, or gs://
+    name: str  # below the fixed part of the pattern that found it
+    size: int
+    stamp: str  # another one once the file has changed
+
+
+def find(pattern: str, *, ending: str) -> list[File]:
+    """The files of a pattern, by name: a path, a folder of files with that ending, or with `*`.
+
+    `{00000..00099}` and `{a,b}` stand for several names, each of which has to be there.
+    Errors: FileNotFoundError for a name that is not there, or when there is nothing at all;
+    ValueError for a bucket without its driver.
+    """
+    if not pattern.startswith(BUCKET):
+        pattern = os.path.abspath(os.path.expanduser(pattern))
+    pattern = pattern.rstrip("/")
+    if pattern.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
+        raise ValueError(f"{pattern}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+    fixed = pattern if not (wild := _WILD.search(pattern)) else pattern[: wild.start()]
+    found = {}
+    for one in expanded(pattern):
+        folder = glob.escape(one) if os.path.isdir(one) else one
+        files = dict(_matches(one)) or dict(_matches(f"{folder}/*.{ending}"))
+        if not files and one == pattern and not wild:
+            raise FileNotFoundError(f"{one} is neither a file nor a folder with *.{ending} in it")
+        if not files and not glob.has_magic(one):
+            raise FileNotFoundError(f"{one} is not there; {pattern} names it")
+        found |= files
+    if not found:
+        raise FileNotFoundError(f"no file matches {pattern}")
+    cut = len(fixed) + 1 if fixed not in found and not wild else fixed.rfind("/") + 1
+    return [File(path, path[cut:], *found[path]) for path in sorted(found)]
+
+
+def expanded(pattern: str) -> Iterator[str]:
+    """The patterns that one with braces stands for, in order."""
+    pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
+    choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
+    return map("".join, itertools.product(*choices))
+
+
+def _choices(inside: str) -> list[str]:
+    if numbers := _RANGE.fullmatch(inside):
+        first, last = numbers.groups()
+        return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    return inside.split(",")
+
+
+def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Path, size and stamp of each file that matches."""
+    if pattern.startswith(BUCKET):
+        for path, about in driver().glob(pattern, detail=True).items():
+            if about["type"] == "file":
+                stamp = about.get("generation") or about.get("etag") or about.get("updated")
+                yield BUCKET + path, (about["size"], str(stamp))
+        return
+    paths = [pattern] if os.path.exists(pattern) else glob.iglob(pattern, recursive=True)
+    for path in paths:
+        if os.path.isfile(path):
+            about = os.stat(path)
+            yield path, (about.st_size, str(about.st_mtime_ns))
+
+
+def driver() -> Any:
+    """The driver of buckets that belongs to this thread and process."""
+    import fsspec
+
+    return fsspec.filesystem("gs")
+
+
+def opened(file: File) -> Any:
+    """A file of bytes to read through, from its beginning."""
+    if file.path.startswith(BUCKET):
+        return driver().open(file.path, "rb", block_size=BLOCK, cache_type="readahead")
+    return Path(file.path).open("rb")
+
+
+class Reader:
+    """Reads ranges of files; threads may share it, worker processes may copy it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}  # descriptors by path
+        weakref.finalize(self, _close, self._open)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Reader, ()
+
+    def read(self, file: File, start: int, count: int) -> bytes:
+        """`count` bytes from `start` on.
+
+        Errors: Damaged where the file has ended before; else those of the disk or the bucket.
+        """
+        if file.path.startswith(BUCKET):
+            data = driver().cat_file(file.path, start=start, end=start + count)
+        else:
+            data = self._pread(file.path, start, count)
+        if len(data) != count:
+            raise Damaged(f"{file.path} has changed: it ends before byte {start + count}")
+        return data
+
+    def _pread(self, path: str, start: int, count: int) -> bytes:
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            return os.pread(descriptor, count, start)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Kept until the reader goes: closed earlier, another thread might be reading from it.
+        if len(self._open) < KEPT_OPEN and self._open.setdefault(path, descriptor) == descriptor:
+            return os.pread(descriptor, count, start)
+        try:
+            return os.pread(descriptor, count, start)
+        finally:
+            os.close(descriptor)
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)

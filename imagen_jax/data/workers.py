@@ -1,0 +1,24 @@
+"""Processes that work for this one, and end with it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """A pool of fresh processes: what they work on has to be importable, and to survive a copy."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_follow_parent)
+
+
+def _follow_parent() -> None:
+    """Lets the parent alone answer Ctrl-C, and ends this process if the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # the main thread waits for work that nobody will send

@@ -1,0 +1,198 @@
+"""Folders: pictures beside their captions, or in a table; nothing is read outside of them."""
+
+import csv
+import json
+import os
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from imagen_jax.data import examples, folders, sources
+
+Rows = list[dict[str, object]]
+
+
+def picture_of(name: str) -> bytes:
+    return random.Random(name).randbytes(100)
+
+
+def filled(folder: Path, names: list[str]) -> Path:
+    """A folder of pictures and captions: those of pictures are drawn, those of texts their name."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() if name.endswith(".txt") else picture_of(name))
+    return folder
+
+
+def rows_of(source: folders.Folder) -> dict[str, tuple[str, ...]]:
+    """Captions by key; the pictures are checked."""
+    for index in range(len(source)):
+        example = source[index]
+        assert example["image"] == (source.root / source.key(index)).read_bytes()
+        assert example["caption"] == example["captions"][0]
+    return {source.key(i): source[i]["captions"] for i in range(len(source))}
+
+
+def jsonl(path: Path, rows: Rows) -> None:
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def comma_separated(path: Path, rows: Rows) -> None:
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def parquet(path: Path, rows: Rows) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+
+
+TABLES = {"jsonl": jsonl, "csv": comma_separated, "parquet": parquet}
+
+
+def test_a_text_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
+    names = ["b.jpg", "b.txt", "a/2.v1.PNG", "a/2.v1.txt", "a/10.webp", "a/10.txt", "a/b/c.jpeg"]
+    source = folders.open(str(filled(tmp_path, [*names, "a/b/c.txt", "b.json", "b.parquet"])))
+    wanted = ["a/10.webp", "a/2.v1.PNG", "a/b/c.jpeg", "b.jpg"]
+    captions = ["a/10.txt", "a/2.v1.txt", "a/b/c.txt", "b.txt"]
+    assert rows_of(source) == {n: (c,) for n, c in zip(wanted, captions, strict=True)}
+    assert list(rows_of(source)) == wanted
+    assert source.skipped == {}
+    assert source[0] == pickle.loads(pickle.dumps(source))[0]
+    assert isinstance(source, sources.Source)
+    for wrong in (4, -1):
+        with pytest.raises(IndexError, match=f"example {wrong} of 4"):
+            source[wrong]
+
+
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    outside = filled(tmp_path / "outside", ["secret.jpg", "secret.txt"])
+    folder = filled(
+        tmp_path / "in",
+        ["a.jpg", "a.png", "a.txt", "lonely.jpg", "lone.txt", ".git/x.jpg", "._a.jpg", "x.gif"],
+    )
+    filled(folder, ["empty.jpg", "empty.txt", "silent.jpg", "silent.txt", "long.jpg", "real/r.jpg"])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "silent.txt").write_bytes(b"")
+    (folder / "long.txt").write_bytes(b"w" * (examples.LARGEST_TEXT + 1))
+    (folder / "leads_out.jpg").symlink_to(outside / "secret.jpg")
+    (folder / "leads_out.txt").symlink_to(outside / "secret.txt")
+    (folder / "climbs.jpg").symlink_to("../outside/secret.jpg")
+    (folder / "folder").symlink_to(outside)
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.jpg").symlink_to("nothing.jpg")
+    (folder / "inside.jpg").symlink_to("real/r.jpg")
+    (folder / "inside.txt").symlink_to("a.txt")
+    os.mkfifo(folder / "pipe.jpg")
+    source = folders.open(str(folder))
+    assert rows_of(source) == {"a.jpg": ("a.txt",), "inside.jpg": ("a.txt",)}
+    assert {reason: set(names) for reason, names in source.skipped.items()} == {
+        "duplicate key": {"a.png"},
+        "picture without caption": {"lonely.jpg", "real/r.jpg"},
+        "caption without picture": {"lone.txt", "empty.txt"},
+        "hidden": {".git", "._a.jpg"},
+        "neither picture nor caption": {"x.gif"},
+        "empty": {"empty.jpg", "silent.txt"},
+        "too large": {"long.txt"},
+        "link out of the folder": {"leads_out.jpg", "leads_out.txt", "climbs.jpg", "folder"},
+        "link to no file": {"loop", "gone.jpg"},
+        "no regular file": {"pipe.jpg"},
+    }
+
+
+def test_a_folder_may_itself_be_a_link(tmp_path: Path) -> None:
+    filled(tmp_path / "real", ["a.jpg", "a.txt"])
+    (tmp_path / "link").symlink_to("real")
+    assert list(rows_of(folders.open(str(tmp_path / "link")))) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
+def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) -> None:
+    outside = filled(tmp_path, ["secret.jpg"])
+    folder = filled(tmp_path / "in", ["b.jpg", "a/1.png", "c.jpg", "c.txt", "d.jpg", "e.jpg"])
+    (folder / "link.jpg").symlink_to(outside / "secret.jpg")
+    names = ["b.jpg", "./a//1.png", "b.jpg", "none.jpg", "c.jpg", "link.jpg", "d.jpg", ""]
+    hostile = ["../secret.jpg", str(outside / "secret.jpg"), "a/../b.jpg", "C:\\b.jpg"]
+    rows: Rows = [
+        {"file_name": name, "text": f' "№", {n} ', "split": "train"}
+        for n, name in enumerate([*names, *hostile])
+    ]
+    rows[4]["text"] = " "
+    rows[6]["text"] = "w" * (examples.LARGEST_TEXT + 1)
+    write(folder / "metadata", rows)
+    source = folders.open(str(folder))
+    assert list(rows_of(source).items()) == [("b.jpg", ('"№", 0',)), ("a/1.png", ('"№", 1',))]
+    # Python's csv stops at fields of 128 KiB.
+    too_large = "unreadable row" if write is comma_separated else "too large"
+    assert {reason: list(names) for reason, names in source.skipped.items()} == {
+        "duplicate key": ["b.jpg"],
+        "caption without picture": ["none.jpg", "link.jpg"],
+        "picture without caption": ["c.jpg"],
+        too_large: ["metadata.csv line 8" if write is comma_separated else "caption of d.jpg"],
+        "row without file_name": ["''"],
+        "unsafe name": hostile,
+        "link out of the folder": ["link.jpg"],
+        "picture without row": ["c.jpg", "d.jpg", "e.jpg"],
+    }
+
+
+@pytest.mark.parametrize("write", [jsonl, parquet])
+def test_a_row_may_have_several_captions(tmp_path: Path, write: Callable) -> None:
+    filled(tmp_path, ["a.jpg", "b.jpg"])
+    rows: Rows = [
+        {"file_name": "a.jpg", "alt": {"texts": ["one", "", "two"]}},
+        {"file_name": "b.jpg", "alt": {"texts": []}},
+    ]
+    write(tmp_path / "metadata", rows)
+    source = folders.open(str(tmp_path), column="alt/texts")
+    assert rows_of(source) == {"a.jpg": ("one", "two")}
+
+
+def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    filled(tmp_path, ["a.jpg", "b.jpg"])
+    good = [json.dumps({"file_name": n, "text": n}) for n in ("a.jpg", "b.jpg")]
+    lines = [good[0], "", "{", "[1]", "[" * 100_000, '{"file_name": 7, "text": "x"}', good[1]]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    source = folders.open(str(tmp_path))
+    assert list(rows_of(source)) == ["a.jpg", "b.jpg"]
+    assert source.skipped == {
+        "row without file_name": ("7",),
+        "unreadable row": tuple(f"metadata.jsonl line {n}" for n in (3, 4, 5)),
+    }
+
+
+@pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
+def test_a_table_without_its_columns_is_refused(tmp_path: Path, write: Callable) -> None:
+    filled(tmp_path, ["a.jpg"])
+    write(tmp_path / "metadata", [{"file_name": "a.jpg", "alt": "words"}])
+    with pytest.raises(ValueError, match="no column 'text'; it has file_name, alt: name the one"):
+        folders.open(str(tmp_path))
+    write(tmp_path / "metadata", [{"file": "a.jpg", "text": "words"}])
+    with pytest.raises(ValueError, match=r"no column 'file_name'; it has file, text$"):
+        folders.open(str(tmp_path))
+
+
+def test_a_column_of_something_else_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path, ["a.jpg"])
+    jsonl(tmp_path / "metadata", [{"file_name": "a.jpg", "text": 7}])
+    with pytest.raises(ValueError, match=r"metadata.jsonl: column 'text' of a.jpg is no text but"):
+        folders.open(str(tmp_path))
+
+
+def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing"):
+        folders.open(str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match=r"folders are read on this machine; in buckets use tars"):
+        folders.open("gs://bucket/folder")
+    filled(tmp_path, ["a.jpg"])
+    with pytest.raises(ValueError, match=r"has no table for text=alt: add metadata.jsonl, "):
+        folders.open(str(tmp_path), column="alt")
+    with pytest.raises(ValueError, match=r"left out: 1 picture without caption \(a.jpg\)"):
+        folders.open(str(tmp_path))

@@ -1,0 +1,463 @@
+"""Tars: every example by random access, whatever else is in there; what is left out is named."""
+
+import io
+import json
+import os
+import pickle
+import random
+import re
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cloud_storage
+import pytest
+
+from imagen_jax.data import examples, places, sources, tar_index, tars
+from imagen_jax.data.places import KEPT_OPEN
+from imagen_jax.data.records import Damaged
+
+Content = bytes | tarfile.TarInfo
+REAL_SCAN = tar_index.build
+
+
+def written(path: Path, members: list[tuple[str, bytes]], **options: object) -> Path:
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def picture_of(number: int) -> bytes:
+    return random.Random(number).randbytes(50 + number * 37)
+
+
+def sample(
+    number: int, *, caption: bool = True, status: str = "success"
+) -> list[tuple[str, bytes]]:
+    """The members of an example as img2dataset 1.47.0 writes them, in this order.
+
+    Without a caption its .json has null and its .txt is empty.
+    """
+    key = f"{number // 10:05d}{number % 10:04d}"
+    about = {
+        "caption": f"№ {number}" if caption else None,
+        "url": f"https://example.com/{number}.jpg",
+        "key": key,
+        "status": status,
+        "error_message": None,
+        "width": 64,
+        "height": 48,
+        "sha256": "0" * 64,
+    }
+    return [
+        (f"{key}.jpg", picture_of(number)),
+        (f"{key}.json", json.dumps(about, indent=4).encode()),
+        (f"{key}.txt", f"№ {number}".encode() if caption else b""),
+    ]
+
+
+def opened(path: Path | str, cache: Path | None = None, **options: str) -> tars.Tars:
+    return tars.open(str(path), cache=cache or Path("/nowhere"), **options)
+
+
+def only(source: sources.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
+    rows = [(source.key(i), source[i]) for i in range(len(source))]
+    assert all(row["caption"] == row["captions"][0] for _, row in rows)
+    return [(key, row["image"], row["captions"]) for key, row in rows]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three tars of ten examples; 13 has no caption, 25 is without a picture."""
+    for shard in range(3):
+        members = [
+            m for n in range(shard * 10, shard * 10 + 10) for m in sample(n, caption=n != 13)
+        ]
+        members = [m for m in members if m[0] != "000020005.jpg"]
+        written(tmp_path / f"{shard:05d}.tar", members)
+    (tmp_path / "00000_stats.json").write_text("{}")
+    return tmp_path
+
+
+def test_every_example_is_there_in_order_and_at_any_place(folder: Path) -> None:
+    source = opened(folder)
+    whole = [n for n in range(30) if n not in (13, 25)]
+    wanted = [
+        (f"{n // 10:05d}.tar/{n // 10:05d}{n % 10:04d}", picture_of(n), (f"№ {n}",)) for n in whole
+    ]
+    assert only(source) == wanted
+    for index in (27, 0, 14):
+        assert source[index]["image"] == picture_of(whole[index])
+    assert source.skipped == {
+        "caption without picture": ("00002.tar: 000020005",),
+        "empty": ("00001.tar: 000010003.txt",),
+        "picture without caption": ("00001.tar: 000010003",),
+    }
+    for wrong in (28, -1):
+        with pytest.raises(IndexError, match=f"example {wrong} of 28"):
+            source[wrong]
+    assert isinstance(source, sources.Source)
+
+
+def test_the_pattern_may_name_shards(folder: Path) -> None:
+    assert len(opened(folder / "{00000..00001}.tar")) == 19
+    assert len(opened(folder / "0000[02].tar")) == 19
+    assert len(opened(folder / "{00002,00000}.tar")) == 19
+    assert opened(folder / "00001.tar").key(3) == "00001.tar/000010004"
+    assert (
+        opened(folder.parent / f"*{folder.name}" / "00001.tar").key(0)
+        == f"{folder.name}/00001.tar/000010000"
+    )
+    with pytest.raises(FileNotFoundError, match=r"00003\.tar is not there; .*00000\.\.00003"):
+        opened(folder / "{00000..00003}.tar")
+    with pytest.raises(FileNotFoundError, match=r"no file matches .*\*\.tarr"):
+        opened(folder / "*.tarr")
+    with pytest.raises(FileNotFoundError, match=r"neither a file nor a folder with \*\.tar in it"):
+        opened(folder / "missing")
+
+
+@pytest.mark.parametrize("field", ["alt", "more/words"])
+def test_captions_may_be_a_field_of_the_json_one_or_several(tmp_path: Path, field: str) -> None:
+    value = ["two", " words ", "", None]
+    about = {"caption": "no", "alt": value, "more": {"words": value}}
+    members = [("a.png", b"png"), ("a.txt", b"no"), ("a.json", json.dumps(about).encode())]
+    members += [("b.WEBP", b"webp"), ("b.json", b'{"caption": "no"}'), ("b.txt", b"no")]
+    path = written(tmp_path / "x.tar", members)
+    if field == "more/words":
+        path = written(tmp_path / "x.tar", members[:3])
+    source = opened(path, field=field)
+    assert only(source) == [("x.tar/a", b"png", ("two", "words"))]
+    assert only(opened(path))[0] == ("x.tar/a", b"png", ("no",))  # another index
+    assert len(opened(path, field=field)) == 1
+
+
+def test_a_json_alone_has_the_caption(tmp_path: Path) -> None:
+    members = [("a.json", b'{"caption": "one"}'), ("a.jpeg", b"jpeg")]
+    assert only(opened(written(tmp_path / "x.tar", members))) == [("x.tar/a", b"jpeg", ("one",))]
+
+
+def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
+    good = sample(1)
+    members = [
+        *good,
+        ("../../etc/evil.jpg", b"x"),
+        ("a/../../evil.jpg", b"x"),
+        ("/etc/evil.jpg", b"x"),
+        ("C:\\evil.jpg", b"x"),
+        ("..\\evil.jpg", b"x"),
+        good[0],
+        good[2],
+        ("000000001.png", b"x"),
+        ("empty.jpg", b""),
+        ("empty.txt", b"words"),
+        ("blank.jpg", b"x"),
+        ("blank.txt", b" \n "),
+        ("._000000001.jpg", b"x"),
+        ("notes.pdf", b"x"),
+        ("broken.jpg", b"x"),
+        ("broken.json", b"{"),
+        ("deep.jpg", b"x"),
+        ("deep.json", b"[" * 100_000),
+        ("list.jpg", b"x"),
+        ("list.json", b'["words"]'),
+        ("number.jpg", b"x"),
+        ("number.json", b'{"caption": 7}'),
+        ("long.jpg", b"x"),
+        ("long.txt", b"w" * (examples.LARGEST_TEXT + 1)),
+        *[(n.replace("0", "5"), d) for n, d in sample(2, status="failed_to_download")],
+        ("\udcff\x1b[2J.jpg", b"x"),
+        ("\udcff\x1b[2J.txt", b"words"),
+    ]
+    path = written(tmp_path / "x.tar", members)
+    source = opened(path)
+    assert only(source) == [
+        ("x.tar/000000001", picture_of(1), ("№ 1",)),
+        ("x.tar/\\udcff\\x1b[2J", b"x", ("words",)),
+    ]
+    found = {r: [n.removeprefix("x.tar: ") for n in names] for r, names in source.skipped.items()}
+    assert found == {
+        "unsafe name": [
+            "../../etc/evil.jpg",
+            "a/../../evil.jpg",
+            "/etc/evil.jpg",
+            "C:\\evil.jpg",
+            "..\\evil.jpg",
+        ],
+        "duplicate key": ["000000001.jpg", "000000001.txt", "000000001.png"],
+        "empty": ["empty.jpg", "blank.txt"],
+        "caption without picture": ["empty"],
+        "hidden": ["._000000001.jpg"],
+        "neither picture nor caption": ["notes.pdf"],
+        "unreadable .json": ["broken.json", "deep.json", "list.json", "number.json"],
+        "too large": ["long.txt"],
+        "not downloaded": ["555555552"],
+        "picture without caption": ["blank", "broken", "deep", "list", "number", "long"],
+    }
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tar", "x.tar.index"]
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.type, info.linkname = kind, "/etc/passwd"
+        tar.addfile(info)
+        directory = tarfile.TarInfo("b.jpg")
+        directory.type = tarfile.DIRTYPE
+        tar.addfile(directory)
+        for name in ("a.txt", "c.txt", "./c.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    source = opened(tmp_path / "x.tar")
+    assert [source.key(i) for i in range(len(source))] == ["x.tar/c"]
+    assert source.skipped["no regular file"] == ("x.tar: a.jpg",)
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_are_whole(tmp_path: Path, form: int) -> None:
+    key = "ü" * 60 + "/" + "long" * 60
+    members = [(f"{key}.jpg", b"image"), (f"{key}.txt", b"words")]
+    source = opened(written(tmp_path / "x.tar", members, format=form))
+    assert only(source) == [(f"x.tar/{key}", b"image", ("words",))]
+
+
+def cut_in_a_header(data: bytes) -> bytes:
+    return data[: 512 * 2 + 100]
+
+
+def cut_in_a_picture(data: bytes) -> bytes:
+    return data[: data.index(picture_of(5)) + 20]
+
+
+def garbage_behind(data: bytes) -> bytes:
+    return data[: data.index(b"000000005.jpg")] + b"garbage!" * 500
+
+
+def huge_name(data: bytes) -> bytes:
+    """A header that announces a long name of gigabytes."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    return data[: data.index(b"000000005.jpg")] + info.tobuf(tarfile.GNU_FORMAT) + bytes(5000)
+
+
+def negative_size(data: bytes) -> bytes:
+    """A member that ends before it begins."""
+    info = tarfile.TarInfo("000000005.jpg")
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + b"\xf0\x00"  # -4096
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return data[: data.index(b"000000005.jpg")] + bytes(header) + bytes(5000)
+
+
+def nested_headers(data: bytes) -> bytes:
+    """Thousands of headers that each only describe the next."""
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 0
+    return data[: data.index(b"000000005.jpg")] + info.tobuf(tarfile.PAX_FORMAT) * 5000
+
+
+@pytest.mark.parametrize(
+    ("damage", "whole", "says"),
+    [
+        (cut_in_a_header, 0, "damaged tar: x.tar: read up to byte .*no header"),
+        (cut_in_a_picture, 5, "cut short: x.tar: 000000005.jpg"),
+        (garbage_behind, 5, "damaged tar: x.tar: read up to byte .*what follows is no header"),
+        (huge_name, 5, "damaged tar: .*a header of 8589934592 bytes"),
+        (negative_size, 5, "damaged tar: .*member '000000005.jpg' begins before byte"),
+        (nested_headers, 5, "damaged tar: .*recursion"),
+        (lambda data: b"", 0, "damaged tar: .*empty file"),
+        (lambda data: b"<html>" * 1000, 0, "damaged tar: .*byte 0 "),
+    ],
+)
+def test_what_comes_before_the_damage_is_kept(
+    tmp_path: Path, damage: Callable[[bytes], bytes], whole: int, says: str
+) -> None:
+    written(tmp_path / "a.tar", sample(99))
+    path = written(tmp_path / "x.tar", [m for n in range(10) for m in sample(n)])
+    path.write_bytes(damage(path.read_bytes()))
+    source = opened(tmp_path)
+    assert [row[1] for row in only(source)] == [picture_of(99), *map(picture_of, range(whole))]
+    halves = "picture without caption" if damage is cut_in_a_header else ""
+    ((reason, (name,)),) = [row for row in source.skipped.items() if row[0] != halves]
+    assert re.search(says, f"{reason}: {name}")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_whatever_bytes_are_flipped_what_is_listed_can_be_read(tmp_path: Path, form: int) -> None:
+    long = "ü" * 60 if form != tarfile.USTAR_FORMAT else ""
+    members = [(f"{long}{name}", data) for n in range(4) for name, data in sample(n)]
+    path = written(tmp_path / "x.tar", members, format=form)
+    whole, rng, counts = path.read_bytes(), random.Random(form), set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 30])):
+            data[rng.randrange(len(data))] = rng.choice([0, 255, 48, 55, rng.randrange(256)])
+        path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        file = places.find(str(path), ending="tar")[0]
+        index = tar_index.build(file, "")
+        counts.add(len(index.rows))
+        if len(index.rows):
+            source = opened(path)
+            assert len({key for key, *_ in only(source)}) == len(index.rows) == len(source)
+    assert {0, 4} < counts
+
+
+def test_tars_without_any_example_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "x.tar", [("a.jpg", b"x"), ("b.jpg", b"x")])
+    with pytest.raises(
+        ValueError, match=r"in 1 tars; left out: 2 picture without caption \(x.tar: a"
+    ):
+        opened(tmp_path)
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tars that were gone through, as they are."""
+    names: list[str] = []
+
+    def build(file: places.File, field: str) -> tar_index.Index:
+        names.append(file.name)
+        return REAL_SCAN(file, field)
+
+    monkeypatch.setattr(tar_index, "build", build)
+    return names
+
+
+def test_an_index_serves_until_its_tar_changes(folder: Path, scans: list[str]) -> None:
+    first = only(opened(folder))
+    assert sorted(scans) == ["00000.tar", "00001.tar", "00002.tar"]
+    again = opened(folder)
+    assert only(again) == first
+    assert again.skipped == opened(folder).skipped == opened(folder / "*.tar").skipped
+    assert again.skipped["caption without picture"].total == 1
+    assert len(scans) == 3
+
+    os.utime(folder / "00001.tar", ns=(1, 1))  # another time alone
+    assert only(opened(folder)) == first
+    assert scans[3:] == ["00001.tar"]
+    times = os.stat(folder / "00002.tar").st_mtime_ns
+    written(folder / "00002.tar", [m for n in range(20, 40) for m in sample(n)])
+    os.utime(folder / "00002.tar", ns=(times, times))  # another size alone
+    assert len(opened(folder)) == 39
+    assert scans[4:] == ["00002.tar"]
+
+    index = folder / "00000.tar.index"
+    data = bytearray(index.read_bytes())
+    data[40] ^= 1
+    for damaged in (bytes(data), b"", b"\xff" * 30):
+        index.write_bytes(damaged)
+        assert len(opened(folder)) == 39
+    assert scans[5:] == ["00000.tar"] * 3
+
+
+def test_processes_index_much(
+    folder: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = opened(folder)
+    assert len(scans) == 3
+    for index in folder.glob("*.index"):
+        index.unlink()
+    monkeypatch.setattr(tars, "MUCH", 1)
+    source = opened(folder)
+    assert len(scans) == 3  # not in this process
+    assert only(source) == only(alone)
+    assert source.skipped == alone.skipped
+    assert len(list(folder.glob("*.index"))) == 3
+
+
+def test_where_nothing_can_be_written_the_index_is_in_the_cache(
+    folder: Path, tmp_path: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tar_index._write
+
+    def write(path: Path, data: bytes) -> None:
+        if path.parent == folder:
+            raise PermissionError(13, "read-only", str(path))
+        real(path, data)
+
+    monkeypatch.setattr(tar_index, "_write", write)  # root may write everywhere
+    cache = tmp_path / "cache" / "indices"
+    first = only(opened(folder, cache))
+    assert len(list(cache.iterdir())) == 3
+    assert only(opened(folder, cache)) == first
+    assert len(scans) == 3
+    assert not list(folder.glob("*.index"))
+
+
+def test_a_tar_that_shrinks_while_it_is_read_is_named(folder: Path) -> None:
+    source = opened(folder / "00000.tar")
+    os.truncate(folder / "00000.tar", 3000)
+    with pytest.raises(Damaged, match=r"00000.tar has changed: it ends before byte"):
+        source[9]
+
+
+def test_a_json_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.tar", [("a.jpg", b"x"), ("a.json", b'{"caption": "one"}')])
+    source = opened(path)
+    path.write_bytes(path.read_bytes().replace(b'{"caption": "one"}', b'{"caption": "one"]'))
+    with pytest.raises(Damaged, match=r"x.tar has changed: .json of x.tar/a"):
+        source[0]
+
+
+def test_threads_share_it_and_processes_copy_it(tmp_path: Path) -> None:
+    tars_there = KEPT_OPEN + 20  # more than stay open
+    for n in range(tars_there):
+        written(tmp_path / f"{n:05d}.tar", sample(n))
+    source = opened(tmp_path)
+    copy = pickle.loads(pickle.dumps(source))
+    before = len(os.listdir("/proc/self/fd"))
+    order = [random.Random(k).randrange(tars_there) for k in range(4000)]
+    for one in (source, copy):
+        with ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda i, one=one: one[i]["image"], order))
+        assert read == [picture_of(i) for i in order]
+    assert copy.skipped == source.skipped
+    kept = len(os.listdir("/proc/self/fd")) - before
+    assert 2 * KEPT_OPEN <= kept <= 2 * (KEPT_OPEN + 8)  # threads may open some at once
+    del source, copy, one
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_picture_far_from_its_caption_is_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = ("filling.jpg", bytes(200_000))
+    path = written(tmp_path / "x.tar", [("a.txt", b"words"), far, ("a.jpg", b"image")])
+    reads, real = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: reads.append(n) or real(fd, n, at))
+    assert only(opened(path)) == [("x.tar/a", b"image", ("words",))]
+    assert reads == [5, 5]
+    near = written(tmp_path / "y.tar", [("a.txt", b"words"), ("a.jpg", b"image")])
+    assert only(opened(near)) == [("y.tar/a", b"image", ("words",))]
+    assert reads[2:] == [512 + 512 + 5]
+
+
+def test_a_bucket_is_read_in_ranges(
+    bucket: cloud_storage.Bucket, folder: Path, tmp_path: Path, scans: list[str]
+) -> None:
+    for path in folder.glob("*.tar"):
+        bucket.put(f"data/{path.name}", path.read_bytes())
+    cache = tmp_path / "cache"
+    source = opened("gs://bucket/data/*.tar", cache)
+    here = opened(folder)
+    assert only(source) == only(here)
+    assert source.skipped == here.skipped
+    for again in ("gs://bucket/data/", "gs://bucket/data/{00000..00002}.tar"):
+        assert len(opened(again, cache)) == 28
+    assert len(scans) == 6
+    with pytest.raises(FileNotFoundError, match=r"gs://bucket/none is neither a file nor"):
+        opened("gs://bucket/none", cache)
+
+
+def test_a_bucket_without_its_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"gs://bucket/x.tar: buckets need gcsfs; pip install"):
+        places.find("gs://bucket/x.tar", ending="tar")
