@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import tyro
 
 from imagen_jax import config, fingerprint, mesh, rng
@@ -106,7 +107,8 @@ def _bare(work: program.Program) -> Any:
         grads, metrics = steps.gradients(
             loss_of, old.params, batch, step_key, parts=experiment.train.micro_batches
         )
-        params, opt_state, _ = optim.update(work.rule, grads, old.opt_state, old.params)
+        opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params)
+        params = optax.apply_updates(old.params, updates)
         step = old.step + 1
         ema = optim.average(old.ema, params, step, decay=experiment.optim.ema_decay)
         return state.TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics

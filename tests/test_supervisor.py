@@ -14,7 +14,7 @@ import pytest
 
 from imagen_jax import exits
 from imagen_jax.supervision import lost, reached
-from imagen_jax.supervision.restarts import Supervisor
+from imagen_jax.supervision.restarts import PASSED_ON, Supervisor
 
 # Each child takes the next line of a plan: what it does is Python.
 CHILD = """
@@ -34,6 +34,16 @@ SILENT = (
     "sending heartbeats):\n{}\nThe tasks have crashed.\n\nRPC: PollForError\n"
 )
 FATAL = "F1126 08:03 client.h:80] Terminating process because the " + lost.FATAL + ". "
+
+
+@pytest.fixture(autouse=True)
+def _heeded() -> Iterator[None]:
+    """SIGINT is ignored in what a shell starts in the background, and ours leaves that alone."""
+    before = {number: signal.getsignal(number) for number in PASSED_ON}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Run:
@@ -59,6 +69,7 @@ class Run:
 def test_a_run_that_ends_well_is_not_started_again(tmp_path: Path, capfd) -> None:
     run = Run(tmp_path, "print('hello'); sys.stderr.write('bar')", FAILED)
     assert (run.code, run.left) == (0, 1)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert capfd.readouterr() == ("hello\n", "bar")
     assert not run.workdir.exists()
 
@@ -104,15 +115,6 @@ def test_a_preempted_run_is_left_to_whoever_starts_machines(tmp_path: Path) -> N
     assert (run.code, run.left) == (75, 1)
 
 
-@pytest.fixture
-def _heeded() -> Iterator[None]:
-    """SIGINT is ignored in what a shell starts in the background, and ours leaves that alone."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("ends", ["sys.exit(75)", "sys.exit(70)", "os._exit(0)"])
 def test_signals_are_passed_on_and_end_it(tmp_path: Path, number: int, ends: str) -> None:
@@ -137,10 +139,9 @@ def test_a_signal_during_the_delay_ends_it(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     command = [sys.executable, "-c", CHILD, str(plan)]
-    before = signal.getsignal(signal.SIGTERM)
     code = Supervisor(command, tmp_path, name="x", max_restarts=3, sleep=sleep).run()
     assert (code, len(slept), plan.read_text()) == (128 + signal.SIGTERM, 1, "pass")
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # we are ending
 
 
 def test_what_a_crashed_child_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_progress_bar_stays_one_on_a_terminal(tmp_path: Path) -> None:
         "sys.stderr.write(f'{sys.stderr.isatty()} {sys.stdout.isatty()}\\r1/2\\r2/2'); sys.exit(70)"
     )
     program = (
-        "import sys, pathlib; from imagen_jax.supervision.restarts import Supervisor;"
+        "import sys, pathlib; from imagen_jax.supervision.restarts import PASSED_ON, Supervisor;"
         f"Supervisor([sys.executable, '-c', {CHILD!r}, {str(plan)!r}],"
         f" pathlib.Path({str(tmp_path)!r}), name='x', max_restarts=0).run()"
     )

@@ -26,5 +26,5 @@ def get_config() -> config.Experiment:
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=2e-3, warmup_steps=100, ema_decay=0.995),
-        train=config.Train(steps=1500, batch_size=32, log_every=100, save_every=500),
+        train=config.Train(steps=1500, batch_size=32, log_every=100, save_every=1500),
     )

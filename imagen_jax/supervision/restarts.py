@@ -149,7 +149,9 @@ class Supervisor:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once told to end we are ending; another signal must not change the exit code.
+                ends = self._stopped and number in PASSED_ON
+                signal.signal(number, signal.SIG_IGN if ends else handler)
 
 
 def _keep(said: str, folder: Workdir) -> Workdir | None:

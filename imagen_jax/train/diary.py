@@ -9,9 +9,10 @@ from imagen_jax import config
 from imagen_jax.data import damage
 from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, metrics, watchdog, writers
+from imagen_jax.train import health, metrics, norms, watchdog, writers
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.train.speed import Speed
+from imagen_jax.train.state import TrainState
 from imagen_jax.workdir import Logs, Workdir
 
 
@@ -61,9 +62,11 @@ class Diary:
             jax.block_until_ready(scalars)
             self._ledger.started()
 
-    def flush(self, step: int) -> None:
-        """Write the figures since the last time. Errors: health.Diverged."""
-        also = self._ledger.shares() | {
+    def flush(self, step: int, state: TrainState) -> None:
+        """Write the figures since the last time, and the state's. Errors: health.Diverged."""
+        found = jax.device_get(norms.of_state(state.params, state.ema))
+        also = self._ledger.shares() | {tag: float(value) for tag, value in found.items()}
+        also |= {
             "damaged": float(self._tally.damaged),
             "goodput": self._ledger.goodput,
         }

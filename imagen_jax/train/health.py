@@ -48,7 +48,7 @@ class Health:
             if metrics[SKIPPED]:
                 self._row += 1
                 self._write(step, records)
-                told.append(f"step {step} was skipped: its loss, gradient or update is not finite")
+                told.append(f"step {step} was skipped: its loss or gradient is not finite")
                 if self._row > self._limit:
                     raise Diverged(self._sentence(step))
                 continue
@@ -74,7 +74,7 @@ class Health:
 
     def _sentence(self, step: int) -> str:
         return (
-            f"{self._row} steps in a row were skipped, the last of them {step}: loss, gradient or "
-            f"update is not finite; their records are in {self._file}; lower "
+            f"{self._row} steps in a row were skipped, the last of them {step}: loss or "
+            f"gradient is not finite; their records are in {self._file}; lower "
             "optim.learning_rate or set optim.clip_norm, then give the same command again"
         )

@@ -94,7 +94,7 @@ def train(
             last = number == options.steps or stopping
             due = last or saves.is_due(number)
             if due or number % options.log_every == 0:
-                diary.flush(number)
+                diary.flush(number, current)
             if sentence := saves.trouble():
                 diary.say(sentence)
                 due = True

@@ -1,6 +1,7 @@
 """What a run tells on the way: a bar and lines for people, figures and pictures for its writers."""
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -99,18 +100,19 @@ class Progress:
 def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Means over steps; `sum/x` over `count/x` becomes `loss/x`, left out where nothing fell.
 
-    Skipped steps count as skipped, and nowhere else: their metrics are not finite.
+    What a step did not measure is NaN there, and does not count. Skipped steps count as skipped,
+    and nowhere else: their metrics are not finite.
     """
-    skipped = float(np.sum([row[SKIPPED] for row in rows]))
     sound = [row for row in rows if not row[SKIPPED]]
-    totals = {tag: float(np.sum([row[tag] for row in sound])) for tag in rows[0]}
+    measured = {tag: [float(r[tag]) for r in sound if not np.isnan(r[tag])] for tag in rows[0]}
     values = {
-        tag: total / len(sound) if sound else math.nan
-        for tag, total in totals.items()
-        if not tag.startswith(("sum/", "count/"))
+        tag: statistics.fmean(found)
+        for tag, found in measured.items()
+        if found and not tag.startswith(("sum/", "count/"))
     }
-    for tag in (t for t in totals if t.startswith("sum/")):
-        count = totals["count/" + tag.removeprefix("sum/")]
+    for tag in (t for t in measured if t.startswith("sum/")):
+        count = sum(measured["count/" + tag.removeprefix("sum/")])
         if count:
-            values["loss/" + tag.removeprefix("sum/")] = totals[tag] / count
-    return values | {SKIPPED: skipped}
+            values["loss/" + tag.removeprefix("sum/")] = sum(measured[tag]) / count
+    values = {"loss": math.nan, "grad_norm": math.nan} | values  # where every step was skipped
+    return values | {SKIPPED: sum(float(row[SKIPPED]) for row in rows)}

@@ -18,7 +18,9 @@ def by_group(tag: str, tree: Params) -> Norms:
     return groups | {tag: optax.tree.norm(tree)}
 
 
-def distance(averaged: Params, params: Params) -> jax.Array:
-    """How far the moving average is from the parameters, as a share of their norm."""
+@jax.jit
+def of_state(params: Params, averaged: Params) -> Norms:
+    """The parameters' norm, and how far their moving average is from them, as a share of it."""
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, averaged, params))
-    return apart / jnp.maximum(optax.tree.norm(params), 1e-12)
+    whole = optax.tree.norm(params)
+    return {"param_norm": whole, "ema_distance": apart / jnp.maximum(whole, 1e-12)}

@@ -69,14 +69,14 @@ def matrices(params: Params) -> Any:
 
 def update(
     rule: optax.GradientTransformation, grads: Params, opt_state: Any, params: Params
-) -> tuple[Params, Any, Params]:
-    """New parameters, new optimiser state, and the change that was applied.
+) -> tuple[Any, Params]:
+    """New optimiser state, and the change of the parameters.
 
     Optax mixes Python floats with integer counts, so strict promotion is lifted here and only here.
     """
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = rule.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, updates
+        return opt_state, updates
 
 
 def average(ema: Params, params: Params, step: jax.Array, *, decay: float) -> Params:

@@ -30,11 +30,15 @@ class Watch:
         """Stop after the present step; asking again changes nothing."""
         self._asked.set()
 
+    def is_asked(self) -> bool:
+        """Whether this process, alone, was asked to stop."""
+        return self._asked.is_set()
+
     def reached(self, step: int) -> bool:
         """Whether every process is to stop after this step; to be called by all, at every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked.is_set()
+        return self.is_asked()
 
 
 @contextmanager
@@ -56,7 +60,9 @@ def watch(server: str | None = None) -> Iterator[Watch]:
     finally:
         ended.set()
         if before is not None:
-            signal.signal(signal.SIGTERM, before)
+            # Once asked this process is ending, and another signal must not change how it ends.
+            asked = found.is_asked()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if asked else before)
 
 
 def _listen(host: str, ended: threading.Event) -> None:

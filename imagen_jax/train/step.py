@@ -1,6 +1,5 @@
 """One training step: the page a researcher edits."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,18 +33,28 @@ def build(
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
         grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
-        params, opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
-        step = state.step + 1
+        metrics |= norms.by_group("grad_norm", grads)
+        sound = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+        # A branch, not a choice between two states: that would read and write both at every step.
+        state, moved = jax.lax.cond(sound, apply, skip, state, grads)
+        return state, metrics | moved | {SKIPPED: 1.0 - sound.astype(jnp.float32)}
+
+    def apply(state: TrainState, grads: Params) -> tuple[TrainState, Metrics]:
+        opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
+        params, step = optax.apply_updates(state.params, updates), state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
-        metrics |= norms.by_group("grad_norm", grads) | norms.by_group("update_norm", updates)
-        metrics |= {
-            "param_norm": optax.tree.norm(params),
-            "ema_distance": norms.distance(ema, params),
-        }
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
-        sound = jnp.isfinite(metrics["loss"] + metrics["grad_norm"] + metrics["update_norm"])
-        kept = jax.tree.map(functools.partial(jnp.where, sound), new, state.replace(step=step))
-        return kept, metrics | {SKIPPED: 1.0 - sound.astype(jnp.float32)}
+        is_logged = step % experiment.train.log_every == 0
+        return new, jax.lax.cond(is_logged, update_norms, unmeasured, updates)
+
+    def skip(state: TrainState, grads: Params) -> tuple[TrainState, Metrics]:
+        return state.replace(step=state.step + 1), unmeasured(grads)
+
+    def update_norms(updates: Params) -> Metrics:
+        return norms.by_group("update_norm", updates)
+
+    def unmeasured(updates: Params) -> Metrics:
+        return dict.fromkeys(update_norms(updates), jnp.float32(jnp.nan))
 
     return train_step
 

@@ -24,8 +24,10 @@ def test_norms_of_the_parts_make_the_norm_of_all() -> None:
 
 def test_the_distance_of_the_average_is_a_share_of_the_weights() -> None:
     averaged = jax.tree.map(lambda x: 0.75 * x, TREE)
-    np.testing.assert_allclose(norms.distance(averaged, TREE), 0.25, rtol=1e-6)
-    assert float(norms.distance(TREE, TREE)) == 0.0
+    found = norms.of_state(TREE, averaged)
+    np.testing.assert_allclose(found["ema_distance"], 0.25, rtol=1e-6)
+    np.testing.assert_allclose(found["param_norm"], np.sqrt(48 + 23.0), rtol=1e-6)
+    assert float(norms.of_state(TREE, TREE)["ema_distance"]) == 0.0
 
 
 def _device(kind: str, memory: dict[str, int] | None, process: int = 0) -> Any:

@@ -36,7 +36,7 @@ def test_adafactor_first_step_on_a_zero_kernel(scaled: bool, rms: float) -> None
     params = {"kernel": jnp.zeros((128, 128))}
     grads = {"kernel": jax.random.normal(jax.random.key(0), (128, 128))}
     rule = optim.build(options, steps=10)
-    _, _, updates = optim.update(rule, grads, rule.init(params), params)
+    _, updates = optim.update(rule, grads, rule.init(params), params)
     # Factored second moments make the first update's RMS one only in the mean.
     found = float(jnp.sqrt(jnp.mean(updates["kernel"] ** 2)))
     assert found == pytest.approx(rms, rel=0.05)
@@ -46,7 +46,7 @@ def test_clipping_bounds_the_gradient_that_adam_sees() -> None:
     params, grads = {"w": jnp.zeros(4)}, {"w": jnp.full(4, 100.0)}
     for clip, norm in ((1.0, 1.0), (None, 200.0)):
         rule = optim.build(config.Optim(clip_norm=clip), steps=10)
-        _, state, _ = optim.update(rule, grads, rule.init(params), params)
+        state, _ = optim.update(rule, grads, rule.init(params), params)
         moments = [s for s in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(s)]
         assert float(jnp.linalg.norm(moments[0].mu["w"])) == pytest.approx(0.1 * norm, rel=1e-5)
 
@@ -68,7 +68,7 @@ def test_muon_turns_kernels_orthogonally_and_leaves_the_rest_to_adam() -> None:
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
     rule = optim.build(options, steps=10)
-    _, _, updates = optim.update(rule, grads, rule.init(params), params)
+    _, updates = optim.update(rule, grads, rule.init(params), params)
     for name in ("tall", "wide", "dense"):
         matrix = np.asarray(updates[name], np.float64).reshape(-1, shapes[name][-1])
         u, _, v = np.linalg.svd(np.asarray(grads[name], np.float64).reshape(matrix.shape), False)
