@@ -1,4 +1,4 @@
-"""Pure per-example steps in numpy: decode, area downsampling, crops, the (high, low) pair."""
+"""Pure per-example steps in numpy: area downsampling, crops, pairs and pyramids of sizes."""
 
 import io
 from collections.abc import Sequence
@@ -7,26 +7,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-RGB = UInt8[np.ndarray, "h w 3"]
+from imagen_jax.config import Framing
+from imagen_jax.data import decoding
+from imagen_jax.data.decoding import RGB
+from imagen_jax.data.decoding import decode as decode  # of what `encode` made
+from imagen_jax.data.framing import SPARE, generator, square
+
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
 HighRGB = UInt8[np.ndarray, "high_h high_w 3"]
-# What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,  # raised where warnings are errors
-)
-
-
-def decode(image: bytes, *, side: int | None = None) -> RGB:
-    """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
-
-    Errors: ValueError when the bytes are no picture or were cut short, or when it has other sides.
-    """
-    return _rgb(_load(image, side=side))
 
 
 def encode(pixels: RGB) -> bytes:
@@ -87,35 +75,32 @@ def low_high(
     return area_downsample(high, factor), high
 
 
-def pyramid(image: bytes, sizes: Sequence[int]) -> dict[int, bytes]:
+def pyramid(
+    image: bytes, sizes: Sequence[int], *, framing: Framing | None = None, index: int = 0
+) -> dict[int, bytes]:
     """PNG bytes of a square picture at each side; an RGB PNG of such a side is kept as it is.
 
-    Errors: ValueError when the picture is not square or a size does not divide its side.
+    With `framing` any picture becomes a square of the largest side; what is drawn for it depends on
+    `index` alone. Without, it has to be a square already. Each smaller one is the area downsample
+    of the largest, so that all of them show the same.
+    Errors: ValueError when the picture cannot be decoded or is too small, when it is not square and
+    there is no framing, or when a size does not divide the side.
     """
-    loaded = _load(image)
-    width, height = loaded.size
+    if framing is None:
+        decoded = decoding.load(image)
+        pixels = np.asarray(decoded.picture)
+    else:
+        decoded = decoding.load(image, least=SPARE * max(sizes))
+        pixels = square(decoded, max(sizes), framing=framing, rng=generator(framing, index))
+    height, width, _ = pixels.shape
     if width != height or any(height % size for size in sizes):
         raise ValueError(
             f"a picture of {width}x{height} pixels cannot become squares of {list(sizes)}: it must "
             "be square and its side a multiple of each"
         )
-    kept = {height: image} if loaded.format == "PNG" and loaded.mode == "RGB" else {}
-    todo = [size for size in sizes if size not in kept]
-    pixels = _rgb(loaded) if todo else None
-    made = {size: encode(area_downsample(pixels, height // size)) for size in todo}
-    return {size: kept[size] if size in kept else made[size] for size in sizes}
-
-
-def _load(image: bytes, *, side: int | None = None) -> Image.Image:
-    try:
-        loaded = Image.open(io.BytesIO(image))
-        if side is not None and loaded.size != (side, side):  # before it takes memory and time
-            raise ValueError(f"it has the size {loaded.size} instead of {(side, side)}")
-        loaded.load()
-    except BROKEN as error:
-        raise ValueError(f"{len(image)} bytes are no complete picture: {error}") from error
-    return loaded
-
-
-def _rgb(loaded: Image.Image) -> RGB:
-    return np.asarray(loaded if loaded.mode == "RGB" else loaded.convert("RGB"))
+    whole = decoded.is_rgb_png and decoded.picture.size == (width, height)
+    kept = {height: image} if whole and not (framing and framing.flip) else {}
+    return {
+        size: kept[size] if size in kept else encode(area_downsample(pixels, height // size))
+        for size in sizes
+    }

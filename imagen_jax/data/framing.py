@@ -1,0 +1,79 @@
+"""Pictures of any size to squares: short side resized with antialiasing, then a window of it.
+
+Resizing by a whole factor is the mean of each box, as `transforms.area_downsample` has it, but that
+a mean halfway between two levels may fall to either. Other factors go through Pillow's HAMMING
+filter, which has no negative lobe, so that nothing overshoots. Against exact area means (float64,
+synthetic pictures of 512 pixels to 384 ... 90, standard deviation 60 levels) its root mean square
+error is 0.4 to 0.7 levels; BOX, which gives pixels on a box's edge to one side, has 0.8 to 1.5,
+BILINEAR 0.7 to 1.5; BICUBIC and LANCZOS ring. JPEGs are decoded at no less than twice the side
+(`SPARE`): at once to the side their error is up to five times as large (1.5 levels for 512 to 256,
+single pixels 44), for no time saved at 512 to 64.
+"""
+
+import numpy as np
+from PIL import Image
+
+from imagen_jax.config import Framing
+from imagen_jax.data import decoding
+from imagen_jax.data.decoding import RGB, Decoded
+
+SPARE = 2  # what a JPEG is decoded at, at least, in sides of its square
+GAP = 2.0  # boxes first, down to so many pixels for one, then HAMMING: Pillow's reducing_gap
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def generator(framing: Framing, index: int) -> np.random.Generator:
+    """What decides for one picture, whoever asks and whenever."""
+    return np.random.default_rng([framing.crop_seed, index])
+
+
+def frame(image: bytes, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
+    """An encoded picture as a square of `side` pixels.
+
+    Errors: ValueError when it cannot be decoded, or would have to be enlarged.
+    """
+    return square(decoding.load(image, least=SPARE * side), side, framing=framing, rng=rng)
+
+
+def square(decoded: Decoded, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
+    """A decoded picture as a square of `side` pixels.
+
+    Errors: ValueError when it would have to be enlarged.
+    """
+    box = window(decoded.box, side, framing=framing, rng=rng)
+    pixels = np.asarray(resize(decoded.picture, side, box=box))
+    flipped = framing.flip and rng.integers(2) == 1
+    return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
+
+
+def window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -> Box:
+    """The part of a picture that becomes the square: as if all of it were resized, then cropped.
+
+    Units: pixels of the picture, which lies in `box`; the corner is on a pixel of the resized one.
+    Errors: ValueError when the picture is smaller than the square.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    short = min(width, height)
+    if short < side:
+        raise ValueError(
+            f"a picture of {width:g}x{height:g} pixels is too small for a square of {side}: "
+            "pictures are never enlarged"
+        )
+    room = [int(extent * side / short) - side for extent in (width, height)]
+    random = framing.crop == "random"
+    x, y = (int(rng.integers(n + 1)) if random else n // 2 for n in room)
+    scale = short / side
+    left, top = left + x * scale, top + y * scale
+    return left, top, min(left + short, right), min(top + short, bottom)
+
+
+def resize(picture: Image.Image, side: int, *, box: Box) -> Image.Image:
+    """A square part of a picture at `side` x `side` pixels, no more than it has."""
+    scale = (box[2] - box[0]) / side
+    if (scale, *box) == (1, 0, 0, *picture.size):
+        return picture
+    if scale.is_integer() and all(float(edge).is_integer() for edge in box):
+        left, top, right, bottom = map(int, box)
+        return picture.reduce(int(scale), (left, top, right, bottom))
+    return picture.resize((side, side), Image.Resampling.HAMMING, box=box, reducing_gap=GAP)
