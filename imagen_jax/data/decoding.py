@@ -49,6 +49,10 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 QUIET = Quiet()
 
 
+class Unreadable(ValueError):
+    """Bytes that are no complete picture, or one that is too large to decode."""
+
+
 class Header(NamedTuple):
     """What the beginning of a file says of its picture, before it is made upright."""
 
@@ -72,7 +76,7 @@ class Decoded(NamedTuple):
 def header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> Header:
     """A picture's format and size; nothing is decoded.
 
-    Errors: ValueError when the bytes are no picture, or one of more than `most_pixels`.
+    Errors: Unreadable when the bytes are no picture, or one of more than `most_pixels`.
     """
     with _opened(image, most_pixels) as opened:
         return Header(opened.format or "", *opened.size)
@@ -81,7 +85,7 @@ def header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> Header:
 def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> RGB:
     """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
 
-    Errors: ValueError when the bytes are no picture or were cut short, when it has other sides, or
+    Errors: Unreadable when the bytes are no picture or were cut short, when it has other sides, or
     more than `most_pixels`.
     """
     with _opened(image, most_pixels) as opened:
@@ -93,7 +97,7 @@ def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIX
 def load(image: bytes, *, least: int | None = None, most_pixels: int = MOST_PIXELS) -> Decoded:
     """A picture, decoded; a JPEG at 1/8, 1/4 or 1/2 where no side falls below `least` pixels.
 
-    Errors: ValueError as `decode`.
+    Errors: Unreadable as `decode`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; for `least` see `framing.SPARE`.
     """
     with _opened(image, most_pixels) as opened:
@@ -103,7 +107,7 @@ def load(image: bytes, *, least: int | None = None, most_pixels: int = MOST_PIXE
 
 @contextmanager
 def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
-    """A file whose pixels are still to be read, and whatever is wrong with it as a ValueError."""
+    """A file whose pixels are still to be read, and whatever is wrong with it as Unreadable."""
     try:
         with QUIET:
             opened = Image.open(io.BytesIO(image), formats=FORMATS)
@@ -114,7 +118,7 @@ def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"
         what = found if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{len(image)} bytes are no complete picture: {what}") from error
+        raise Unreadable(f"{len(image)} bytes are no complete picture: {what}") from error
 
 
 def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> Decoded:
