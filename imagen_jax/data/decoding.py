@@ -147,8 +147,6 @@ def _orientation(loaded: Image.Image) -> int:
 
 def _rgb(loaded: Image.Image) -> Image.Image:
     """The same in RGB: on white where it is transparent."""
-    if loaded.mode in ("I", "F"):
-        raise ValueError(f"its mode {loaded.mode} does not say which value is white")
     if loaded.mode.startswith("I;16"):
         return _narrowed(loaded)
     if loaded.has_transparency_data:

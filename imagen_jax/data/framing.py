@@ -1,13 +1,12 @@
 """Pictures of any size to squares: short side resized with antialiasing, then a window of it.
 
-Resizing by a whole factor is the mean of each box, as `transforms.area_downsample` has it, but that
-a mean halfway between two levels may fall to either. Other factors go through Pillow's HAMMING
-filter, which has no negative lobe, so that nothing overshoots. Against exact area means (float64,
-synthetic pictures of 512 pixels to 384 ... 90, standard deviation 60 levels) its root mean square
-error is 0.4 to 0.7 levels; BOX, which gives pixels on a box's edge to one side, has 0.8 to 1.5,
-BILINEAR 0.7 to 1.5; BICUBIC and LANCZOS ring. JPEGs are decoded at no less than twice the side
-(`SPARE`): at once to the side their error is up to five times as large (1.5 levels for 512 to 256,
-single pixels 44), for no time saved at 512 to 64.
+Resizing by a whole factor is `area_downsample`. Other factors go through Pillow's HAMMING filter,
+which has no negative lobe, so that nothing overshoots. Against exact area means (float64; synthetic
+pictures, 512 pixels to 384 ... 64, of standard deviation 60 levels) its root mean square error is
+0.5 to 0.8 levels. BOX, which gives a pixel on a box's edge to one side, has 0.8 to 1.9, BILINEAR
+0.8 to 2.0; BICUBIC and LANCZOS ring. JPEGs are decoded at no less than twice the side (`SPARE`): at
+once to the side their error is up to five times as large (1.5 levels for 512 to 256, and 44 at
+single pixels), for no time saved from 512 to 64.
 """
 
 import numpy as np
@@ -15,10 +14,11 @@ from PIL import Image
 
 from imagen_jax.config import Framing
 from imagen_jax.data import decoding
+from imagen_jax.data.area import area_downsample
 from imagen_jax.data.decoding import RGB, Decoded
 
 SPARE = 2  # what a JPEG is decoded at, at least, in sides of its square
-GAP = 2.0  # boxes first, down to so many pixels for one, then HAMMING: Pillow's reducing_gap
+GAP = 3.0  # means of boxes first, down to so many pixels for one: Pillow's reducing_gap
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -41,7 +41,7 @@ def square(decoded: Decoded, side: int, *, framing: Framing, rng: np.random.Gene
     Errors: ValueError when it would have to be enlarged.
     """
     box = window(decoded.box, side, framing=framing, rng=rng)
-    pixels = np.asarray(resize(decoded.picture, side, box=box))
+    pixels = resize(decoded.picture, side, box=box)
     flipped = framing.flip and rng.integers(2) == 1
     return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
 
@@ -68,12 +68,11 @@ def window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -
     return left, top, min(left + short, right), min(top + short, bottom)
 
 
-def resize(picture: Image.Image, side: int, *, box: Box) -> Image.Image:
+def resize(picture: Image.Image, side: int, *, box: Box) -> RGB:
     """A square part of a picture at `side` x `side` pixels, no more than it has."""
     scale = (box[2] - box[0]) / side
-    if (scale, *box) == (1, 0, 0, *picture.size):
-        return picture
-    if scale.is_integer() and all(float(edge).is_integer() for edge in box):
+    if scale.is_integer() and all(edge.is_integer() for edge in box):
         left, top, right, bottom = map(int, box)
-        return picture.reduce(int(scale), (left, top, right, bottom))
-    return picture.resize((side, side), Image.Resampling.HAMMING, box=box, reducing_gap=GAP)
+        return area_downsample(np.asarray(picture)[top:bottom, left:right], int(scale))
+    resized = picture.resize((side, side), Image.Resampling.HAMMING, box=box, reducing_gap=GAP)
+    return np.asarray(resized)

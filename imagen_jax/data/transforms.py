@@ -1,14 +1,15 @@
-"""Pure per-example steps in numpy: area downsampling, crops, pairs and pyramids of sizes."""
+"""Pure per-example steps in numpy: crops, pairs and pyramids of sizes."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from imagen_jax.config import Framing
 from imagen_jax.data import decoding
+from imagen_jax.data.area import area_downsample
 from imagen_jax.data.decoding import RGB
 from imagen_jax.data.decoding import decode as decode  # of what `encode` made
 from imagen_jax.data.framing import SPARE, generator, square
@@ -22,30 +23,6 @@ def encode(pixels: RGB) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=3)
     return file.getvalue()
-
-
-def area_downsample(
-    pixels: UInt8[np.ndarray, "*b h w c"] | Float[np.ndarray, "*b h w c"], factor: int
-) -> UInt8[np.ndarray, "*b low_h low_w c"] | Float[np.ndarray, "*b low_h low_w c"]:
-    """The mean of each `factor` x `factor` box; uint8 is rounded half up, floats are not.
-
-    Shapes: pixels (..., h, w, c), the result (..., h / factor, w / factor, c).
-    Errors: ValueError when `factor` does not divide both sides.
-    Source: antialiased as Imagen's low-resolution inputs are here; no ringing, no overshoot.
-    """
-    *batch, height, width, channels = pixels.shape
-    if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"factor={factor} does not divide a picture of {height}x{width} pixels")
-    if factor == 1:
-        return pixels
-    whole = pixels.dtype == np.uint8
-    # Rows first: their sums run over contiguous memory, several times faster than both at once.
-    rows = pixels.reshape(*batch, height // factor, factor, width * channels)
-    sums = rows.sum(axis=-2, dtype=np.uint32 if whole else pixels.dtype)
-    columns = sums.reshape(*batch, height // factor, width // factor, factor, channels)
-    total = sum(columns[..., k, :] for k in range(factor))
-    area = factor * factor
-    return ((total + area // 2) // area).astype(np.uint8) if whole else total / area
 
 
 def random_crop(pixels: RGB, rng: np.random.Generator, *, side: int, multiple: int) -> HighRGB:
@@ -81,8 +58,8 @@ def pyramid(
     """PNG bytes of a square picture at each side; an RGB PNG of such a side is kept as it is.
 
     With `framing` any picture becomes a square of the largest side; what is drawn for it depends on
-    `index` alone. Without, it has to be a square already. Each smaller one is the area downsample
-    of the largest, so that all of them show the same.
+    `index` alone. Without, it has to be a square already. All sides are area downsamples of this
+    one square, so that they show the same.
     Errors: ValueError when the picture cannot be decoded or is too small, when it is not square and
     there is no framing, or when a size does not divide the side.
     """
