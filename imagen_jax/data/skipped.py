@@ -46,13 +46,16 @@ def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total,
     lengths: list[int] = []
     found = Counter[str]()
     begun = array_files.temporary(folder / FILE)
-    with begun.open("w") as file:
-        for one in lists:
-            lines = one.read_text().splitlines(keepends=True)
-            file.writelines(lines)
-            lengths.append(len(lines))
-            found.update(json.loads(line)["reason"] for line in lines)
-    begun.replace(folder / FILE)
+    try:
+        with begun.open("w") as file:
+            for one in lists:
+                lines = one.read_text().splitlines(keepends=True)
+                file.writelines(lines)
+                lengths.append(len(lines))
+                found.update(json.loads(line)["reason"] for line in lines)
+        begun.replace(folder / FILE)
+    finally:
+        begun.unlink(missing_ok=True)
     return lengths, tuple(Total(reason, count) for reason, count in sorted(found.items()))
 
 

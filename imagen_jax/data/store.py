@@ -224,13 +224,8 @@ def refuse_other(found: Store, wanted: Store) -> None:
     """Errors: ValueError naming every field in which a store there is not the one wanted."""
     if found.files:  # a finished one may have more sizes, in shards of another length
         more = found.sizes if set(wanted.sizes) <= set(found.sizes) else wanted.sizes
-        wanted = dataclasses.replace(
-            wanted,
-            sizes=more,
-            shard_records=found.shard_records,
-            count=wanted.count - (found.examples - found.count),
-            skipped=found.skipped,
-        )
+        wanted = dataclasses.replace(wanted, sizes=more, shard_records=found.shard_records)
+        found = dataclasses.replace(found, count=found.examples, skipped=())
     differing = [
         f"{f.name} {getattr(found, f.name)!r} there, {getattr(wanted, f.name)!r} wanted"
         for f in dataclasses.fields(Store)
