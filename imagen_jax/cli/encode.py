@@ -70,7 +70,7 @@ class Options:
         config.require(
             self.out is not None or not changed,
             f"--{''.join(changed[:1]).replace('_', '-')} needs --out: without it SOURCE is a "
-            "config, which says all of this",
+            "config, which says how its dataset is encoded",
         )
         config.require(
             self.out is None or (self.encoder is not None and bool(self.sizes)),
