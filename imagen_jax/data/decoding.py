@@ -21,6 +21,8 @@ RGB = UInt8[np.ndarray, "h w 3"]
 # Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOST_PIXELS = 100_000_000  # a header that promises more is refused; Pillow itself stops at 179 M
+BLOCK = 8  # pixels along a block of a JPEG, whose first coefficient is its mean
+SPARE = 2  # what a JPEG is decoded at otherwise, at least, in sides of its square
 # What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
 BROKEN = (
     OSError,
@@ -94,15 +96,24 @@ def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIX
         return np.asarray(_upright(opened).picture)
 
 
-def load(image: bytes, *, least: int | None = None, most_pixels: int = MOST_PIXELS) -> Decoded:
-    """A picture, decoded; a JPEG at 1/8, 1/4 or 1/2 where no side falls below `least` pixels.
+def load(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> Decoded:
+    """A picture, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
     Errors: Unreadable as `decode`.
-    Source: scaling by a smaller inverse DCT, as libjpeg does; for `least` see `framing.SPARE`.
+    Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
     """
     with _opened(image, most_pixels) as opened:
-        drafted = opened.draft("RGB", (least, least)) if least else None
+        drafted = opened.draft("RGB", least(opened.size, side)) if side else None
         return _upright(opened, drafted[1][2:] if drafted else None)
+
+
+def least(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Below which width and height a JPEG is not scaled: twice those of its square.
+
+    Only 1/8 may be the square's own scale: it is the mean of each block, as an area downsample is.
+    """
+    spare = 1 if min(size) == BLOCK * side else SPARE
+    return spare * side, spare * side
 
 
 @contextmanager

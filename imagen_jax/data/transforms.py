@@ -12,7 +12,7 @@ from imagen_jax.data import decoding
 from imagen_jax.data.area import area_downsample
 from imagen_jax.data.decoding import RGB
 from imagen_jax.data.decoding import decode as decode  # of what `encode` made
-from imagen_jax.data.framing import SPARE, generator, square
+from imagen_jax.data.framing import generator, square
 
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
 HighRGB = UInt8[np.ndarray, "high_h high_w 3"]
@@ -67,7 +67,7 @@ def pyramid(
         decoded = decoding.load(image)
         pixels = np.asarray(decoded.picture)
     else:
-        decoded = decoding.load(image, least=SPARE * max(sizes))
+        decoded = decoding.load(image, side=max(sizes))
         pixels = square(decoded, max(sizes), framing=framing, rng=generator(framing, index))
     height, width, _ = pixels.shape
     if width != height or any(height % size for size in sizes):

@@ -52,7 +52,7 @@ def test_every_orientation_is_made_upright(form: str, orientation: int) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_a_scaled_picture_has_of_the_file_is_turned_with_it(orientation: int) -> None:
     image = saved(picture(8 * 9 + 5, 8 * 8 + 3), "JPEG", exif=exif(orientation))
-    found = decoding.load(image, least=8)
+    found = decoding.load(image, side=4)
     extents = (9 + 5 / 8, 8 + 3 / 8)
     width, height = extents[::-1] if orientation > 4 else extents
     assert found.picture.size == (np.ceil(width), np.ceil(height))
@@ -66,19 +66,24 @@ def test_what_a_scaled_picture_has_of_the_file_is_turned_with_it(orientation: in
     assert (left > 0, top > 0) == (column == 0, row == 0)
 
 
-@pytest.mark.parametrize("least", [1, 16, 31, 32, 33, 63, 64, 65, 127, 200, 300])
-def test_a_jpeg_is_never_scaled_below_what_is_wanted(least: int) -> None:
-    found = decoding.load(saved(picture(400, 257), "JPEG"), least=least)
+@pytest.mark.parametrize("side", [1, 8, 16, 17, 31, 32, 33, 63, 64, 65, 127, 200, 300])
+@pytest.mark.parametrize("short", [256, 257])
+def test_a_jpeg_is_never_scaled_below_what_is_wanted(side: int, short: int) -> None:
+    found = decoding.load(saved(picture(400, short), "JPEG"), side=side)
     factor = 400 / (found.box[2] - found.box[0])
-    assert factor == max(f for f in (8, 4, 2, 1) if 257 // f >= least or f == 1)
-    assert found.picture.size == (np.ceil(400 / factor), np.ceil(257 / factor))
+    least = side if short == 8 * side else 2 * side
+    assert factor == max(f for f in (8, 4, 2, 1) if short // f >= least or f == 1)
+    assert found.picture.size == (np.ceil(400 / factor), np.ceil(short / factor))
 
 
-def test_a_scaled_jpeg_has_the_means_of_its_blocks() -> None:
-    image = saved(picture(256, 192), "JPEG", quality=95, subsampling=0)
-    small = np.asarray(decoding.load(image, least=20).picture).astype(float)
+def test_a_jpeg_of_eight_times_the_side_has_the_means_of_its_blocks() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (192, 256, 3), dtype=np.uint8))
+    image = saved(noise, "JPEG", quality=95, subsampling=0)
+    small = np.asarray(decoding.load(image, side=24).picture).astype(float)
     means = full(image).reshape(24, 8, 32, 8, 3).mean(axis=(1, 3))
-    assert np.abs(small - means).max() < 2
+    assert small.std() > 5
+    assert np.sqrt(np.mean((small - means) ** 2)) < 1.5  # whose levels stop at 0 and 255
 
 
 PAINTS = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (20, 200, 90)]
@@ -209,10 +214,10 @@ def test_what_was_cut_short_is_refused(form: str, keep: float) -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     image = saved(noise, form)
-    for least in (None, 16):
-        decoding.load(image, least=least)
+    for side in (None, 8):
+        decoding.load(image, side=side)
         with pytest.raises(Unreadable, match="are no complete picture"):
-            decoding.load(image[: int(keep * len(image))], least=least)
+            decoding.load(image[: int(keep * len(image))], side=side)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -286,7 +291,7 @@ def test_damaged_bytes_give_a_picture_or_unreadable(form: str) -> None:
             end = 200 if rng.integers(2) else len(damaged)
             damaged[rng.integers(min(end, len(damaged)))] = rng.integers(256)
         try:
-            assert decoding.load(bytes(damaged), least=8).picture.mode == "RGB"
+            assert decoding.load(bytes(damaged), side=4).picture.mode == "RGB"
         except Unreadable:
             refused += 1
     assert 0 < refused < 300
