@@ -1,11 +1,14 @@
 """Pillow's warnings, ignored while any thread decodes; those of other modules stay as they are.
 
-`warnings.catch_warnings` restores what another thread may have changed meanwhile: one filter is put
-in by the first thread that comes and taken away by the last that goes.
+`warnings.catch_warnings` restores what another thread may have changed meanwhile. Here the first
+thread that comes puts one filter in, and the last that goes takes it away.
 """
 
+import re
 import threading
 import warnings
+
+PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filters` has them
 
 
 class Quiet:
@@ -18,12 +21,11 @@ class Quiet:
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside == 1:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._filter = warnings.filters[0]
+            if warnings.filters[:1] != [PILLOW]:
+                warnings.filters.insert(0, PILLOW)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if not self._inside and self._filter in warnings.filters:
-                warnings.filters.remove(self._filter)
+            while not self._inside and PILLOW in warnings.filters:
+                warnings.filters.remove(PILLOW)

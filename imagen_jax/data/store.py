@@ -30,8 +30,7 @@ SHARD_RECORDS = 8192
 class Store:
     """A folder of records, and what is in them; `files` is empty until it is written.
 
-    Until then every example of the source counts as a record. Some are skipped where there is a
-    `framing`: the others keep their order and their keys, and shards become shorter.
+    Until then every example of the source counts; with `framing` some may be skipped.
     """
 
     folder: Path
@@ -155,7 +154,7 @@ def write_shard(
     if target.framing is not None:
         skipped.write(target.skipped_in(number), lacks)
     wanted = len(target.shards()[number]) - len(lacks)
-    _write_records(target, target.shard(number), shard, count=wanted)
+    array_files.write(target.shard(number), _packed(target, shard), count=wanted)
 
 
 def write_empty(target: Store, text: Encoding) -> None:
@@ -163,7 +162,7 @@ def write_empty(target: Store, text: Encoding) -> None:
     if not (target.folder / EMPTY).is_file():
         record = Record(key="empty", caption="", images={}, text=text)
         sizeless = dataclasses.replace(target, sizes=())
-        _write_records(sizeless, target.folder / EMPTY, [record], count=1)
+        array_files.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
 
 
 def finish(target: Store) -> Store | None:
@@ -238,14 +237,11 @@ def refuse_other(found: Store, wanted: Store) -> None:
         )
 
 
-def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count: int) -> None:
-    def packed() -> Iterator[bytes]:
-        for record in shard:
-            if misfit := _misfit(target, record):
-                raise ValueError(misfit)
-            yield records.pack(record)
-
-    array_files.write(path, packed(), count=count)
+def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
+    for record in shard:
+        if misfit := _misfit(target, record):
+            raise ValueError(misfit)
+        yield records.pack(record)
 
 
 def _misfit(target: Store, record: Record) -> str:
