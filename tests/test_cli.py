@@ -9,6 +9,8 @@ import pytest
 from imagen_jax import cli, exits
 from imagen_jax.cli import train
 
+ENCODE = ("encode", "shapes/tiny", "--out", "o", "--encoder", "t5_1_1_tiny")
+
 
 def _run(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["imagen", *arguments])
@@ -65,6 +67,11 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("data", "build", "coco"), 1, "no dataset 'coco'"),
         (("data", "show", "shapes/tiny", "--data-dir", "no"), 1, "imagen data"),
         (("encode", "tiny", "--data-dir", "no"), 1, "imagen data"),
+        (("encode", "tiny", "--crop", "random"), 2, "--crop needs --out"),
+        (("encode", "tiny", "--min-side", "64"), 2, "--min-side needs --out"),
+        ((*ENCODE, "--sizes", "64", "96"), 2, "--sizes 64 96: each has"),
+        ((*ENCODE, "--sizes", "0"), 2, "--sizes 0: each has"),
+        ((*ENCODE, "--sizes", "64", "--max-aspect", "0.5"), 1, "max_aspect=0.5 drops"),
         (("eval", "nowhere"), 1, "no cascade at nowhere"),
         (("sample", "nowhere", "a"), 1, "the embedded cascades are: "),
         (("export", "nowhere", "--out", "o"), 1, "no cascade at nowhere"),

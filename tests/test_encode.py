@@ -1,5 +1,6 @@
 """`imagen encode` as it is run: by two processes, killed and run again, and given nonsense."""
 
+import io
 import os
 import signal
 import socket
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
 
 from imagen_jax.cli import data
-from imagen_jax.data import store
+from imagen_jax.data import decoding, skipped, store
 from imagen_jax.text.encoder import TextEncoder
 
 PROGRAM = """
@@ -95,18 +98,21 @@ def test_killed_and_run_again_it_gives_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing done again
 
 
-def test_two_processes_give_the_store_of_one(data_dir: Path, whole: dict[str, bytes]) -> None:
+def share(data_dir: Path, command: list[str]) -> int:
+    """Two processes run a command; how many of them say that the store is complete."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    out = data_dir / "two"
-    command = [*SOURCE, "--shard-records", "1", "--out", str(out)]
-    command += ["--coordinator", address, "--processes", "2", "--process-id"]
+    command = [*command, "--coordinator", address, "--processes", "2", "--process-id"]
     started = [start(data_dir, *command, str(i)) for i in range(2)]
     ended = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], ended
-    said = [out for out, _ in ended]
-    assert sum("pairs of shapes/tiny (train) in" in text for text in said) >= 1
+    return sum("(image, encoding) pairs of" in out and " (train) in " in out for out, _ in ended)
+
+
+def test_two_processes_give_the_store_of_one(data_dir: Path, whole: dict[str, bytes]) -> None:
+    out = data_dir / "two"
+    assert share(data_dir, [*SOURCE, "--shard-records", "1", "--out", str(out)]) >= 1
     assert contents(out) == whole
 
 
@@ -124,3 +130,96 @@ def test_a_wrong_vocabulary_or_identity_is_refused_at_training(
         assert done.returncode == 1
         assert f"but text.{field}={wrong!r}" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+PHOTOS = 30
+SMALL, LONG, BROKEN = {4, 11}, {7, 22, 23}, {2, 13, 29}
+OPTIONS = ["--encoder", "t5_1_1_tiny", "--sizes", "8", "16", "--max-length", "32"]
+OPTIONS += ["--crop", "random", "--flip", "--max-aspect", "2.5", "--shard-records", "2"]
+
+
+class Snapshots(tfds.core.GeneratorBasedBuilder):
+    """JPEGs of all sizes; some are too small, too long, or cut short."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        features = tfds.features.FeaturesDict({"image": image, "caption": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: object) -> dict:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(PHOTOS):
+            yield index, {"image": io.BytesIO(photo(index)), "caption": f"snapshot {index}"}
+
+
+def photo(index: int) -> bytes:
+    size = (15, 20) if index in SMALL else (90, 30) if index in LONG else (40 + index, 30)
+    small = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()[: -200 if index in BROKEN else None]
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("snapshots")
+    Snapshots(data_dir=folder, file_format="array_record").download_and_prepare(
+        download_dir=folder / "downloads"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def framed(snapshots: Path) -> dict[str, bytes]:
+    """All snapshots that can be read and pass, written by one process at once."""
+    out = snapshots / "framed"
+    said = finish(start(snapshots, "tfds:snapshots", *OPTIONS, "--out", str(out)))
+    kept = PHOTOS - len(SMALL | LONG | BROKEN)
+    assert f"{kept} (image, encoding) pairs of tfds:snapshots (train) in {out}" in said
+    assert (
+        f"8 of {PHOTOS} examples were skipped: 3 longer than 2.5 times its short side, "
+        f"3 unreadable, 2 smaller than 16 pixels; each is listed in {out / skipped.FILE}"
+    ) in said
+    return contents(out)
+
+
+def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
+    snapshots: Path, framed: dict[str, bytes]
+) -> None:
+    found = store.open(snapshots / "framed")
+    listed = {one.example for one in skipped.read(found.folder)}
+    assert listed == SMALL | LONG | BROKEN
+    source = found.source()
+    captions = [source[place].caption for place in range(found.count)]
+    assert captions == [f"snapshot {i}" for i in range(PHOTOS) if i not in listed]
+    for place in range(found.count):
+        for side, image in source[place].images.items():
+            assert decoding.decode(image).shape == (side, side, 3)
+
+
+def test_framed_and_killed_and_run_again_it_gives_the_same_bytes(
+    snapshots: Path, framed: dict[str, bytes]
+) -> None:
+    out = snapshots / "killed"
+    command = ["tfds:snapshots", *OPTIONS, "--out", str(out)]
+    process = start(snapshots, *command)
+    while process.poll() is None and len(list(out.glob("records-*.array_record"))) < 3:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (out / store.INDEX).exists()
+    said = finish(start(snapshots, *command))
+    assert f"8 of {PHOTOS} examples were skipped: " in said  # also those of the first process
+    assert contents(out) == framed
+
+
+def test_framed_by_two_processes_it_gives_the_same_bytes(
+    snapshots: Path, framed: dict[str, bytes]
+) -> None:
+    out = snapshots / "two"
+    assert share(snapshots, ["tfds:snapshots", *OPTIONS, "--out", str(out)]) >= 1
+    assert contents(out) == framed

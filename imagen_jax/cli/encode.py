@@ -25,6 +25,7 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              folder:PATH[?text=COLUMN]
                                              parquet:PATH[?image=COLUMN&text=COLUMN]
                                              mixture:FILE, a file with one of these a line
+                                             its pictures may have any size
 
 What is already there is not done again: give the command once more to go on. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.
@@ -54,6 +55,10 @@ class Options:
     """With --out: the encoder's matrices and products; bfloat16 on accelerators."""
     clean: bool = False
     """With --out: strip HTML, addresses and file names from captions."""
+    framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
+    """With --out: how pictures of any size become squares; for a config they have to be some."""
+    filters: Annotated[config.Filters, tyro.conf.arg(name="")] = config.Filters()
+    """With --out: what is dropped, beside what cannot be read or is smaller than the sizes."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How encodings are stored; int8 has a scale for each token."""
     shard_records: int | None = None
@@ -65,23 +70,33 @@ class Options:
 
     def __post_init__(self) -> None:
         alone = ("encoder", "tokenizer", "sizes", "max_length", "dtype", "clean")
-        changed = [
-            n for n in alone if getattr(self, n) != type(self).__dataclass_fields__[n].default
-        ]
+        changed = [name for options in (self.framing, self.filters) for name in _changed(options)]
+        changed += [name for name in _changed(self) if name in alone]
         config.require(
             self.out is not None or not changed,
             f"--{''.join(changed[:1]).replace('_', '-')} needs --out: without it SOURCE is a "
-            "config, which says all of this",
+            "config, which says how its dataset is encoded",
         )
         config.require(
             self.out is None or (self.encoder is not None and bool(self.sizes)),
             f"--out {self.out} needs --encoder and --sizes too: SOURCE is then a data source",
+        )
+        largest = max(self.sizes, default=1)
+        config.require(
+            all(size > 0 and largest % size == 0 for size in self.sizes),
+            f"--sizes {' '.join(map(str, self.sizes))}: each has to divide the largest",
         )
         for name in ("shard_records", "batch_tokens"):
             value = getattr(self, name)
             config.require(
                 value is None or value > 0, f"--{name.replace('_', '-')} {value} must be positive"
             )
+
+
+def _changed(options: Any) -> list[str]:
+    """Names of the fields that are not at their defaults."""
+    fields = dataclasses.fields(options)
+    return [f.name for f in fields if getattr(options, f.name) != f.default]
 
 
 def run(argv: list[str]) -> None:
@@ -103,6 +118,8 @@ class Job:
     text: config.Text
     sizes: tuple[int, ...]
     folder: Path
+    framing: config.Framing | None = None
+    filters: config.Filters = config.Filters()
 
 
 def _source(options: Options):
@@ -122,7 +139,14 @@ def _source(options: Options):
         clean=options.clean,
     )
     address = sources.parse(options.source)
-    yield Job(address=address, text=text, sizes=options.sizes, folder=options.out)
+    yield Job(
+        address=address,
+        text=text,
+        sizes=options.sizes,
+        folder=options.out,
+        framing=options.framing,
+        filters=options.filters,
+    )
 
 
 def _config(options: Options):
@@ -158,6 +182,8 @@ def _encode(job: Job, options: Options) -> None:
     data = config.Data(dataset=job.address.dataset, split=job.address.split)
     wanted = dataclasses.replace(
         cache.target(encoder, source, folder=job.folder, data=data, text=job.text, sizes=job.sizes),
+        framing=job.framing,
+        filters=job.filters,
         text_dtype=options.text_dtype,
         shard_records=options.shard_records or store.SHARD_RECORDS,
     )
@@ -170,7 +196,7 @@ def _summary(written: Written, wanted: Store, share: Any) -> str:
     counts = written.counts
     what = f"(image, encoding) pairs of {wanted.dataset} ({wanted.split})"
     if written.store is not None:
-        lines = [f"{wanted.count:,} {what} in {wanted.folder}"]
+        lines = [f"{written.store.count:,} {what} in {wanted.folder}", *_skipped(written.store)]
     else:
         lines = [
             f"process {share.process} of {share.processes} is done with its share of the {what}; "
@@ -190,6 +216,18 @@ def _summary(written: Written, wanted: Store, share: Any) -> str:
             f"{counts.cut:,} captions are longer than {wanted.max_length} tokens and were cut"
         )
     return "\n".join(lines)
+
+
+def _skipped(found: Store) -> list[str]:
+    """The line about what a store lacks of its source, if it lacks anything."""
+    from imagen_jax.data import skipped
+
+    if not found.skipped:
+        return []
+    return [
+        f"{found.examples - found.count:,} of {found.examples:,} examples were skipped: "
+        f"{skipped.summary(found.skipped)}; each is listed in {found.folder / skipped.FILE}"
+    ]
 
 
 def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:

@@ -8,6 +8,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
 | `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
 | `processes.py` | `Processes`: how several of them find each other |
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
@@ -33,13 +34,17 @@ from imagen_jax.config.models import (
     TextConditioning,
     UNet,
 )
+from imagen_jax.config.pictures import Crop, Filters, Framing
 from imagen_jax.config.processes import Processes
 
 __all__ = [
+    "Crop",
     "Data",
     "Diffusion",
     "EfficientUNet",
     "Experiment",
+    "Filters",
+    "Framing",
     "Level",
     "LossWeight",
     "Mesh",

@@ -15,8 +15,15 @@
 | `mixtures.py` | several sources as one, by weight |
 | `places.py` | files on this machine or in a bucket: found, and read in ranges |
 | `workers.py` | processes that end with this one |
-| `records.py` | the store of (image, encoding) pairs |
-| `transforms.py` | per-example steps: decode, crop, area resize, the (low, high) pair |
+| `decoding.py`, `quiet.py` | bytes to upright RGB, whatever they are; without Pillow's warnings |
+| `framing.py` | pictures of any size to squares |
+| `filters.py` | why an example is dropped |
+| `area.py` | the mean of each box of pixels |
+| `transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |
+| `preparation.py` | a source's examples to pictures at a store's sizes |
+| `records.py` | the example format |
+| `store.py`, `array_files.py` | the store of (image, encoding) pairs, and its files |
+| `skipped.py` | examples that did not become records |
 | `damage.py` | how much of a store turned out damaged in a run |
 | `pipeline.py` | a store to a stream of batches whose position is (seed, step) |
 """

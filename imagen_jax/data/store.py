@@ -5,42 +5,33 @@ they are whole; the index comes last. What is there is never written again.
 """
 
 import dataclasses
+import itertools
 import json
-import os
-import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from imagen_jax.data import records
+from imagen_jax.config import Filters, Framing
+from imagen_jax.data import array_files, records, skipped
+from imagen_jax.data.array_files import File
 from imagen_jax.data.records import Damaged, Encoding, Record, TextDtype
+from imagen_jax.data.skipped import Skipped, Total
 
 VERSION = 2
 INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
 SHARD_RECORDS = 8192
-# One record per chunk for random access; PNG bytes do not compress further.
-WRITER_OPTIONS = "group_size:1,uncompressed"
-# How ArrayRecord's RuntimeErrors about bytes begin; those about opening and reading do not.
-CORRUPTED = ("Corrupted Riegeli", "Invalid Riegeli")
-
-
-class File(NamedTuple):
-    """One ArrayRecord file of a store."""
-
-    name: str
-    count: int
-    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """A folder of records, and what is in them; `files` is empty until it is written."""
+    """A folder of records, and what is in them; `files` is empty until it is written.
+
+    Until then every example of the source counts; with `framing` some may be skipped.
+    """
 
     folder: Path
     dataset: str
@@ -55,7 +46,10 @@ class Store:
     clean: bool = False  # whether captions were cleaned
     computed_in: str = "float32"  # the encoder's dtype
     text_dtype: TextDtype = "bfloat16"
-    shard_records: int = SHARD_RECORDS
+    shard_records: int = SHARD_RECORDS  # examples of a shard
+    framing: Framing | None = None  # None: pictures had to be squares of fitting sides
+    filters: Filters = Filters()  # ignored without framing
+    skipped: tuple[Total, ...] = ()  # by reason, in alphabetical order
     files: tuple[File, ...] = ()  # the shards in their order, then EMPTY
 
     def source(self) -> "Records":
@@ -64,27 +58,36 @@ class Store:
 
     def empty(self) -> Encoding:
         """The encoding of the empty caption, (1, width): its end of sentence."""
-        reader = ArrayRecordReader(str(self.folder / EMPTY), "readahead_buffer_size:0")
-        try:
-            return records.unpack(reader.read([0])[0], text_dtype=self.text_dtype).text
-        finally:
-            reader.close()
+        data = array_files.first(self.folder / EMPTY)
+        return records.unpack(data, text_dtype=self.text_dtype).text
+
+    @property
+    def examples(self) -> int:
+        """How many the source has."""
+        return self.count + sum(total.count for total in self.skipped)
 
     def shards(self) -> list[range]:
-        """The records of each shard."""
+        """The source's examples of each shard."""
         return [
-            range(self.count)[start : start + self.shard_records]
-            for start in range(0, self.count, self.shard_records)
+            range(self.examples)[start : start + self.shard_records]
+            for start in range(0, self.examples, self.shard_records)
         ]
 
     def shard(self, number: int) -> Path:
         """The file of a shard."""
-        shards = -(-self.count // self.shard_records)
-        return self.folder / f"records-{number:05d}-of-{shards:05d}.array_record"
+        return self.folder / f"records-{self._place(number)}.array_record"
+
+    def skipped_in(self, number: int) -> Path:
+        """The file of what a shard lacks; it goes when the store is complete."""
+        return self.folder / f"skipped-{self._place(number)}.jsonl"
 
     def shard_of(self, index: int) -> Path:
-        """The file of a record."""
-        return self.shard(index // self.shard_records)
+        """The file of a record of a finished store."""
+        ends = itertools.accumulate(file.count for file in self.files)
+        return self.folder / self.files[next(n for n, end in enumerate(ends) if index < end)].name
+
+    def _place(self, number: int) -> str:
+        return f"{number:05d}-of-{-(-self.examples // self.shard_records):05d}"
 
 
 class Records:
@@ -97,7 +100,7 @@ class Records:
             [
                 f"{store.folder / file.name}[0:{file.count}]"
                 for file in store.files
-                if file.name != EMPTY
+                if file.name != EMPTY and file.count
             ],
             reader_options={"max_parallelism": "0"},  # no thread pool for one small record
         )
@@ -110,7 +113,7 @@ class Records:
         try:
             data = self._source[index]
         except RuntimeError as error:
-            if not str(error).startswith(CORRUPTED):
+            if not str(error).startswith(array_files.CORRUPTED):
                 raise
             raise Damaged(f"record {index} of {self._store.folder}: {error}") from error
         record = records.unpack(data, text_dtype=self._store.text_dtype)
@@ -141,13 +144,17 @@ def begin(target: Store) -> list[int]:
     return [n for n in range(len(target.shards())) if not target.shard(n).is_file()]
 
 
-def write_shard(target: Store, number: int, shard: Iterable[Record]) -> None:
-    """Write one shard; it appears whole or not at all.
+def write_shard(
+    target: Store, number: int, shard: Iterable[Record], *, lacks: Sequence[Skipped] = ()
+) -> None:
+    """Write one shard, and what of its examples it lacks; it appears whole or not at all.
 
     Errors: ValueError when a record does not fit the store, or their number is not the shard's.
     """
-    wanted = len(target.shards()[number])
-    _write_records(target, target.shard(number), shard, count=wanted)
+    if target.framing is not None:
+        skipped.write(target.skipped_in(number), lacks)
+    wanted = len(target.shards()[number]) - len(lacks)
+    array_files.write(target.shard(number), _packed(target, shard), count=wanted)
 
 
 def write_empty(target: Store, text: Encoding) -> None:
@@ -155,21 +162,38 @@ def write_empty(target: Store, text: Encoding) -> None:
     if not (target.folder / EMPTY).is_file():
         record = Record(key="empty", caption="", images={}, text=text)
         sizeless = dataclasses.replace(target, sizes=())
-        _write_records(sizeless, target.folder / EMPTY, [record], count=1)
+        array_files.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
 
 
 def finish(target: Store) -> Store | None:
-    """Write the index once all shards are there, whoever wrote them; None as long as some lack."""
+    """Write the index once all shards are there, whoever wrote them; None as long as some lack.
+
+    Errors: ValueError when no example became a record.
+    """
     shards = target.shards()
-    paths = {target.shard(n): len(shard) for n, shard in enumerate(shards)}
-    paths[target.folder / EMPTY] = 1
+    paths = [*(target.shard(n) for n in range(len(shards))), target.folder / EMPTY]
     if not all(path.is_file() for path in paths):
         return None
-    files = tuple(File(path.name, count, path.stat().st_size) for path, count in paths.items())
-    store = dataclasses.replace(target, files=files)
+    lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
+    try:
+        lacking, totals = skipped.gather(lists, target.folder) if lists else ([0] * len(shards), ())
+    except FileNotFoundError:  # another process completed it, and took them away, this moment
+        return open(target.folder)
+    counts = [*(len(shard) - lacks for shard, lacks in zip(shards, lacking, strict=True)), 1]
+    pairs = zip(paths, counts, strict=True)
+    store = dataclasses.replace(
+        target,
+        count=sum(counts) - 1,
+        skipped=totals,
+        files=tuple(File(path.name, count, path.stat().st_size) for path, count in pairs),
+    )
+    if not store.count:
+        raise ValueError(
+            f"all of {target.dataset} {target.split} was skipped: {skipped.summary(totals)}; see "
+            f"{target.folder / skipped.FILE}, and give other filters and an empty --out"
+        )
     _write(store.folder / INDEX, store)
-    (store.folder / HEADER).unlink(missing_ok=True)
-    for left_over in store.folder.glob("*.tmp"):  # of processes that were killed
+    for left_over in (store.folder / HEADER, *lists, *store.folder.glob("*.tmp")):
         left_over.unlink(missing_ok=True)
     return store
 
@@ -189,7 +213,7 @@ def open(folder: Path | str) -> Store:
         )
     store = _read(folder / INDEX, folder)
     for file in store.files:
-        damage = _damage(folder / file.name, file)
+        damage = array_files.damage(folder / file.name, file)
         if damage:
             raise ValueError(_sentence(folder, damage))
     return store
@@ -200,6 +224,7 @@ def refuse_other(found: Store, wanted: Store) -> None:
     if found.files:  # a finished one may have more sizes, in shards of another length
         more = found.sizes if set(wanted.sizes) <= set(found.sizes) else wanted.sizes
         wanted = dataclasses.replace(wanted, sizes=more, shard_records=found.shard_records)
+        found = dataclasses.replace(found, count=found.examples, skipped=())
     differing = [
         f"{f.name} {getattr(found, f.name)!r} there, {getattr(wanted, f.name)!r} wanted"
         for f in dataclasses.fields(Store)
@@ -212,30 +237,11 @@ def refuse_other(found: Store, wanted: Store) -> None:
         )
 
 
-def _write_records(target: Store, path: Path, shard: Iterable[Record], *, count: int) -> None:
-    # Of this process alone: another one that was started by mistake writes the same, elsewhere.
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        written = _fill(target, temporary, shard)
-        if written != count:
-            raise ValueError(f"{path}: {written} records for a shard of {count}")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # what did not become the shard
-
-
-def _fill(target: Store, path: Path, shard: Iterable[Record]) -> int:
-    """Write records that fit the store; their number."""
-    writer, written = ArrayRecordWriter(str(path), WRITER_OPTIONS), 0
-    try:
-        for record in shard:
-            if misfit := _misfit(target, record):
-                raise ValueError(misfit)
-            writer.write(records.pack(record))
-            written += 1
-    finally:
-        writer.close()
-    return written
+def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
+    for record in shard:
+        if misfit := _misfit(target, record):
+            raise ValueError(misfit)
+        yield records.pack(record)
 
 
 def _misfit(target: Store, record: Record) -> str:
@@ -254,11 +260,13 @@ def _misfit(target: Store, record: Record) -> str:
 def _write(path: Path, store: Store) -> None:
     """All that is known of a store, in a file that appears whole."""
     fields = {f.name: getattr(store, f.name) for f in dataclasses.fields(store)}
-    fields |= {"files": [file._asdict() for file in store.files]}
+    fields |= {name: [part._asdict() for part in fields[name]] for name in ("files", "skipped")}
+    fields["filters"] = dataclasses.asdict(store.filters)
+    fields["framing"] = store.framing and dataclasses.asdict(store.framing)
     del fields["folder"]  # a store may be moved
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    temporary = array_files.temporary(path)
     temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _read(path: Path, folder: Path) -> Store:
@@ -268,8 +276,7 @@ def _read(path: Path, folder: Path) -> Store:
         if version != VERSION:
             damage = f"{path.name} has format {version}, and this program reads format {VERSION}"
             raise ValueError(_sentence(folder, damage))
-        fields["files"] = tuple(File(**file) for file in fields["files"])
-        store = Store(folder=folder, **fields | {"sizes": tuple(fields["sizes"])})
+        store = Store(folder=folder, **fields | _parsed(fields))
         found = sum(file.count for file in store.files if file.name != EMPTY)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(_sentence(folder, f"{path.name} cannot be read ({error})")) from error
@@ -279,22 +286,16 @@ def _read(path: Path, folder: Path) -> Store:
     return store
 
 
-def _damage(path: Path, file: File) -> str:
-    """What is wrong with a file; "" if nothing is."""
-    if not path.is_file():
-        return f"{file.name} is missing"
-    size = path.stat().st_size
-    if size != file.bytes:
-        what = "was cut short" if size < file.bytes else "has grown"
-        return f"{file.name} {what}: {size} bytes instead of {file.bytes}"
-    reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
-    try:
-        count = reader.num_records()
-    finally:
-        # Closing a reader of a file that is no ArrayRecord raises; its zero count says it already.
-        if reader.ok():
-            reader.close()
-    return "" if count == file.count else f"{file.name} has {count} records, not {file.count}"
+def _parsed(fields: dict) -> dict:
+    """Those that are more than JSON has; older stores lack what concerns framing."""
+    framing = fields.get("framing")
+    return {
+        "sizes": tuple(fields["sizes"]),
+        "files": tuple(File(**file) for file in fields["files"]),
+        "skipped": tuple(Total(**total) for total in fields.get("skipped", ())),
+        "framing": framing and Framing(**framing),
+        "filters": Filters(**fields.get("filters", {})),
+    }
 
 
 def _sentence(folder: Path, damage: str) -> str:

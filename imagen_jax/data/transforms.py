@@ -1,32 +1,21 @@
-"""Pure per-example steps in numpy: decode, area downsampling, crops, the (high, low) pair."""
+"""Pure per-example steps in numpy: crops, pairs and pyramids of sizes."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
-RGB = UInt8[np.ndarray, "h w 3"]
+from imagen_jax.config import Framing
+from imagen_jax.data import decoding
+from imagen_jax.data.area import area_downsample
+from imagen_jax.data.decoding import RGB
+from imagen_jax.data.decoding import decode as decode  # of what `encode` made
+from imagen_jax.data.framing import generator, square
+
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
 HighRGB = UInt8[np.ndarray, "high_h high_w 3"]
-# What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,  # raised where warnings are errors
-)
-
-
-def decode(image: bytes, *, side: int | None = None) -> RGB:
-    """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
-
-    Errors: ValueError when the bytes are no picture or were cut short, or when it has other sides.
-    """
-    return _rgb(_load(image, side=side))
 
 
 def encode(pixels: RGB) -> bytes:
@@ -34,30 +23,6 @@ def encode(pixels: RGB) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=3)
     return file.getvalue()
-
-
-def area_downsample(
-    pixels: UInt8[np.ndarray, "*b h w c"] | Float[np.ndarray, "*b h w c"], factor: int
-) -> UInt8[np.ndarray, "*b low_h low_w c"] | Float[np.ndarray, "*b low_h low_w c"]:
-    """The mean of each `factor` x `factor` box; uint8 is rounded half up, floats are not.
-
-    Shapes: pixels (..., h, w, c), the result (..., h / factor, w / factor, c).
-    Errors: ValueError when `factor` does not divide both sides.
-    Source: antialiased as Imagen's low-resolution inputs are here; no ringing, no overshoot.
-    """
-    *batch, height, width, channels = pixels.shape
-    if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"factor={factor} does not divide a picture of {height}x{width} pixels")
-    if factor == 1:
-        return pixels
-    whole = pixels.dtype == np.uint8
-    # Rows first: their sums run over contiguous memory, several times faster than both at once.
-    rows = pixels.reshape(*batch, height // factor, factor, width * channels)
-    sums = rows.sum(axis=-2, dtype=np.uint32 if whole else pixels.dtype)
-    columns = sums.reshape(*batch, height // factor, width // factor, factor, channels)
-    total = sum(columns[..., k, :] for k in range(factor))
-    area = factor * factor
-    return ((total + area // 2) // area).astype(np.uint8) if whole else total / area
 
 
 def random_crop(pixels: RGB, rng: np.random.Generator, *, side: int, multiple: int) -> HighRGB:
@@ -87,35 +52,32 @@ def low_high(
     return area_downsample(high, factor), high
 
 
-def pyramid(image: bytes, sizes: Sequence[int]) -> dict[int, bytes]:
+def pyramid(
+    image: bytes, sizes: Sequence[int], *, framing: Framing | None = None, index: int = 0
+) -> dict[int, bytes]:
     """PNG bytes of a square picture at each side; an RGB PNG of such a side is kept as it is.
 
-    Errors: ValueError when the picture is not square or a size does not divide its side.
+    With `framing` any picture becomes a square of the largest side; what is drawn for it depends on
+    `index` alone. Without, it has to be a square already. All sides are area downsamples of this
+    one square, so that they show the same.
+    Errors: ValueError when the picture cannot be decoded or is too small, when it is not square and
+    there is no framing, or when a size does not divide the side.
     """
-    loaded = _load(image)
-    width, height = loaded.size
+    if framing is None:
+        decoded = decoding.load(image)
+        pixels = np.asarray(decoded.picture)
+    else:
+        decoded = decoding.load(image, side=max(sizes))
+        pixels = square(decoded, max(sizes), framing=framing, rng=generator(framing, index))
+    height, width, _ = pixels.shape
     if width != height or any(height % size for size in sizes):
         raise ValueError(
             f"a picture of {width}x{height} pixels cannot become squares of {list(sizes)}: it must "
             "be square and its side a multiple of each"
         )
-    kept = {height: image} if loaded.format == "PNG" and loaded.mode == "RGB" else {}
-    todo = [size for size in sizes if size not in kept]
-    pixels = _rgb(loaded) if todo else None
-    made = {size: encode(area_downsample(pixels, height // size)) for size in todo}
-    return {size: kept[size] if size in kept else made[size] for size in sizes}
-
-
-def _load(image: bytes, *, side: int | None = None) -> Image.Image:
-    try:
-        loaded = Image.open(io.BytesIO(image))
-        if side is not None and loaded.size != (side, side):  # before it takes memory and time
-            raise ValueError(f"it has the size {loaded.size} instead of {(side, side)}")
-        loaded.load()
-    except BROKEN as error:
-        raise ValueError(f"{len(image)} bytes are no complete picture: {error}") from error
-    return loaded
-
-
-def _rgb(loaded: Image.Image) -> RGB:
-    return np.asarray(loaded if loaded.mode == "RGB" else loaded.convert("RGB"))
+    whole = decoded.is_rgb_png and decoded.picture.size == (width, height)
+    kept = {height: image} if whole and not (framing and framing.flip) else {}
+    return {
+        size: kept[size] if size in kept else encode(area_downsample(pixels, height // size))
+        for size in sizes
+    }

@@ -5,10 +5,8 @@ and however often the work was interrupted, a shard's bytes are the same.
 """
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,7 +16,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.data import records, sources, store, transforms
+from imagen_jax.data import preparation, records, sources, store
+from imagen_jax.data.preparation import Picture
 from imagen_jax.data.records import Encoding, Record, TextDtype
 from imagen_jax.data.sources import Source
 from imagen_jax.data.store import Store
@@ -93,14 +92,6 @@ class Written(NamedTuple):
 
     store: Store | None
     counts: Counts = Counts()
-
-
-class Picture(NamedTuple):
-    """One example of a source, its caption not yet encoded."""
-
-    key: str
-    caption: str
-    images: dict[int, bytes]
 
 
 def encode(
@@ -196,39 +187,14 @@ def write(
     counts = Counts()
     total = sum(len(target.shards()[n]) for n in missing)
     with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:
-        for number, pictures in _loaded(source, target, missing):
+        for number, pictures, lacks in preparation.shards(source, target, missing):
             captions = Counter(picture.caption for picture in pictures)
             texts, found = _encoded(encoder, captions, target.text_dtype, bar.update)
-            store.write_shard(target, number, _records(pictures, texts))
+            store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
+            bar.update(len(lacks))
             counts += found
             bar.set_postfix_str(f"{counts.useful / max(counts.computed, 1):.0%} of tokens useful")
     return Written(store.finish(target), counts)
-
-
-def _loaded(
-    source: Source, target: Store, numbers: Sequence[int]
-) -> Iterator[tuple[int, list[Picture]]]:
-    """The pictures of shards; the next shard's are made while one is encoded."""
-
-    def load(index: int) -> Picture:
-        example = source[index]
-        key = f"{target.split}-{index:07d}"
-        try:
-            images = transforms.pyramid(example["image"], target.sizes)
-        except ValueError as error:
-            raise ValueError(f"{target.dataset} {key}: {error}") from error
-        return Picture(key, example["caption"], images)
-
-    shards = target.shards()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            loading: list[Any] = [pool.map(load, shards[n]) for n in numbers[:1]]
-            for place, number in enumerate(numbers):
-                pictures = list(loading.pop())
-                loading = [pool.map(load, shards[n]) for n in numbers[place + 1 : place + 2]]
-                yield number, pictures
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
 
 
 def _encoded(

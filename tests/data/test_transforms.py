@@ -6,10 +6,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from imagen_jax import pixels as unit
+from imagen_jax.config import Framing
 from imagen_jax.data import transforms
+from imagen_jax.data.framing import frame, generator
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -197,6 +199,66 @@ def test_pyramid_makes_png_of_other_formats() -> None:
 def test_pyramid_refuses_what_it_cannot_halve(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=rf"{width}x{height} pixels cannot become .*\[4, 16\]"):
         transforms.pyramid(transforms.encode(noise(height, width, 3)), (4, 16))
+
+
+def photo(width: int, height: int, **options) -> bytes:
+    """A smooth JPEG of any size."""
+    file = io.BytesIO()
+    small = Image.fromarray(noise(6, 8, 3))
+    small.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("crop", ["centre", "random"])
+@pytest.mark.parametrize("sizes", [(64,), (16, 64), (64, 16, 32), (7, 21, 63)])
+def test_any_picture_becomes_squares_that_show_the_same(crop: str, sizes: tuple) -> None:
+    framing = Framing(crop=crop, flip=True)
+    for size in ((200, 150), (150, 333), (64, 64)):
+        images = transforms.pyramid(photo(*size), sizes, framing=framing, index=3)
+        assert tuple(images) == sizes
+        largest = transforms.decode(images[max(sizes)], side=max(sizes))
+        for side in sizes:
+            expected = transforms.area_downsample(largest, max(sizes) // side)
+            np.testing.assert_array_equal(transforms.decode(images[side], side=side), expected)
+
+
+def test_a_framed_pyramid_is_the_frame_drawn_for_its_index() -> None:
+    framing = Framing(crop="random")
+    image, found = photo(400, 64), set()
+    for index in range(8):
+        drawn = frame(image, 64, framing=framing, rng=generator(framing, index))
+        (png,) = transforms.pyramid(image, (64,), framing=framing, index=index).values()
+        np.testing.assert_array_equal(transforms.decode(png), drawn)
+        found.add(png)
+    assert len(found) > 4
+
+
+def test_framing_keeps_a_png_that_needs_nothing() -> None:
+    png = transforms.encode(noise(64, 64, 3))
+    framed = transforms.pyramid(png, (4, 16, 64), framing=Framing(crop="random"))
+    assert framed[64] is png
+    assert framed == transforms.pyramid(png, (4, 16, 64))
+    assert transforms.pyramid(png, (32,), framing=Framing()) == transforms.pyramid(png, (32,))
+
+
+@pytest.mark.parametrize("change", ["turned", "clear", "grey", "JPEG"])
+def test_a_file_that_is_not_just_its_pixels_is_not_kept(change: str) -> None:
+    image, file, exif = Image.fromarray(noise(16, 16, 3)), io.BytesIO(), Image.Exif()
+    if change == "turned":
+        exif[ExifTags.Base.Orientation] = 3
+    image = image.convert("L") if change == "grey" else image
+    clear = {"transparency": image.getpixel((0, 0))} if change == "clear" else {}
+    image.save(file, "JPEG" if change == "JPEG" else "PNG", exif=exif, **clear)
+    for framing in (None, Framing()):
+        (made,) = transforms.pyramid(file.getvalue(), (16,), framing=framing).values()
+        kept = Image.open(io.BytesIO(made))
+        assert (kept.format, kept.mode, kept.info) == ("PNG", "RGB", {})
+        np.testing.assert_array_equal(kept, transforms.decode(file.getvalue()))
+
+
+def test_sizes_that_do_not_divide_the_largest_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"16x16 pixels cannot become .*\[5, 16\]"):
+        transforms.pyramid(photo(200, 150), (5, 16), framing=Framing())
 
 
 def test_unscale_inverts_scale_on_all_pixels() -> None:

@@ -1,0 +1,89 @@
+"""One ArrayRecord file of a store: it appears whole, and what is wrong with one can be told."""
+
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+# One record per chunk for random access; PNG bytes do not compress further.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # no thread pool for one small record
+# How ArrayRecord's RuntimeErrors about bytes begin; those about opening and reading do not.
+CORRUPTED = ("Corrupted Riegeli", "Invalid Riegeli")
+
+
+class File(NamedTuple):
+    """What a file is known to be."""
+
+    name: str
+    count: int  # records
+    bytes: int
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written before it is renamed.
+
+    Of this process alone: another one that was started by mistake writes the same, elsewhere.
+    """
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
+    """Write a file of `count` records, whole or not at all.
+
+    Errors: ValueError when there are more or fewer; what `data` raises.
+    """
+    begun = temporary(path)
+    try:
+        written = _fill(begun, data)
+        if written != count:
+            raise ValueError(f"{path}: {written} records for a shard of {count}")
+        begun.replace(path)
+    finally:
+        begun.unlink(missing_ok=True)  # what did not become the file
+
+
+def _fill(path: Path, data: Iterable[bytes]) -> int:
+    """Write records; their number."""
+    writer, written = ArrayRecordWriter(str(path), WRITER_OPTIONS), 0
+    try:
+        for record in data:
+            writer.write(record)
+            written += 1
+    finally:
+        writer.close()
+    return written
+
+
+def first(path: Path) -> bytes:
+    """A file's first record."""
+    reader = ArrayRecordReader(str(path), READER_OPTIONS)
+    try:
+        return reader.read([0])[0]
+    finally:
+        reader.close()
+
+
+def damage(path: Path, file: File) -> str:
+    """What is wrong with a file; "" if nothing is."""
+    if not path.is_file():
+        return f"{file.name} is missing"
+    size = path.stat().st_size
+    if size != file.bytes:
+        what = "was cut short" if size < file.bytes else "has grown"
+        return f"{file.name} {what}: {size} bytes instead of {file.bytes}"
+    count = _count(path)
+    return "" if count == file.count else f"{file.name} has {count} records, not {file.count}"
+
+
+def _count(path: Path) -> int:
+    reader = ArrayRecordReader(str(path), READER_OPTIONS)
+    try:
+        return reader.num_records()
+    finally:
+        # Closing a reader of a file that is no ArrayRecord raises; its zero count says it already.
+        if reader.ok():
+            reader.close()

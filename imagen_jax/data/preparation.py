@@ -1,0 +1,84 @@
+"""A source's examples to pictures at a store's sizes, or the reason why one is skipped."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from imagen_jax.data import decoding, filters, transforms
+from imagen_jax.data.records import Damaged
+from imagen_jax.data.skipped import UNREADABLE, Skipped
+from imagen_jax.data.sources import Source
+from imagen_jax.data.store import Store
+
+
+class Picture(NamedTuple):
+    """One example of a source, its caption not yet encoded."""
+
+    key: str
+    caption: str
+    images: dict[int, bytes]
+
+
+class Shard(NamedTuple):
+    """The examples of a shard, in the order of the source."""
+
+    number: int
+    pictures: list[Picture]
+    lacks: list[Skipped]
+
+
+def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
+    """An example's pictures; they depend on the example and the target alone.
+
+    Errors: ValueError where the target has no framing and a picture does not fit.
+    """
+    key = f"{target.split}-{index:07d}"
+    if target.framing is None:
+        return _fitting(source[index], target, key)
+    try:
+        example = source[index]
+        image, caption = example["image"], example["caption"]
+        reason = _reason(target, decoding.header(image), caption)
+        if reason is not None:
+            return Skipped(index, key, reason)
+        images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
+    except (Damaged, decoding.Unreadable) as error:
+        return Skipped(index, key, UNREADABLE, str(error))
+    return Picture(key, caption, images)
+
+
+def shards(source: Source, target: Store, numbers: Sequence[int]) -> Iterator[Shard]:
+    """The examples of shards; the next shard's are made while one is encoded."""
+
+    def load(index: int) -> Picture | Skipped:
+        return prepare(source, target, index)
+
+    ranges = target.shards()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            loading: list[Any] = [pool.map(load, ranges[n]) for n in numbers[:1]]
+            for place, number in enumerate(numbers):
+                made = list(loading.pop())
+                loading = [pool.map(load, ranges[n]) for n in numbers[place + 1 : place + 2]]
+                pictures = [one for one in made if isinstance(one, Picture)]
+                yield Shard(number, pictures, [one for one in made if isinstance(one, Skipped)])
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
+
+
+def _fitting(example: dict[str, Any], target: Store, key: str) -> Picture:
+    """Where every picture has to fit."""
+    try:
+        images = transforms.pyramid(example["image"], target.sizes)
+    except ValueError as error:
+        raise ValueError(f"{target.dataset} {key}: {error}") from error
+    return Picture(key, example["caption"], images)
+
+
+def _reason(target: Store, header: decoding.Header, caption: str) -> str | None:
+    """Why an example is dropped; one that would have to be enlarged is, whatever the filters."""
+    side = max(target.sizes)
+    if min(header.width, header.height) < side:
+        return f"smaller than {side} pixels"
+    return filters.reason(target.filters, header, caption)
