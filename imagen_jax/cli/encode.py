@@ -18,8 +18,8 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
 
   imagen encode CONFIG                       the datasets of a config or cascade, with its encoder
   imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
-                                             any data source: shapes/NAME[?split=S] or
-                                             tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
+                                             any data source: shapes/NAME[?split=S], emoji[?split=S]
+                                             or tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
 
 What is already there is not done again: give the command once more to go on. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 from urllib.parse import parse_qsl
 
-FAMILY = "shapes/"  # of the embedded datasets' names
+FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS = "tfds:"
-FORMS = "shapes/NAME[?split=S] or tfds:NAME[?split=S&image=FEATURE&text=FEATURE]"
+FORMS = "shapes/NAME[?split=S], emoji[?split=S] or tfds:NAME[?split=S&image=FEATURE&text=FEATURE]"
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Source(Protocol):
 class Address(NamedTuple):
     """A source as it is written on a command line."""
 
-    dataset: str  # shapes/full, tfds:coco_captions/2014
+    dataset: str  # shapes/full, emoji/full, tfds:coco_captions/2014
     split: str = "train"
     image: str = "image"  # names of features
     text: str = "caption"
@@ -69,7 +69,8 @@ class Prepared(Sequence):
 def parse(text: str) -> Address:
     """A source's address. Errors: ValueError that shows the forms there are."""
     dataset, _, query = text.partition("?")
-    if not dataset.startswith((FAMILY, TFDS)) or dataset in (FAMILY, TFDS):
+    dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
+    if not dataset.startswith((*FAMILIES, TFDS)) or dataset in (*FAMILIES, TFDS):
         raise ValueError(f"no data source {text!r}: give {FORMS}")
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(given) - {"split", "image", "text"}):
@@ -83,16 +84,18 @@ def open(address: Address, data_dir: Path | str) -> Source:
     Errors: FileNotFoundError for a dataset that is not under `data_dir`; ValueError for one without
     that split or those features, or in files that need TensorFlow.
     """
-    if address.dataset.startswith(FAMILY):
+    if address.dataset.startswith(FAMILIES):
         return built(address.dataset, address.split, data_dir)
     return _prepared(address, data_dir)
 
 
 def built(dataset: str, split: str, data_dir: Path | str) -> Source:
-    """A split of an embedded dataset. Errors: as `shapes.source`."""
-    from imagen_jax.data import shapes  # slow to import, and nothing else here needs it
-
-    return shapes.source(dataset, split, data_dir)
+    """A split of an embedded dataset. Errors: as `embedded.source`."""
+    if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
+        from imagen_jax.data import emoji as family
+    else:
+        from imagen_jax.data import shapes as family
+    return family.source(dataset, split, data_dir)
 
 
 def _prepared(address: Address, data_dir: Path | str) -> Prepared:
