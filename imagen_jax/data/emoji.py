@@ -84,13 +84,19 @@ class Emoji(embedded.Builder):
         """Draws every emoji once, all splits together: they are few."""
         assert self._font is not None  # `build` gave it
         pictures = draw(self._font)
-        return {split: self._generate_examples(split, pictures) for split in SPLITS}
+        parts: dict[str, list[Drawn]] = {split: [] for split in SPLITS}
+        for picture in pictures:
+            parts[emoji_names.split_of(picture.emoji[0])].append(picture)
+        for split, part in parts.items():
+            if not part:
+                raise ValueError(
+                    f"the font has {len(pictures)} emoji and none of the split {split}: take one "
+                    "with more, Noto Color Emoji"
+                )
+        return {split: self._generate_examples(part) for split, part in parts.items()}
 
-    def _generate_examples(
-        self, split: str, pictures: Sequence[Drawn]
-    ) -> Iterator[tuple[int, dict]]:
-        chosen = [p for p in pictures if emoji_names.split_of(p.emoji[0]) == split]
-        for index, picture in enumerate(chosen):
+    def _generate_examples(self, pictures: Sequence[Drawn]) -> Iterator[tuple[int, dict]]:
+        for index, picture in enumerate(pictures):
             captions = captions_of(picture)
             yield (
                 index,
@@ -107,8 +113,8 @@ def build(name: str, data_dir: str | Path, *, font: str | Path | None = None) ->
     """Draws the dataset `name` under `data_dir`, unless it is there, from a font (None: Debian's).
 
     Errors: FileNotFoundError where there is no font; ValueError for an unknown name, for a font
-    that has no bitmaps, for another font than that of the dataset that is there, and for an
-    unusable dataset.
+    without coloured bitmaps or with too few, for another font than that of the dataset that is
+    there, and for an unusable dataset.
     """
     found = embedded.found(Emoji, name, data_dir)
     if found is None:
@@ -135,15 +141,13 @@ def source(name: str, split: str, data_dir: str | Path) -> Source:
 def draw(font: Font) -> list[Drawn]:
     """A font's emoji; those that look alike (Norway's and Svalbard's flags) are one picture.
 
-    Errors: ValueError for a bitmap that is damaged or too large, and where no emoji is.
+    Errors: ValueError for a bitmap that is damaged or too large.
     """
     alike: dict[bytes, list[str]] = {}
     for text in tqdm(emoji_names.known(), "emoji", unit=" pictures"):
         bitmap = font.bitmap(text)
         if bitmap is not None:
             alike.setdefault(_picture(text, bitmap), []).append(text)
-    if not alike:
-        raise ValueError("the font has bitmaps, but none of an emoji: take another one")
     return [Drawn(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()]
 
 

@@ -42,7 +42,8 @@ def captions(text: str) -> tuple[str, ...]:
     flag = [f"flag for {name}"] if FLAGS.fullmatch(text) else []
     toneless = _by_bare().get(_without_tones(_bare(text)), text)
     if toneless != text:
-        tones = "".join(f", {TONE_NAMES[tone]} skin tone" for tone in combination(text)[1])
+        different = dict.fromkeys(combination(text)[1])  # a couple of one tone has it told once
+        tones = "".join(f", {TONE_NAMES[tone]} skin tone" for tone in different)
         aliases = [*aliases, *(alias + tones for alias in _aliases(toneless))]
     return tuple(dict.fromkeys([*flag, name, *aliases]))
 
@@ -83,7 +84,8 @@ def _name(text: str) -> str:
 
 def _aliases(text: str) -> list[str]:
     found = emoji.EMOJI_DATA[text].get("alias", ())
-    return [alias.strip(":").replace("_", " ") for alias in found]
+    # One is `_1`: thumbs down, `-1`.
+    return [re.sub("^_", "-", alias.strip(":")).replace("_", " ") for alias in found]
 
 
 @cache
