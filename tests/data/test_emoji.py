@@ -75,6 +75,7 @@ def test_the_largest_size_of_a_font_is_taken(font: Path, tmp_path: Path) -> None
         small, pictures = copy.deepcopy((changed["CBLC"].strikes[0], changed["CBDT"].strikeData[0]))
         small.bitmapSizeTable.ppemX = small.bitmapSizeTable.ppemY = 20
         for glyph in pictures.values():
+            glyph.ensureDecompiled()  # else its own picture would come back
             glyph.imageData = emoji_font_file.png(emoji_font_file.bitmap(0, size=(32, 32)))
         changed["CBLC"].strikes.insert(0, small)
         changed["CBDT"].strikeData.insert(0, pictures)
@@ -235,6 +236,8 @@ def test_the_dataset_is_a_source(built: Path) -> None:
     assert isinstance(source, sources.Source)
     assert [example["caption"] for example in source] == ["avocado"]
     assert pickle.loads(pickle.dumps(source))[0] == source[0]  # as loader processes need it
+    with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):
+        sources.parse("emoji/")
     by_tfds = sources.open(sources.parse("tfds:emoji/full?split=validation"), built)
     assert by_tfds[0] == {name: source[0][name] for name in ("image", "caption")}
 
