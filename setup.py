@@ -64,6 +64,8 @@ setup(
         "numpy>=2.0",
         "scipy>=1.13",
         "pillow>=11",
+        "fonttools>=4.50",  # reads the font of emoji
+        "emoji>=2.16",  # names of emoji
         "matplotlib>=3.9",
         "tensorboardX>=2.6.2",
         "etils[epath]>=1.9",

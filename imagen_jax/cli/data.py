@@ -13,11 +13,14 @@ class Build:
     """Draw the pictures and write them as a TFDS dataset in ArrayRecord files."""
 
     dataset: tyro.conf.Positional[str]
-    """shapes/full, or shapes/quickstart: fewer pictures with larger, simpler objects."""
+    """shapes/full; shapes/quickstart: fewer pictures with larger, simpler objects; or emoji."""
     data_dir: Path = Path("data")
     """Where datasets live."""
     workers: int | None = None
-    """Processes that draw; default: one per core."""
+    """Processes that draw shapes; default: one per core."""
+    font: Path | None = None
+    """The font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
+    of the Debian package fonts-noto-color-emoji."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +50,32 @@ def run(argv: list[str]) -> None:
         _show(options)
 
 
-def name_of(dataset: str) -> str:
-    """`full` for `shapes/full`. Errors: ValueError for a dataset that is not ours."""
+def full_name(dataset: str) -> str:
+    """`shapes/full` for `shapes`. Errors: ValueError for a dataset that is not ours."""
     family, _, name = dataset.partition("/")
-    if family != "shapes":
-        raise ValueError(f"no dataset {dataset!r}; there are shapes/full and shapes/quickstart")
-    return name or "full"
+    if family not in ("shapes", "emoji"):
+        raise ValueError(
+            f"no dataset {dataset!r}; there are shapes/full, shapes/quickstart and emoji"
+        )
+    return f"{family}/{name or 'full'}"
 
 
 def _build(options: Build) -> None:
-    from imagen_jax.data import shapes
+    name = full_name(options.dataset)
+    if name.startswith("emoji/"):
+        from imagen_jax.data import emoji
 
-    shapes.build(name_of(options.dataset), str(options.data_dir), workers=options.workers)
-    print(f"{options.dataset} is in {options.data_dir}")
+        if options.workers is not None:
+            raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
+        built = emoji.build(name, str(options.data_dir), font=options.font)
+    else:
+        from imagen_jax.data import shapes
+
+        if options.font is not None:
+            raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
+        built = shapes.build(name, str(options.data_dir), workers=options.workers)
+    splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
+    print(f"{name} is in {options.data_dir}: {splits}")
 
 
 def _show(options: Show) -> None:
@@ -69,9 +85,9 @@ def _show(options: Show) -> None:
     from PIL import Image
 
     from imagen_jax import gallery
-    from imagen_jax.data import shapes
+    from imagen_jax.data import sources
 
-    source = shapes.source(name_of(options.dataset), options.split, str(options.data_dir))
+    source = sources.built(full_name(options.dataset), options.split, str(options.data_dir))
     examples = [source[i] for i in range(min(options.count, len(source)))]
     pictures = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
     gallery.grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)

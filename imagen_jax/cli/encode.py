@@ -19,7 +19,7 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
   imagen encode CONFIG                       the datasets of a config or cascade, with its encoder
   imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
                                              any data source:
-                                             shapes/NAME[?split=S]
+                                             shapes/NAME[?split=S] or emoji[?split=S]
                                              tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
                                              tars:PATH[?text=FIELD]
                                              folder:PATH[?text=COLUMN]

@@ -2,11 +2,16 @@
 
 | file | holds |
 |---|---|
-| `scenes.py` | the seeded grammar of the embedded dataset |
+| `embedded.py` | what the embedded datasets share, written and read without TensorFlow |
+| `scenes.py` | the seeded grammar of captioned shapes |
 | `captions.py` | scenes to captions, and back |
 | `drawing.py` | scenes to pictures |
 | `painting.py` | many of both, in parallel |
-| `shapes.py` | the TFDS builder of the embedded dataset |
+| `embedded.py` | what the embedded datasets share |
+| `shapes.py` | captioned shapes: the TFDS builder |
+| `emoji_font.py` | a font's coloured bitmaps by emoji |
+| `emoji_names.py` | emoji to captions, to subject and skin tones, and to splits |
+| `emoji.py` | captioned emoji: the TFDS builder |
 | `sources.py` | addresses of captioned pictures: what is at one, by index |
 | `examples.py` | an example of a source; names of what a source leaves out |
 | `tars.py`, `tar_index.py` | tars as img2dataset writes them, read where their members lie |

@@ -10,23 +10,27 @@ from urllib.parse import parse_qsl
 from imagen_jax.data import examples
 from imagen_jax.data.examples import Names
 
-FAMILY = "shapes/"  # of the embedded datasets' names
+FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
 FORMS = (
-    "shapes/NAME[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE], tars:PATH[?text=FIELD],"
-    " folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN], or mixture:FILE with such"
-    " addresses in its lines, each with weight=W if not 1; PATH is a file, a folder, or has * or"
+    "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
+    " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN], or"
+    " mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a file, a folder, or has * or"
     " {000..099}, and may begin with gs:// for tars and parquet"
 )
 OPTIONS = {
-    FAMILY: {"split"},
+    **{family: {"split"} for family in FAMILIES},
     TFDS: {"split", "image", "text"},
     TARS: {"text"},
     FOLDER: {"text"},
     PARQUET: {"image", "text"},
     MIXTURE: set[str](),
 }
-TEXT = {FAMILY: "caption", TFDS: "caption", PARQUET: "text"}  # where the texts are, if not named
+TEXT = {
+    **dict.fromkeys(FAMILIES, "caption"),
+    TFDS: "caption",
+    PARQUET: "text",
+}  # where the texts are, if not named
 INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
 
 
@@ -55,7 +59,7 @@ class Source(Protocol):
 class Address(NamedTuple):
     """A source as it is written on a command line."""
 
-    dataset: str  # shapes/full, tfds:coco_captions/2014, tars:/data/{00000..00099}.tar
+    dataset: str  # shapes/full, emoji/full, tfds:coco_captions/2014, tars:/data/{0..9}.tar
     split: str = "train"
     image: str = "image"  # names of features
     text: str = "caption"
@@ -112,6 +116,7 @@ class Prepared(Sequence):
 def parse(text: str) -> Address:
     """A source's address. Errors: ValueError that shows the forms there are."""
     dataset, _, query = text.partition("?")
+    dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
         raise ValueError(f"no data source {text!r}: give {FORMS}")
@@ -138,7 +143,7 @@ def open(address: Address, data_dir: Path | str) -> Source:
     form = next(form for form in OPTIONS if address.dataset.startswith(form))
     place = address.dataset.removeprefix(form)
     # Each is imported where it is needed: some are slow, and none needs the others.
-    if form == FAMILY:
+    if form in FAMILIES:
         return built(address.dataset, address.split, data_dir)
     if form == TARS:
         from imagen_jax.data import tars
@@ -189,10 +194,12 @@ def listed(file: str) -> list[Address]:
 
 
 def built(dataset: str, split: str, data_dir: Path | str) -> Source:
-    """A split of an embedded dataset. Errors: as `shapes.source`."""
-    from imagen_jax.data import shapes  # slow to import, and nothing else here needs it
-
-    return shapes.source(dataset, split, data_dir)
+    """A split of an embedded dataset. Errors: as `embedded.source`."""
+    if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
+        from imagen_jax.data import emoji as family
+    else:
+        from imagen_jax.data import shapes as family
+    return family.source(dataset, split, data_dir)
 
 
 def _prepared(address: Address, data_dir: Path | str) -> Prepared:
