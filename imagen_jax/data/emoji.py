@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from imagen_jax.data import embedded, emoji_font, emoji_names, transforms
+from imagen_jax.data import decoding, embedded, emoji_font, emoji_names, transforms
 from imagen_jax.data.embedded import SPLITS, Source
 from imagen_jax.data.emoji_font import Font
 
@@ -182,7 +182,7 @@ def _load(bitmap: bytes) -> Image.Image:
         if max(loaded.size) > LARGEST:  # before it takes memory and time
             raise ValueError(f"it has the size {loaded.size}, more than {LARGEST} pixels a side")
         return loaded.convert("RGBA")
-    except transforms.BROKEN as error:
+    except decoding.BROKEN as error:
         raise ValueError(f"{len(bitmap)} bytes are no complete picture: {error}") from error
 
 

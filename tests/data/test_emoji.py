@@ -239,7 +239,7 @@ def test_the_dataset_is_a_source(built: Path) -> None:
     with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):
         sources.parse("emoji/")
     by_tfds = sources.open(sources.parse("tfds:emoji/full?split=validation"), built)
-    assert by_tfds[0] == {name: source[0][name] for name in ("image", "caption")}
+    assert by_tfds[0] == {name: source[0][name] for name in ("image", "caption", "captions")}
 
 
 def test_building_again_changes_nothing_and_refuses_another_font(
