@@ -1,11 +1,15 @@
-"""`imagen data build|show`: make an embedded dataset, or look at it."""
+"""`imagen data build|show|check`: make an embedded dataset, look at it, check any source."""
 
 import dataclasses
 from pathlib import Path
 
 import tyro
 
-USAGE = """Build the embedded dataset (nothing is downloaded), or show a contact sheet of it."""
+from imagen_jax.cli import checking
+
+USAGE = """Build an embedded dataset (nothing is downloaded), show a contact sheet of it, or check
+any source of captioned pictures.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,15 @@ class Show:
 def run(argv: list[str]) -> None:
     """Parse and do."""
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": Build, "show": Show}, args=argv, prog="imagen data", description=USAGE
+        {"build": Build, "show": Show, "check": checking.Check},
+        args=argv,
+        prog="imagen data",
+        description=USAGE,
     )
     if isinstance(options, Build):
         _build(options)
+    elif isinstance(options, checking.Check):
+        checking.run(options)
     else:
         _show(options)
 

@@ -54,6 +54,10 @@ class Tokenizer:
         """All ids of a caption with the final `eos`, neither padded nor truncated."""
         return [*self.processor.encode(caption), self.eos]
 
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """How many ids each caption has, with its `eos`."""
+        return [len(ids) + 1 for ids in self.processor.encode(list(captions))]
+
     def ragged(self, captions: Sequence[str], *, max_length: int) -> list[list[int]]:
         """Ids of each caption, at most `max_length` of them: what is kept of a long one, and `eos`.
 

@@ -1,0 +1,167 @@
+"""What a source holds, before anything is made of it: sizes, lengths, damage, duplicates.
+
+Headers and ends of pictures are read, and captions; pictures are decoded on request alone.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from imagen_jax.config import Filters
+from imagen_jax.data import decoding, filters, workers
+from imagen_jax.data.examples import Names, Skips
+from imagen_jax.data.records import Damaged
+from imagen_jax.data.sources import Source
+
+CHUNK = 2048  # examples that a process is given at once
+TAIL = 64  # bytes at the end of a picture in which it has to end
+ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}
+DIGEST = 8  # bytes: of a million pictures two collide once in 40 million times
+UNREADABLE, SAME_PICTURE, SAME_PAIR = "unreadable", "picture again", "picture and caption again"
+
+Lengths = Callable[[Sequence[str]], Sequence[int]]  # tokens of captions
+
+
+class One(NamedTuple):
+    """An example that can be read."""
+
+    index: int
+    width: int
+    height: int
+    tokens: int  # of its longest caption
+    captions: int
+    bytes: int
+    picture: bytes  # digests
+    pair: bytes
+
+
+@dataclass
+class Part:
+    """Some examples of a source, checked."""
+
+    ones: list[One] = field(default_factory=list)
+    left_out: list[tuple[str, int, str]] = field(default_factory=list)  # reason, index, why
+
+
+@dataclass(frozen=True)
+class Look:
+    """How examples are looked at; processes get a copy."""
+
+    source: Source
+    filters: Filters
+    lengths: Lengths
+    decodes: bool = False
+
+    def __call__(self, indices: Sequence[int]) -> Part:
+        """Errors: those of the source, but for examples that are damaged."""
+        part, captions = Part(), []
+        for index in indices:
+            try:
+                example = self.source[index]
+                image = example["image"]
+                header = decoding.header(image)
+                _check_end(image, header.format)
+                if self.decodes:
+                    decoding.decode(image)
+            except (Damaged, decoding.Unreadable) as error:
+                part.left_out.append((UNREADABLE, index, str(error)))
+                continue
+            if reason := filters.reason(self.filters, header, example["caption"]):
+                part.left_out.append((reason, index, ""))
+            texts = example["captions"]
+            captions.append(texts)
+            picture = _digest(image)
+            pair = _digest(picture + "\n".join(texts).encode())
+            part.ones.append(
+                One(index, header.width, header.height, 0, len(texts), len(image), picture, pair)
+            )
+        tokens = iter(self.lengths([text for texts in captions for text in texts]))
+        most = [max(next(tokens) for _ in texts) for texts in captions]
+        part.ones = [one._replace(tokens=n) for one, n in zip(part.ones, most, strict=True)]
+        return part
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A source, looked at; arrays have one number for each example that can be read."""
+
+    examples: int  # of the source
+    looked_at: int
+    width: np.ndarray
+    height: np.ndarray
+    tokens: np.ndarray
+    captions: np.ndarray
+    bytes: np.ndarray
+    left_out: dict[str, Names]  # what the source, its pictures or a filter lose: keys by reason
+    again: dict[str, Names]  # examples that were there before
+
+
+def check(
+    look: Look, indices: Sequence[int], *, processes: int | None = None, progress: bool = True
+) -> Checked:
+    """Look at these examples of a source, in parallel where there are many.
+
+    Errors: those of `Look`.
+    """
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+    count = min(processes or os.cpu_count() or 1, len(chunks))
+    with tqdm(total=len(indices), unit="img", disable=not progress) as bar:
+        if count < 2:
+            return _gathered(look, len(indices), _told(map(look, chunks), chunks, bar))
+        with workers.processes(count) as pool:
+            return _gathered(look, len(indices), _told(pool.map(look, chunks), chunks, bar))
+
+
+def _told(parts: Iterable[Part], chunks: Sequence[Sequence[int]], bar: tqdm) -> Iterable[Part]:
+    for part, chunk in zip(parts, chunks, strict=True):
+        yield part
+        bar.update(len(chunk))
+
+
+def _gathered(look: Look, looked_at: int, parts: Iterable[Part]) -> Checked:
+    lost, again, ones = Skips(), Skips(), list[One]()
+    lost.extend(look.source.skipped)
+    for part in parts:
+        ones += part.ones
+        for reason, index, why in part.left_out:
+            lost.add(reason, f"{look.source.key(index)}{why and f': {why}'}")
+    seen: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
+    for one in ones:
+        pairs, pictures = seen
+        if pairs[one.pair]:
+            again.add(SAME_PAIR, look.source.key(one.index))
+        elif pictures[one.picture]:
+            again.add(SAME_PICTURE, look.source.key(one.index))
+        pairs[one.pair] += 1
+        pictures[one.picture] += 1
+    columns = {
+        name: np.array([getattr(one, name) for one in ones], np.int64)
+        for name in ("width", "height", "tokens", "captions", "bytes")
+    }
+    return Checked(
+        examples=len(look.source),
+        looked_at=looked_at,
+        left_out=lost.collected(),
+        again=again.collected(),
+        **columns,
+    )
+
+
+def _check_end(image: bytes, kind: str) -> None:
+    """Errors: Unreadable for a picture that lacks its end, as downloads do that were cut."""
+    if kind == "WEBP":
+        whole = len(image) >= 8 + int.from_bytes(image[4:8], "little")
+    else:
+        whole = kind not in ENDS or ENDS[kind] in image[-TAIL:]
+    if not whole:
+        raise decoding.Unreadable(f"{len(image)} bytes of a {kind} that was cut short")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST).digest()

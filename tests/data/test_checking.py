@@ -1,0 +1,163 @@
+"""What a source holds is counted, named and the same however many processes look."""
+
+import io
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax import config
+from imagen_jax.cli import data
+from imagen_jax.data import checking
+from imagen_jax.data.examples import Names, example
+from imagen_jax.data.records import Damaged
+
+COUNT = 60
+CUT, NOISE, GONE = {3, 17}, {5}, {8}  # cut short; no picture; lost by the source
+AGAIN, RENAMED = {20: 19, 40: 2}, {30: 29}  # pictures that come again, the latter with other words
+WORDY, THIN = {12}, {13}
+
+
+def picture(index: int, kind: str = "JPEG") -> bytes:
+    draw = np.random.default_rng(index)
+    size = (64, 8) if index in THIN else (24 + index, 20)
+    file = io.BytesIO()
+    Image.fromarray(draw.integers(0, 255, (*size, 3), np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Pictures of several formats, some of which are not what they should be."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    @property
+    def skipped(self) -> MappingProxyType:
+        return MappingProxyType({"no caption": Names(("a", "b"), 7)})
+
+    def key(self, index: int) -> str:
+        return f"k{index}"
+
+    def __getitem__(self, index: int) -> dict:
+        if index in GONE:
+            raise Damaged("its shard is lost")
+        same = AGAIN.get(index, RENAMED.get(index, index))
+        image = picture(same, ("JPEG", "PNG", "WEBP", "GIF")[same % 4])
+        if index in CUT:
+            image = image[: -len(image) // 3]
+        if index in NOISE:
+            image = os.urandom(100)
+        words = "a word " * 99 if index in WORDY else f"number {AGAIN.get(index, index)}"
+        return example(image, (words, "another") if index % 2 else (words,))
+
+
+def lengths(captions: list[str]) -> list[int]:
+    return [len(caption.split()) for caption in captions]
+
+
+def look(**options: object) -> checking.Look:
+    filters = config.Filters(max_caption_chars=200, max_aspect=6.0)
+    return checking.Look(Mixed(), filters, lengths, **options)
+
+
+@pytest.fixture(scope="module")
+def found() -> checking.Checked:
+    return checking.check(look(), range(COUNT), processes=1, progress=False)
+
+
+def test_what_is_left_out_is_named_by_reason(found: checking.Checked) -> None:
+    unreadable = found.left_out["unreadable"]
+    assert {name.split(":")[0] for name in unreadable} == {f"k{i}" for i in CUT | NOISE | GONE}
+    assert unreadable.total == 4
+    assert any("cut short" in name for name in unreadable)
+    (wordy,) = [v for k, v in found.left_out.items() if k.startswith("caption of more")]
+    assert (tuple(wordy), wordy.total) == (("k12",), 1)
+    (thin,) = [v for k, v in found.left_out.items() if k.startswith("longer than 6.0")]
+    assert tuple(thin) == ("k13",)
+    assert found.left_out["no caption"].total == 7  # of the source itself
+
+
+def test_numbers_are_those_of_every_readable_example(found: checking.Checked) -> None:
+    readable = [i for i in range(COUNT) if i not in CUT | NOISE | GONE]
+    assert (found.examples, found.looked_at) == (COUNT, COUNT)
+    assert len(found.width) == len(readable)
+    assert found.height.tolist() == [
+        64 if i in THIN else 24 + AGAIN.get(i, RENAMED.get(i, i)) for i in readable
+    ]
+    assert found.captions.tolist() == [1 + i % 2 for i in readable]
+    assert found.tokens.max() == 198
+    assert found.bytes.tolist() == [len(Mixed()[i]["image"]) for i in readable]
+
+
+def test_pictures_that_come_again_are_told_apart_from_pairs(found: checking.Checked) -> None:
+    again = {reason: set(names) for reason, names in found.again.items()}
+    pairs = {f"k{i}" for i in AGAIN if i % 2 == AGAIN[i] % 2}
+    others = {f"k{i}" for i in AGAIN | RENAMED} - pairs
+    assert again == {"picture and caption again": pairs, "picture again": others}
+
+
+def test_several_processes_find_the_same(
+    found: checking.Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "CHUNK", 16)
+    # Threads, since processes cannot import what this file defines.
+    monkeypatch.setattr(checking.workers, "processes", ThreadPoolExecutor)
+    other = checking.check(look(), range(COUNT), processes=4, progress=False)
+    for name in ("width", "height", "tokens", "captions", "bytes"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
+    assert (other.left_out, other.again) == (found.left_out, found.again)
+
+
+def test_decoding_finds_damage_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Mixed.__getitem__
+
+    def hurt(self: Mixed, index: int) -> dict:
+        made = whole(self, index)
+        image = bytearray(made["image"])
+        if index == 25:  # a PNG, whose parts have sums
+            image[len(image) // 2] ^= 1
+        return made | {"image": bytes(image)}
+
+    monkeypatch.setattr(Mixed, "__getitem__", hurt)
+    some = range(21, 29)
+    names = [
+        checking.check(look(decodes=decodes), some, processes=1, progress=False).left_out
+        for decodes in (False, True)
+    ]
+    assert "unreadable" not in names[0]
+    assert [n.split(":")[0] for n in names[1]["unreadable"]] == ["k25"]
+
+
+def test_the_command_writes_report_numbers_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(12):
+        (folder / f"{index:02d}.jpg").write_bytes(picture(index)[: 50 if index == 4 else None])
+        (folder / f"{index:02d}.txt").write_text(f"number {index}")
+    out = tmp_path / "out"
+    command = ["check", f"folder:{folder}", "--data-dir", str(tmp_path), "--out", str(out)]
+    data.run([*command, "--filters.min-side", "20", "--workers", "1"])
+    said = capsys.readouterr().out
+    document = json.loads((out / "check.json").read_text())
+    assert (document["examples"], document["readable"]) == (12, 11)
+    assert document["left_out"]["unreadable"]["total"] == 1
+    assert document["percentiles"]["height"]["0"] == 24
+    assert "12 examples, 12 looked at." in said
+    assert "* unreadable: 1 (" in said
+    assert (out / "report.md").read_text() in said
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.width > 160
+    data.run([*command, "--sample", "5", "--workers", "1"])
+    assert json.loads((out / "check.json").read_text())["looked_at"] == 5
+    with pytest.raises(ValueError, match="--sample 0 must be positive"):
+        data.run([*command, "--sample", "0"])
