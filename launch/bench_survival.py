@@ -105,7 +105,8 @@ def _bare(work: program.Program) -> Any:
         grads, metrics = steps.gradients(
             loss_of, old.params, batch, step_key, parts=experiment.train.micro_batches
         )
-        opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params)
+        norm = optax.tree.norm(grads)
+        opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params, norm=norm)
         params = optax.apply_updates(old.params, updates)
         step = old.step + 1
         ema = optim.average(old.ema, params, step, decay=experiment.optim.ema_decay)
