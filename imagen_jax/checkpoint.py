@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from imagen_jax import config, fingerprint
+from imagen_jax import config, fingerprint, misfits
 from imagen_jax.workdir import Workdir, move, write
 
 CONFIG = "config.json"
@@ -136,9 +136,8 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"{self.folder}: no complete checkpoint")
         item = self.folder / str(step) / STATE
-        _compare(self.shapes(step), _names(target), where=item.parent)
-        with _naming(item.parent):
-            about = _about(item.parent)
+        shapes, about = self._inspect(step)
+        _compare(shapes, _names(target), where=item.parent)
         checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
         arguments = ocp.args.PyTreeRestore(
             target,
@@ -160,6 +159,10 @@ class Checkpoints:
 
         Errors: FileNotFoundError for no such checkpoint; ValueError for a damaged one.
         """
+        return self._inspect(step)[0]
+
+    def _inspect(self, step: int) -> tuple[dict[str, tuple[int, ...]], "About | None"]:
+        """Shapes, and what was written beside them. Errors: as `shapes`."""
         item = self.folder / str(step) / STATE
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
@@ -169,7 +172,7 @@ class Checkpoints:
             about = _about(item.parent)
         if about and about.shapes != shapes:
             raise Damaged(f"{item.parent}: the checkpoint is damaged: its arrays have other shapes")
-        return shapes
+        return shapes, about
 
     def restore_newest(self, target: Any) -> tuple[int, Any]:
         """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
@@ -285,13 +288,7 @@ def _compare(
     saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Workdir
 ) -> None:
     """Refuse, listing every array, when the checkpoint lacks or reshapes what is wanted."""
-    missing = [f"missing {n} {wanted[n]}" for n in wanted if n not in saved]
-    wrong = [
-        f"{n} is {saved[n]}, wanted {wanted[n]}"
-        for n in wanted
-        if n in saved and saved[n] != wanted[n]
-    ]
-    if missing or wrong:
+    if wrong := misfits.listed(saved, wanted, extra=False):
         raise ValueError(
-            f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(missing + wrong)
+            f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(wrong)
         )

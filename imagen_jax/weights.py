@@ -9,6 +9,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as tensors
 
+from imagen_jax import misfits
 from imagen_jax.types import Params
 
 Dtype = Literal["bfloat16", "float32"]  # as stored; in memory weights are always float32
@@ -39,12 +40,9 @@ def load(path: Path, like: Params) -> Params:
     found = _read(path)
     wanted = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(like)}
     wrong = [
-        *(f"missing {n} {tuple(x.shape)}" for n, x in wanted.items() if n not in found),
-        *(f"extra {n} {x.shape}" for n, x in found.items() if n not in wanted),
-        *(
-            f"{n} is {found[n].shape}, wanted {tuple(x.shape)}"
-            for n, x in wanted.items()
-            if n in found and found[n].shape != tuple(x.shape)
+        *misfits.listed(
+            {name: x.shape for name, x in found.items()},
+            {name: tuple(x.shape) for name, x in wanted.items()},
         ),
         *_wrong_dtypes(found),
     ]

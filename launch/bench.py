@@ -12,7 +12,6 @@ here.
 
 import dataclasses
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import tyro
 
 from imagen_jax import accelerators, config, mesh, models, rng
-from imagen_jax.data import pipeline
 from imagen_jax.plan import programs
 from imagen_jax.sample import cascade
 from imagen_jax.studies import efficient_unet
@@ -118,7 +117,7 @@ def measure(
         figures, train = _trainer(experiment)
         found.append(figures)
         trainers.append(train)
-    for figures, seconds in zip(found, in_turns(trainers, options.repeats), strict=True):
+    for figures, seconds in zip(found, measuring.in_turns(trainers, options.repeats), strict=True):
         figures.step_seconds = seconds
         figures.images_per_s = figures.batch / seconds
         rate = figures.images_per_s * figures.tflop_per_image * 1e12
@@ -127,24 +126,11 @@ def measure(
     if options.pictures:
         for experiment, figures in zip(experiments, found, strict=True):
             samplers.append(_sampler(experiment, figures, options.pictures))
-        times = in_turns(samplers, max(1, options.repeats // 2))
+        times = measuring.in_turns(samplers, max(1, options.repeats // 2))
         for experiment, figures, seconds in zip(experiments, found, times, strict=True):
             figures.picture_seconds = seconds / options.pictures
             figures.sampling_step_seconds = seconds / experiment.stage.sampler.steps
     return found
-
-
-def in_turns(calls: Sequence[Callable[[], None]], repeats: int) -> list[float]:
-    """Median seconds of each call, after one that warms up."""
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for taken, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
 
 
 def peak_flops() -> tuple[float, str]:
@@ -157,7 +143,7 @@ def peak_flops() -> tuple[float, str]:
     dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
     matrix = jax.device_put(jnp.ones((side, side), dtype), device)
     product = jax.jit(jnp.matmul)
-    (seconds,) = in_turns([lambda: product(matrix, matrix).block_until_ready()], 9)
+    (seconds,) = measuring.in_turns([lambda: product(matrix, matrix).block_until_ready()], 9)
     return 2 * side**3 / seconds, f"a {side} x {side} product in {dtype.__name__}"
 
 
@@ -188,12 +174,7 @@ def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]
     """The compiled step on random pictures, as a call that waits for its end."""
     work = program.build(experiment)
     size = experiment.train.batch_size
-    draw = np.random.default_rng(0)
-    rows = jax.tree.map(lambda x: _random(draw, x), program.batch_shapes(experiment))
-    share = work.share
-    batch = pipeline.to_device(
-        jax.tree.map(lambda x: x[list(share.rows)], rows), work.batch_shardings, share=share
-    )
+    batch = measuring.batch(work)
     start = time.perf_counter()
     compiled = work.lower().compile()
     figures = Figures(
@@ -230,7 +211,7 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
     shapes = programs.canvas_shapes(experiment, pictures, by_row)
     keys = jax.vmap(rng.root)(jnp.arange(pictures))
-    filled = jax.tree.map(lambda x: _random(draw, x), shapes._replace(keys=None))
+    filled = jax.tree.map(lambda x: measuring.random(draw, x), shapes._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
     options = {"module": module, "stage": stage, "guided": stage.sampler.guidance_weight != 1.0}
     weight = jnp.float32(stage.sampler.guidance_weight)
@@ -240,14 +221,6 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
         compiled = cascade.paint.lower(params, canvas, weight, **options).compile()
     figures.sampler_compile_seconds = time.perf_counter() - start
     return lambda: compiled(params, canvas, weight).block_until_ready()
-
-
-def _random(draw: np.random.Generator, shape: Any) -> np.ndarray:
-    if shape.dtype == np.bool_:
-        return np.ones(shape.shape, np.bool_)
-    if np.issubdtype(shape.dtype, np.integer):
-        return draw.integers(0, 255, shape.shape).astype(shape.dtype)
-    return draw.random(shape.shape).astype(shape.dtype)
 
 
 def _peak(compiled: Any) -> float | None:

@@ -12,17 +12,15 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import measuring
 import optax
 import tyro
 
 from imagen_jax import config, fingerprint, mesh, rng
-from imagen_jax.data import pipeline
 from imagen_jax.train import optim, program, saving, state, watchdog
 from imagen_jax.train import step as steps
 from imagen_jax.train.ledger import Ledger
@@ -60,9 +58,9 @@ def main() -> None:
         flush=True,
     )
     work = program.build(experiment)
-    batch = _batch(work)
+    batch = measuring.batch(work)
     bare, ours = _Runner(work, _bare(work), batch), _Runner(work, work.step(), batch)
-    bare_seconds, guarded = _in_turns([bare, ours], options.repeats)
+    bare_seconds, guarded = measuring.in_turns([bare, ours], options.repeats)
     books = _bookkeeping()
     with tempfile.TemporaryDirectory() as folder:
         stall, cost, summed = _saves(Path(folder), experiment, ours, options)
@@ -107,7 +105,8 @@ def _bare(work: program.Program) -> Any:
         grads, metrics = steps.gradients(
             loss_of, old.params, batch, step_key, parts=experiment.train.micro_batches
         )
-        opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params)
+        norm = optax.tree.norm(grads)
+        opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params, norm=norm)
         params = optax.apply_updates(old.params, updates)
         step = old.step + 1
         ema = optim.average(old.ema, params, step, decay=experiment.optim.ema_decay)
@@ -120,20 +119,6 @@ def _bare(work: program.Program) -> Any:
         out_shardings=(work.shardings, whole),
         donate_argnums=0,
     )
-
-
-def _batch(work: program.Program) -> Any:
-    draw = np.random.default_rng(0)
-
-    def random(x: Any) -> np.ndarray:
-        if x.dtype == np.bool_:
-            return np.ones(x.shape, np.bool_)
-        return draw.integers(0, 255, x.shape).astype(x.dtype)
-
-    rows = jax.tree.map(random, program.batch_shapes(work.experiment))
-    share = work.share
-    here = jax.tree.map(lambda x: x[list(share.rows)], rows)
-    return pipeline.to_device(here, work.batch_shardings, share=share)
 
 
 def _bookkeeping() -> float:
@@ -170,23 +155,10 @@ def _saves(
     block(saved=True)  # compiles the fingerprint
     stalls.clear()
     pairs = [(block(saved=False), block(saved=True)) for _ in range(options.blocks)]
-    (summed,) = _in_turns([lambda: fingerprint.of(run.state)], options.blocks)
+    (summed,) = measuring.in_turns([lambda: fingerprint.of(run.state)], options.blocks)
     saves.close()
     cost = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
     return statistics.median(stalls), cost, summed
-
-
-def _in_turns(calls: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median seconds of each, after one call that compiles."""
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for taken, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ ALLOWED = {
     "distributed": set(),
     "supervision": {"exits", "workdir"},  # a parent process: no jax
     "gallery": set(),
-    "checkpoint": {"mesh", "fingerprint", "workdir"},
+    "checkpoint": {"mesh", "fingerprint", "misfits", "workdir"},
     "fingerprint": set(),
+    "misfits": set(),
     "workdir": set(),
     "flops": set(),
     "exits": set(),
@@ -31,6 +32,7 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "export",
+        "misfits",
         "weights",
         "workdir",
         "rng",
@@ -45,7 +47,7 @@ ALLOWED = {
     },
     "sample": {"rng", "mesh", "models", "diffusion"},
     "evaluate": {"mesh", "data"},
-    "weights": set(),
+    "weights": {"misfits"},
     "pretrained": set(),
     "plan": {
         "accelerators",

@@ -26,7 +26,6 @@ and compared with bilinear upsampling. Writes index.html, report.md, scores.json
 """
 
 
-UNFINISHED = "unfinished"  # batches that are done, until the page is
 OBJECTS = {"one": "one object", "two": "two objects"}
 
 
@@ -63,7 +62,7 @@ def run(argv: list[str]) -> None:
     from imagen_jax.evaluate import report
 
     compilation.use_cache()
-    unfinished = options.out / UNFINISHED
+    unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
     exams = _exams(imagen, options)
     options.out.mkdir(parents=True, exist_ok=True)

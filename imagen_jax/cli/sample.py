@@ -10,8 +10,6 @@ import tyro
 from imagen_jax import config
 from imagen_jax.cli import stopping
 
-UNFINISHED = "unfinished"  # batches that are done, until all are
-
 USAGE = """Paint one picture per prompt with a trained cascade.
 
 Writes a PNG each, grid.png and metadata.json. The same seed, index and prompt paint the same
@@ -79,7 +77,7 @@ def run(argv: list[str]) -> None:
 
     compilation.use_cache()
     cascade = imagen_jax.load(options.cascade, free_encoder=options.free_encoder)
-    unfinished = options.out / UNFINISHED
+    unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(cascade.with_sampler(options.changes()), unfinished=unfinished)
     started = time.perf_counter()
     with (

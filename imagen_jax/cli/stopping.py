@@ -6,6 +6,8 @@ from pathlib import Path
 
 from imagen_jax import distributed, exits
 
+UNFINISHED = "unfinished"  # subfolder for batches that are done, until all are
+
 
 @contextmanager
 def between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagen_jax import config, distributed, workdir
-from imagen_jax.cli import overrides, pictures
+from imagen_jax.cli import overrides
 from imagen_jax.supervision import reached
 from imagen_jax.workdir import Workdir
 
@@ -99,6 +99,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     import jax
 
     from imagen_jax import compilation
+    from imagen_jax.cli import pictures
     from imagen_jax.cli.encode import find_store
     from imagen_jax.train import loop, preemption, profiling
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax import checkpoint, export, mesh, weights
+from imagen_jax import checkpoint, export, mesh, misfits, weights
+from imagen_jax.misfits import Shapes
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Params
 from imagen_jax.workdir import Workdir
@@ -18,7 +19,6 @@ from imagen_jax.workdir import Workdir
 SLASH = "/"  # in names
 
 Take = Literal["ema", "weights"]
-Shapes = Mapping[str, tuple[int, ...]]  # by the array's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +78,7 @@ class Source:
     def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
         """Names to take. Errors: ValueError, as `begin`."""
         fitting = [name for name, shape in wanted.items() if there.get(name) == shape]
-        wrong = [
-            *(f"missing {name} {shape}" for name, shape in wanted.items() if name not in there),
-            *(f"extra {name} {shape}" for name, shape in there.items() if name not in wanted),
-            *(
-                f"{name} is {there[name]}, wanted {shape}"
-                for name, shape in wanted.items()
-                if name in there and there[name] != shape
-            ),
-        ]
+        wrong = misfits.listed(there, wanted)
         listed = "\n  ".join(wrong)
         if not fitting:
             raise ValueError(f"{where}: none of its tensors fits this config:\n  {listed}")

@@ -31,7 +31,7 @@ def schedule(options: config.Optim, *, steps: int) -> optax.Schedule:
     )
 
 
-def build(options: config.Optim, *, steps: int) -> optax.GradientTransformation:
+def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, then Adam, Adafactor or Muon with library defaults."""
     rate = schedule(options, steps=steps)
     if options.kind == "adam":
@@ -46,8 +46,22 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformation:
         )
     else:
         rule = optax.adafactor(rate, multiply_by_parameter_scale=options.adafactor_param_scale)
-    clip = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
-    return optax.chain(*clip, rule)
+    clip = [] if options.clip_norm is None else [clip_by_norm(options.clip_norm)]
+    return optax.with_extra_args_support(optax.chain(*clip, rule))
+
+
+def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, told the norm of the gradients, which a guarded step has.
+
+    Inside the guard's branch the compiler would read all gradients again to find it.
+    """
+
+    def clip(grads: Params, state: Any, params: Any = None, *, norm: jax.Array) -> tuple[Any, Any]:
+        del params
+        scale = jnp.minimum(1.0, largest / norm)
+        return jax.tree.map(lambda g: g * scale, grads), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), clip)
 
 
 def matrices(params: Params) -> Any:
@@ -68,14 +82,19 @@ def matrices(params: Params) -> Any:
 
 
 def update(
-    rule: optax.GradientTransformation, grads: Params, opt_state: Any, params: Params
+    rule: optax.GradientTransformationExtraArgs,
+    grads: Params,
+    opt_state: Any,
+    params: Params,
+    *,
+    norm: jax.Array,
 ) -> tuple[Any, Params]:
-    """New optimiser state, and the change of the parameters.
+    """New optimiser state, and the change of the parameters; `norm` is that of all gradients.
 
     Optax mixes Python floats with integer counts, so strict promotion is lifted here and only here.
     """
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = rule.update(grads, opt_state, params)
+        updates, opt_state = rule.update(grads, opt_state, params, norm=norm)
         return opt_state, updates
 
 

@@ -30,7 +30,7 @@ class Program:
     experiment: config.Experiment  # its micro-batches chosen
     devices: jax.sharding.Mesh
     module: Network
-    rule: optax.GradientTransformation
+    rule: optax.GradientTransformationExtraArgs
     shapes: state.TrainState  # of the state, as jax.ShapeDtypeStruct
     shardings: state.TrainState
     batch_shardings: Batch

@@ -59,7 +59,7 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> Trai
 
 
 def abstract(
-    experiment: config.Experiment, module: Network, rule: optax.GradientTransformation
+    experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
 ) -> TrainState:
     """Shapes and dtypes of the state, without computing it."""
     return jax.eval_shape(

@@ -24,7 +24,7 @@ LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.
 
 
 def build(
-    experiment: config.Experiment, module: Network, rule: optax.GradientTransformation
+    experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
     loss_of = loss_function(experiment.stage, module)
@@ -34,20 +34,22 @@ def build(
         step_key = rng.fold(key, "step", state.step)
         grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
         metrics |= norms.by_group("grad_norm", grads)
-        sound = jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+        norm = metrics["grad_norm"]
+        sound = jnp.isfinite(metrics["loss"] + norm)
         # A branch, not a choice between two states: that would read and write both at every step.
-        state, moved = jax.lax.cond(sound, apply, skip, state, grads)
+        state, moved = jax.lax.cond(sound, apply, skip, state, grads, norm)
         return state, metrics | moved | {SKIPPED: 1.0 - sound.astype(jnp.float32)}
 
-    def apply(state: TrainState, grads: Params) -> tuple[TrainState, Metrics]:
-        opt_state, updates = optim.update(rule, grads, state.opt_state, state.params)
+    def apply(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
+        opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
         is_logged = step % experiment.train.log_every == 0
         return new, jax.lax.cond(is_logged, update_norms, unmeasured, updates)
 
-    def skip(state: TrainState, grads: Params) -> tuple[TrainState, Metrics]:
+    def skip(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
+        del norm
         return state.replace(step=state.step + 1), unmeasured(grads)
 
     def update_norms(updates: Params) -> Metrics:

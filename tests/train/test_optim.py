@@ -36,17 +36,33 @@ def test_adafactor_first_step_on_a_zero_kernel(scaled: bool, rms: float) -> None
     params = {"kernel": jnp.zeros((128, 128))}
     grads = {"kernel": jax.random.normal(jax.random.key(0), (128, 128))}
     rule = optim.build(options, steps=10)
-    _, updates = optim.update(rule, grads, rule.init(params), params)
+    _, updates = _update(rule, grads, params)
     # Factored second moments make the first update's RMS one only in the mean.
     found = float(jnp.sqrt(jnp.mean(updates["kernel"] ** 2)))
     assert found == pytest.approx(rms, rel=0.05)
+
+
+def _update(rule: optax.GradientTransformationExtraArgs, grads, params):
+    return optim.update(rule, grads, rule.init(params), params, norm=optax.tree.norm(grads))
+
+
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.0, 100.0])
+def test_clipping_by_a_known_norm_is_optaxs_by_the_norm_it_finds(size: float) -> None:
+    keys = jax.random.split(jax.random.key(0), 2)
+    grads = {"a": size * jax.random.normal(keys[0], (3, 4)), "b": size * jnp.ones(2)}
+    theirs, ours = optax.clip_by_global_norm(2.0), optim.clip_by_norm(2.0)
+    state = theirs.init(grads)
+    expected, _ = theirs.update(grads, state)
+    found, after = ours.update(grads, state, norm=optax.tree.norm(grads))
+    assert after == state == ours.init(grads)  # so that checkpoints of either restore as the other
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, expected)
 
 
 def test_clipping_bounds_the_gradient_that_adam_sees() -> None:
     params, grads = {"w": jnp.zeros(4)}, {"w": jnp.full(4, 100.0)}
     for clip, norm in ((1.0, 1.0), (None, 200.0)):
         rule = optim.build(config.Optim(clip_norm=clip), steps=10)
-        state, _ = optim.update(rule, grads, rule.init(params), params)
+        state, _ = _update(rule, grads, params)
         moments = [s for s in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(s)]
         assert float(jnp.linalg.norm(moments[0].mu["w"])) == pytest.approx(0.1 * norm, rel=1e-5)
 
@@ -68,7 +84,7 @@ def test_muon_turns_kernels_orthogonally_and_leaves_the_rest_to_adam() -> None:
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
     rule = optim.build(options, steps=10)
-    _, updates = optim.update(rule, grads, rule.init(params), params)
+    _, updates = _update(rule, grads, params)
     for name in ("tall", "wide", "dense"):
         matrix = np.asarray(updates[name], np.float64).reshape(-1, shapes[name][-1])
         u, _, v = np.linalg.svd(np.asarray(grads[name], np.float64).reshape(matrix.shape), False)
