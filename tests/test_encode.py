@@ -71,10 +71,10 @@ def test_pairs_are_the_encoders_own(data_dir: Path, whole: dict[str, bytes]) -> 
     found = store.open(data_dir / "whole")
     assert (found.identity, found.vocabulary) == (encoder.identity, encoder.vocabulary)
     source = found.source()
-    captions = [source[i].caption for i in range(found.count)]
+    captions = [source[i].captions[0] for i in range(found.count)]
     text, mask = encoder.encode([*captions, ""])
     for index in range(found.count):
-        kept = source[index].text.array().astype(np.float32)
+        kept = source[index].texts[0].array().astype(np.float32)
         np.testing.assert_allclose(kept, text[index][mask[index]], rtol=2**-8, atol=2e-5)
     empty = found.empty().array().astype(np.float32)
     np.testing.assert_allclose(empty, text[-1][mask[-1]], rtol=2**-8, atol=2e-5)
@@ -194,7 +194,7 @@ def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
     listed = {one.example for one in skipped.read(found.folder)}
     assert listed == SMALL | LONG | BROKEN
     source = found.source()
-    captions = [source[place].caption for place in range(found.count)]
+    captions = [source[place].captions[0] for place in range(found.count)]
     assert captions == [f"snapshot {i}" for i in range(PHOTOS) if i not in listed]
     for place in range(found.count):
         for side, image in source[place].images.items():

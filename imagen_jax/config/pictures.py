@@ -37,6 +37,8 @@ class Filters:
     """Characters of a caption, at least; space around it does not count."""
     max_caption_chars: int = 10_000
     """Characters of a caption, at most: a longer one is no caption."""
+    max_captions: int = 16
+    """Captions of a picture, at most: the first that pass; training draws one at each visit."""
 
     def __post_init__(self) -> None:
         require(self.min_side >= 0, f"min_side={self.min_side} must not be negative")
@@ -44,6 +46,7 @@ class Filters:
             self.max_aspect is None or self.max_aspect >= 1,
             f"max_aspect={self.max_aspect} drops every picture: give 1 or more",
         )
+        require(self.max_captions > 0, f"max_captions={self.max_captions} leaves no caption")
         require(
             0 <= self.min_caption_chars <= self.max_caption_chars,
             f"min_caption_chars={self.min_caption_chars} and "

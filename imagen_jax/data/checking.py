@@ -72,9 +72,10 @@ class Look:
             except (Damaged, decoding.Unreadable) as error:
                 part.left_out.append((UNREADABLE, index, str(error)))
                 continue
-            if reason := filters.reason(self.filters, header, example["caption"]):
-                part.left_out.append((reason, index, ""))
             texts = example["captions"]
+            _, reason = filters.keep(self.filters, header, texts)
+            if reason is not None:
+                part.left_out.append((reason, index, ""))
             captions.append(texts)
             picture = _digest(image)
             pair = _digest(picture + "\n".join(texts).encode())

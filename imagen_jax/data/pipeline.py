@@ -59,6 +59,7 @@ class Example(NamedTuple):
 class Prepare:
     """A record's index to what a stage trains on; decodes only the side that it needs.
 
+    Of several captions one is drawn at every visit.
     The next record that is whole stands in for a damaged one, under the same random generator.
     """
 
@@ -73,7 +74,10 @@ class Prepare:
             low_pixels, pixels = transforms.low_high(
                 pixels, rng, factor=self.stage.factor, crop=self.stage.crop
             )
-        return Example(pixels, low_pixels, record.text.array(), index, lost)
+        # Drawn last: more captions change no crop.
+        count = len(record.texts)
+        text = record.texts[rng.integers(count) if count > 1 else 0]
+        return Example(pixels, low_pixels, text.array(), index, lost)
 
     def _whole(self, wanted: int) -> tuple[int, Record, transforms.RGB]:
         """The first record from `wanted` on that can be read, round the store."""

@@ -13,10 +13,10 @@ from imagen_jax.data.store import Store
 
 
 class Picture(NamedTuple):
-    """One example of a source, its caption not yet encoded."""
+    """One example of a source, its captions not yet encoded."""
 
     key: str
-    caption: str
+    captions: tuple[str, ...]
     images: dict[int, bytes]
 
 
@@ -38,14 +38,14 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
         return _fitting(source[index], target, key)
     try:
         example = source[index]
-        image, caption = example["image"], example["caption"]
-        reason = _reason(target, decoding.header(image), caption)
+        image = example["image"]
+        captions, reason = _kept(target, decoding.header(image), example["captions"])
         if reason is not None:
             return Skipped(index, key, reason)
         images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
     except (Damaged, decoding.Unreadable) as error:
         return Skipped(index, key, UNREADABLE, str(error))
-    return Picture(key, caption, images)
+    return Picture(key, captions, images)
 
 
 def shards(source: Source, target: Store, numbers: Sequence[int]) -> Iterator[Shard]:
@@ -73,12 +73,17 @@ def _fitting(example: dict[str, Any], target: Store, key: str) -> Picture:
         images = transforms.pyramid(example["image"], target.sizes)
     except ValueError as error:
         raise ValueError(f"{target.dataset} {key}: {error}") from error
-    return Picture(key, example["caption"], images)
+    return Picture(key, example["captions"], images)
 
 
-def _reason(target: Store, header: decoding.Header, caption: str) -> str | None:
-    """Why an example is dropped; one that would have to be enlarged is, whatever the filters."""
+def _kept(
+    target: Store, header: decoding.Header, captions: tuple[str, ...]
+) -> tuple[tuple[str, ...], str | None]:
+    """Captions that are kept, and why the example is dropped if it is.
+
+    One that would have to be enlarged is, whatever the filters.
+    """
     side = max(target.sizes)
     if min(header.width, header.height) < side:
-        return f"smaller than {side} pixels"
-    return filters.reason(target.filters, header, caption)
+        return (), f"smaller than {side} pixels"
+    return filters.keep(target.filters, header, captions)

@@ -1,4 +1,4 @@
-"""The example format: an encoded caption beside a picture's PNG pyramid, as msgpack bytes."""
+"""The example format: encoded captions beside a picture's PNG pyramid, as msgpack bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -51,21 +51,21 @@ def rounded(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """One captioned picture: PNG bytes by side, and its caption's encoding."""
+    """One captioned picture: PNG bytes by side, and its captions' encodings."""
 
     key: str
-    caption: str
+    captions: tuple[str, ...]  # at least one; a visit draws one of them
     images: dict[int, bytes]
-    text: Encoding
+    texts: tuple[Encoding, ...]  # of each caption, all of one width and dtype
 
 
 def pack(record: Record) -> bytes:
     """A record as msgpack bytes."""
-    tokens, width = record.text.values.shape
+    tokens = [len(text.values) for text in record.texts]
+    width = record.texts[0].values.shape[1]
     images = sorted(record.images.items())
-    return msgpack.packb(
-        [record.key, record.caption, images, tokens, width, record.text.to_bytes()]
-    )
+    texts = b"".join(text.to_bytes() for text in record.texts)
+    return msgpack.packb([record.key, record.captions, images, tokens, width, texts])
 
 
 def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
@@ -80,17 +80,23 @@ def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
 
 
 def _unpack(data: bytes, text_dtype: TextDtype) -> Record:
-    key, caption, images, tokens, width, text = msgpack.unpackb(data)
+    key, captions, images, tokens, width, texts = msgpack.unpackb(data)
     images = dict(images)
-    if not (isinstance(key, str) and isinstance(caption, str)):
-        raise TypeError("key and caption are no text")
+    if not (isinstance(key, str) and captions and all(isinstance(c, str) for c in captions)):
+        raise TypeError("key and captions are no text")
     if not all(isinstance(n, int) and isinstance(png, bytes) for n, png in images.items()):
         raise TypeError("its pictures are no bytes by side")
-    scale, start = None, 0
-    if text_dtype == "int8":
-        scale, start = (
-            np.frombuffer(text, np.float32, tokens),
-            tokens * np.dtype(np.float32).itemsize,
-        )
-    values = np.frombuffer(text, DTYPES[text_dtype], offset=start).reshape(tokens, width)
-    return Record(key=key, caption=caption, images=images, text=Encoding(values, scale))
+    encodings, start = [], 0
+    for _, count in zip(captions, tokens, strict=True):
+        if count < 0:
+            raise ValueError(f"an encoding of {count} tokens")
+        scale = None
+        if text_dtype == "int8":
+            scale = np.frombuffer(texts, np.float32, count, start)
+            start += scale.nbytes
+        values = np.frombuffer(texts, DTYPES[text_dtype], count * width, start)
+        start += values.nbytes
+        encodings.append(Encoding(values.reshape(count, width), scale))
+    if start != len(texts):
+        raise ValueError(f"{len(texts)} bytes of encodings where {start} belong")
+    return Record(key=key, captions=tuple(captions), images=images, texts=tuple(encodings))

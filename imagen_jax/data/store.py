@@ -19,7 +19,7 @@ from imagen_jax.data.array_files import File
 from imagen_jax.data.records import Damaged, Encoding, Record, TextDtype
 from imagen_jax.data.skipped import Skipped, Total
 
-VERSION = 2
+VERSION = 3
 INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
@@ -59,7 +59,7 @@ class Store:
     def empty(self) -> Encoding:
         """The encoding of the empty caption, (1, width): its end of sentence."""
         data = array_files.first(self.folder / EMPTY)
-        return records.unpack(data, text_dtype=self.text_dtype).text
+        return records.unpack(data, text_dtype=self.text_dtype).texts[0]
 
     @property
     def examples(self) -> int:
@@ -160,7 +160,7 @@ def write_shard(
 def write_empty(target: Store, text: Encoding) -> None:
     """Write the encoding of the empty caption, unless it is there."""
     if not (target.folder / EMPTY).is_file():
-        record = Record(key="empty", caption="", images={}, text=text)
+        record = Record(key="empty", captions=("",), images={}, texts=(text,))
         sizeless = dataclasses.replace(target, sizes=())
         array_files.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
 
@@ -246,9 +246,11 @@ def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
 
 def _misfit(target: Store, record: Record) -> str:
     """Why a record does not belong in a store; "" if it does."""
-    tokens, width = record.text.values.shape
-    found = (tuple(sorted(record.images)), width, record.text.values.dtype.name)
+    sizes = tuple(sorted(record.images))
     wanted = (tuple(sorted(target.sizes)), target.width, target.text_dtype)
+    tokens = max(len(text.values) for text in record.texts)
+    kinds = {(sizes, text.values.shape[1], text.values.dtype.name) for text in record.texts}
+    found = next(iter(kinds - {wanted}), wanted)
     if found == wanted and tokens <= target.max_length:
         return ""
     return (

@@ -188,8 +188,7 @@ def write(
     total = sum(len(target.shards()[n]) for n in missing)
     with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:
         for number, pictures, lacks in preparation.shards(source, target, missing):
-            captions = Counter(picture.caption for picture in pictures)
-            texts, found = _encoded(encoder, captions, target.text_dtype, bar.update)
+            texts, found = _encoded(encoder, pictures, target.text_dtype, bar.update)
             store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
             bar.update(len(lacks))
             counts += found
@@ -198,12 +197,14 @@ def write(
 
 
 def _encoded(
-    encoder: Encoder, captions: Counter[str], dtype: TextDtype, done: Callable[[int], Any]
+    encoder: Encoder, pictures: Sequence[Picture], dtype: TextDtype, done: Callable[[int], Any]
 ) -> tuple[dict[str, Encoding], Counts]:
     """The encodings of a shard's captions as they are stored, each computed once.
 
-    `done` is told of how many pictures the caption is encoded.
+    `done` is told of how many pictures the first caption is encoded.
     """
+    captions = Counter(caption for picture in pictures for caption in picture.captions)
+    firsts = Counter(picture.captions[0] for picture in pictures)
     different = list(captions)
     plan = encoder.plan(different)
     texts: dict[str, Encoding] = {}
@@ -214,7 +215,7 @@ def _encoded(
         wide = text.astype(np.float32)
         error += float(np.sum(np.square(kept.array().astype(np.float32) - wide)))
         squared += float(np.sum(np.square(wide)))
-        done(captions[different[index]])
+        done(firsts[different[index]])
     # Only a caption that fills the length can have lost something: few are tokenised twice.
     full = [
         c
@@ -236,7 +237,7 @@ def _records(pictures: Sequence[Picture], texts: dict[str, Encoding]) -> Iterato
     for picture in pictures:
         yield Record(
             key=picture.key,
-            caption=picture.caption,
+            captions=picture.captions,
             images=picture.images,
-            text=texts[picture.caption],
+            texts=tuple(texts[caption] for caption in picture.captions),
         )

@@ -77,7 +77,7 @@ def make_store(
         text = np.full((1 + index % 6, 3), index, np.float32)
         png = broken(index) if index in bad_pictures else picture(index)
         text = records.rounded(text, "bfloat16")
-        return Record(key=f"k{index}", caption="", images={SIDE: png}, text=text)
+        return Record(key=f"k{index}", captions=("",), images={SIDE: png}, texts=(text,))
 
     return write_store(target, [make(index) for index in range(count)])
 

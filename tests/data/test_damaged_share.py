@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.data import damage, pipeline, records
+from imagen_jax.data.array_files import File
 from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
@@ -22,10 +23,10 @@ STORE = Store(
     vocabulary="1",
     width=1,
     max_length=1,
+    files=(File("records", 5000, 1),),
 )
-RECORD = Record(
-    key="k", caption="", images={}, text=records.rounded(np.ones((1, 1), np.float32), "float32")
-)
+TEXT = records.rounded(np.ones((1, 1), np.float32), "float32")
+RECORD = Record(key="k", captions=("",), images={}, texts=(TEXT,))
 
 
 def fake(lost: Sequence[int], index: Sequence[int]) -> Loaded:

@@ -212,12 +212,21 @@ PHOTO = Header("JPEG", 640, 480)
 )
 def test_a_filter_says_why(options: dict, reason: str | None) -> None:
     for header in (PHOTO, Header("PNG", 480, 640)):  # neither the format nor turning counts
-        assert filters.reason(Filters(**options), header, " a cat\n") == reason
+        assert filters.keep(Filters(**options), header, [" a cat\n"])[1] == reason
 
 
 def test_enormous_captions_are_dropped_unasked() -> None:
-    assert filters.reason(Filters(), PHOTO, "x" * 10_000) is None
-    assert "more than 10000" in (filters.reason(Filters(), PHOTO, "x" * 10_001) or "")
+    assert filters.keep(Filters(), PHOTO, ["x" * 10_000]) == (("x" * 10_000,), None)
+    assert "more than 10000" in (filters.keep(Filters(), PHOTO, ["x" * 10_001])[1] or "")
+
+
+def test_captions_are_filtered_one_by_one() -> None:
+    options = Filters(min_caption_chars=3, max_caption_chars=5, max_captions=2)
+    captions = ["far too long", "a cat", "", "tom", "a dog"]
+    assert filters.keep(options, PHOTO, captions) == (("a cat", "tom"), None)
+    kept, reason = filters.keep(options, PHOTO, ["far too long", ""])
+    assert not kept
+    assert reason == "caption of more than 5 characters"
 
 
 @pytest.mark.parametrize(

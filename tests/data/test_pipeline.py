@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from imagen_jax import config
 from imagen_jax.data import pipeline, records, transforms
-from imagen_jax.data.pipeline import Batch
+from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
 
@@ -45,8 +45,10 @@ def pixels_of(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
-def make_store(write_store: Callable, folder: Path, count: int = COUNT, **images: bytes) -> Store:
-    """Records of 16-pixel noise; `images` replaces PNGs, by names such as side4."""
+def make_store(
+    write_store: Callable, folder: Path, count: int = COUNT, told: int = 1, **images: bytes
+) -> Store:
+    """Records of 16-pixel noise, `told` captions each; `images` replaces PNGs, as side4=..."""
     target = Store(
         folder=folder,
         dataset="fake",
@@ -64,8 +66,10 @@ def make_store(write_store: Callable, folder: Path, count: int = COUNT, **images
 
     def make(index: int) -> Record:
         pyramid = transforms.pyramid(transforms.encode(pixels_of(index)), SIDES)
-        text = records.rounded(text_of(index), "bfloat16")
-        return Record(key=str(index), caption="", images=pyramid | replaced, text=text)
+        ways = range(index, index + told * COUNT, COUNT)
+        texts = tuple(records.rounded(text_of(way), "bfloat16") for way in ways)
+        captions = tuple(map(str, ways))
+        return Record(key=str(index), captions=captions, images=pyramid | replaced, texts=texts)
 
     return write_store(target, [make(index) for index in range(count)])
 
@@ -158,6 +162,34 @@ def test_each_visit_has_its_own_crop(store: Store) -> None:
             visits.setdefault(int(index), []).append(pixels.tobytes())
     same = np.mean([first == second for first, second in visits.values()])
     assert same < 0.25  # nine corners: 1/9 expected
+
+
+def test_each_visit_draws_one_of_the_captions_and_a_resumed_run_the_same(
+    tmp_path: Path, write_store: Callable
+) -> None:
+    told = make_store(write_store, tmp_path / "s", told=3)
+    one = make_store(write_store, tmp_path / "one")
+    size, steps = 10, 40
+
+    def batches(store: Store, start: int = 0) -> list[Batch]:
+        parts = {"stage": CROPPED, "data": INLINE, "share": Share.whole(size), "seed": 3}
+        loaded = pipeline.stream(store, **parts, start_step=start)
+        return [next(loaded).batch for _ in range(steps - start)]
+
+    drawn, visits = np.zeros(3, int), batches(told)
+    for batch in visits:
+        for index, text, mask in zip(batch.index, batch.text, batch.text_mask, strict=True):
+            ways = [text_of(int(index) + way * COUNT).astype(np.float32) for way in range(3)]
+            same = [np.array_equal(text[mask], way) for way in ways]
+            assert sum(same) == 1
+            drawn += same
+    expected = size * steps / 3
+    assert np.abs(drawn - expected).max() < 4 * np.sqrt(expected)
+    for found, resumed in zip(visits[17:], batches(told, 17), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found, resumed)
+    # Pictures and crops are those of a store with one caption each.
+    for found, alone in zip(visits, batches(one), strict=True):
+        np.testing.assert_array_equal(found.pixels, alone.pixels)
 
 
 def test_base_stage_reads_its_size(store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax.config import Filters, Framing
-from imagen_jax.data import preparation, records, skipped, store, transforms
+from imagen_jax.data import examples, preparation, records, skipped, store, transforms
 from imagen_jax.data.preparation import Picture
 from imagen_jax.data.records import Damaged, Record
 from imagen_jax.data.skipped import Skipped, Total
@@ -47,7 +47,8 @@ class Source:
         size = (64, 10) if index in SMALL else (80, 20) if index in LONG else (30 + index, 24)
         image = photo(size, seed=index)
         image = image[: len(image) // 2] if index in BROKEN else image
-        return {"image": image, "caption": "word " * 9 if index in WORDY else f"number {index}"}
+        wordy, plain = "word " * 9, f"number {index}"
+        return examples.example(image, (wordy,) if index in WORDY else (wordy, plain))
 
 
 def photo(size: tuple[int, int], *, seed: int) -> bytes:
@@ -78,7 +79,8 @@ def target(folder: Path, **changes) -> Store:
 
 def record(picture: Picture) -> Record:
     text = records.rounded(np.ones((1, WIDTH), np.float32), "bfloat16")
-    return Record(key=picture.key, caption=picture.caption, images=picture.images, text=text)
+    texts = (text,) * len(picture.captions)
+    return Record(key=picture.key, captions=picture.captions, images=picture.images, texts=texts)
 
 
 def write(target: Store, numbers: list[int] | None = None) -> Store | None:
@@ -109,7 +111,7 @@ def test_the_others_keep_their_order_their_keys_and_their_windows(written: Store
     assert len(source) == len(kept)
     for place, index in enumerate(kept):
         found = source[place]
-        assert (found.key, found.caption) == (f"train-{index:07d}", f"number {index}")
+        assert (found.key, found.captions) == (f"train-{index:07d}", (f"number {index}",))
         image = photo((30 + index, 24), seed=index)
         assert found.images == transforms.pyramid(
             image, (8, 16), framing=Framing(crop="random"), index=index
@@ -187,8 +189,8 @@ def test_a_shard_may_lose_all_of_its_examples(tmp_path: Path) -> None:
     assert made is not None
     assert [file.count for file in made.files[:-1]] == [int(i not in DROPPED) for i in range(COUNT)]
     source = store.open(wanted.folder).source()
-    assert [source[n].caption for n in range(3)] == ["number 0", "number 1", "number 2"]
-    assert source[made.count - 1].caption == f"number {COUNT - 1}"
+    assert [source[n].captions for n in range(3)] == [(f"number {n}",) for n in range(3)]
+    assert source[made.count - 1].captions == (f"number {COUNT - 1}",)
 
 
 def test_a_store_without_any_example_is_refused(tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_five_percent_damaged_at_random_are_counted_right(
         def __getitem__(self, index: int) -> dict:
             image = photo((40, 24), seed=index)
             at = int(rng.integers(4, 200))
-            return {"image": image[:at] if index in broken else image, "caption": "one"}
+            return examples.example(image[:at] if index in broken else image, ("one",))
 
     wanted = target(tmp_path / "s", count=count, shard_records=90)
     found = list(preparation.shards(Damaging(), wanted, range(5)))

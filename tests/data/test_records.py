@@ -21,14 +21,16 @@ def text_of(tokens: int, *, spread: float = 1.0) -> np.ndarray:
 @pytest.mark.parametrize("tokens", [0, 1, 7])
 @pytest.mark.parametrize("dtype", get_args(records.TextDtype))
 def test_unpack_inverts_pack(dtype: records.TextDtype, tokens: int) -> None:
-    text = records.rounded(text_of(tokens), dtype)
+    texts = tuple(records.rounded(text_of(n), dtype) for n in (tokens, 4, tokens))
     images = {16: b"large", 4: b"small"}
-    record = Record(key="k3", caption="ein Kreis № 3", images=images, text=text)
+    captions = ("ein Kreis № 3", "", "rund")
+    record = Record(key="k3", captions=captions, images=images, texts=texts)
     found = records.unpack(records.pack(record), text_dtype=dtype)
-    assert (found.key, found.caption, found.images) == (record.key, record.caption, images)
-    assert found.text.values.dtype == text.values.dtype == records.DTYPES[dtype]
-    np.testing.assert_array_equal(found.text.array(), text.array())
-    assert found.text.array().shape == (tokens, WIDTH)
+    assert (found.key, found.captions, found.images) == (record.key, captions, images)
+    for text, expected in zip(found.texts, texts, strict=True):
+        assert text.values.dtype == expected.values.dtype == records.DTYPES[dtype]
+        assert text.array().shape == (len(expected.values), WIDTH)
+        np.testing.assert_array_equal(text.array(), expected.array())
 
 
 def test_floats_are_rounded_to_the_nearest() -> None:
@@ -60,7 +62,7 @@ def test_no_padding_is_stored(dtype: records.TextDtype, bytes_of_a_token: int) -
 
 def test_a_record_of_another_dtype_is_refused() -> None:
     text = records.rounded(text_of(3), "bfloat16")
-    packed = records.pack(Record(key="k", caption="", images={}, text=text))
+    packed = records.pack(Record(key="k", captions=("",), images={}, texts=(text,)))
     with pytest.raises(records.Damaged, match="size"):
         records.unpack(packed, text_dtype="float32")
 
@@ -69,7 +71,9 @@ def test_a_record_of_another_dtype_is_refused() -> None:
 def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype) -> None:
     rng = np.random.default_rng(0)
     text = records.rounded(text_of(3), dtype)
-    whole = records.pack(Record(key="k", caption="abc", images={4: b"1", 16: b"2"}, text=text))
+    whole = records.pack(
+        Record(key="k", captions=("abc",), images={4: b"1", 16: b"2"}, texts=(text,))
+    )
     refused = 0
     for _ in range(5000):
         data = bytearray(whole)

@@ -23,7 +23,10 @@ def make(index: int, dtype: records.TextDtype = "bfloat16") -> Record:
     text = rng.standard_normal((1 + index % LENGTH, WIDTH)).astype(np.float32)
     images = {16: rng.bytes(300), 4: rng.bytes(40)}
     return Record(
-        key=f"k{index}", caption=f"№ {index}", images=images, text=records.rounded(text, dtype)
+        key=f"k{index}",
+        captions=(f"№ {index}",),
+        images=images,
+        texts=(records.rounded(text, dtype),),
     )
 
 
@@ -211,8 +214,12 @@ def test_a_file_that_went_away_is_not_a_damaged_record(written: Store) -> None:
     "change",
     [
         {"images": {4: b"", 8: b""}},
-        {"text": records.rounded(np.zeros((2, WIDTH + 1)), "bfloat16")},
-        {"text": records.rounded(np.zeros((LENGTH + 1, WIDTH)), "bfloat16")},
+        {"texts": (records.rounded(np.zeros((2, WIDTH + 1)), "bfloat16"),)},
+        {
+            "captions": ("a", "b"),
+            "texts": (make(2).texts[0], records.rounded(np.zeros((9, WIDTH)), "bfloat16")),
+        },
+        {"texts": (records.rounded(np.zeros((LENGTH + 1, WIDTH)), "bfloat16"),)},
     ],
 )
 def test_a_record_of_another_store_is_taken_for_a_damaged_one(
@@ -228,7 +235,7 @@ def test_a_record_of_another_store_is_taken_for_a_damaged_one(
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        ({"version": 1}, "format 1, and this program reads format 2"),
+        ({"version": 1}, "format 1, and this program reads format 3"),
         ({"count": 13}, "promises 13 records, but its files 12"),
         ({"files": []}, "promises 12 records, but its files 0"),
         ({"colour": "red"}, "cannot be read .*colour"),
@@ -253,9 +260,13 @@ def test_unreadable_index_is_refused(written: Store, text: str) -> None:
     "change",
     [
         {"images": {4: b""}},
-        {"text": records.rounded(np.zeros((2, WIDTH)), "float32")},
-        {"text": records.rounded(np.zeros((2, WIDTH + 1)), "bfloat16")},
-        {"text": records.rounded(np.zeros((LENGTH + 1, WIDTH)), "bfloat16")},
+        {"texts": (records.rounded(np.zeros((2, WIDTH)), "float32"),)},
+        {"texts": (records.rounded(np.zeros((2, WIDTH + 1)), "bfloat16"),)},
+        {
+            "captions": ("a", "b"),
+            "texts": (make(2).texts[0], records.rounded(np.zeros((9, WIDTH)), "bfloat16")),
+        },
+        {"texts": (records.rounded(np.zeros((LENGTH + 1, WIDTH)), "bfloat16"),)},
     ],
 )
 def test_record_that_does_not_fit_the_store_is_refused(tmp_path: Path, change: dict) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.data import records, store, transforms
+from imagen_jax.data import examples, records, store, transforms
 from imagen_jax.data.records import TextDtype
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache, packing
@@ -31,7 +31,7 @@ class FakeSource:
 
     def __getitem__(self, index: int) -> dict[str, object]:
         self.reads += 1
-        return {"image": png_of(index), "caption": caption_of(index)}
+        return examples.example(png_of(index), (caption_of(index),))
 
     def key(self, index: int) -> str:
         return str(index)
@@ -122,6 +122,29 @@ def test_target_refuses_an_encoder_that_the_config_does_not_describe(
         )
 
 
+class Told(FakeSource):
+    """The same pictures, each with a second caption that all share."""
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return examples.example(png_of(index), (caption_of(index), "noise"))
+
+
+def test_every_caption_of_a_picture_is_kept_and_those_that_come_again_are_encoded_once(
+    tmp_path: Path,
+) -> None:
+    encoder, made = FakeEncoder(), target(tmp_path / "s", shard_records=COUNT)
+    found, counts = cache.write(Told(), encoder, made, progress=False)
+    assert found is not None
+    for index in range(COUNT):
+        record = found.source()[index]
+        assert record.captions == (caption_of(index), "noise")
+        for caption, text in zip(record.captions, record.texts, strict=True):
+            expected = records.rounded(encoding_of(caption), made.text_dtype)
+            np.testing.assert_array_equal(text.values, expected.values)
+    assert (counts.captions, counts.different) == (2 * COUNT, 5 + 1)
+    assert sorted(encoder.captions) == sorted(["", "noise", *(caption_of(i) for i in range(5))])
+
+
 @pytest.mark.parametrize("dtype", get_args(TextDtype))
 def test_records_hold_the_source_in_order_and_its_encodings(
     tmp_path: Path, dtype: TextDtype
@@ -130,10 +153,10 @@ def test_records_hold_the_source_in_order_and_its_encodings(
     assert len(source) == COUNT
     for index in range(COUNT):
         record = source[index]
-        assert (record.key, record.caption) == (f"train-{index:07d}", caption_of(index))
+        assert (record.key, record.captions) == (f"train-{index:07d}", (caption_of(index),))
         expected = records.rounded(encoding_of(caption_of(index)), dtype)
-        np.testing.assert_array_equal(record.text.values, expected.values)
-        np.testing.assert_array_equal(record.text.array(), expected.array())
+        np.testing.assert_array_equal(record.texts[0].values, expected.values)
+        np.testing.assert_array_equal(record.texts[0].array(), expected.array())
         assert record.images[16] == png_of(index)
         small = transforms.area_downsample(transforms.decode(png_of(index)), 4)
         np.testing.assert_array_equal(transforms.decode(record.images[4]), small)

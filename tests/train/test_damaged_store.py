@@ -51,7 +51,9 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
     )
     png = transforms.encode(np.full((SIDE, SIDE, 3), 100, np.uint8))
     text = records.rounded(np.ones((2, WIDTH), np.float32), "bfloat16")
-    made = [Record(key=str(i), caption="", images={SIDE: png}, text=text) for i in range(COUNT)]
+    made = [
+        Record(key=str(i), captions=("",), images={SIDE: png}, texts=(text,)) for i in range(COUNT)
+    ]
     for index in DAMAGED:
         made[index] = dataclasses.replace(made[index], images={SIDE: png[:40]})
     store.begin(target)
