@@ -1,10 +1,12 @@
 """A folder of captioned pictures: `name.txt` beside each `name.jpg`, or a table of captions.
 
 A table is `metadata.jsonl`, `.csv` or `.parquet` in the folder, with the column `file_name` and one
-of text, as Hugging Face's ImageFolder has it. No path leads out of the folder.
+of text, as Hugging Face's ImageFolder has it. No path leads out of the folder, which may lie in a
+bucket.
 """
 
 import csv
+import io
 import json
 import operator
 import os
@@ -25,7 +27,7 @@ SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which non
 class Folder(Sequence):
     """The pictures of a folder and of those below it; of a table in its order, else sorted."""
 
-    root: Path
+    root: str  # absolute, or gs://
     names: Sequence[str]  # of the pictures, below the root
     captions: Sequence[tuple[str, ...]] | None  # None: each is in a .txt
     skipped: Mapping[str, Names]
@@ -36,10 +38,10 @@ class Folder(Sequence):
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """The example at an index. Errors: OSError where its files are gone."""
         name = self.key(operator.index(index))
-        image = (self.root / name).read_bytes()
+        image = places.content(f"{self.root}/{name}")
         if self.captions is not None:
             return examples.example(image, self.captions[operator.index(index)])
-        words = (self.root / name).with_suffix(".txt").read_bytes()
+        words = places.content(f"{self.root}/{name.rpartition('.')[0]}.txt")
         return examples.example(image, examples.texts(words))
 
     def key(self, index: int) -> str:
@@ -60,21 +62,26 @@ class Listing:
 def open(folder: str, *, column: str = "") -> Folder:
     """The examples of a folder; `column` of its table has the texts, default `text`.
 
-    Errors: FileNotFoundError for no folder; ValueError for one in a bucket, for a table without
-    those columns, for a column without a table, and when no example is there.
+    Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
+    without those columns, for a column without a table, and when no example is there.
     """
     if folder.startswith(places.BUCKET):
-        raise ValueError(f"folder {folder}: folders are read on this machine; in buckets use tars")
-    root = Path(folder).expanduser().resolve()
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+        places.need_driver(folder)
+        root = folder.rstrip("/")
+        listing = listed_in_bucket(root)
+        if not listing.sizes:
+            raise FileNotFoundError(f"no files below {folder}")
+    else:
+        path = Path(folder).expanduser().resolve()
+        if not path.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        root, listing = str(path), listed(path)
+    table = next((f"{root}/{name}" for name in TABLES if name in listing.sizes), None)
     if table is None and column:
         raise ValueError(
             f"folder {folder} has no table for text={column}: add {', '.join(TABLES[:-1])} or "
             f"{TABLES[-1]}"
         )
-    listing = listed(root)
     found = _pairs(listing) if table is None else _tabled(table, column or "text", listing)
     skipped = listing.skips.collected()
     if not found:
@@ -102,6 +109,18 @@ def listed(root: Path) -> Listing:
                     listing.skips.add(wrong, name)
                 else:
                     listing.sizes[name] = entry.stat().st_size
+    return listing
+
+
+def listed_in_bucket(root: str) -> Listing:
+    """What a bucket has below a prefix; it has neither links nor devices."""
+    listing = Listing()
+    for path, about in places.driver().find(root, detail=True).items():
+        name = (places.BUCKET + path).removeprefix(f"{root}/")
+        if any(part.startswith(".") for part in name.split("/")):
+            listing.skips.add("hidden", name)
+        elif about["type"] == "file" and not name.endswith("/"):
+            listing.sizes[name] = about["size"]
     return listing
 
 
@@ -153,7 +172,7 @@ def _pairs(listing: Listing) -> dict[str, None]:
     return found
 
 
-def _tabled(table: Path, column: str, listing: Listing) -> dict[str, tuple[str, ...]]:
+def _tabled(table: str, column: str, listing: Listing) -> dict[str, tuple[str, ...]]:
     """Captions by picture, as a table says. Errors: ValueError for one without its columns."""
     pictures = {name for name in sorted(listing.sizes) if _picture(name, listing)}
     found: dict[str, tuple[str, ...]] = {}
@@ -185,8 +204,9 @@ def _tabled(table: Path, column: str, listing: Listing) -> dict[str, tuple[str, 
     return found
 
 
-def _rows(table: Path, column: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    rows = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[table.suffix](table, skips)
+def _rows(table: str, column: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
+    ending = table.rpartition(".")[2]
+    rows = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[ending](table, skips)
     for row in rows:
         for name in (FILE_NAME, column.partition("/")[0]):
             if name not in row:
@@ -197,8 +217,14 @@ def _rows(table: Path, column: str, skips: Skips) -> Iterator[Mapping[str, Any]]
         yield row
 
 
-def _jsonl(table: Path, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+def _text(table: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        places.opened(table), encoding="utf-8-sig", errors="replace", newline=""
+    )
+
+
+def _jsonl(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
+    with _text(table) as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line) if line.strip() else None
@@ -207,11 +233,11 @@ def _jsonl(table: Path, skips: Skips) -> Iterator[Mapping[str, Any]]:
             if isinstance(row, dict):
                 yield row
             elif row is not None:
-                skips.add("unreadable row", f"{table.name} line {number}")
+                skips.add("unreadable row", f"{_name(table)} line {number}")
 
 
-def _csv(table: Path, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+def _csv(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
+    with _text(table) as lines:
         reader = csv.reader(lines)
         header = next(reader, [])
         while True:
@@ -224,10 +250,14 @@ def _csv(table: Path, skips: Skips) -> Iterator[Mapping[str, Any]]:
             if len(fields) == len(header):
                 yield dict(zip(header, fields, strict=True))
             elif fields:
-                skips.add("unreadable row", f"{table.name} line {reader.line_num}")
+                skips.add("unreadable row", f"{_name(table)} line {reader.line_num}")
 
 
-def _parquet(table: Path, skips: Skips) -> Iterator[Mapping[str, Any]]:
+def _name(table: str) -> str:
+    return table.rpartition("/")[2]
+
+
+def _parquet(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
     from imagen_jax.data import parquet
 
     yield from parquet.rows(table)

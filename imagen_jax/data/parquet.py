@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -142,12 +141,12 @@ def open(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
     return Parquet(files, columns, np.array(groups), firsts, rows, skips.collected())
 
 
-def rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def rows(path: str) -> Iterator[Mapping[str, Any]]:
     """The rows of a table. Errors: ValueError without pyarrow, or when it is none."""
-    _need_pyarrow(str(path))
+    _need_pyarrow(path)
     import pyarrow.parquet as pq
 
-    with path.open("rb") as opened:
+    with places.opened(path) as opened:
         for batch in pq.ParquetFile(opened).iter_batches():
             yield from batch.to_pylist()
 
@@ -160,7 +159,7 @@ def _need_pyarrow(place: str) -> None:
 def _read(file: File, group: int, columns: Columns) -> Any:
     import pyarrow.parquet as pq
 
-    with places.opened(file) as opened:
+    with places.opened(file.path) as opened:
         parquet = pq.ParquetFile(opened)
         names = [_leaf(parquet, columns.image), columns.text.partition("/")[0]]
         table = parquet.read_row_group(group, columns=names, use_threads=False)
@@ -185,7 +184,7 @@ def _scan(file: File, columns: Columns) -> Scanned:
     import pyarrow.parquet as pq
 
     skips = Skips()
-    with places.opened(file) as opened:
+    with places.opened(file.path) as opened:
         try:
             parquet = pq.ParquetFile(opened)
         except pa.ArrowInvalid as error:

@@ -39,8 +39,7 @@ def find(pattern: str, *, ending: str) -> list[File]:
     if not pattern.startswith(BUCKET):
         pattern = os.path.abspath(os.path.expanduser(pattern))
     pattern = pattern.rstrip("/")
-    if pattern.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
-        raise ValueError(f"{pattern}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+    need_driver(pattern)
     fixed = pattern if not (wild := _WILD.search(pattern)) else pattern[: wild.start()]
     found = {}
     for one in expanded(pattern):
@@ -86,6 +85,12 @@ def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
             yield path, (about.st_size, str(about.st_mtime_ns))
 
 
+def need_driver(path: str) -> None:
+    """Errors: ValueError for a bucket without its driver."""
+    if path.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
+        raise ValueError(f"{path}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+
+
 def driver() -> Any:
     """The driver of buckets that belongs to this thread and process."""
     import fsspec
@@ -93,11 +98,16 @@ def driver() -> Any:
     return fsspec.filesystem("gs")
 
 
-def opened(file: File) -> Any:
+def opened(path: str) -> Any:
     """A file of bytes to read through, from its beginning."""
-    if file.path.startswith(BUCKET):
-        return driver().open(file.path, "rb", block_size=BLOCK, cache_type="readahead")
-    return Path(file.path).open("rb")
+    if path.startswith(BUCKET):
+        return driver().open(path, "rb", block_size=BLOCK, cache_type="readahead")
+    return Path(path).open("rb")
+
+
+def content(path: str) -> bytes:
+    """All of a small file. Errors: OSError where it is gone."""
+    return driver().cat_file(path) if path.startswith(BUCKET) else Path(path).read_bytes()
 
 
 class Reader:

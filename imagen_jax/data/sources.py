@@ -16,7 +16,7 @@ FORMS = (
     "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
     " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN],"
     " or mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a"
-    " file, a folder, or has * or {000..099}, and may begin with gs:// for tars and parquet"
+    " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://"
 )
 OPTIONS = {
     **{family: {"split"} for family in FAMILIES},

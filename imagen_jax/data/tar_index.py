@@ -113,7 +113,7 @@ def load(file: File, field: str, cache: Path) -> Index | None:
 def build(file: File, field: str) -> Index:
     """Go through a tar, header by header. Errors: OSError when it cannot be read."""
     scan = Scan(field)
-    with places.opened(file) as opened:
+    with places.opened(file.path) as opened:
         for member in _members(opened, file, scan.skips):
             _take(scan, member, opened)
     rows, keys, end = [], [], 0

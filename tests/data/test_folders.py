@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import cloud_storage
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,7 +35,7 @@ def rows_of(source: folders.Folder) -> dict[str, tuple[str, ...]]:
     """Captions by key; the pictures are checked."""
     for index in range(len(source)):
         example = source[index]
-        assert example["image"] == (source.root / source.key(index)).read_bytes()
+        assert example["image"] == Path(source.root, source.key(index)).read_bytes()
         assert example["caption"] == example["captions"][0]
     return {source.key(i): source[i]["captions"] for i in range(len(source))}
 
@@ -189,10 +190,35 @@ def test_a_column_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder .*missing"):
         folders.open(str(tmp_path / "missing"))
-    with pytest.raises(ValueError, match=r"folders are read on this machine; in buckets use tars"):
-        folders.open("gs://bucket/folder")
     filled(tmp_path, ["a.jpg"])
     with pytest.raises(ValueError, match=r"has no table for text=alt: add metadata.jsonl, "):
         folders.open(str(tmp_path), column="alt")
     with pytest.raises(ValueError, match=r"left out: 1 picture without caption \(a.jpg\)"):
         folders.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("table", [None, *TABLES])
+def test_a_folder_in_a_bucket_is_that_folder(
+    tmp_path: Path, bucket: cloud_storage.Bucket, table: str | None
+) -> None:
+    names = ["b.jpg", "b.txt", "a/c.PNG", "a/c.txt", "a/lost.webp", ".hidden/d.jpg", "notes.md"]
+    filled(tmp_path, names)
+    if table is not None:
+        rows: Rows = [
+            {"file_name": "b.jpg", "text": "ein Bär,\nbraun"},
+            {"file_name": "../up.jpg", "text": "out"},
+            {"file_name": "a/c.PNG", "text": "a cat"},
+        ]
+        TABLES[table](tmp_path / "metadata", rows)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            bucket.put(f"data/{path.relative_to(tmp_path)}", path.read_bytes())
+    bucket.put("data2/e.jpg", b"another")
+    here, there = folders.open(str(tmp_path)), folders.open("gs://bucket/data/")
+    assert len(here) == 2
+    assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
+    assert [there.key(i) for i in range(2)] == [here.key(i) for i in range(2)]
+    named = {reason: names.total for reason, names in here.skipped.items()}
+    assert {reason: names.total for reason, names in there.skipped.items()} == named
+    with pytest.raises(FileNotFoundError, match="no files below gs://bucket/none"):
+        folders.open("gs://bucket/none")
