@@ -1,46 +1,66 @@
 """How fast do JPEGs become training pictures here, and how much of it is decoding?
 
-    python launch/bench_data.py                  300 synthetic JPEGs of 512 pixels, to 64 pixels
+    python launch/bench_data.py                  320 synthetic JPEGs of 512 pixels, to 64 pixels
     python launch/bench_data.py --side 256       to another side
     python launch/bench_data.py --folder DIR     the *.jpg in a folder
+    python launch/bench_data.py --loaders        loaders with worker processes, too
 
-In turns, on one thread each: Pillow's decoder alone, scaled as ours has it; a bare loop of open,
-draft, resize and array; ours, for any mode, orientation and shape, and without bombs. Rates are by
-processor time, of the best turn of each, so that what else the machine does counts little. With
---loaders Grain over ours, and where PyTorch is installed its DataLoader over the usual transform
-(Pillow: open, convert, resize the short side, crop), take turns on as many worker processes, by the
-clock from their first batch on.
+The same JPEGs are written as every kind of source (needs imagen_jax[parquet]). In turns, on one
+thread each, by processor time of the best turn, so that what else the machine does counts little:
+
+* Pillow's decoder alone, from memory, scaled as ours has it;
+* a bare loop over the folder's files: open, draft, resize, array. Anybody writes it first, and it
+  is right for square and upright RGB JPEGs alone;
+* ours from each source, in its order: read picture and caption, decode, frame. That is right for
+  any mode, orientation and shape, and refuses bombs;
+* batches from the store that `imagen encode` would make of them, with captions of 20 tokens of an
+  embedded encoder or of T5-XXL: what a training step is given.
+
+--loaders, by the clock, best turn of each, batches of uint8 RGB pictures from as many workers:
+Grain over our folder, in processes and in threads; and where PyTorch is installed its DataLoader
+over the same files, as its tutorials have it with torchvision's transforms on Pillow: open, convert
+to RGB, resize the short side (bilinear, antialiased), crop the centre, tensor. A last one adds
+draft to that, which such code seldom has. All go round endlessly; the first batches are not timed,
+and none may work more than a few batches ahead.
 """
 
 import dataclasses
 import importlib.util
 import io
+import itertools
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
+import photographs
 import PIL
 import tyro
 from absl import flags
 from PIL import Image, features
 
-from imagen_jax.config import Framing
-from imagen_jax.data import decoding, framing
+from imagen_jax import config
+from imagen_jax.data import decoding, framing, pipeline, sources
+from imagen_jax.data.sources import Source
+from imagen_jax.data.store import Store
 
-QUALITY, SHAPES = 90, 12
-SCALES = (4, 8, 16, 32, 64, 128, 256)  # cells of noise along a side
-BATCH = 32
+BATCH, AHEAD = 32, 2  # pictures; batches that a worker may have ready
+WARM, TIMED = 12, 60  # batches of a loader's turn
+WIDTHS = {"an embedded encoder": 64, "T5-XXL": 4096}  # numbers of a token's encoding
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What to measure."""
 
-    pictures: int = 300
+    pictures: int = 320
     """How many are made."""
     pixels: int = 512
     """Their sides."""
@@ -51,46 +71,72 @@ class Options:
     repeats: int = 7
     """Turns of each."""
     loaders: bool = False
-    """Loaders with worker processes, too."""
+    """Loaders with workers, too."""
     workers: int = os.cpu_count() or 1
-    """Processes of each loader."""
+    """Of each loader."""
 
 
 def main() -> None:
     """Measure and print."""
     options = tyro.cli(Options, description=__doc__)
     images = _read(options.folder) if options.folder else _made(options)
-    side, size = options.side, np.mean([len(image) for image in images])
+    size, turbo = np.mean([len(image) for image in images]), "libjpeg_turbo"
     print(
-        f"{len(images)} JPEGs of {size / 1024:.0f} KiB to {side} pixels; Pillow "
-        f"{PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
+        f"{len(images)} JPEGs of {size / 1024:.0f} KiB to {options.side} pixels; Pillow "
+        f"{PIL.__version__}, libjpeg-turbo {features.version_feature(turbo)}"
     )
-    loops: dict[str, Callable[[bytes], object]] = {
-        "decoder": lambda image: decode(image, side),
-        "bare loop": lambda image: bare(image, side),
-        "imagen_jax": Ours(side),
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        found = {
+            kind: sources.open(sources.parse(address), root)
+            for kind, address in photographs.written(images, root).items()
+        }
+        _one_core(images, found, root, options)
+        if options.loaders:
+            _loaders(found["folder"], root / "folder", options)
+
+
+def _one_core(
+    images: Sequence[bytes], found: dict[str, Source], root: Path, options: Options
+) -> None:
+    side, paths = options.side, sorted((root / "folder").glob("*.jpg"))
+    loops: dict[str, Callable[[], object]] = {
+        "decoder": _over(images, lambda image: decode(image, side)),
+        "bare loop": _over(paths, lambda path: bare(path, side)),
     }
-    found = _in_turns({name: _over(images, loop) for name, loop in loops.items()}, options.repeats)
-    rates = {name: len(images) / seconds for name, seconds in found.items()}
+    for kind, source in found.items():
+        loops[kind] = _over(range(len(images)), Ours(source, side))
+    for encoder, width in WIDTHS.items():
+        store = photographs.stored(images, root / f"store-{width}", side=side, width=width)
+        loops[f"store, {encoder}"] = _stream(store, side, len(images))
+    seconds = _in_turns(loops, options.repeats)
+    rates = {name: len(images) / taken for name, taken in seconds.items()}
     for name, rate in rates.items():
-        print(f"{name}: {rate:,.0f} images/s on one core")
-    print(
-        f"imagen_jax / bare loop: {rates['imagen_jax'] / rates['bare loop']:.0%}; decoding is "
-        f"{rates['imagen_jax'] / rates['decoder']:.0%} of its time"
-    )
-    if options.loaders:
-        _loaders(images, options)
+        line = f"{name}: {rate:,.0f} images/s on one core"
+        if name in found:
+            line += f", {rate / rates['bare loop']:.0%} of the bare loop; decoding is "
+            line += f"{rate / rates['decoder']:.0%} of its time"
+        print(line)
 
 
 class Ours:
-    """Decoding and framing as `imagen encode` has them; worker processes may copy it."""
+    """Reading and framing as `imagen encode` has them; worker processes may copy it."""
 
-    def __init__(self, side: int) -> None:
-        self._side, self._framing = side, Framing(crop="random")
+    def __init__(self, source: Source, side: int) -> None:
+        self._source, self._side, self._framing = source, side, config.Framing()
         self._rng = framing.generator(self._framing, 0)
 
-    def __call__(self, image: bytes) -> np.ndarray:
+    def __call__(self, index: int) -> np.ndarray:
+        image = self._source[index]["image"]
         return framing.frame(image, self._side, framing=self._framing, rng=self._rng)
+
+
+def _over(them: Sequence[Any], loop: Callable[[Any], object]) -> Callable[[], None]:
+    def run() -> None:
+        for one in them:
+            loop(one)
+
+    return run
 
 
 def decode(image: bytes, side: int) -> None:
@@ -100,19 +146,20 @@ def decode(image: bytes, side: int) -> None:
     opened.load()
 
 
-def bare(image: bytes, side: int) -> np.ndarray:
-    """What anybody writes first; right for square and upright RGB JPEGs alone."""
-    opened = Image.open(io.BytesIO(image))
+def bare(path: Path, side: int) -> np.ndarray:
+    """What anybody writes first."""
+    opened = Image.open(path)
     opened.draft("RGB", (side, side))
     return np.asarray(opened.resize((side, side), Image.Resampling.BOX))
 
 
-def _over(images: Sequence[bytes], loop: Callable[[bytes], object]) -> Callable[[], None]:
-    def run() -> None:
-        for image in images:
-            loop(image)
-
-    return run
+def _stream(store: Store, side: int, count: int) -> Callable[[], object]:
+    """About `count` examples of training's stream, which goes on at each call."""
+    text = config.TextConditioning(kv="none")
+    stage = config.Stage(name="any", size=side, model=config.UNet(attention_at=(), text=text))
+    data, share = config.Data(threads=0, prefetch=0), pipeline.Share.whole(BATCH)
+    batches = pipeline.stream(store, stage=stage, data=data, share=share, seed=0)
+    return lambda: deque(itertools.islice(batches, round(count / BATCH)), maxlen=0)
 
 
 def _in_turns(loops: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -127,91 +174,81 @@ def _in_turns(loops: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return {name: min(found) for name, found in times.items()}
 
 
-def _loaders(images: Sequence[bytes], options: Options) -> None:
+def _loaders(source: Source, folder: Path, options: Options) -> None:
     """Grain over ours, and PyTorch's DataLoader where there is one."""
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which nobody else here parses
-    epochs = max(1, 3000 // len(images))
-    source = grain.MapDataset.source(list(images)).repeat(epochs)
-    batches = source.map(Ours(options.side)).batch(BATCH).to_iter_dataset()
-    if options.workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=options.workers))
-    loaders: dict[str, Iterable] = {"Grain over imagen_jax": batches}
+    ordered = grain.MapDataset.range(len(source)).repeat().map(Ours(source, options.side))
+    batches, count = ordered.batch(BATCH), options.workers
+    one = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD))
+    processes = grain.MultiprocessingOptions(num_workers=count)
+    threads = grain.ReadOptions(num_threads=count, prefetch_buffer_size=AHEAD * count)
+    loaders: dict[str, Iterable] = {
+        "Grain over imagen_jax, processes": one.mp_prefetch(processes),
+        "Grain over imagen_jax, threads": batches.to_iter_dataset(threads),
+    }
     if importlib.util.find_spec("torch"):
-        loaders["torch DataLoader over Pillow"] = _theirs(images, epochs, options)
+        paths = sorted(folder.glob("*.jpg"))
+        for name, draft in (("", False), (", drafted", True)):
+            pictures = Pillow(paths, options.side, draft=draft)
+            loaders[f"torch DataLoader over Pillow{name}"] = _theirs(pictures, count)
     rates = dict.fromkeys(loaders, 0.0)
-    for _ in range(3):
+    for _ in range(options.repeats):
         for name, loader in loaders.items():
-            rates[name] = max(rates[name], _rate(loader))
+            rates[name] = max(rates[name], _rate(iter(loader)))
+    ours = next(iter(rates.values()))
     for name, rate in rates.items():
-        print(f"{name}: {rate:,.0f} images/s from {options.workers} workers")
-    if len(rates) > 1:
-        ours, other = rates.values()
-        print(f"  imagen_jax / torch: {ours / other:.2f}")
+        print(
+            f"{name}: {rate:,.0f} images/s from {count} workers, "
+            f"of which the first has {ours / rate:.2f} times as many"
+        )
 
 
-def _rate(loader: Iterable) -> float:
-    """Images a second, from the first batch on."""
-    count, start = 0, 0.0
-    for batch in loader:
-        count += len(batch) if start else 0
-        start = start or time.perf_counter()
-    return count / (time.perf_counter() - start)
+def _rate(batches: Iterator) -> float:
+    """Images a second, once the loader is under way."""
+    with ExitStack() as stack:
+        if hasattr(batches, "close"):
+            stack.callback(batches.close)
+        for _ in range(WARM):
+            next(batches)
+        start = time.perf_counter()
+        count = sum(len(next(batches)) for _ in range(TIMED))
+        return count / (time.perf_counter() - start)
 
 
 class Pillow:
-    """A map-style dataset with the usual transform, as PyTorch's tutorials have it."""
+    """A map-style dataset with torchvision's Resize and CenterCrop, as those treat Pillow's."""
 
-    def __init__(self, images: Sequence[bytes], epochs: int, side: int) -> None:
-        self._images, self._epochs, self._side = images, epochs, side
+    def __init__(self, paths: Sequence[Path], side: int, *, draft: bool) -> None:
+        self._paths, self._side, self._draft = paths, side, draft
 
     def __len__(self) -> int:
-        return len(self._images) * self._epochs
+        return sys.maxsize // 2
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        opened = Image.open(io.BytesIO(self._images[index % len(self._images)])).convert("RGB")
-        scale, side = self._side / min(opened.size), self._side
-        width, height = (max(side, round(n * scale)) for n in opened.size)
-        resized = opened.resize((width, height), Image.Resampling.BILINEAR)
+    def __getitem__(self, index: int) -> object:
+        import torch
+
+        side = self._side
+        opened = Image.open(self._paths[index % len(self._paths)])
+        if self._draft:
+            opened.draft("RGB", (side, side))
+        picture = opened.convert("RGB")
+        scale = side / min(picture.size)
+        width, height = (max(side, int(n * scale)) for n in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - side) // 2, (height - side) // 2
-        return np.array(resized.crop((left, top, left + side, top + side)))
+        picture = picture.crop((left, top, left + side, top + side))
+        return torch.from_numpy(np.array(picture))
 
 
-def _theirs(images: Sequence[bytes], epochs: int, options: Options) -> Iterable:
+def _theirs(pictures: Pillow, count: int) -> Iterable:
     import torch
 
-    print(f"torch {torch.__version__}")
-    return torch.utils.data.DataLoader(
-        Pillow(images, epochs, options.side), batch_size=BATCH, num_workers=options.workers
-    )
-
-
-def picture(seed: int, side: int) -> Image.Image:
-    """Smoothed noise at all scales, most of it grey as in photographs, under a few shapes."""
-    rng, total = np.random.default_rng(seed), np.zeros((side, side, 3))
-    for cells in (n for n in SCALES if n <= side):
-        noise = rng.standard_normal((cells, cells, 3), dtype=np.float32)
-        noise = 0.6 * noise.mean(axis=-1, keepdims=True) + 0.4 * noise
-        planes = [Image.fromarray(np.ascontiguousarray(noise[..., c])) for c in range(3)]
-        grown = [plane.resize((side, side), Image.Resampling.BICUBIC) for plane in planes]
-        total += np.stack(grown, axis=-1) / cells**0.7
-    pixels = np.clip((total - total.mean()) / total.std() * 50 + 120, 0, 255).astype(np.uint8)
-    row, column = np.mgrid[:side, :side]
-    for _ in range(SHAPES):
-        y, x, radius = rng.integers(side), rng.integers(side), rng.integers(side // 100, side // 6)
-        inside = np.hypot(row - y, column - x) < radius
-        if rng.integers(2):
-            inside = np.maximum(abs(row - y), abs(column - x) // 2) < radius
-        pixels[inside] = pixels[inside] // 4 + rng.integers(0, 192, 3, dtype=np.uint8)
-    return Image.fromarray(pixels)
+    loader = torch.utils.data.DataLoader
+    return loader(pictures, batch_size=BATCH, num_workers=count, prefetch_factor=AHEAD)
 
 
 def _made(options: Options) -> list[bytes]:
-    images = []
-    for seed in range(options.pictures):
-        file = io.BytesIO()
-        picture(seed, options.pixels).save(file, "JPEG", quality=QUALITY)
-        images.append(file.getvalue())
-    return images
+    return photographs.made(options.pictures, options.pixels)
 
 
 def _read(folder: Path) -> list[bytes]:

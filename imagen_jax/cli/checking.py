@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from imagen_jax.text.tokenizer import Tokenizer
 
 SHOWN = 5  # names of each reason; check.json has more
-SIDE = 160  # pixels of a picture on the contact sheet
+SIDE, COLUMNS = 160, 6  # pixels of a picture on the contact sheet, and pictures of a row
 QUANTILES = (0, 1, 50, 99, 100)  # percent
 
 
@@ -152,4 +152,5 @@ def _sheet(source: Source, indices: Sequence[int], file: Path) -> None:
             continue
         captions.append(example["caption"])
     if pictures:
-        gallery.grid(pictures, captions, side=SIDE).save(file)
+        columns = min(COLUMNS, len(pictures))
+        gallery.grid(pictures, captions, side=SIDE, columns=columns).save(file)
