@@ -85,7 +85,7 @@ def test_the_others_are_all_there_and_each_broken_one_is_counted_and_listed(
     assert {one.reason for one in listed} == {skipped.UNREADABLE}
     assert all("no complete picture" in one.detail for one in listed)
     source = found.source()
-    captions = [source[place].caption for place in range(found.count)]
+    captions = [source[place].captions[0] for place in range(found.count)]
     assert captions == [f"snapshot {index}" for index in range(COUNT) if index not in HURT]
 
 
