@@ -43,6 +43,7 @@ class Build:
     pairs: Annotated[Pairs, tyro.conf.arg(name="")] = Pairs()
 
     def __post_init__(self) -> None:
+        self.pairs.check()
         changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
         config.require(
             self.pairs.out is not None or not changed,

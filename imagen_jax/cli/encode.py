@@ -48,6 +48,7 @@ class Options:
     """Several processes, such as the hosts of a TPU slice."""
 
     def __post_init__(self) -> None:
+        self.pairs.check()
         changed = [name for name in self.pairs.changed() if name not in OF_CONFIGS]
         config.require(
             self.pairs.out is not None or not changed,

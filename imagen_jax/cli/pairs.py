@@ -47,7 +47,11 @@ class Pairs:
     batch_tokens: int | None = None
     """Tokens that are computed at once; default 16,384."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """For the `__post_init__` of a command's options: from there errors are its usage.
+
+        Errors: ValueError for options that don't go together.
+        """
         config.require(
             not str(self.out).startswith("gs:"),
             f"--out {self.out}: shards are written to a folder; mount the bucket, on every worker "
