@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
+BEAM = "apache-beam>=2.70"
 GCS = "gcsfs>=2025.3"  # for buckets
 PARQUET = "pyarrow>=17"
 WANDB = "wandb>=0.19"
@@ -77,6 +78,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "tensorboard": ["tensorboard"],
         "gcs": [GCS],
+        "beam": [BEAM],  # not in test: with its protobuf TFDS warns, and warnings fail tests
         "parquet": [PARQUET],
         "wandb": [WANDB],
         "plan": [TPU],  # for its compiler: no TPU is needed

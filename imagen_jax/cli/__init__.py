@@ -10,7 +10,7 @@ from imagen_jax import exits
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
     "sample": "paint pictures for prompts with a trained cascade",
-    "data": "build an embedded dataset, or look at one",
+    "data": "build a dataset, look at one, or check any source",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "plan": "say whether a config fits a TPU slice, and how fast it should go",
     "eval": "judge a cascade's pictures against their captions",

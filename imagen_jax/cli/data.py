@@ -1,30 +1,15 @@
-"""`imagen data build|show|check`: make an embedded dataset, look at it, check any source."""
+"""`imagen data build|show|check`: make a dataset, look at one, check any source."""
 
 import dataclasses
 from pathlib import Path
 
 import tyro
 
-from imagen_jax.cli import checking
+from imagen_jax.cli import building, checking
 
-USAGE = """Build an embedded dataset (nothing is downloaded), show a contact sheet of it, or check
-any source of captioned pictures.
+USAGE = """Build an embedded dataset (nothing is downloaded) or prepare any source of captioned
+pictures for training, show a contact sheet of an embedded dataset, or check any source.
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Build:
-    """Draw the pictures and write them as a TFDS dataset in ArrayRecord files."""
-
-    dataset: tyro.conf.Positional[str]
-    """shapes/full; shapes/quickstart: fewer pictures with larger, simpler objects; or emoji."""
-    data_dir: Path = Path("data")
-    """Where datasets live."""
-    workers: int | None = None
-    """Processes that draw shapes; default: one per core."""
-    font: Path | None = None
-    """The font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
-    of the Debian package fonts-noto-color-emoji."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,47 +29,22 @@ class Show:
 
 
 def run(argv: list[str]) -> None:
-    """Parse and do."""
+    """Parse and do; what comes after `--` are options of Beam's."""
+    end = argv.index("--") if "--" in argv else len(argv)
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": Build, "show": Show, "check": checking.Check},
-        args=argv,
+        {"build": building.Build, "show": Show, "check": checking.Check},
+        args=argv[:end],
         prog="imagen data",
         description=USAGE,
     )
-    if isinstance(options, Build):
-        _build(options)
+    if isinstance(options, building.Build):
+        building.run(options, argv[end + 1 :])
+    elif end < len(argv):
+        raise ValueError("only `imagen data build --beam` takes options after --")
     elif isinstance(options, checking.Check):
         checking.run(options)
     else:
         _show(options)
-
-
-def full_name(dataset: str) -> str:
-    """`shapes/full` for `shapes`. Errors: ValueError for a dataset that is not ours."""
-    family, _, name = dataset.partition("/")
-    if family not in ("shapes", "emoji"):
-        raise ValueError(
-            f"no dataset {dataset!r}; there are shapes/full, shapes/quickstart and emoji"
-        )
-    return f"{family}/{name or 'full'}"
-
-
-def _build(options: Build) -> None:
-    name = full_name(options.dataset)
-    if name.startswith("emoji/"):
-        from imagen_jax.data import emoji
-
-        if options.workers is not None:
-            raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
-        built = emoji.build(name, str(options.data_dir), font=options.font)
-    else:
-        from imagen_jax.data import shapes
-
-        if options.font is not None:
-            raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
-        built = shapes.build(name, str(options.data_dir), workers=options.workers)
-    splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
-    print(f"{name} is in {options.data_dir}: {splits}")
 
 
 def _show(options: Show) -> None:
@@ -96,7 +56,9 @@ def _show(options: Show) -> None:
     from imagen_jax import gallery
     from imagen_jax.data import sources
 
-    source = sources.built(full_name(options.dataset), options.split, str(options.data_dir))
+    source = sources.built(
+        building.full_name(options.dataset), options.split, str(options.data_dir)
+    )
     examples = [source[i] for i in range(min(options.count, len(source)))]
     pictures = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
     gallery.grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)

@@ -48,14 +48,19 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
     return Picture(key, captions, images)
 
 
-def shards(source: Source, target: Store, numbers: Sequence[int]) -> Iterator[Shard]:
-    """The examples of shards; the next shard's are made while one is encoded."""
+def shards(
+    source: Source, target: Store, numbers: Sequence[int], *, threads: int | None = None
+) -> Iterator[Shard]:
+    """The examples of shards, made by threads, one per core unless their number is given.
+
+    The next shard's are made while one is encoded.
+    """
 
     def load(index: int) -> Picture | Skipped:
         return prepare(source, target, index)
 
     ranges = target.shards()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         try:
             loading: list[Any] = [pool.map(load, ranges[n]) for n in numbers[:1]]
             for place, number in enumerate(numbers):

@@ -11,6 +11,9 @@
 | `t5x_files.py`, `folders.py` | the bytes underneath: msgpack tree, zarr, Orbax; local or `gs://` |
 | `safetensors_files.py` | safetensors, read and written tensor by tensor |
 | `stored.py` | tensors not read yet, and reading them within the memory of the largest |
+| `cache.py` | a dataset's captions and pictures to a store of (image, encoding) pairs |
+| `jobs.py` | a store to make, as any process is told of it |
+| `building.py`, `beam.py` | the processes: of this machine; of an Apache Beam pipeline |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
 | `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |
 """

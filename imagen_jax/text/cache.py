@@ -176,24 +176,57 @@ def write(
 
     Errors: ValueError when another encoding is there, naming both, or when a picture does not fit.
     """
-    if (target.folder / store.INDEX).is_file():
-        found = store.open(target.folder)
-        store.refuse_other(found, target)
+    if (found := finished(target)) is not None:
         return Written(found)
     missing = [n for n in store.begin(target) if n % share.processes == share.process]
     if share.process == 0:
-        (_, empty), *_ = encoder.run(encoder.plan([""]))
-        store.write_empty(target, records.rounded(empty, target.text_dtype))
+        write_empty(encoder, target)
     counts = Counts()
     total = sum(len(target.shards()[n]) for n in missing)
     with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:
-        for number, pictures, lacks in preparation.shards(source, target, missing):
-            texts, found = _encoded(encoder, pictures, target.text_dtype, bar.update)
-            store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
-            bar.update(len(lacks))
-            counts += found
+        for part in write_shards(source, encoder, target, missing, done=bar.update):
+            counts += part
             bar.set_postfix_str(f"{counts.useful / max(counts.computed, 1):.0%} of tokens useful")
     return Written(store.finish(target), counts)
+
+
+def finished(target: Store) -> Store | None:
+    """The store that is there already, if it is whole.
+
+    Errors: ValueError when it is another one, naming what differs.
+    """
+    if not (target.folder / store.INDEX).is_file():
+        return None
+    found = store.open(target.folder)
+    store.refuse_other(found, target)
+    return found
+
+
+def write_empty(encoder: Encoder, target: Store) -> None:
+    """Encode the empty caption into a store that was begun."""
+    (_, empty), *_ = encoder.run(encoder.plan([""]))
+    store.write_empty(target, records.rounded(empty, target.text_dtype))
+
+
+def write_shards(
+    source: Source,
+    encoder: Encoder,
+    target: Store,
+    numbers: Sequence[int],
+    *,
+    done: Callable[[int], Any],
+    threads: int | None = None,
+) -> Iterator[Counts]:
+    """Write shards of a store that was begun; the counts of each.
+
+    `done` is told of how many examples there is nothing left to do but writing.
+    Errors: ValueError when a picture does not fit.
+    """
+    for number, pictures, lacks in preparation.shards(source, target, numbers, threads=threads):
+        texts, found = _encoded(encoder, pictures, target.text_dtype, done)
+        store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
+        done(len(lacks))
+        yield found
 
 
 def _encoded(
