@@ -26,6 +26,7 @@ from imagen_jax.workdir import Workdir, move, write
 CONFIG = "config.json"
 FOLDER = "checkpoints"
 STATE = "state"
+NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
 ABOUT = "about"  # fingerprint, shapes and package versions
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
 # TensorStore's words for what is no damage.
@@ -97,8 +98,11 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def steps(self) -> list[int]:
-        """All complete steps, oldest first; read anew: Orbax counts those that fail, too."""
-        return sorted(self._manager.all_steps(read=True))
+        """All complete steps, oldest first, as they lie in the folder.
+
+        Orbax's own list has failed ones too; asked to read it anew, it forgets the save on its way.
+        """
+        return sorted(found.step for found in NAMES.find_all(self.folder))
 
     def save(self, step: int, state: Any, experiment: config.Experiment) -> None:
         """Write `state` in the background, with its fingerprint, config and package versions.

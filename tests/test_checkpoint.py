@@ -221,3 +221,17 @@ def test_a_checkpoint_of_another_network_is_refused_and_stays(tmp_path: Path) ->
         saves.restore_newest({"other": jax.ShapeDtypeStruct((2,), jnp.float32)})
     assert saves.steps() == [1, 2, 3]
     saves.close()
+
+
+def test_asking_for_the_steps_leaves_the_save_on_its_way_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = checkpoint.Checkpoints(tmp_path)
+    # Of several processes that are preempted, Orbax measures the time since the save before.
+    monkeypatch.setattr(saves._manager, "reached_preemption", lambda step: True)
+    saves.save(1, {"kernel": jnp.ones((1000, 1000))}, EXPERIMENT)
+    while not saves.steps():
+        pass
+    saves.wait()
+    assert saves.steps() == [saves.latest()] == [1]
+    saves.close()
