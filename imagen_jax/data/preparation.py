@@ -33,7 +33,7 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
 
     Errors: ValueError where the target has no framing and a picture does not fit.
     """
-    key = f"{target.split}-{index:07d}"
+    key = source.key(index)
     if target.framing is None:
         return _fitting(source[index], target, key)
     try:

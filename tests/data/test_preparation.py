@@ -111,7 +111,7 @@ def test_the_others_keep_their_order_their_keys_and_their_windows(written: Store
     assert len(source) == len(kept)
     for place, index in enumerate(kept):
         found = source[place]
-        assert (found.key, found.captions) == (f"train-{index:07d}", (f"number {index}",))
+        assert (found.key, found.captions) == (str(index), (f"number {index}",))
         image = photo((30 + index, 24), seed=index)
         assert found.images == transforms.pyramid(
             image, (8, 16), framing=Framing(crop="random"), index=index
@@ -124,7 +124,7 @@ def test_what_is_skipped_is_counted_and_listed_with_its_reason(written: Store) -
     for reason, indices in REASONS.items():
         assert [one.example for one in listed if one.reason == reason] == sorted(indices)
     assert written.skipped == tuple(Total(r, len(n)) for r, n in sorted(REASONS.items()))
-    assert {one.key for one in listed} == {f"train-{index:07d}" for index in DROPPED}
+    assert {one.key for one in listed} == {str(index) for index in DROPPED}
     details = {one.example: one.detail for one in listed if one.detail}
     assert details.keys() == {*BROKEN, *LOST}
     assert details[14] == "example 14 is gone"
@@ -224,7 +224,7 @@ def test_another_framing_is_refused(
 
 def test_without_framing_a_picture_that_does_not_fit_stops_it(tmp_path: Path) -> None:
     strict = target(tmp_path / "s", framing=None)
-    with pytest.raises(ValueError, match=r"photos train-0000000: .* 30x24 pixels cannot become"):
+    with pytest.raises(ValueError, match=r"photos 0: .* 30x24 pixels cannot become"):
         preparation.prepare(Source(), strict, 0)
     with pytest.raises(Damaged, match="example 14 is gone"):
         preparation.prepare(Source(), strict, 14)

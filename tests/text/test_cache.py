@@ -153,7 +153,7 @@ def test_records_hold_the_source_in_order_and_its_encodings(
     assert len(source) == COUNT
     for index in range(COUNT):
         record = source[index]
-        assert (record.key, record.captions) == (f"train-{index:07d}", (caption_of(index),))
+        assert (record.key, record.captions) == (str(index), (caption_of(index),))
         expected = records.rounded(encoding_of(caption_of(index)), dtype)
         np.testing.assert_array_equal(record.texts[0].values, expected.values)
         np.testing.assert_array_equal(record.texts[0].array(), expected.array())
@@ -266,5 +266,5 @@ def test_another_encoding_is_refused_and_kept(tmp_path: Path, change: dict, sent
 
 
 def test_picture_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"fake/all train-0000000: .*cannot become .*\[5, 16\]"):
+    with pytest.raises(ValueError, match=r"fake/all 0: .*cannot become .*\[5, 16\]"):
         write(target(tmp_path / "s", sizes=(5, 16)))
