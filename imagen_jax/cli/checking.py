@@ -76,7 +76,10 @@ def run(options: Check) -> None:
     (options.out / "check.json").write_text(json.dumps(_document(found), indent=2) + "\n")
     some = draw.choice(len(source), min(options.count, len(source)), replace=False)
     _sheet(source, some.tolist(), options.out / "contact_sheet.png")
-    print(f"{report}\n{rate:,.0f} examples/s; all of it is in {options.out}")
+    print(
+        f"{report}\n{rate:,.0f} examples/s, {1e6 / rate:,.0f} s for a million; "
+        f"all of it is in {options.out}"
+    )
 
 
 def _tokenizer(name: str) -> Tokenizer:
