@@ -98,7 +98,7 @@ def test_a_part_of_the_dataset_is_kept_apart(experiment: config.Experiment, data
     part = training.pairs(experiment, data_dir=data_dir, encoder=encoder, examples=12)
     assert part.count == 12
     assert part.folder != whole.folder
-    captions = [[s.source()[i].caption for i in range(12)] for s in (part, whole)]
+    captions = [[s.source()[i].captions for i in range(12)] for s in (part, whole)]
     assert captions[0] == captions[1]
     assert training.pairs(experiment, data_dir=data_dir, examples=40).folder == whole.folder
 
