@@ -148,8 +148,8 @@ def stored(images: Sequence[bytes], folder: Path, *, side: int, width: int) -> S
         made = []
         for index in target.shards()[number]:
             pictures = transforms.pyramid(images[index], (side,), framing=target.framing)
-            record = Record(key=str(index), caption=caption(index), images=pictures, text=text)
-            made.append(record)
+            captions = (caption(index),)
+            made.append(Record(key=str(index), captions=captions, images=pictures, texts=(text,)))
         store.write_shard(target, number, made)
     store.write_empty(target, text)
     finished = store.finish(target)

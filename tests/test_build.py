@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import io
 import os
 import re
 import signal
@@ -12,9 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import jpegs
 import pytest
-from PIL import Image
 
 from imagen_jax import config
 from imagen_jax.cli import data
@@ -30,10 +28,7 @@ OPTIONS += ["--crop", "random", "--flip", "--max-aspect", "2.5", "--shard-record
 
 def photo(index: int) -> bytes:
     size = (15, 20) if index in SMALL else (900, 300) if index in LONG else (600 + index, 450)
-    small = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
-    return file.getvalue()[: -200 if index in BROKEN else None]
+    return jpegs.photo(size, seed=index)[: -200 if index in BROKEN else None]
 
 
 @pytest.fixture(scope="module")

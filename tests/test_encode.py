@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import jpegs
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from imagen_jax.cli import data
 from imagen_jax.data import decoding, skipped, store
@@ -158,10 +158,7 @@ class Snapshots(tfds.core.GeneratorBasedBuilder):
 
 def photo(index: int) -> bytes:
     size = (15, 20) if index in SMALL else (90, 30) if index in LONG else (40 + index, 30)
-    small = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
-    return file.getvalue()[: -200 if index in BROKEN else None]
+    return jpegs.photo(size, seed=index)[: -200 if index in BROKEN else None]
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import itertools
 import tarfile
 from pathlib import Path
 
+import jpegs
 import numpy as np
 import pytest
-from PIL import Image
 
 from imagen_jax import config
 from imagen_jax.cli import encode
@@ -24,10 +24,7 @@ INLINE = config.Data(threads=0, prefetch=0)
 
 
 def photo(index: int) -> bytes:
-    small = np.random.default_rng(index).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize((40, 30), Image.Resampling.BICUBIC).save(file, "JPEG")
-    return file.getvalue()
+    return jpegs.photo((40, 30), seed=index)
 
 
 def broken(image: bytes, kind: int) -> bytes:

@@ -12,7 +12,7 @@ Norms = dict[str, jax.Array]  # scalars by tag
 def by_group(tag: str, tree: Params) -> Norms:
     """The norm of each of the network's parts (its top-level names), and of all: `tag/stem`, `tag`.
 
-    Read of the leaves once: what optax clips by is the same sums.
+    Leaves are read once: the compiler shares the sums of groups and whole.
     """
     groups = {f"{tag}/{group}": optax.tree.norm(part) for group, part in tree.items()}
     return groups | {tag: optax.tree.norm(tree)}

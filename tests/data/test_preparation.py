@@ -1,7 +1,6 @@
 """A source of pictures of any size to a store: what is kept, what is skipped and why."""
 
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from PIL import Image
+from jpegs import photo
 
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data import examples, preparation, records, skipped, store, transforms
@@ -49,13 +48,6 @@ class Source:
         image = image[: len(image) // 2] if index in BROKEN else image
         wordy, plain = "word " * 9, f"number {index}"
         return examples.example(image, (wordy,) if index in WORDY else (wordy, plain))
-
-
-def photo(size: tuple[int, int], *, seed: int) -> bytes:
-    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
-    return file.getvalue()
 
 
 def target(folder: Path, **changes) -> Store:
