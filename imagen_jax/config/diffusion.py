@@ -73,6 +73,8 @@ class Sampler:
     steps: int = 256
     stochasticity: float = 0.3  # gamma of appendix A; only the ancestral sampler reads it
     guidance_weight: float = 5.0  # 1 is off
+    guidance_interval: tuple[float, float] | None = None  # of sigma / alpha; None: everywhere
+    guidance_rescale: float = 0.0  # share of the way back to the conditional x0's contrast
     threshold: Threshold = "dynamic"
     percentile: float = 99.5
     edm_rho: float = 7.0  # only edm_heun reads the last three
@@ -84,6 +86,15 @@ class Sampler:
         require(
             1.0 < self.percentile <= 100.0,
             f"sampler: percentile={self.percentile} is in percent, e.g. 99.5",
+        )
+        low, high = self.guidance_interval or (0.0, 1.0)
+        require(
+            0.0 <= low < high,
+            f"sampler: guidance_interval={self.guidance_interval} is no (low, high), low >= 0",
+        )
+        require(
+            0.0 <= self.guidance_rescale <= 1.0,
+            f"sampler: guidance_rescale={self.guidance_rescale} is not in [0, 1]",
         )
         require(
             0.0 <= self.stochasticity <= 1.0,

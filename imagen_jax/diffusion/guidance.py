@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from imagen_jax.types import Image, RandomKey
+from imagen_jax.types import Image, LogSNR, RandomKey
+
+_TINY = 1e-8  # of a flat picture's contrast
 
 
 def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
@@ -23,3 +26,27 @@ def guide(cond_x0: Image, uncond_x0: Image, *, weight: float | Float[Array, ""])
     Source: equation 2 guides eps; x0 is affine in eps and the weights sum to 1, so it is the same.
     """
     return weight * cond_x0 + (1.0 - weight) * uncond_x0
+
+
+def rescale(guided_x0: Image, cond_x0: Image, *, share: float) -> Image:
+    """Take back `share` of what guidance did to each picture's contrast.
+
+    Shapes: images and the result (b, h, w, c). Units: share 0 changes nothing, 1 gives each picture
+    the standard deviation of its conditional one.
+    Source: arXiv:2305.08891, section 3.4. Differs from the paper: of x0, where it has v.
+    """
+    axes = (1, 2, 3)
+    wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided_x0))
+    factor = wanted / jnp.maximum(found, _TINY)
+    return guided_x0 * (share * factor + 1.0 - share)
+
+
+def inside(logsnr: LogSNR, *, interval: tuple[float, float]) -> Bool[Array, ""]:
+    """Whether a step is guided, which all rows of a sampler's batch share.
+
+    Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha.
+    Source: arXiv:2404.07724, whose sigma is that of x0 + sigma eps.
+    """
+    low, high = interval
+    ratio = jnp.exp(-0.5 * logsnr[0])
+    return (low < ratio) & (ratio <= high)

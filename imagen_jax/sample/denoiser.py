@@ -25,25 +25,40 @@ def build(
     (guidance weight 1). Both passes run as one batch of 2b and share z and the noised low_res.
     Source: sections 2.2, 2.3; the order guidance, x0, threshold is that of appendix A.
     """
-    both = cond if uncond is None else _stack(cond, uncond)
+    sampler = stage.sampler
 
-    def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        return module.apply({"params": params}, z, logsnr, both)
+    def to_x0(part: Any) -> Denoise:
+        def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+            return module.apply({"params": params}, z, logsnr, part)
 
-    predict = preconditioning.wrap(network, both.low_res, diffusion=stage.diffusion)
+        predict = preconditioning.wrap(network, part.low_res, diffusion=stage.diffusion)
 
-    def to_x0(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        output = predict(z, logsnr)
-        return prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
+        def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+            output = predict(z, logsnr)
+            return prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
+
+        return denoise
+
+    plain = to_x0(cond)
+    both = plain if uncond is None else to_x0(_stack(cond, uncond))
+
+    def guided(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
+        cond_x0, uncond_x0 = jnp.split(halves, 2)
+        x0 = guidance.guide(cond_x0, uncond_x0, weight=weight)
+        if sampler.guidance_rescale:
+            x0 = guidance.rescale(x0, cond_x0, share=sampler.guidance_rescale)
+        return x0
 
     def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         if uncond is None:
-            x0 = to_x0(z, logsnr)
+            x0 = plain(z, logsnr)
+        elif sampler.guidance_interval is None:
+            x0 = guided(z, logsnr)
         else:
-            halves = to_x0(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
-            cond_x0, uncond_x0 = jnp.split(halves, 2)
-            x0 = guidance.guide(cond_x0, uncond_x0, weight=weight)
-        return thresholding.threshold(x0, sampler=stage.sampler)
+            within = guidance.inside(logsnr, interval=sampler.guidance_interval)
+            x0 = jax.lax.cond(within, guided, plain, z, logsnr)
+        return thresholding.threshold(x0, sampler=sampler)
 
     return denoise
 

@@ -30,3 +30,22 @@ def test_captions_are_dropped_at_the_rate() -> None:
     np.testing.assert_allclose(has_text.mean(), 0.9, atol=0.01)
     assert guidance.drop_text(jax.random.key(6), 100, rate=0.0).all()
     assert not guidance.drop_text(jax.random.key(6), 100, rate=1.0).any()
+
+
+def test_rescaling_gives_back_contrast() -> None:
+    guided = guidance.guide(COND, UNCOND, weight=7.0)
+    for share in (0.0, 0.7, 1.0):
+        found = guidance.rescale(guided, COND, share=share)
+        for before, cond, after in zip(
+            *(np.float64(x) for x in (guided, COND, found)), strict=True
+        ):
+            expected = before * (share * cond.std() / before.std() + 1 - share)
+            np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+    flat = jnp.zeros_like(COND)
+    np.testing.assert_array_equal(guidance.rescale(flat, flat, share=1.0), flat)
+
+
+def test_an_interval_is_of_noise_by_signal() -> None:
+    for ratio, expected in ((0.1, False), (0.28, False), (0.3, True), (2.8, True), (3.0, False)):
+        logsnr = jnp.full(2, -2 * np.log(ratio), jnp.float32)
+        assert bool(guidance.inside(logsnr, interval=(0.29, 2.9))) == expected

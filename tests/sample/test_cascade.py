@@ -111,6 +111,22 @@ def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
     assert np.abs(paint(1.0, prompts) - unconditional).mean() > 1e-4
 
 
+def test_guidance_in_an_interval(painters) -> None:
+    prompts = _prompts(8)
+
+    def paint(**sampler: object) -> np.ndarray:
+        painter = _painter("tiny/base8", **sampler)
+        return cascade.generate([painter], prompts, seed=0, batch_size=8)["base8"]
+
+    everywhere, nowhere = paint(guidance_weight=4.0), paint(guidance_weight=1.0)
+    whole = paint(guidance_weight=4.0, guidance_interval=(0.0, 1e9))
+    np.testing.assert_allclose(whole, everywhere, atol=1e-4)
+    none = paint(guidance_weight=4.0, guidance_interval=(1e8, 1e9))
+    np.testing.assert_allclose(none, nowhere, atol=1e-4)
+    some = paint(guidance_weight=4.0, guidance_interval=(0.2, 2.0))
+    assert min(np.abs(some - x).mean() for x in (everywhere, nowhere)) > 1e-3
+
+
 def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
     before = cascade.paint._cache_size()
     for weight in (4.0, 5.5):
