@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained, workdir
 from imagen_jax.sample import cascade
-from imagen_jax.sample.following import Following, digest
+from imagen_jax.sample.following import ALONE, Following, digest
+from imagen_jax.sample.painting import Captions, Painter, Prompts
+from imagen_jax.sample.request import PLAIN, Request
 from imagen_jax.text.borrowed import Borrowed
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.workdir import Workdir
@@ -29,7 +31,7 @@ BATCH_SIZE = 16  # pictures painted at once
 class Imagen:
     """A trained cascade: call it with prompts."""
 
-    painters: tuple[cascade.Painter, ...]
+    painters: tuple[Painter, ...]
     encoder: TextEncoder | Borrowed
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
@@ -54,52 +56,73 @@ class Imagen:
         *,
         seed: int = 0,
         until: str | None = None,
-        low_res: np.ndarray | None = None,
+        request: Request = PLAIN,
         batch_size: int = BATCH_SIZE,
-        progress: Callable[[str, int], None] | None = None,
+        following: Following = ALONE,
     ) -> dict[str, np.ndarray]:
-        """Pictures of every stage: {stage name: uint8 (p, side, side, 3)}.
+        """Pictures of every stage: {stage name: uint8 (p, h, w, 3)}.
 
-        Shapes: low_res uint8 (p, h, w, 3) starts a cascade whose first stage is super-resolution.
-        Errors: ValueError for no prompts, an unknown stage, or a prompt that is no string.
+        `request` says what is wanted besides the prompts; `following` is told of each batch, and
+        of unfinished pictures if it asks for them.
+        Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, or pictures
+        in the request that don't fit.
         """
-        names = [p.stage.name for p in self.painters]
-        if until is not None and until not in names:
-            raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
-        chosen = self.painters[: names.index(until) + 1] if until else self.painters
-        encoded = self.encode(prompts)  # first: a borrowed encoder needs the room of the painters
-        low = None if low_res is None else np.asarray(pixels.scale(low_res))
+        chosen = self._chosen(request.start, until)
+        encoded = self.encode(prompts, negative=request.negative)
+        if following.folder is None:
+            kept = self._kept(chosen, encoded, seed, batch_size, request)
+            following = dataclasses.replace(following, folder=kept)
         painted = cascade.generate(
             [_on_devices(painter) for painter in chosen],
             encoded,
             seed=seed,
             batch_size=batch_size,
-            low_res=low,
-            following=Following(
-                progress, self._kept(chosen, *vars(encoded).values(), seed, batch_size, low)
-            ),
+            request=request,
+            following=following,
         )
         return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
 
-    def _kept(self, painters: Sequence[cascade.Painter], *what: Any) -> Path | None:
+    def _chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
+        """The stages from `start` to `until`."""
+        names = [p.stage.name for p in self.painters]
+        for name in (start, until):
+            if name is not None and name not in names:
+                raise ValueError(f"no stage {name!r} in this cascade; it has {names}")
+        chosen = slice(
+            names.index(start) if start else 0, names.index(until) + 1 if until else len(names)
+        )
+        if not self.painters[chosen]:
+            raise ValueError(f"stage {until!r} comes before {start!r}: the cascade has {names}")
+        return self.painters[chosen]
+
+    def _kept(self, painters: Sequence[Painter], *what: Any) -> Path | None:
         """A folder for batches of just this painting; of several processes none keeps any."""
         if self.unfinished is None or jax.process_count() > 1:
             return None
         # Vectors alone tell weights apart, too, and large kernels stay where they are.
         vectors = [x for p in painters for x in jax.tree.leaves(p.params) if x.ndim < 2]
-        return self.unfinished / digest(vectors, [p.stage for p in painters], *what)
+        parts = [x for part in what for x in (vars(part).values() if _has_parts(part) else [part])]
+        return self.unfinished / digest(
+            vectors, [p.stage for p in painters], *jax.tree.leaves(parts)
+        )
 
-    def encode(self, prompts: Sequence[str]) -> cascade.Prompts:
+    def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
-        text, text_mask = self.encoder.encode(list(prompts))
-        return cascade.Prompts(
-            text=text,
-            text_mask=text_mask,
-            has_text=np.array([bool(p.strip()) for p in prompts]),
-            indices=np.arange(len(prompts)),
-        )
+        captions = self._captions(prompts)
+        negatives = None
+        if isinstance(negative, str):
+            negative = [negative] * len(prompts)
+        if any(text.strip() for text in negative):
+            distinct = sorted(set(negative))
+            found, which = self._captions(distinct), [distinct.index(text) for text in negative]
+            negatives = Captions(*(x[which] for x in found))
+        return Prompts(captions=captions, indices=np.arange(len(prompts)), negatives=negatives)
+
+    def _captions(self, texts: Sequence[str]) -> Captions:
+        text, text_mask = self.encoder.encode(list(texts))
+        return Captions(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
@@ -224,9 +247,7 @@ def _is_exported(run: Workdir) -> bool:
     return has_weights or (listed and not has_checkpoints)
 
 
-def _painter(
-    run: Workdir, experiment: config.Experiment, *, on_host: bool
-) -> tuple[cascade.Painter, int]:
+def _painter(run: Workdir, experiment: config.Experiment, *, on_host: bool) -> tuple[Painter, int]:
     """One run's EMA weights, on every device or in the host's memory, and their step."""
     module = models.build(experiment.stage.model)
     shapes = models.shapes(experiment.stage, experiment.text)
@@ -236,7 +257,7 @@ def _painter(
         saved = checkpoint.Checkpoints(run, read_only=True)
         step = saved.latest() or 0
         params = saved.restore({"ema": _target(shapes, on_host=on_host)}, step=step)["ema"]
-    painter = cascade.Painter(stage=experiment.stage, module=module, params=params)
+    painter = Painter(stage=experiment.stage, module=module, params=params)
     return painter if on_host else _on_devices(painter), step
 
 
@@ -248,18 +269,22 @@ def _target(shapes: Any, *, on_host: bool) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
 
 
-def _on_devices(painter: cascade.Painter) -> cascade.Painter:
+def _on_devices(painter: Painter) -> Painter:
     """The painter with weights that are in the host's memory whole on every device."""
     if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(painter.params)):
         return painter
     return dataclasses.replace(painter, params=mesh.place(painter.params, _whole()))
 
 
+def _has_parts(thing: Any) -> bool:
+    return isinstance(thing, Prompts | Request)
+
+
 def _whole() -> jax.sharding.NamedSharding:
     return mesh.replicated(mesh.build(config.Mesh()))
 
 
-def _changed(painter: cascade.Painter, changes: dict[str, Any]) -> cascade.Painter:
+def _changed(painter: Painter, changes: dict[str, Any]) -> Painter:
     stage = painter.stage
     known = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
     if unknown := sorted(set(changes) - known):
