@@ -80,7 +80,7 @@ def test_sample_writes_pictures_grid_and_metadata(built: Path, imagen) -> None:
 
 def test_an_empty_prompt_is_unconditional(imagen) -> None:
     prompts = imagen.encode(["", "a red circle on a white background"])
-    assert prompts.has_text.tolist() == [False, True]
+    assert prompts.captions.has_text.tolist() == [False, True]
 
 
 def test_a_long_prompt_is_cut_with_a_warning_that_names_what_was_lost(imagen) -> None:

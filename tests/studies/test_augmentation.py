@@ -13,7 +13,7 @@ from PIL import Image
 from imagen_jax import config, models
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.data.transforms import area_downsample
-from imagen_jax.imagen import Imagen
+from imagen_jax.imagen import Imagen, Request
 from imagen_jax.studies import augmentation
 from imagen_jax.train import step
 
@@ -97,7 +97,8 @@ def test_it_trains_with_and_without_and_writes_everything(
     alone = augmentation.load(next(iter(trained))).with_sampler({"aug_level": 0.3})
     painted = tiny.paint(captions, seed=1, until="base8", batch_size=8)["base8"]
     for fed, low in (("painted", painted), ("real", area_downsample(real, 2))):
-        sharp = alone.paint(captions, seed=1, low_res=low, batch_size=8)["sr16"]
+        request = Request(low_res=low)
+        sharp = alone.paint(captions, seed=1, request=request, batch_size=8)["sr16"]
         expected = {"level": 0.3, "training": "with augmentation", **judge.measure(sharp)}
         if fed == "real":
             expected["error"] = float(np.abs(sharp.astype(float) - real).mean())
