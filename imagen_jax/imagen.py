@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
-from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained, workdir
+from imagen_jax import checkpoint, config, export, models, pixels, pretrained, workdir
 from imagen_jax.sample import cascade
 from imagen_jax.sample.following import Following, digest
-from imagen_jax.text.borrowed import Borrowed
+from imagen_jax.sample.stored import Stored
+from imagen_jax.text.borrowed import Absent, Borrowed
 from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.types import Params
 from imagen_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ class Imagen:
     """A trained cascade: call it with prompts."""
 
     painters: tuple[cascade.Painter, ...]
-    encoder: TextEncoder | Borrowed
+    encoder: TextEncoder | Borrowed | Absent
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
     unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
@@ -67,10 +70,10 @@ class Imagen:
         if until is not None and until not in names:
             raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
         chosen = self.painters[: names.index(until) + 1] if until else self.painters
-        encoded = self.encode(prompts)  # first: a borrowed encoder needs the room of the painters
+        encoded = self.encode(prompts)  # first: a borrowed encoder has the devices for itself
         low = None if low_res is None else np.asarray(pixels.scale(low_res))
         painted = cascade.generate(
-            [_on_devices(painter) for painter in chosen],
+            chosen,
             encoded,
             seed=seed,
             batch_size=batch_size,
@@ -85,9 +88,11 @@ class Imagen:
         """A folder for batches of just this painting; of several processes none keeps any."""
         if self.unfinished is None or jax.process_count() > 1:
             return None
+        stored = [p.params.identity for p in painters if isinstance(p.params, Stored)]
         # Vectors alone tell weights apart, too, and large kernels stay where they are.
-        vectors = [x for p in painters for x in jax.tree.leaves(p.params) if x.ndim < 2]
-        return self.unfinished / digest(vectors, [p.stage for p in painters], *what)
+        held = [p.params for p in painters if not isinstance(p.params, Stored)]
+        vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
+        return self.unfinished / digest(vectors, stored, [p.stage for p in painters], *what)
 
     def encode(self, prompts: Sequence[str]) -> cascade.Prompts:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""
@@ -118,39 +123,50 @@ class Imagen:
         )
 
 
-def load(path: str | Workdir, *, free_encoder: bool = False) -> Imagen:
+def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False) -> Imagen:
     """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
 
     A run, here or in a bucket (`gs://`), has Orbax checkpoints; here it may also have the weights
-    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name. With
-    `free_encoder` the text encoder is loaded when prompts are encoded and freed before the first
-    network goes to the devices; networks wait in the host's memory. That takes longer, and less
-    memory.
+    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name.
+    A stage's weights are read to the devices when it first paints. With `offload` they leave when
+    it is done, as the text encoder does when prompts are encoded: a device has to hold the largest
+    part, not the sum; each painting reads all again. `encoder` is the place or name of a text
+    encoder to use instead of the one that the cascade names or holds.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
     folder = find(path)
-    found = _runs(folder)
-    for exported in {run.resolve().parent for run in found if _is_exported(run)}:
-        export.verify(exported)
-    runs = {str(run): checkpoint.read_config(run) for run in found}
+    listed = _listed(_runs(folder))
+    runs = {run: checkpoint.read_config(run) for run in listed}
     if len(runs) > 1:
         config.chain(list(runs.values()), where=str(folder))
     ordered = sorted(runs, key=lambda run: runs[run].stage.size)
-    loaded = [_painter(workdir.of(run), runs[run], on_host=free_encoder) for run in ordered]
-    text = runs[ordered[0]].text
-    check = functools.partial(_check_encoder, text=text, where=folder)
-    if free_encoder:
-        encoder: TextEncoder | Borrowed = Borrowed(text, check)
-    else:
-        encoder = TextEncoder.of(text, split="heads")
-        check(encoder)
+    loaded = [_painter(run, runs[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = runs[ordered[0]].text, _only(listed)
+    if bundle is not None:
+        text = bundle.text(text, given=str(encoder))
+    elif encoder:
+        text = dataclasses.replace(text, encoder=str(encoder), tokenizer="")
     return Imagen(
         painters=tuple(painter for painter, _ in loaded),
-        encoder=encoder,
+        encoder=_encoder(text, folder, offload=offload),
         experiments=tuple(runs[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
     )
+
+
+def _encoder(
+    text: config.Text | None, where: Workdir, *, offload: bool
+) -> TextEncoder | Borrowed | Absent:
+    """The text encoder, checked; where there is none, what says so when it is needed."""
+    if text is None:
+        return Absent(str(where))
+    check = functools.partial(_check_encoder, text=text, where=where)
+    if offload:
+        return Borrowed(text, check)
+    found = TextEncoder.of(text, split="heads")
+    check(found)
+    return found
 
 
 def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -> None:
@@ -196,6 +212,8 @@ def _runs(folder: Workdir) -> list[Workdir]:
     if (folder / checkpoint.CONFIG).is_file():
         return [folder]
     runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
+    if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
+        export.verify(folder)  # which names what is lost
     if not runs:
         hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
         raise FileNotFoundError(
@@ -224,39 +242,45 @@ def _is_exported(run: Workdir) -> bool:
     return has_weights or (listed and not has_checkpoints)
 
 
+def _listed(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
+    """Each run with the manifest that its exported weights have been compared with, if any."""
+    exported = [run for run in runs if _is_exported(run)]
+    manifests = {place: export.verify(place) for place in {r.resolve().parent for r in exported}}
+    return {run: manifests[run.resolve().parent] if run in exported else None for run in runs}
+
+
+def _only(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:
+    """The bundle that all runs are of, if there is one."""
+    first, *others = {id(manifest): manifest for manifest in listed.values()}.values()
+    return None if others else first
+
+
 def _painter(
-    run: Workdir, experiment: config.Experiment, *, on_host: bool
+    run: Workdir, experiment: config.Experiment, listed: export.Manifest | None, *, keep: bool
 ) -> tuple[cascade.Painter, int]:
-    """One run's EMA weights, on every device or in the host's memory, and their step."""
-    module = models.build(experiment.stage.model)
-    shapes = models.shapes(experiment.stage, experiment.text)
-    if _is_exported(run):
-        params, step = export.read(run, shapes)
+    """One run's EMA weights, to be read when they are needed, and their step."""
+    if listed is not None:
+        step, identity = export.inspect(Path(run), experiment, listed)
+        read = functools.partial(export.read, Path(run), listed)
     else:
+        shapes = models.shapes(experiment.stage, experiment.text)
         saved = checkpoint.Checkpoints(run, read_only=True)
         step = saved.latest() or 0
-        params = saved.restore({"ema": _target(shapes, on_host=on_host)}, step=step)["ema"]
-    painter = cascade.Painter(stage=experiment.stage, module=module, params=params)
-    return painter if on_host else _on_devices(painter), step
+        identity = saved.identity({"ema": shapes}, step=step)
+        read = functools.partial(_restored, saved, shapes, step)
+    stored = Stored(identity=identity, keep=keep, read=read)
+    module = models.build(experiment.stage.model)
+    return cascade.Painter(stage=experiment.stage, module=module, params=stored), step
 
 
-def _target(shapes: Any, *, on_host: bool) -> Any:
-    """What a checkpoint is restored to: NumPy arrays, or whole on every device."""
-    if on_host:  # without memory of its own: it only says shape and dtype
-        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
-    whole = _whole()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-
-
-def _on_devices(painter: cascade.Painter) -> cascade.Painter:
-    """The painter with weights that are in the host's memory whole on every device."""
-    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(painter.params)):
-        return painter
-    return dataclasses.replace(painter, params=mesh.place(painter.params, _whole()))
-
-
-def _whole() -> jax.sharding.NamedSharding:
-    return mesh.replicated(mesh.build(config.Mesh()))
+def _restored(
+    saved: checkpoint.Checkpoints, shapes: Any, step: int, sharding: NamedSharding
+) -> Params:
+    """A checkpoint's EMA weights on the devices."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    return saved.restore({"ema": target}, step=step)["ema"]
 
 
 def _changed(painter: cascade.Painter, changes: dict[str, Any]) -> cascade.Painter:

@@ -60,7 +60,7 @@ ALLOWED = {
         "train",
         "sample",
     },
-    "export": {"checkpoint", "models", "weights"},
+    "export": {"checkpoint", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
     "imagen": {
         "workdir",
         "rng",

@@ -47,8 +47,10 @@ class Options:
     batch_size: int = 16
     """Pictures painted at once."""
 
-    free_encoder: bool = False
-    """Free the text encoder's memory before the first network is loaded: slower, and it fits."""
+    offload: bool = False
+    """Hold one part at a time on the devices, text encoder or stage: slower, and it fits."""
+    encoder: str = ""
+    """Name or folder of the text encoder to use instead of the cascade's own."""
 
     def changes(self) -> dict[str, object]:
         """The sampler fields that were given."""
@@ -76,7 +78,7 @@ def run(argv: list[str]) -> None:
     from imagen_jax import compilation, gallery
 
     compilation.use_cache()
-    cascade = imagen_jax.load(options.cascade, free_encoder=options.free_encoder)
+    cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(cascade.with_sampler(options.changes()), unfinished=unfinished)
     started = time.perf_counter()

@@ -8,21 +8,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from imagen_jax import config, mesh, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.sample import denoiser
 from imagen_jax.sample.following import ALONE, Following
+from imagen_jax.sample.stored import Stored
 from imagen_jax.types import Image, Keys, Network, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Painter:
-    """One trained stage: its config, network and (averaged) parameters."""
+    """One trained stage: its config, network and (averaged) parameters, or where they are."""
 
     stage: config.Stage
     module: Network
-    params: Params
+    params: Params | Stored
+
+    def placed(self, sharding: NamedSharding | None = None) -> Params:
+        """The parameters on the devices: by default whole on each. Errors: those of reading."""
+        sharding = sharding or mesh.replicated(mesh.build(config.Mesh()))
+        if isinstance(self.params, Stored):
+            return self.params.on(sharding)
+        return jax.device_put(self.params, sharding)
+
+    def done(self) -> None:
+        """Free parameters that are read for each use."""
+        if isinstance(self.params, Stored):
+            self.params.done()
 
 
 class Canvas(NamedTuple):
@@ -134,6 +148,7 @@ def generate(
         low_res = _stage(
             painter, prompts, low_res, seed=seed, batch_size=batch_size, following=following
         )
+        painter.done()
         pictures[painter.stage.name] = low_res
     return pictures
 
@@ -156,8 +171,7 @@ def _stage(
     workload = mesh.Workload(images=passes * batch_size, rows=side // stage.model.multiple())
     devices = mesh.build(config.Mesh(), workload=workload)
     batch_size = mesh.filled(batch_size, devices, passes=passes, side=side)
-    params = jax.device_put(painter.params, mesh.replicated(devices))
-    root = rng.fold(rng.root(seed), stage.name)
+    params = painter.placed(mesh.replicated(devices))
     painted = []
     for start in range(0, len(prompts.indices), batch_size):
         if (kept := following.recall(stage.name, start)) is not None:
@@ -171,7 +185,7 @@ def _stage(
             text=part.text,
             text_mask=part.text_mask,
             has_text=part.has_text,
-            keys=rng.fold_each(root, "image", part.indices),
+            keys=image_keys(stage, seed, part.indices),
             aug_level=np.full(batch_size, stage.noise_conditioning.sample_level, np.float32),
             low_res=None if low_res is None else low_res[rows],
         )
@@ -181,7 +195,7 @@ def _stage(
                 mesh.place(canvas, mesh.batch_sharding(devices)),
                 jnp.float32(weight),
                 module=painter.module,
-                stage=_program(stage),
+                stage=program(stage),
                 guided=weight != 1.0,
             )
         painted.append(mesh.gather(images)[: len(prompts.indices) - start])
@@ -189,7 +203,12 @@ def _stage(
     return np.concatenate(painted)
 
 
-def _program(stage: config.Stage) -> config.Stage:
+def image_keys(stage: config.Stage, seed: int | jax.Array, indices: Any) -> Keys:
+    """A key for each picture of a stage, of the seed and its index alone; (b,) as indices."""
+    return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
+
+
+def program(stage: config.Stage) -> config.Stage:
     """`stage` without what is a run-time argument of `paint`: a new weight compiles nothing."""
     return dataclasses.replace(
         stage,

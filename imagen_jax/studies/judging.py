@@ -73,7 +73,7 @@ def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> fl
             low_res=None,
         )
         found = _errors(
-            painter.params, canvas, exam.real[rows], module=painter.module, stage=painter.stage
+            painter.placed(), canvas, exam.real[rows], module=painter.module, stage=painter.stage
         )
         errors.append(np.asarray(found)[: count - start])
     return float(np.concatenate(errors).mean())
