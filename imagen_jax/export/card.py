@@ -11,8 +11,10 @@ config; `manifest.json` has the size and SHA-256 of every file. Nothing here exe
 | stage | parameters | step | bytes | deviation of weights | of the network |
 |---|---|---|---|---|---|"""
 _TAIL = """
-Deviations are root mean square errors, relative to the float32 weights and to what the network
-makes of fixed random inputs. Text encoder: `{encoder}`, {kind}. Trained on: `{dataset}`.
+Deviations are root mean square errors, relative to the weights that were exported, and to what
+their network makes of fixed random inputs.
+
+Text encoder: `{encoder}`, {kind}. Trained on: `{dataset}`.
 
 Paint with `imagen sample FOLDER "..."`, or `imagen_jax.load(FOLDER)` in Python{programs}.
 """

@@ -20,6 +20,7 @@ def measure(params: Params, stored: Params, experiment: config.Experiment) -> di
 
     That is of random pictures, levels and encodings, always the same, at the side of training.
     """
+    params = jax.device_get(params)  # where the stored ones are: one program serves both
     weights = _relative(jax.tree.leaves(params), jax.tree.leaves(stored))
     if weights == 0.0:  # equal weights give equal results
         return {"weights": 0.0, "network": 0.0}
