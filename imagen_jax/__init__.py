@@ -1,15 +1,17 @@
 """Imagen (arXiv:2205.11487) in JAX: `load` a trained cascade, call it with prompts.
 
-Importing the package loads no jax; the two names below are imported at their first use.
+Importing the package loads no jax; the names below are imported at their first use.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagen_jax.imagen import Imagen, load
+    from imagen_jax.sample.following import Following
+    from imagen_jax.sample.request import Request
 
 __version__ = "0.1.0"
-__all__ = ["Imagen", "load"]
+__all__ = ["Following", "Imagen", "Request", "load"]
 
 
 def __getattr__(name: str):

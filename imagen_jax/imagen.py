@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
-from imagen_jax import checkpoint, config, export, models, pixels, pretrained, workdir
+from imagen_jax import checkpoint, config, pixels, runs
 from imagen_jax.sample import cascade
-from imagen_jax.sample.following import Following, digest
+from imagen_jax.sample.following import ALONE, Following, digest
+from imagen_jax.sample.painting import Captions, Painter, Prompts
+from imagen_jax.sample.request import PLAIN, Request
 from imagen_jax.sample.stored import Stored
 from imagen_jax.text.borrowed import Absent, Borrowed
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.types import Params
 from imagen_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ BATCH_SIZE = 16  # pictures painted at once
 class Imagen:
     """A trained cascade: call it with prompts."""
 
-    painters: tuple[cascade.Painter, ...]
+    painters: tuple[Painter, ...]
     encoder: TextEncoder | Borrowed | Absent
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
@@ -57,34 +57,47 @@ class Imagen:
         *,
         seed: int = 0,
         until: str | None = None,
-        low_res: np.ndarray | None = None,
+        request: Request = PLAIN,
         batch_size: int = BATCH_SIZE,
-        progress: Callable[[str, int], None] | None = None,
+        following: Following = ALONE,
     ) -> dict[str, np.ndarray]:
-        """Pictures of every stage: {stage name: uint8 (p, side, side, 3)}.
+        """Pictures of every stage: {stage name: uint8 (p, h, w, 3)}.
 
-        Shapes: low_res uint8 (p, h, w, 3) starts a cascade whose first stage is super-resolution.
-        Errors: ValueError for no prompts, an unknown stage, or a prompt that is no string.
+        `request` says what is wanted besides the prompts; `following` is told of each batch, and
+        of unfinished pictures if it asks for them.
+        Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, or pictures
+        in the request that don't fit.
         """
-        names = [p.stage.name for p in self.painters]
-        if until is not None and until not in names:
-            raise ValueError(f"no stage {until!r} in this cascade; it has {names}")
-        chosen = self.painters[: names.index(until) + 1] if until else self.painters
-        encoded = self.encode(prompts)  # first: a borrowed encoder has the devices for itself
-        low = None if low_res is None else np.asarray(pixels.scale(low_res))
+        chosen = self._chosen(request.start, until)
+        # First of all: a borrowed encoder has the devices for itself.
+        encoded = self.encode(prompts, negative=request.negative)
+        if following.folder is None:
+            kept = self._kept(chosen, encoded, seed, batch_size, request)
+            following = dataclasses.replace(following, folder=kept)
         painted = cascade.generate(
             chosen,
             encoded,
             seed=seed,
             batch_size=batch_size,
-            low_res=low,
-            following=Following(
-                progress, self._kept(chosen, *vars(encoded).values(), seed, batch_size, low)
-            ),
+            request=request,
+            following=following,
         )
         return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
 
-    def _kept(self, painters: Sequence[cascade.Painter], *what: Any) -> Path | None:
+    def _chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
+        """The stages from `start` to `until`."""
+        names = [p.stage.name for p in self.painters]
+        for name in (start, until):
+            if name is not None and name not in names:
+                raise ValueError(f"no stage {name!r} in this cascade; it has {names}")
+        chosen = slice(
+            names.index(start) if start else 0, names.index(until) + 1 if until else len(names)
+        )
+        if not self.painters[chosen]:
+            raise ValueError(f"stage {until!r} comes before {start!r}: the cascade has {names}")
+        return self.painters[chosen]
+
+    def _kept(self, painters: Sequence[Painter], *what: Any) -> Path | None:
         """A folder for batches of just this painting; of several processes none keeps any."""
         if self.unfinished is None or jax.process_count() > 1:
             return None
@@ -92,19 +105,28 @@ class Imagen:
         # Vectors alone tell weights apart, too, and large kernels stay where they are.
         held = [p.params for p in painters if not isinstance(p.params, Stored)]
         vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
-        return self.unfinished / digest(vectors, stored, [p.stage for p in painters], *what)
+        parts = [x for part in what for x in (vars(part).values() if _has_parts(part) else [part])]
+        return self.unfinished / digest(
+            vectors, stored, [p.stage for p in painters], *jax.tree.leaves(parts)
+        )
 
-    def encode(self, prompts: Sequence[str]) -> cascade.Prompts:
+    def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
-        text, text_mask = self.encoder.encode(list(prompts))
-        return cascade.Prompts(
-            text=text,
-            text_mask=text_mask,
-            has_text=np.array([bool(p.strip()) for p in prompts]),
-            indices=np.arange(len(prompts)),
-        )
+        captions = self._captions(prompts)
+        negatives = None
+        if isinstance(negative, str):
+            negative = [negative] * len(prompts)
+        if any(text.strip() for text in negative):
+            distinct = sorted(set(negative))
+            found, which = self._captions(distinct), [distinct.index(text) for text in negative]
+            negatives = Captions(*(x[which] for x in found))
+        return Prompts(captions=captions, indices=np.arange(len(prompts)), negatives=negatives)
+
+    def _captions(self, texts: Sequence[str]) -> Captions:
+        text, text_mask = self.encoder.encode(list(texts))
+        return Captions(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
@@ -135,14 +157,14 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
-    folder = find(path)
-    listed = _listed(_runs(folder))
-    runs = {run: checkpoint.read_config(run) for run in listed}
-    if len(runs) > 1:
-        config.chain(list(runs.values()), where=str(folder))
-    ordered = sorted(runs, key=lambda run: runs[run].stage.size)
-    loaded = [_painter(run, runs[run], listed[run], keep=not offload) for run in ordered]
-    text, bundle = runs[ordered[0]].text, _only(listed)
+    folder = runs.find(path)
+    listed = runs.manifests(runs.inside(folder))
+    found = {run: checkpoint.read_config(run) for run in listed}
+    if len(found) > 1:
+        config.chain(list(found.values()), where=str(folder))
+    ordered = sorted(found, key=lambda run: found[run].stage.size)
+    loaded = [runs.painter(run, found[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = found[ordered[0]].text, runs.bundle(listed)
     if bundle is not None:
         text = bundle.text(text, given=str(encoder))
     elif encoder:
@@ -150,7 +172,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     return Imagen(
         painters=tuple(painter for painter, _ in loaded),
         encoder=_encoder(text, folder, offload=offload),
-        experiments=tuple(runs[run] for run in ordered),
+        experiments=tuple(found[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
     )
 
@@ -191,99 +213,11 @@ def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -
         )
 
 
-def find(path: str | Workdir) -> Workdir:
-    """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
-
-    Errors: FileNotFoundError that lists the embedded cascades.
-    """
-    folder = workdir.of(path)
-    if folder.is_dir():
-        return folder
-    if str(path) in pretrained.names():
-        return pretrained.folder(str(path))
-    raise FileNotFoundError(f"no cascade at {path}: the folder does not exist, and {_embedded()}")
+def _has_parts(thing: Any) -> bool:
+    return isinstance(thing, Prompts | Request)
 
 
-def _embedded() -> str:
-    return f"the embedded cascades are: {', '.join(pretrained.names()) or 'none'}"
-
-
-def _runs(folder: Workdir) -> list[Workdir]:
-    if (folder / checkpoint.CONFIG).is_file():
-        return [folder]
-    runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
-    if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
-        export.verify(folder)  # which names what is lost
-    if not runs:
-        hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
-        raise FileNotFoundError(
-            f"no cascade at {folder}: neither it nor a folder in it has a {checkpoint.CONFIG}; "
-            f"train one with `imagen train CONFIG --workdir DIR`; {_embedded()}{hidden}"
-        )
-    return runs
-
-
-def _is_exported(run: Workdir) -> bool:
-    """Whether a run's weights are exported ones, or were until their file was lost.
-
-    Errors: ValueError when it has checkpoints too.
-    """
-    has_weights = (run / export.WEIGHTS).is_file()
-    has_checkpoints = (run / checkpoint.FOLDER).is_dir()
-    if has_weights and has_checkpoints:
-        raise ValueError(
-            f"{run} has both {export.WEIGHTS} and {checkpoint.FOLDER}/: move one of them away"
-        )
-    if not isinstance(run, Path):
-        if has_weights:
-            raise ValueError(f"{run}: exported weights are read from a folder here: copy them")
-        return False
-    listed = (run.resolve().parent / export.MANIFEST).is_file()
-    return has_weights or (listed and not has_checkpoints)
-
-
-def _listed(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
-    """Each run with the manifest that its exported weights have been compared with, if any."""
-    exported = [run for run in runs if _is_exported(run)]
-    manifests = {place: export.verify(place) for place in {r.resolve().parent for r in exported}}
-    return {run: manifests[run.resolve().parent] if run in exported else None for run in runs}
-
-
-def _only(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:
-    """The bundle that all runs are of, if there is one."""
-    first, *others = {id(manifest): manifest for manifest in listed.values()}.values()
-    return None if others else first
-
-
-def _painter(
-    run: Workdir, experiment: config.Experiment, listed: export.Manifest | None, *, keep: bool
-) -> tuple[cascade.Painter, int]:
-    """One run's EMA weights, to be read when they are needed, and their step."""
-    if listed is not None:
-        step, identity = export.inspect(Path(run), experiment, listed)
-        read = functools.partial(export.read, Path(run), listed)
-    else:
-        shapes = models.shapes(experiment.stage, experiment.text)
-        saved = checkpoint.Checkpoints(run, read_only=True)
-        step = saved.latest() or 0
-        identity = saved.identity({"ema": shapes}, step=step)
-        read = functools.partial(_restored, saved, shapes, step)
-    stored = Stored(identity=identity, keep=keep, read=read)
-    module = models.build(experiment.stage.model)
-    return cascade.Painter(stage=experiment.stage, module=module, params=stored), step
-
-
-def _restored(
-    saved: checkpoint.Checkpoints, shapes: Any, step: int, sharding: NamedSharding
-) -> Params:
-    """A checkpoint's EMA weights on the devices."""
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
-    return saved.restore({"ema": target}, step=step)["ema"]
-
-
-def _changed(painter: cascade.Painter, changes: dict[str, Any]) -> cascade.Painter:
+def _changed(painter: Painter, changes: dict[str, Any]) -> Painter:
     stage = painter.stage
     known = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
     if unknown := sorted(set(changes) - known):

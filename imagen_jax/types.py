@@ -50,6 +50,7 @@ Segments = Int32[Array, "b n"]  # which caption of its row a token belongs to, f
 RandomKey = Key[Array, ""]
 Keys = Key[Array, " b"]  # one key per image, so that an image does not depend on its neighbours
 Scalar = Float32[Array, ""]
+Number = float | np.floating | Float[Array, ""]  # known when traced, or not
 
 Network = Any  # a Linen module with `apply`, called and by its method "encode_text"
 Params = Any  # a pytree of float32 arrays; Linen's nested dict

@@ -24,8 +24,10 @@ import numpy as np
 import tyro
 
 from imagen_jax import accelerators, config, mesh, models, rng
+from imagen_jax.diffusion.dials import Dials
 from imagen_jax.plan import programs
-from imagen_jax.sample import cascade
+from imagen_jax.sample import painting
+from imagen_jax.sample.painting import Painter, Program
 from imagen_jax.studies import efficient_unet
 from imagen_jax.train import program
 
@@ -213,14 +215,14 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
     keys = jax.vmap(rng.root)(jnp.arange(pictures))
     filled = jax.tree.map(lambda x: measuring.random(draw, x), shapes._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
-    options = {"module": module, "stage": stage, "guided": stage.sampler.guidance_weight != 1.0}
-    weight = jnp.float32(stage.sampler.guidance_weight)
     params = jax.device_put(params, mesh.replicated(grid))
+    painter = Painter(stage=stage, module=module, params=params)
+    program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(stage.sampler)
     start = time.perf_counter()
     with mesh.use(grid):
-        compiled = cascade.paint.lower(params, canvas, weight, **options).compile()
+        compiled = painting.paint.lower(params, canvas, None, dials, program=program).compile()
     figures.sampler_compile_seconds = time.perf_counter() - start
-    return lambda: compiled(params, canvas, weight).block_until_ready()
+    return lambda: compiled(params, canvas, None, dials).x0.block_until_ready()
 
 
 def _peak(compiled: Any) -> float | None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, models, rng
-from imagen_jax.sample import cascade
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import painting
+from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
 from imagen_jax.train import optim, program, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -40,21 +42,23 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     assert metrics["loss"].shape == ()
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(shapes.params))
 
-    canvas = cascade.Canvas(
-        text=batch.text,
-        text_mask=batch.text_mask,
-        has_text=_shape(BATCH, dtype=jnp.bool_),
+    captions = Captions(batch.text, batch.text_mask, _shape(BATCH, dtype=jnp.bool_))
+    canvas = Canvas(
+        captions=captions,
+        negatives=captions,
         keys=jax.eval_shape(lambda: rng.fold_each(rng.root(0), "image", np.arange(BATCH))),
         aug_level=_shape(BATCH),
         low_res=_shape(BATCH, stage.low_size, stage.low_size, 3) if stage.low_size else None,
     )
+    painter = Painter(stage=stage, module=module, params=shapes.params)
+    compiled_for = Program.of(painter, (stage.size, stage.size))
     pictures = jax.eval_shape(
-        lambda params, shown: cascade.paint(
-            params, shown, jnp.float32(2.0), module=module, stage=stage, guided=True
+        lambda params, shown: painting.paint(
+            params, shown, None, Dials.of(stage.sampler), program=compiled_for
         ),
         shapes.params,
         canvas,
-    )
+    ).x0
     assert pictures.shape == (BATCH, stage.size, stage.size, 3)
 
 

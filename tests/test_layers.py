@@ -61,17 +61,8 @@ ALLOWED = {
         "sample",
     },
     "export": {"checkpoint", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
-    "imagen": {
-        "workdir",
-        "rng",
-        "mesh",
-        "checkpoint",
-        "models",
-        "text",
-        "sample",
-        "export",
-        "pretrained",
-    },
+    "runs": {"workdir", "checkpoint", "models", "sample", "export", "pretrained"},
+    "imagen": {"workdir", "checkpoint", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }

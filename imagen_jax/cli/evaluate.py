@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imagen_jax.evaluate.exam import Exam
     from imagen_jax.evaluate.report import Scores, Section
     from imagen_jax.imagen import Imagen
+    from imagen_jax.sample.following import Following
 
 USAGE = """Judge pictures by the alignment oracle: is each attribute as the caption says?
 
@@ -75,8 +76,9 @@ def run(argv: list[str]) -> None:
             _advance(bar, stage, done)
             check()
 
-        sections = _judged(imagen, exams, options, step)
-        sections += _swept(imagen, exams["seen"], options, step)
+        following = imagen_jax.Following(progress=step)
+        sections = _judged(imagen, exams, options, following)
+        sections += _swept(imagen, exams["seen"], options, following)
     sections += _losses(options)
     page = report.write(options.out, f"Evaluation of {options.cascade}", sections)
     for section in sections:
@@ -117,7 +119,7 @@ def _judgeable(imagen: "Imagen") -> list[config.Stage]:
 
 
 def _judged(
-    imagen: "Imagen", exams: dict[str, "Exam"], options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exams: dict[str, "Exam"], options: Options, following: "Following"
 ) -> list["Section"]:
     """Scores of every stage, with the ceiling, and the grid."""
     from imagen_jax import gallery
@@ -127,7 +129,10 @@ def _judged(
     pictures: dict[str, np.ndarray] = {}
     for kind, exam in exams.items():
         painted = imagen.paint(
-            exam.captions, seed=options.seed, batch_size=options.batch_size, progress=step
+            exam.captions,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            following=following,
         )
         pictures[kind] = list(painted.values())[-1]
         for stage in _judgeable(imagen):
@@ -149,7 +154,7 @@ def _judged(
         )
         for name, found in rows.items()
     ]
-    sections += _against_bilinear(imagen, exams["seen"], options, step)
+    sections += _against_bilinear(imagen, exams["seen"], options, following)
     shown = slice(0, options.grid)
     sheet = gallery.grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
     sheet.save(options.out / "grid.png")
@@ -157,9 +162,10 @@ def _judged(
 
 
 def _against_bilinear(
-    imagen: "Imagen", exam: "Exam", options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exam: "Exam", options: Options, following: "Following"
 ) -> list["Section"]:
     """Each super-resolution stage on real low-resolution pictures, beside plain upsampling."""
+    import imagen_jax
     from imagen_jax import pixels
     from imagen_jax.data.transforms import area_downsample
     from imagen_jax.diffusion import noise_conditioning
@@ -176,12 +182,12 @@ def _against_bilinear(
         sharp = alone.paint(
             exam.captions,
             seed=options.seed,
-            low_res=low,
+            request=imagen_jax.Request(low_res=low),
             batch_size=options.batch_size,
-            progress=step,
+            following=following,
         )[stage.name]
         blurred = np.asarray(
-            pixels.unscale(noise_conditioning.upsample(pixels.scale(low), size=stage.size))
+            pixels.unscale(noise_conditioning.upsample(pixels.scale(low), factor=stage.factor))
         )
         real = exam.at(stage.size)
         rows = tuple(
@@ -206,7 +212,7 @@ def _against_bilinear(
 
 
 def _swept(
-    imagen: "Imagen", exam: "Exam", options: Options, step: Callable[[str, int], None]
+    imagen: "Imagen", exam: "Exam", options: Options, following: "Following"
 ) -> list["Section"]:
     """The first judgeable stage over guidance weights of the base stage."""
     from imagen_jax.evaluate import report
@@ -222,7 +228,7 @@ def _swept(
             seed=options.seed,
             until=judged,
             batch_size=options.batch_size,
-            progress=step,
+            following=following,
         )
         swept[weight] = _score(painted[judged], captions)
     report.plot_sweep(options.out / "guidance.png", swept, label=f"guidance weight of {base}")
@@ -234,7 +240,7 @@ def _swept(
 def _losses(options: Options) -> list["Section"]:
     """Loss curves, from the runs' own logs; an exported cascade has none."""
     from imagen_jax.evaluate import report
-    from imagen_jax.imagen import find
+    from imagen_jax.runs import find
 
     folder = find(options.cascade)
     files = sorted([*folder.glob("*/metrics.jsonl"), *folder.glob("metrics.jsonl")])

@@ -20,6 +20,8 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     """`paint(step, ema, progress)`, which paints every `train.sample_every` steps."""
     from imagen_jax import models, pixels
     from imagen_jax.sample import cascade
+    from imagen_jax.sample.painting import Painter
+    from imagen_jax.sample.request import Request
 
     stage, options = experiment.stage, experiment.train
     module = models.build(stage.model)
@@ -32,11 +34,11 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
         if step % options.sample_every:
             return
         painted = cascade.generate(
-            [cascade.Painter(stage=stage, module=module, params=ema)],
+            [Painter(stage=stage, module=module, params=ema)],
             prompts,
             seed=0,
             batch_size=len(prompts.indices),
-            low_res=None if low is None else np.asarray(pixels.scale(low)),
+            request=Request(low_res=low),
         )[stage.name]
         shown = np.asarray(pixels.unscale(painted))
         if low is not None:
@@ -61,7 +63,7 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
     Damaged records have others in their place, as in training.
     """
     from imagen_jax.data import pipeline
-    from imagen_jax.sample import cascade
+    from imagen_jax.sample.painting import Captions, Prompts
 
     count = min(SHOWN, store.count)
     loaded = next(
@@ -74,10 +76,8 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
         )
     )
     batch = loaded.batch
-    prompts = cascade.Prompts(
-        text=batch.text,
-        text_mask=batch.text_mask,
-        has_text=np.ones(count, bool),
+    prompts = Prompts(
+        captions=Captions(batch.text, batch.text_mask, np.ones(count, bool)),
         indices=np.arange(count),
     )
     return prompts, batch.low_pixels, batch.pixels

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from imagen_jax.types import Image, LogSNR, RandomKey
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.types import Image, LogSNR, Number, RandomKey
 
 _TINY = 1e-8  # of a flat picture's contrast
 
@@ -19,7 +20,7 @@ def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
     return jax.random.bernoulli(key, 1.0 - rate, (batch,))
 
 
-def guide(cond_x0: Image, uncond_x0: Image, *, weight: float | Float[Array, ""]) -> Image:
+def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number) -> Image:
     """weight * cond + (1 - weight) * uncond: 1 is conditional, 0 unconditional.
 
     Shapes: images and the result (b, h, w, c); weight a scalar, traced or not.
@@ -28,25 +29,26 @@ def guide(cond_x0: Image, uncond_x0: Image, *, weight: float | Float[Array, ""])
     return weight * cond_x0 + (1.0 - weight) * uncond_x0
 
 
-def rescale(guided_x0: Image, cond_x0: Image, *, share: float) -> Image:
+def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
     """Take back `share` of what guidance did to each picture's contrast.
 
-    Shapes: images and the result (b, h, w, c). Units: share 0 changes nothing, 1 gives each picture
-    the standard deviation of its conditional one.
+    Shapes: images and the result (b, h, w, c); share a scalar, traced or not. Units: share 0
+    changes nothing, 1 gives each picture the standard deviation of its conditional one.
     Source: arXiv:2305.08891, section 3.4. Differs from the paper: of x0, where it has v.
     """
     axes = (1, 2, 3)
     wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided_x0))
     factor = wanted / jnp.maximum(found, _TINY)
-    return guided_x0 * (share * factor + 1.0 - share)
+    return guided_x0 * (share * factor + (1.0 - share))
 
 
-def inside(logsnr: LogSNR, *, interval: tuple[float, float]) -> Bool[Array, ""]:
+def wanted(logsnr: LogSNR, dials: Dials) -> Bool[Array, ""]:
     """Whether a step is guided, which all rows of a sampler's batch share.
 
-    Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha.
+    It is not at weight 1, nor outside the interval of `dials`.
+    Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha, low < x <= high.
     Source: arXiv:2404.07724, whose sigma is that of x0 + sigma eps.
     """
-    low, high = interval
     ratio = jnp.exp(-0.5 * logsnr[0])
-    return (low < ratio) & (ratio <= high)
+    inside = (dials.guidance_low < ratio) & (ratio <= dials.guidance_high)
+    return inside & (dials.guidance_weight != 1.0)

@@ -12,19 +12,16 @@ from imagen_jax.diffusion import schedules
 from imagen_jax.types import AugLevel, Image, Keys, LogSNR
 
 
-def upsample(low_res: Image, *, size: int) -> Float32[Array, "b {size} {size} c"]:
-    """Bilinear, half-pixel centres, edges clamped, by a whole factor.
+def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
+    """Bilinear, half-pixel centres, edges clamped.
 
-    Shapes: low_res (b, h, w, c); result (b, size, size, c), float32.
-    Errors: ValueError if h or w does not divide size.
+    Shapes: low_res (b, h, w, c); result (b, h * factor, w * factor, c), float32.
     """
     _, height, width, _ = low_res.shape
-    if size % height or size % width:
-        raise ValueError(f"upsample: {height}x{width} to {size}x{size} is not a whole factor")
     return jnp.einsum(
         "Hh,Ww,bhwc->bHWc",
-        _bilinear(height, size),
-        _bilinear(width, size),
+        _bilinear(height, height * factor),
+        _bilinear(width, width * factor),
         low_res.astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,  # TPUs would multiply in bfloat16
     )

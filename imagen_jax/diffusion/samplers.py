@@ -1,17 +1,18 @@
-"""Samplers: one function per step rule, one scan over any of them (appendix A).
+"""Samplers: one function per step rule, one loop over any of them (appendix A).
 
 A rule gets a `Step` and returns z_s. Adding one is a function here and a line in `_RULES`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import schedules
+from imagen_jax.diffusion.dials import Dials
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
 from imagen_jax.types import Denoise, Image, Keys, LogSNR, RandomKey, Scale
@@ -27,69 +28,134 @@ class Step(NamedTuple):
     logsnr_t: jax.Array
     logsnr_s: jax.Array
     keys: jax.Array  # of this step
+    stochasticity: jax.Array  # a scalar
+
+
+class State(NamedTuple):
+    """A painting between two steps; images (b, h, w, c), float32."""
+
+    keys: jax.Array  # (b,)
+    z: jax.Array
+    x0: jax.Array  # what the last step took the picture for; when all are made, the picture
+    made: jax.Array  # steps so far, an int32 scalar
+
+
+class Known(NamedTuple):
+    """Pixels that the picture has to have: pixels (b, h, w, c), mask (b, h, w, 1), true there."""
+
+    pixels: jax.Array
+    mask: jax.Array
+
+
+def begin(
+    keys: Keys,
+    dials: Dials,
+    picture: Image,
+    *,
+    sampler: config.Sampler,
+    diffusion: config.Diffusion,
+) -> State:
+    """The state before step `dials.first`: pure noise if it is the first of all, else `picture`
+    with the noise of that level.
+
+    Shapes: keys (b,); picture (b, h, w, c), read for its shape alone where the noise is pure.
+    Image i's noise depends on keys[i] alone.
+    """
+    level = logsnr_at(_row(dials.first), dials.steps, sampler=sampler, diffusion=diffusion)
+    eps = rng.normal_each(_fold(keys, "start", 0), picture.shape[1:])
+    alpha, sigma = alpha_sigma(level)
+    z = jnp.where(dials.first > 0, alpha, 0.0) * picture + sigma * eps
+    return State(keys, z, picture, jnp.int32(0))
 
 
 def sample(
     denoise: Denoise,
-    keys: Keys,
+    state: State,
+    dials: Dials,
     *,
-    shape: tuple[int, int, int],
     sampler: config.Sampler,
     diffusion: config.Diffusion,
-) -> Image:
-    """Images painted from pure noise; image i depends on keys[i] and on no other image's.
+    known: Known | None = None,
+) -> State:
+    """The state after the steps `dials.first` to `dials.last`; image i depends on its key alone.
 
-    Shapes: keys (b,); shape (h, w, c); result (b, h, w, c), float32.
-    `denoise` is called once a step (twice by "edm_heun"); the last step returns its x0 as it is.
+    `denoise` is called once a step (twice by "edm_heun"); the last step of all returns its x0 as it
+    is. Known pixels are noised anew for every step and exact in its x0; every step is made
+    `dials.repeats` times, the noise between its levels put back before it is made again.
+    Source: RePaint (arXiv:2201.09865), algorithm 1. Differs from the paper: x0 has the known pixels
+    too, so that they keep to their level within a step, as well.
     """
-    levels = level_grid(sampler, diffusion)
-    _, sigma = alpha_sigma(levels[:1])
-    noise = sigma * rng.normal_each(_fold(keys, "start", 0), shape)
-    before = jnp.concatenate([levels[:1], levels[:-2]])
-    spans = (jnp.arange(sampler.steps), before, levels[:-1], levels[1:])
 
-    def body(carry: tuple[Image, Image], span: tuple[jax.Array, ...]):
-        z, x0_before = carry
-        index, *three = span
-        logsnr_before, logsnr_t, logsnr_s = (jnp.broadcast_to(x, keys.shape) for x in three)
-        x0 = denoise(z, logsnr_t).astype(jnp.float32)
-        x0_before = jnp.where(index == 0, x0, x0_before)
-        now = _fold(keys, "step", index)
-        step = Step(z, x0, x0_before, logsnr_before, logsnr_t, logsnr_s, now)
-        last = index == sampler.steps - 1
-        z = jax.lax.cond(last, lambda: x0, lambda: _RULES[sampler.kind](step, denoise, sampler))
-        return (z, x0), None
+    def level(index: jax.Array) -> LogSNR:
+        found = logsnr_at(_row(index), dials.steps, sampler=sampler, diffusion=diffusion)
+        return jnp.broadcast_to(found, state.keys.shape)
 
-    (result, _), _ = jax.lax.scan(body, (noise, noise), spans)
-    return result
+    def body(index: jax.Array, now: State) -> State:
+        here, there = level(index), level(index + 1)
+        before = jnp.where(now.made == 0, here, level(index - 1))
+        last = index == dials.steps - 1
+
+        def once(repeat: jax.Array, z: Image) -> tuple[Image, Image]:
+            keys = _fold(now.keys, "step", index)
+            if known is not None:
+                keys = _fold(keys, "repeat", repeat)
+                z = jnp.where(known.mask, _noised(known.pixels, keys, here), z)
+            x0 = seen(z, here)
+            x0_before = jnp.where(now.made == 0, x0, now.x0)
+            step = Step(z, x0, x0_before, before, here, there, keys, dials.stochasticity)
+            return jax.lax.cond(last, lambda: x0, lambda: _RULES[sampler.kind](step, seen)), x0
+
+        def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
+            keys = _fold(_fold(now.keys, "back", index), "repeat", repeat)
+            return once(repeat, _back(found[0], keys, there, here))
+
+        found = once(jnp.int32(0), now.z)
+        if known is not None:
+            found = jax.lax.fori_loop(1, jnp.where(last, 1, dials.repeats), again, found)
+        return State(now.keys, *found, now.made + 1)
+
+    def seen(z: Image, logsnr: LogSNR) -> Image:
+        x0 = denoise(z, logsnr).astype(jnp.float32)
+        return x0 if known is None else jnp.where(known.mask, known.pixels, x0)
+
+    return jax.lax.fori_loop(dials.first, dials.last, body, state)
 
 
-def level_grid(sampler: config.Sampler, diffusion: config.Diffusion) -> LogSNR:
-    """The levels that a sampler visits, (steps + 1,): those of times 1 to 0, evenly spaced.
+def logsnr_at(
+    index: jax.Array,
+    steps: Any,
+    *,
+    sampler: config.Sampler,
+    diffusion: config.Diffusion,
+) -> LogSNR:
+    """The level of step `index` of `steps`, from 0; that of `steps` itself is where the last leads.
 
-    "edm_heun" has its own, whose final entry stands for no noise at all and is never used.
-    Source: EDM (arXiv:2206.00364), equation 5.
+    Times go evenly from 1 to 0. "edm_heun" has levels of its own, whose final one stands for no
+    noise at all and is never used.
+    Shapes: index (b,); result (b,). Source: EDM (arXiv:2206.00364), equation 5.
     """
+    index, steps = index.astype(jnp.float32), jnp.asarray(steps, jnp.float32)
     if sampler.kind != "edm_heun":
-        return schedules.logsnr(jnp.linspace(1.0, 0.0, sampler.steps + 1), diffusion=diffusion)
+        return schedules.logsnr(1.0 - index / steps, diffusion=diffusion)
     first, last = (
         x ** (1 / sampler.edm_rho) for x in (sampler.edm_sigma_max, sampler.edm_sigma_min)
     )
-    sigma_edm = jnp.linspace(first, last, sampler.steps) ** sampler.edm_rho
-    return -2 * jnp.log(jnp.append(sigma_edm, sigma_edm[-1]))
+    share = jnp.minimum(index, steps - 1) / jnp.maximum(steps - 1, 1)
+    return -2 * sampler.edm_rho * jnp.log(first + share * (last - first))
 
 
-def ddpm_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Image:
+def ddpm_step(step: Step, denoise: Denoise) -> Image:
     """Ancestral sampling with the variance interpolated by gamma (equation 6)."""
-    mean, std = ddpm_mean_std(step, sampler.stochasticity)
+    mean, std = ddpm_mean_std(step)
     return mean + std * rng.normal_each(step.keys, step.z_t.shape[1:])
 
 
-def ddpm_mean_std(step: Step, stochasticity: float) -> tuple[Image, Scale]:
+def ddpm_mean_std(step: Step) -> tuple[Image, Scale]:
     """Mean and standard deviation of the ancestral step.
 
     The variance is a geometric mean of the posterior's (gamma 0) and the transition's (gamma 1).
     """
+    gamma = step.stochasticity
     alpha_t, _ = alpha_sigma(step.logsnr_t)
     alpha_s, sigma_s = alpha_sigma(step.logsnr_s)
     kept = jnp.exp(step.logsnr_t - step.logsnr_s)[:, None, None, None]
@@ -97,16 +163,16 @@ def ddpm_mean_std(step: Step, stochasticity: float) -> tuple[Image, Scale]:
     mean = kept * (alpha_s / alpha_t) * step.z_t + lost * alpha_s * step.x0
     small = lost * sigma_s**2
     large = schedules.transition_variance(step.logsnr_s, step.logsnr_t)
-    return mean, jnp.sqrt(small ** (1 - stochasticity) * large**stochasticity)
+    return mean, jnp.sqrt(small ** (1 - gamma) * large**gamma)
 
 
-def ddim_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Image:
+def ddim_step(step: Step, denoise: Denoise) -> Image:
     """DDIM (equation 5): eps is derived again from the thresholded x0, never kept."""
     eps = from_x0(step.x0, step.z_t, step.logsnr_t, predicts="eps")
     return schedules.add_noise(step.x0, eps, step.logsnr_s)
 
 
-def dpmpp_2m_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Image:
+def dpmpp_2m_step(step: Step, denoise: Denoise) -> Image:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), of first order on the first step.
 
     Its lambda is half a logsnr, h one step of it, and r the step before over this one.
@@ -120,7 +186,7 @@ def dpmpp_2m_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Imag
     return (sigma_s / sigma_t) * step.z_t - alpha_s * jnp.expm1(-h) * estimate
 
 
-def heun_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Image:
+def heun_step(step: Step, denoise: Denoise) -> Image:
     """EDM's Heun step (arXiv:2206.00364, algorithm 1): the mean slope of both ends.
 
     In EDM's coordinates x = z / alpha and sigma_edm = sigma / alpha the slope dx / dsigma_edm is
@@ -132,6 +198,22 @@ def heun_step(step: Step, denoise: Denoise, sampler: config.Sampler) -> Image:
     eps = (eps_t + from_x0(x0_s, euler, step.logsnr_s, predicts="eps")) / 2
     x0 = to_x0(eps, step.z_t, step.logsnr_t, predicts="eps")
     return schedules.add_noise(x0, eps, step.logsnr_s)
+
+
+def _row(index: Any) -> jax.Array:
+    return jnp.asarray(index)[None]
+
+
+def _noised(x0: Image, keys: Keys, logsnr: LogSNR) -> Image:
+    """z at a level, with noise that is drawn for it."""
+    return schedules.add_noise(x0, rng.normal_each(_fold(keys, "known", 0), x0.shape[1:]), logsnr)
+
+
+def _back(z_s: Image, keys: Keys, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Image:
+    """A draw of z_t given z_s: the noise of one step put back."""
+    (alpha_s, _), (alpha_t, _) = alpha_sigma(logsnr_s), alpha_sigma(logsnr_t)
+    std = jnp.sqrt(schedules.transition_variance(logsnr_s, logsnr_t))
+    return alpha_t / alpha_s * z_s + std * rng.normal_each(keys, z_s.shape[1:])
 
 
 def _fold(keys: Keys, name: str, index: int | jax.Array) -> Keys:

@@ -6,6 +6,8 @@ arguments, whose shapes the manifest lists.
 """
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from jax import export
 from jax.export import Exported
 
 from imagen_jax import config, models, weights
-from imagen_jax.sample import cascade
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import painting
+from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
 from imagen_jax.text import loading, stored, t5
 
 SAMPLE, ENCODE = "sample.stablehlo", "encode.stablehlo"
@@ -31,32 +35,37 @@ def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     """A stage's whole sampling loop: pictures, float32 (b, side, side, 3) in [-1, 1].
 
     Shapes: of the named arguments text (b, n, d) and text_mask (b, n), as the encoder gives them;
-    index (b,) int32; seed () uint32; guidance_weight (); of a super-resolution stage low_res
-    (b, h, w, 3) in [-1, 1] and aug_level (), too.
+    index (b,) int32; seed () uint32; steps () int32; guidance_weight (); of a super-resolution
+    stage low_res (b, h, w, 3) in [-1, 1] and aug_level (), too.
     The same seed and index paint what `Imagen.paint` paints. A prompt that has no token but its
-    end paints without text.
+    end paints without text. Guidance of weight 1 is not computed.
     """
     stage = experiment.stage
-    module = models.build(stage.model)
+    sampler = dataclasses.replace(
+        stage.sampler,
+        guidance_weight=0.0,  # any but 1: the second pass is in the program
+        guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
+    )
+    painter = Painter(
+        stage=dataclasses.replace(stage, sampler=sampler),
+        module=models.build(stage.model),
+        params=None,
+    )
+    program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(sampler)
 
     def sample(tensors: Arrays, given: Arrays) -> jax.Array:
-        mask = given["text_mask"]
-        canvas = cascade.Canvas(
-            text=given["text"],
-            text_mask=mask,
-            has_text=jnp.sum(mask, axis=1) > 1,
-            keys=cascade.image_keys(stage, given["seed"], given["index"]),
+        mask, steps = given["text_mask"], given["steps"]
+        captions = Captions(given["text"], mask, jnp.sum(mask, axis=1) > 1)
+        canvas = Canvas(
+            captions=captions,
+            negatives=captions._replace(has_text=jnp.zeros_like(captions.has_text)),
+            keys=painting.image_keys(stage, given["seed"], given["index"]),
             aug_level=jnp.broadcast_to(given.get("aug_level", jnp.zeros(())), mask.shape[:1]),
             low_res=given.get("low_res"),
         )
-        return cascade.paint(
-            weights.nested(weights.as_float32(tensors)),
-            canvas,
-            given["guidance_weight"],
-            module=module,
-            stage=cascade.program(stage),
-            guided=True,
-        )
+        turned = dials._replace(steps=steps, last=steps, guidance_weight=given["guidance_weight"])
+        params = weights.nested(weights.as_float32(tensors))
+        return painting.picture_of(painting.paint(params, canvas, None, turned, program=program))
 
     return _export(sample, kinds, _arguments(experiment))
 
@@ -109,6 +118,7 @@ def _arguments(experiment: config.Experiment) -> Kinds:
         "text_mask": array("bool", "b", text.max_length),
         "seed": array("uint32"),
         "index": array("int32", "b"),
+        "steps": array("int32"),
         "guidance_weight": array("float32"),
     }
     if stage.low_size is not None:

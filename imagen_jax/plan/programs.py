@@ -4,18 +4,22 @@ Each is the real one, compiled for devices that are described and not present.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from imagen_jax import config, flops, mesh, models, rng
+from imagen_jax.diffusion.dials import Dials
 from imagen_jax.plan import estimate
 from imagen_jax.plan.topology import Topology
-from imagen_jax.sample import cascade
+from imagen_jax.sample import painting
+from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
 from imagen_jax.text import packing, t5
 from imagen_jax.text.encoder import Split, sharding
 from imagen_jax.train import program, state
@@ -94,8 +98,8 @@ def sample(
 ) -> Planned:
     """A stage's whole sampling loop for so many pictures at once, their whole side.
 
-    The compiler counts a loop's body once: all but the memory is that of a sampler of one step,
-    which is no loop, times the steps.
+    The compiler counts a loop's body once: all but the memory is that of one step, which is no
+    loop, times the steps.
     """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
@@ -108,17 +112,21 @@ def sample(
     whole = mesh.replicated(grid)
     params = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
     canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
-    weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
-    arguments = (params, canvas, weight)
-    sampler = dataclasses.replace(stage.sampler, steps=1)
-    options = {"module": module, "stage": stage, "guided": guided}
-    one_step = {**options, "stage": dataclasses.replace(stage, sampler=sampler)}
+    painter = Painter(stage=stage, module=module, params=None)
+    program = Program.of(painter, (stage.size, stage.size))
+    dials = Dials.of(stage.sampler)
+
+    def paint(last: int, *arguments: Any) -> Any:
+        """With the steps known to the compiler."""
+        known = dials._replace(last=np.int32(last))
+        return painting.paint.__wrapped__(*arguments, None, known, program=program)
+
     with mesh.use(grid):
-        whole_loop = cascade.paint.lower(*arguments, **options)
-        step = cascade.paint.lower(*arguments, **one_step)
+        whole_loop = painting.paint.lower(params, canvas, None, dials, program=program)
+        step = jax.jit(functools.partial(paint, 1)).lower(params, canvas)
     memory = estimate.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = estimate.read(compile_for(step, topology, effort=effort), topology.chip)
-    work = flops.of(lambda *given: cascade.paint(*given, **options), *arguments)
+    work = flops.of(functools.partial(paint, stage.sampler.steps), params, canvas)
     local = mesh.local_images(workload.images, grid)
     return Planned(
         what="sample",
@@ -188,8 +196,8 @@ def encode(
 
 def canvas_shapes(
     experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
-) -> cascade.Canvas:
-    """What `cascade.paint` paints from, as shapes."""
+) -> Canvas:
+    """What `painting.paint` paints from, as shapes."""
     stage, text = experiment.stage, experiment.text
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -197,10 +205,14 @@ def canvas_shapes(
 
     keys = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
     low = stage.low_size
-    return cascade.Canvas(
+    captions = Captions(
         text=array(text.max_length, text.width),
         text_mask=array(text.max_length, dtype=jnp.bool_),
         has_text=array(dtype=jnp.bool_),
+    )
+    return Canvas(
+        captions=captions,
+        negatives=captions,
         keys=jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding),
         aug_level=array(),
         low_res=None if low is None else array(low, low, 3),

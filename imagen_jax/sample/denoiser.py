@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from imagen_jax import config
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
+from imagen_jax.diffusion.dials import Dials
 from imagen_jax.types import Denoise, Network, Params
 
 
@@ -14,7 +15,7 @@ def build(
     params: Params,
     cond: Any,
     uncond: Any | None,
-    weight: jax.Array,
+    dials: Dials,
     *,
     module: Network,
     stage: config.Stage,
@@ -45,10 +46,8 @@ def build(
     def guided(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
         cond_x0, uncond_x0 = jnp.split(halves, 2)
-        x0 = guidance.guide(cond_x0, uncond_x0, weight=weight)
-        if sampler.guidance_rescale:
-            x0 = guidance.rescale(x0, cond_x0, share=sampler.guidance_rescale)
-        return x0
+        x0 = guidance.guide(cond_x0, uncond_x0, weight=dials.guidance_weight)
+        return guidance.rescale(x0, cond_x0, share=dials.guidance_rescale)
 
     def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         if uncond is None:
@@ -56,8 +55,9 @@ def build(
         elif sampler.guidance_interval is None:
             x0 = guided(z, logsnr)
         else:
-            within = guidance.inside(logsnr, interval=sampler.guidance_interval)
-            x0 = jax.lax.cond(within, guided, plain, z, logsnr)
+            # Decided as it runs: the second pass is not computed where it would change nothing.
+            wanted = guidance.wanted(logsnr, dials)
+            x0 = jax.lax.cond(wanted, guided, plain, z, logsnr)
         return thresholding.threshold(x0, sampler=sampler)
 
     return denoise

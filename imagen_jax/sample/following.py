@@ -12,12 +12,45 @@ import numpy as np
 Progress = Callable[[str, int], None]  # (stage name, pictures done), after each batch
 
 
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What a batch's pictures are taken for before they are finished."""
+
+    stage: str
+    start: int  # number of the first picture
+    step: int  # steps made
+    steps: int  # of so many
+    images: np.ndarray  # (b, h, w, 3) float32 in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One batch, looked at every so many steps."""
+
+    every: int
+    show: Callable[[int, int, np.ndarray], None]  # steps made, of all, images
+
+
 @dataclass(frozen=True)
 class Following:
     """Told of every batch; with a folder, batches that an earlier start painted are found there."""
 
     progress: Progress | None = None
     folder: Path | None = None
+    every: int = 0  # steps between two glimpses; 0: none
+    glimpse: Callable[[Glimpse], None] | None = None
+
+    def of(self, stage: str, start: int, count: int) -> Watch | None:
+        """Whoever wants glimpses of the batch that begins with picture `start` of `count` left."""
+        if self.glimpse is None or self.every < 1:
+            return None
+        tell = self.glimpse
+
+        def show(step: int, steps: int, images: np.ndarray) -> None:
+            shown = images[:count]
+            tell(Glimpse(stage=stage, start=start, step=step, steps=steps, images=shown))
+
+        return Watch(self.every, show)
 
     def recall(self, stage: str, start: int) -> np.ndarray | None:
         """The batch of `stage` whose first picture has this number, if it is kept."""

@@ -223,7 +223,8 @@ def _save_sheet(rows: Sized, judge: quality.Judge, options: Options) -> None:
 
 
 def _bilinear(low: LowPixels, side: int) -> Pixels:
-    return np.asarray(pixels.unscale(noise_conditioning.upsample(pixels.scale(low), size=side)))
+    large = noise_conditioning.upsample(pixels.scale(low), factor=side // low.shape[1])
+    return np.asarray(pixels.unscale(large))
 
 
 def _error(pictures: Pixels, real: Pixels) -> float:

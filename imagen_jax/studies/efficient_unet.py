@@ -21,7 +21,8 @@ from imagen_jax.data import transforms
 from imagen_jax.diffusion import noise_conditioning
 from imagen_jax.evaluate.exam import Exam, draw_halves
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample import cascade
+from imagen_jax.sample.painting import Painter
+from imagen_jax.sample.request import Request
 from imagen_jax.studies import judging, training, writing
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.types import Params
@@ -152,7 +153,7 @@ def _train(
     def measure(step: int, ema: Params, _: object) -> None:
         if step % options.evaluate_every == 0 and step < options.steps:
             module = models.build(experiment.stage.model)
-            painter = cascade.Painter(stage=experiment.stage, module=module, params=ema)
+            painter = Painter(stage=experiment.stage, module=module, params=ema)
             error, _scores = judge(painter)
             with (workdir / ERRORS).open("a") as file:
                 file.write(json.dumps({"step": step, "error": error}) + "\n")
@@ -172,14 +173,14 @@ def _train(
 
 
 def _judge(
-    painter: cascade.Painter, *, exam: Exam, encoder: TextEncoder, options: Options
+    painter: Painter, *, exam: Exam, encoder: TextEncoder, options: Options
 ) -> tuple[float, judging.Scores]:
     """Mean distance to the real pictures (0 to 255), fed with these downsampled, and scores."""
     stage = painter.stage
     painted = Imagen((painter,), encoder).paint(
         exam.captions,
         seed=options.seed,
-        low_res=transforms.area_downsample(exam.real, stage.factor),
+        request=Request(low_res=transforms.area_downsample(exam.real, stage.factor)),
         batch_size=options.batch_size,
     )[stage.name]
     return distance(painted, exam), judging.score(painted, exam)
@@ -193,7 +194,7 @@ def distance(painted: np.ndarray, exam: Exam) -> float:
 def bilinear_error(exam: Exam, stage: config.Stage) -> float:
     """The error of plain upsampling, which a network has to beat."""
     low = pixels.scale(transforms.area_downsample(exam.real, stage.factor))
-    large = noise_conditioning.upsample(low, size=stage.size)
+    large = noise_conditioning.upsample(low, factor=stage.factor)
     return distance(np.asarray(pixels.unscale(large)), exam)
 
 

@@ -13,8 +13,9 @@ from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment
 from imagen_jax.evaluate.exam import Exam
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample import cascade
-from imagen_jax.types import Network, Params
+from imagen_jax.sample.following import Following
+from imagen_jax.sample.painting import Captions
+from imagen_jax.types import Keys, Network, Params
 
 LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, how many
 
@@ -44,7 +45,9 @@ def paint_and_score(
     progress: Callable[[str, int], None] | None = None,
 ) -> Scores:
     """Scores of a base stage's own pictures."""
-    painted = imagen.paint(exam.captions, seed=seed, batch_size=batch_size, progress=progress)
+    painted = imagen.paint(
+        exam.captions, seed=seed, batch_size=batch_size, following=Following(progress=progress)
+    )
     return score(list(painted.values())[-1], exam)
 
 
@@ -64,17 +67,9 @@ def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> fl
     for start in range(0, count, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
         part = prompts.rows(rows)
-        canvas = cascade.Canvas(
-            text=part.text,
-            text_mask=part.text_mask,
-            has_text=part.has_text,
-            keys=rng.fold_each(root, "held_out_noise", part.indices),
-            aug_level=None,
-            low_res=None,
-        )
-        found = _errors(
-            painter.placed(), canvas, exam.real[rows], module=painter.module, stage=painter.stage
-        )
+        keys = rng.fold_each(root, "held_out_noise", part.indices)
+        shown = (part.captions, keys, exam.real[rows])
+        found = _errors(painter.placed(), *shown, module=painter.module, stage=painter.stage)
         errors.append(np.asarray(found)[: count - start])
     return float(np.concatenate(errors).mean())
 
@@ -82,18 +77,17 @@ def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> fl
 @functools.partial(jax.jit, static_argnames=("module", "stage"))
 def _errors(
     params: Params,
-    canvas: cascade.Canvas,
+    captions: Captions,
+    keys: Keys,
     real: jax.Array,
     *,
     module: Network,
     stage: config.Stage,
 ) -> jax.Array:
     """Each picture's squared error of predicted noise, (b,), averaged over the levels."""
-    x0, keys = pixels.scale(real), canvas.keys
+    x0 = pixels.scale(real)
     variables = {"params": params}
-    cond = module.apply(
-        variables, canvas.text, canvas.text_mask, canvas.has_text, method="encode_text"
-    )
+    cond = module.apply(variables, *captions, method="encode_text")
     predict = preconditioning.wrap(
         lambda z, logsnr: module.apply(variables, z, logsnr, cond), None, diffusion=stage.diffusion
     )

@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample import following
+from imagen_jax.sample.following import Following, digest
+from imagen_jax.sample.request import Request
 from imagen_jax.types import Pixels
 
 LowPixels = UInt8[np.ndarray, "b low_h low_w 3"]
@@ -49,9 +50,9 @@ class Studio:
                     captions,
                     seed=self.seed,
                     until=until,
-                    low_res=low_res,
+                    request=Request(low_res=low_res),
                     batch_size=self.batch_size,
-                    progress=lambda _, done: bar.update(done),
+                    following=Following(progress=lambda _, done: bar.update(done)),
                 )
             _keep(file, painted[until])
         with np.load(file) as kept:
@@ -73,4 +74,4 @@ def _digest(
     used = imagen.painters[: names.index(until) + 1] if until in names else imagen.painters
     stages = [repr(painter.stage) for painter in used]
     params = [painter.placed() for painter in used]
-    return following.digest(params, imagen.encoder.identity, seed, captions, stages, low_res)
+    return digest(params, imagen.encoder.identity, seed, captions, stages, low_res)

@@ -108,7 +108,7 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
                 rng.fold(key, "aug_level"), (size,)
             )
             low_res, aug_logsnr = noise_conditioning.augment(
-                noise_conditioning.upsample(pixels.scale(batch.low_pixels), size=x0.shape[1]),
+                noise_conditioning.upsample(pixels.scale(batch.low_pixels), factor=stage.factor),
                 aug_level,
                 rng.fold_each(key, "aug_noise", jnp.arange(size)),
                 options=stage.noise_conditioning,

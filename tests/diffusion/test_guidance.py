@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax import config
 from imagen_jax.diffusion import guidance, prediction
+from imagen_jax.diffusion.dials import Dials
 
 COND, UNCOND, Z = jax.random.normal(jax.random.key(5), (3, 3, 4, 4, 3))
 LEVEL = jnp.float32([-2.0, 0.0, 3.0])
@@ -48,4 +50,7 @@ def test_rescaling_gives_back_contrast() -> None:
 def test_an_interval_is_of_noise_by_signal() -> None:
     for ratio, expected in ((0.1, False), (0.28, False), (0.3, True), (2.8, True), (3.0, False)):
         logsnr = jnp.full(2, -2 * np.log(ratio), jnp.float32)
-        assert bool(guidance.inside(logsnr, interval=(0.29, 2.9))) == expected
+        for weight in (3.0, 1.0):
+            sampler = config.Sampler(guidance_weight=weight, guidance_interval=(0.29, 2.9))
+            wanted = guidance.wanted(logsnr, Dials.of(sampler))
+            assert bool(wanted) == (expected and weight != 1.0)

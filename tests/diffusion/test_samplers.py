@@ -15,7 +15,8 @@ import pytest
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import samplers, schedules
-from imagen_jax.diffusion.samplers import Step, sample
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.samplers import Step
 
 KINDS = get_args(config.SamplerKind)
 COSINE = config.Diffusion()
@@ -62,6 +63,19 @@ def starting_noise() -> np.ndarray:
     return run(lambda z, _: z, "ddim", 1, batch=2)
 
 
+def sample(denoise, keys, *, shape, sampler, diffusion=COSINE) -> jax.Array:
+    """All steps, from pure noise."""
+    dials, options = Dials.of(sampler), {"sampler": sampler, "diffusion": diffusion}
+    blank = jnp.zeros((*keys.shape, *shape))
+    start = samplers.begin(keys, dials, blank, **options)
+    return samplers.sample(denoise, start, dials, **options).x0
+
+
+def level_grid(sampler: config.Sampler, diffusion: config.Diffusion) -> jax.Array:
+    numbers = jnp.arange(sampler.steps + 1)
+    return samplers.logsnr_at(numbers, sampler.steps, sampler=sampler, diffusion=diffusion)
+
+
 class Spy:
     """Records the level, mean and standard deviation of each call's z, given the true x0."""
 
@@ -80,7 +94,7 @@ def constant_step(z, x0, x0_before, levels) -> Step:
     """A step on (b, 1, 1, 1) arrays; levels are (before, t, s)."""
     z, x0, x0_before = (jnp.float32(x).reshape(-1, 1, 1, 1) for x in (z, x0, x0_before))
     before, t, s = (jnp.float32(x).reshape(-1) for x in levels)
-    return Step(z, x0, x0_before, before, t, s, keys_of(z.shape[0]))
+    return Step(z, x0, x0_before, before, t, s, keys_of(z.shape[0]), jnp.float32(0.3))
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "ancestral"])
@@ -98,11 +112,12 @@ def test_final_std_of_ancestral_sampling() -> None:
     """The variance recursion: each step is linear in z_t and adds its own noise."""
 
     def coefficients(steps: int, s: float, gamma: float) -> tuple[jax.Array, ...]:
-        levels = samplers.level_grid(config.Sampler(steps=steps), COSINE)
+        levels = level_grid(config.Sampler(steps=steps), COSINE)
         z = jnp.ones((steps, 1, 1, 1))
         x0 = gaussian(s)(z, levels[:-1])
-        step = Step(z, x0, x0, levels[:-1], levels[:-1], levels[1:], keys_of(1))
-        return *samplers.ddpm_mean_std(step, gamma), x0
+        spans = levels[:-1], levels[:-1], levels[1:]
+        step = Step(z, x0, x0, *spans, keys_of(1), jnp.float32(gamma))
+        return *samplers.ddpm_mean_std(step), x0
 
     gammas = (0.0, 0.3, 1.0)
     table = jax.jit(lambda: {(*k, g): coefficients(*k, g) for k in FINAL_STD for g in gammas})()
@@ -157,8 +172,9 @@ def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
         def body(carry, span):
             z, x0_before, first = carry
             x0 = denoise(z, span[1])
-            step = Step(z, x0, jnp.where(first, x0, x0_before), *span, keys_of(1))
-            return (rule(step, denoise, config.Sampler()), x0, False), None
+            x0_before = jnp.where(first, x0, x0_before)
+            step = Step(z, x0, x0_before, *span, keys_of(1), jnp.float32(0.3))
+            return (rule(step, denoise), x0, False), None
 
         start = jnp.ones((1, 1, 1, 1))
         spans = (before, levels[:-1], levels[1:])
@@ -173,7 +189,7 @@ def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
 
 def test_ddim_derives_eps_again_after_thresholding() -> None:
     z, x0, t, s = 1.3, 0.4, -1.0, 2.0  # x0 is not what eps implied: it was clipped
-    got = samplers.ddim_step(constant_step(z, x0, x0, (t, t, s)), gaussian(0.5), config.Sampler())
+    got = samplers.ddim_step(constant_step(z, x0, x0, (t, t, s)), gaussian(0.5))
     alpha, sigma = (lambda x: np.sqrt(1 / (1 + np.exp(-x)))), lambda x: np.sqrt(1 / (1 + np.exp(x)))
     expected = alpha(s) * x0 + sigma(s) / sigma(t) * (z - alpha(t) * x0)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -183,7 +199,7 @@ def test_2m_extrapolates_from_the_step_before() -> None:
     """r is the step before over this one: twice here, so D = 5/4 x0 - 1/4 x0_before."""
     before, t, s = -5.0, -1.0, 1.0
     step = constant_step(1.3, 0.4, 0.2, (before, t, s))
-    got = samplers.dpmpp_2m_step(step, gaussian(0.5), config.Sampler())
+    got = samplers.dpmpp_2m_step(step, gaussian(0.5))
     alpha_s, sigma_s, sigma_t = np.sqrt(1 / (1 + np.exp([-s, s, t])))
     estimate = 1.25 * 0.4 - 0.25 * 0.2
     expected = sigma_s / sigma_t * 1.3 - alpha_s * (np.exp(-(s - t) / 2) - 1) * estimate
@@ -194,13 +210,14 @@ def test_2m_extrapolates_from_the_step_before() -> None:
 def test_ancestral_noise_is_a_standard_deviation(gamma: float) -> None:
     t, s = np.array([-20.0, -1.0, 4.0]), np.array([-9.0, 2.0, 20.0])
     step = constant_step(np.zeros(3), np.zeros(3), np.zeros(3), (t, t, s))
-    _, std = samplers.ddpm_mean_std(step, gamma)
+    step = step._replace(stochasticity=jnp.float32(gamma))
+    _, std = samplers.ddpm_mean_std(step)
     lost = 1 - np.exp(t - s)
     small, large = lost / (1 + np.exp(s)), lost / (1 + np.exp(t))
     expected = np.exp((1 - gamma) * np.log(small) / 2 + gamma * np.log(large) / 2)
     np.testing.assert_allclose(std.ravel(), expected, rtol=1e-4)
     image = step._replace(z_t=jnp.zeros((3, 64, 64, 1)))
-    noise = samplers.ddpm_step(image, gaussian(0.5), config.Sampler(stochasticity=gamma))
+    noise = samplers.ddpm_step(image, gaussian(0.5))
     np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), expected, rtol=0.05)
 
 
@@ -209,10 +226,10 @@ def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
     """Each step's s is the next step's t; the last step returns x0 as it is: here, its level."""
     chain, rule = [], samplers._RULES[kind]
 
-    def spying(step: Step, denoise, sampler: config.Sampler) -> jax.Array:
+    def spying(step: Step, denoise) -> jax.Array:
         levels = (step.logsnr_before[0], step.logsnr_t[0], step.logsnr_s[0])
         jax.debug.callback(lambda *r: chain.append(np.float64(r)), *levels, ordered=True)
-        return rule(step, denoise, sampler)
+        return rule(step, denoise)
 
     monkeypatch.setitem(samplers._RULES, kind, spying)
     spy = Spy(lambda z, logsnr: 0 * z + logsnr.reshape(-1, 1, 1, 1))
@@ -237,7 +254,7 @@ def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
 
 
 def test_times_run_from_one_to_zero() -> None:
-    levels = samplers.level_grid(config.Sampler(steps=4), COSINE)
+    levels = level_grid(config.Sampler(steps=4), COSINE)
     np.testing.assert_allclose(levels[jnp.array([0, 4])], [-20.0, 20.0], atol=1e-2)
     np.testing.assert_allclose(levels[2], 0.0, atol=1e-3)
 
@@ -273,11 +290,11 @@ def test_noise_is_fresh_at_every_step() -> None:
     run(denoise, "ancestral", 4, shape=(64, 64, 1), stochasticity=1.0)
     fresh = [noises[0]]
     for old, new in itertools.pairwise(noises):
-        levels = samplers.level_grid(config.Sampler(steps=4), COSINE)
+        levels = level_grid(config.Sampler(steps=4), COSINE)
         i = len(fresh) - 1
         zeros = np.zeros(1)
         step = constant_step(np.ones(1), zeros, zeros, (levels[i], levels[i], levels[i + 1]))
-        gain, _ = samplers.ddpm_mean_std(step, 1.0)
+        gain, _ = samplers.ddpm_mean_std(step._replace(stochasticity=jnp.float32(1.0)))
         (_, sigma_t), (_, sigma_s) = (schedules.alpha_sigma(levels[j : j + 1]) for j in (i, i + 1))
         fresh.append(new * float(sigma_s.item()) - float((gain * sigma_t).item()) * old)
     off_diagonal = np.corrcoef(fresh) - np.eye(4)
@@ -291,5 +308,5 @@ def test_low_precision_denoisers_are_painted_in_float32() -> None:
 
 def test_the_schedule_reaches_the_sampler() -> None:
     linear = dataclasses.replace(COSINE, schedule="linear")
-    levels = samplers.level_grid(config.Sampler(steps=2), linear)
+    levels = level_grid(config.Sampler(steps=2), linear)
     np.testing.assert_allclose(levels[:2], [-10.05, -2.455], atol=2e-3)

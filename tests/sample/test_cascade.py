@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, models, rng
-from imagen_jax.sample import cascade
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import cascade, painting
+from imagen_jax.sample.painting import Canvas, Captions, Painter, Program, Prompts
+from imagen_jax.sample.request import Request
 
 
-def _painter(name: str, *, key: int = 0, **sampler: object) -> cascade.Painter:
+def _painter(name: str, *, key: int = 0, **sampler: object) -> Painter:
     experiment = config.load(name)[0]
     stage = experiment.stage
     stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
@@ -24,23 +27,25 @@ def _painter(name: str, *, key: int = 0, **sampler: object) -> cascade.Painter:
         lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
         params,
     )
-    return cascade.Painter(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
+    return Painter(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
 
 
-def _prompts(count: int, *, has_text: bool = True) -> cascade.Prompts:
+def _prompts(count: int, *, has_text: bool = True) -> Prompts:
     draw = np.random.default_rng(0)
     mask = np.arange(24)[None] < draw.integers(1, 24, count)[:, None]
     text = (draw.standard_normal((count, 24, 64)) * mask[..., None]).astype(np.float32)
-    return cascade.Prompts(
-        text=text,
-        text_mask=mask,
-        has_text=np.full(count, has_text),
-        indices=np.arange(count),
-    )
+    captions = Captions(text, mask, np.full(count, has_text))
+    return Prompts(captions=captions, indices=np.arange(count))
+
+
+def _canvas(prompts: Prompts, *, keys: jax.Array, level: float, low_res=None) -> Canvas:
+    captions = Captions(*map(jnp.asarray, prompts.captions))
+    levels = jnp.full(len(prompts.indices), level)
+    return Canvas(captions, captions.nulled(), keys, levels, low_res)
 
 
 @pytest.fixture(scope="module")
-def painters() -> list[cascade.Painter]:
+def painters() -> list[Painter]:
     return [_painter("tiny/base8"), _painter("tiny/sr16"), _painter("tiny/sr32")]
 
 
@@ -78,29 +83,21 @@ def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) ->
     """The same program, unsharded on one device."""
     painter, prompts = painters[0], _prompts(16)
     keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
-    canvas = cascade.Canvas(
-        jnp.asarray(prompts.text),
-        jnp.asarray(prompts.text_mask),
-        jnp.asarray(prompts.has_text),
-        keys,
-        jnp.zeros(16),
-        None,
-    )
-    one = cascade.paint(
+    canvas = _canvas(prompts, keys=keys, level=0.0)
+    one = painting.paint(
         painter.params,
         jax.device_put(canvas, jax.devices()[0]),
-        jnp.float32(painter.stage.sampler.guidance_weight),
-        module=painter.module,
-        stage=painter.stage,
-        guided=True,
-    )
+        None,
+        Dials.of(painter.stage.sampler),
+        program=Program.of(painter, (8, 8)),
+    ).x0
     np.testing.assert_allclose(one, painted["base8"], atol=2e-5)
 
 
 def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
     prompts, nothing = _prompts(8), _prompts(8, has_text=False)
 
-    def paint(weight: float, shown: cascade.Prompts) -> np.ndarray:
+    def paint(weight: float, shown: Prompts) -> np.ndarray:
         painter = _painter("tiny/base8", guidance_weight=weight)
         return cascade.generate([painter], shown, seed=0, batch_size=8)["base8"]
 
@@ -128,7 +125,7 @@ def test_guidance_in_an_interval(painters) -> None:
 
 
 def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
-    before = cascade.paint._cache_size()
+    before = painting.paint._cache_size()
     for weight in (4.0, 5.5):
         painter = dataclasses.replace(
             painters[0],
@@ -138,7 +135,7 @@ def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
             ),
         )
         cascade.generate([painter], _prompts(16), seed=0, batch_size=16)
-    assert cascade.paint._cache_size() == before
+    assert painting.paint._cache_size() == before
 
 
 class _Recorder:
@@ -162,17 +159,11 @@ class _Recorder:
 def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int) -> None:
     stage, recorder = config.load("tiny/sr16")[0].stage, _Recorder()
     prompts = _prompts(4)
-    canvas = cascade.Canvas(
-        jnp.asarray(prompts.text),
-        jnp.asarray(prompts.text_mask),
-        jnp.asarray(prompts.has_text),
-        rng.fold_each(rng.root(0), "image", prompts.indices),
-        jnp.full(4, 0.3),
-        jnp.zeros((4, 8, 8, 3)),
-    )
-    cascade.paint.__wrapped__(
-        {}, canvas, jnp.float32(2.0), module=recorder, stage=stage, guided=guided
-    )
+    keys = rng.fold_each(rng.root(0), "image", prompts.indices)
+    canvas = _canvas(prompts, keys=keys, level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
+    dials = Dials.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
+    program = Program(module=recorder, stage=stage, guided=guided, sides=(16, 16))
+    painting.paint.__wrapped__({}, canvas, None, dials, program=program)
     # Traced once in the scan and once more for the step after it: never one call a sampling step.
     assert set(recorder.batches) == {rows}
     assert len(recorder.batches) <= 2
@@ -186,6 +177,6 @@ def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int
 def test_super_resolution_alone_needs_pictures(painters) -> None:
     with pytest.raises(ValueError, match="sr16, which enlarges 8-px pictures: give low_res"):
         cascade.generate(painters[1:], _prompts(1), seed=0, batch_size=8)
-    low = np.zeros((1, 8, 8, 3), np.float32)
-    pictures = cascade.generate(painters[1:2], _prompts(1), seed=0, batch_size=8, low_res=low)
+    low = Request(low_res=np.zeros((1, 8, 8, 3), np.uint8))
+    pictures = cascade.generate(painters[1:2], _prompts(1), seed=0, batch_size=8, request=low)
     assert pictures["sr16"].shape == (1, 16, 16, 3)
