@@ -132,7 +132,8 @@ def _write_stage(
     }
     if with_program:
         program = programs.sampling(experiment, weights.kinds(file))
-        facts["program"] = programs.write(place / programs.SAMPLE, program)
+        described = programs.write(place / programs.SAMPLE, program)
+        facts["program"] = {**described, "defaults": programs.defaults(experiment.stage)}
     return facts
 
 

@@ -70,6 +70,14 @@ def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     return _export(sample, kinds, _arguments(experiment))
 
 
+def defaults(stage: config.Stage) -> dict[str, float]:
+    """A stage's own values of the arguments that are dials."""
+    found = {"guidance_weight": stage.sampler.guidance_weight, "steps": stage.sampler.steps}
+    if stage.is_super_resolution:
+        found["aug_level"] = stage.noise_conditioning.sample_level
+    return found
+
+
 def encoding(folder: Path, text: config.Text) -> Exported:
     """The encoder that `exported.write` wrote into `folder`: text, float32 (b, n, d).
 
