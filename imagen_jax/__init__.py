@@ -6,9 +6,7 @@ Importing the package loads no jax; the names below are imported at their first 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagen_jax.imagen import Imagen, load
-    from imagen_jax.sample.following import Following
-    from imagen_jax.sample.request import Request
+    from imagen_jax.imagen import Following, Imagen, Request, load
 
 __version__ = "0.1.0"
 __all__ = ["Following", "Imagen", "Request", "load"]

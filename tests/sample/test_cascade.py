@@ -6,36 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_cascade import make_painter, make_prompts
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.sample import cascade, painting
-from imagen_jax.sample.painting import Canvas, Captions, Painter, Program, Prompts
+from imagen_jax.sample.painting import Canvas, Captions, Program, Prompts
 from imagen_jax.sample.request import Request
-
-
-def _painter(name: str, *, key: int = 0, **sampler: object) -> Painter:
-    experiment = config.load(name)[0]
-    stage = experiment.stage
-    stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
-    module = models.build(stage.model)
-    params = jax.jit(lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24))(
-        jax.random.key(key)
-    )
-    # Zero-initialised layers would hide what they should show.
-    noise = jax.tree.map(
-        lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
-        params,
-    )
-    return Painter(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
-
-
-def _prompts(count: int, *, has_text: bool = True) -> Prompts:
-    draw = np.random.default_rng(0)
-    mask = np.arange(24)[None] < draw.integers(1, 24, count)[:, None]
-    text = (draw.standard_normal((count, 24, 64)) * mask[..., None]).astype(np.float32)
-    captions = Captions(text, mask, np.full(count, has_text))
-    return Prompts(captions=captions, indices=np.arange(count))
 
 
 def _canvas(prompts: Prompts, *, keys: jax.Array, level: float, low_res=None) -> Canvas:
@@ -45,13 +22,8 @@ def _canvas(prompts: Prompts, *, keys: jax.Array, level: float, low_res=None) ->
 
 
 @pytest.fixture(scope="module")
-def painters() -> list[Painter]:
-    return [_painter("tiny/base8"), _painter("tiny/sr16"), _painter("tiny/sr32")]
-
-
-@pytest.fixture(scope="module")
 def painted(painters) -> dict[str, np.ndarray]:
-    return cascade.generate(painters, _prompts(16), seed=0, batch_size=16)
+    return cascade.generate(painters, make_prompts(16), seed=0, batch_size=16)
 
 
 def test_every_stage_paints_in_range_at_its_size(painted) -> None:
@@ -64,7 +36,7 @@ def test_every_stage_paints_in_range_at_its_size(painted) -> None:
 
 
 def test_a_picture_does_not_depend_on_batch_size_or_neighbours(painters, painted) -> None:
-    alone = cascade.generate(painters, _prompts(16).rows(np.array([11])), seed=0, batch_size=1)
+    alone = cascade.generate(painters, make_prompts(16).rows(np.array([11])), seed=0, batch_size=1)
     for name, pictures in painted.items():
         # Another batch size rounds otherwise, and three stages of random networks amplify it.
         np.testing.assert_allclose(alone[name][0], pictures[11], atol=1e-3)
@@ -72,16 +44,16 @@ def test_a_picture_does_not_depend_on_batch_size_or_neighbours(painters, painted
 
 def test_a_picture_depends_on_seed_and_index(painters, painted) -> None:
     base = painters[:1]
-    other = cascade.generate(base, _prompts(16), seed=1, batch_size=16)["base8"]
+    other = cascade.generate(base, make_prompts(16), seed=1, batch_size=16)["base8"]
     assert np.abs(other - painted["base8"]).mean() > 0.05
-    moved = dataclasses.replace(_prompts(16), indices=np.arange(16) + 1)
+    moved = dataclasses.replace(make_prompts(16), indices=np.arange(16) + 1)
     shifted = cascade.generate(base, moved, seed=0, batch_size=16)["base8"]
     assert np.abs(shifted - painted["base8"]).mean() > 0.05
 
 
 def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) -> None:
     """The same program, unsharded on one device."""
-    painter, prompts = painters[0], _prompts(16)
+    painter, prompts = painters[0], make_prompts(16)
     keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
     canvas = _canvas(prompts, keys=keys, level=0.0)
     one = painting.paint(
@@ -95,10 +67,10 @@ def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) ->
 
 
 def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
-    prompts, nothing = _prompts(8), _prompts(8, has_text=False)
+    prompts, nothing = make_prompts(8), make_prompts(8, has_text=False)
 
     def paint(weight: float, shown: Prompts) -> np.ndarray:
-        painter = _painter("tiny/base8", guidance_weight=weight)
+        painter = make_painter("tiny/base8", guidance_weight=weight)
         return cascade.generate([painter], shown, seed=0, batch_size=8)["base8"]
 
     unconditional = paint(1.0, nothing)
@@ -109,10 +81,10 @@ def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
 
 
 def test_guidance_in_an_interval(painters) -> None:
-    prompts = _prompts(8)
+    prompts = make_prompts(8)
 
     def paint(**sampler: object) -> np.ndarray:
-        painter = _painter("tiny/base8", **sampler)
+        painter = make_painter("tiny/base8", **sampler)
         return cascade.generate([painter], prompts, seed=0, batch_size=8)["base8"]
 
     everywhere, nowhere = paint(guidance_weight=4.0), paint(guidance_weight=1.0)
@@ -134,7 +106,7 @@ def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
                 sampler=dataclasses.replace(painters[0].stage.sampler, guidance_weight=weight),
             ),
         )
-        cascade.generate([painter], _prompts(16), seed=0, batch_size=16)
+        cascade.generate([painter], make_prompts(16), seed=0, batch_size=16)
     assert painting.paint._cache_size() == before
 
 
@@ -158,7 +130,7 @@ class _Recorder:
 @pytest.mark.parametrize(("guided", "rows"), [(False, 4), (True, 8)])
 def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int) -> None:
     stage, recorder = config.load("tiny/sr16")[0].stage, _Recorder()
-    prompts = _prompts(4)
+    prompts = make_prompts(4)
     keys = rng.fold_each(rng.root(0), "image", prompts.indices)
     canvas = _canvas(prompts, keys=keys, level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
     dials = Dials.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
@@ -176,7 +148,7 @@ def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int
 
 def test_super_resolution_alone_needs_pictures(painters) -> None:
     with pytest.raises(ValueError, match="sr16, which enlarges 8-px pictures: give low_res"):
-        cascade.generate(painters[1:], _prompts(1), seed=0, batch_size=8)
+        cascade.generate(painters[1:], make_prompts(1), seed=0, batch_size=8)
     low = Request(low_res=np.zeros((1, 8, 8, 3), np.uint8))
-    pictures = cascade.generate(painters[1:2], _prompts(1), seed=0, batch_size=8, request=low)
+    pictures = cascade.generate(painters[1:2], make_prompts(1), seed=0, batch_size=8, request=low)
     assert pictures["sr16"].shape == (1, 16, 16, 3)
