@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,7 @@ import imagen_jax
 from imagen_jax import checkpoint, config, export, models, pretrained, weights
 from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
-from imagen_jax.export import manifest
+from imagen_jax.export import manifest, words
 
 PROMPTS = ["a large red circle on a white background", ""]
 STEP = 7
@@ -141,6 +142,82 @@ def test_what_is_exported_paints_as_what_was_trained(exported: Path, trained) ->
         assert pictures.std() > 20  # not a flat picture, which no weight could change
         assert 0 < difference.max() <= 3, name  # of 255
         assert difference.mean() <= 0.3, name
+
+
+def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> None:
+    for dtype, least, most in (("float32", 0, 0), ("bfloat16", 1e-3, 3e-3), ("int8", 3e-3, 2e-2)):
+        document = json.loads((exported / dtype / "manifest.json").read_text())
+        card = (exported / dtype / "README.md").read_text()
+        for painter in trained.painters:
+            name = painter.stage.name
+            stored = jax.tree.leaves(weights.load(exported / dtype / name / export.WEIGHTS))
+            exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
+            off, size = (
+                sum(float((x**2).sum()) for x in xs)
+                for xs in ([a - b for a, b in zip(stored, exact, strict=True)], exact)
+            )
+            told = document["stages"][name]["deviation"]
+            assert told["weights"] == pytest.approx((off / size) ** 0.5, rel=1e-2)
+            assert least <= told["weights"] <= most
+            assert (told["network"] > 0) == (dtype != "float32")
+            assert told["network"] < 0.1
+            assert f"| {told['weights']:.2%} | {told['network']:.2%} |" in card
+
+
+def _again(source: Path, out: Path, *more: str) -> Path:
+    command.run([str(source), "--out", str(out), "--no-programs", *more])
+    return out
+
+
+def test_a_text_encoder_that_is_left_out_has_to_be_given(exported: Path, tmp_path: Path) -> None:
+    bundle = _again(exported / "bfloat16", tmp_path / "silent", "--text", "none")
+    assert not (bundle / "text").exists()
+    silent = imagen_jax.load(bundle)
+    with pytest.raises(ValueError, match=r"silent was exported without its text encoder: give"):
+        silent.paint(PROMPTS)
+    given = imagen_jax.load(bundle, encoder=str(exported / "bfloat16" / "text"))
+    np.testing.assert_array_equal(
+        given.encode(PROMPTS).captions.text,
+        imagen_jax.load(exported / "bfloat16").encode(PROMPTS).captions.text,
+    )
+    with pytest.raises(ValueError, match=r"text\.width=64, but 't5_1_1_mini' is 256 wide"):
+        imagen_jax.load(bundle, encoder="t5_1_1_mini")
+    # It can be exported again, but not with what it lacks.
+    assert _again(bundle, tmp_path / "again", "--dtype", "int8").is_dir()
+    with pytest.raises(ValueError, match="was exported without its text encoder"):
+        _again(bundle, tmp_path / "more", "--text", "embedded")
+
+
+def test_a_text_encoder_by_reference_is_compared(exported: Path, tmp_path: Path) -> None:
+    bundle = exported / "float32"
+    document = json.loads((bundle / "manifest.json").read_text())
+    told, loaded = document["text"], imagen_jax.load(bundle).encoder
+    assert (told["kind"], told["encoder"]) == ("reference", "t5_1_1_tiny")
+    assert (told["identity"], told["vocabulary"]) == (loaded.identity, loaded.vocabulary)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imagen_jax.load(bundle, encoder=exported / "bfloat16" / "text")  # the same, elsewhere
+    facts = {k: v for k, v in document.items() if k not in ("files", "sha256", "format")}
+    for field in ("identity", "vocabulary"):
+        other = tmp_path / field
+        shutil.copytree(bundle, other)
+        for file in ("manifest.json", "README.md"):
+            (other / file).unlink()
+        manifest.write(other, {**facts, "text": {**told, field: "0000"}})
+    with pytest.warns(UserWarning, match="was trained with text encoder 0000, but 't5_1_1_tiny'"):
+        imagen_jax.load(tmp_path / "identity")
+    with pytest.raises(ValueError, match="was trained with vocabulary 0000"):
+        imagen_jax.load(tmp_path / "vocabulary")
+
+
+def test_a_large_text_encoder_is_not_copied_unasked(
+    exported: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(words, "LARGEST", 1000)
+    bundle = _again(exported / "float32", tmp_path / "small")
+    assert json.loads((bundle / "manifest.json").read_text())["text"]["kind"] == "reference"
+    bundle = _again(exported / "float32", tmp_path / "large", "--text", "embedded")
+    assert (bundle / "text" / "encoder.json").is_file()
 
 
 def test_an_existing_folder_is_refused(exported: Path, tmp_path: Path) -> None:

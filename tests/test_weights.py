@@ -49,7 +49,60 @@ def test_bfloat16_is_stored_in_half_and_rounded_to_nearest(tmp_path: Path) -> No
     assert np.abs(kernel - exact).max() > 0
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def _kernel() -> np.ndarray:
+    """One output channel of zeros, and one of which every value is a multiple of its scale."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    kernel[..., 1] = 0.0
+    kernel[..., 2] = np.resize(np.arange(-127, 128), (3, 3, 4)) * 0.25
+    kernel[0, 0, 0, 2] = 127 * 0.25
+    return kernel
+
+
+def test_int8_is_within_half_a_step_of_each_channel(tmp_path: Path) -> None:
+    kernel, table = _kernel(), np.full((2, 3), 1 / 3, np.float32)
+    params = {"conv": {"kernel": kernel, "bias": np.full(5, 1 / 3, "f4")}, "positions": table}
+    file = _saved(tmp_path, "int8", params)
+    stored = tensors.load_file(file)
+    assert {name: (str(x.dtype), x.shape) for name, x in stored.items()} == {
+        "conv/bias": ("float32", (5,)),
+        "conv/kernel": ("int8", (3, 3, 4, 5)),
+        "conv/kernel.scale": ("float32", (5,)),
+        "positions": ("float32", (2, 3)),
+    }
+    np.testing.assert_allclose(
+        stored["conv/kernel.scale"], np.abs(kernel).max((0, 1, 2)) / 127, rtol=1e-6
+    )
+    assert stored["conv/kernel"].min() >= -127
+    weights.check(file, params)
+    again = weights.load(file)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    error = np.abs(again["conv"]["kernel"] - kernel)
+    assert (error <= 0.501 * stored["conv/kernel.scale"]).all()
+    assert (
+        error[..., [0, 3, 4]].max((0, 1, 2)) > 0.3 * stored["conv/kernel.scale"][[0, 3, 4]]
+    ).all()
+    np.testing.assert_array_equal(again["conv"]["kernel"][..., 1:3], kernel[..., 1:3])
+    np.testing.assert_array_equal(again["conv"]["bias"], params["conv"]["bias"])
+    np.testing.assert_array_equal(again["positions"], table)
+    traced = jax.jit(lambda x: weights.nested(weights.as_float32(x)))(stored)
+    jax.tree.map(np.testing.assert_array_equal, traced, again)
+
+
+def test_int8_without_its_scale_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    tensors.save_file({"dense/kernel": np.ones((2, 2), np.int8)}, file)
+    with pytest.raises(ValueError, match=r"dense/kernel is int8 and lacks dense/kernel\.scale"):
+        weights.load(file)
+
+
+def test_tensors_are_placed_one_by_one(tmp_path: Path) -> None:
+    seen = []
+    again = weights.load(_saved(tmp_path), place=lambda x: seen.append(x.shape) or x + 1)
+    assert sorted(seen) == [(), (2, 3), (3,)]
+    assert again["scale"] == PARAMS["scale"] + 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_the_order_of_an_array_in_memory_does_not_matter(tmp_path: Path, dtype) -> None:
     scrambled = jax.tree.map(lambda x: np.array(x, order="F"), PARAMS)
     first = _saved(tmp_path, dtype).read_bytes()
