@@ -39,16 +39,21 @@ class Imagen:
     unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
 
     def __call__(
-        self, prompts: Sequence[str], *, seed: int = 0, until: str | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        until: str | None = None,
+        request: Request = PLAIN,
     ) -> list[Image]:
         """One PIL picture per prompt, of the last stage (or of stage `until`).
 
         An empty prompt paints unconditionally. Picture i depends on (seed, i, prompts[i]) only.
-        Errors: ValueError for no prompts or an unknown stage.
+        Errors: as `paint`.
         """
         from PIL import Image as pil
 
-        painted = self.paint(prompts, seed=seed, until=until)
+        painted = self.paint(prompts, seed=seed, until=until, request=request)
         return [pil.fromarray(picture) for picture in list(painted.values())[-1]]
 
     def paint(

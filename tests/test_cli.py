@@ -63,7 +63,7 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("train", "tiny/base8", "--workdir", "w", "--heartbeat-timeout", "1"), 1, "5 seconds"),
         (("sample", "nowhere", "a"), 1, "no cascade at nowhere"),
         (("sample", "nowhere"), 1, "no prompts"),
-        (("sample", "nowhere", "a", "--sampler", "euler"), 2, "euler"),
+        (("sample", "nowhere", "a", "--sampler", "euler"), 1, "--sampler 'euler': wanted one of"),
         (("data", "build", "coco"), 1, "no dataset 'coco'"),
         (("data", "show", "shapes/tiny", "--data-dir", "no"), 1, "imagen data"),
         (("encode", "tiny", "--data-dir", "no"), 1, "imagen data"),

@@ -4,17 +4,25 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from imagen_jax import config
-from imagen_jax.cli import stopping
+from imagen_jax.cli import by_stage, stopping, wishes
+from imagen_jax.cli.profile import Profile
+
+if TYPE_CHECKING:
+    from imagen_jax import Following, Imagen
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
 Writes a PNG each, grid.png and metadata.json. The same seed, index and prompt paint the same
 picture, whatever else is painted beside it. An empty prompt ("") paints without text.
+
+Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
+--steps 64,sr256=20. By default each stage has its own.
 """
+PREVIEWS = "previews"  # subfolder of --out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +36,49 @@ class Options:
     """What the pictures shall show."""
     prompts_file: Path | None = None
     """A text file with more prompts, one a line."""
+    per_prompt: int = 1
+    """Pictures of each prompt."""
+    negative: str = ""
+    """What guidance leads away from, instead of from no text."""
     out: Path = Path("samples")
     """Folder to write to."""
     seed: int = 0
     """Of the noise."""
+
+    start: str | None = None
+    """Stage to begin with; it enlarges --low-res."""
     until: str | None = None
     """Stop after this stage."""
-    guidance_weight: float | None = None
-    """Of every stage; 1 is off. Default: each stage's own."""
-    steps: int | None = None
-    """Sampling steps of every stage."""
-    sampler: config.SamplerKind | None = None
-    """Sampler of every stage."""
-    threshold: config.Threshold | None = None
-    """Thresholding of every stage."""
-    aug_level: float | None = None
+    low_res: Path | None = None
+    """A picture of any size to enlarge, for every prompt, or a folder of them, one for each in
+    order of their names; without prompts they are enlarged without text."""
+    size: str | None = None
+    """HEIGHTxWIDTH of the last stage's pictures, where not square."""
+    picture: Path | None = None
+    """Paint over this picture, or those of a folder, cut to the shape of the last stage's."""
+    strength: float = 1.0
+    """How far from --picture: the share of the steps that are made; 0 gives it back."""
+    mask: Path | None = None
+    """A picture that is white where --picture shall be painted anew; the rest stays to the
+    pixel."""
+    repeats: int = 1
+    """With --mask: make every step so often, which fits the new to the old; 5 to 10 are usual."""
+
+    guidance_weight: str | None = None
+    """1 is off."""
+    guidance_interval: str | None = None
+    """LOW:HIGH in noise over signal (sigma / alpha): guide there alone, such as 0.2:5."""
+    guidance_rescale: str | None = None
+    """Share, 0 to 1, of the contrast that guidance added to take back."""
+    steps: str | None = None
+    """Sampling steps."""
+    sampler: str | None = None
+    """ancestral, ddim, dpmpp_2m or edm_heun."""
+    threshold: str | None = None
+    """none, static or dynamic."""
+    percentile: str | None = None
+    """Of dynamic thresholding, such as 99.5."""
+    aug_level: str | None = None
     """Noise on the low-resolution input of super-resolution stages, 0 to 1."""
     batch_size: int = 16
     """Pictures painted at once."""
@@ -51,60 +87,102 @@ class Options:
     """Hold one part at a time on the devices, text encoder or stage: slower, and it fits."""
     encoder: str = ""
     """Name or folder of the text encoder to use instead of the cascade's own."""
-
-    def changes(self) -> dict[str, object]:
-        """The sampler fields that were given."""
-        given = {
-            "guidance_weight": self.guidance_weight,
-            "steps": self.steps,
-            "kind": self.sampler,
-            "threshold": self.threshold,
-            "aug_level": self.aug_level,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+    previews: int = 0
+    """Also save what the pictures are taken for every so many steps."""
+    profile: bool = False
+    """Print where the time went."""
 
 
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
-    options = tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE)
-    if options.prompts_file is not None:
-        lines = options.prompts_file.read_text().splitlines()
-        options = dataclasses.replace(options, prompts=(*options.prompts, *lines))
-    if not options.prompts:
-        raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
-    from tqdm import tqdm
+    profile = Profile(time.perf_counter())
+    options = _with_prompts(tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE))
+    changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax
     from imagen_jax import compilation, gallery
 
     compilation.use_cache()
+    profile.listen()
+    profile.ended("imports")
     cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
+    for stage, changed in changes:
+        cascade = cascade.with_sampler(changed, stage=stage)
     unfinished = options.out / stopping.UNFINISHED
-    imagen = dataclasses.replace(cascade.with_sampler(options.changes()), unfinished=unfinished)
+    imagen = dataclasses.replace(cascade, unfinished=unfinished)
+    profile.ended("loading")
     started = time.perf_counter()
-    with (
-        stopping.between_batches(unfinished) as check,
-        tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar,
-    ):
-
-        def advance(stage: str, done: int) -> None:
-            _advance(bar, stage, done)
-            check()
-
-        painted = imagen.paint(
-            options.prompts,
-            seed=options.seed,
-            until=options.until,
-            batch_size=options.batch_size,
-            progress=advance,
-        )
+    painted = _paint(imagen, options, profile)
     pictures = list(painted.values())[-1]
     gallery.save(
         options.out, pictures, options.prompts, metadata=_metadata(options, imagen, list(painted))
     )
     shutil.rmtree(unfinished, ignore_errors=True)
+    profile.ended("saving")
     took = time.perf_counter() - started
     print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {options.out}/grid.png")
+    if options.profile:
+        print(profile.table())
+
+
+def _with_prompts(options: Options) -> Options:
+    """With those of the file, and each as often as it is painted."""
+    prompts = options.prompts
+    if options.prompts_file is not None:
+        prompts = (*prompts, *options.prompts_file.read_text().splitlines())
+    if not prompts and options.low_res is not None:
+        prompts = ("",) * wishes.count(options.low_res)
+    if not prompts:
+        raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
+    if options.per_prompt < 1:
+        raise ValueError(f"--per-prompt {options.per_prompt}: paint one of each at least")
+    repeated = tuple(prompt for prompt in prompts for _ in range(options.per_prompt))
+    return dataclasses.replace(options, prompts=repeated)
+
+
+def _paint(imagen: "Imagen", options: Options, profile: Profile) -> dict[str, Any]:
+    """Pictures of every stage, with a bar."""
+    from tqdm import tqdm
+
+    names = [painter.stage.name for painter in imagen.painters]
+    last = names.index(options.until) + 1 if options.until in names else len(names)
+    stages = [painter.stage for painter in imagen.painters[:last]]
+    request = wishes.request(options, stages, len(options.prompts))
+    with (
+        stopping.between_batches(options.out / stopping.UNFINISHED) as check,
+        tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar,
+    ):
+
+        def advance(stage: str, done: int) -> None:
+            _advance(bar, stage, done)
+            profile.ended(stage)
+            check()
+
+        return imagen.paint(
+            options.prompts,
+            seed=options.seed,
+            until=options.until,
+            request=request,
+            batch_size=options.batch_size,
+            following=_following(options, advance),
+        )
+
+
+def _following(options: Options, advance) -> "Following":
+    """Told of every batch and, with --previews, of pictures that are not finished."""
+    import imagen_jax
+    from imagen_jax import gallery, pixels
+
+    def save(glimpse) -> None:
+        shown = list(pixels.unscale(glimpse.images).__array__())
+        captions = options.prompts[glimpse.start : glimpse.start + len(shown)]
+        name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"
+        folder = options.out / PREVIEWS
+        folder.mkdir(parents=True, exist_ok=True)
+        gallery.grid(shown, captions).save(folder / name)
+
+    glimpse = save if options.previews else None
+    return imagen_jax.Following(progress=advance, every=options.previews, glimpse=glimpse)
 
 
 def _advance(bar, stage: str, done: int) -> None:
@@ -114,16 +192,18 @@ def _advance(bar, stage: str, done: int) -> None:
     bar.update(done)
 
 
-def _metadata(options: Options, imagen, stages: list[str]) -> dict[str, object]:
+def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str, object]:
     """Everything needed to paint the same pictures again."""
     import jax
 
     import imagen_jax
 
+    wished = ("negative", "low_res", "size", "picture", "strength", "mask", "repeats")
     return {
         "cascade": options.cascade,
         "seed": options.seed,
         "until": stages[-1],
+        **{name: _plain(getattr(options, name)) for name in wished},
         "encoder": imagen.encoder.identity,
         "stages": [
             {
@@ -139,3 +219,7 @@ def _metadata(options: Options, imagen, stages: list[str]) -> dict[str, object]:
         ],
         "versions": {"imagen_jax": imagen_jax.__version__, "jax": jax.__version__},
     }
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value

@@ -73,7 +73,7 @@ def _layout(job: Job, batch_size: int) -> tuple[jax.sharding.Mesh, int]:
 
 def _canvas(job: Job, rows: np.ndarray) -> Canvas:
     stage, part = job.painter.stage, job.prompts.rows(rows)
-    picture, mask = job.request.at(job.sides, rows)
+    picture, keep = job.request.at(job.sides, rows)
     return Canvas(
         captions=part.captions,
         negatives=part.negatives or part.captions.nulled(),
@@ -81,7 +81,7 @@ def _canvas(job: Job, rows: np.ndarray) -> Canvas:
         aug_level=np.full(len(rows), stage.noise_conditioning.sample_level, np.float32),
         low_res=None if job.low_res is None else job.low_res[rows],
         picture=picture,
-        known=None if mask is None else samplers.Known(picture, mask),
+        known=None if keep is None else samplers.Known(picture, keep),
     )
 
 

@@ -19,17 +19,17 @@ class Request:
       may be any; where the networks need others, edges are repeated and cut off again.
     * `picture`, of the sides that the last stage paints, is painted over: every stage begins with
       it, noised so far that `strength` of its steps are left. At 0 it comes back as it is.
-    * `mask`, bool (p, h, w), is true where `picture` stays, to the pixel; the rest is painted to
+    * `keep`, bool (p, h, w), is true where `picture` stays, to the pixel; the rest is painted to
       fit (inpainting). `repeats` makes each step so often, which fits it better.
     """
 
     negative: str | tuple[str, ...] = ""  # what guidance leads away from; one, or one a prompt
     start: str | None = None  # stage to begin with; default the first
-    sides: tuple[int, int] | None = None  # height, width of the first stage's pictures
+    sides: tuple[int, int] | None = None  # height, width of the last stage's pictures
     low_res: np.ndarray | None = None
     picture: np.ndarray | None = None
     strength: float = 1.0
-    mask: np.ndarray | None = None
+    keep: np.ndarray | None = None
     repeats: int = 1
 
     def __post_init__(self) -> None:
@@ -38,18 +38,18 @@ class Request:
         if self.repeats < 1:
             raise ValueError(f"repeats={self.repeats}: every step is made once at least")
         if self.picture is None:
-            _refuse(self.mask is not None, "a mask says where a picture stays: give picture, too")
+            _refuse(self.keep is not None, "keep says where a picture stays: give picture, too")
             _refuse(self.strength < 1.0, f"strength={self.strength} needs a picture to begin with")
-        _refuse(self.repeats > 1 and self.mask is None, f"repeats={self.repeats} needs a mask")
+        _refuse(self.repeats > 1 and self.keep is None, f"repeats={self.repeats} needs keep")
         given = [n for n in ("sides", "low_res", "picture") if getattr(self, n) is not None]
         _refuse(len(given) > 1, f"{' and '.join(given)} exclude each other: each says the sides")
         for name in ("low_res", "picture"):
             _check_pictures(name, getattr(self, name))
-        if self.mask is not None:
+        if self.keep is not None:
             wanted = None if self.picture is None else self.picture.shape[:3]
             _refuse(
-                self.mask.dtype != np.bool_ or self.mask.shape != wanted,
-                f"mask is {self.mask.dtype} {self.mask.shape}, wanted bool {wanted}",
+                self.keep.dtype != np.bool_ or self.keep.shape != wanted,
+                f"keep is {self.keep.dtype} {self.keep.shape}, wanted bool {wanted}",
             )
 
     def check_count(self, prompts: int) -> None:
@@ -70,27 +70,27 @@ class Request:
     def first_sides(self, stages: Sequence[config.Stage]) -> tuple[int, int]:
         """Height and width of the first stage's pictures.
 
-        Errors: ValueError for a `picture` that the stages' factors don't divide.
+        Errors: ValueError for sides that the stages' factors don't divide.
         """
-        first = stages[0]
+        first, last = stages[0], stages[-1]
         if self.low_res is not None:
             height, width = self.low_res.shape[1:3]
             return height * first.factor, width * first.factor
-        if self.picture is not None:
-            factor = math.prod(stage.factor for stage in stages[1:])
-            height, width = self.picture.shape[1:3]
-            _refuse(
-                bool(height % factor or width % factor),
-                f"picture of {height}x{width}: {stages[-1].name} paints {factor} times the sides "
-                f"of {first.name}, so that they must divide by {factor}",
-            )
-            return height // factor, width // factor
-        return self.sides or (first.size, first.size)
+        if self.picture is None and self.sides is None:
+            return first.size, first.size
+        factor = math.prod(stage.factor for stage in stages[1:])
+        height, width = self.sides if self.picture is None else self.picture.shape[1:3]
+        _refuse(
+            bool(height % factor or width % factor),
+            f"{height}x{width} pixels: {last.name} paints {factor} times the sides of "
+            f"{first.name}, so that they must divide by {factor}",
+        )
+        return height // factor, width // factor
 
     def at(
         self, sides: tuple[int, int], rows: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Rows of `picture` as float32 in [-1, 1] and of `mask` (b, h, w, 1), at a stage's sides.
+        """Rows of `picture` as float32 in [-1, 1] and of `keep` (b, h, w, 1), at a stage's sides.
 
         A small pixel is the mean of those it covers, and known where all of them are.
         """
@@ -98,9 +98,9 @@ class Request:
             return None, None
         boxes = _boxes(np.asarray(pixels.scale(self.picture[rows])), sides)
         picture = boxes.mean(axis=(2, 4), dtype=np.float32)
-        if self.mask is None:
+        if self.keep is None:
             return picture, None
-        return picture, _boxes(self.mask[rows][..., None], sides).all(axis=(2, 4))
+        return picture, _boxes(self.keep[rows][..., None], sides).all(axis=(2, 4))
 
 
 def _boxes(pictures: np.ndarray, sides: tuple[int, int]) -> np.ndarray:

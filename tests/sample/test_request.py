@@ -50,13 +50,13 @@ def test_strength_is_how_far_it_goes(painters) -> None:
 def test_known_pixels_stay_to_the_pixel_and_others_are_painted(painters) -> None:
     given, mask = pictures(32, 32), np.zeros((COUNT, 32, 32), bool)
     mask[:, :, :15] = True  # halves a pixel of every smaller stage
-    found = paint(painters, Request(picture=given, mask=mask))
+    found = paint(painters, Request(picture=given, keep=mask))
     np.testing.assert_array_equal(shown(found["sr32"])[mask], given[mask])
     assert (shown(found["sr32"])[~mask] != given[~mask]).mean() > 0.9
     small = given.reshape(COUNT, 8, 4, 8, 4, 3).mean(axis=(2, 4)) / 127.5 - 1
     np.testing.assert_allclose(found["base8"][:, :, :3], small[:, :, :3], atol=1e-6)
     assert np.abs(found["base8"][:, :, 3] - small[:, :, 3]).min() > 0  # partly known is unknown
-    again = paint(painters, Request(picture=given, mask=mask, repeats=2))
+    again = paint(painters, Request(picture=given, keep=mask, repeats=2))
     np.testing.assert_array_equal(shown(again["sr32"])[mask], given[mask])
     assert np.abs(again["sr32"] - found["sr32"]).max() > 0.01
 
@@ -78,7 +78,7 @@ def test_a_negative_prompt_takes_the_place_of_no_text() -> None:
 
 
 def test_pictures_need_not_be_square(painters) -> None:
-    found = paint(painters, Request(sides=(8, 16)))
+    found = paint(painters, Request(sides=(32, 64)))
     assert {n: x.shape[1:3] for n, x in found.items()} == {
         "base8": (8, 16),
         "sr16": (16, 32),
@@ -137,13 +137,13 @@ def test_a_new_number_compiles_nothing() -> None:
         ({"strength": 1.5}, "strength=1.5 is a share of the steps, from 0 to 1"),
         ({"strength": 0.5}, "strength=0.5 needs a picture to begin with"),
         ({"repeats": 0}, "repeats=0: every step is made once at least"),
-        ({"repeats": 2}, "repeats=2 needs a mask"),
-        ({"mask": np.zeros((1, 8, 8), bool)}, "a mask says where a picture stays: give picture"),
+        ({"repeats": 2}, "repeats=2 needs keep"),
+        ({"keep": np.zeros((1, 8, 8), bool)}, "keep says where a picture stays: give picture"),
         ({"low_res": np.zeros((1, 8, 8), np.uint8)}, r"low_res is uint8 \(1, 8, 8\), wanted uint8"),
         ({"picture": np.zeros((1, 8, 8, 3))}, r"picture is float64 \(1, 8, 8, 3\), wanted uint8"),
         (
-            {"picture": pictures(8, 8), "mask": np.zeros((1, 8, 8), bool)},
-            r"mask is bool \(1, 8, 8\), wanted bool \(2, 8, 8\)",
+            {"picture": pictures(8, 8), "keep": np.zeros((1, 8, 8), bool)},
+            r"keep is bool \(1, 8, 8\), wanted bool \(2, 8, 8\)",
         ),
         (
             {"picture": pictures(8, 8), "sides": (8, 8)},
@@ -159,8 +159,8 @@ def test_wishes_that_cannot_be_met(wish: dict[str, object], sentence: str) -> No
 @pytest.mark.parametrize(
     ("wish", "sentence"),
     [
-        ({"sides": (8, 9)}, "base8 cannot paint 8x9 pixels: .* must divide by 2"),
-        ({"picture": pictures(30, 32)}, "picture of 30x32: sr32 paints 4 times the sides of base8"),
+        ({"sides": (32, 36)}, "base8 cannot paint 8x9 pixels: .* must divide by 2"),
+        ({"picture": pictures(30, 32)}, "30x32 pixels: sr32 paints 4 times the sides of base8"),
         ({"picture": pictures(32, 32)[:1]}, "1 pictures in picture for 2 prompts"),
         ({"negative": ("a", "b", "c")}, "3 negative prompts for 2 prompts"),
         ({"low_res": pictures(8, 8)}, "base8 is none: say with `start` where to begin"),

@@ -1,0 +1,68 @@
+"""Sampler options for all stages or for some: `64`, `sr256=20` or `64,sr256=20`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from imagen_jax import config
+
+
+def _interval(text: str) -> tuple[float, float]:
+    low, high = text.split(":")
+    return float(low), float(high)
+
+
+def _choice(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return read
+
+
+OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
+    # option: field of `config.Sampler` or "aug_level", how it is read, what it has to be
+    "guidance_weight": ("guidance_weight", float, "a number"),
+    "guidance_interval": ("guidance_interval", _interval, "LOW:HIGH, such as 0.2:5"),
+    "guidance_rescale": ("guidance_rescale", float, "a number from 0 to 1"),
+    "steps": ("steps", int, "a whole number"),
+    "sampler": (
+        "kind",
+        _choice(get_args(config.SamplerKind)),
+        f"one of {', '.join(get_args(config.SamplerKind))}",
+    ),
+    "threshold": (
+        "threshold",
+        _choice(get_args(config.Threshold)),
+        f"one of {', '.join(get_args(config.Threshold))}",
+    ),
+    "percentile": ("percentile", float, "percent, such as 99.5"),
+    "aug_level": ("aug_level", float, "a number from 0 to 1"),
+}
+
+
+def read(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
+    """What to change, as `Imagen.with_sampler` takes it: (stage or None for all, changes).
+
+    Those for all stages come first. Errors: ValueError that names option and value.
+    """
+    found: list[tuple[str | None, dict[str, Any]]] = []
+    for option, text in given.items():
+        for part in () if text is None else text.split(","):
+            stage, separator, value = part.rpartition("=")
+            found.append(
+                (stage if separator else None, {OPTIONS[option][0]: _value(option, value)})
+            )
+    return sorted(found, key=lambda change: change[0] is not None)
+
+
+def _value(option: str, text: str) -> Any:
+    _, reader, wanted = OPTIONS[option]
+    try:
+        return reader(text)
+    except ValueError:
+        flag = "--" + option.replace("_", "-")
+        raise ValueError(
+            f"{flag} {text!r}: wanted {wanted}; of one stage NAME=VALUE, of several separated by "
+            "commas"
+        ) from None

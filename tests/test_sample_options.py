@@ -1,0 +1,186 @@
+"""Options of `imagen sample`: values by stage, picture files, the profile, previews."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_cascade import make_painter
+
+from imagen_jax import config, imagen
+from imagen_jax.cli import by_stage, profile, sample, wishes
+from imagen_jax.cli.sample import Options
+from imagen_jax.text.encoder import TextEncoder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> imagen.Imagen:
+    """Two stages with random weights, 8 -> 16 px."""
+    names = ("tiny/base8", "tiny/sr16")
+    return imagen.Imagen(
+        painters=tuple(make_painter(name, guidance_weight=3.0) for name in names),
+        encoder=TextEncoder.of(config.load(names[0])[0].text),
+        experiments=tuple(config.load(name)[0] for name in names),
+        steps=(1, 1),
+    )
+
+
+@pytest.fixture
+def paint(tiny, tmp_path: Path, monkeypatch):
+    """`imagen sample` on that cascade; returns the pictures and the metadata."""
+    monkeypatch.setattr("imagen_jax.load", lambda *_, **__: tiny)
+    monkeypatch.setattr("imagen_jax.compilation.use_cache", lambda: None)
+
+    def run(*arguments: str) -> tuple[list[np.ndarray], dict]:
+        sample.run(["tiny", *arguments, "--out", str(tmp_path / "out")])
+        metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
+        files = [tmp_path / "out" / entry["file"] for entry in metadata["pictures"]]
+        return [np.asarray(Image.open(file)) for file in files], metadata
+
+    return run
+
+
+def _save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_options_by_stage() -> None:
+    given = {"steps": "64,sr256=20", "sampler": "base=ddim", "threshold": None}
+    assert by_stage.read(given) == [
+        (None, {"steps": 64}),
+        ("sr256", {"steps": 20}),
+        ("base", {"kind": "ddim"}),
+    ]
+    assert by_stage.read({"guidance_interval": "0.2:5"}) == [
+        (None, {"guidance_interval": (0.2, 5.0)})
+    ]
+    # Every option is a field of the sampler, or the level of augmentation, and one of the command.
+    fields = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
+    assert {name for name, _, _ in by_stage.OPTIONS.values()} <= fields
+    assert set(by_stage.OPTIONS) <= {f.name for f in dataclasses.fields(Options)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("steps", "ten", r"--steps 'ten': wanted a whole number; of one stage NAME=VALUE"),
+        ("sampler", "sr=euler", "--sampler 'euler': wanted one of ancestral, ddim"),
+        ("guidance_interval", "3", "--guidance-interval '3': wanted LOW:HIGH"),
+        ("threshold", "", "--threshold '': wanted one of none, static, dynamic"),
+    ],
+)
+def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        by_stage.read({option: value})
+
+
+def test_each_stage_has_its_own_numbers(paint) -> None:
+    _, metadata = paint("a", "--steps", "3,sr16=2", "--guidance-weight", "base8=4.5")
+    samplers = {s["name"]: s["sampler"] for s in metadata["stages"]}
+    assert [samplers[n]["steps"] for n in ("base8", "sr16")] == [3, 2]
+    assert [samplers[n]["guidance_weight"] for n in ("base8", "sr16")] == [4.5, 3.0]
+    with pytest.raises(ValueError, match="no stage 'sr99'"):
+        paint("a", "--steps", "sr99=2")
+    with pytest.raises(ValueError, match="guidance_rescale"):
+        paint("a", "--guidance-rescale", "2")
+
+
+def test_several_pictures_of_each_prompt(paint) -> None:
+    pictures, metadata = paint("a", "b", "--per-prompt", "2")
+    assert [p["prompt"] for p in metadata["pictures"]] == ["a", "a", "b", "b"]
+    assert len({p.tobytes() for p in pictures}) == 4
+    with pytest.raises(ValueError, match="--per-prompt 0"):
+        paint("a", "--per-prompt", "0")
+
+
+def test_the_negative_prompt_is_encoded_once(paint, monkeypatch) -> None:
+    plain, _ = paint("a", "b")
+    asked, encode = [], TextEncoder.encode
+
+    def spying(self, captions):
+        asked.append(list(captions))
+        return encode(self, captions)
+
+    monkeypatch.setattr(TextEncoder, "encode", spying)
+    away, metadata = paint("a", "b", "--negative", "ugly")
+    assert asked == [["a", "b"], ["ugly"]]
+    assert metadata["negative"] == "ugly"
+    assert all((x != y).any() for x, y in zip(plain, away, strict=True))
+
+
+def test_painting_over_a_picture_file(paint, tmp_path: Path) -> None:
+    """Cut to the middle, so that a wide one fits; white of the mask is painted anew."""
+    pixels = _noise(16, 24)
+    file = _save(tmp_path / "wide.png", pixels)
+    (same,), metadata = paint("a", "--picture", str(file), "--strength", "0")
+    np.testing.assert_array_equal(same, pixels[:, 4:20])
+    assert metadata["picture"] == str(file)
+    (wide,), _ = paint("a", "--picture", str(file), "--strength", "0", "--size", "16x24")
+    np.testing.assert_array_equal(wide, pixels)
+    white = np.zeros((16, 16), np.uint8)
+    white[:8] = 255
+    mask = _save(tmp_path / "mask.png", white)
+    options = ("--picture", str(file), "--mask", str(mask), "--repeats", "2")
+    (found,), _ = paint("a", *options)
+    np.testing.assert_array_equal(found[8:], pixels[8:, 4:20])
+    assert (found[:8] != pixels[:8, 4:20]).mean() > 0.8
+
+
+def test_enlarging_picture_files(paint, tmp_path: Path) -> None:
+    file = _save(tmp_path / "one.png", _noise(5, 9))
+    pictures, metadata = paint("--low-res", str(file), "--start", "sr16")
+    assert [p.shape for p in pictures] == [(10, 18, 3)]
+    assert metadata["pictures"][0]["prompt"] == ""
+    folder = tmp_path / "many"
+    for name in "ab":
+        _save(folder / f"{name}.png", _noise(5, 9))
+    assert len(paint("--low-res", str(folder), "--start", "sr16")[0]) == 2
+    with pytest.raises(ValueError, match="many has 2 files for 3 prompts"):
+        paint("a", "b", "c", "--low-res", str(folder), "--start", "sr16")
+    _save(folder / "a.png", _noise(4, 9))
+    with pytest.raises(ValueError, match="many has pictures of 4x9, 5x9 pixels"):
+        paint("--low-res", str(folder), "--start", "sr16")
+    (folder / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"a\.png is no picture that can be read"):
+        paint("--low-res", str(folder), "--start", "sr16")
+
+
+def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
+    with pytest.raises(FileNotFoundError, match="no picture or folder of pictures"):
+        paint("a", "--picture", str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is an empty folder"):
+        wishes.count(tmp_path / "empty")
+    with pytest.raises(ValueError, match="--size '16': wanted HEIGHTxWIDTH"):
+        paint("a", "--size", "16")
+    with pytest.raises(ValueError, match="stage 'base8' comes before 'sr16'"):
+        paint("a", "--start", "sr16", "--until", "base8")
+
+
+def test_previews_are_saved(paint, tmp_path: Path) -> None:
+    paint("a", "--steps", "4", "--previews", "2")
+    names = sorted(f.name for f in (tmp_path / "out" / "previews").iterdir())
+    assert names == [f"{s}_0000_{n:04d}.png" for s in ("base8", "sr16") for n in (2, 4)]
+
+
+def test_the_profile_adds_up(paint, capsys) -> None:
+    paint("a", "--profile")
+    rows = re.findall(r"^\| ([\w ]+) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE)
+    seconds = {name: float(value) for name, value in rows}
+    assert list(seconds) == ["imports", "loading", "base8", "sr16", "saving", "together"]
+    parts = sum(value for name, value in seconds.items() if name != "together")
+    assert abs(parts - seconds["together"]) < 0.05
+
+
+def test_spans_count_once() -> None:
+    assert profile.covered([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
+    assert profile.covered([]) == 0.0
