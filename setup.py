@@ -82,6 +82,7 @@ setup(
         "beam": [BEAM],  # not in test: with its protobuf TFDS warns, and warnings fail tests
         "parquet": [PARQUET],
         "wandb": [WANDB],
+        "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "plan": [TPU],  # for its compiler: no TPU is needed
         "test": [
             "pytest>=8",

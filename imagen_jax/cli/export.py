@@ -1,6 +1,7 @@
 """`imagen export CASCADE --out FOLDER`: one folder that paints anywhere."""
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,8 +42,19 @@ class Options:
     """The programs for other runtimes."""
     weights_only: bool = False
     """As --text reference --no-programs."""
+    form: Literal["bundle", "orbax", "saved_model"] = "bundle"
+    """orbax: only weights, float32, each stage's a standard Orbax checkpoint for other JAX code.
+    saved_model: the programs as TensorFlow SavedModels (pip install 'imagen_jax[tensorflow]')."""
 
     def __post_init__(self) -> None:
+        config.require(
+            self.form != "orbax" or (self.text is None and not self.weights_only),
+            "--form orbax has weights alone; leave out --text and --weights-only",
+        )
+        config.require(
+            self.form != "saved_model" or (self.programs and not self.weights_only),
+            "--form saved_model is made of the programs; leave out --no-programs, --weights-only",
+        )
         config.require(
             not self.weights_only or self.text in (None, "reference"),
             f"--weights-only has the text encoder by reference; leave out --text {self.text}",
@@ -53,11 +65,33 @@ def run(argv: list[str]) -> None:
     """Parse, load, write, say what was written."""
     options = tyro.cli(Options, args=argv, prog="imagen export", description=USAGE)
     import imagen_jax
+
+    if options.form == "saved_model":
+        from imagen_jax.export import saved_model
+
+        saved_model.check()
+    imagen = imagen_jax.load(options.cascade, offload=True)
+    if options.form == "orbax":
+        from imagen_jax.export import plain
+
+        plain.write(options.out, _stages(imagen))
+        print(f"the weights are in {options.out}, a checkpoint a stage in {plain.PARAMS}/")
+    elif options.form == "saved_model":
+        with tempfile.TemporaryDirectory() as temporary:
+            _write(imagen, options, Path(temporary) / "bundle")
+            saved_model.write(options.out, Path(temporary) / "bundle")
+        print(f"the SavedModels are in {options.out}")
+    else:
+        size = _write(imagen, options, options.out)
+        print(f"the cascade is in {options.out}, {size / 1e6:.1f} MB; complete its README.md")
+
+
+def _write(imagen: "Imagen", options: Options, out: Path) -> int:
+    """Write a bundle and say what is in it; its bytes."""
     from imagen_jax import export
 
-    imagen = imagen_jax.load(options.cascade, offload=True)
     document = export.write(
-        options.out, _stages(imagen), dtype=options.dtype, contents=_contents(options, imagen)
+        out, _stages(imagen), dtype=options.dtype, contents=_contents(options, imagen)
     )
     for name, facts in document["stages"].items():
         weights, network = facts["deviation"]["weights"], facts["deviation"]["network"]
@@ -65,9 +99,8 @@ def run(argv: list[str]) -> None:
             f"{name}: step {facts['step']}, {facts['bytes'] / 1e6:.1f} MB; off by {weights:.2%}, "
             f"what the network gives by {network:.2%}"
         )
-    words, size = document["text"], sum(entry["bytes"] for entry in document["files"].values())
-    print(f"text encoder: {words['encoder']}, {words['kind']}")
-    print(f"the cascade is in {options.out}, {size / 1e6:.1f} MB; complete its {export.CARD}")
+    print(f"text encoder: {document['text']['encoder']}, {document['text']['kind']}")
+    return sum(entry["bytes"] for entry in document["files"].values())
 
 
 def _stages(imagen: "Imagen") -> "Iterator[Trained]":

@@ -16,6 +16,9 @@
 | `programs.py` | sampling loop and text encoder as StableHLO |
 | `deviation.py` | what rounding changes, measured |
 | `card.py` | the card |
+| `plain.py` | for other JAX programs, instead of a bundle: weights as Orbax checkpoints |
+| `saved_model.py` | for TensorFlow, instead of a bundle: its programs as SavedModels |
+| `fresh.py` | a new folder, complete or not at all |
 
 Everything is data: JSON, safetensors, a SentencePiece model, and StableHLO, which is compiled and
 reads and writes nothing but its arguments.

@@ -1,8 +1,7 @@
 """A bundle as a whole: a cascade's averaged weights, configs, text encoder and programs."""
 
 import functools
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import checkpoint, config, mesh, models, weights
 from imagen_jax.export import deviation, manifest, programs, words
 from imagen_jax.export.card import card
+from imagen_jax.export.fresh import fresh
 from imagen_jax.export.manifest import CARD, Manifest
 from imagen_jax.export.words import Words
 from imagen_jax.types import Params
@@ -52,17 +52,11 @@ def write(
     for.
     Errors: FileExistsError when `folder` exists; ValueError for stage names that can't be folders.
     """
-    folder = folder.absolute()
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        # One level deeper: a temporary folder itself is closed to all but its owner.
-        unfinished = Path(temporary) / folder.name
+    with fresh(folder) as unfinished:
         experiments, found = [], {}
         for stage in stages:
             name = stage.experiment.stage.name
-            _check_name(name, list(found))
+            check_name(name, list(found))
             experiments.append(stage.experiment)
             found[name] = _write_stage(unfinished / name, stage, dtype, contents.programs)
         facts = {
@@ -74,7 +68,6 @@ def write(
         }
         document = manifest.write(unfinished, facts)
         (unfinished / CARD).write_text(card(folder.name, document))
-        unfinished.rename(folder)
     return document
 
 
@@ -109,7 +102,8 @@ def _listed_as(stage_folder: Path) -> str:
     return f"{stage_folder.resolve().name}/{WEIGHTS}"
 
 
-def _check_name(name: str, others: list[str]) -> None:
+def check_name(name: str, others: Sequence[str]) -> None:
+    """Refuse a stage's name that can't be a folder beside others, by a ValueError."""
     if Path(name).name != name or name in ("", "..", words.FOLDER, *others):
         raise ValueError(
             f"stage {name!r} can't be a folder beside {[*others, words.FOLDER]}: each stage needs "

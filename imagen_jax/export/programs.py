@@ -108,9 +108,18 @@ def encoding(folder: Path, text: config.Text) -> Exported:
 def write(file: Path, program: Exported) -> dict[str, Any]:
     """Serialise a program; what the manifest says of it."""
     file.write_bytes(program.serialize())
+    return {"file": file.name, **described(program)}
+
+
+def read(file: Path) -> Exported:
+    """The program in a file. It runs only when it is called."""
+    return export.deserialize(bytearray(file.read_bytes()))
+
+
+def described(program: Exported) -> dict[str, Any]:
+    """Platforms, named arguments and result, such as float32[b,64,64,3]."""
     ((_, given), _), (result,) = program.in_tree.unflatten(program.in_avals), program.out_avals
     return {
-        "file": file.name,
         "platforms": list(program.platforms),
         "calling_convention": program.calling_convention_version,
         "arguments": {name: x.str_short() for name, x in sorted(given.items())},
