@@ -95,10 +95,8 @@ def sample(
         before = jnp.where(now.made == 0, here, level(index - 1))
         last = index == dials.steps - 1
 
-        def once(repeat: jax.Array, z: Image) -> tuple[Image, Image]:
-            keys = _fold(now.keys, "step", index)
+        def once(z: Image, keys: Keys) -> tuple[Image, Image]:
             if known is not None:
-                keys = _fold(keys, "repeat", repeat)
                 z = jnp.where(known.mask, _noised(known.pixels, keys, here), z)
             x0 = seen(z, here)
             x0_before = jnp.where(now.made == 0, x0, now.x0)
@@ -106,10 +104,10 @@ def sample(
             return jax.lax.cond(last, lambda: x0, lambda: _RULES[sampler.kind](step, seen)), x0
 
         def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
-            keys = _fold(_fold(now.keys, "back", index), "repeat", repeat)
-            return once(repeat, _back(found[0], keys, there, here))
+            keys = _fold(_fold(now.keys, "again", index), "repeat", repeat)
+            return once(_back(found[0], _fold(keys, "back", 0), there, here), keys)
 
-        found = once(jnp.int32(0), now.z)
+        found = once(now.z, _fold(now.keys, "step", index))
         if known is not None:
             found = jax.lax.fori_loop(1, jnp.where(last, 1, dials.repeats), again, found)
         return State(now.keys, *found, now.made + 1)

@@ -87,6 +87,22 @@ def test_known_pixels_have_the_level_that_the_network_is_told(
     np.testing.assert_array_equal(state.x0[:, :, SIDE // 2 :], 0.0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_known_is_image_to_image_and_all_known_the_picture(
+    kind: config.SamplerKind,
+) -> None:
+    picture = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
+    sampler = config.Sampler(kind=kind, steps=4, stochasticity=1.0)
+
+    def around(known: bool) -> jax.Array:
+        mask = jnp.full((2, 4, 4, 1), known)
+        return paint(lambda z, _: 0.5 * z, sampler, picture, first=1, known=Known(picture, mask)).x0
+
+    free = paint(lambda z, _: 0.5 * z, sampler, picture, first=1).x0
+    np.testing.assert_allclose(around(False), free, atol=1e-6)
+    np.testing.assert_array_equal(around(True), picture)
+
+
 @pytest.mark.parametrize(("s", "t"), [(6.0, 5.0), (0.5, -0.5), (3.0, -4.0), (-8.0, -15.0)])
 def test_noise_put_back_leads_to_the_level(s: float, t: float) -> None:
     """q(z_t given z_s) after q(z_s given x0) is q(z_t given x0)."""
