@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import checkpoint, config, pixels, runs
+from imagen_jax import config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
 from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
@@ -164,7 +164,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     """
     folder = runs.find(path)
     listed = runs.manifests(runs.inside(folder))
-    found = {run: checkpoint.read_config(run) for run in listed}
+    found = {run: run_folder.read_config(run) for run in listed}
     if len(found) > 1:
         config.chain(list(found.values()), where=str(folder))
     ordered = sorted(found, key=lambda run: found[run].stage.size)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from imagen_jax import checkpoint, config, export, models, pretrained, workdir
+from imagen_jax import config, export, models, pretrained, run_folder, workdir
 from imagen_jax.sample.painting import Painter
 from imagen_jax.sample.stored import Stored
 from imagen_jax.types import Params
@@ -37,15 +37,15 @@ def inside(folder: Workdir) -> list[Workdir]:
 
     Errors: FileNotFoundError where there are none.
     """
-    if (folder / checkpoint.CONFIG).is_file():
+    if (folder / run_folder.CONFIG).is_file():
         return [folder]
-    runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
+    runs = sorted(f.parent for f in folder.glob(f"*/{run_folder.CONFIG}"))
     if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
         export.verify(folder)  # which names what is lost
     if not runs:
         hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
         raise FileNotFoundError(
-            f"no cascade at {folder}: neither it nor a folder in it has a {checkpoint.CONFIG}; "
+            f"no cascade at {folder}: neither it nor a folder in it has a {run_folder.CONFIG}; "
             f"train one with `imagen train CONFIG --workdir DIR`; {_embedded()}{hidden}"
         )
     return runs
@@ -57,10 +57,10 @@ def _is_exported(run: Workdir) -> bool:
     Errors: ValueError when it has checkpoints too.
     """
     has_weights = (run / export.WEIGHTS).is_file()
-    has_checkpoints = (run / checkpoint.FOLDER).is_dir()
+    has_checkpoints = (run / run_folder.CHECKPOINTS).is_dir()
     if has_weights and has_checkpoints:
         raise ValueError(
-            f"{run} has both {export.WEIGHTS} and {checkpoint.FOLDER}/: move one of them away"
+            f"{run} has both {export.WEIGHTS} and {run_folder.CHECKPOINTS}/: move one of them away"
         )
     if not isinstance(run, Path):
         if has_weights:
@@ -97,6 +97,8 @@ def painter(
         step, identity = export.inspect(Path(run), experiment, listed)
         read = functools.partial(export.read, Path(run), listed)
     else:
+        from imagen_jax import checkpoint  # here: Orbax takes most of a second to import
+
         shapes = models.shapes(experiment.stage, experiment.text)
         saved = checkpoint.Checkpoints(run, read_only=True)
         step = saved.latest() or 0
@@ -107,10 +109,8 @@ def painter(
     return Painter(stage=experiment.stage, module=module, params=stored), step
 
 
-def _restored(
-    saved: checkpoint.Checkpoints, shapes: Any, step: int, sharding: NamedSharding
-) -> Params:
-    """A checkpoint's EMA weights on the devices."""
+def _restored(saved: Any, shapes: Any, step: int, sharding: NamedSharding) -> Params:
+    """The EMA weights of one of the `checkpoint.Checkpoints` saved, on the devices."""
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
     )

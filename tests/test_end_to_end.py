@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import imagen_jax
-from imagen_jax import checkpoint, config, mesh, models
+from imagen_jax import checkpoint, config, mesh, models, run_folder
 from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, pictures, sample, train
 from imagen_jax.data import pipeline, store
@@ -158,7 +158,7 @@ def _train(built: Path, workdir: Path, *overrides: str) -> None:
 
 
 def _state(run: Path) -> state.TrainState:
-    experiment = checkpoint.read_config(run)
+    experiment = run_folder.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax import checkpoint, config, export, models, pretrained, weights
+from imagen_jax import checkpoint, config, export, models, pretrained, run_folder, weights
 from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
 from imagen_jax.export import manifest, words
@@ -46,7 +46,7 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "runs"
     for seed, experiment in enumerate(config.load("tiny")[:2]):
         run = folder / experiment.stage.name
-        checkpoint.write_config(run, experiment)
+        run_folder.write_config(run, experiment)
         writer = checkpoint.Checkpoints(run)
         writer.save(STEP, {"ema": _params(experiment, seed)}, experiment)
         writer.close()
@@ -104,7 +104,7 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
         assert facts["parameters"] == models.count(painter.placed())
         size = (folder / name / "weights.safetensors").stat().st_size
         assert f"| `{name}` | {facts['parameters']:,} | 7 | {size:,} |" in card
-        assert checkpoint.read_config(folder / name).stage == painter.stage
+        assert run_folder.read_config(folder / name).stage == painter.stage
     only = exported / "float32"
     there = {p.relative_to(only).as_posix() for p in only.rglob("*") if p.is_file()}
     assert there == {"README.md", "manifest.json"} | {

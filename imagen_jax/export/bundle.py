@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.sharding import NamedSharding
 
-from imagen_jax import checkpoint, config, mesh, models, weights
+from imagen_jax import config, mesh, models, run_folder, weights
 from imagen_jax.export import deviation, manifest, programs, words
 from imagen_jax.export.card import card
 from imagen_jax.export.fresh import fresh
@@ -116,7 +116,7 @@ def _write_stage(
 ) -> dict[str, Any]:
     """Config, weights and program; what the manifest says of them."""
     experiment, file = stage.experiment, place / WEIGHTS
-    checkpoint.write_config(place, experiment)
+    run_folder.write_config(place, experiment)
     weights.save(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
     facts = {
         "parameters": models.count(stage.params),

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from imagen_jax import checkpoint
+from imagen_jax import run_folder
 from imagen_jax.export.bundle import Trained, check_name
 from imagen_jax.export.fresh import fresh
 
@@ -27,7 +27,7 @@ def write(folder: Path, stages: Iterable[Trained]) -> None:
         for stage in stages:
             name = stage.experiment.stage.name
             check_name(name, written)
-            checkpoint.write_config(unfinished / name, stage.experiment)
+            run_folder.write_config(unfinished / name, stage.experiment)
             # From the host: restoring then asks for no devices like those that are here.
             saver.save(unfinished / name / PARAMS, jax.device_get(stage.params))
             saver.wait_until_finished()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax import checkpoint, config, models
+from imagen_jax import checkpoint, config, models, run_folder
 from imagen_jax.text.encoder import TextEncoder
 
 PROMPTS = ["a large red circle", ""]
@@ -24,7 +24,7 @@ def saved_runs(tmp_path_factory) -> Path:
             models.shapes(experiment.stage, experiment.text),
         )
         ema = jax.tree.map(lambda x: noise.normal(0.0, 0.2, x.shape).astype(np.float32), shapes)
-        checkpoint.write_config(run, experiment)
+        run_folder.write_config(run, experiment)
         writer = checkpoint.Checkpoints(run)
         writer.save(1, {"ema": ema}, experiment)
         writer.close()
