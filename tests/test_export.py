@@ -379,9 +379,11 @@ def test_an_embedded_cascade_is_known_by_name(
 def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pretrained, "FOLDER", exported)
     monkeypatch.chdir(tmp_path)
-    sample.run(["bfloat16", *PROMPTS, "--out", "pictures"])
+    sample.run(["bfloat16", *PROMPTS, "--out", "pictures", "--offload"])
     document = json.loads(Path("pictures/metadata.json").read_text())
     assert document["cascade"] == "bfloat16"
+    listed = json.loads((exported / "bfloat16" / "manifest.json").read_text())
+    assert document["encoder"] == listed["text"]["identity"]
     assert [stage["step"] for stage in document["stages"]] == [STEP, STEP]
     few = ["--pictures", "2", "--grid", "2", "--batch-size", "8", "--sweep"]
     evaluate.run(["bfloat16", "--out", "evaluation", *few])

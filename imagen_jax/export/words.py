@@ -38,21 +38,24 @@ class Words:
     def text(self, text: config.Text, *, bundle: Path, given: str = "") -> config.Text | None:
         """Where a stage's text encoder is: `given`, else in the bundle or where it was.
 
-        None where it is nowhere. The digests of an embedded one are left out: the bundle's files
-        are compared with the manifest, and its matrices may be rounded.
+        None where it is nowhere. An embedded one of bfloat16 has lost the digest of its weights by
+        rounding; its files have been compared with the manifest.
         """
+        identity, place, tokenizer = self.identity, self.encoder, self.tokenizer
         if given:
-            text = dataclasses.replace(text, encoder=given, tokenizer="")
+            place, tokenizer = given, ""
         elif self.kind == "none":
             return None
         elif self.kind == "embedded":
-            place = str(bundle / FOLDER)
-            return dataclasses.replace(
-                text, encoder=place, tokenizer="", identity="", vocabulary=""
-            )
-        else:
-            text = dataclasses.replace(text, encoder=self.encoder, tokenizer=self.tokenizer)
-        return dataclasses.replace(text, identity=self.identity, vocabulary=self.vocabulary)
+            place, tokenizer = str(bundle / FOLDER), ""
+            identity = self.identity if self.dtype == "float32" else ""
+        return dataclasses.replace(
+            text,
+            encoder=place,
+            tokenizer=tokenizer,
+            identity=identity,
+            vocabulary=self.vocabulary,
+        )
 
 
 def chosen(source: config.Text) -> Kind:
