@@ -1,5 +1,6 @@
 """An exported cascade paints what the runs it came from paint, or is refused by file name."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -241,6 +242,13 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
     monkeypatch.undo()
     with pytest.raises(ValueError, match="stage 'base8' can't be a folder beside"):
         export.write(tmp_path / "out", [stage, stage], dtype="float32")
+    named = dataclasses.replace(
+        stage.experiment, stage=dataclasses.replace(stage.experiment.stage, name="text")
+    )
+    with pytest.raises(ValueError, match="stage 'text' can't be a folder beside"):
+        export.write(
+            tmp_path / "out", [dataclasses.replace(stage, experiment=named)], dtype="float32"
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """The programs in a bundle paint what the package paints, of any batch, for three platforms."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from jax import export as serialised
 from safetensors.numpy import load_file
 
 import imagen_jax
+from imagen_jax import config
+from imagen_jax.export import programs, words
 from imagen_jax.sample import cascade
+from imagen_jax.text.encoder import TextEncoder
 
 PROMPTS = ["a large red circle", "", "two small blue squares on a white background"]
 SEED = 5
@@ -91,6 +95,22 @@ def test_the_encoder_encodes_as_the_package(encoded, loaded: imagen_jax.Imagen) 
     np.testing.assert_array_equal(encoded[1], expected.text_mask)
     np.testing.assert_allclose(encoded[0], expected.text, atol=1e-5)
     assert np.abs(expected.text).max() > 0.1
+
+
+def test_a_rounded_encoder_encodes_what_it_would_have(tmp_path: Path) -> None:
+    """Matrices are stored in the dtype that they are multiplied in: not a bit changes."""
+    text = config.Text(dtype="bfloat16", max_length=8)
+    words.embed(tmp_path / "text", text)
+    program = programs.encoding(tmp_path / "text", text)
+    tensors = load_file(tmp_path / "text/weights-00001-of-00001.safetensors")
+    assert {str(x.dtype) for x in tensors.values()} == {"bfloat16", "float32"}
+    before = TextEncoder.of(text)
+    after = TextEncoder.of(dataclasses.replace(text, encoder=str(tmp_path / "text")))
+    expected, mask = before.encode(PROMPTS[:1])
+    np.testing.assert_array_equal(after.encode(PROMPTS[:1])[0], expected)
+    tokens, _ = before.tokenizer.tokenize(PROMPTS[:1], max_length=8)
+    found = np.asarray(program.call(tensors, {"tokens": tokens, "text_mask": mask}))
+    np.testing.assert_allclose(found, expected, atol=2e-2)  # of bfloat16, fused otherwise
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
