@@ -6,8 +6,9 @@
 | `prediction.py` | eps, x0 and v: `to_x0` and `from_x0` |
 | `preconditioning.py` | `wrap`: the raw network to `predict(z, logsnr)`, for both phases |
 | `loss.py` | `loss`: level, noise, target, weight |
-| `guidance.py` | classifier-free guidance: `drop_text` and `guide` |
+| `guidance.py` | classifier-free guidance: `drop_text`, `guide`, its interval and rescaling |
 | `thresholding.py` | `static`, `dynamic`, `threshold` |
 | `noise_conditioning.py` | `upsample` and `augment` of the low-resolution input, for both phases |
-| `samplers.py` | one function per step rule; `sample`, one scan over any of them |
+| `dials.py` | `Dials`: the sampler's options that are arrays of its program |
+| `samplers.py` | one function per step rule; `sample`, one loop over any of them |
 """

@@ -86,6 +86,8 @@ def sample(
     too, so that they keep to their level within a step, as well.
     """
 
+    seen = _with_known(denoise, known)
+
     def level(index: jax.Array) -> LogSNR:
         found = logsnr_at(_row(index), dials.steps, sampler=sampler, diffusion=diffusion)
         return jnp.broadcast_to(found, state.keys.shape)
@@ -112,11 +114,17 @@ def sample(
             found = jax.lax.fori_loop(1, jnp.where(last, 1, dials.repeats), again, found)
         return State(now.keys, *found, now.made + 1)
 
+    return jax.lax.fori_loop(dials.first, dials.last, body, state)
+
+
+def _with_known(denoise: Denoise, known: Known | None) -> Denoise:
+    """`denoise` in float32, whose x0 has the known pixels."""
+
     def seen(z: Image, logsnr: LogSNR) -> Image:
         x0 = denoise(z, logsnr).astype(jnp.float32)
         return x0 if known is None else jnp.where(known.mask, known.pixels, x0)
 
-    return jax.lax.fori_loop(dials.first, dials.last, body, state)
+    return seen
 
 
 def logsnr_at(
