@@ -58,6 +58,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets needs it for builders that live in a package
         "tensorstore>=0.1.80",
         "safetensors>=0.8",
+        "flatbuffers>=24.3",  # jax.export serialises with it
         "sentencepiece>=0.2.1",
         "msgpack>=1.1",
         "ml_dtypes>=0.5",
@@ -81,12 +82,14 @@ setup(
         "beam": [BEAM],  # not in test: with its protobuf TFDS warns, and warnings fail tests
         "parquet": [PARQUET],
         "wandb": [WANDB],
+        "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "plan": [TPU],  # for its compiler: no TPU is needed
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",
             "beartype>=0.20",
             "ruff==0.17.6",
+            "uv>=0.9",  # makes the bare environment of tests/export/test_runtime.py
             TPU,
             GCS,
             PARQUET,

@@ -21,10 +21,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config, fingerprint, misfits
-from imagen_jax.workdir import Workdir, move, write
+from imagen_jax.run_folder import CHECKPOINTS
+from imagen_jax.workdir import Workdir, move
 
-CONFIG = "config.json"
-FOLDER = "checkpoints"
 STATE = "state"
 NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
 ABOUT = "about"  # fingerprint, shapes and package versions
@@ -42,29 +41,6 @@ ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write_config(workdir: Workdir, experiment: config.Experiment) -> None:
-    """Store the resolved config of a run; `read_config` rebuilds the run from it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    write(workdir / CONFIG, config.to_json(experiment))
-
-
-def read_config(workdir: Workdir) -> config.Experiment:
-    """The resolved config of the run in `workdir`.
-
-    Errors: FileNotFoundError when the folder is no run; ValueError for a file that doesn't fit.
-    """
-    file = workdir / CONFIG
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{workdir} is not a training run: it has no {CONFIG}; give a folder that "
-            "`imagen train --workdir` wrote"
-        )
-    try:
-        return config.from_json(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: not JSON ({error}); restore the file or train again") from error
-
-
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
@@ -76,9 +52,9 @@ class Checkpoints:
     ) -> None:
         # Orbax logs several lines a save; its warnings still come through.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / FOLDER
+        self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
         if read_only and not self.folder.is_dir():
-            raise FileNotFoundError(f"{workdir}: no checkpoint yet ({FOLDER}/ is missing)")
+            raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")
         policies = [preservation_policy.LatestN(keep)]
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
@@ -157,6 +133,16 @@ class Checkpoints:
                 f"were saved, such as {', '.join(wrong[:3])}"
             )
         return restored
+
+    def identity(self, target: Any, *, step: int) -> str:
+        """What tells the part of a state that `target` is from any other; nothing large is read.
+
+        Errors: as `restore`, but for arrays that differ in a bit.
+        """
+        shapes, about = self._inspect(step)
+        place = self.folder / str(step)
+        _compare(shapes, _names(target), where=place)
+        return str(sorted((n, about.sums[n]) for n in _names(target)) if about else place)
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The shape of every array saved at `step`, by its name, such as `ema/stem/kernel`.

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import checkpoint, config, export, mesh, models, pixels, pretrained, workdir
+from imagen_jax import config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
 from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.text.borrowed import Borrowed
+from imagen_jax.sample.stored import Stored
+from imagen_jax.text.borrowed import Absent, Borrowed
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.workdir import Workdir
 
@@ -32,7 +33,7 @@ class Imagen:
     """A trained cascade: call it with prompts."""
 
     painters: tuple[Painter, ...]
-    encoder: TextEncoder | Borrowed
+    encoder: TextEncoder | Borrowed | Absent
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
     unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
@@ -73,12 +74,13 @@ class Imagen:
         in the request that don't fit.
         """
         chosen = self._chosen(request.start, until)
+        # First of all: a borrowed encoder has the devices for itself.
         encoded = self.encode(prompts, negative=request.negative)
         if following.folder is None:
             kept = self._kept(chosen, encoded, seed, batch_size, request)
             following = dataclasses.replace(following, folder=kept)
         painted = cascade.generate(
-            [_on_devices(painter) for painter in chosen],
+            chosen,
             encoded,
             seed=seed,
             batch_size=batch_size,
@@ -104,11 +106,13 @@ class Imagen:
         """A folder for batches of just this painting; of several processes none keeps any."""
         if self.unfinished is None or jax.process_count() > 1:
             return None
+        stored = [p.params.identity for p in painters if isinstance(p.params, Stored)]
         # Vectors alone tell weights apart, too, and large kernels stay where they are.
-        vectors = [x for p in painters for x in jax.tree.leaves(p.params) if x.ndim < 2]
+        held = [p.params for p in painters if not isinstance(p.params, Stored)]
+        vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
         parts = [x for part in what for x in (vars(part).values() if _has_parts(part) else [part])]
         return self.unfinished / digest(
-            vectors, [p.stage for p in painters], *jax.tree.leaves(parts)
+            vectors, stored, [p.stage for p in painters], *jax.tree.leaves(parts)
         )
 
     def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:
@@ -146,39 +150,50 @@ class Imagen:
         )
 
 
-def load(path: str | Workdir, *, free_encoder: bool = False) -> Imagen:
+def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False) -> Imagen:
     """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
 
     A run, here or in a bucket (`gs://`), has Orbax checkpoints; here it may also have the weights
-    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name. With
-    `free_encoder` the text encoder is loaded when prompts are encoded and freed before the first
-    network goes to the devices; networks wait in the host's memory. That takes longer, and less
-    memory.
+    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name.
+    A stage's weights are read to the devices when it first paints. With `offload` they leave when
+    it is done, as the text encoder does when prompts are encoded: a device has to hold the largest
+    part, not the sum; each painting reads all again. `encoder` is the place or name of a text
+    encoder to use instead of the one that the cascade names or holds.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
-    folder = find(path)
-    found = _runs(folder)
-    for exported in {run.resolve().parent for run in found if _is_exported(run)}:
-        export.verify(exported)
-    runs = {str(run): checkpoint.read_config(run) for run in found}
-    if len(runs) > 1:
-        config.chain(list(runs.values()), where=str(folder))
-    ordered = sorted(runs, key=lambda run: runs[run].stage.size)
-    loaded = [_painter(workdir.of(run), runs[run], on_host=free_encoder) for run in ordered]
-    text = runs[ordered[0]].text
-    check = functools.partial(_check_encoder, text=text, where=folder)
-    if free_encoder:
-        encoder: TextEncoder | Borrowed = Borrowed(text, check)
-    else:
-        encoder = TextEncoder.of(text, split="heads")
-        check(encoder)
+    folder = runs.find(path)
+    listed = runs.manifests(runs.inside(folder))
+    found = {run: run_folder.read_config(run) for run in listed}
+    if len(found) > 1:
+        config.chain(list(found.values()), where=str(folder))
+    ordered = sorted(found, key=lambda run: found[run].stage.size)
+    loaded = [runs.painter(run, found[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = found[ordered[0]].text, runs.bundle(listed)
+    if bundle is not None:
+        text = bundle.text(text, given=str(encoder))
+    elif encoder:
+        text = dataclasses.replace(text, encoder=str(encoder), tokenizer="")
     return Imagen(
         painters=tuple(painter for painter, _ in loaded),
-        encoder=encoder,
-        experiments=tuple(runs[run] for run in ordered),
+        encoder=_encoder(text, folder, offload=offload),
+        experiments=tuple(found[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
     )
+
+
+def _encoder(
+    text: config.Text | None, where: Workdir, *, offload: bool
+) -> TextEncoder | Borrowed | Absent:
+    """The text encoder, checked; where there is none, what says so when it is needed."""
+    if text is None:
+        return Absent(str(where))
+    check = functools.partial(_check_encoder, text=text, where=where)
+    if offload:
+        return Borrowed(text, check)
+    found = TextEncoder.of(text, split="heads")
+    check(found)
+    return found
 
 
 def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -> None:
@@ -203,90 +218,8 @@ def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -
         )
 
 
-def find(path: str | Workdir) -> Workdir:
-    """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
-
-    Errors: FileNotFoundError that lists the embedded cascades.
-    """
-    folder = workdir.of(path)
-    if folder.is_dir():
-        return folder
-    if str(path) in pretrained.names():
-        return pretrained.folder(str(path))
-    raise FileNotFoundError(f"no cascade at {path}: the folder does not exist, and {_embedded()}")
-
-
-def _embedded() -> str:
-    return f"the embedded cascades are: {', '.join(pretrained.names()) or 'none'}"
-
-
-def _runs(folder: Workdir) -> list[Workdir]:
-    if (folder / checkpoint.CONFIG).is_file():
-        return [folder]
-    runs = sorted(f.parent for f in folder.glob(f"*/{checkpoint.CONFIG}"))
-    if not runs:
-        hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
-        raise FileNotFoundError(
-            f"no cascade at {folder}: neither it nor a folder in it has a {checkpoint.CONFIG}; "
-            f"train one with `imagen train CONFIG --workdir DIR`; {_embedded()}{hidden}"
-        )
-    return runs
-
-
-def _is_exported(run: Workdir) -> bool:
-    """Whether a run's weights are exported ones, or were until their file was lost.
-
-    Errors: ValueError when it has checkpoints too.
-    """
-    has_weights = (run / export.WEIGHTS).is_file()
-    has_checkpoints = (run / checkpoint.FOLDER).is_dir()
-    if has_weights and has_checkpoints:
-        raise ValueError(
-            f"{run} has both {export.WEIGHTS} and {checkpoint.FOLDER}/: move one of them away"
-        )
-    if not isinstance(run, Path):
-        if has_weights:
-            raise ValueError(f"{run}: exported weights are read from a folder here: copy them")
-        return False
-    listed = (run.resolve().parent / export.MANIFEST).is_file()
-    return has_weights or (listed and not has_checkpoints)
-
-
-def _painter(run: Workdir, experiment: config.Experiment, *, on_host: bool) -> tuple[Painter, int]:
-    """One run's EMA weights, on every device or in the host's memory, and their step."""
-    module = models.build(experiment.stage.model)
-    shapes = models.shapes(experiment.stage, experiment.text)
-    if _is_exported(run):
-        params, step = export.read(run, shapes)
-    else:
-        saved = checkpoint.Checkpoints(run, read_only=True)
-        step = saved.latest() or 0
-        params = saved.restore({"ema": _target(shapes, on_host=on_host)}, step=step)["ema"]
-    painter = Painter(stage=experiment.stage, module=module, params=params)
-    return painter if on_host else _on_devices(painter), step
-
-
-def _target(shapes: Any, *, on_host: bool) -> Any:
-    """What a checkpoint is restored to: NumPy arrays, or whole on every device."""
-    if on_host:  # without memory of its own: it only says shape and dtype
-        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
-    whole = _whole()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-
-
-def _on_devices(painter: Painter) -> Painter:
-    """The painter with weights that are in the host's memory whole on every device."""
-    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(painter.params)):
-        return painter
-    return dataclasses.replace(painter, params=mesh.place(painter.params, _whole()))
-
-
 def _has_parts(thing: Any) -> bool:
     return isinstance(thing, Prompts | Request)
-
-
-def _whole() -> jax.sharding.NamedSharding:
-    return mesh.replicated(mesh.build(config.Mesh()))
 
 
 def _changed(painter: Painter, changes: dict[str, Any]) -> Painter:

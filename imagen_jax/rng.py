@@ -9,8 +9,8 @@ import numpy as np
 from imagen_jax.types import Keys, RandomKey
 
 
-def root(seed: int) -> RandomKey:
-    """The key that every other key of a run is folded from."""
+def root(seed: int | jax.Array) -> RandomKey:
+    """The key that every other key of a run is folded from; `seed` may be traced."""
     return jax.random.key(seed)
 
 

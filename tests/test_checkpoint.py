@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, mesh
+from imagen_jax import checkpoint, config, mesh, run_folder
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
 
@@ -22,7 +22,7 @@ def saved(tmp_path_factory) -> tuple[Path, dict]:
         "ema": {"dense": {"kernel": jnp.arange(64.0).reshape(8, 8), "bias": jnp.ones(8)}},
         "opt_state": (jnp.zeros(()), {"mu": jnp.full((8, 8), 0.5)}),
     }
-    checkpoint.write_config(folder, EXPERIMENT)
+    run_folder.write_config(folder, EXPERIMENT)
     writer = checkpoint.Checkpoints(folder)
     writer.save(3, tree, EXPERIMENT)
     writer.close()
@@ -71,12 +71,12 @@ def test_what_does_not_fit_is_listed(saved) -> None:
 
 
 def test_the_config_comes_back(saved, tmp_path: Path) -> None:
-    assert checkpoint.read_config(saved[0]) == EXPERIMENT
+    assert run_folder.read_config(saved[0]) == EXPERIMENT
     with pytest.raises(FileNotFoundError, match="is not a training run"):
-        checkpoint.read_config(tmp_path)
+        run_folder.read_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        checkpoint.read_config(tmp_path)
+        run_folder.read_config(tmp_path)
 
 
 def test_missing_and_incomplete_checkpoints_are_named(saved, tmp_path: Path) -> None:

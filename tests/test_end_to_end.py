@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 import imagen_jax
-from imagen_jax import checkpoint, config, mesh, models
+from imagen_jax import checkpoint, config, mesh, models, run_folder
 from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, pictures, sample, train
 from imagen_jax.data import pipeline, store
 from imagen_jax.models import conditioning
-from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.train import health, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
@@ -52,11 +51,11 @@ def test_the_average_is_what_is_loaded(built: Path, imagen) -> None:
     saved = checkpoint.Checkpoints(built / "cascade" / "base8", read_only=True)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        imagen.painters[0].params,
+        imagen.painters[0].placed(),
     )
     ema = saved.restore({"ema": shapes})["ema"]
     params = saved.restore({"params": shapes})["params"]
-    jax.tree.map(np.testing.assert_array_equal, imagen.painters[0].params, ema)
+    jax.tree.map(np.testing.assert_array_equal, imagen.painters[0].placed(), ema)
     differs = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ema, params)
     assert max(jax.tree.leaves(differs)) > 0
 
@@ -159,7 +158,7 @@ def _train(built: Path, workdir: Path, *overrides: str) -> None:
 
 
 def _state(run: Path) -> state.TrainState:
-    experiment = checkpoint.read_config(run)
+    experiment = run_folder.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
@@ -246,7 +245,7 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     (painter,) = imagen_jax.load(built / "cascade" / "sr16").painters
     paint = pictures.hook(experiment, pairs)
     for step in (1, 2, 3, 4):
-        paint(step, painter.params, Shown())
+        paint(step, painter.placed(), Shown())
     assert [step for step, _ in shown] == [2, 4]
     np.testing.assert_array_equal(shown[0][1], shown[1][1])
     low, painted, real = np.split(shown[0][1], 3, axis=2)
@@ -293,32 +292,6 @@ def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
             if path[-1].key == conditioning.EMPTY_PROMPT
         ]
         np.testing.assert_allclose(leaf, expected, rtol=1e-6)
-
-
-def test_the_encoder_is_freed_before_the_first_network(built: Path, imagen, monkeypatch) -> None:
-    """The same pictures, from networks that waited in the host's memory."""
-    borrowing = imagen_jax.load(built / "cascade", free_encoder=True)
-    leaves = [x for painter in borrowing.painters for x in jax.tree.leaves(painter.params)]
-    assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
-    loaded, encoders = TextEncoder.of, []
-
-    def remembered(text: config.Text, **options: str) -> TextEncoder:
-        encoders.append(loaded(text, **options))
-        return encoders[-1]
-
-    generate = load_module.cascade.generate
-
-    def checked(*arguments, **options) -> dict:
-        (encoder,) = encoders
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(encoder.params))
-        return generate(*arguments, **options)
-
-    expected = imagen.paint(PROMPTS, seed=3)
-    monkeypatch.setattr(load_module.cascade, "generate", checked)
-    monkeypatch.setattr(TextEncoder, "of", remembered)
-    assert borrowing.encoder.identity == imagen.encoder.identity
-    for name, found in borrowing.paint(PROMPTS, seed=3).items():
-        np.testing.assert_array_equal(found, expected[name])
 
 
 def test_a_run_remembers_its_encoder(built: Path, imagen) -> None:

@@ -1,18 +1,23 @@
 """An exported cascade paints what the runs it came from paint, or is refused by file name."""
 
+import dataclasses
 import hashlib
 import json
+import re
 import shutil
+import warnings
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax import checkpoint, config, export, models, pretrained, weights
+from imagen_jax import checkpoint, config, export, models, pretrained, run_folder, weights
 from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
+from imagen_jax.export import manifest, words
 
 PROMPTS = ["a large red circle on a white background", ""]
 STEP = 7
@@ -42,7 +47,7 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "runs"
     for seed, experiment in enumerate(config.load("tiny")[:2]):
         run = folder / experiment.stage.name
-        checkpoint.write_config(run, experiment)
+        run_folder.write_config(run, experiment)
         writer = checkpoint.Checkpoints(run)
         writer.save(STEP, {"ema": _params(experiment, seed)}, experiment)
         writer.close()
@@ -56,10 +61,11 @@ def trained(runs: Path) -> imagen_jax.Imagen:
 
 @pytest.fixture(scope="module")
 def exported(runs: Path) -> Path:
-    """Both precisions, each exported by the command."""
-    for dtype in ("float32", "bfloat16"):
+    """Every precision, exported by the command; one of them with all that a bundle can hold."""
+    for dtype in get_args(weights.Dtype):
         out = runs.parent / "exported" / dtype
-        command.run([str(runs), "--out", str(out), "--dtype", dtype])
+        more = [] if dtype == "bfloat16" else ["--weights-only"]
+        command.run([str(runs), "--out", str(out), "--dtype", dtype, *more])
     return runs.parent / "exported"
 
 
@@ -70,41 +76,55 @@ def copy(exported: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+STAGES = ("base8", "sr16")
+FILES = sorted(
+    [
+        *(f"{s}/{f}" for s in STAGES for f in ("config.json", "sample.stablehlo", export.WEIGHTS)),
+        *(f"text/{f}" for f in ("encode.stablehlo", "encoder.json", "spiece.model")),
+        "text/weights-00001-of-00001.safetensors",
+    ]
+)
+
+
 def test_the_folder_is_complete(exported: Path, trained) -> None:
     folder = exported / "bfloat16"
-    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == [
-        "README.md",
-        "base8/config.json",
-        "base8/weights.safetensors",
-        "manifest.json",
-        "sr16/config.json",
-        "sr16/weights.safetensors",
-    ]
-    assert sorted(p.name for p in exported.iterdir()) == ["bfloat16", "float32"]  # no leftovers
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert there == {*FILES, "README.md", "manifest.json"}
+    assert {p.name for p in exported.iterdir()} == set(get_args(weights.Dtype))  # no leftovers
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["files"]) == {
-        f"{s}/{f}" for s in ("base8", "sr16") for f in ("config.json", "weights.safetensors")
-    }
+    assert manifest["format"] == export.FORMAT
+    assert set(manifest["files"]) == set(FILES)
     for name, entry in manifest["files"].items():
         content = (folder / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert manifest["versions"]["jax"] == jax.__version__
     card = (folder / "README.md").read_text()
     for painter, (name, facts) in zip(trained.painters, manifest["stages"].items(), strict=True):
         assert name == painter.stage.name
         assert facts["step"] == STEP
-        assert facts["parameters"] == models.count(painter.params)
+        assert facts["parameters"] == models.count(painter.placed())
         size = (folder / name / "weights.safetensors").stat().st_size
         assert f"| `{name}` | {facts['parameters']:,} | 7 | {size:,} |" in card
-        assert checkpoint.read_config(folder / name).stage == painter.stage
+        assert run_folder.read_config(folder / name).stage == painter.stage
+    only = exported / "float32"
+    there = {p.relative_to(only).as_posix() for p in only.rglob("*") if p.is_file()}
+    assert there == {"README.md", "manifest.json"} | {
+        f"{s}/{f}" for s in STAGES for f in ("config.json", export.WEIGHTS)
+    }
 
 
-def test_the_same_cascade_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
-    command.run([str(exported / "bfloat16"), "--out", str(tmp_path / "again")])
-    first, again = (
-        json.loads((f / "manifest.json").read_text())
-        for f in (exported / "bfloat16", tmp_path / "again")
-    )
-    assert first == again
+def test_the_same_cascade_gives_the_same_bytes(runs: Path, exported: Path, tmp_path: Path) -> None:
+    """Whoever asks, from wherever: no time, path or random order is in them."""
+    imagen = imagen_jax.load(runs)
+    stages = [
+        export.Trained(experiment=e, params=p.placed(), step=STEP)
+        for e, p in zip(imagen.experiments, imagen.painters, strict=True)
+    ]
+    contents = export.Contents(text="embedded", programs=True)
+    again = export.write(tmp_path / "again", stages, dtype="bfloat16", contents=contents)
+    assert again == json.loads((exported / "bfloat16" / "manifest.json").read_text())
+    for program in (tmp_path / "again").rglob("*.stablehlo"):
+        assert b".py" not in program.read_bytes()
 
 
 def test_what_is_exported_paints_as_what_was_trained(exported: Path, trained) -> None:
@@ -113,8 +133,8 @@ def test_what_is_exported_paints_as_what_was_trained(exported: Path, trained) ->
     assert full.experiments == half.experiments == trained.experiments
     jax.tree.map(
         np.testing.assert_array_equal,
-        [p.params for p in full.painters],
-        [p.params for p in trained.painters],
+        [p.placed() for p in full.painters],
+        [p.placed() for p in trained.painters],
     )
     before, exact, rounded = (i.paint(PROMPTS, seed=3) for i in (trained, full, half))
     for name, pictures in before.items():
@@ -123,6 +143,82 @@ def test_what_is_exported_paints_as_what_was_trained(exported: Path, trained) ->
         assert pictures.std() > 20  # not a flat picture, which no weight could change
         assert 0 < difference.max() <= 3, name  # of 255
         assert difference.mean() <= 0.3, name
+
+
+def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> None:
+    for dtype, least, most in (("float32", 0, 0), ("bfloat16", 1e-3, 3e-3), ("int8", 3e-3, 2e-2)):
+        document = json.loads((exported / dtype / "manifest.json").read_text())
+        card = (exported / dtype / "README.md").read_text()
+        for painter in trained.painters:
+            name = painter.stage.name
+            stored = jax.tree.leaves(weights.load(exported / dtype / name / export.WEIGHTS))
+            exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
+            off, size = (
+                sum(float((x**2).sum()) for x in xs)
+                for xs in ([a - b for a, b in zip(stored, exact, strict=True)], exact)
+            )
+            told = document["stages"][name]["deviation"]
+            assert told["weights"] == pytest.approx((off / size) ** 0.5, rel=1e-2)
+            assert least <= told["weights"] <= most
+            assert (told["network"] > 0) == (dtype != "float32")
+            assert told["network"] < 0.1
+            assert f"| {told['weights']:.2%} | {told['network']:.2%} |" in card
+
+
+def _again(source: Path, out: Path, *more: str) -> Path:
+    command.run([str(source), "--out", str(out), "--no-programs", *more])
+    return out
+
+
+def test_a_text_encoder_that_is_left_out_has_to_be_given(exported: Path, tmp_path: Path) -> None:
+    bundle = _again(exported / "bfloat16", tmp_path / "silent", "--text", "none")
+    assert not (bundle / "text").exists()
+    silent = imagen_jax.load(bundle)
+    with pytest.raises(ValueError, match=r"silent was exported without its text encoder: give"):
+        silent.paint(PROMPTS)
+    given = imagen_jax.load(bundle, encoder=str(exported / "bfloat16" / "text"))
+    np.testing.assert_array_equal(
+        given.encode(PROMPTS).captions.text,
+        imagen_jax.load(exported / "bfloat16").encode(PROMPTS).captions.text,
+    )
+    with pytest.raises(ValueError, match=r"text\.width=64, but 't5_1_1_mini' is 256 wide"):
+        imagen_jax.load(bundle, encoder="t5_1_1_mini")
+    # It can be exported again, but not with what it lacks.
+    assert _again(bundle, tmp_path / "again", "--dtype", "int8").is_dir()
+    with pytest.raises(ValueError, match="was exported without its text encoder"):
+        _again(bundle, tmp_path / "more", "--text", "embedded")
+
+
+def test_a_text_encoder_by_reference_is_compared(exported: Path, tmp_path: Path) -> None:
+    bundle = exported / "float32"
+    document = json.loads((bundle / "manifest.json").read_text())
+    told, loaded = document["text"], imagen_jax.load(bundle).encoder
+    assert (told["kind"], told["encoder"]) == ("reference", "t5_1_1_tiny")
+    assert (told["identity"], told["vocabulary"]) == (loaded.identity, loaded.vocabulary)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imagen_jax.load(bundle, encoder=exported / "bfloat16" / "text")  # the same, elsewhere
+    facts = {k: v for k, v in document.items() if k not in ("files", "sha256", "format")}
+    for field in ("identity", "vocabulary"):
+        other = tmp_path / field
+        shutil.copytree(bundle, other)
+        for file in ("manifest.json", "README.md"):
+            (other / file).unlink()
+        manifest.write(other, {**facts, "text": {**told, field: "0000"}})
+    with pytest.warns(UserWarning, match="was trained with text encoder 0000, but 't5_1_1_tiny'"):
+        imagen_jax.load(tmp_path / "identity")
+    with pytest.raises(ValueError, match="was trained with vocabulary 0000"):
+        imagen_jax.load(tmp_path / "vocabulary")
+
+
+def test_a_large_text_encoder_is_not_copied_unasked(
+    exported: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(words, "LARGEST", 1000)
+    bundle = _again(exported / "float32", tmp_path / "small")
+    assert json.loads((bundle / "manifest.json").read_text())["text"]["kind"] == "reference"
+    bundle = _again(exported / "float32", tmp_path / "large", "--text", "embedded")
+    assert (bundle / "text" / "encoder.json").is_file()
 
 
 def test_an_existing_folder_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -138,38 +234,94 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
 
     monkeypatch.setattr(weights, "save", fail)
     stage = export.Trained(
-        experiment=trained.experiments[0], params=trained.painters[0].params, step=1
+        experiment=trained.experiments[0], params=trained.painters[0].placed(), step=1
     )
     with pytest.raises(OSError, match="disk full"):
         export.write(tmp_path / "out", [stage], dtype="float32")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="each stage needs a name"):
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="stage 'base8' can't be a folder beside"):
         export.write(tmp_path / "out", [stage, stage], dtype="float32")
+    named = dataclasses.replace(
+        stage.experiment, stage=dataclasses.replace(stage.experiment.stage, name="text")
+    )
+    with pytest.raises(ValueError, match="stage 'text' can't be a folder beside"):
+        export.write(
+            tmp_path / "out", [dataclasses.replace(stage, experiment=named)], dtype="float32"
+        )
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("file", "what"),
-    [
-        ("base8/weights.safetensors", "has changed"),
-        ("sr16/config.json", "has changed"),
-        ("sr16/weights.safetensors", "is missing"),
-        ("base8/config.json", "is missing"),
-    ],
-)
-def test_a_file_unlike_the_manifest_is_refused_by_name(copy: Path, file: str, what: str) -> None:
-    if what == "is missing":
+@pytest.mark.parametrize("file", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("fault", ["has changed", "is cut short", "is missing"])
+def test_a_file_unlike_the_manifest_is_refused_by_name(copy: Path, file: str, fault: str) -> None:
+    content = bytearray((copy / file).read_bytes())
+    if fault == "is missing":
         (copy / file).unlink()
+    elif fault == "is cut short":
+        (copy / file).write_bytes(content[:-1] if file != "manifest.json" else content[:-3])
     else:
-        content = bytearray((copy / file).read_bytes())
-        content[-1] ^= 1  # one bit
+        content[len(content) // 2] ^= 1  # one bit
         (copy / file).write_bytes(content)
-    with pytest.raises(ValueError, match=f"not as manifest.json says: {file} {what};"):
+    said = {"is missing": "is missing"}.get(fault, "has changed")
+    refusal = re.escape(file) if file == "manifest.json" else f"says: {re.escape(file)} {said};"
+    with pytest.raises((ValueError, FileNotFoundError), match=refusal):
         imagen_jax.load(copy)
+
+
+@pytest.mark.parametrize("file", ["text/pytorch_model.bin", "more.json", "sr16/init.py"])
+def test_a_file_that_nobody_listed_is_refused(copy: Path, file: str) -> None:
+    (copy / file).write_text("")
+    with pytest.raises(ValueError, match=f"{re.escape(file)} is not listed"):
+        imagen_jax.load(copy)
+
+
+def test_the_card_is_for_people(copy: Path) -> None:
+    (copy / "README.md").write_text("completed by hand")
+    assert imagen_jax.load(copy).steps == (STEP, STEP)
+
+
+def test_a_large_file_is_compared_while_it_is_read(copy: Path, monkeypatch) -> None:
+    file = copy / "base8" / export.WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    monkeypatch.setattr(manifest, "AT_ONCE", 10_000)
+    imagen = imagen_jax.load(copy)
+    with pytest.raises(ValueError, match=r"says: base8/weights\.safetensors has changed;"):
+        imagen.paint(["a red circle"])
+
+
+@pytest.mark.parametrize("version", [export.FORMAT + 1, None])
+def test_another_format_is_refused(copy: Path, version: int | None) -> None:
+    document = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**document, "format": version}))
+    with pytest.raises(ValueError, match=f"is of format {version}, and .* reads format 1"):
+        imagen_jax.load(copy)
+
+
+def test_weights_of_another_version_are_compared_with_their_config(copy: Path) -> None:
+    """Both are as they were written, but the network may have changed since."""
+    folder = copy.parent / "again"
+    document = json.loads((copy / "manifest.json").read_text())
+    text = (copy / "base8" / "config.json").read_text()
+    (copy / "base8" / "config.json").write_text(text.replace('"channels": 8', '"channels": 16'))
+    facts = {k: v for k, v in document.items() if k not in ("files", "sha256", "format")}
+    for version, fits in ((document["versions"]["imagen_jax"], True), ("0.0.1", False)):
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
+        for file in ("manifest.json", "README.md"):
+            (folder / file).unlink()
+        manifest.write(folder, {**facts, "versions": {"imagen_jax": version}})
+        if fits:
+            imagen_jax.load(folder)
+            continue
+        with pytest.raises(ValueError, match=r"do not fit this config(.|\n)*, wanted \(3, 3,"):
+            imagen_jax.load(folder)
 
 
 def test_a_lost_stage_is_refused(copy: Path) -> None:
     shutil.rmtree(copy / "sr16")
-    with pytest.raises(ValueError, match=r"sr16/config\.json is missing; sr16/weights"):
+    with pytest.raises(ValueError, match=r"sr16/config\.json is missing; sr16/sample"):
         imagen_jax.load(copy)
 
 
@@ -180,13 +332,7 @@ def test_weights_that_are_all_lost_are_refused(copy: Path) -> None:
         imagen_jax.load(copy)
 
 
-def test_weights_that_nobody_listed_are_refused(copy: Path) -> None:
-    shutil.copytree(copy / "sr16", copy / "other")
-    with pytest.raises(ValueError, match=r"other/weights\.safetensors is not listed"):
-        imagen_jax.load(copy)
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"files": {"base8/config.json": {}}}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 1, "files": {}}'])
 def test_no_manifest_no_cascade(copy: Path, content: str | None) -> None:
     (copy / "manifest.json").unlink()
     if content is not None:
@@ -202,10 +348,11 @@ def test_checkpoints_beside_weights_are_refused(copy: Path, runs: Path) -> None:
 
 
 def test_weights_without_their_step_are_refused(copy: Path, trained) -> None:
-    params = trained.painters[0].params
+    listed = export.verify(copy)
+    params = trained.painters[0].placed()
     weights.save(copy / "base8" / export.WEIGHTS, params, dtype="bfloat16", metadata={})
     with pytest.raises(ValueError, match=r"base8/weights\.safetensors does not say its step"):
-        export.read(copy / "base8", params)
+        export.inspect(copy / "base8", trained.experiments[0], listed)
 
 
 def test_one_stage_loads_alone(exported: Path, monkeypatch) -> None:
@@ -221,10 +368,10 @@ def test_an_embedded_cascade_is_known_by_name(
 ) -> None:
     monkeypatch.setattr(pretrained, "FOLDER", exported)
     monkeypatch.chdir(tmp_path)
-    assert pretrained.names() == ["bfloat16", "float32"]
+    assert pretrained.names() == ["bfloat16", "float32", "int8"]
     assert pretrained.folder("float32") == exported / "float32"
     assert imagen_jax.load("bfloat16").steps == (STEP, STEP)
-    embedded = "the embedded cascades are: bfloat16, float32"
+    embedded = "the embedded cascades are: bfloat16, float32, int8"
     with pytest.raises(FileNotFoundError, match=f"no cascade at shapes: .*{embedded}"):
         imagen_jax.load("shapes")
     with pytest.raises(FileNotFoundError, match="no embedded cascade 'shapes'"):
@@ -240,9 +387,11 @@ def test_an_embedded_cascade_is_known_by_name(
 def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pretrained, "FOLDER", exported)
     monkeypatch.chdir(tmp_path)
-    sample.run(["bfloat16", *PROMPTS, "--out", "pictures"])
+    sample.run(["bfloat16", *PROMPTS, "--out", "pictures", "--offload"])
     document = json.loads(Path("pictures/metadata.json").read_text())
     assert document["cascade"] == "bfloat16"
+    listed = json.loads((exported / "bfloat16" / "manifest.json").read_text())
+    assert document["encoder"] == listed["text"]["identity"]
     assert [stage["step"] for stage in document["stages"]] == [STEP, STEP]
     few = ["--pictures", "2", "--grid", "2", "--batch-size", "8", "--sweep"]
     evaluate.run(["bfloat16", "--out", "evaluation", *few])

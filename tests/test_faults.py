@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, exits, mesh, models
+from imagen_jax import checkpoint, config, exits, mesh, models, run_folder
 from imagen_jax.cli import data, encode
 from imagen_jax.train import optim, state
 
@@ -68,7 +68,7 @@ def start(data_dir: Path, name: str, *more: str, devices: int = 1) -> subprocess
 
 
 def final(run: Path) -> state.TrainState:
-    experiment = checkpoint.read_config(run)
+    experiment = run_folder.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)

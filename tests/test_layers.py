@@ -20,7 +20,8 @@ ALLOWED = {
     "distributed": set(),
     "supervision": {"exits", "workdir"},  # a parent process: no jax
     "gallery": set(),
-    "checkpoint": {"mesh", "fingerprint", "misfits", "workdir"},
+    "run_folder": {"workdir"},
+    "checkpoint": {"mesh", "fingerprint", "misfits", "run_folder", "workdir"},
     "fingerprint": set(),
     "misfits": set(),
     "workdir": set(),
@@ -32,6 +33,7 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "export",
+        "run_folder",
         "misfits",
         "weights",
         "workdir",
@@ -60,18 +62,9 @@ ALLOWED = {
         "train",
         "sample",
     },
-    "export": {"checkpoint", "models", "weights"},
-    "imagen": {
-        "workdir",
-        "rng",
-        "mesh",
-        "checkpoint",
-        "models",
-        "text",
-        "sample",
-        "export",
-        "pretrained",
-    },
+    "export": {"run_folder", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
+    "runs": {"workdir", "run_folder", "checkpoint", "models", "sample", "export", "pretrained"},
+    "imagen": {"workdir", "run_folder", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }

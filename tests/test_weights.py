@@ -25,7 +25,7 @@ def _saved(folder: Path, dtype: weights.Dtype = "float32", params=PARAMS) -> Pat
 
 def test_float32_comes_back_exactly(tmp_path: Path) -> None:
     file = _saved(tmp_path)
-    again = weights.load(file, LIKE)
+    again = weights.load(file)
     assert jax.tree.structure(again) == jax.tree.structure(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, again, PARAMS)
     assert weights.metadata(file) == {"step": "12"}
@@ -40,7 +40,7 @@ def test_bfloat16_is_stored_in_half_and_rounded_to_nearest(tmp_path: Path) -> No
     stored = tensors.load_file(file)
     assert {str(x.dtype) for x in stored.values()} == {"bfloat16"}
     assert sum(x.nbytes for x in stored.values()) == 2 * 10
-    again = weights.load(file, LIKE)
+    again = weights.load(file)
     assert {str(x.dtype) for x in jax.tree.leaves(again)} == {"float32"}
     # 1/3 = 1.0101 0101 0101... b-2: seven bits of fraction, then 0101... is over one half, so up.
     assert again["scale"] == 0b10101011 / 2**9
@@ -49,7 +49,60 @@ def test_bfloat16_is_stored_in_half_and_rounded_to_nearest(tmp_path: Path) -> No
     assert np.abs(kernel - exact).max() > 0
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def _kernel() -> np.ndarray:
+    """One output channel of zeros, and one of which every value is a multiple of its scale."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    kernel[..., 1] = 0.0
+    kernel[..., 2] = np.resize(np.arange(-127, 128), (3, 3, 4)) * 0.25
+    kernel[0, 0, 0, 2] = 127 * 0.25
+    return kernel
+
+
+def test_int8_is_within_half_a_step_of_each_channel(tmp_path: Path) -> None:
+    kernel, table = _kernel(), np.full((2, 3), 1 / 3, np.float32)
+    params = {"conv": {"kernel": kernel, "bias": np.full(5, 1 / 3, "f4")}, "positions": table}
+    file = _saved(tmp_path, "int8", params)
+    stored = tensors.load_file(file)
+    assert {name: (str(x.dtype), x.shape) for name, x in stored.items()} == {
+        "conv/bias": ("float32", (5,)),
+        "conv/kernel": ("int8", (3, 3, 4, 5)),
+        "conv/kernel.scale": ("float32", (5,)),
+        "positions": ("float32", (2, 3)),
+    }
+    np.testing.assert_allclose(
+        stored["conv/kernel.scale"], np.abs(kernel).max((0, 1, 2)) / 127, rtol=1e-6
+    )
+    assert stored["conv/kernel"].min() >= -127
+    weights.check(file, params)
+    again = weights.load(file)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    error = np.abs(again["conv"]["kernel"] - kernel)
+    assert (error <= 0.501 * stored["conv/kernel.scale"]).all()
+    assert (
+        error[..., [0, 3, 4]].max((0, 1, 2)) > 0.3 * stored["conv/kernel.scale"][[0, 3, 4]]
+    ).all()
+    np.testing.assert_array_equal(again["conv"]["kernel"][..., 1:3], kernel[..., 1:3])
+    np.testing.assert_array_equal(again["conv"]["bias"], params["conv"]["bias"])
+    np.testing.assert_array_equal(again["positions"], table)
+    traced = jax.jit(lambda x: weights.nested(weights.as_float32(x)))(stored)
+    jax.tree.map(np.testing.assert_array_equal, traced, again)
+
+
+def test_int8_without_its_scale_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    tensors.save_file({"dense/kernel": np.ones((2, 2), np.int8)}, file)
+    with pytest.raises(ValueError, match=r"dense/kernel is int8 and lacks dense/kernel\.scale"):
+        weights.load(file)
+
+
+def test_tensors_are_placed_one_by_one(tmp_path: Path) -> None:
+    seen = []
+    again = weights.load(_saved(tmp_path), place=lambda x: seen.append(x.shape) or x + 1)
+    assert sorted(seen) == [(), (2, 3), (3,)]
+    assert again["scale"] == PARAMS["scale"] + 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_the_order_of_an_array_in_memory_does_not_matter(tmp_path: Path, dtype) -> None:
     scrambled = jax.tree.map(lambda x: np.array(x, order="F"), PARAMS)
     first = _saved(tmp_path, dtype).read_bytes()
@@ -71,7 +124,7 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
         "new": {"bias": jax.ShapeDtypeStruct((5,), jnp.float32)},
     }
     with pytest.raises(ValueError, match="do not fit this config") as refusal:
-        weights.load(file, like)
+        weights.check(file, like)
     lines = str(refusal.value).splitlines()
     assert str(file) in lines[0]
     assert [line.strip() for line in lines[1:]] == [
@@ -84,19 +137,19 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
 def test_other_dtypes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     tensors.save_file({"a": np.ones(2, np.float16)}, file)
-    with pytest.raises(ValueError, match="a holds float16, wanted bfloat16 or float32"):
-        weights.load(file, {"a": jax.ShapeDtypeStruct((2,), jnp.float32)})
+    with pytest.raises(ValueError, match="a holds F16, wanted bfloat16, float32, int8"):
+        weights.load(file)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60, -1])
 def test_a_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
     file = _saved(tmp_path)
     file.write_bytes(file.read_bytes()[:kept])
-    for read in (lambda: weights.load(file, LIKE), lambda: weights.metadata(file)):
+    for read in (lambda: weights.load(file), lambda: weights.metadata(file)):
         with pytest.raises(ValueError, match=r"w\.safetensors: not a whole safetensors file"):
             read()
 
 
 def test_no_file_is_no_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        weights.load(tmp_path / "none.safetensors", LIKE)
+        weights.load(tmp_path / "none.safetensors")

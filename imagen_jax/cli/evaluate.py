@@ -240,7 +240,7 @@ def _swept(
 def _losses(options: Options) -> list["Section"]:
     """Loss curves, from the runs' own logs; an exported cascade has none."""
     from imagen_jax.evaluate import report
-    from imagen_jax.imagen import find
+    from imagen_jax.runs import find
 
     folder = find(options.cascade)
     files = sorted([*folder.glob("*/metrics.jsonl"), *folder.glob("metrics.jsonl")])

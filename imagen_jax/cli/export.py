@@ -1,16 +1,25 @@
-"""`imagen export CASCADE --out FOLDER`: averaged weights as safetensors, ready to ship."""
+"""`imagen export CASCADE --out FOLDER`: one folder that paints anywhere."""
 
 import dataclasses
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from imagen_jax import weights
+from imagen_jax import config
 
-USAGE = """Write a cascade's averaged weights and configs into one folder, with their hashes.
+if TYPE_CHECKING:
+    from imagen_jax.export import Contents, Trained
+    from imagen_jax.imagen import Imagen
 
-`imagen sample`, `imagen eval` and `imagen_jax.load` read that folder as they read a run's; it
-appears complete or not at all. Complete its README.md: machine, hours, scores.
+USAGE = """Write a cascade into one folder that paints anywhere: averaged weights and configs, the
+text encoder, and each stage's whole sampling loop as a program for cpu, cuda and tpu.
+
+`imagen sample`, `imagen eval` and `imagen_jax.load` read that folder as they read a run's; other
+programs run its *.stablehlo with jax alone. It appears complete or not at all, with the SHA-256 of
+every file. Complete its README.md: machine, hours, scores.
 """
 
 
@@ -19,29 +28,103 @@ class Options:
     """What to export."""
 
     cascade: tyro.conf.Positional[str]
-    """Folder of a run, or of the runs of a cascade; or the name of an embedded cascade."""
+    """Folder of a run, or of the runs of a cascade, or of an exported one; or the name of an
+    embedded cascade."""
     out: Path
     """Folder to make; it must not exist."""
-    dtype: weights.Dtype = "bfloat16"
-    """Precision of the stored weights; they are float32 in memory."""
+    dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
+    """Precision of the stored weights, of kernels alone for int8; they are float32 in memory. What
+    rounding changes is measured and told."""
+    text: Literal["embedded", "reference", "none"] | None = None
+    """The text encoder: in the folder, by its name or place and a digest, or left out. Default:
+    embedded, up to a gigabyte of weights; larger ones by reference."""
+    programs: bool = True
+    """The programs for other runtimes."""
+    weights_only: bool = False
+    """As --text reference --no-programs."""
+    form: Literal["bundle", "orbax", "saved_model"] = "bundle"
+    """orbax: only weights, float32, each stage's a standard Orbax checkpoint for other JAX code.
+    saved_model: the programs as TensorFlow SavedModels (pip install 'imagen_jax[tensorflow]')."""
+
+    def __post_init__(self) -> None:
+        config.require(
+            self.form != "orbax" or (self.text is None and not self.weights_only),
+            "--form orbax has weights alone; leave out --text and --weights-only",
+        )
+        config.require(
+            self.form != "saved_model" or (self.programs and not self.weights_only),
+            "--form saved_model is made of the programs; leave out --no-programs, --weights-only",
+        )
+        config.require(
+            not self.weights_only or self.text in (None, "reference"),
+            f"--weights-only has the text encoder by reference; leave out --text {self.text}",
+        )
 
 
 def run(argv: list[str]) -> None:
-    """Parse, load, write."""
+    """Parse, load, write, say what was written."""
     options = tyro.cli(Options, args=argv, prog="imagen export", description=USAGE)
     import imagen_jax
+
+    if options.form == "saved_model":
+        from imagen_jax.export import saved_model
+
+        saved_model.check()
+    imagen = imagen_jax.load(options.cascade, offload=True)
+    if options.form == "orbax":
+        from imagen_jax.export import plain
+
+        plain.write(options.out, _stages(imagen))
+        print(f"the weights are in {options.out}, a checkpoint a stage in {plain.PARAMS}/")
+    elif options.form == "saved_model":
+        with tempfile.TemporaryDirectory() as temporary:
+            _write(imagen, options, Path(temporary) / "bundle")
+            saved_model.write(options.out, Path(temporary) / "bundle")
+        print(f"the SavedModels are in {options.out}")
+    else:
+        size = _write(imagen, options, options.out)
+        print(f"the cascade is in {options.out}, {size / 1e6:.1f} MB; complete its README.md")
+
+
+def _write(imagen: "Imagen", options: Options, out: Path) -> int:
+    """Write a bundle and say what is in it; its bytes."""
     from imagen_jax import export
 
-    imagen = imagen_jax.load(options.cascade)
-    stages = [
-        export.Trained(experiment=experiment, params=painter.params, step=step)
-        for experiment, painter, step in zip(
-            imagen.experiments, imagen.painters, imagen.steps, strict=True
+    document = export.write(
+        out, _stages(imagen), dtype=options.dtype, contents=_contents(options, imagen)
+    )
+    for name, facts in document["stages"].items():
+        weights, network = facts["deviation"]["weights"], facts["deviation"]["network"]
+        print(
+            f"{name}: step {facts['step']}, {facts['bytes'] / 1e6:.1f} MB; off by {weights:.2%}, "
+            f"what the network gives by {network:.2%}"
         )
-    ]
-    export.write(options.out, stages, dtype=options.dtype)
-    for stage in stages:
-        name = stage.experiment.stage.name
-        size = (options.out / name / export.WEIGHTS).stat().st_size
-        print(f"{name}: step {stage.step}, {size / 1e6:.1f} MB")
-    print(f"the cascade is in {options.out}; complete its {export.CARD}")
+    print(f"text encoder: {document['text']['encoder']}, {document['text']['kind']}")
+    return sum(entry["bytes"] for entry in document["files"].values())
+
+
+def _stages(imagen: "Imagen") -> "Iterator[Trained]":
+    """One after another: each leaves the devices when the next is asked for."""
+    from imagen_jax import export
+
+    for experiment, painter, step in zip(
+        imagen.experiments, imagen.painters, imagen.steps, strict=True
+    ):
+        yield export.Trained(experiment=experiment, params=painter.placed(), step=step)
+        painter.done()
+
+
+def _contents(options: Options, imagen: "Imagen") -> "Contents":
+    """What to write beside the weights. Errors: ValueError for an encoder that is not there."""
+    from imagen_jax import export
+    from imagen_jax.text.borrowed import Absent, Borrowed
+
+    programs = options.programs and not options.weights_only
+    if isinstance(imagen.encoder, Absent):
+        if options.text not in (None, "none") or options.weights_only:
+            imagen.encoder.encode([])  # says what is missing
+        return export.Contents(text="none", programs=programs)
+    assert isinstance(imagen.encoder, Borrowed)  # of a cascade loaded with offload
+    source = imagen.encoder.text
+    kind = "reference" if options.weights_only else options.text or export.chosen(source)
+    return export.Contents(text=kind, source=source, programs=programs)

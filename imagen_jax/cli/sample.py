@@ -83,8 +83,10 @@ class Options:
     batch_size: int = 16
     """Pictures painted at once."""
 
-    free_encoder: bool = False
-    """Free the text encoder's memory before the first network is loaded: slower, and it fits."""
+    offload: bool = False
+    """Hold one part at a time on the devices, text encoder or stage: slower, and it fits."""
+    encoder: str = ""
+    """Name or folder of the text encoder to use instead of the cascade's own."""
     previews: int = 0
     """Also save what the pictures are taken for every so many steps."""
     profile: bool = False
@@ -103,7 +105,7 @@ def run(argv: list[str]) -> None:
     compilation.use_cache()
     profile.listen()
     profile.ended("imports")
-    cascade = imagen_jax.load(options.cascade, free_encoder=options.free_encoder)
+    cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
     for stage, changed in changes:
         cascade = cascade.with_sampler(changed, stage=stage)
     unfinished = options.out / stopping.UNFINISHED

@@ -121,7 +121,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
 def _source(options: Options, stage: str):
     """Where --init-from leads: a run, an exported stage, or the one of this name in a cascade."""
-    from imagen_jax import checkpoint, pretrained
+    from imagen_jax import pretrained, run_folder
     from imagen_jax.train import initial
 
     if options.init_from is None:
@@ -133,13 +133,13 @@ def _source(options: Options, stage: str):
     if name in pretrained.names():
         places.append(pretrained.folder(name).joinpath(*inside))
     for place in (q for p in places for q in (p, p / stage)):
-        if (place / checkpoint.CONFIG).is_file():
+        if (place / run_folder.CONFIG).is_file():
             return initial.Source(
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
         f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
-        f"exported stage (no {checkpoint.CONFIG}); embedded cascades: "
+        f"exported stage (no {run_folder.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.names())}"
     )
 

@@ -73,7 +73,7 @@ class Attention(nn.Module):
     def project(self, name: str, y: Float[Array, "b h w c"]) -> Float[Array, "b n heads k"]:
         """Queries, keys or values of the picture, n = h * w. Flattened last: height stays split."""
         projected = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
-        return projected.reshape(len(y), -1, self.heads, self.head_dim)
+        return projected.reshape(y.shape[0], -1, self.heads, self.head_dim)
 
 
 class FeedForward(nn.Module):

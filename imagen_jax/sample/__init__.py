@@ -8,5 +8,6 @@
 | `sides.py` | sides that the networks can paint |
 | `batches.py` | a stage over all prompts |
 | `following.py` | progress, glimpses, and batches kept for a painting that is cut short |
+| `stored.py` | weights that wait where they are stored until their stage's turn |
 | `cascade.py` | a fold over stages: 16 -> 64 -> 256, or the paper's 64 -> 256 -> 1024 |
 """

@@ -6,7 +6,7 @@ from collections import deque
 import jax
 import numpy as np
 
-from imagen_jax import config, mesh, rng
+from imagen_jax import config, mesh
 from imagen_jax.diffusion import samplers
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.sample import painting
@@ -34,7 +34,7 @@ def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
     """All pictures, (p, h, w, 3) float32 in [-1, 1]."""
     count, name = len(job.prompts.indices), job.painter.stage.name
     devices, batch_size = _layout(job, min(batch_size, count))
-    params = jax.device_put(job.painter.params, mesh.replicated(devices))
+    params = job.painter.placed(mesh.replicated(devices))
     started: deque[tuple[int, jax.Array | np.ndarray]] = deque()
     painted: list[np.ndarray] = []
 
@@ -73,12 +73,11 @@ def _layout(job: Job, batch_size: int) -> tuple[jax.sharding.Mesh, int]:
 
 def _canvas(job: Job, rows: np.ndarray) -> Canvas:
     stage, part = job.painter.stage, job.prompts.rows(rows)
-    root = rng.fold(rng.root(job.seed), stage.name)
     picture, keep = job.request.at(job.sides, rows)
     return Canvas(
         captions=part.captions,
         negatives=part.negatives or part.captions.nulled(),
-        keys=rng.fold_each(root, "image", part.indices),
+        keys=painting.image_keys(stage, job.seed, part.indices),
         aug_level=np.full(len(rows), stage.noise_conditioning.sample_level, np.float32),
         low_res=None if job.low_res is None else job.low_res[rows],
         picture=picture,

@@ -7,21 +7,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
-from imagen_jax import config, rng
+from imagen_jax import config, mesh, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.sample import denoiser
+from imagen_jax.sample.stored import Stored
 from imagen_jax.types import Image, Keys, Network, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Painter:
-    """One trained stage: its config, network and (averaged) parameters."""
+    """One trained stage: its config, network and (averaged) parameters, or where they are."""
 
     stage: config.Stage
     module: Network
-    params: Params
+    params: Params | Stored
+
+    def placed(self, sharding: NamedSharding | None = None) -> Params:
+        """The parameters on the devices: by default whole on each. Errors: those of reading."""
+        sharding = sharding or mesh.replicated(mesh.build(config.Mesh()))
+        if isinstance(self.params, Stored):
+            return self.params.on(sharding)
+        return jax.device_put(self.params, sharding)
+
+    def done(self) -> None:
+        """Free parameters that are read for each use."""
+        if isinstance(self.params, Stored):
+            self.params.done()
 
 
 class Captions(NamedTuple):
@@ -129,6 +143,11 @@ def paint(
 def picture_of(state: samplers.State) -> Image:
     """The finished pictures, in [-1, 1]."""
     return jnp.clip(state.x0, -1.0, 1.0)
+
+
+def image_keys(stage: config.Stage, seed: int | jax.Array, indices: Any) -> Keys:
+    """A key for each picture of a stage, of the seed and its index alone; (b,) as indices."""
+    return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -164,7 +164,7 @@ def _train(
     (painter,) = imagen_jax.load(workdir).painters
     error, scores = judge(painter)
     return {
-        "parameters": models.count(painter.params),
+        "parameters": models.count(painter.placed()),
         "step_seconds": training.step_seconds(workdir),
         "losses": [[line["step"], line["loss"]] for line in training.losses(workdir)],
         "errors": [*_errors(workdir), [options.steps, error]],

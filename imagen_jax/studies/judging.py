@@ -69,7 +69,7 @@ def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> fl
         part = prompts.rows(rows)
         keys = rng.fold_each(root, "held_out_noise", part.indices)
         shown = (part.captions, keys, exam.real[rows])
-        found = _errors(painter.params, *shown, module=painter.module, stage=painter.stage)
+        found = _errors(painter.placed(), *shown, module=painter.module, stage=painter.stage)
         errors.append(np.asarray(found)[: count - start])
     return float(np.concatenate(errors).mean())
 

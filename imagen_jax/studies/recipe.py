@@ -100,7 +100,7 @@ def _train_and_judge(
     judge = {"seed": options.seed, "batch_size": options.batch_size}
     return {
         "changes": {name: list(pair) for name, pair in changes.items()},
-        "parameters": models.count(imagen.painters[0].params),
+        "parameters": models.count(imagen.painters[0].placed()),
         "steps": steps,
         "pictures_seen": steps * experiment.train.batch_size,
         "step_seconds": training.step_seconds(workdir),

@@ -73,5 +73,5 @@ def _digest(
     names = [painter.stage.name for painter in imagen.painters]
     used = imagen.painters[: names.index(until) + 1] if until in names else imagen.painters
     stages = [repr(painter.stage) for painter in used]
-    params = [painter.params for painter in used]
+    params = [painter.placed() for painter in used]
     return digest(params, imagen.encoder.identity, seed, captions, stages, low_res)

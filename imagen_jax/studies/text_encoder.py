@@ -119,7 +119,7 @@ def _train_and_judge(
         "text_width": encoder.width,
         "encoder_parameters": models.count(encoder.params),
         "channels": experiment.stage.model.channels,
-        "unet_parameters": models.count(imagen.painters[0].params),
+        "unet_parameters": models.count(imagen.painters[0].placed()),
         "step_seconds": training.step_seconds(workdir),
         "noise_error": judging.noise_error(imagen, exam, **judge),
         "scores": judging.paint_and_score(imagen, exam, **judge),

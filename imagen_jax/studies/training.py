@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import checkpoint, config
+from imagen_jax import checkpoint, config, run_folder
 from imagen_jax.data import shapes
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache
@@ -124,7 +124,7 @@ def step_seconds(workdir: Path) -> float:
     """Seconds a training step took in a run: the median of its log, so that compiling, saving and
     whatever else disturbed single intervals do not count.
     """
-    batch = checkpoint.read_config(workdir).train.batch_size
+    batch = run_folder.read_config(workdir).train.batch_size
     return statistics.median(batch / line["images_per_s"] for line in losses(workdir)[1:])
 
 
@@ -145,11 +145,11 @@ def measure(experiment: config.Experiment, *, data_dir: Path, encoder: cache.Enc
 
 def _is_done(experiment: config.Experiment, workdir: Path) -> bool:
     """Whether `workdir` holds this run, finished; another run there is refused."""
-    if not (workdir / checkpoint.CONFIG).is_file():
+    if not (workdir / run_folder.CONFIG).is_file():
         return False
     differing = [
         f"{name}: {old!r} there, {new!r} here"
-        for name, (old, new) in differences(checkpoint.read_config(workdir), experiment).items()
+        for name, (old, new) in differences(run_folder.read_config(workdir), experiment).items()
         if matters(name)
     ]
     if differing:
@@ -157,7 +157,7 @@ def _is_done(experiment: config.Experiment, workdir: Path) -> bool:
             f"{workdir} holds a run with other settings ({'; '.join(differing)}); "
             "delete it or give another --workdir"
         )
-    if not (workdir / checkpoint.FOLDER).is_dir():
+    if not (workdir / run_folder.CHECKPOINTS).is_dir():
         return False
     latest = checkpoint.Checkpoints(workdir, read_only=True).latest()
     return latest is not None and latest >= experiment.train.steps

@@ -1,4 +1,4 @@
-"""A text encoder that is on the devices only while it encodes."""
+"""A text encoder that is on the devices only while it encodes, or is not there at all."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,3 +35,20 @@ class Borrowed:
             return encoder.encode(captions)
         finally:
             encoder.free()
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands where a cascade was exported without its text encoder."""
+
+    where: str  # the cascade
+    identity: str = ""
+
+    def encode(
+        self, captions: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
+        """Encodes nothing. Errors: ValueError, always."""
+        raise ValueError(
+            f"{self.where} was exported without its text encoder: give the one of its training to "
+            "imagen_jax.load(..., encoder=FOLDER), or to `imagen sample` as --encoder FOLDER"
+        )

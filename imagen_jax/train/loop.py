@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import checkpoint, config, exits, mesh, rng
+from imagen_jax import config, exits, mesh, rng, run_folder
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
 from imagen_jax.train import initial, program, saving, state
@@ -48,7 +48,7 @@ def train(
     experiment = pipeline.with_encoder(experiment, store)
     _refuse_other_run(workdir, experiment)
     if jax.process_index() == 0:
-        checkpoint.write_config(workdir, experiment)
+        run_folder.write_config(workdir, experiment)
 
     # ---- shapes -> shardings -> arrays
     ledger = Ledger()
@@ -122,9 +122,9 @@ def train(
 
 def _refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
     """A folder that holds another model's run is not continued with this one."""
-    if not (workdir / checkpoint.CONFIG).is_file():
+    if not (workdir / run_folder.CONFIG).is_file():
         return
-    before = checkpoint.read_config(workdir)
+    before = run_folder.read_config(workdir)
     changed = [
         f"{part}.{f.name}: {getattr(old, f.name)!r} there, {getattr(new, f.name)!r} here"
         for part in ("stage", "text")

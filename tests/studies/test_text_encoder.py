@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import checkpoint, config
+from imagen_jax import config, run_folder
 from imagen_jax.studies import text_encoder, training
 
 pytestmark = pytest.mark.slow  # it trains several runs
@@ -42,7 +42,7 @@ def test_every_pair_is_trained_with_its_encoder(
 ) -> None:
     assert set(results) == {"t5_1_1_tiny-x1", "random-x1"}
     runs = options.workdir / "text_encoder"
-    texts = [checkpoint.read_config(runs / name).text.encoder for name in results]
+    texts = [run_folder.read_config(runs / name).text.encoder for name in results]
     assert texts[0] == "t5_1_1_tiny"
     assert Path(texts[1]).name == "t5_1_1_tiny_random_1"
     one, other = results.values()

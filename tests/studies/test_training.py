@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import checkpoint, config
+from imagen_jax import checkpoint, config, run_folder
 from imagen_jax.data import store as stores
 from imagen_jax.studies import training
 from imagen_jax.text.encoder import TextEncoder
@@ -120,7 +120,7 @@ def test_differences_are_named_and_weighed(experiment: config.Experiment) -> Non
 def test_the_speed_is_the_median_without_the_first_interval(
     experiment: config.Experiment, tmp_path: Path
 ) -> None:
-    checkpoint.write_config(tmp_path, experiment)
+    run_folder.write_config(tmp_path, experiment)
     speeds = (0.5, 16.0, 32.0, 32.0, 1.0, 32.0)  # compiling, then pictures a second
     lines = [{"step": i, "images_per_s": speed} for i, speed in enumerate(speeds, 1)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(x) for x in lines))

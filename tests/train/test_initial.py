@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from imagen_jax import checkpoint, config, export, rng
+from imagen_jax import checkpoint, config, export, rng, run_folder
 from imagen_jax.train import initial, program
 from imagen_jax.train.state import TrainState
 
@@ -32,7 +32,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
     """A run's folder and the state that its newest checkpoint holds."""
     folder, work = tmp_path_factory.mktemp("source"), _program()
     state = _state(work, 1)
-    checkpoint.write_config(folder, work.experiment)
+    run_folder.write_config(folder, work.experiment)
     saves = checkpoint.Checkpoints(folder)
     saves.save(7, state, work.experiment)
     saves.close()

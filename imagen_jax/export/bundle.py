@@ -1,0 +1,142 @@
+"""A bundle as a whole: a cascade's averaged weights, configs, text encoder and programs."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import NamedSharding
+
+from imagen_jax import config, mesh, models, run_folder, weights
+from imagen_jax.export import deviation, manifest, programs, words
+from imagen_jax.export.card import card
+from imagen_jax.export.fresh import fresh
+from imagen_jax.export.manifest import CARD, Manifest
+from imagen_jax.export.words import Words
+from imagen_jax.types import Params
+
+WEIGHTS = "weights.safetensors"
+PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "safetensors")  # whose versions are noted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One stage's run: its config, averaged parameters and the step they are from."""
+
+    experiment: config.Experiment
+    params: Params
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a bundle shall hold beside weights and configs."""
+
+    text: words.Kind = "reference"
+    source: config.Text | None = None  # where the text encoder is now; None: where the config says
+    programs: bool = False
+
+
+def write(
+    folder: Path,
+    stages: Iterable[Trained],
+    *,
+    dtype: weights.Dtype,
+    contents: Contents = Contents(),
+) -> Mapping[str, Any]:
+    """Write a cascade into a new folder, which appears complete or not at all; its manifest.
+
+    Stages are taken one after another: the parameters of one may be freed when the next is asked
+    for.
+    Errors: FileExistsError when `folder` exists; ValueError for stage names that can't be folders.
+    """
+    with fresh(folder) as unfinished:
+        experiments, found = [], {}
+        for stage in stages:
+            name = stage.experiment.stage.name
+            check_name(name, list(found))
+            experiments.append(stage.experiment)
+            found[name] = _write_stage(unfinished / name, stage, dtype, contents.programs)
+        facts = {
+            "dtype": dtype,
+            "versions": {package: metadata.version(package) for package in PACKAGES},
+            "dataset": experiments[0].data.dataset,
+            "text": asdict(_write_text(unfinished, experiments[0].text, contents)),
+            "stages": found,
+        }
+        document = manifest.write(unfinished, facts)
+        (unfinished / CARD).write_text(card(folder.name, document))
+    return document
+
+
+def read(stage_folder: Path, listed: Manifest, sharding: NamedSharding) -> Params:
+    """One stage's parameters on the devices.
+
+    Tensor by tensor: no more than the largest is in the host's memory.
+    Errors: ValueError for weights that have changed.
+    """
+    with listed.reading(_listed_as(stage_folder)):
+        place = functools.partial(mesh.place, sharding=sharding)
+        return weights.load(stage_folder / WEIGHTS, place=place)
+
+
+def inspect(stage_folder: Path, experiment: config.Experiment, listed: Manifest) -> tuple[int, str]:
+    """The step that a stage's weights are from, and what tells them from others.
+
+    That they fit their config is looked at where another version of this package wrote them:
+    tracing the network takes half a second, and both files are as they were written.
+    Errors: ValueError for weights that don't fit, listing each tensor, or without their step.
+    """
+    file = stage_folder / WEIGHTS
+    step = weights.metadata(file).get("step", "")
+    if not step.isdecimal():
+        raise ValueError(f"{file} does not say its step; write it with `imagen export`")
+    if listed.version != metadata.version(PACKAGES[0]):
+        weights.check(file, models.shapes(experiment.stage, experiment.text))
+    return int(step), listed.files[_listed_as(stage_folder)].sha256
+
+
+def _listed_as(stage_folder: Path) -> str:
+    return f"{stage_folder.resolve().name}/{WEIGHTS}"
+
+
+def check_name(name: str, others: Sequence[str]) -> None:
+    """Refuse a stage's name that can't be a folder beside others, by a ValueError."""
+    if Path(name).name != name or name in ("", "..", words.FOLDER, *others):
+        raise ValueError(
+            f"stage {name!r} can't be a folder beside {[*others, words.FOLDER]}: each stage needs "
+            "a name that a folder can have alone"
+        )
+
+
+def _write_stage(
+    place: Path, stage: Trained, dtype: weights.Dtype, with_program: bool
+) -> dict[str, Any]:
+    """Config, weights and program; what the manifest says of them."""
+    experiment, file = stage.experiment, place / WEIGHTS
+    run_folder.write_config(place, experiment)
+    weights.save(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
+    facts = {
+        "parameters": models.count(stage.params),
+        "step": stage.step,
+        "bytes": file.stat().st_size,
+        "deviation": deviation.measure(stage.params, weights.load(file), experiment),
+    }
+    if with_program:
+        program = programs.sampling(experiment, weights.kinds(file))
+        described = programs.write(place / programs.SAMPLE, program)
+        facts["program"] = {**described, "defaults": programs.defaults(experiment.stage)}
+    return facts
+
+
+def _write_text(folder: Path, trained: config.Text, contents: Contents) -> Words:
+    source = contents.source or trained
+    described = words.describe(contents.text, trained, source)
+    if described.kind == "embedded":
+        place = folder / words.FOLDER
+        words.embed(place, source)
+        if contents.programs:
+            programs.write(place / programs.ENCODE, programs.encoding(place, trained))
+    return described

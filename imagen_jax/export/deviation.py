@@ -1,0 +1,66 @@
+"""What rounding a stage's weights changes, relative to its float32 weights."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagen_jax import config, models
+from imagen_jax.types import Network, Params
+
+DIGITS = 3  # that are kept of a measurement
+PICTURES = 2
+
+
+def measure(params: Params, stored: Params, experiment: config.Experiment) -> dict[str, float]:
+    """Relative root mean square error of the weights, and of one network evaluation.
+
+    That is of random pictures, levels and encodings, always the same, at the side of training.
+    """
+    params = jax.device_get(params)  # where the stored ones are: one program serves both
+    weights = _relative(jax.tree.leaves(params), jax.tree.leaves(stored))
+    if weights == 0.0:  # equal weights give equal results
+        return {"weights": 0.0, "network": 0.0}
+    module, given = models.build(experiment.stage.model), _inputs(experiment)
+    exact, rounded = (_evaluate(p, *given, module=module) for p in (params, stored))
+    return {"weights": weights, "network": _relative([exact], [rounded])}
+
+
+@functools.partial(jax.jit, static_argnames=("module",))
+def _evaluate(
+    params: Params, text: Any, z: Any, logsnr: Any, low: dict[str, Any], *, module: Network
+) -> jax.Array:
+    variables = {"params": params}
+    mask = jnp.ones(text.shape[:2], jnp.bool_)
+    cond = module.apply(variables, text, mask, mask[:, 0], method="encode_text")
+    return module.apply(variables, z, logsnr, cond.replace(**low))
+
+
+def _inputs(experiment: config.Experiment) -> tuple[Any, ...]:
+    """Text, pictures, levels, and what super-resolution has besides."""
+    stage, text = experiment.stage, experiment.text
+    noise, side = np.random.default_rng(0), stage.train_side
+
+    def normal(*shape: int) -> np.ndarray:
+        return noise.standard_normal((PICTURES, *shape), np.float32)
+
+    low = {"low_res": normal(side, side, 3), "aug_logsnr": np.linspace(0, 4, PICTURES, dtype="f4")}
+    return (
+        normal(text.max_length, text.width),
+        normal(side, side, 3),
+        np.linspace(-2, 2, PICTURES, dtype=np.float32),
+        low if stage.is_super_resolution else {},
+    )
+
+
+def _relative(exact: list[Any], found: list[Any]) -> float:
+    """Of all arrays together."""
+    error = size = 0.0
+    for a, b in zip(exact, found, strict=True):
+        one, other = (np.asarray(x, np.float64) for x in (a, b))
+        error += float(np.sum((one - other) ** 2))
+        size += float(np.sum(one**2))
+    return float(f"{math.sqrt(error / size):.{DIGITS}g}") if size else 0.0

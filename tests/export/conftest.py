@@ -1,0 +1,36 @@
+"""A bundle of the tiny cascade with random weights, and what the package makes of it."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import imagen_jax
+from imagen_jax import config, export, models
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory) -> Path:
+    """Two stages, int8, text encoder and programs."""
+    noise = np.random.default_rng(0)
+    stages = [
+        export.Trained(
+            experiment=experiment,
+            params=jax.tree.map(
+                lambda x: noise.normal(0.0, 0.2, x.shape).astype(np.float32),
+                models.shapes(experiment.stage, experiment.text),
+            ),
+            step=1,
+        )
+        for experiment in config.load("tiny")[:2]
+    ]
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    contents = export.Contents(text="embedded", programs=True)
+    export.write(folder, stages, dtype="int8", contents=contents)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(random_bundle: Path) -> imagen_jax.Imagen:
+    return imagen_jax.load(random_bundle)
