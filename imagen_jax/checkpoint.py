@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
+from etils import epy
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config, fingerprint, misfits
 from imagen_jax.workdir import Workdir, move, write
 
+with epy.lazy_imports():  # half a second, which painting from exported weights does not need
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.checkpoint_managers import preservation_policy
+
 CONFIG = "config.json"
 FOLDER = "checkpoints"
 STATE = "state"
-NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
 ABOUT = "about"  # fingerprint, shapes and package versions
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
 # TensorStore's words for what is no damage.
@@ -102,7 +104,8 @@ class Checkpoints:
 
         Orbax's own list has failed ones too; asked to read it anew, it forgets the save on its way.
         """
-        return sorted(found.step for found in NAMES.find_all(self.folder))
+        names = ocp.path.step.standard_name_format()
+        return sorted(found.step for found in names.find_all(self.folder))
 
     def save(self, step: int, state: Any, experiment: config.Experiment) -> None:
         """Write `state` in the background, with its fingerprint, config and package versions.
