@@ -82,6 +82,8 @@ setup(
         "parquet": [PARQUET],
         "wandb": [WANDB],
         "plan": [TPU],  # for its compiler: no TPU is needed
+        # For launch/bench.py --peer alone; not in test, for its size.
+        "peer": ["torch>=2.8", "torchvision>=0.23", "imagen-pytorch==2.1.0"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

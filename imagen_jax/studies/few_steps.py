@@ -59,7 +59,7 @@ class Options:
     seed: int = 1
     """Of the captions and of the noise."""
     part: int = 100
-    """Captions that go through every setting before the next ones do; numbers are kept after each."""
+    """Captions that go through every setting before the next ones do; then numbers are kept."""
     batch_size: int = 50
     """Pictures painted at once."""
 
@@ -80,7 +80,7 @@ class Paired:
     captions: int
     share: float  # right
     difference: float  # to the reference's share
-    error: float  # the standard error of that difference
+    error: float  # the standard error of that difference; 100 where one caption tells nothing
 
 
 def run(options: Options) -> None:
@@ -127,12 +127,12 @@ def compared(
 
 def paired(found: Verdicts, reference: Verdicts) -> Paired:
     """Compare verdicts on the same captions, pair by pair."""
-    difference = 100.0 * (found.astype(float) - reference)
+    difference, count = 100.0 * (found.astype(float) - reference), len(found)
     return Paired(
-        captions=len(found),
+        captions=count,
         share=100.0 * float(found.mean()),
         difference=float(difference.mean()),
-        error=float(difference.std(ddof=1)) / math.sqrt(len(found)),
+        error=float(difference.std(ddof=1)) / math.sqrt(count) if count > 1 else 100.0,
     )
 
 
