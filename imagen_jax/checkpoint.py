@@ -24,7 +24,7 @@ from imagen_jax.workdir import Workdir, move, write
 
 with epy.lazy_imports():  # half a second, which painting from exported weights does not need
     import orbax.checkpoint as ocp
-    from orbax.checkpoint.checkpoint_managers import preservation_policy
+    from orbax.checkpoint import checkpoint_managers
 
 CONFIG = "config.json"
 FOLDER = "checkpoints"
@@ -81,13 +81,13 @@ class Checkpoints:
         self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / FOLDER
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({FOLDER}/ is missing)")
-        policies = [preservation_policy.LatestN(keep)]
+        policies = [checkpoint_managers.LatestN(keep)]
         if keep_every:
-            policies.append(preservation_policy.EveryNSteps(keep_every))
+            policies.append(checkpoint_managers.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None
             if read_only
-            else preservation_policy.AnyPreservationPolicy(policies),
+            else checkpoint_managers.AnyPreservationPolicy(policies),
             enable_async_checkpointing=not read_only,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -104,8 +104,7 @@ class Checkpoints:
 
         Orbax's own list has failed ones too; asked to read it anew, it forgets the save on its way.
         """
-        names = ocp.path.step.standard_name_format()
-        return sorted(found.step for found in names.find_all(self.folder))
+        return sorted(x.step for x in ocp.path.step.standard_name_format().find_all(self.folder))
 
     def save(self, step: int, state: Any, experiment: config.Experiment) -> None:
         """Write `state` in the background, with its fingerprint, config and package versions.

@@ -112,7 +112,7 @@ def run(options: Options) -> None:
 
 def compared(
     verdicts: Mapping[str, Sequence[bool]], groups: Mapping[str, Sequence[int]]
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, dict[str, int | float]]]:
     """For each setting and group of captions, what `Paired` holds; the first is the reference."""
     arrays = {name: np.array(found) for name, found in verdicts.items()}
     reference = next(iter(arrays.values()))
@@ -136,7 +136,7 @@ def paired(found: Verdicts, reference: Verdicts) -> Paired:
     )
 
 
-def plot(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+def plot(results: Mapping[str, Mapping[str, Mapping[str, int | float]]]) -> Figure:
     """Each setting's difference to the reference with two standard errors, by kind of caption."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
