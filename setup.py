@@ -84,6 +84,8 @@ setup(
         "wandb": [WANDB],
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "plan": [TPU],  # for its compiler: no TPU is needed
+        # For launch/bench.py --peer alone; not in test, for its size.
+        "peer": ["torch>=2.8", "torchvision>=0.23", "imagen-pytorch==2.1.0"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

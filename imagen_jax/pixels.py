@@ -10,6 +10,7 @@ def scale(pixels: jax.Array | np.ndarray) -> jax.Array:
     return jnp.asarray(pixels).astype(jnp.float32) / 127.5 - 1.0
 
 
+@jax.jit
 def unscale(image: jax.Array | np.ndarray) -> jax.Array:
     """An image in [-1, 1] as uint8 pixels, rounded; values outside are clipped."""
     return jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)

@@ -4,6 +4,7 @@
     python launch/bench.py imagen/base64_500m --batch 64         at another batch
     python launch/bench.py quickstart/sr64 --vs other.py         two configs, interleaved
     python launch/bench.py quickstart/sr64 --vs unet             against a plain U-Net its size
+    python launch/bench.py --peer                                our U-Net against a PyTorch Imagen
 
 Times are medians of warm calls; compiling is timed apart. MFU is 3 times the forward pass's FLOPs
 over the chip's peak: a table's where the chip is known, else that of a matrix product measured
@@ -40,8 +41,11 @@ GIB = 2**30
 class Options:
     """What to measure."""
 
-    config: tyro.conf.Positional[str]
+    config: tyro.conf.Positional[str | None] = None
     """A config file or name; of a folder, every stage."""
+    peer: bool = False
+    """Sampling step of our base U-Net beside lucidrains/imagen-pytorch, at equal shapes and on two
+    threads of this CPU; nothing else is measured. Needs the extra `peer`."""
     vs: str | None = None
     """Another config, measured in turn with the first; `unet`: a plain U-Net of as many
     parameters in the same stage."""
@@ -78,6 +82,13 @@ class Figures:
 def main() -> None:
     """Measure, print a table, write JSON."""
     options = tyro.cli(Options, description=__doc__)
+    if options.peer:
+        import peer
+
+        peer.compare(options.repeats)
+        return
+    if options.config is None:
+        raise SystemExit("give a config, such as quickstart/base16, or --peer")
     experiments = [_changed(e, options) for e in config.load(options.config)]
     if options.vs is not None:
         if len(experiments) > 1:

@@ -8,6 +8,7 @@ STUDIES = {
     "text-encoder": "a larger text encoder against a larger U-Net",
     "efficient-unet": "Efficient U-Net against U-Net at equal steps and at equal time",
     "sampling": "sampler, steps, guidance, threshold and wording on trained weights",
+    "few-steps": "DPM-Solver++ in 20 steps against the ancestral sampler in 256",
     "recipe": "short runs that compare variants of the base stage",
 }
 

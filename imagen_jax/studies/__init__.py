@@ -10,6 +10,7 @@ writes OUT/<study>.png, .md and .json. What is done is not done again.
 | `text_encoder.py` | a larger text encoder against a larger U-Net (4.4, fig. 4) |
 | `efficient_unet.py` | Efficient U-Net against U-Net at equal steps and equal time (2.5, B.1) |
 | `sampling.py` | how the trained base stage had better sample |
+| `few_steps.py` | DPM-Solver++ in 20 steps against the ancestral sampler in 256 |
 | `recipe.py` | how the base stage was tuned, one variant a row |
 | `variants.py` | the rows of the recipe |
 | `training.py` | `train`: one run of a study, its data made where it is missing |

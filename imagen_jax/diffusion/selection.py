@@ -1,0 +1,47 @@
+"""Percentiles of an image's values by counting: no sort, and only sums cross devices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32
+
+BITS = 31  # of a float32 without its sign, which order as the floats do
+
+
+def percentile(values: Float32[Array, "b h w c"], q: float) -> Float32[Array, " b"]:
+    """`jnp.percentile(values, q)` of each image, to the last bit, for values that are not negative.
+
+    Finds the bits of the order statistic below the percentile one by one, by counting how many
+    values are smaller: 31 passes that compare and add, where a sort at 1024 px moves 3.1 million
+    values some 250 times. Height stays apart, so that an image split over it is not gathered.
+    Units: q in percent. NaN where an image has one.
+    """
+    rows = values.reshape(*values.shape[:2], -1)  # (b, h, w * c): channels alone would waste lanes
+    place = np.float32(q) / np.float32(100.0) * np.float32(values[0].size - 1)
+    rank, share = int(place), place - np.floor(place)  # of the one below; of the one above
+    bits = jax.lax.bitcast_convert_type(rows, jnp.int32)
+
+    def narrow(index: jax.Array, found: jax.Array) -> jax.Array:
+        candidate = found | (jnp.int32(1) << (BITS - 1 - index))
+        return jnp.where(_count(bits < candidate[:, None, None]) <= rank, candidate, found)
+
+    below = jax.lax.fori_loop(0, BITS, narrow, jnp.zeros(len(rows), jnp.int32))
+    above = _next(bits, below, rank)
+    # As jnp.percentile interpolates, where the order of operations decides on the last bit.
+    low, high = (jax.lax.bitcast_convert_type(x, jnp.float32) for x in (below, above))
+    found = low * (np.float32(1.0) - share) + high * share
+    return jnp.where(jnp.isnan(rows).any(axis=(1, 2)), jnp.nan, found)
+
+
+def _next(bits: Int32[Array, "b h k"], below: Int32[Array, " b"], rank: int) -> Int32[Array, " b"]:
+    """The order statistic after `below`, which has this rank: itself, where it is there twice."""
+    ties = _count(bits <= below[:, None, None]) > rank + 1
+    largest = jnp.iinfo(jnp.int32).max
+    larger = jnp.where(bits > below[:, None, None], bits, largest).min(axis=(1, 2))
+    return jnp.where(ties | (larger == largest), below, larger)
+
+
+def _count(true: jax.Array) -> Int32[Array, " b"]:
+    return jnp.sum(true, axis=(1, 2), dtype=jnp.int32)
