@@ -119,19 +119,23 @@ class Imagen:
         """The prompts' encodings; warns, naming what was lost, for one that is too long."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
-        captions = self._captions(prompts)
-        negatives = None
         if isinstance(negative, str):
             negative = [negative] * len(prompts)
-        if any(text.strip() for text in negative):
-            distinct = sorted(set(negative))
-            found, which = self._captions(distinct), [distinct.index(text) for text in negative]
-            negatives = Captions(*(x[which] for x in found))
-        return Prompts(captions=captions, indices=np.arange(len(prompts)), negatives=negatives)
+        distinct = sorted(set(filter(str.strip, negative)))
+        # At once: a borrowed encoder is loaded for each call.
+        texts = [*prompts, *distinct, *([""] if distinct else [])]
+        text, text_mask = self.encoder.encode(texts)
+        encoded = Captions(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
-    def _captions(self, texts: Sequence[str]) -> Captions:
-        text, text_mask = self.encoder.encode(list(texts))
-        return Captions(text, text_mask, np.array([bool(t.strip()) for t in texts]))
+        def rows(which: Sequence[int]) -> Captions:
+            return Captions(*(x[np.array(which)] for x in encoded))
+
+        negatives = None
+        if distinct:
+            where = {t: len(prompts) + i for i, t in enumerate(distinct)}
+            negatives = rows([where.get(t, len(texts) - 1) for t in negative])
+        count = range(len(prompts))
+        return Prompts(captions=rows(count), indices=np.arange(len(count)), negatives=negatives)
 
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.

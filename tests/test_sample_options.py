@@ -112,7 +112,7 @@ def test_the_negative_prompt_is_encoded_once(paint, monkeypatch) -> None:
 
     monkeypatch.setattr(TextEncoder, "encode", spying)
     away, metadata = paint("a", "b", "--negative", "ugly")
-    assert asked == [["a", "b"], ["ugly"]]
+    assert asked == [["a", "b", "ugly", ""]]
     assert metadata["negative"] == "ugly"
     assert all((x != y).any() for x, y in zip(plain, away, strict=True))
 
