@@ -9,6 +9,7 @@ architectures add beside them is not, so that parameters and FLOPs stand beside 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -20,8 +21,10 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 
-from imagen_jax import config, flops, models, rng
-from imagen_jax.sample import cascade
+from imagen_jax import config, flops, mesh, models, rng
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import painting
+from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
 
 THREADS = 2
 GUIDANCE = 5.0
@@ -103,22 +106,30 @@ def ours(shapes: Shapes) -> Side:
     params = jax.tree.map(
         lambda x: jnp.float32(draw.normal(0, 0.05, x.shape)), models.shapes(stage, text)
     )
-    canvas = cascade.Canvas(
-        text=jnp.float32(draw.normal(size=(batch, text.max_length, text.width))),
-        text_mask=jnp.ones((batch, text.max_length), jnp.bool_),
-        has_text=jnp.ones(batch, jnp.bool_),
-        keys=rng.fold_each(rng.root(0), "image", np.arange(batch)),
-        aug_level=jnp.zeros(batch),
-        low_res=None,
+    captions = Captions(
+        jnp.float32(draw.normal(size=(batch, text.max_length, text.width))),
+        jnp.ones((batch, text.max_length), jnp.bool_),
+        jnp.ones(batch, jnp.bool_),
     )
-    weight, options = jnp.float32(GUIDANCE), {"module": module, "stage": stage, "guided": True}
-    compiled = cascade.paint.lower(params, canvas, weight, **options).compile()
-    work = flops.of(lambda *given: cascade.paint(*given, **options), params, canvas, weight)
+    keys = rng.fold_each(rng.root(0), "image", np.arange(batch))
+    canvas = Canvas(captions, captions.nulled(), keys, np.zeros(batch, np.float32), low_res=None)
+    program = Program.of(
+        Painter(stage=stage, module=module, params=params), (shapes.size, shapes.size)
+    )
+    paint = functools.partial(painting.paint.__wrapped__, program=program)
+    dials = Dials.of(stage.sampler)
+    work = flops.of(lambda *given: paint(*given, None, dials), params, canvas)
+    devices = mesh.build(config.Mesh())
+    canvas = jax.device_put(canvas, mesh.batch_sharding(devices))
+    params = jax.device_put(params, mesh.replicated(devices))
+    with mesh.use(devices):
+        lowered = painting.paint.lower(params, canvas, None, dials, program=program)
+    compiled = lowered.compile()
     return Side(
         name="imagen_jax",
         parameters=models.count(params),
         flops=work / shapes.steps / batch,
-        call=lambda: compiled(params, canvas, weight).block_until_ready(),
+        call=lambda: compiled(params, canvas, None, dials).x0.block_until_ready(),
     )
 
 
@@ -136,7 +147,12 @@ def our_config(shapes: Shapes) -> tuple[config.Stage, config.Text]:
             head_channels=HEAD_CHANNELS,
             norm_groups=8,  # the peer's
         ),
-        sampler=config.Sampler(kind="ancestral", steps=shapes.steps, threshold="dynamic"),
+        sampler=config.Sampler(
+            kind="ancestral",
+            steps=shapes.steps,
+            threshold="dynamic",
+            guidance_weight=GUIDANCE,
+        ),
     )
     return stage, config.Text(width=shapes.text_width, max_length=shapes.text_length)
 
