@@ -48,8 +48,7 @@ class Shapes:
 
 
 NARROW = Shapes()
-# The peer advises against widths below 128, and XLA's CPU convolutions to 64 channels or fewer run
-# on one thread.
+# The peer advises against widths below 128.
 WIDE = Shapes(channels=128, channel_mult=(1, 1, 2, 2))
 # The peer's resampling has no residual block: with one more at each fine level the work is equal.
 EQUAL_WORK = (2, 2, 1, 1)
@@ -252,6 +251,12 @@ def _sides(shapes: Shapes) -> list[int]:
 
 
 def _pin() -> None:
-    """Both sides on the same cores; before jax counts them for its own threads."""
+    """Both sides on the same cores, which are a device each to jax; before jax counts them.
+
+    A picture is not split: XLA's CPU runs some loops, and convolutions to 64 channels or fewer, on
+    one thread of a device.
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    jax.config.update("jax_num_cpu_devices", THREADS)
