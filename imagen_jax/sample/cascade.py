@@ -50,8 +50,10 @@ def generate(
             seed=seed,
             request=request,
         )
-        low_res = batches.run(job, batch_size=batch_size, following=following)
-        painter.done()
+        try:
+            low_res = batches.run(job, batch_size=batch_size, following=following)
+        finally:
+            painter.done()
         scale = painted[0] // height
         pictures[painter.stage.name] = low_res[:, : first[0] * scale, : first[1] * scale]
     return pictures
