@@ -27,7 +27,7 @@ def percentile(values: Float32[Array, "b h w c"], q: float) -> Float32[Array, " 
         candidate = found | (jnp.int32(1) << (BITS - 1 - index))
         return jnp.where(_count(bits < candidate[:, None, None]) <= rank, candidate, found)
 
-    below = jax.lax.fori_loop(0, BITS, narrow, jnp.zeros(len(rows), jnp.int32))
+    below = jax.lax.fori_loop(0, BITS, narrow, jnp.zeros(rows.shape[0], jnp.int32))
     above = _next(bits, below, rank)
     # As jnp.percentile interpolates, where the order of operations decides on the last bit.
     low, high = (jax.lax.bitcast_convert_type(x, jnp.float32) for x in (below, above))

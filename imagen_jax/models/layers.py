@@ -92,7 +92,7 @@ class Norm(nn.Module):
         inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + EPSILON)
         scaled = member * scale[None, :]
         factor = _exact_dot(inverse, scaled)
-        shift = jnp.concatenate([-mean * inverse, jnp.ones((len(x), 1))], axis=1)
+        shift = jnp.concatenate([-mean * inverse, jnp.ones((x.shape[0], 1))], axis=1)
         offset = _exact_dot(shift, jnp.concatenate([scaled, bias[None, :]]))
         return (wide * factor[:, None, None, :] + offset[:, None, None, :]).astype(x.dtype)
 
