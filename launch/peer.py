@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -118,7 +119,8 @@ def ours(shapes: Shapes) -> Side:
     paint = functools.partial(painting.paint.__wrapped__, program=program)
     dials = Dials.of(stage.sampler)
     work = flops.of(lambda *given: paint(*given, None, dials), params, canvas)
-    devices = mesh.build(config.Mesh())
+    fitting = math.gcd(batch, jax.device_count())
+    devices = mesh.build(config.Mesh(), devices=jax.devices()[:fitting])
     canvas = jax.device_put(canvas, mesh.batch_sharding(devices))
     params = jax.device_put(params, mesh.replicated(devices))
     with mesh.use(devices):

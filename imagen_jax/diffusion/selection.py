@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-BITS = 31  # of a float32 without its sign, which order as the floats do
+# Of a float32 without its sign, whose bits order as the floats do: two at a time, the last alone.
+DIGITS = (*((shift, 3) for shift in range(29, 0, -2)), (0, 1))  # lowest bit, largest value
 
 
 def percentile(values: Float32[Array, "b h w c"], q: float) -> Float32[Array, " b"]:
     """`jnp.percentile(values, q)` of each image, to the last bit, for values that are not negative.
 
-    Finds the bits of the order statistic below the percentile one by one, by counting how many
-    values are smaller: 31 passes that compare and add, where a sort at 1024 px moves 3.1 million
+    Finds the bits of the order statistic below the percentile two by two, by counting how many
+    values are smaller: 16 passes that compare and add, where a sort at 1024 px moves 3.1 million
     values some 250 times. Height stays apart, so that an image split over it is not gathered.
     Units: q in percent. NaN where an image has one.
     """
@@ -23,11 +24,13 @@ def percentile(values: Float32[Array, "b h w c"], q: float) -> Float32[Array, " 
     rank, share = int(place), place - np.floor(place)  # of the one below; of the one above
     bits = jax.lax.bitcast_convert_type(rows, jnp.int32)
 
-    def narrow(index: jax.Array, found: jax.Array) -> jax.Array:
-        candidate = found | (jnp.int32(1) << (BITS - 1 - index))
-        return jnp.where(_count(bits < candidate[:, None, None]) <= rank, candidate, found)
-
-    below = jax.lax.fori_loop(0, BITS, narrow, jnp.zeros(rows.shape[0], jnp.int32))
+    below = jnp.zeros(rows.shape[0], jnp.int32)
+    for shift, largest in DIGITS:
+        smaller = (
+            _count(bits < (below + (d << shift))[:, None, None]) for d in range(1, largest + 1)
+        )
+        digit = sum((count <= rank).astype(jnp.int32) for count in smaller)
+        below += digit << shift
     above = _next(bits, below, rank)
     # As jnp.percentile interpolates, where the order of operations decides on the last bit.
     low, high = (jax.lax.bitcast_convert_type(x, jnp.float32) for x in (below, above))
