@@ -107,7 +107,7 @@ def run(options: Options) -> None:
         results = compared(verdicts, {**groups, ALL: list(range(before))})
         writing.keep(options.out, NAME, settings, results)
     page = _page(results, options)
-    writing.write(options.out, NAME, page, made_by=writing.command(NAME, options))
+    writing.write(options.out, NAME, page, made_by=writing.command("few-steps", options))
 
 
 def compared(
