@@ -40,7 +40,8 @@ def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
 
     def finish() -> None:
         start, images = started.popleft()
-        painted.append(mesh.gather(images)[: count - start])
+        kept = isinstance(images, np.ndarray)
+        painted.append(images if kept else mesh.gather(images)[: count - start])
         following.finished(name, start, painted[-1])
 
     for start in range(0, count, batch_size):
