@@ -73,7 +73,7 @@ class Imagen:
         Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, or pictures
         in the request that don't fit.
         """
-        chosen = self._chosen(request.start, until)
+        chosen = self.chosen(request.start, until)
         # First of all: a borrowed encoder has the devices for itself.
         encoded = self.encode(prompts, negative=request.negative)
         if following.folder is None:
@@ -89,8 +89,11 @@ class Imagen:
         )
         return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
 
-    def _chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
-        """The stages from `start` to `until`."""
+    def chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
+        """The stages from `start`, or the first, to `until`, or the last.
+
+        Errors: ValueError for a stage that is not there, or for two in the wrong order.
+        """
         names = [p.stage.name for p in self.painters]
         for name in (start, until):
             if name is not None and name not in names:
@@ -112,7 +115,10 @@ class Imagen:
         vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
         parts = [x for part in what for x in (vars(part).values() if _has_parts(part) else [part])]
         return self.unfinished / digest(
-            vectors, stored, [p.stage for p in painters], *jax.tree.leaves(parts)
+            vectors,
+            stored,
+            [p.stage for p in painters],
+            *jax.tree.leaves(parts, is_leaf=lambda x: x is None),
         )
 
     def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:

@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "pixels"}
+OPEN_TO_ALL = {"types", "config", "pixels", "area"}
 
 ALLOWED = {
     "types": set(),
     "config": set(),
     "pixels": set(),
+    "area": set(),
     "rng": set(),
     "accelerators": set(),
     "mesh": {"accelerators"},

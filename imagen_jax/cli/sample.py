@@ -144,9 +144,7 @@ def _paint(imagen: "Imagen", options: Options, profile: Profile) -> dict[str, An
     """Pictures of every stage, with a bar."""
     from tqdm import tqdm
 
-    names = [painter.stage.name for painter in imagen.painters]
-    last = names.index(options.until) + 1 if options.until in names else len(names)
-    stages = [painter.stage for painter in imagen.painters[:last]]
+    stages = [painter.stage for painter in imagen.chosen(options.start, options.until)]
     request = wishes.request(options, stages, len(options.prompts))
     with (
         stopping.between_batches(options.out / stopping.UNFINISHED) as check,
@@ -170,11 +168,13 @@ def _paint(imagen: "Imagen", options: Options, profile: Profile) -> dict[str, An
 
 def _following(options: Options, advance) -> "Following":
     """Told of every batch and, with --previews, of pictures that are not finished."""
+    import numpy as np
+
     import imagen_jax
     from imagen_jax import gallery, pixels
 
     def save(glimpse) -> None:
-        shown = list(pixels.unscale(glimpse.images).__array__())
+        shown = list(np.asarray(pixels.unscale(glimpse.images)))
         captions = options.prompts[glimpse.start : glimpse.start + len(shown)]
         name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"
         folder = options.out / PREVIEWS

@@ -23,7 +23,6 @@
 | `decoding.py`, `quiet.py` | bytes to upright RGB, whatever they are; without Pillow's warnings |
 | `framing.py` | pictures of any size to squares |
 | `filters.py` | why an example is dropped |
-| `area.py` | the mean of each box of pixels |
 | `transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |
 | `preparation.py` | a source's examples to pictures at a store's sizes |
 | `records.py` | the example format |

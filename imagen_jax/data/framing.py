@@ -13,9 +13,9 @@ of it from colour that the file has at half its size; a fifth of the time is sav
 import numpy as np
 from PIL import Image
 
+from imagen_jax.area import area_downsample
 from imagen_jax.config import Framing
 from imagen_jax.data import decoding
-from imagen_jax.data.area import area_downsample
 from imagen_jax.data.decoding import RGB, Decoded
 
 GAP = 3.0  # means of boxes first, down to so many pixels for one: Pillow's reducing_gap

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from imagen_jax.area import area_downsample
 from imagen_jax.config import Framing
 from imagen_jax.data import decoding
-from imagen_jax.data.area import area_downsample
 from imagen_jax.data.decoding import RGB
 from imagen_jax.data.decoding import decode as decode  # of what `encode` made
 from imagen_jax.data.framing import generator, square

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagen_jax import config, pixels
+from imagen_jax.area import area_downsample
+from imagen_jax.config import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,37 +35,37 @@ class Request:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.strength <= 1.0:
-            raise ValueError(f"strength={self.strength} is a share of the steps, from 0 to 1")
-        if self.repeats < 1:
-            raise ValueError(f"repeats={self.repeats}: every step is made once at least")
+        require(
+            0.0 <= self.strength <= 1.0,
+            f"strength={self.strength} is a share of the steps, from 0 to 1",
+        )
+        require(self.repeats >= 1, f"repeats={self.repeats}: every step is made once at least")
         if self.picture is None:
-            _refuse(self.keep is not None, "keep says where a picture stays: give picture, too")
-            _refuse(self.strength < 1.0, f"strength={self.strength} needs a picture to begin with")
-        _refuse(self.repeats > 1 and self.keep is None, f"repeats={self.repeats} needs keep")
+            require(self.keep is None, "keep says where a picture stays: give picture, too")
+            require(self.strength == 1.0, f"strength={self.strength} needs a picture to begin with")
+        require(self.repeats == 1 or self.keep is not None, f"repeats={self.repeats} needs keep")
         given = [n for n in ("sides", "low_res", "picture") if getattr(self, n) is not None]
-        _refuse(len(given) > 1, f"{' and '.join(given)} exclude each other: each says the sides")
+        require(len(given) < 2, f"{' and '.join(given)} exclude each other: each says the sides")
         for name in ("low_res", "picture"):
             _check_pictures(name, getattr(self, name))
         if self.keep is not None:
             wanted = None if self.picture is None else self.picture.shape[:3]
-            _refuse(
-                self.keep.dtype != np.bool_ or self.keep.shape != wanted,
+            require(
+                self.keep.dtype == np.bool_ and self.keep.shape == wanted,
                 f"keep is {self.keep.dtype} {self.keep.shape}, wanted bool {wanted}",
             )
 
     def check_count(self, prompts: int) -> None:
         """Errors: ValueError where there is not one picture, or one negative, for each prompt."""
         for name in ("low_res", "picture"):
-            given = getattr(self, name)
-            _refuse(
-                given is not None and len(given) != prompts,
-                f"{0 if given is None else len(given)} pictures in {name} for {prompts} prompts: "
-                "give one for each",
+            count = prompts if getattr(self, name) is None else len(getattr(self, name))
+            require(
+                count == prompts,
+                f"{count} pictures in {name} for {prompts} prompts: give one for each",
             )
-        count = None if isinstance(self.negative, str) else len(self.negative)
-        _refuse(
-            count not in (None, prompts),
+        count = prompts if isinstance(self.negative, str) else len(self.negative)
+        require(
+            count == prompts,
             f"{count} negative prompts for {prompts} prompts: give one, or one for each",
         )
 
@@ -80,8 +82,8 @@ class Request:
             return first.size, first.size
         factor = math.prod(stage.factor for stage in stages[1:])
         height, width = self.sides if self.picture is None else self.picture.shape[1:3]
-        _refuse(
-            bool(height % factor or width % factor),
+        require(
+            height % factor == 0 and width % factor == 0,
             f"{height}x{width} pixels: {last.name} paints {factor} times the sides of "
             f"{first.name}, so that they must divide by {factor}",
         )
@@ -96,18 +98,12 @@ class Request:
         """
         if self.picture is None:
             return None, None
-        boxes = _boxes(np.asarray(pixels.scale(self.picture[rows])), sides)
-        picture = boxes.mean(axis=(2, 4), dtype=np.float32)
+        factor = self.picture.shape[1] // sides[0]
+        picture = area_downsample(np.asarray(pixels.scale(self.picture[rows])), factor)
         if self.keep is None:
             return picture, None
-        return picture, _boxes(self.keep[rows][..., None], sides).all(axis=(2, 4))
-
-
-def _boxes(pictures: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """(p, h, w, c) as (p, sides[0], n, sides[1], m, c): boxes of n x m pixels."""
-    count, height, width, channels = pictures.shape
-    high, wide = sides
-    return pictures.reshape(count, high, height // high, wide, width // wide, channels)
+        known = self.keep[rows][..., None].astype(np.float32)
+        return picture, area_downsample(known, factor) == 1.0
 
 
 def _check_pictures(name: str, given: np.ndarray | None) -> None:
@@ -115,11 +111,6 @@ def _check_pictures(name: str, given: np.ndarray | None) -> None:
         given.dtype != np.uint8 or given.ndim != 4 or given.shape[-1] != 3 or 0 in given.shape
     ):
         raise ValueError(f"{name} is {given.dtype} {given.shape}, wanted uint8 (p, h, w, 3)")
-
-
-def _refuse(wrong: bool, sentence: str) -> None:
-    if wrong:
-        raise ValueError(sentence)
 
 
 PLAIN = Request()
