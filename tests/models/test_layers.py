@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config
+from imagen_jax import config, flops
 from imagen_jax.models import layers
 from imagen_jax.models.efficient_unet import Merge
 
@@ -128,3 +128,24 @@ def test_a_merged_skip_is_appended_or_projected_and_added() -> None:
     plain, variables = Merge("add", STYLE).init_with_output(jax.random.key(0), h, 2 * h)
     np.testing.assert_allclose(plain, 3 * h, atol=1e-5)
     assert not variables
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (1, 5), (3, 1)])
+def test_a_convolution_of_doubled_pixels_is_that_of_nearest(height: int, width: int) -> None:
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, height, width, 8)), jnp.float32)
+    plain = layers.conv(5, jnp.float32, name="conv")
+    params = plain.init(jax.random.key(0), layers.nearest(x))
+    params["params"]["bias"] += jnp.arange(5.0)
+    expected = plain.apply(params, layers.nearest(x))
+    module = layers.ConvOfNearest(5, jnp.float32)
+    np.testing.assert_allclose(module.apply(params, x), expected, atol=2e-6)
+    own = module.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, params)
+
+
+def test_a_block_that_doubles_makes_fewer_products_than_its_pixels_would_have() -> None:
+    x = jnp.ones((1, 16, 16, 8))
+    up = layers.ResBlock(8, STYLE, resample="up")
+    params = jax.eval_shape(up.init, jax.random.key(0), x, None)
+    pixels = 2 * 32 * 32 * 8 * 8  # FLOPs of a 1x1 convolution of the result
+    assert flops.of(up.apply, params, x, None) == pytest.approx(pixels * (4 + 9), rel=0.1)
