@@ -20,6 +20,7 @@ ALLOWED = {
     "compilation": set(),
     "distributed": set(),
     "supervision": {"exits", "workdir"},  # a parent process: no jax
+    "cloud": {"accelerators", "exits", "supervision", "workdir"},  # as supervision: no jax
     "gallery": set(),
     "run_folder": {"workdir"},
     "checkpoint": {"mesh", "fingerprint", "misfits", "run_folder", "workdir"},

@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "judge a cascade's pictures against their captions",
     "export": "write a cascade's weights and configs as a folder to ship",
     "convert": "make a text encoder of any checkpoint one folder of our own form",
+    "launch": "run a command on Cloud TPU VMs, and keep it up",
     "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}

@@ -51,8 +51,11 @@ class Options:
     """Several processes, such as the hosts of a TPU slice."""
 
 
-def run(argv: list[str]) -> None:
-    """Parse, then train each stage."""
+def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
+    """Options, the stages to train, and whether they are of a cascade.
+
+    Errors: ValueError, FileNotFoundError for what can't be trained; SystemExit for a wrong option.
+    """
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
             tyro.cli(Options, args=["--help"], prog="imagen train CONFIG", description=USAGE)
@@ -69,6 +72,12 @@ def run(argv: list[str]) -> None:
         raise ValueError(f"--only {options.only}: no such stage in {argv[0]}; it has {names}")
     if options.max_restarts < 0:
         raise ValueError(f"--max-restarts {options.max_restarts}: give 0 or more")
+    return options, chosen, len(experiments) > 1
+
+
+def run(argv: list[str]) -> None:
+    """Parse, then train each stage."""
+    options, chosen, cascade = parse(argv)
     supervised = options.max_restarts > 0 or distributed.several(options.processes)
     if supervised and reached.VARIABLE not in os.environ:
         _supervise(argv, options)
@@ -76,7 +85,7 @@ def run(argv: list[str]) -> None:
     distributed.start(options.processes)
     for experiment in chosen:
         folder = workdir.of(options.workdir)
-        inside = folder / experiment.stage.name if len(experiments) > 1 else folder
+        inside = folder / experiment.stage.name if cascade else folder
         _train(experiment, inside, options)
 
 

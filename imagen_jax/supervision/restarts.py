@@ -109,7 +109,7 @@ class Supervisor:
         last = crashes[-1]
         if self.max_restarts == 0:
             return "the same command goes on from the last checkpoint"
-        if len(crashes) > 1 and crashes[-2].step == last.step:
+        if same_step([crash.step for crash in crashes]):
             for crash in crashes[-2:]:
                 print(f"\n---- {crash.log}\n{crash.said[-SHOWN:].rstrip()}", file=sys.stderr)
             return "as the crash before, so another start would not help (both are shown above)"
@@ -152,6 +152,11 @@ class Supervisor:
                 # Once told to end we are ending; another signal must not change the exit code.
                 ends = self._stopped and number in PASSED_ON
                 signal.signal(number, signal.SIG_IGN if ends else handler)
+
+
+def same_step(steps: Sequence[object]) -> bool:
+    """Whether the last two crashes came after the same step: then another start would not help."""
+    return len(steps) > 1 and steps[-2] == steps[-1]
 
 
 def _keep(said: str, folder: Workdir) -> Workdir | None:

@@ -1,0 +1,169 @@
+"""`imagen launch tpu CONFIG ...`: training on Cloud TPU VMs that come and go."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+
+import tyro
+
+from imagen_jax.cli import launch_tpu, launch_worker
+from imagen_jax.cloud import gcloud, names, status, watching
+from imagen_jax.cloud.gcloud import Gcloud
+from imagen_jax.cloud.record import Run
+from imagen_jax.cloud.slices import Slice
+
+USAGE = """usage: imagen launch tpu CONFIG --accelerator v5litepod-64 --zone us-west4-a
+                         --workdir gs://BUCKET/RUN [-- OPTIONS OF imagen train]
+       imagen launch tpu --command "imagen encode ..." --accelerator ... --zone ... --workdir ...
+       imagen launch watch WORKDIR     keep it up: delete, create again, until it ends
+       imagen launch status WORKDIR    the slice, its workers, step, images/s, last checkpoint
+       imagen launch logs WORKDIR      of a worker, or of all
+       imagen launch ssh WORKDIR       a shell on a worker, or a command on each
+       imagen launch stop WORKDIR      delete everything that it created but the run itself
+       imagen launch clean --zone Z    delete queued resources that failed and still hold quota
+
+Creates a queued resource of Cloud TPU through gcloud, ships the committed code to the bucket, and
+runs the same command on every worker; no ssh connection has to last. `tpu` watches, too, unless
+--detach. `imagen launch COMMAND --help` tells more; --dry-run prints every command and file.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """The run."""
+
+    workdir: tyro.conf.Positional[str]
+    """The gs://... that was given to `imagen launch tpu`."""
+    dry_run: bool = False
+    """Print the commands, and change nothing; what is only read is read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Logs(Where):
+    """Which log."""
+
+    worker: int | None = None
+    """Default: every worker's, one after another."""
+    attempt: int | None = None
+    """Default: the last one."""
+    follow: bool = False
+    """Of one worker (0 by default): go on with what is added."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shell(Where):
+    """Which worker. What comes after `--` is run instead of a shell."""
+
+    worker: str = "0"
+    """Number, or `all` with a command."""
+    node: str = "0"
+    """Of several slices, which one, or `all` with a command."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """Which left-overs."""
+
+    zone: str
+    """Such as us-west4-a."""
+    project: str | None = None
+    """Default: gcloud's own."""
+    everyone: bool = False
+    """Those that `imagen launch` did not create, too."""
+    dry_run: bool = False
+    """Print what would be deleted."""
+
+
+def run(argv: list[str]) -> None:
+    """Hand over to a subcommand."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        if not argv:
+            raise ValueError(f"give one of {', '.join(COMMANDS)}")
+        return
+    if argv[0] not in COMMANDS:
+        raise ValueError(f"no `imagen launch {argv[0]}`; there are {', '.join(COMMANDS)}")
+    own, rest = argv[1:], []
+    if "--" in own:
+        cut = own.index("--")
+        own, rest = own[:cut], own[cut + 1 :]
+    if code := COMMANDS[argv[0]](own, rest):
+        sys.exit(code)
+
+
+def _watch(own: list[str], _: list[str]) -> int:
+    options = tyro.cli(Where, args=own, prog="imagen launch watch", description=USAGE)
+    found, cloud = _found(options)
+    if options.dry_run:
+        return launch_tpu.show(cloud, found)
+    return watching.Watcher(cloud, found, launch_tpu.startup()).watch()
+
+
+def _status(own: list[str], _: list[str]) -> int:
+    options = tyro.cli(Where, args=own, prog="imagen launch status", description=USAGE)
+    found, _ = _found(options)
+    print(status.text(Gcloud(), found))
+    return 0
+
+
+def _logs(own: list[str], _: list[str]) -> int:
+    options = tyro.cli(Logs, args=own, prog="imagen launch logs", description=USAGE)
+    found, _ = _found(options)
+    if not found.attempts:
+        raise ValueError(f"{options.workdir}: nothing was created yet, so there are no logs")
+    number = options.attempt or found.attempts[-1].number
+    worker = 0 if options.follow and options.worker is None else options.worker
+    file = "worker-*.log" if worker is None else f"worker-{worker}.log"
+    attempt = dataclasses.replace(found.attempts[-1], number=number)
+    for part in status.follow(Gcloud(), found.place(attempt, file), again=options.follow):
+        print(part, end="", flush=True)
+    return 0
+
+
+def _ssh(own: list[str], rest: list[str]) -> int:
+    options = tyro.cli(Shell, args=own, prog="imagen launch ssh", description=USAGE)
+    found, cloud = _found(options)
+    if found.present is None:
+        raise ValueError(f"{options.workdir}: no slice is up; see `imagen launch status`")
+    command = shlex.join(rest) if rest else None
+    name = found.name(found.present)
+    where = {"node": options.node, "worker": options.worker, "command": command}
+    return cloud.attach(gcloud.ssh(found.wanted, name, **where))
+
+
+def _stop(own: list[str], _: list[str]) -> int:
+    options = tyro.cli(Where, args=own, prog="imagen launch stop", description=USAGE)
+    found, cloud = _found(options)
+    for name in watching.left(Gcloud(), found):
+        print(f"deleting {name}", file=sys.stderr)
+        watching.remove(cloud, found.wanted, name)
+    watching.keep(cloud, watching.stopped(found))
+    return 0
+
+
+def _clean(own: list[str], _: list[str]) -> int:
+    options = tyro.cli(Clean, args=own, prog="imagen launch clean", description=USAGE)
+    wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
+    for name, state in status.leftovers(Gcloud(), wanted, everyone=options.everyone):
+        print(f"deleting {name}, {state}", file=sys.stderr)
+        watching.remove(Gcloud(dry=options.dry_run), wanted, name)
+    return 0
+
+
+def _found(options: Where) -> tuple[Run, Gcloud]:
+    """The record, and gcloud for what changes something."""
+    names.check("workdir", options.workdir)
+    return watching.read(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)
+
+
+COMMANDS: Mapping[str, Callable[[list[str], list[str]], int]] = {
+    "tpu": launch_tpu.run,
+    "watch": _watch,
+    "status": _status,
+    "logs": _logs,
+    "ssh": _ssh,
+    "stop": _stop,
+    "clean": _clean,
+    "worker": launch_worker.run,
+}

@@ -1,0 +1,196 @@
+"""`imagen launch tpu`: a new run on Cloud TPU VMs."""
+
+import dataclasses
+import hashlib
+import re
+import shlex
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import imagen_jax
+from imagen_jax.cli import COMMANDS, train
+from imagen_jax.cloud import gcloud, names, record, shipping, watching
+from imagen_jax.cloud.gcloud import Gcloud
+from imagen_jax.cloud.record import Job, Limits, Run
+from imagen_jax.cloud.shipping import Code
+from imagen_jax.cloud.slices import Slice
+
+USAGE = """Create a slice, ship the committed code, run the same command on every worker, and keep
+it up until it ends. Options of `imagen train` come after `--`.
+"""
+STARTUP = "startup.sh"
+
+
+@dataclasses.dataclass(frozen=True)
+class New:
+    """A new run."""
+
+    workdir: str
+    """Folder in a bucket for everything of the run: gs://BUCKET/NAME."""
+    wanted: Annotated[Slice, tyro.conf.arg(name="")]
+    command: str | None = None
+    """Instead of a config: what to run on every worker, such as "imagen encode ...". {worker} and
+    {workers} in it become the worker's number and how many there are."""
+    before: tuple[str, ...] = ()
+    """Commands of `imagen` to run before it on every worker: "imagen data build shapes/full"."""
+    run_id: str | None = None
+    """Name of the run and its resources; default: made from the workdir, always the same."""
+    image: str | None = None
+    """A container image that has imagen_jax, instead of the committed code."""
+    package: tuple[str, ...] = ()
+    """Packages of Ubuntu to install before, such as fonts-noto-color-emoji."""
+    ignore_changes: bool = False
+    """Ship the last commit although files are not as committed."""
+    max_restarts: int = 20
+    """Slices that may be created after the first one."""
+    deadline: str = "7d"
+    """After so long everything is deleted, whatever its state."""
+    silence: str = "10m"
+    """A worker without a sign of life for so long counts as gone."""
+    setup: str = "30m"
+    """So long may a granted slice take until every worker is heard of."""
+    detach: bool = False
+    """Create, and do not watch: `imagen launch watch` has to be started elsewhere."""
+    dry_run: bool = False
+    """Print every command and file, and do nothing."""
+
+    def __post_init__(self) -> None:
+        names.check("workdir", self.workdir)
+        for package in self.package:
+            names.check("package", package)
+        if self.image is not None:
+            names.check("image", self.image)
+        if self.max_restarts < 0:
+            raise ValueError(f"--max-restarts {self.max_restarts}: give 0 or more")
+        names.check("run id", self.name)
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        if self.run_id is not None:
+            return self.run_id
+        last = re.sub("[^a-z0-9]+", "-", self.workdir.rpartition("/")[2].lower()).strip("-")
+        digest = hashlib.sha256(self.workdir.encode()).hexdigest()[:6]
+        return f"run-{last[:24]}".rstrip("-") + f"-{digest}"
+
+
+def run(own: list[str], rest: list[str]) -> int:
+    """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
+    config = own.pop(0) if own and not own[0].startswith("-") else None
+    options = tyro.cli(New, args=own, prog="imagen launch tpu [CONFIG]", description=USAGE)
+    commands = (*(_words("--before", c) for c in options.before), _main(config, options, rest))
+    cloud = Gcloud(dry=options.dry_run)
+    earlier = None if options.dry_run else _earlier(cloud, options)
+    code = None
+    if options.image is None:
+        code = shipping.committed(Path.cwd(), ignore_changes=options.ignore_changes)
+    new = _run(options, commands, code, earlier)
+    if code is not None:
+        _ship(cloud, code, f"{new.job.folder}/{code.name}")
+    if options.dry_run:
+        return show(cloud, new)
+    watching.keep(cloud, new)
+    watcher = watching.Watcher(cloud, new, startup())
+    return watcher.begin() if options.detach else watcher.watch()
+
+
+def _run(
+    options: New, commands: tuple[tuple[str, ...], ...], code: Code | None, earlier: Run | None
+) -> Run:
+    job = Job(
+        run_id=options.name,
+        workdir=options.workdir,
+        commands=commands,
+        code=code.name if code else None,
+        image=options.image,
+        packages=options.package,
+    )
+    limits = Limits(
+        until=time.time() + names.seconds(options.deadline),
+        max_restarts=options.max_restarts,
+        silence=names.seconds(options.silence),
+        setup=names.seconds(options.setup),
+    )
+    before = 0
+    if earlier is not None:
+        before = max((a.number for a in earlier.attempts), default=earlier.before)
+    return Run(job=job, wanted=options.wanted, limits=limits, before=before)
+
+
+def _ship(cloud: Gcloud, code: Code, place: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
+        file = Path(folder) / code.name
+        file.write_bytes(code.archive)
+        if cloud.dry:
+            print(f"git archive --format=tar {code.commit} | gzip -n > {file}")
+        cloud.run(gcloud.put(file, place))
+
+
+def show(cloud: Gcloud, run: Run) -> int:
+    """Print what would be created, and the commands of the watcher."""
+    attempt = record.Attempt(number=run.before + 1, made=time.time())
+    watching.keep(cloud, run.having(attempt))
+    cloud.run(watching.creation(run, attempt, startup(), now=time.time()))
+    name = run.name(attempt)
+    print("# Every 30 s, to see how it is:")
+    cloud.run(gcloud.describe(run.wanted, name))
+    for node in run.wanted.nodes(name):
+        cloud.run(gcloud.node(run.wanted, node))
+    cloud.run(gcloud.cat(run.place(attempt, "worker-*.json")))
+    print("# When it is preempted, and at the end:")
+    cloud.run(gcloud.delete(run.wanted, name))
+    print(f"# {startup()}\n{startup().read_text()}")
+    return 0
+
+
+def _earlier(cloud: Gcloud, options: New) -> Run | None:
+    """The record of an earlier launch, if it has ended. Errors: ValueError if it has not."""
+    place = f"{options.workdir}/{record.FOLDER}/{record.FILE}"
+    try:
+        text = cloud.run(gcloud.cat(place))
+    except gcloud.Missing:
+        return None
+    found = record.from_json(text, where=place)
+    if found.finished is None:
+        raise ValueError(
+            f"{options.workdir} is launched already: `imagen launch watch {options.workdir}` goes "
+            "on, `imagen launch stop` ends it"
+        )
+    return found
+
+
+def _main(config: str | None, options: New, rest: list[str]) -> tuple[str, ...]:
+    """The command that the run is for. Errors: ValueError; what `imagen train` would refuse."""
+    if (config is None) == (options.command is None):
+        raise ValueError("give a config, or --command: one of the two")
+    if config is None:
+        if rest:
+            raise ValueError(f"-- {' '.join(rest)}: with --command, write the options into it")
+        return _words("--command", options.command or "")
+    if any(word.partition("=")[0] == "--max-restarts" for word in rest):
+        raise ValueError("--max-restarts after --: give it to `imagen launch tpu` itself")
+    words = [config, "--workdir", options.workdir, *rest]
+    train.parse(words)
+    return ("imagen", "train", *words)
+
+
+def _words(option: str, command: str) -> tuple[str, ...]:
+    """Errors: ValueError for what is no command of `imagen`."""
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ValueError(f"{option} {command!r}: {error}") from error
+    if len(words) < 2 or words[0] != "imagen" or words[1] not in COMMANDS or words[1] == "launch":
+        raise ValueError(f'{option} {command!r}: give a command such as "imagen encode ..."')
+    return words
+
+
+def startup() -> Path:
+    """The script that machines run at boot: beside the library, or installed inside it."""
+    beside = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
+    return beside if beside.is_file() else Path(str(resources.files("imagen_jax.launch"))) / STARTUP

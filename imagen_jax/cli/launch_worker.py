@@ -1,0 +1,59 @@
+"""`imagen launch worker`: what the start-up script, a pod and a SkyPilot task call."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import tyro
+
+from imagen_jax import workdir
+from imagen_jax.cloud import record
+from imagen_jax.cloud.worker import Place, Worker
+
+USAGE = """Run on each worker: wait for the others, run the commands of the launch, and write a report
+and the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which worker this is."""
+
+    folder: tyro.conf.Positional[str]
+    """WORKDIR/launch, in a bucket."""
+    attempt: str
+    """Name of a folder of its own for each start: a number."""
+    worker: int | None = None
+    """Number of this one, from 0; default: TPU_WORKER_ID, as GKE sets it."""
+    of: int | None = None
+    """How many there are; default: the number of TPU_WORKER_HOSTNAMES."""
+    generation: str | None = None
+    """v4, v5e, v5p, v6e, tpu7x: whose compiler options to set."""
+    log: Path | None = None
+    """File that this command's output goes to, to be copied to the bucket."""
+
+
+def run(own: list[str], rest: list[str]) -> int:
+    """The exit code of the command."""
+    options = tyro.cli(Options, args=own, prog="imagen launch worker", description=USAGE)
+    worker, of = options.worker, options.of
+    if worker is None:
+        worker = int(os.environ.get("TPU_WORKER_ID", "0"))
+    if of is None:
+        of = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
+    folder = workdir.of(options.folder)
+    commands = (tuple(rest),) if rest else _recorded(folder)
+    if rest and (rest[0] != "imagen" or len(rest) < 2):
+        raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
+    place = Place(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
+    return Worker(place, generation=options.generation).run(commands)
+
+
+def _recorded(folder: workdir.Workdir) -> tuple[tuple[str, ...], ...]:
+    file = folder / record.FILE
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} has no {record.FILE}: give the folder of an `imagen launch tpu`, or the "
+            "command after --"
+        )
+    return record.from_json(file.read_text(), where=str(file)).job.commands

@@ -1,0 +1,16 @@
+"""Cloud TPU VMs: a queued resource, the same command on every worker, again after preemption.
+
+Google Cloud is spoken to through `gcloud` alone. Nothing here imports jax.
+
+| file | holds |
+|---|---|
+| `names.py` | Google's rules for what a user may name |
+| `slices.py` | `Slice`: which chips, where and how they are paid for |
+| `gcloud.py` | every `gcloud` command that is used, with its page; how they are run |
+| `shipping.py` | the committed code as one file |
+| `record.py` | `Run`: what runs, its limits and its attempts; where each file of it lies |
+| `observing.py` | what is seen of an attempt: its resource, its nodes, its workers |
+| `deciding.py` | what to do next, as a pure function |
+| `watching.py` | the loop that looks, decides and acts |
+| `worker.py` | what runs on each worker |
+"""

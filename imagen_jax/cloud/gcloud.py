@@ -1,0 +1,231 @@
+"""Every `gcloud` command that is used, as a list of arguments: none passes through a shell.
+
+`SURFACE` is what we use of what Google documents; the tests hold it against the SDK's own table of
+commands, and their stand-in for gcloud refuses what is not in it.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagen_jax.cloud.slices import Slice
+
+REFERENCE = "https://cloud.google.com/sdk/gcloud/reference/"
+_QUEUED = "compute tpus queued-resources"
+_CREATE = frozenset(
+    {
+        *("--zone", "--accelerator-type", "--runtime-version", "--service-account", "--labels"),
+        *("--node-id", "--node-count", "--node-prefix", "--metadata", "--metadata-from-file"),
+        *("--spot", "--reserved", "--valid-until-duration", "--async"),
+        *("--network", "--subnetwork", "--internal-ips"),
+    }
+)
+SURFACE: Mapping[str, frozenset[str]] = {  # command: its flags; the page is REFERENCE + command
+    f"{_QUEUED} create": _CREATE,
+    # Flex-start is in the alpha group alone (cloud.google.com/tpu/docs/request-using-flex-start).
+    f"alpha {_QUEUED} create": _CREATE | {"--provisioning-model", "--max-run-duration"},
+    f"{_QUEUED} describe": frozenset({"--zone"}),
+    f"{_QUEUED} list": frozenset({"--zone", "--filter"}),
+    f"{_QUEUED} delete": frozenset({"--zone", "--force"}),
+    f"{_QUEUED} ssh": frozenset(
+        {"--zone", "--node", "--worker", "--command", "--internal-ip", "--tunnel-through-iap"}
+    ),
+    "compute tpus tpu-vm describe": frozenset({"--zone"}),
+    "storage cp": frozenset(),
+    "storage cat": frozenset({"--range"}),
+    "storage ls": frozenset(),
+}
+EVERYWHERE = frozenset({"--project", "--format", "--quiet"})  # gcloud-wide flags
+
+PATIENCE = 300  # seconds until a command counts as lost
+DELAYS = (2.0, 4.0, 8.0, 16.0)  # seconds before each further try
+_MISSING = re.compile(r"NOT_FOUND|was not found|matched no objects|not found: 404", re.I)
+_THERE = re.compile(r"ALREADY_EXISTS|already exists", re.I)
+_PASSING = re.compile(
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|ABORTED|HTTPError (429|5\d\d)"
+    r"|timed out|Connection (reset|refused|aborted)|temporarily|Network is unreachable",
+    re.I,
+)
+
+
+class Failed(OSError):
+    """gcloud refused, or did not answer."""
+
+
+class Missing(Failed):
+    """What was asked for is not there."""
+
+
+def create(
+    wanted: Slice, name: str, *, startup: Path, metadata: Mapping[str, str], valid: int
+) -> list[str]:
+    """A queued resource whose nodes run `startup` at every boot; not granted after `valid` s."""
+    flex = wanted.provisioning == "flex-start"
+    several = [f"--node-count={wanted.slices}", f"--node-prefix={name}"]
+    optional = {
+        "--service-account": wanted.service_account,
+        "--network": wanted.network,
+        "--subnetwork": wanted.subnetwork,
+    }
+    return [
+        *(["alpha"] if flex else []),
+        *_QUEUED.split(),
+        "create",
+        name,
+        *_where(wanted),
+        *([f"--node-id={name}"] if wanted.slices == 1 else several),
+        f"--accelerator-type={wanted.accelerator}",
+        f"--runtime-version={wanted.runtime}",
+        f"--labels=run={metadata['imagen-run']}",
+        "--metadata=" + ",".join(f"{key}={value}" for key, value in metadata.items()),
+        f"--metadata-from-file=startup-script={startup}",
+        *(["--spot"] if wanted.provisioning == "spot" else []),
+        *(["--reserved"] if wanted.provisioning == "reserved" else []),
+        *(["--provisioning-model=flex-start"] if flex else []),
+        *([f"--max-run-duration={wanted.max_run}"] if flex else []),
+        *(f"{flag}={value}" for flag, value in optional.items() if value is not None),
+        *(["--internal-ips"] if wanted.internal_ips else []),
+        f"--valid-until-duration={valid}s",
+        "--async",
+        "--quiet",
+    ]
+
+
+def describe(wanted: Slice, name: str) -> list[str]:
+    """The state of a queued resource, as JSON."""
+    return [*_QUEUED.split(), "describe", name, *_where(wanted), "--format=json"]
+
+
+def of_run(wanted: Slice, run_id: str) -> list[str]:
+    """The queued resources of a run, as JSON."""
+    name = rf"--filter=name~/{run_id}-[0-9]+$"
+    return [*_QUEUED.split(), "list", *_where(wanted), name, "--format=json"]
+
+
+def every(wanted: Slice) -> list[str]:
+    """All queued resources of the zone, as JSON."""
+    return [*_QUEUED.split(), "list", *_where(wanted), "--format=json"]
+
+
+def delete(wanted: Slice, name: str) -> list[str]:
+    """A queued resource with its nodes; waits until they are gone."""
+    return [*_QUEUED.split(), "delete", name, *_where(wanted), "--force", "--quiet"]
+
+
+def node(wanted: Slice, name: str) -> list[str]:
+    """One slice, as JSON: its state and its workers (`networkEndpoints`)."""
+    return ["compute", "tpus", "tpu-vm", "describe", name, *_where(wanted), "--format=json"]
+
+
+def ssh(wanted: Slice, name: str, *, node: str, worker: str, command: str | None) -> list[str]:
+    """A shell on a worker, or `command` on each; through IAP if no address is public."""
+    return [
+        *_QUEUED.split(),
+        "ssh",
+        name,
+        *_where(wanted),
+        f"--node={node}",
+        f"--worker={worker}",
+        *(["--tunnel-through-iap"] if wanted.internal_ips else []),
+        *([f"--command={command}"] if command is not None else []),
+    ]
+
+
+def put(source: Path | None, place: str) -> list[str]:
+    """A file, or standard input, to the bucket."""
+    return ["storage", "cp", str(source) if source else "-", place, "--quiet"]
+
+
+def cat(place: str, *, last: int | None = None) -> list[str]:
+    """Objects of the bucket, or the last bytes of each."""
+    return ["storage", "cat", place, *([f"--range=-{last}"] if last else [])]
+
+
+def ls(place: str) -> list[str]:
+    """Names in the bucket."""
+    return ["storage", "ls", place]
+
+
+def _where(wanted: Slice) -> list[str]:
+    project = [f"--project={wanted.project}"] if wanted.project else []
+    return [f"--zone={wanted.zone}", *project]
+
+
+@dataclass(frozen=True)
+class Gcloud:
+    """Runs commands, and again what failed in passing; or, with `dry`, prints them."""
+
+    dry: bool = False
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self, arguments: list[str], *, stdin: str | None = None) -> str:
+        """What the command printed; "" where it was only printed itself.
+
+        Errors: Missing; Failed, with gcloud's own sentence, after several tries if it may pass.
+        """
+        if self.dry:
+            self._print(arguments, stdin)
+            return ""
+        error = ""
+        for delay in (*DELAYS, None):
+            code, out, error = self._once(arguments, stdin)
+            if code == 0:
+                return out
+            if _MISSING.search(error):
+                raise Missing(_sentence(arguments, error))
+            if "create" in arguments and _THERE.search(error):
+                return out  # an earlier try came through although its answer was lost
+            if delay is None or not _PASSING.search(error):
+                break
+            self.sleep(delay)
+        raise Failed(_sentence(arguments, error))
+
+    def attach(self, arguments: list[str]) -> int:
+        """Run a command with this terminal; its exit code."""
+        if self.dry:
+            self._print(arguments, None)
+            return 0
+        return subprocess.run([_program(), *arguments], check=False).returncode
+
+    def _once(self, arguments: list[str], stdin: str | None) -> tuple[int, str, str]:
+        try:
+            done = subprocess.run(
+                [_program(), *arguments],
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return 124, "", f"timed out after {PATIENCE} s"
+        return done.returncode, done.stdout, done.stderr
+
+    def _print(self, arguments: list[str], stdin: str | None) -> None:
+        line = shlex.join(["gcloud", *arguments])
+        print(line if stdin is None else f"{line} <<'END'\n{stdin.rstrip()}\nEND", file=sys.stdout)
+
+
+def _program() -> str:
+    """Errors: Failed where gcloud is not installed."""
+    found = shutil.which("gcloud")
+    if found is None:
+        raise Failed(
+            "gcloud is not on PATH: install it (https://cloud.google.com/sdk/docs/install), then "
+            "`gcloud auth login`"
+        )
+    return found
+
+
+def _sentence(arguments: list[str], error: str) -> str:
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    said = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
+    what = " ".join(word for word in arguments[:6] if not word.startswith("-"))
+    return f"gcloud {what}: {said or 'no reason given'}"

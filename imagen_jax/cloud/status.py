@@ -1,0 +1,123 @@
+"""The state of a run in a few lines, its logs, and what it left behind."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+from imagen_jax.cloud import gcloud
+from imagen_jax.cloud.deciding import LOST
+from imagen_jax.cloud.gcloud import Gcloud, Missing
+from imagen_jax.cloud.observing import Pulse, furthest, look
+from imagen_jax.cloud.record import Attempt, Run
+from imagen_jax.cloud.slices import Slice
+
+METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
+LAST = 8192  # bytes of the end of the metrics that are read
+
+
+def text(cloud: Gcloud, run: Run) -> str:
+    """Slice, workers, training, attempts. Errors: gcloud.Failed."""
+    wanted, present = run.wanted, run.present
+    lines = [
+        f"run       {run.job.run_id}, {run.job.workdir}",
+        f"slice     {wanted.slices} x {wanted.accelerator}, {wanted.provisioning}, {wanted.zone}",
+    ]
+    if run.finished is not None:
+        lines.append(f"ended     {run.finished}")
+    if present is not None:
+        seen = look(cloud, run, present, Pulse(time.monotonic))
+        states = f"; slices {', '.join(seen.nodes)}" if seen.nodes else ""
+        reason = f" ({seen.reason})" if seen.reason else ""
+        lines.append(f"resource  {run.name(present)}: {seen.queued}{reason}{states}")
+        for report in seen.reports:
+            ended = f" with code {report.code}" if report.code is not None else ""
+            lines.append(
+                f"worker {report.worker}  {report.phase}{ended}, {report.step or 'no step yet'}"
+            )
+        lines.append(f"reached   {furthest(seen.reports) or 'no step yet'}")
+    lines += [f"training  {line}" for line in _training(cloud, run.job.workdir)]
+    lines += [f"attempt {a.number} {_told(a)}" for a in run.attempts]
+    left = max(run.limits.until - time.time(), 0) / 3600
+    used = max(len(run.attempts) - 1, 0)
+    lines.append(f"limits    {used} of {run.limits.max_restarts} restarts used, {left:.1f} h left")
+    return "\n".join(lines)
+
+
+def _told(attempt: Attempt) -> str:
+    made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.made))
+    return f"{made}: {attempt.ended or 'present'}"
+
+
+def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
+    """Of each stage that logs: step, loss, images/s and the last checkpoint."""
+    for pattern in METRICS:
+        try:
+            files = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).split()
+        except Missing:
+            continue
+        for file in files:
+            lines = cloud.run(gcloud.cat(file, last=LAST)).splitlines()
+            last = json.loads(lines[-1]) if lines else {}
+            rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
+            stage = file.removesuffix("/metrics.jsonl")
+            told = [f"{stage}: step {last.get('step')}"]
+            told += [f"loss {last['loss']:.4g}"] if "loss" in last else []
+            told += [f"{rate:.4g} images/s"] if rate is not None else []
+            told.append(f"last checkpoint {_checkpoint(cloud, stage)}")
+            yield ", ".join(told)
+
+
+def _checkpoint(cloud: Gcloud, stage: str) -> str:
+    try:
+        names = cloud.run(gcloud.ls(f"{stage}/checkpoints/")).split()
+    except Missing:
+        return "none"
+    steps = [int(n) for name in names if (n := name.rstrip("/").rpartition("/")[2]).isdigit()]
+    return str(max(steps)) if steps else "none"
+
+
+def follow(
+    cloud: Gcloud,
+    place: str,
+    *,
+    again: bool,
+    every: float = 10.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
+    """A log, and with `again` what is added to it. Errors: ValueError where there is none yet."""
+    shown = ""
+    while True:
+        try:
+            found = cloud.run(gcloud.cat(place))
+        except Missing as error:
+            if not again:
+                raise ValueError(
+                    f"{place} is not there: no worker has written a log yet; see "
+                    "`imagen launch status`"
+                ) from error
+            found = shown
+        if found != shown:
+            yield found.removeprefix(shown)  # whole again where its beginning was cut off
+            shown = found
+        if not again:
+            return
+        sleep(every)
+
+
+def leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tuple[str, str]]:
+    """Name and state of the queued resources of a zone that hold quota and never come back.
+
+    Those of `imagen launch` alone, by their label, unless `everyone`. Errors: gcloud.Failed.
+    """
+    found = json.loads(cloud.run(gcloud.every(wanted)) or "[]")
+    dead = [r for r in found if r.get("state", {}).get("state") in LOST]
+    return sorted(
+        (resource["name"].rpartition("/")[2], resource["state"]["state"])
+        for resource in dead
+        if everyone or _ours(resource)
+    )
+
+
+def _ours(resource: dict) -> bool:
+    nodes = resource.get("tpu", {}).get("nodeSpec", [])
+    return any("run" in node.get("node", {}).get("labels", {}) for node in nodes)

@@ -1,0 +1,199 @@
+"""The loop that looks, decides and acts, until the run is done; all it needs is in the bucket."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagen_jax.cloud import gcloud, record
+from imagen_jax.cloud.deciding import Decision, decide
+from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
+from imagen_jax.cloud.observing import Pulse, Report, Seen, look
+from imagen_jax.cloud.record import Attempt, Run
+from imagen_jax.cloud.slices import Slice
+
+LONGEST = 300.0  # seconds between a resource that failed and the next one
+SHOWN = 4000  # characters of a crash's log
+
+
+@dataclass
+class Watcher:
+    """Keeps one run going. Two of them at once would delete each other's slices."""
+
+    cloud: Gcloud
+    run: Run
+    startup: Path  # the script that the machines run at boot
+    every: float = 30.0  # seconds between looks
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    _said: str = field(default="", init=False)
+
+    def begin(self) -> int:
+        """Create the first attempt, and leave it alone. Errors: as `watch`."""
+        self._create()
+        again = f"imagen launch watch {self.run.job.workdir}"
+        self._say(f"created; `{again}` keeps it up and deletes it at the end: nothing else does")
+        return 0
+
+    def watch(self) -> int:
+        """Until the run is done, stopped or given up; then nothing of it is left. The exit code.
+
+        Errors: gcloud.Failed where a resource can't be created; where one can't be deleted, with
+        the command to do so. Ctrl-C leaves the run as it is.
+        """
+        if self.run.finished is not None:
+            self._say(f"this run has ended: {self.run.finished}; remove its {record.FILE} to begin")
+            return 0
+        pulse = Pulse(self.clock)
+        while True:
+            present = self.run.present or self._create()
+            seen = self._look(present, pulse)
+            if seen is None:
+                self.sleep(self.every)
+                continue
+            if seen.reports and not present.granted:
+                present = dataclasses.replace(present, granted=True)
+                self._keep(self.run.having(present))
+            decision = decide(seen, self.run, now=self.clock())
+            self._say(decision.why)
+            if decision.do == "wait":
+                self.sleep(self.every)
+                continue
+            self._end(present, decision)
+            if decision.do != "again":
+                return decision.code
+            self._pause()
+
+    def _look(self, present: Attempt, pulse: Pulse) -> Seen | None:
+        """None where gcloud does not answer: our network may be gone, and the run goes on."""
+        try:
+            return look(self.cloud, self.run, present, pulse)
+        except (Failed, json.JSONDecodeError) as error:
+            self._say(f"no look this time: {error}")
+            return None
+
+    def _create(self) -> Attempt:
+        """A new attempt: noted first, so that whatever is created is found again."""
+        number = max((a.number for a in self.run.attempts), default=self.run.before) + 1
+        attempt = Attempt(number=number, made=self.clock())
+        self._keep(self.run.having(attempt))
+        name = self.run.name(attempt)
+        self._say(f"creating {name}: {self.run.wanted.accelerator} in {self.run.wanted.zone}")
+        try:
+            self.cloud.run(creation(self.run, attempt, self.startup, now=self.clock()))
+        except Failed as error:
+            self._end(attempt, Decision(do="stop", why=str(error), code=1))
+            raise
+        return attempt
+
+    def _end(self, attempt: Attempt, decision: Decision) -> None:
+        """Delete the attempt's resource, and note how it ended."""
+        if decision.crash is not None:
+            self._show(decision.crash)
+        remove(self.cloud, self.run.wanted, self.run.name(attempt))
+        crash = decision.crash
+        ended = dataclasses.replace(
+            attempt,
+            ended=decision.why,
+            code=crash.code if crash else None,
+            step=crash.step if crash else None,
+        )
+        run = self.run.having(ended)
+        if decision.do != "again":
+            run = dataclasses.replace(run, finished=decision.why)
+        self._keep(run)
+
+    def _show(self, crash: Report) -> None:
+        place = self.run.place(self.run.attempts[-1], f"worker-{crash.worker}.log")
+        print(f"\n---- {place}\n{crash.said[-SHOWN:].rstrip()}\n", file=sys.stderr, flush=True)
+
+    def _pause(self) -> None:
+        """Longer and longer, while no attempt comes to anything."""
+        vain = 0
+        for attempt in reversed(self.run.attempts):
+            if attempt.granted and (attempt.code is None or attempt.step is not None):
+                break
+            vain += 1
+        if vain:
+            self.sleep(min(2.0**vain, LONGEST))
+
+    def _keep(self, run: Run) -> None:
+        keep(self.cloud, run)
+        self.run = run
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._said:
+            print(f"{self.run.job.run_id}: {sentence}", file=sys.stderr, flush=True)
+            self._said = sentence
+
+
+def creation(run: Run, attempt: Attempt, startup: Path, *, now: float) -> list[str]:
+    """The command that creates an attempt's resource; it is not granted after the deadline."""
+    job = run.job
+    metadata = {
+        "imagen-run": job.run_id,
+        "imagen-folder": job.folder,
+        "imagen-attempt": str(attempt.number),
+        "imagen-generation": run.wanted.generation,
+        **({"imagen-code": job.code} if job.code else {}),
+        **({"imagen-image": job.image} if job.image else {}),
+        **({"imagen-packages": "+".join(job.packages)} if job.packages else {}),
+    }
+    valid = max(int(run.limits.until - now), 60)
+    name = run.name(attempt)
+    return gcloud.create(run.wanted, name, startup=startup, metadata=metadata, valid=valid)
+
+
+def keep(cloud: Gcloud, run: Run) -> None:
+    """Write the record. Errors: gcloud.Failed."""
+    cloud.run(gcloud.put(None, f"{run.job.folder}/{record.FILE}"), stdin=record.to_json(run) + "\n")
+
+
+def read(cloud: Gcloud, workdir: str) -> Run:
+    """The record of the run in `workdir`. Errors: ValueError where there is none; gcloud.Failed."""
+    place = f"{workdir}/{record.FOLDER}/{record.FILE}"
+    try:
+        return record.from_json(cloud.run(gcloud.cat(place)), where=place)
+    except Missing as error:
+        raise ValueError(
+            f"{workdir} was not launched: it has no {record.FOLDER}/{record.FILE}; give the "
+            "--workdir of `imagen launch tpu`"
+        ) from error
+
+
+def remove(cloud: Gcloud, wanted: Slice, name: str) -> None:
+    """Delete a queued resource with its nodes, and look whether it is gone.
+
+    Errors: gcloud.Failed, with the command to give by hand.
+    """
+    command = gcloud.delete(wanted, name)
+    try:
+        with contextlib.suppress(Missing):
+            cloud.run(command)
+        if not cloud.dry:
+            with contextlib.suppress(Missing):
+                found = json.loads(cloud.run(gcloud.describe(wanted, name)))
+                state = found.get("state", {}).get("state")
+                if state != "DELETING":
+                    raise Failed(f"{name} is still there, {state}")
+    except Failed as error:
+        by_hand = " ".join(["gcloud", *command])
+        raise Failed(f"{name} was not deleted and may cost money ({error}): {by_hand}") from error
+
+
+def stopped(run: Run) -> Run:
+    """The record of a run that somebody stopped."""
+    why = "stopped by `imagen launch stop`"
+    if run.present is not None:
+        run = run.having(dataclasses.replace(run.present, ended=why))
+    return dataclasses.replace(run, finished=run.finished or why)
+
+
+def left(cloud: Gcloud, run: Run) -> list[str]:
+    """Names of the run's queued resources that exist. Errors: gcloud.Failed."""
+    found = json.loads(cloud.run(gcloud.of_run(run.wanted, run.job.run_id)) or "[]")
+    return sorted(resource["name"].rpartition("/")[2] for resource in found)

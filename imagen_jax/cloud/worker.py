@@ -1,0 +1,197 @@
+"""What runs on each worker: waits for the others, runs the command, and tells the bucket about it.
+
+The entry point of every way to launch: a TPU VM's start-up script, a pod of GKE, a SkyPilot task.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from imagen_jax import accelerators, exits
+from imagen_jax.cloud.observing import Report
+from imagen_jax.supervision import lost, reached
+from imagen_jax.supervision.child import Child
+from imagen_jax.workdir import Workdir
+
+PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
+PRESENT = 900.0  # seconds until all workers have to be there
+BEAT = 30.0  # seconds between two signs of life
+KEPT = 16 * 2**20  # bytes of a log that are copied up
+SAID = 4000  # characters of its end, in the last report
+JOINS = ("train", "encode")  # commands that take --processes, and refuse another number
+PROGRAM = "from imagen_jax.cli import main; main()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which worker this is."""
+
+    folder: Workdir  # of the attempt
+    worker: int
+    of: int
+    log: Path | None = None  # the file that our output goes to
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.worker < self.of:
+            raise ValueError(f"--worker {self.worker} --of {self.of}: workers count from 0")
+
+
+class Teller:
+    """Writes this worker's report and log, at every beat and whenever something changes."""
+
+    def __init__(self, place: Place, file: Path, beat: float = BEAT) -> None:
+        self._place, self._reached = place, file
+        self._report = Report(worker=place.worker, of=place.of, phase="setup", beat=0)
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._beats, args=(beat,), daemon=True)
+        self._thread.start()
+
+    def tell(self, phase: str) -> None:
+        """Another phase begins. Errors: those of the bucket's driver."""
+        with self._lock:
+            self._write(dataclasses.replace(self._report, phase=phase))
+
+    def end(self, code: int, said: str) -> None:
+        """The last report; tried several times, as the watcher acts on it."""
+        self._ended.set()
+        for delay in (1.0, 2.0, 4.0, 8.0, None):
+            try:
+                with self._lock:
+                    last = dataclasses.replace(
+                        self._report, phase="ended", code=code, said=said[-SAID:]
+                    )
+                    return self._write(last)
+            except Exception as error:  # the drivers' errors have no common kind
+                print(f"imagen launch worker: no last report ({error})", file=sys.stderr)
+                if delay is not None:
+                    time.sleep(delay)
+
+    def _beats(self, every: float) -> None:
+        while not self._ended.wait(every):
+            try:
+                with self._lock:
+                    if not self._ended.is_set():
+                        self._write(self._report)
+            except Exception as error:  # as above; the next beat may come through
+                print(f"imagen launch worker: no report ({error})", file=sys.stderr)
+
+    def _write(self, report: Report) -> None:
+        step = reached.read(self._reached) or report.step
+        self._report = dataclasses.replace(report, beat=report.beat + 1, step=step)
+        told = dataclasses.asdict(self._report)
+        del told["silent"]  # the reader's own
+        name = f"worker-{self._place.worker}"
+        self._place.folder.mkdir(parents=True, exist_ok=True)
+        if self._place.log is not None and self._place.log.is_file():
+            log = self._place.folder / f"{name}.log"
+            log.write_bytes(_end_of(self._place.log))
+        (self._place.folder / f"{name}.json").write_text(json.dumps(told) + "\n")
+
+
+class Worker:
+    """Runs the commands, one after another, and passes signals on."""
+
+    def __init__(self, place: Place, *, generation: str | None, beat: float = BEAT) -> None:
+        self._place, self._generation, self._beat = place, generation, beat
+        self._child: Child | None = None
+        self._stopped = 0
+
+    def run(self, commands: Sequence[Sequence[str]]) -> int:
+        """The exit code of the first command that fails; exits.LOST if workers are missing."""
+        signal.signal(signal.SIGTERM, self._stop)
+        with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
+            file = Path(folder) / "reached"
+            teller = Teller(self._place, file, self._beat)
+            code, said = exits.CRASHED, ""
+            try:
+                teller.tell("setup")
+                if missing := self._missing():
+                    code, said = exits.LOST, missing
+                    print(f"imagen launch worker: {missing}", file=sys.stderr, flush=True)
+                    return code
+                teller.tell("running")
+                for command in commands:
+                    code, said = self._once(command, file)
+                    if code or self._stopped:
+                        break
+                return code
+            finally:
+                teller.end(code, said)
+
+    def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
+        words = resolve(command, self._place)
+        print("+", *command, file=sys.stderr, flush=True)
+        environment = {**os.environ, **settings(self._generation), reached.VARIABLE: str(file)}
+        self._child = Child([sys.executable, "-c", PROGRAM, *words], environment)
+        if self._stopped:  # the signal came while it started
+            self._child.send(self._stopped)
+        code = self._child.wait()
+        said, self._child = self._child.said(), None
+        if code and lost.sentence(said):
+            code = exits.LOST
+        return code, said
+
+    def _missing(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> str | None:
+        """Wait for all workers of the attempt; who is missing after PRESENT seconds."""
+        until = clock() + PRESENT
+        while not self._stopped:
+            found = {f.name for f in self._place.folder.glob("worker-*.json")}
+            gone = [n for n in range(self._place.of) if f"worker-{n}.json" not in found]
+            if not gone:
+                return None
+            if clock() > until:
+                return (
+                    f"worker {gone[0]} of {self._place.of} is not here after {PRESENT:.0f} s: the "
+                    "command has to start on every worker; its log says why it did not"
+                )
+            sleep(min(2.0, self._beat))
+        return "asked to stop before all workers were here"
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        self._stopped = number
+        if self._child is not None:
+            self._child.send(number)
+
+
+def resolve(command: Sequence[str], place: Place) -> list[str]:
+    """The arguments after `imagen`: numbers filled in, and how many processes there have to be."""
+    words = [
+        word.replace("{worker}", str(place.worker)).replace("{workers}", str(place.of))
+        for word in command[1:]
+    ]
+    if words[0] in JOINS and not any(w.partition("=")[0] == "--processes" for w in words):
+        words += ["--processes", str(place.of)]
+    return words
+
+
+def settings(generation: str | None) -> Mapping[str, str]:
+    """The environment of the command: jax's port, and the compiler's options of the generation."""
+    found = {"JAX_COORDINATOR_PORT": os.environ.get("JAX_COORDINATOR_PORT", PORT)}
+    if generation in accelerators.TPUS:
+        options = accelerators.TPUS[generation].compiler_options
+        flags = " ".join(f"--{name}={_spelled(value)}" for name, value in options.items())
+        found["LIBTPU_INIT_ARGS"] = f"{flags} {os.environ.get('LIBTPU_INIT_ARGS', '')}".strip()
+    return found
+
+
+def _spelled(value: str | bool | int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _end_of(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(max(file.stat().st_size - KEPT, 0))
+        return opened.read()

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Runs as root at every boot of each worker of a Cloud TPU slice that `imagen launch tpu` created: makes
+# the environment, then becomes `imagen launch worker`. What it is to do comes from the metadata server.
+#
+# By hand, on any machine: IMAGEN_HOME, GCE_METADATA_HOST and PATH decide where everything is.
+set -euo pipefail
+
+home=${IMAGEN_HOME:-/opt/imagen}
+log=$home/worker.log
+server=http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance/attributes
+uv_version=0.9.30
+python=3.12
+
+say() { printf '%s startup: %s\n' "$(date -u +%FT%TZ)" "$*"; }
+
+# The value of a key of this machine, or nothing.
+metadata() {
+  curl --silent --fail --retry 5 --retry-connrefused --max-time 10 \
+    --header 'Metadata-Flavor: Google' "$server/$1" || true
+}
+
+# Tries a command several times, each time waiting for longer.
+again() {
+  local delay
+  for delay in 2 4 8 16 32 0; do
+    if "$@"; then
+      return 0
+    fi
+    say "failed: $*"
+    if [[ $delay != 0 ]]; then
+      sleep "$((delay * ${IMAGEN_DELAY:-1}))"
+    fi
+  done
+  return 1
+}
+
+# The number of this worker among those of all slices, and how many they are, in `worker` and `of`.
+count() {
+  local environment endpoints slices slice
+  environment=$(metadata tpu-env)
+  endpoints=$(metadata worker-network-endpoints)
+  worker=$(metadata agent-worker-number)
+  slices=$(sed -n "s/^MEGASCALE_NUM_SLICES: *'\([0-9]*\)'.*/\1/p" <<<"$environment")
+  slice=$(sed -n "s/^MEGASCALE_SLICE_ID: *'\([0-9]*\)'.*/\1/p" <<<"$environment")
+  of=$(tr ',' '\n' <<<"${endpoints:-localhost}" | grep -c .)
+  worker=$((${worker:-0} + ${slice:-0} * of))
+  of=$((of * ${slices:-1}))
+}
+
+# What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/exits.py).
+report_failure() {
+  local code=$?
+  if [[ $code == 0 ]]; then
+    return
+  fi
+  say "ended with code $code before the command began"
+  python3 - "$worker" "$of" "$log" >"$home/report.json" <<'END' || return 0
+import json, sys
+worker, of, log = sys.argv[1:]
+with open(log, errors="replace") as opened:
+    said = opened.read()[-4000:]
+report = {"worker": int(worker), "of": int(of), "phase": "ended", "beat": 1, "code": 70}
+print(json.dumps({**report, "step": None, "said": said}))
+END
+  again gcloud storage cp "$log" "$attempt/worker-$worker.log" || true
+  again gcloud storage cp "$home/report.json" "$attempt/worker-$worker.json" || true
+}
+
+# Processes that an earlier start left holding the chips: one device file, one process.
+free_chips() {
+  local file process
+  for file in ${IMAGEN_CHIPS:-/dev/accel* /dev/vfio/*}; do
+    for process in /proc/[0-9]*; do
+      if [[ -e $file && $process != "/proc/$$" ]] && holds "$process" "$file"; then
+        say "process ${process#/proc/} ($(tr '\0' ' ' <"$process/cmdline" || true)) holds $file: ended"
+        kill -KILL "${process#/proc/}" || true
+      fi
+    done
+  done
+  rm -f "${IMAGEN_LOCKFILE:-/tmp/libtpu_lockfile}"
+}
+
+holds() {
+  find "$1/fd" -lname "$2" 2>/dev/null | grep -q .
+}
+
+install_packages() {
+  systemctl stop unattended-upgrades.service 2>/dev/null || true
+  export DEBIAN_FRONTEND=noninteractive
+  again apt-get -o DPkg::Lock::Timeout=600 update
+  again apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends "$@"
+}
+
+# The committed code, compared with the digest in its name, and exactly the packages of its lock file.
+install_code() {
+  local digest
+  digest=${code#code-}
+  digest=${digest%.tar.gz}
+  if [[ ! -e $home/$digest/ready ]]; then
+    again gcloud storage cp "$folder/$code" "$home/$code"
+    echo "$digest  $home/$code" | sha256sum --check --quiet
+    mkdir -p "$home/$digest"
+    tar --extract --gzip --file "$home/$code" --directory "$home/$digest" --no-same-owner
+    again python3 -m pip install --quiet --target "$home/uv" "uv==$uv_version"
+    local uv=$home/uv/bin/uv
+    export UV_PYTHON_INSTALL_DIR=$home/python UV_CACHE_DIR=$home/cache UV_HTTP_TIMEOUT=120
+    again "$uv" venv --clear --python "$python" "$home/$digest/.venv"
+    again "$uv" pip sync --python "$home/$digest/.venv/bin/python" --require-hashes \
+      "$home/$digest/launch/requirements.lock"
+    again "$uv" pip install --python "$home/$digest/.venv/bin/python" --no-deps \
+      --no-build-isolation --editable "$home/$digest"
+    touch "$home/$digest/ready"
+  fi
+  export PATH=$home/$digest/.venv/bin:$PATH
+  cd "$home/$digest"
+}
+
+mkdir -p "$home"
+exec >>"$log" 2>&1
+worker=0 of=1
+folder=$(metadata imagen-folder)
+number=$(metadata imagen-attempt)
+code=$(metadata imagen-code)
+image=$(metadata imagen-image)
+packages=$(metadata imagen-packages)
+generation=$(metadata imagen-generation)
+if [[ -z $folder || -z $number ]]; then
+  say "no imagen-folder or no imagen-attempt in the metadata: this machine is not of imagen launch"
+  exit 1
+fi
+attempt=$folder/$number
+trap report_failure EXIT
+count
+say "worker $worker of $of, $attempt"
+
+ulimit -n 65536 || ulimit -n "$(ulimit -Hn)"
+unset LD_PRELOAD # tcmalloc, on some images, breaks other programs
+export JAX_COORDINATOR_PORT=8476
+free_chips
+if [[ -n $packages ]]; then
+  IFS=+ read -r -a wanted <<<"$packages"
+  install_packages "${wanted[@]}"
+fi
+arguments=(launch worker "$folder" --attempt "$number" --worker "$worker" --of "$of")
+arguments+=(--generation "$generation" --log "$log")
+if [[ -n $image ]]; then
+  again docker pull --quiet "$image"
+  run=(docker run --rm --privileged --network host --ulimit nofile=65536 --volume "$home:$home")
+  run+=(--env JAX_COORDINATOR_PORT --entrypoint imagen "$image")
+else
+  install_code
+  run=(imagen)
+fi
+say "${run[*]} ${arguments[*]}"
+trap - EXIT
+exec "${run[@]}" "${arguments[@]}"
