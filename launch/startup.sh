@@ -8,7 +8,7 @@ set -euo pipefail
 home=${IMAGEN_HOME:-/opt/imagen}
 log=$home/worker.log
 server=http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance/attributes
-uv_version=0.9.30
+uv_version=0.13.9
 python=3.12
 
 say() { printf '%s startup: %s\n' "$(date -u +%FT%TZ)" "$*"; }
@@ -144,6 +144,7 @@ fi
 arguments=(launch worker "$folder" --attempt "$number" --worker "$worker" --of "$of")
 arguments+=(--generation "$generation" --log "$log")
 if [[ -n $image ]]; then
+  again gcloud auth configure-docker "${image%%/*}" --quiet
   again docker pull --quiet "$image"
   run=(docker run --rm --privileged --network host --ulimit nofile=65536 --volume "$home:$home")
   run+=(--env JAX_COORDINATOR_PORT --entrypoint imagen "$image")

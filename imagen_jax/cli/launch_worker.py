@@ -10,8 +10,8 @@ from imagen_jax import workdir
 from imagen_jax.cloud import record
 from imagen_jax.cloud.worker import Place, Worker
 
-USAGE = """Run on each worker: wait for the others, run the commands of the launch, and write a report
-and the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
+USAGE = """Run on each worker: wait for the others, run the commands of the launch, write a report and
+the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
 """
 
 

@@ -37,6 +37,7 @@ SURFACE: Mapping[str, frozenset[str]] = {  # command: its flags; the page is REF
         {"--zone", "--node", "--worker", "--command", "--internal-ip", "--tunnel-through-iap"}
     ),
     "compute tpus tpu-vm describe": frozenset({"--zone"}),
+    "auth configure-docker": frozenset(),  # by the start-up script, as is the next one
     "storage cp": frozenset(),
     "storage cat": frozenset({"--range"}),
     "storage ls": frozenset(),
