@@ -10,7 +10,7 @@ from imagen_jax import workdir
 from imagen_jax.cloud import record
 from imagen_jax.cloud.worker import Place, Worker
 
-USAGE = """Run on each worker: wait for the others, run the commands of the launch, write a report and
+USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
 the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
 """
 
