@@ -330,7 +330,12 @@ def ls(operands, given, plan):
     print("\n".join(found))
 
 
+def configure_docker(operands, given, plan):
+    pass
+
+
 COMMANDS = {
+    "auth configure-docker": configure_docker,
     f"{QUEUED} create": create,
     f"alpha {QUEUED} create": create,
     f"{QUEUED} describe": describe,
