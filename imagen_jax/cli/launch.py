@@ -40,6 +40,14 @@ class Where:
 
 
 @dataclasses.dataclass(frozen=True)
+class Watch(Where):
+    """The run, and how often to look."""
+
+    every: float = 30.0
+    """Seconds between two looks at it."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Logs(Where):
     """Which log."""
 
@@ -93,11 +101,11 @@ def run(argv: list[str]) -> None:
 
 
 def _watch(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Where, args=own, prog="imagen launch watch", description=USAGE)
+    options = tyro.cli(Watch, args=own, prog="imagen launch watch", description=USAGE)
     found, cloud = _found(options)
     if options.dry_run:
         return launch_tpu.show(cloud, found)
-    return watching.Watcher(cloud, found, launch_tpu.startup()).watch()
+    return watching.Watcher(cloud, found, launch_tpu.startup(), every=options.every).watch()
 
 
 def _status(own: list[str], _: list[str]) -> int:

@@ -54,6 +54,8 @@ class New:
     """A worker without a sign of life for so long counts as gone."""
     setup: str = "30m"
     """So long may a granted slice take until every worker is heard of."""
+    every: float = 30.0
+    """Seconds between two looks at it."""
     detach: bool = False
     """Create, and do not watch: `imagen launch watch` has to be started elsewhere."""
     dry_run: bool = False
@@ -67,6 +69,8 @@ class New:
             names.check("image", self.image)
         if self.max_restarts < 0:
             raise ValueError(f"--max-restarts {self.max_restarts}: give 0 or more")
+        if self.every <= 0:
+            raise ValueError(f"--every {self.every}: give seconds above 0")
         names.check("run id", self.name)
 
     @property
@@ -95,7 +99,7 @@ def run(own: list[str], rest: list[str]) -> int:
     if options.dry_run:
         return show(cloud, new)
     watching.keep(cloud, new)
-    watcher = watching.Watcher(cloud, new, startup())
+    watcher = watching.Watcher(cloud, new, startup(), every=options.every)
     return watcher.begin() if options.detach else watcher.watch()
 
 

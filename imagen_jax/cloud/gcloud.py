@@ -29,12 +29,13 @@ _CREATE = frozenset(
 SURFACE: Mapping[str, frozenset[str]] = {  # command: its flags; the page is REFERENCE + command
     f"{_QUEUED} create": _CREATE,
     # Flex-start is in the alpha group alone (cloud.google.com/tpu/docs/request-using-flex-start).
-    f"alpha {_QUEUED} create": _CREATE | {"--provisioning-model", "--max-run-duration"},
+    f"alpha {_QUEUED} create": (_CREATE - {"--spot", "--reserved"})
+    | {"--provisioning-model", "--max-run-duration"},
     f"{_QUEUED} describe": frozenset({"--zone"}),
     f"{_QUEUED} list": frozenset({"--zone", "--filter"}),
     f"{_QUEUED} delete": frozenset({"--zone", "--force"}),
     f"{_QUEUED} ssh": frozenset(
-        {"--zone", "--node", "--worker", "--command", "--internal-ip", "--tunnel-through-iap"}
+        {"--zone", "--node", "--worker", "--command", "--tunnel-through-iap"}
     ),
     "compute tpus tpu-vm describe": frozenset({"--zone"}),
     "auth configure-docker": frozenset(),  # by the start-up script, as is the next one

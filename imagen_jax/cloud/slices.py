@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from imagen_jax.cloud import names
 from imagen_jax.config import require
@@ -65,10 +65,6 @@ class Slice:
         ):
             if name is not None:
                 names.check(kind, name)
-        require(
-            self.provisioning in get_args(Provisioning),
-            f"--provisioning {self.provisioning}: there are {', '.join(get_args(Provisioning))}",
-        )
         require(
             names.seconds(self.max_run) <= LONGEST,
             f"--max-run {self.max_run}: flex-start grants 7d at most",

@@ -1,0 +1,174 @@
+"""What runs on a worker: reports, the others' presence, signals, how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import accelerators, exits
+from imagen_jax.cli import launch_worker
+from imagen_jax.cloud import worker
+from imagen_jax.cloud.worker import Place, Worker, resolve, settings
+
+# In place of `imagen`: its arguments are Python.
+PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
+STEP = "pathlib.Path(os.environ['IMAGEN_REACHED']).write_text('step 7 of base8')"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch) -> None:
+    monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def report(folder: Path, number: int = 0) -> dict:
+    return json.loads((folder / f"worker-{number}.json").read_text())
+
+
+def run(folder: Path, *programs: str, of: int = 1, log: Path | None = None) -> int:
+    place = Place(folder=folder, worker=0, of=of, log=log)
+    return Worker(place, generation=None, beat=0.05).run([("imagen", p) for p in programs])
+
+
+def test_a_command_that_ends_well(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("what was printed")
+    assert run(tmp_path / "1", f"{STEP}; time.sleep(0.3)", log=log) == 0
+    told = report(tmp_path / "1")
+    assert (told["phase"], told["code"], told["step"]) == ("ended", 0, "step 7 of base8")
+    assert told["beat"] >= 5  # it told that it lives, too
+    assert (tmp_path / "1" / "worker-0.log").read_text() == "what was printed"
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("sys.exit(70)", 70),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137),
+        ("sys.stderr.write('JAX distributed service detected fatal errors'); os.abort()", 69),
+    ],
+)
+def test_how_it_ended_is_told_with_its_last_words(tmp_path: Path, program: str, code: int) -> None:
+    assert run(tmp_path, f"sys.stderr.write('so sorry\\n'); {STEP}; {program}", "print(1)") == code
+    told = report(tmp_path)
+    assert (told["phase"], told["code"], told["step"]) == ("ended", code, "step 7 of base8")
+    assert "so sorry" in told["said"]
+
+
+def test_commands_follow_each_other(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    then = f"assert os.path.exists({str(first)!r}); open({str(second)!r}, 'w')"
+    assert run(tmp_path / "1", f"open({str(first)!r}, 'w')", then) == 0
+    assert second.exists()
+    assert run(tmp_path / "2", "sys.exit(3)", f"os.remove({str(second)!r})") == 3
+    assert second.exists()
+
+
+def test_the_notice_reaches_the_command_and_its_code_the_bucket(tmp_path: Path) -> None:
+    heard = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))"
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert run(tmp_path, f"{heard}; {STEP}; time.sleep(60)", "print(1)") == exits.PREEMPTED
+    assert report(tmp_path)["code"] == exits.PREEMPTED
+
+
+def test_all_have_to_be_here(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(worker, "PRESENT", 0.3)
+    assert run(tmp_path, "print('began')", of=3) == exits.LOST
+    assert "worker 1 of 3 is not here after 0 s" in report(tmp_path)["said"]
+    assert "began" not in capfd.readouterr().out
+    for other in (1, 2):
+        (tmp_path / f"worker-{other}.json").write_text("{}\n")
+    assert run(tmp_path, "print('began')", of=3) == 0
+
+
+def test_a_bucket_that_is_away_for_a_while_ends_nothing(tmp_path: Path, monkeypatch, capfd) -> None:
+    write, calls = worker.Teller._write, []
+
+    def fails(self, told) -> None:
+        calls.append(told.phase)
+        if told.phase == "running" and len(calls) in (4, 5, 6):
+            raise OSError("503")
+        write(self, told)
+
+    monkeypatch.setattr(worker.Teller, "_write", fails)
+    assert run(tmp_path, "time.sleep(0.5)") == 0
+    assert report(tmp_path)["phase"] == "ended"
+    assert "no report (503)" in capfd.readouterr().err
+
+
+def test_processes_are_counted_and_numbers_filled_in(tmp_path: Path) -> None:
+    place = Place(folder=tmp_path, worker=1, of=4)
+    command = ("imagen", "train", "tiny", "--process-id", "{worker}")
+    assert resolve(command, place) == [*command[1:4], "1", "--processes", "4"]
+    given = ("imagen", "encode", "tiny", "--processes={workers}")
+    assert resolve(given, place) == ["encode", "tiny", "--processes=4"]
+    assert resolve(("imagen", "data", "build"), place) == ["data", "build"]
+
+
+@pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])
+def test_workers_count_from_0(tmp_path: Path, number: int, of: int) -> None:
+    with pytest.raises(ValueError, match="workers count from 0"):
+        Place(folder=tmp_path, worker=number, of=of)
+
+
+def test_the_environment(monkeypatch) -> None:
+    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
+    assert settings(None) == {"JAX_COORDINATOR_PORT": "8476"}
+    flags = settings("v5e")["LIBTPU_INIT_ARGS"].split()
+    assert "--xla_tpu_enable_async_collective_fusion=true" in flags
+    assert len(flags) == len(accelerators.TPUS["v5e"].compiler_options)
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "9")
+    assert settings("v4")["LIBTPU_INIT_ARGS"].split()[-1] == "--mine=1"
+    assert settings("v4")["JAX_COORDINATOR_PORT"] == "9"
+
+
+@pytest.mark.parametrize("generation", sorted(accelerators.TPUS))
+def test_libtpu_takes_the_options(generation: str) -> None:
+    """It ends a process that is given one that it does not know."""
+    program = (
+        "from jax.experimental import topologies as t; t.get_topology_desc('v5e:2x2', 'tpu', "
+        "chips_per_host_bounds=(2, 2, 1))"
+    )
+    quiet = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu"}
+    known = dict(settings(generation))
+    unknown = {**known, "LIBTPU_INIT_ARGS": known["LIBTPU_INIT_ARGS"] + " --xla_of_ours=true"}
+    for environment, code in ((known, 0), (unknown, 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **quiet, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert bool(done.returncode) == bool(code), done.stderr
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch) -> None:
+    folder = str(tmp_path)
+    monkeypatch.setenv("TPU_WORKER_ID", "0")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a")
+    assert launch_worker.run([folder, "--attempt", "3"], ["imagen", "print(1)"]) == 0
+    assert report(tmp_path / "3")["of"] == 1
+    with pytest.raises(ValueError, match="give a command of imagen"):
+        launch_worker.run([folder, "--attempt", "3"], ["rm", "-r"])
+    with pytest.raises(ValueError, match=r"has no run\.json: give the folder of an"):
+        launch_worker.run([folder, "--attempt", "3"], [])
+
+
+def test_time_of_missing_workers_is_bounded(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    alone = Worker(Place(folder=tmp_path, worker=0, of=2), generation=None)
+    assert "worker 0 of 2 is not here after 900 s" in str(alone._missing(lambda: now[0], sleep))
+    assert 900 < now[0] < 905
