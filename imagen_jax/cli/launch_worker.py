@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from imagen_jax import workdir
+from imagen_jax import exits, workdir
 from imagen_jax.cloud import record
-from imagen_jax.cloud.worker import Place, Worker
+from imagen_jax.cloud.worker import Place, Worker, crashed_before
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
 the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
@@ -24,29 +24,38 @@ class Options:
     attempt: str
     """Name of a folder of its own for each start: a number."""
     worker: int | None = None
-    """Number of this one, from 0; default: TPU_WORKER_ID, as GKE sets it."""
+    """Number of this one, from 0; default: from TPU_WORKER_ID, as GKE sets it."""
     of: int | None = None
-    """How many there are; default: the number of TPU_WORKER_HOSTNAMES."""
+    """How many there are; default: from TPU_WORKER_HOSTNAMES."""
     generation: str | None = None
     """v4, v5e, v5p, v6e, tpu7x: whose compiler options to set."""
     log: Path | None = None
     """File that this command's output goes to, to be copied to the bucket."""
+    alone: bool = False
+    """No `imagen launch watch` decides about another start: after a second crash at the same step,
+    in the attempt before, end with code 1."""
 
 
 def run(own: list[str], rest: list[str]) -> int:
     """The exit code of the command."""
     options = tyro.cli(Options, args=own, prog="imagen launch worker", description=USAGE)
     worker, of = options.worker, options.of
+    here = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
     if worker is None:
-        worker = int(os.environ.get("TPU_WORKER_ID", "0"))
+        slice_ = int(os.environ.get("MEGASCALE_SLICE_ID", "0"))
+        worker = int(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
     if of is None:
-        of = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
+        of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
     folder = workdir.of(options.folder)
     commands = (tuple(rest),) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
     place = Place(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
-    return Worker(place, generation=options.generation).run(commands)
+    code = Worker(place, generation=options.generation).run(commands)
+    if options.alone and crashed_before(place):
+        print("imagen launch worker: as the attempt before: another start would not help")
+        return exits.REFUSED
+    return code
 
 
 def _recorded(folder: workdir.Workdir) -> tuple[tuple[str, ...], ...]:

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import FrameType
 
 from imagen_jax import accelerators, exits
+from imagen_jax.cloud.deciding import MACHINE
 from imagen_jax.cloud.observing import Report
 from imagen_jax.supervision import lost, reached
 from imagen_jax.supervision.child import Child
+from imagen_jax.supervision.restarts import same_step
 from imagen_jax.workdir import Workdir
 
 PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
@@ -164,6 +166,21 @@ class Worker:
         self._stopped = number
         if self._child is not None:
             self._child.send(number)
+
+
+def crashed_before(place: Place) -> bool:
+    """Whether this attempt and the one before, by its number, crashed after the same step."""
+    number = place.folder.name
+    if not number.isdigit() or number == "0":
+        return False
+    steps = []
+    for folder in (place.folder.parent / str(int(number) - 1), place.folder):
+        file = folder / f"worker-{place.worker}.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if not told.get("code") or told["code"] in MACHINE:
+            return False
+        steps.append(told["step"])
+    return same_step(steps)
 
 
 def resolve(command: Sequence[str], place: Place) -> list[str]:

@@ -172,3 +172,35 @@ def test_time_of_missing_workers_is_bounded(tmp_path: Path) -> None:
     alone = Worker(Place(folder=tmp_path, worker=0, of=2), generation=None)
     assert "worker 0 of 2 is not here after 900 s" in str(alone._missing(lambda: now[0], sleep))
     assert 900 < now[0] < 905
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [
+        ({"code": 70, "step": "step 7 of base8"}, exits.REFUSED),
+        ({"code": 70, "step": "step 6 of base8"}, 71),
+        ({"code": exits.PREEMPTED, "step": "step 7 of base8"}, 71),
+        ({"code": None, "step": "step 7 of base8"}, 71),
+        (None, 71),
+    ],
+)
+def test_without_a_watcher_a_second_crash_at_the_same_step_is_final(
+    tmp_path: Path, before: dict | None, code: int
+) -> None:
+    if before is not None:
+        (tmp_path / "4").mkdir()
+        (tmp_path / "4" / "worker-0.json").write_text(json.dumps(before))
+    words = [str(tmp_path), "--attempt", "5", "--worker", "0", "--of", "1", "--alone"]
+    assert launch_worker.run(words, ["imagen", f"{STEP}; sys.exit(71)"]) == code
+
+
+def test_slices_of_gke_are_counted_through(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
+    monkeypatch.setenv("TPU_WORKER_ID", "1")
+    monkeypatch.setenv("MEGASCALE_NUM_SLICES", "2")
+    monkeypatch.setenv("MEGASCALE_SLICE_ID", "1")
+    for other in range(3):
+        (tmp_path / "1").mkdir(exist_ok=True)
+        (tmp_path / "1" / f"worker-{other}.json").write_text("{}")
+    assert launch_worker.run([str(tmp_path), "--attempt", "1"], ["imagen", "print(1)"]) == 0
+    assert report(tmp_path / "1", 3)["of"] == 4
