@@ -8,7 +8,7 @@ import tyro
 
 from imagen_jax import exits, workdir
 from imagen_jax.cloud import record
-from imagen_jax.cloud.worker import Place, Worker, crashed_before
+from imagen_jax.cloud.worker import BEAT, Place, Worker, crashed_before
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
 the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
@@ -31,6 +31,8 @@ class Options:
     """v4, v5e, v5p, v6e, tpu7x: whose compiler options to set."""
     log: Path | None = None
     """File that this command's output goes to, to be copied to the bucket."""
+    beat: float = BEAT
+    """Seconds between two reports."""
     alone: bool = False
     """No `imagen launch watch` decides about another start: after a second crash at the same step,
     in the attempt before, end with code 1."""
@@ -51,7 +53,7 @@ def run(own: list[str], rest: list[str]) -> int:
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
     place = Place(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
-    code = Worker(place, generation=options.generation).run(commands)
+    code = Worker(place, generation=options.generation, beat=options.beat).run(commands)
     if options.alone and crashed_before(place):
         print("imagen launch worker: as the attempt before: another start would not help")
         return exits.REFUSED

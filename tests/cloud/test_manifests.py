@@ -10,9 +10,11 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import tyro
 import yaml
 
 from imagen_jax import exits
+from imagen_jax.cli import launch_worker
 from imagen_jax.cloud.slices import RUNTIMES
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -74,10 +76,6 @@ def test_what_is_refused_is_not_tried_again() -> None:
 def _parsed(words: list[str]) -> list[str]:
     """Of `imagen launch worker`, run on this machine for the command after `--`."""
     assert words[:2] == ["launch", "worker"]
-    import tyro  # fmt: skip
-
-    from imagen_jax.cli import launch_worker
-
     own, rest = words[2 : words.index("--")], words[words.index("--") + 1 :]
     tyro.cli(launch_worker.Options, args=own)
     return rest
