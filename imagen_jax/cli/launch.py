@@ -143,10 +143,10 @@ def _ssh(own: list[str], rest: list[str]) -> int:
 def _stop(own: list[str], _: list[str]) -> int:
     options = tyro.cli(Where, args=own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
+    watching.keep(cloud, watching.stopped(found))  # first: a watcher elsewhere then makes no other
     for name in watching.left(Gcloud(), found):
         print(f"deleting {name}", file=sys.stderr)
         watching.remove(cloud, found.wanted, name)
-    watching.keep(cloud, watching.stopped(found))
     return 0
 
 

@@ -122,7 +122,7 @@ def _run(
     )
     before = 0
     if earlier is not None:
-        before = max((a.number for a in earlier.attempts), default=earlier.before)
+        before = earlier.following - 1
     return Run(job=job, wanted=options.wanted, limits=limits, before=before)
 
 
@@ -137,7 +137,7 @@ def _ship(cloud: Gcloud, code: Code, place: str) -> None:
 
 def show(cloud: Gcloud, run: Run) -> int:
     """Print what would be created, and the commands of the watcher."""
-    attempt = record.Attempt(number=run.before + 1, made=time.time())
+    attempt = run.present or record.Attempt(number=run.following, made=time.time())
     watching.keep(cloud, run.having(attempt))
     cloud.run(watching.creation(run, attempt, startup(), now=time.time()))
     name = run.name(attempt)

@@ -67,6 +67,11 @@ class Run:
         last = self.attempts[-1] if self.attempts else None
         return last if last is not None and last.ended is None else None
 
+    @property
+    def following(self) -> int:
+        """The number of the next attempt; none comes twice in a workdir."""
+        return max((a.number for a in self.attempts), default=self.before) + 1
+
     def name(self, attempt: Attempt) -> str:
         """Of the attempt's queued resource."""
         return f"{self.job.run_id}-{attempt.number}"

@@ -12,12 +12,15 @@ from pathlib import Path
 from imagen_jax.cloud import gcloud, record
 from imagen_jax.cloud.deciding import Decision, decide
 from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
-from imagen_jax.cloud.observing import Pulse, Report, Seen, look
+from imagen_jax.cloud.observing import Pulse, Report, look
 from imagen_jax.cloud.record import Attempt, Run
 from imagen_jax.cloud.slices import Slice
+from imagen_jax.exits import PREEMPTED
 
 LONGEST = 300.0  # seconds between a resource that failed and the next one
 SHOWN = 4000  # characters of a crash's log
+TRIES = 10  # to delete a resource
+STOPPED = "stopped by `imagen launch stop`"
 
 
 @dataclass
@@ -51,14 +54,10 @@ class Watcher:
         pulse = Pulse(self.clock)
         while True:
             present = self.run.present or self._create()
-            seen = self._look(present, pulse)
-            if seen is None:
-                self.sleep(self.every)
+            if present is None:
+                self._pause()
                 continue
-            if seen.reports and not present.granted:
-                present = dataclasses.replace(present, granted=True)
-                self._keep(self.run.having(present))
-            decision = decide(seen, self.run, now=self.clock())
+            decision = self._decide(present, pulse)
             self._say(decision.why)
             if decision.do == "wait":
                 self.sleep(self.every)
@@ -68,36 +67,60 @@ class Watcher:
                 return decision.code
             self._pause()
 
-    def _look(self, present: Attempt, pulse: Pulse) -> Seen | None:
-        """None where gcloud does not answer: our network may be gone, and the run goes on."""
+    def _decide(self, present: Attempt, pulse: Pulse) -> Decision:
+        """Look, and apply the rule. Where gcloud does not answer the run goes on without us."""
         try:
-            return look(self.cloud, self.run, present, pulse)
-        except (Failed, json.JSONDecodeError) as error:
-            self._say(f"no look this time: {error}")
-            return None
+            seen = look(self.cloud, self.run, present, pulse)
+            if seen.reports and not present.granted:
+                present = dataclasses.replace(present, granted=True)
+                self._keep(self.run.having(present))
+        except (Failed, ValueError, KeyError, TypeError) as error:
+            if self.clock() > self.run.limits.until:
+                return Decision(do="stop", why=f"the deadline has passed; {error}", code=PREEMPTED)
+            return Decision(do="wait", why=f"no look this time: {error}")
+        decision = decide(seen, self.run, now=self.clock())
+        if decision.do == "again" and self._told_to_stop():
+            return Decision(do="stop", why=STOPPED, code=PREEMPTED)
+        return decision
 
-    def _create(self) -> Attempt:
-        """A new attempt: noted first, so that whatever is created is found again."""
-        number = max((a.number for a in self.run.attempts), default=self.run.before) + 1
-        attempt = Attempt(number=number, made=self.clock())
+    def _told_to_stop(self) -> bool:
+        """Whether `imagen launch stop` was given elsewhere; it is not to be created again."""
+        try:
+            return read(self.cloud, self.run.job.workdir).finished is not None
+        except (Failed, ValueError):
+            return False
+
+    def _create(self) -> Attempt | None:
+        """A new attempt: noted first, so that whatever is created is found again.
+
+        None where a successor was refused: what is being deleted may hold the quota for a while.
+        """
+        attempt = Attempt(number=self.run.following, made=self.clock())
         self._keep(self.run.having(attempt))
         name = self.run.name(attempt)
         self._say(f"creating {name}: {self.run.wanted.accelerator} in {self.run.wanted.zone}")
         try:
             self.cloud.run(creation(self.run, attempt, self.startup, now=self.clock()))
         except Failed as error:
-            self._end(attempt, Decision(do="stop", why=str(error), code=1))
-            raise
+            self._say(str(error))
+            tries = len(self.run.attempts)
+            late = self.clock() > self.run.limits.until
+            final = tries == 1 or tries > self.run.limits.max_restarts or late
+            self._end(attempt, Decision(do="stop" if final else "again", why=str(error)))
+            if final:
+                raise
+            return None
         return attempt
 
     def _end(self, attempt: Attempt, decision: Decision) -> None:
         """Delete the attempt's resource, and note how it ended."""
         if decision.crash is not None:
             self._show(decision.crash)
-        remove(self.cloud, self.run.wanted, self.run.name(attempt))
+        self._remove(self.run.name(attempt))
         crash = decision.crash
+        latest = next(a for a in self.run.attempts if a.number == attempt.number)
         ended = dataclasses.replace(
-            attempt,
+            latest,
             ended=decision.why,
             code=crash.code if crash else None,
             step=crash.step if crash else None,
@@ -106,6 +129,16 @@ class Watcher:
         if decision.do != "again":
             run = dataclasses.replace(run, finished=decision.why)
         self._keep(run)
+
+    def _remove(self, name: str) -> None:
+        """Google refuses to delete what is just being provisioned: tried for some minutes."""
+        for _ in range(TRIES - 1):
+            try:
+                return remove(self.cloud, self.run.wanted, name)
+            except Failed as error:
+                self._say(str(error))
+                self.sleep(self.every)
+        return remove(self.cloud, self.run.wanted, name)
 
     def _show(self, crash: Report) -> None:
         place = self.run.place(self.run.attempts[-1], f"worker-{crash.worker}.log")
@@ -187,10 +220,9 @@ def remove(cloud: Gcloud, wanted: Slice, name: str) -> None:
 
 def stopped(run: Run) -> Run:
     """The record of a run that somebody stopped."""
-    why = "stopped by `imagen launch stop`"
     if run.present is not None:
-        run = run.having(dataclasses.replace(run.present, ended=why))
-    return dataclasses.replace(run, finished=run.finished or why)
+        run = run.having(dataclasses.replace(run.present, ended=STOPPED))
+    return dataclasses.replace(run, finished=run.finished or STOPPED)
 
 
 def left(cloud: Gcloud, run: Run) -> list[str]:

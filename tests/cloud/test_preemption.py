@@ -42,7 +42,7 @@ def _machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def launch(cloud, datasets: Path, name: str, *scripts: list[str]) -> int:
-    """`imagen launch tpu`, as a user gives it; the cloud does with each slice what its script says."""
+    """`imagen launch tpu` from a command line; what becomes of each slice is its script."""
     cache = f"JAX_COMPILATION_CACHE_DIR={datasets.parent}/programs_{{worker}}"
     worker = ["env", cache, sys.executable, "-c", PROGRAM, "launch", "worker", *PLACE]
     cloud.plan(*scripts, workers=2, worker=[*worker, "--beat", "0.2"], grace=60.0)

@@ -172,10 +172,43 @@ def test_a_resource_that_is_refused_is_said_and_noted(cloud) -> None:
 
 
 def test_what_cannot_be_deleted_is_said_with_the_command(cloud) -> None:
-    cloud.plan(UP, does="exit 0", errors={"delete": ["PERMISSION_DENIED: no"] * 9})
+    cloud.plan(UP, does="exit 0", errors={"delete": ["PERMISSION_DENIED: no"] * 99})
     with pytest.raises(gcloud.Failed, match=r"may cost money.*: gcloud compute tpus .* --force"):
         watcher(run()).watch()
     assert cloud.left() == ["mine-1"]
+
+
+def test_what_is_being_provisioned_is_deleted_as_soon_as_google_lets_us(cloud) -> None:
+    errors = {"delete": ["FAILED_PRECONDITION: it is being provisioned"] * 3}
+    cloud.plan(UP, does="exit 0", errors=errors)
+    assert watch(cloud) == 0
+
+
+def test_a_successor_that_is_refused_for_a_while_is_tried_again(cloud) -> None:
+    quota = "RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptibleLitepod' has been exceeded"
+    cloud.plan(
+        [*UP, "preempt"], UP, does="wait\nwait\nwait\nexit 0", errors={"create": ["", quota, quota]}
+    )
+    assert watch(cloud) == 0
+    assert [quota in end for end in ends(cloud)] == [False, True, True, False]
+
+
+def test_the_deadline_holds_when_nothing_can_be_seen(cloud) -> None:
+    """Deleting asks whether it is gone, so that the last look has to be answered."""
+    cloud.plan(UP, errors={"cat": ["PERMISSION_DENIED: no"] * 99})
+    assert watch(cloud, until=time.time() + 1) == exits.PREEMPTED
+    assert "the deadline has passed; gcloud storage cat" in ends(cloud)[0]
+
+
+def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
+    cloud.plan([*UP, *["ACTIVE"] * 9])
+    mine = watcher(run())
+    assert mine.begin() == 0
+    watching.remove(Gcloud(), mine.run.wanted, "mine-1")  # as `imagen launch stop` does, elsewhere
+    watching.keep(Gcloud(), watching.stopped(mine.run))
+    assert mine.watch() == exits.PREEMPTED
+    assert len(cloud.calls("queued-resources create")) == 1
+    assert "stopped" in cloud.record()["finished"]
 
 
 def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
