@@ -153,5 +153,4 @@ else
   run=(imagen)
 fi
 say "${run[*]} ${arguments[*]}"
-trap - EXIT
 exec "${run[@]}" "${arguments[@]}"

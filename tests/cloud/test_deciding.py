@@ -81,6 +81,12 @@ def test_a_worker_that_lost_another_waits_for_the_others_word() -> None:
         assert decide(seen, RUN, now=0.0).do == do
 
 
+def test_a_crash_is_not_waited_with() -> None:
+    """The others may hang in a collective; they pay by the second."""
+    seen = replace(UP, reports=said({"silent": 10.0}, ended(exits.CRASHED)))
+    assert decide(seen, RUN, now=0.0).do == "again"
+
+
 @pytest.mark.parametrize(("before", "do"), [("step 5 of a", "stop"), ("step 4 of a", "again")])
 def test_a_second_crash_at_the_same_step_ends_it(before: str, do: str) -> None:
     crashed = Attempt(number=1, made=0.0, ended="x", granted=True, code=70, step=before)
