@@ -39,7 +39,7 @@ RULES: Mapping[Kind, tuple[str, str]] = {
         r"gs://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](?:/(?!\.\.?(?:/|$))[A-Za-z0-9._=-]+)+",
         "such as gs://my-bucket/runs/mine",
     ),
-    "package": (r"[a-z0-9][a-z0-9+.-]+", "such as fonts-noto-color-emoji"),
+    "package": (r"[a-z0-9][a-z0-9.-]+", "such as fonts-noto-color-emoji"),
     "duration": (r"[1-9][0-9]{0,5}[smhd]", "such as 90m, 24h or 3d"),
 }
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}

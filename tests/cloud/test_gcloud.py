@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -86,6 +87,30 @@ def test_the_documentation_is_that_of_the_sdk_that_is_here() -> None:
         for word in name.split():
             node = node["commands"][word]
         assert flags <= set(node.get("flags", {})), name
+
+
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="no Google Cloud SDK here")
+def test_gcloud_itself_understands_them(tmp_path: Path) -> None:
+    """Without an account it reads a command to its end, and then asks for a login."""
+    alone = {
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
+        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
+    }
+    (tmp_path / "startup.sh").touch()
+    tried: dict[str, list[str]] = {}
+    for arguments in commands():
+        command, flags = command_of(arguments), [a.partition("=")[0] for a in arguments]
+        if command.endswith(" ssh") or command.startswith("storage"):
+            continue  # these would begin to work without a login
+        tried[f"{command} {flags}"] = arguments
+    for arguments in (*tried.values(), [*next(iter(tried.values())), "--bogus"]):
+        program = ["gcloud", *arguments]
+        done = subprocess.run(
+            program, env={**os.environ, **alone}, cwd=tmp_path, capture_output=True, check=False
+        )
+        says = b"unrecognized arguments: --bogus" if "--bogus" in program else b"active account"
+        assert says in done.stderr, done.stderr.decode()
 
 
 def test_the_readme_lists_every_command_with_its_page() -> None:
