@@ -179,7 +179,7 @@ def _main(config: str | None, options: New, rest: list[str]) -> tuple[str, ...]:
     if any(word.partition("=")[0] == "--max-restarts" for word in rest):
         raise ValueError("--max-restarts after --: give it to `imagen launch tpu` itself")
     words = [config, "--workdir", options.workdir, *rest]
-    train.parse(words)
+    train.parse([word.replace("{worker}", "0").replace("{workers}", "1") for word in words])
     return ("imagen", "train", *words)
 
 

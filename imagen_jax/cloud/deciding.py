@@ -11,7 +11,8 @@ from imagen_jax.supervision.restarts import same_step
 
 # Source: Google, "Manage queued resources"; ACCEPTED is the older name of WAITING_FOR_RESOURCES.
 COMING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING")
-LOST = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+GOING = ("SUSPENDING", "DELETING")  # its workers may still be saving: not to be cut short
+LOST = ("FAILED", "SUSPENDED")
 ALIVE = ("READY", "CREATING", "STARTING", "REPAIRING", "RESTARTING", "UNKNOWN")  # of a node
 SOON = 90.0  # seconds: three beats; a worker that is alive has said by then why it ended, too
 FOREVER = 2  # resources that failed in a row before a worker was heard of

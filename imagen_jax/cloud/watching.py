@@ -49,7 +49,7 @@ class Watcher:
         the command to do so. Ctrl-C leaves the run as it is.
         """
         if self.run.finished is not None:
-            self._say(f"this run has ended: {self.run.finished}; remove its {record.FILE} to begin")
+            self._say(f"it has ended ({self.run.finished}); `imagen launch tpu` begins again")
             return 0
         pulse = Pulse(self.clock)
         while True:

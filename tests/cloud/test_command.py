@@ -43,10 +43,12 @@ def call(monkeypatch, *arguments: str) -> int:
 
 def test_from_nothing_to_the_end_and_again(cloud, monkeypatch) -> None:
     cloud.plan(UP, does="exit 0")
-    assert call(monkeypatch, *TPU, "--run-id", "mine", "--", "--train.steps", "5") == 0
+    options = ("--train.steps", "5", "--coordinator", "a:1", "--process-id", "{worker}")
+    processes = ("--processes", "{workers}")
+    assert call(monkeypatch, *TPU, "--run-id", "mine", "--", *options, *processes) == 0
     record = cloud.record()
     assert record["job"]["commands"] == [
-        ["imagen", "train", "tiny/base8", "--workdir", WORKDIR, "--train.steps", "5"]
+        ["imagen", "train", "tiny/base8", "--workdir", WORKDIR, *options, *processes]
     ]
     assert cloud.bucket.names(f"runs/mine/launch/{record['job']['code']}")
     assert cloud.left() == []

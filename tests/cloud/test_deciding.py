@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from imagen_jax import exits
-from imagen_jax.cloud.deciding import COMING, LOST, decide
+from imagen_jax.cloud.deciding import COMING, GOING, LOST, decide
 from imagen_jax.cloud.observing import Pulse, Report, Seen
 from imagen_jax.cloud.record import Attempt, Job, Limits, Run, from_json, to_json
 from imagen_jax.cloud.slices import Slice
@@ -29,8 +29,8 @@ def ended(code: int, **more) -> dict:
     return {"phase": "ended", "code": code, **more}
 
 
-@pytest.mark.parametrize("state", COMING)
-def test_what_is_on_its_way_is_waited_for(state: str) -> None:
+@pytest.mark.parametrize("state", [*COMING, *GOING])
+def test_what_is_on_its_way_or_going_is_waited_for(state: str) -> None:
     assert decide(Seen(queued=state), RUN, now=0.0).do == "wait"
 
 
