@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs as root at every boot of each worker of a Cloud TPU slice that `imagen launch tpu` created: makes
-# the environment, then becomes `imagen launch worker`. What it is to do comes from the metadata server.
+# the environment, runs `imagen launch worker` until the deadline, and at last deletes the slice if nobody
+# else does. What it is to do comes from the metadata server.
 #
 # By hand, on any machine: IMAGEN_HOME, GCE_METADATA_HOST and PATH decide where everything is.
 set -euo pipefail
@@ -48,13 +49,14 @@ count() {
 }
 
 # What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/exits.py).
+# shellcheck disable=SC2329 # called by a trap
 report_failure() {
-  local code=$?
+  code=$?
   if [[ $code == 0 ]]; then
     return
   fi
   say "ended with code $code before the command began"
-  python3 - "$worker" "$of" "$log" >"$home/report.json" <<'END' || return 0
+  python3 - "$worker" "$of" "$log" >"$home/report.json" <<'END' || true
 import json, sys
 worker, of, log = sys.argv[1:]
 with open(log, errors="replace") as opened:
@@ -64,6 +66,7 @@ print(json.dumps({**report, "step": None, "said": said}))
 END
   again gcloud storage cp "$log" "$attempt/worker-$worker.log" || true
   again gcloud storage cp "$home/report.json" "$attempt/worker-$worker.json" || true
+  leave
 }
 
 # Processes that an earlier start left holding the chips: one device file, one process.
@@ -115,9 +118,51 @@ install_code() {
   cd "$home/$digest"
 }
 
+# The notice of preemption has to arrive at the training.
+# shellcheck disable=SC2329 # called by a trap
+told() {
+  told=1
+  if [[ -z $child ]]; then
+    exit 143
+  fi
+  kill -TERM "$child" 2>/dev/null || true
+}
+
+# Runs the command until it ends or the run's deadline passes; its exit code in `code` (124: deadline).
+run_command() {
+  local left=$((until - $(date +%s)))
+  timeout --kill-after=600 "$((left > 1 ? left : 1))" "$@" &
+  child=$!
+  wait "$child" || true
+  while kill -0 "$child" 2>/dev/null; do # a signal ends `wait` before the child has ended
+    wait "$child" || true
+  done
+  code=0
+  wait "$child" || code=$?
+}
+
+# Whoever watches deletes the slice when the command has ended. Where nobody does, it would cost money
+# for ever: its machines do so, one after another, as the first of them may be gone.
+leave() {
+  if [[ $told != 0 ]]; then
+    return # this machine is being taken away
+  fi
+  say "ended with code $code; deleted in $((linger * (worker + 1))) s if nobody does it before"
+  sleep "$((linger * (worker + 1)))" &
+  child=$!
+  wait "$child" || return 0
+  again gcloud compute tpus queued-resources delete "$run-$number" "--zone=$zone" --force --async --quiet ||
+    say "$run-$number was not deleted and costs money: the service account needs roles/tpu.admin"
+}
+
 mkdir -p "$home"
 exec >>"$log" 2>&1
-worker=0 of=1
+worker=0 of=1 told=0 child=
+trap told TERM
+run=$(metadata imagen-run)
+zone=$(metadata imagen-zone)
+until=$(metadata imagen-until)
+linger=$(metadata imagen-linger)
 folder=$(metadata imagen-folder)
 number=$(metadata imagen-attempt)
 code=$(metadata imagen-code)
@@ -146,11 +191,14 @@ arguments+=(--generation "$generation" --log "$log")
 if [[ -n $image ]]; then
   again gcloud auth configure-docker "${image%%/*}" --quiet
   again docker pull --quiet "$image"
-  run=(docker run --rm --privileged --network host --ulimit nofile=65536 --volume "$home:$home")
-  run+=(--env JAX_COORDINATOR_PORT --entrypoint imagen "$image")
+  program=(docker run --rm --privileged --network host --ulimit nofile=65536 --volume "$home:$home")
+  program+=(--env JAX_COORDINATOR_PORT --entrypoint imagen "$image")
 else
   install_code
-  run=(imagen)
+  program=(imagen)
 fi
-say "${run[*]} ${arguments[*]}"
-exec "${run[@]}" "${arguments[@]}"
+say "${program[*]} ${arguments[*]}"
+trap - EXIT
+run_command "${program[@]}" "${arguments[@]}"
+leave
+exit "$code"

@@ -45,6 +45,8 @@ class Watch(Where):
 
     every: float = 30.0
     """Seconds between two looks at it."""
+    take_over: bool = False
+    """Although another `imagen launch watch` of the run gave a sign of life in the last minutes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,11 @@ def _watch(own: list[str], _: list[str]) -> int:
     found, cloud = _found(options)
     if options.dry_run:
         return launch_tpu.show(cloud, found)
-    return watching.Watcher(cloud, found, launch_tpu.startup(), every=options.every).watch()
+    startup = launch_tpu.startup()
+    watcher = watching.Watcher(
+        cloud, found, startup, every=options.every, take_over=options.take_over
+    )
+    return watcher.watch()
 
 
 def _status(own: list[str], _: list[str]) -> int:

@@ -54,6 +54,9 @@ class New:
     """A worker without a sign of life for so long counts as gone."""
     setup: str = "30m"
     """So long may a granted slice take until every worker is heard of."""
+    linger: str = "30m"
+    """Machines whose command ended, or whose deadline passed, delete their slice by themselves if
+    nobody did for so long; their service account then needs roles/tpu.admin."""
     every: float = 30.0
     """Seconds between two looks at it."""
     detach: bool = False
@@ -119,6 +122,7 @@ def _run(
         max_restarts=options.max_restarts,
         silence=names.seconds(options.silence),
         setup=names.seconds(options.setup),
+        linger=names.seconds(options.linger),
     )
     before = 0
     if earlier is not None:

@@ -11,6 +11,7 @@ Google Cloud is spoken to through `gcloud` alone. Nothing here imports jax.
 | `record.py` | `Run`: what runs, its limits and its attempts; where each file of it lies |
 | `observing.py` | what is seen of an attempt: its resource, its nodes, its workers |
 | `deciding.py` | what to do next, as a pure function |
+| `lease.py` | that one watcher at a time does so |
 | `watching.py` | the loop that looks, decides and acts |
 | `worker.py` | what runs on each worker |
 """

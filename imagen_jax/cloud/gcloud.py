@@ -33,13 +33,13 @@ SURFACE: Mapping[str, frozenset[str]] = {  # command: its flags; the page is REF
     | {"--provisioning-model", "--max-run-duration"},
     f"{_QUEUED} describe": frozenset({"--zone"}),
     f"{_QUEUED} list": frozenset({"--zone", "--filter"}),
-    f"{_QUEUED} delete": frozenset({"--zone", "--force"}),
+    f"{_QUEUED} delete": frozenset({"--zone", "--force", "--async"}),  # --async: startup.sh
     f"{_QUEUED} ssh": frozenset(
         {"--zone", "--node", "--worker", "--command", "--tunnel-through-iap"}
     ),
     "compute tpus tpu-vm describe": frozenset({"--zone"}),
     "auth configure-docker": frozenset(),  # by the start-up script, as is the next one
-    "storage cp": frozenset(),
+    "storage cp": frozenset({"--if-generation-match"}),
     "storage cat": frozenset({"--range"}),
     "storage ls": frozenset(),
 }
@@ -139,9 +139,10 @@ def ssh(wanted: Slice, name: str, *, node: str, worker: str, command: str | None
     ]
 
 
-def put(source: Path | None, place: str) -> list[str]:
-    """A file, or standard input, to the bucket."""
-    return ["storage", "cp", str(source) if source else "-", place, "--quiet"]
+def put(source: Path | None, place: str, *, new: bool = False) -> list[str]:
+    """A file, or standard input, to the bucket; with `new` refused where there is one already."""
+    only = ["--if-generation-match=0"] if new else []
+    return ["storage", "cp", str(source) if source else "-", place, *only, "--quiet"]
 
 
 def cat(place: str, *, last: int | None = None) -> list[str]:

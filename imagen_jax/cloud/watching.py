@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imagen_jax.cloud import gcloud, record
+from imagen_jax.cloud import gcloud, lease, record
 from imagen_jax.cloud.deciding import Decision, decide
 from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
+from imagen_jax.cloud.lease import Lease
 from imagen_jax.cloud.observing import Pulse, Report, look
 from imagen_jax.cloud.record import Attempt, Run
 from imagen_jax.cloud.slices import Slice
@@ -25,34 +26,49 @@ STOPPED = "stopped by `imagen launch stop`"
 
 @dataclass
 class Watcher:
-    """Keeps one run going. Two of them at once would delete each other's slices."""
+    """Keeps one run going."""
 
     cloud: Gcloud
     run: Run
     startup: Path  # the script that the machines run at boot
     every: float = 30.0  # seconds between looks
+    take_over: bool = False  # although another watches
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _said: str = field(default="", init=False)
+    _lease: Lease = field(init=False)
+
+    def __post_init__(self) -> None:
+        place = f"{self.run.job.folder}/{lease.FILE}"
+        self._lease = Lease(self.cloud, place, clock=self.clock, sleep=self.sleep)
 
     def begin(self) -> int:
         """Create the first attempt, and leave it alone. Errors: as `watch`."""
         self._create()
         again = f"imagen launch watch {self.run.job.workdir}"
-        self._say(f"created; `{again}` keeps it up and deletes it at the end: nothing else does")
+        self._say(f"created; `{again}` keeps it up and deletes it at the end")
         return 0
 
     def watch(self) -> int:
         """Until the run is done, stopped or given up; then nothing of it is left. The exit code.
 
         Errors: gcloud.Failed where a resource can't be created; where one can't be deleted, with
-        the command to do so. Ctrl-C leaves the run as it is.
+        the command to do so; ValueError where another watches. Ctrl-C leaves the run as it is.
         """
+        self._lease.take(over=self.take_over)
+        try:
+            self.run = read(self.cloud, self.run.job.workdir)  # as whoever watched before left it
+            return self._watch()
+        finally:
+            self._give_back()
+
+    def _watch(self) -> int:
         if self.run.finished is not None:
             self._say(f"it has ended ({self.run.finished}); `imagen launch tpu` begins again")
             return 0
         pulse = Pulse(self.clock)
         while True:
+            self._hold()
             present = self.run.present or self._create()
             if present is None:
                 self._pause()
@@ -62,10 +78,24 @@ class Watcher:
             if decision.do == "wait":
                 self.sleep(self.every)
                 continue
+            self._hold(renew=False)  # what follows deletes
             self._end(present, decision)
             if decision.do != "again":
                 return decision.code
             self._pause()
+
+    def _hold(self, *, renew: bool = True) -> None:
+        """Errors: ValueError where another has taken over."""
+        try:
+            self._lease.hold(renew=renew)
+        except Failed as error:
+            self._say(f"no sign of life this time: {error}")
+
+    def _give_back(self) -> None:
+        try:
+            self._lease.give_back()
+        except Failed as error:
+            self._say(f"the next watcher has to give --take-over: {error}")
 
     def _decide(self, present: Attempt, pulse: Pulse) -> Decision:
         """Look, and apply the rule. Where gcloud does not answer the run goes on without us."""
@@ -172,6 +202,9 @@ def creation(run: Run, attempt: Attempt, startup: Path, *, now: float) -> list[s
         "imagen-folder": job.folder,
         "imagen-attempt": str(attempt.number),
         "imagen-generation": run.wanted.generation,
+        "imagen-zone": run.wanted.zone,
+        "imagen-until": str(int(run.limits.until)),
+        "imagen-linger": str(run.limits.linger),
         **({"imagen-code": job.code} if job.code else {}),
         **({"imagen-image": job.image} if job.image else {}),
         **({"imagen-packages": "+".join(job.packages)} if job.packages else {}),

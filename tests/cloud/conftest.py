@@ -34,6 +34,14 @@ class Cloud:
         }
         (self.folder / "plan.json").write_text(json.dumps(given))
 
+    def create(self, name: str) -> None:
+        """A queued resource that is up."""
+        more = {"script": ["ACTIVE"], "state": "ACTIVE", "node_state": "READY", "pids": []}
+        resource = {"name": name, "nodes": [name], "labels": {}, "metadata": {}, "started": True}
+        file = self.folder / "resources" / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(resource | more))
+
     def left(self) -> list[str]:
         """Queued resources that exist."""
         return sorted(f.stem for f in (self.folder / "resources").glob("*.json"))

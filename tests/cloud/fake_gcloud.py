@@ -64,10 +64,9 @@ def main(arguments):
         plan = json.loads((STATE / "plan.json").read_text())
         errors = plan.get("errors", {}).get(command.rpartition(" ")[2], [])
         error = errors.pop(0) if errors else ""
-        if error:
-            (STATE / "plan.json").write_text(json.dumps(plan))
-            if error not in ("", "no answer"):
-                fail(error)
+        (STATE / "plan.json").write_text(json.dumps(plan))
+        if error not in ("", "no answer"):
+            fail(error)
         operands = words[len(command.split()) :]
         COMMANDS[command](operands, given, plan)
     if error == "no answer":
@@ -306,6 +305,8 @@ def matching(place):
 
 def cp(operands, given, plan):
     source, place = operands
+    if given.get("--if-generation-match") == "0" and place in matching(place):
+        fail("HTTPError 412: At least one of the pre-conditions you specified did not hold.")
     if source.startswith("gs://"):
         return Path(place).write_bytes(fetch(source))
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()

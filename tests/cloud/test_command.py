@@ -59,7 +59,7 @@ def test_from_nothing_to_the_end_and_again(cloud, monkeypatch) -> None:
 def test_a_run_that_is_up_is_not_launched_twice(cloud, monkeypatch, capsys) -> None:
     cloud.plan([*UP, "ACTIVE"])
     assert call(monkeypatch, *TPU, "--detach") == 0
-    assert "nothing else does" in capsys.readouterr().err
+    assert f"`imagen launch watch {WORKDIR}` keeps it up" in capsys.readouterr().err
     assert call(monkeypatch, *TPU) == exits.REFUSED
     assert f"imagen launch watch {WORKDIR}" in capsys.readouterr().err
     assert len(cloud.left()) == 1

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,8 @@ IMAGEN = """#!/bin/bash
 PYTHONPATH={root} exec {python} -c "{program}" "$@"
 """
 WAITS = """#!/bin/bash
-echo "$$" >>{notes}
 trap 'echo stopped >>{notes}; exit 75' TERM
+echo started >>{notes}
 while true; do sleep 0.05; done
 """
 
@@ -61,6 +61,9 @@ class Machine:
             "imagen-folder": "gs://bucket/runs/mine/launch",
             "imagen-attempt": "1",
             "imagen-generation": "v5e",
+            "imagen-zone": "us-west4-a",
+            "imagen-until": "9000000000",
+            "imagen-linger": "600",
             "imagen-code": self._ship(),
             "agent-worker-number": "0",
             "worker-network-endpoints": "a:0:10.0.0.2",
@@ -108,8 +111,17 @@ class Machine:
         }
         return subprocess.Popen(["bash", str(SCRIPT)], env=environment, cwd="/")
 
+    def ends(self, server: str) -> int:
+        """Boot, and wait until the machine would be deleted; the exit code."""
+        self.cloud.create("mine-1")
+        self.metadata["imagen-linger"] = "0"
+        code = self.boot(server).wait(120)
+        assert self.cloud.left() == [], self.log()
+        return code
+
     def log(self) -> str:
-        return (self.home / "worker.log").read_text()
+        file = self.home / "worker.log"
+        return file.read_text() if file.is_file() else ""
 
     def report(self, worker: int = 0) -> dict:
         return json.loads(self.cloud.bucket.objects[f"runs/mine/launch/1/worker-{worker}.json"][1])
@@ -156,7 +168,7 @@ def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, ser
     lock.touch()
     with chip.open() as held:  # by a process that an earlier start left
         zombie = subprocess.Popen(["sleep", "600"], stdin=held)
-    assert machine.boot(server).wait(120) == 0, machine.log()
+    assert machine.ends(server) == 0, machine.log()
     assert zombie.wait(5) == -signal.SIGKILL
     assert not lock.exists()
     assert machine.report() | {"beat": 0, "said": ""} == {
@@ -176,28 +188,58 @@ def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, ser
 def test_a_second_boot_installs_nothing(machine: Machine, server: str) -> None:
     machine.has("imagen", NOTE)
     for _ in range(2):
-        assert machine.boot(server).wait(60) == 0, machine.log()
+        assert machine.ends(server) == 0, machine.log()
     assert machine.notes.read_text().count("uv venv") == 1
     assert machine.notes.read_text().count("imagen launch worker") == 2
 
 
 def test_the_notice_arrives_at_the_command(machine: Machine, server: str) -> None:
-    """Bash has become the command, so that nothing swallows the signal."""
+    """And a machine that is taken away does not wait to be deleted."""
     machine.has("imagen", WAITS)
     started = machine.boot(server)
-    deadline = time.monotonic() + 60
-    while str(started.pid) not in machine.notes.read_text().split():
-        assert started.poll() is None, machine.log()
-        assert time.monotonic() < deadline, machine.log()
-        time.sleep(0.05)
+    until(started, machine, lambda: "started" in machine.notes.read_text())
     started.send_signal(signal.SIGTERM)
     assert started.wait(10) == 75
     assert "stopped" in machine.notes.read_text()
 
 
+def test_a_command_that_is_stopped_at_the_deadline(machine: Machine, server: str) -> None:
+    machine.has("imagen", WAITS)
+    machine.metadata["imagen-until"] = str(int(time.time()) + 2)
+    assert machine.ends(server) == 124, machine.log()
+    assert "stopped" in machine.notes.read_text()
+
+
+def test_a_machine_that_may_not_delete_itself_says_so(machine: Machine, server: str) -> None:
+    machine.has("imagen", NOTE)
+    machine.metadata["imagen-linger"] = "0"
+    machine.cloud.plan([], errors={"delete": ["PERMISSION_DENIED: tpu.nodes.delete"] * 9})
+    assert machine.boot(server).wait(60) == 0
+    assert "mine-1 was not deleted and costs money" in machine.log()
+
+
+def test_a_machine_waits_for_whoever_watches(machine: Machine, server: str) -> None:
+    machine.has("imagen", NOTE)
+    machine.cloud.create("mine-1")
+    started = machine.boot(server)
+    until(started, machine, lambda: "deleted in 600 s if nobody does" in machine.log())
+    started.send_signal(signal.SIGTERM)  # as it comes when the watcher deletes it
+    assert started.wait(10) == 0
+    assert machine.cloud.left() == ["mine-1"]
+
+
+def until(started: subprocess.Popen, machine: Machine, told: Callable[[], bool]) -> None:
+    """Wait for something that a machine does."""
+    deadline = time.monotonic() + 60
+    while not told():
+        assert started.poll() is None, machine.log()
+        assert time.monotonic() < deadline, machine.log()
+        time.sleep(0.05)
+
+
 def test_code_that_is_not_what_was_shipped_is_refused(machine: Machine, server: str) -> None:
     machine.cloud.bucket.put("runs/mine/launch/" + machine.metadata["imagen-code"], b"other")
-    assert machine.boot(server).wait(60) != 0
+    assert machine.ends(server) != 0
     report = machine.report()
     assert (report["phase"], report["code"]) == ("ended", 70)
     assert "FAILED" in report["said"]
@@ -211,6 +253,7 @@ def test_workers_of_several_slices_are_counted_through(machine: Machine, server:
         "tpu-env": "TYPE: 'V5P'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'",
     }
     machine.has("imagen", NOTE)
+    machine.metadata["imagen-linger"] = "0"
     assert machine.boot(server).wait(60) == 0, machine.log()
     assert "launch --attempt 1 --worker 3 --of 4 --generation v5e" in machine.notes.read_text()
 
@@ -218,7 +261,7 @@ def test_workers_of_several_slices_are_counted_through(machine: Machine, server:
 def test_an_image_and_packages(machine: Machine, server: str) -> None:
     del machine.metadata["imagen-code"]
     machine.metadata |= {"imagen-image": "us-docker.pkg.dev/p/i:1", "imagen-packages": "nano+vim"}
-    assert machine.boot(server).wait(60) == 0, machine.log()
+    assert machine.ends(server) == 0, machine.log()
     told = machine.notes.read_text()
     assert (
         "apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends nano vim" in told

@@ -1,19 +1,24 @@
 """The watcher against a cloud that grants late, preempts, suspends, fails, hangs, loses workers."""
 
+import json
+import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from imagen_jax import exits
-from imagen_jax.cloud import gcloud, watching
+from imagen_jax.cloud import gcloud, lease, watching
 from imagen_jax.cloud.gcloud import Gcloud
+from imagen_jax.cloud.lease import Lease
 from imagen_jax.cloud.record import Job, Limits, Run
 from imagen_jax.cloud.slices import Slice
 
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
 UP = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 WORKDIR = "gs://bucket/runs/mine"
+LEASE = f"{WORKDIR}/launch/{lease.FILE}"
 
 
 def run(**limits) -> Run:
@@ -25,6 +30,7 @@ def run(**limits) -> Run:
 
 def watcher(given: Run) -> watching.Watcher:
     quick = Gcloud(sleep=lambda _: None)
+    watching.keep(quick, given)
     return watching.Watcher(
         quick, given, STARTUP, every=0.1, sleep=lambda s: time.sleep(min(s, 0.1))
     )
@@ -195,7 +201,7 @@ def test_a_successor_that_is_refused_for_a_while_is_tried_again(cloud) -> None:
 
 def test_the_deadline_holds_when_nothing_can_be_seen(cloud) -> None:
     """Deleting asks whether it is gone, so that the last look has to be answered."""
-    cloud.plan(UP, errors={"cat": ["PERMISSION_DENIED: no"] * 99})
+    cloud.plan(UP, errors={"cat": ["", *["PERMISSION_DENIED: no"] * 99]})
     assert watch(cloud, until=time.time() + 1) == exits.PREEMPTED
     assert "the deadline has passed; gcloud storage cat" in ends(cloud)[0]
 
@@ -203,9 +209,12 @@ def test_the_deadline_holds_when_nothing_can_be_seen(cloud) -> None:
 def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 9])
     mine = watcher(run())
-    assert mine.begin() == 0
-    watching.remove(Gcloud(), mine.run.wanted, "mine-1")  # as `imagen launch stop` does, elsewhere
-    watching.keep(Gcloud(), watching.stopped(mine.run))
+
+    def stop(_: float) -> None:  # as `imagen launch stop` does, elsewhere
+        watching.keep(Gcloud(), watching.stopped(mine.run))
+        watching.remove(Gcloud(), mine.run.wanted, "mine-1")
+
+    mine.sleep = stop
     assert mine.watch() == exits.PREEMPTED
     assert len(cloud.calls("queued-resources create")) == 1
     assert "stopped" in cloud.record()["finished"]
@@ -220,3 +229,68 @@ def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
     assert cloud.left() == []
     assert watcher(watching.read(Gcloud(), WORKDIR)).watch() == 0  # it has ended: nothing is made
     assert len(cloud.calls("queued-resources create")) == 1
+
+
+def elsewhere() -> Lease:
+    """Another watcher's."""
+    return Lease(Gcloud(sleep=lambda _: None), LEASE, sleep=lambda _: None, who="laptop:7")
+
+
+def test_a_second_watcher_is_refused_while_another_looks(cloud) -> None:
+    cloud.plan(UP, does="exit 0")
+    other = elsewhere()
+    other.take()
+    with pytest.raises(ValueError, match=r"laptop:7 .* watches this run .* s ago .*--take-over"):
+        watcher(run()).watch()
+    assert cloud.calls("queued-resources") == []
+    other.give_back()
+    assert watch(cloud) == 0
+
+
+def test_a_watcher_whose_run_was_taken_over_leaves_it_alone(cloud) -> None:
+    cloud.plan([*UP, "ACTIVE", "preempt"], does="wait")
+    first = watcher(run())
+    looks = []
+
+    def sleep(_: float) -> None:
+        looks.append(0)
+        if len(looks) == 3:
+            elsewhere().take(over=True)
+
+    first.sleep = sleep
+    with pytest.raises(ValueError, match="laptop:7 .* watches this run now"):
+        first.watch()
+    assert cloud.left() == ["mine-1"]  # the other's to delete
+    assert cloud.calls("queued-resources delete") == []
+    with pytest.raises(ValueError, match="laptop:7"):  # nor was the other's watch given back
+        watcher(first.run).watch()
+
+
+def test_a_watch_goes_on_where_a_dead_one_left_it(cloud) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    cloud.plan(UP, does="exit 0")
+    old = Lease(Gcloud(), LEASE, who=f"{socket.gethostname()}:{ended.pid}")
+    old.take()
+    assert watch(cloud) == 0
+
+
+def test_a_watch_without_a_sign_of_life_for_long_is_free(cloud) -> None:
+    cloud.plan(UP, does="exit 0")
+    other = elsewhere()
+    other.clock = lambda: time.time() - lease.STALE
+    other.take()
+    assert watch(cloud) == 0
+    assert "laptop" not in cloud.bucket.objects[LEASE.removeprefix("gs://bucket/")][1].decode()
+
+
+def test_signs_of_life_are_not_written_at_every_look(cloud) -> None:
+    cloud.plan([])
+    now = [0.0]
+    mine = Lease(Gcloud(), LEASE, clock=lambda: now[0], who="here:1")
+    mine.take()
+    for seconds in (10.0, 50.0, lease.RENEWED, lease.RENEWED + 10):
+        now[0] = seconds
+        mine.hold()
+    assert len(cloud.calls("storage cp")) == 2
+    assert json.loads(cloud.bucket.objects["runs/mine/launch/watcher.json"][1])["at"] == 60
