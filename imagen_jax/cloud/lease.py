@@ -44,8 +44,8 @@ class Lease:
             age = self.clock() - since
             if other and not over and age < STALE and not _is_dead(other):
                 raise ValueError(
-                    f"{other.rpartition(':')[0]} (host:process) watches this run and gave a sign of "
-                    f"life {max(age, 0):.0f} s ago ({self.place}): end that one, or give --take-over"
+                    f"{_named(other)} watches this run and gave a sign of life {max(age, 0):.0f} s "
+                    f"ago ({self.place}): end that one, or give --take-over"
                 ) from None
             self._write()
             self.sleep(SETTLED)
@@ -58,8 +58,7 @@ class Lease:
         other, _ = self._read()
         if other != self._owner:
             raise ValueError(
-                f"{other.rpartition(':')[0] or 'nobody'} (host:process) watches this run now "
-                f"({self.place}): this watcher leaves it alone"
+                f"{_named(other)} watches this run now ({self.place}): this watcher leaves it alone"
             )
         if renew:
             self._write()
@@ -83,6 +82,10 @@ class Lease:
         told = {"owner": self._owner if owner is None else owner, "at": self.clock()}
         self.cloud.run(gcloud.put(None, self.place, new=new), stdin=json.dumps(told) + "\n")
         self._renewed = self.clock()
+
+
+def _named(owner: str) -> str:
+    return f"{owner.rpartition(':')[0]} (host:process)" if owner else "nobody"
 
 
 def _is_dead(owner: str) -> bool:

@@ -37,7 +37,7 @@ class Limits:
     silence: int = 600  # seconds without a sign of life until a worker counts as gone
     setup: int = 1800  # seconds from a granted slice to the first sign of life of every worker
     linger: int = (
-        1800  # seconds after which machines that ended, and nobody deleted, do it themselves
+        1800  # seconds until machines that ended, and nobody deleted, do it themselves
     )
 
 

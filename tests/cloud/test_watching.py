@@ -258,7 +258,7 @@ def test_a_watcher_whose_run_was_taken_over_leaves_it_alone(cloud) -> None:
             elsewhere().take(over=True)
 
     first.sleep = sleep
-    with pytest.raises(ValueError, match="laptop:7 .* watches this run now"):
+    with pytest.raises(ValueError, match=r"laptop:7 .* watches this run now"):
         first.watch()
     assert cloud.left() == ["mine-1"]  # the other's to delete
     assert cloud.calls("queued-resources delete") == []
