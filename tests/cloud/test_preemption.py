@@ -76,11 +76,14 @@ def test_three_preemptions_leave_no_trace(cloud, datasets: Path) -> None:
     assert len(record["attempts"]) == 4
     assert record["finished"] == "the command ended well on every worker"
     reached = []
-    for attempt, code in ((1, exits.PREEMPTED), (2, exits.PREEMPTED), (3, exits.PREEMPTED), (4, 0)):
+    # Of two that save and end, the later may find the other gone.
+    noticed = (exits.PREEMPTED, exits.LOST)
+    for attempt, codes in ((1, noticed), (2, noticed), (3, noticed), (4, (0,))):
         for worker in range(2):
             place = f"runs/torn/launch/{attempt}/worker-{worker}.json"
             told = json.loads(cloud.bucket.objects[place][1])
-            assert (told["phase"], told["code"]) == ("ended", code)
+            assert told["phase"] == "ended"
+            assert told["code"] in codes
         reached += [int(n) for n in re.findall(r"saved at step (\d+)", told["said"])]
     assert len(reached) == 3
     assert reached == sorted(reached)  # saved by the notice, each time further on
