@@ -98,12 +98,12 @@ install_packages() {
 install_code() {
   local digest
   digest=${code#code-}
-  digest=${digest%.tar.gz}
+  digest=${digest%.tar}
   if [[ ! -e $home/$digest/ready ]]; then
     again gcloud storage cp "$folder/$code" "$home/$code"
     echo "$digest  $home/$code" | sha256sum --check --quiet
     mkdir -p "$home/$digest"
-    tar --extract --gzip --file "$home/$code" --directory "$home/$digest" --no-same-owner
+    tar --extract --file "$home/$code" --directory "$home/$digest" --no-same-owner
     again python3 -m pip install --quiet --target "$home/uv" "uv==$uv_version"
     local uv=$home/uv/bin/uv
     export UV_PYTHON_INSTALL_DIR=$home/python UV_CACHE_DIR=$home/cache UV_HTTP_TIMEOUT=120

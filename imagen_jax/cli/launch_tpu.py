@@ -131,11 +131,14 @@ def _run(
 
 
 def _ship(cloud: Gcloud, code: Code, place: str) -> None:
+    if cloud.dry:
+        top = '"$(git rev-parse --show-toplevel)"'
+        print(f"git -C {top} archive --format=tar {code.commit} > {code.name}")
+        cloud.run(gcloud.put(Path(code.name), place))
+        return
     with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
         file = Path(folder) / code.name
         file.write_bytes(code.archive)
-        if cloud.dry:
-            print(f"git archive --format=tar {code.commit} | gzip -n > {file}")
         cloud.run(gcloud.put(file, place))
 
 

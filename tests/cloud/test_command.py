@@ -1,6 +1,8 @@
 """`imagen launch` from the command line, against the stand-in for gcloud."""
 
+import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,12 +72,13 @@ def test_a_run_that_is_up_is_not_launched_twice(cloud, monkeypatch, capsys) -> N
     assert cloud.left() == []
 
 
-def test_a_dry_run_changes_nothing_and_prints_everything(cloud, monkeypatch, capsys) -> None:
+def test_a_dry_run_changes_nothing_and_prints_everything(
+    cloud, monkeypatch, capsys, tmp_path: Path
+) -> None:
     cloud.plan(UP)
     assert call(monkeypatch, *TPU, "--provisioning", "spot", "--dry-run") == 0
     out = capsys.readouterr().out
     for line in (
-        "git archive --format=tar",
         "gcloud storage cp - gs://bucket/runs/mine/launch/run.json",
         "gcloud compute tpus queued-resources create run-mine-",
         "--spot",
@@ -85,6 +88,12 @@ def test_a_dry_run_changes_nothing_and_prints_everything(cloud, monkeypatch, cap
         assert line in out
     assert not (cloud.folder / "calls").exists()
     assert cloud.bucket.names() == []
+    # By hand it is the file that machines compare with its name.
+    made = next(line for line in out.splitlines() if line.startswith("git -C "))
+    file = tmp_path / "code.tar"
+    command = f"{made.partition(' > ')[0]} > {shlex.quote(str(file))}"
+    subprocess.run(["bash", "-c", command], check=True)
+    assert f" > code-{hashlib.sha256(file.read_bytes()).hexdigest()}.tar" in made
 
 
 def test_jobs_of_data(cloud, monkeypatch) -> None:

@@ -82,10 +82,10 @@ class Machine:
 
     def _ship(self) -> str:
         buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
             for name in ("launch/requirements.lock", "setup.py"):
                 tar.add(ROOT / name, name)
-        code = f"code-{hashlib.sha256(buffer.getvalue()).hexdigest()}.tar.gz"
+        code = f"code-{hashlib.sha256(buffer.getvalue()).hexdigest()}.tar"
         self.cloud.bucket.put(f"runs/mine/launch/{code}", buffer.getvalue())
         return code
 
