@@ -1,10 +1,19 @@
 """The suite's strictness: no silent promotion, no warnings, eight simulated devices."""
 
+import gc
 import os
 import tempfile
 
 # With the TPU compiler installed jax would look for chips, here and in every subprocess.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiling takes half the time with the older emitters and in one thread, in subprocesses too.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        *os.environ.get("XLA_FLAGS", "").split(),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 
 import jax
 import pytest
@@ -25,3 +34,10 @@ LONG = ("test_processes", "test_end_to_end", "test_faults", "test_command", "tes
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Tracing makes many objects: what was imported is not searched for garbage each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
