@@ -20,7 +20,7 @@ def here(monkeypatch) -> Topology:
 
 
 def _experiment(parts: int) -> config.Experiment:
-    experiment = config.load("tiny/base8")[0]
+    experiment = config.load("tiny/sr16")[0]
     train = dataclasses.replace(experiment.train, batch_size=8, micro_batches=parts)
     return dataclasses.replace(experiment, train=train)
 
