@@ -12,7 +12,7 @@ from imagen_jax.train import program
 PLANS = {
     "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
     "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32"],
-    "slices": ["tiny/base8", "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
+    "slices": ["tiny/sr16", "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
 }
 RUN = """
