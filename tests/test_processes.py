@@ -29,6 +29,7 @@ if len(sys.argv) > 4:
 from imagen_jax.cli import train
 out, data_dir = Path(sys.argv[1]), Path(sys.argv[1]).parent / "data"
 command = ["tiny/base8", "--workdir", str(out / "run"), "--data-dir", str(data_dir)]
+command += ["--optim.schedule", "constant"]  # both trainings are one program
 train.run([*command, "--train.steps", "2", "--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"])
 train.run([*command, "--train.steps", "4", "--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"])
 import numpy as np
