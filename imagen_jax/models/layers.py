@@ -10,7 +10,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
@@ -174,9 +173,8 @@ class ConvOfNearest(nn.Module):
         o = self.channels
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, i, o))
         bias = self.param("bias", nn.initializers.zeros, (o,))
-        parts = jnp.einsum(
-            "atu,bsv,uvio->tsiabo", _TAPS, _TAPS, kernel, precision=jax.lax.Precision.HIGHEST
-        )
+        parts = _pairs(jnp.moveaxis(_pairs(kernel), 2, 0))  # (2, 2, 2, 2, i, o): columns, rows
+        parts = parts.transpose(3, 1, 4, 2, 0, 5)  # tap and tap, i, row and column of the four, o
         x, parts, bias = nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype)
         windows = jax.lax.conv_general_dilated(
             x,
@@ -192,8 +190,11 @@ class ConvOfNearest(nn.Module):
         return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o) + bias[None, None, None, :]
 
 
-# Of an even and of an odd pixel: which of a 3-tap kernel's taps fall on each of two pixels before.
-_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+def _pairs(taps: Float[Array, "3 ..."]) -> Float[Array, "2 2 ..."]:
+    """Taps of an even and of an odd pixel on the two single pixels that they fall on."""
+    first, middle, last = taps
+    even, odd = (first, middle + last), (first + middle, last)
+    return jnp.stack([jnp.stack(even), jnp.stack(odd)])
 
 
 def time_features(logsnr: LogSNR, *, features: int, kind: TimeEmbed) -> Float32[Array, "b f"]:
