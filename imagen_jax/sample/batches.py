@@ -1,4 +1,7 @@
-"""One stage over all prompts, batch by batch; the devices never wait for the host."""
+"""One stage over all prompts, batch by batch; the devices never wait for the host.
+
+Stages do not overlap: a batch fills all devices, and nothing measurable is lost between stages.
+"""
 
 import dataclasses
 from collections import deque
