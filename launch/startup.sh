@@ -48,20 +48,24 @@ count() {
   of=$((of * ${slices:-1}))
 }
 
-# What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/exits.py).
+# What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/exits.py) or
+# that was taken away meanwhile (143), which is no crash of the program.
 # shellcheck disable=SC2329 # called by a trap
 report_failure() {
-  code=$?
-  if [[ $code == 0 ]]; then
+  status=$?
+  if [[ $status == 0 ]]; then
     return
   fi
-  say "ended with code $code before the command began"
-  python3 - "$worker" "$of" "$log" >"$home/report.json" <<'END' || true
+  say "ended with code $status before the command began"
+  if [[ $told == 0 ]]; then
+    status=70
+  fi
+  python3 - "$worker" "$of" "$status" "$log" >"$home/report.json" <<'END' || true
 import json, sys
-worker, of, log = sys.argv[1:]
+worker, of, code, log = sys.argv[1:]
 with open(log, errors="replace") as opened:
     said = opened.read()[-4000:]
-report = {"worker": int(worker), "of": int(of), "phase": "ended", "beat": 1, "code": 70}
+report = {"worker": int(worker), "of": int(of), "phase": "ended", "beat": 1, "code": int(code)}
 print(json.dumps({**report, "step": None, "said": said}))
 END
   again gcloud storage cp "$log" "$attempt/worker-$worker.log" || true
@@ -128,7 +132,7 @@ told() {
   kill -TERM "$child" 2>/dev/null || true
 }
 
-# Runs the command until it ends or the run's deadline passes; its exit code in `code` (124: deadline).
+# Runs the command until it ends or the run's deadline passes; its exit code in `status` (124: deadline).
 run_command() {
   local left=$((until - $(date +%s)))
   timeout --kill-after=600 "$((left > 1 ? left : 1))" "$@" &
@@ -137,8 +141,8 @@ run_command() {
   while kill -0 "$child" 2>/dev/null; do # a signal ends `wait` before the child has ended
     wait "$child" || true
   done
-  code=0
-  wait "$child" || code=$?
+  status=0
+  wait "$child" || status=$?
 }
 
 # Whoever watches deletes the slice when the command has ended. Where nobody does, it would cost money
@@ -147,7 +151,7 @@ leave() {
   if [[ $told != 0 ]]; then
     return # this machine is being taken away
   fi
-  say "ended with code $code; deleted in $((linger * (worker + 1))) s if nobody does it before"
+  say "ended with code $status; deleted in $((linger * (worker + 1))) s if nobody does it before"
   sleep "$((linger * (worker + 1)))" &
   child=$!
   wait "$child" || return 0
@@ -201,4 +205,4 @@ say "${program[*]} ${arguments[*]}"
 trap - EXIT
 run_command "${program[@]}" "${arguments[@]}"
 leave
-exit "$code"
+exit "$status"

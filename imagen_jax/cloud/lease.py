@@ -73,10 +73,8 @@ class Lease:
         try:
             told = json.loads(self.cloud.run(gcloud.cat(self.place)))
             return str(told["owner"]), float(told["at"])
-        except Missing:
-            return "", 0.0
-        except (ValueError, KeyError, TypeError):
-            return "", 0.0  # no file of ours: to be written over
+        except (Missing, ValueError, KeyError, TypeError):
+            return "", 0.0  # none, or no file of ours: to be written over
 
     def _write(self, *, new: bool = False, owner: str | None = None) -> None:
         told = {"owner": self._owner if owner is None else owner, "at": self.clock()}

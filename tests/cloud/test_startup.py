@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from imagen_jax.cloud.deciding import MACHINE
 from imagen_jax.cloud.record import Job, Limits, Run, to_json
 from imagen_jax.cloud.slices import Slice
 
@@ -201,6 +202,19 @@ def test_the_notice_arrives_at_the_command(machine: Machine, server: str) -> Non
     started.send_signal(signal.SIGTERM)
     assert started.wait(10) == 75
     assert "stopped" in machine.notes.read_text()
+
+
+def test_a_notice_before_the_command_began_is_no_crash(machine: Machine, server: str) -> None:
+    machine.has("uv", WAITS)  # notes that it started, and ends at the signal
+    started = machine.boot(server)
+    until(started, machine, lambda: "started" in machine.notes.read_text())
+    started.send_signal(signal.SIGTERM)
+    subprocess.run(["pkill", "-TERM", "-P", str(started.pid)], check=True)  # as the machine does
+    assert started.wait(60) == 143, machine.log()
+    report = machine.report()
+    assert (report["phase"], report["code"]) == ("ended", 143)
+    assert report["code"] in MACHINE
+    assert "if nobody does it before" not in machine.log()
 
 
 def test_a_command_that_is_stopped_at_the_deadline(machine: Machine, server: str) -> None:
