@@ -7,7 +7,7 @@ import tempfile
 # With the TPU compiler installed jax would look for chips, here and in every subprocess.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling takes a quarter to a half less with the older emitters and in one thread, in programs
-# of the tests too. With XLA_FLAGS given, `XLA_FLAGS=" " pytest`, the compiler is as users have it.
+# of the tests too. With XLA_FLAGS given, `XLA_FLAGS= pytest`, the compiler is as users have it.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )

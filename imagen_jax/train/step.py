@@ -36,27 +36,19 @@ def build(
         metrics |= norms.by_group("grad_norm", grads)
         norm = metrics["grad_norm"]
         sound = jnp.isfinite(metrics["loss"] + norm)
-        # A branch, not a choice between two states: that would read and write both at every step.
-        state, moved = jax.lax.cond(sound, apply, skip, state, grads, norm)
-        return state, metrics | moved | {SKIPPED: 1.0 - sound.astype(jnp.float32)}
+        updated, update_norms = update(state, grads, norm)
+        # A choice, not a branch: it joins the update, which reads the old state anyway. A branch
+        # has the compiler keep all updates, and copies of the state, in memory.
+        kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), updated, state)
+        skipped = {SKIPPED: 1.0 - sound.astype(jnp.float32)}
+        return kept.replace(step=updated.step), metrics | update_norms | skipped
 
-    def apply(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
         ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
-        is_logged = step % experiment.train.log_every == 0
-        return new, jax.lax.cond(is_logged, update_norms, unmeasured, updates)
-
-    def skip(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
-        del norm
-        return state.replace(step=state.step + 1), unmeasured(grads)
-
-    def update_norms(updates: Params) -> Metrics:
-        return norms.by_group("update_norm", updates)
-
-    def unmeasured(updates: Params) -> Metrics:
-        return dict.fromkeys(update_norms(updates), jnp.float32(jnp.nan))
+        return new, norms.by_group("update_norm", updates)
 
     return train_step
 
