@@ -100,11 +100,10 @@ class Progress:
 def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Means over steps; `sum/x` over `count/x` becomes `loss/x`, left out where nothing fell.
 
-    What a step did not measure is NaN there, and does not count. Skipped steps count as skipped,
-    and nowhere else: their metrics are not finite.
+    Skipped steps count as skipped, and nowhere else: their metrics are not finite.
     """
     sound = [row for row in rows if not row[SKIPPED]]
-    measured = {tag: [float(r[tag]) for r in sound if not np.isnan(r[tag])] for tag in rows[0]}
+    measured = {tag: [float(row[tag]) for row in sound] for tag in rows[0]}
     values = {
         tag: statistics.fmean(found)
         for tag, found in measured.items()
