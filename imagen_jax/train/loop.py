@@ -81,6 +81,7 @@ def train(
         diary.say(begun)
 
     # ---- steps
+    before: dict[str, jax.Array] = {}
     try:
         for number in range(start + 1, options.steps + 1):
             with ledger.spend("data"):
@@ -89,6 +90,10 @@ def train(
             with mesh.use(work.devices):
                 batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
                 current, scalars = train_step(current, batch, root)
+            # One step ahead of the devices is enough to keep them busy. Left alone, jax runs on by
+            # some thirty: their batches fill memory, and a save waits until all are computed.
+            jax.block_until_ready(before)
+            before = scalars
             diary.stepped(number, scalars)
             stopping = stop(number)
             last = number == options.steps or stopping

@@ -1,9 +1,12 @@
-"""A run over a store with damaged records: told of each, and stopped where there are too many."""
+"""The loop over a small store: ahead of the devices by one step; told of damaged records."""
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from imagen_jax import config
 from imagen_jax.data import damage, records, store, transforms
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
-from imagen_jax.train import loop
+from imagen_jax.train import loop, program
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
@@ -76,3 +79,42 @@ def test_a_run_goes_on_and_logs_how_many_records_it_lost(damaged: Store, tmp_pat
 def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of \d+ records .* more than data.max_damaged=0\.1 "):
         loop.train(experiment(0.1), tmp_path, store=damaged)
+
+
+@jax.jit
+def after_a_while(value: jax.Array) -> jax.Array:
+    """A number from the value, a tenth of a second later."""
+    matrix = jnp.full((300, 300), value)
+    return jax.lax.fori_loop(0, 100, lambda _, x: jnp.sin(x @ x), matrix).mean()
+
+
+def test_the_loop_is_one_step_ahead_of_the_devices(
+    damaged: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, computed = [], []
+
+    def slow(*given: Any, **named: Any) -> Any:
+        # One device: simulated ones wait for each other, so that nothing can run ahead.
+        work = build(*given, **named, devices=jax.devices()[:1])
+        step = work.step()
+
+        def train_step(*given: Any) -> Any:
+            state, metrics = step(*given)
+            losses.append(after_a_while(metrics["loss"]))
+            return state, metrics | {"loss": losses[-1]}
+
+        monkeypatch.setattr(program.Program, "step", lambda _: train_step)
+        return work
+
+    def stop(step: int) -> bool:
+        computed.append([loss.is_ready() for loss in losses])
+        return False
+
+    build = program.build
+    monkeypatch.setattr(program, "build", slow)
+    longer = dataclasses.replace(experiment(0.2).train, steps=6, log_every=6, save_every=6)
+    loop.train(
+        dataclasses.replace(experiment(0.2), train=longer), tmp_path, store=damaged, stop=stop
+    )
+    assert [len(ready) for ready in computed] == [1, 2, 3, 4, 5, 6]
+    assert max(ready.count(False) for ready in computed) == 1
