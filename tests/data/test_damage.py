@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_network import SMALL
 
 from imagen_jax import config
 from imagen_jax.data import damage, pipeline, records, store, transforms
@@ -26,14 +27,7 @@ STAGE = config.Stage(
     size=SIDE,
     low_size=4,
     crop=CROP,
-    model=config.UNet(
-        channels=8,
-        channel_mult=(1,),
-        attention_at=(),
-        head_channels=8,
-        norm_groups=4,
-        text=config.TextConditioning(kv="none"),
-    ),
+    model=SMALL,
 )
 
 # 5 % of them, with the first and the last

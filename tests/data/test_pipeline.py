@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from small_network import SMALL
 
 from imagen_jax import config
 from imagen_jax.data import pipeline, records, transforms
@@ -22,15 +23,7 @@ INLINE = config.Data(threads=0, prefetch=0)
 
 
 def make_stage(size: int, low_size: int | None = None, crop: int | None = None) -> config.Stage:
-    model = config.UNet(
-        channels=8,
-        channel_mult=(1,),
-        attention_at=(),
-        head_channels=8,
-        norm_groups=4,
-        text=config.TextConditioning(kv="none"),
-    )
-    return config.Stage(name="test", size=size, low_size=low_size, crop=crop, model=model)
+    return config.Stage(name="test", size=size, low_size=low_size, crop=crop, model=SMALL)
 
 
 BASE, SUPER, CROPPED = make_stage(4), make_stage(16, 4), make_stage(16, 4, 8)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_network import SMALL
 
 from imagen_jax import config
 from imagen_jax.data import damage, records, store, transforms
@@ -18,19 +19,11 @@ from imagen_jax.train import loop, program
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
-MODEL = config.UNet(
-    channels=8,
-    channel_mult=(1,),
-    attention_at=(),
-    head_channels=8,
-    norm_groups=4,
-    text=config.TextConditioning(kv="none"),
-)
 
 
 def experiment(most: float) -> config.Experiment:
     return config.Experiment(
-        stage=config.Stage(name="small", size=SIDE, model=MODEL),
+        stage=config.Stage(name="small", size=SIDE, model=SMALL),
         data=config.Data(threads=0, prefetch=0, max_damaged=most),
         text=config.Text(encoder="t5", width=WIDTH, max_length=LENGTH),
         train=config.Train(steps=3, batch_size=8, log_every=1, save_every=3),
