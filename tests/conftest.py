@@ -3,15 +3,22 @@
 import gc
 import os
 import tempfile
+from importlib.metadata import version
+
+from packaging.version import Version
 
 # With the TPU compiler installed jax would look for chips, here and in every subprocess.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling takes a quarter to a half less with the older emitters and in one thread, in programs
 # of the tests too. With XLA_FLAGS given, `XLA_FLAGS= pytest`, the compiler is as users have it.
+# XLA ends the process at a flag that it does not know: jaxlib 0.11 has no older emitters any more.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    "XLA_FLAGS",
+    "--xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * (Version(version("jaxlib")) < Version("0.11")),
 )
 
+import hypothesis
 import jax
 import pytest
 
@@ -24,6 +31,18 @@ jax.config.update("jax_disable_most_optimizations", True)
 _PROGRAMS = tempfile.TemporaryDirectory(prefix="imagen_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Properties: a few cases in the suite, the same each time; many, and other ones at each start, with
+# `pytest --hypothesis-profile=long`. Compiling makes a first case slow, so no case has a deadline.
+hypothesis.settings.register_profile("suite", max_examples=50, derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "long",
+    max_examples=10_000,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 # Files that take minutes begin first, or one process waits at the end for the other's.
 LONG = ("test_processes", "test_end_to_end", "test_faults", "test_command", "test_step")
