@@ -24,7 +24,7 @@ from imagen_jax.text import packing, t5
 from imagen_jax.text.encoder import Split, sharding
 from imagen_jax.train import program, state
 
-EFFORT = {"exec_time_optimization_effort": -1.0}  # 15 times faster and a third of the memory
+EFFORT = {"optimization_level": 9}  # O0: 15 times faster and a third of the memory
 CAPTION_TOKENS = 20  # of a caption from the web, about
 
 
