@@ -14,8 +14,8 @@
 | `emoji.py` | captioned emoji: the TFDS builder |
 | `sources.py` | addresses of captioned pictures: what is at one, by index |
 | `examples.py` | an example of a source; names of what a source leaves out |
-| `tars.py`, `tar_index.py` | tars as img2dataset writes them, read where their members lie |
-| `folders.py` | pictures beside their captions, or with a table of them |
+| `tars.py`, `tar_index.py`, `tar_members.py` | tars as of img2dataset, read at any place |
+| `folders.py`, `tables.py` | pictures beside their captions, or with a table of them |
 | `parquet.py` | Hugging Face's files with the pictures' bytes |
 | `mixtures.py` | several sources as one, by weight |
 | `places.py` | files on this machine or in a bucket: found, and read in ranges |

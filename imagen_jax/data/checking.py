@@ -1,6 +1,7 @@
 """What a source holds, before anything is made of it: sizes, lengths, damage, duplicates.
 
-Headers and ends of pictures are read, and captions; pictures are decoded on request alone.
+Headers and ends of pictures are read, and captions; pictures are decoded on request, and where
+their end is not at the end of their bytes.
 """
 
 import hashlib
@@ -20,10 +21,11 @@ from imagen_jax.data.records import Damaged
 from imagen_jax.data.sources import Source
 
 CHUNK = 2048  # examples that a process is given at once
-TAIL = 64  # bytes at the end of a picture in which it has to end
-ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}
+# What files end with, but for zeros behind it.
+ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\0;"}
+LENGTHS = {"WEBP": (4, 8), "BMP": (2, 0)}  # where files say how long they are, less how much
 DIGEST = 8  # bytes: of a million pictures two collide once in 40 million times
-UNREADABLE, SAME_PICTURE, SAME_PAIR = "unreadable", "picture again", "picture and caption again"
+SAME_PICTURE, SAME_PAIR = "picture again", "picture and caption again"
 
 Lengths = Callable[[Sequence[str]], Sequence[int]]  # tokens of captions
 
@@ -66,11 +68,10 @@ class Look:
                 example = self.source[index]
                 image = example["image"]
                 header = decoding.header(image)
-                _check_end(image, header.format)
-                if self.decodes:
-                    decoding.decode(image)
+                if self.decodes or not _ended(image, header.format):
+                    _check_whole(image, header.format)
             except (Damaged, decoding.Unreadable) as error:
-                part.left_out.append((UNREADABLE, index, str(error)))
+                part.left_out.append((error.reason, index, str(error)))
                 continue
             texts = example["captions"]
             _, reason = filters.keep(self.filters, header, texts)
@@ -154,14 +155,21 @@ def _gathered(look: Look, looked_at: int, parts: Iterable[Part]) -> Checked:
     )
 
 
-def _check_end(image: bytes, kind: str) -> None:
-    """Errors: Unreadable for a picture that lacks its end, as downloads do that were cut."""
-    if kind == "WEBP":
-        whole = len(image) >= 8 + int.from_bytes(image[4:8], "little")
-    else:
-        whole = kind not in ENDS or ENDS[kind] in image[-TAIL:]
-    if not whole:
-        raise decoding.Unreadable(f"{len(image)} bytes of a {kind} that was cut short")
+def _ended(image: bytes, kind: str) -> bool:
+    """Whether a picture has its end, which downloads lack that were cut."""
+    if kind in LENGTHS:
+        at, more = LENGTHS[kind]
+        return len(image) >= more + int.from_bytes(image[at : at + 4], "little")
+    return image.rstrip(b"\0").endswith(ENDS[kind])
+
+
+def _check_whole(image: bytes, kind: str) -> None:
+    """Errors: Unreadable for a picture that cannot be decoded; many have bytes behind their end."""
+    try:
+        decoding.decode(image)
+    except decoding.Unreadable as error:
+        cut = "" if _ended(image, kind) else f": a {kind} that was cut short"
+        raise decoding.Unreadable(f"{error}{cut}") from error
 
 
 def _digest(data: bytes) -> bytes:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from imagen_jax.data.quiet import Quiet
+from imagen_jax.data.records import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
 # Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.
@@ -53,6 +54,8 @@ QUIET = Quiet()
 
 class Unreadable(ValueError):
     """Bytes that are no complete picture, or one that is too large to decode."""
+
+    reason = UNREADABLE  # the same words for all of a kind
 
 
 class Header(NamedTuple):
@@ -157,7 +160,10 @@ def _orientation(loaded: Image.Image) -> int:
 
 
 def _rgb(loaded: Image.Image) -> Image.Image:
-    """The same in RGB: on white where it is transparent."""
+    """The same in RGB: on white where it is transparent.
+
+    Of a JPEG in CMYK 0 is full ink, with Adobe's marker or without, as in Pillow and browsers.
+    """
     if loaded.mode.startswith("I;16"):
         return _narrowed(loaded)
     if loaded.has_transparency_data:
@@ -165,8 +171,6 @@ def _rgb(loaded: Image.Image) -> Image.Image:
         white = Image.new("RGB", loaded.size, "white")
         white.paste(clear, mask=clear)
         return white
-    if loaded.mode == "CMYK" and loaded.format in ("JPEG", "MPO") and "adobe" not in loaded.info:
-        loaded = ImageChops.invert(loaded)  # Pillow takes all for Adobe's, in which 0 is full ink
     return loaded if loaded.mode == "RGB" else loaded.convert("RGB")
 
 

@@ -1,15 +1,32 @@
 """An example as every source gives it, the texts in nested values, and what a source leaves out."""
 
+import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from imagen_jax.data.records import Damaged
+
 LISTED = 100  # names kept for each reason
 LARGEST_PICTURE = 1 << 28  # bytes; and of one text
 LARGEST_TEXT = 1 << 20
+NOT_UNICODE = "caption that is no Unicode text"
+NO_TEXT = frozenset("\0\x1b")  # in UTF-16 and in ISO-2022-JP that were taken for UTF-8
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, in small letters
+
+
+class BadCaption(Damaged):
+    """A caption that cannot be read; `reason` has the same words for all of a kind."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Names(tuple[str, ...]):
@@ -65,12 +82,13 @@ def example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
 def texts(value: Any, path: str = "") -> tuple[str, ...]:
     """The texts at a path (`captions/text`) in nested dicts and sequences, without blank ones.
 
-    Errors: TypeError when something else is there, as the rest of "it is ...".
+    Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaption for a
+    text that is not Unicode.
     """
     if isinstance(value, bytes):
-        value = value.decode(errors="replace")
+        value = _caption(value)
     if isinstance(value, str) and not path:
-        return (value.strip(),) if value.strip() else ()
+        return () if _blank(value) else (_unicode(value).strip(),)
     if value is None:
         return ()
     if isinstance(value, Mapping):
@@ -85,6 +103,54 @@ def texts(value: Any, path: str = "") -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"a text, which has no part {path!r}")
     raise TypeError(f"no text but {type(value).__name__}")
+
+
+def decoded(data: bytes) -> str:
+    """Bytes of UTF-8, or of UTF-16 or UTF-32 with a byte order mark or as their zeros show.
+
+    What is wrong in it stays as lone surrogates, so that only the text around it is lost.
+    """
+    codec = json.detect_encoding(data)
+    errors = "surrogateescape" if codec.startswith("utf-8") else "surrogatepass"
+    try:
+        return data.decode(codec, errors)
+    except UnicodeDecodeError:  # such as half a character of UTF-16 at the end
+        return data.decode("utf-8", "surrogateescape")
+
+
+def _caption(data: bytes) -> str:
+    """The text of a file or cell; UTF-16 without a mark is told by every other byte being 0."""
+    text, codec = decoded(data), json.detect_encoding(data)
+    if codec.endswith(("-le", "-be")) and max(text) > "\xff":
+        return data.decode("utf-8", "surrogateescape")
+    return text
+
+
+def _unicode(text: str) -> str:
+    """The text as it is. Errors: BadCaption for one that is no Unicode, or no text at all."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = f"{text[error.start]!a} at character {error.start}"
+    else:
+        if not (found := NO_TEXT.intersection(text)):
+            return text
+        wrong = f"{min(found)!a} at character {text.index(min(found))}"
+    raise BadCaption(NOT_UNICODE, f"{wrong}: save it as UTF-8")
+
+
+def _blank(text: str) -> bool:
+    """Whether there is nothing to see in a text: space, marks of direction, of zero width."""
+    return not any(map(_visible, text))
+
+
+def _visible(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) != "Cf"
+
+
+def key(name: str) -> str:
+    """A name fit to print and to store; different names have different keys."""
+    return printable(name.replace("\\", "\\\\"))
 
 
 def printable(name: str) -> str:

@@ -1,54 +1,69 @@
 """A folder of captioned pictures: `name.txt` beside each `name.jpg`, or a table of captions.
 
-A table is `metadata.jsonl`, `.csv` or `.parquet` in the folder, with the column `file_name` and one
-of text, as Hugging Face's ImageFolder has it. No path leads out of the folder, which may lie in a
-bucket.
+A table is `metadata.jsonl`, `.csv` or `.parquet`, with the column `file_name` and one of text, as
+Hugging Face's ImageFolder has it; it is for its folder and those below. No path leads out of the
+folder, which may lie in a bucket, but the links of a snapshot in the Hub's cache.
 """
 
-import csv
-import io
-import json
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
-from imagen_jax.data import examples, places
-from imagen_jax.data.examples import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, Names, Skips
+from imagen_jax.data import examples, places, tables
+from imagen_jax.data.examples import (
+    LARGEST_PICTURE,
+    LARGEST_TEXT,
+    PICTURES,
+    BadCaption,
+    Names,
+    Skips,
+)
 
-TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-FILE_NAME = "file_name"
+NO_CAPTION, LINK_OUT = "picture without caption", "link out of the folder"
+COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
 SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which none is a lost picture
 
 
 @dataclass(frozen=True, eq=False)
 class Folder(Sequence):
-    """The pictures of a folder and of those below it; of a table in its order, else sorted."""
+    """The pictures of a folder and of those below it: of tables in their order, then sorted."""
 
     root: str  # absolute, or gs://
     names: Sequence[str]  # of the pictures, below the root
-    captions: Sequence[tuple[str, ...]] | None  # None: each is in a .txt
+    captions: Sequence[tuple[str, ...]]  # of the first pictures; those of the others are in .txt
     skipped: Mapping[str, Names]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """The example at an index. Errors: OSError where its files are gone."""
-        name = self.key(operator.index(index))
+        """The example at an index.
+
+        Errors: BadCaption where its .txt has no Unicode text; OSError where its files are gone.
+        """
+        number = self._checked(index)
+        name = self.names[number]
         image = places.content(f"{self.root}/{name}")
-        if self.captions is not None:
-            return examples.example(image, self.captions[operator.index(index)])
-        words = places.content(f"{self.root}/{name.rpartition('.')[0]}.txt")
-        return examples.example(image, examples.texts(words))
+        if number < len(self.captions):
+            return examples.example(image, self.captions[number])
+        words = f"{name.rpartition('.')[0]}.txt"
+        captions = examples.texts(places.content(f"{self.root}/{words}"))
+        if not captions:
+            raise BadCaption(NO_CAPTION, f"{words} is blank")
+        return examples.example(image, captions)
 
     def key(self, index: int) -> str:
-        """The picture's path below the folder."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        return self.names[index]
+        """The picture's path below the folder, fit to print."""
+        return examples.key(self.names[self._checked(index)])
+
+    def _checked(self, index: SupportsIndex) -> int:
+        number = operator.index(index)
+        if not 0 <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        return number
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Listing:
 
 
 def open(folder: str, *, column: str = "") -> Folder:
-    """The examples of a folder; `column` of its table has the texts, default `text`.
+    """The examples of a folder; `column` of its tables has the texts, default `text`.
 
     Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
     without those columns, for a column without a table, and when no example is there.
@@ -76,26 +91,59 @@ def open(folder: str, *, column: str = "") -> Folder:
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
         root, listing = str(path), listed(path)
-    table = next((f"{root}/{name}" for name in TABLES if name in listing.sizes), None)
-    if table is None and column:
+    described = _tables(listing)
+    if not described and column:
         raise ValueError(
-            f"folder {folder} has no table for text={column}: add {', '.join(TABLES[:-1])} or "
-            f"{TABLES[-1]}"
+            f"folder {folder} has no table for text={column}: "
+            f"add {', '.join(tables.FILES[:-1])} or {tables.FILES[-1]}"
         )
-    found = _pairs(listing) if table is None else _tabled(table, column or "text", listing)
+    pictures = [name for name in sorted(listing.sizes) if _picture(name, listing)]
+    found: dict[str, tuple[str, ...]] = {}
+    for below, table in list(described.items()):
+        part = _Part(below, {name for name in pictures if name.startswith(below)}, Skips())
+        try:
+            found |= _tabled(f"{root}/{table}", column or "text", part)
+        except ValueError as error:
+            if not below:
+                raise
+            listing.skips.add("table that is none of captions", str(error))
+            del described[below]
+        else:
+            listing.skips.extend(part.skips.collected())
+    rest = [name for name in pictures if not name.startswith(tuple(described))]
+    pairs = _pairs(rest, listing, tuple(described))
     skipped = listing.skips.collected()
-    if not found:
+    if not found and not pairs:
         raise ValueError(
             f"folder {folder} has no picture with a caption; "
             f"left out: {examples.summary(skipped) or 'nothing'}"
+            + (COPY if LINK_OUT in skipped else "")
         )
-    captions = None if table is None else list(found.values())
-    return Folder(root, list(found), captions, skipped)
+    return Folder(root, [*found, *pairs], list(found.values()), skipped)
+
+
+def _tables(listing: Listing) -> dict[str, str]:
+    """Tables by the folder that they are for, "" or `train/`; of several the uppermost counts."""
+    found: dict[str, str] = {}
+    named = [name for name in listing.sizes if name.rpartition("/")[2] in tables.FILES]
+    order = {file: rank for rank, file in enumerate(tables.FILES)}
+    for name in sorted(named, key=lambda n: (n.count("/"), order[n.rpartition("/")[2]], n)):
+        below = name[: name.rfind("/") + 1]
+        if below.startswith(tuple(found)):
+            listing.skips.add("further table", name)
+        else:
+            found[below] = name
+    return dict(sorted(found.items()))
 
 
 def listed(root: Path) -> Listing:
-    """Walk a folder. Links are followed to files inside of it, and to nothing else."""
+    """Walk a folder. Links are followed to files inside of it, and to nothing else.
+
+    A snapshot of the Hub's cache has links alone, to the blobs beside the snapshots.
+    """
     listing, todo = Listing(), [""]
+    snapshots = next((path for path in root.parents if path.name == "snapshots"), None)
+    inside = [root] if snapshots is None else [root, snapshots.with_name("blobs")]
     while todo:
         below = todo.pop()
         with os.scandir(root / below) as entries:
@@ -105,7 +153,7 @@ def listed(root: Path) -> Listing:
                     listing.skips.add("hidden", name)
                 elif entry.is_dir(follow_symlinks=False):
                     todo.append(f"{name}/")
-                elif wrong := _refused(root, entry):
+                elif wrong := _refused(inside, entry):
                     listing.skips.add(wrong, name)
                 else:
                     listing.sizes[name] = entry.stat().st_size
@@ -124,12 +172,12 @@ def listed_in_bucket(root: str) -> Listing:
     return listing
 
 
-def _refused(root: Path, entry: os.DirEntry[str]) -> str:
+def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
     """Why something that is no folder is not read; "" if it is."""
     if entry.is_symlink():
         target = Path(entry.path).resolve()
-        if not target.is_relative_to(root):
-            return "link out of the folder"
+        if not any(target.is_relative_to(folder) for folder in inside):
+            return LINK_OUT
         if not target.is_file():
             return "link to no file"
     return "" if entry.is_file() else "no regular file"
@@ -149,115 +197,64 @@ def _picture(name: str, listing: Listing) -> bool:
     return True
 
 
-def _pairs(listing: Listing) -> dict[str, None]:
-    """Pictures that have a .txt."""
+def _pairs(
+    pictures: Iterable[str], listing: Listing, described: tuple[str, ...]
+) -> dict[str, None]:
+    """Those of the pictures that have a .txt; none of the folders `described` is looked at."""
     found, stems = {}, set()
-    for name in sorted(listing.sizes):
-        if not _picture(name, listing):
-            continue
+    for name in pictures:
         stem = name.rpartition(".")[0]
         size = listing.sizes.get(f"{stem}.txt")
         if stem in stems:
             listing.skips.add("duplicate key", name)
         elif size is None:
-            listing.skips.add("picture without caption", name)
+            listing.skips.add(NO_CAPTION, name)
         elif not size or size > LARGEST_TEXT:
             listing.skips.add("too large" if size else "empty", f"{stem}.txt")
         else:
             found[name] = None
         stems.add(stem)
     for name in sorted(listing.sizes):
-        if name.endswith(".txt") and name.removesuffix(".txt") not in stems:
+        lone = name.endswith(".txt") and name.removesuffix(".txt") not in stems
+        if lone and not name.startswith(described):
             listing.skips.add("caption without picture", name)
     return found
 
 
-def _tabled(table: str, column: str, listing: Listing) -> dict[str, tuple[str, ...]]:
-    """Captions by picture, as a table says. Errors: ValueError for one without its columns."""
-    pictures = {name for name in sorted(listing.sizes) if _picture(name, listing)}
+class _Part(NamedTuple):
+    """What a table is for."""
+
+    below: str  # "", or a folder: `train/`
+    pictures: set[str]
+    skips: Skips
+
+
+def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
+    """Captions by picture; rows of one picture are several captions.
+
+    Errors: ValueError as `tables.read`.
+    """
     found: dict[str, tuple[str, ...]] = {}
-    for row in _rows(table, column, listing.skips):
-        name = row[FILE_NAME]
-        if not isinstance(name, str) or not name:
-            listing.skips.add("row without file_name", repr(name))
-            continue
-        parts = name.replace("\\", "/").split("/")
-        name = "/".join(part for part in parts if part not in ("", "."))
-        try:
-            captions = examples.texts(row, column)
-        except TypeError as error:
-            raise ValueError(f"{table}: column {column!r} of {name} is {error}") from error
+    several: dict[str, dict[str, None]] = {}
+    for given, captions in tables.read(table, column, part.skips):
+        parts = given.replace("\\", "/").split("/")
+        name = part.below + "/".join(one for one in parts if one not in ("", "."))
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-            listing.skips.add("unsafe name", row[FILE_NAME])
-        elif name in found:
-            listing.skips.add("duplicate key", name)
-        elif name not in pictures:
-            listing.skips.add("caption without picture", name)
+            part.skips.add("unsafe name", given)
+        elif name not in part.pictures:
+            part.skips.add("caption without picture", name)
         elif not captions:
-            listing.skips.add("picture without caption", name)
+            part.skips.add(NO_CAPTION, name)
         elif max(map(len, captions)) > LARGEST_TEXT:
-            listing.skips.add("too large", f"caption of {name}")
-        else:
+            part.skips.add("too large", f"caption of {name}")
+        elif name not in found:
             found[name] = captions
-    for name in sorted(pictures - set(found)):
-        listing.skips.add("picture without row", name)
-    return found
-
-
-def _rows(table: str, column: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    ending = table.rpartition(".")[2]
-    rows = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[ending](table, skips)
-    for row in rows:
-        for name in (FILE_NAME, column.partition("/")[0]):
-            if name not in row:
-                raise ValueError(
-                    f"{table} has no column {name!r}; it has {', '.join(map(str, row))}"
-                    + ("" if name == FILE_NAME else ": name the one of texts with text=")
-                )
-        yield row
-
-
-def _text(table: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        places.opened(table), encoding="utf-8-sig", errors="replace", newline=""
-    )
-
-
-def _jsonl(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    with _text(table) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError):
-                row = ()
-            if isinstance(row, dict):
-                yield row
-            elif row is not None:
-                skips.add("unreadable row", f"{_name(table)} line {number}")
-
-
-def _csv(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    with _text(table) as lines:
-        reader = csv.reader(lines)
-        header = next(reader, [])
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error:  # such as an enormous field
-                fields = [""]
-            if len(fields) == len(header):
-                yield dict(zip(header, fields, strict=True))
-            elif fields:
-                skips.add("unreadable row", f"{_name(table)} line {reader.line_num}")
-
-
-def _name(table: str) -> str:
-    return table.rpartition("/")[2]
-
-
-def _parquet(table: str, skips: Skips) -> Iterator[Mapping[str, Any]]:
-    from imagen_jax.data import parquet
-
-    yield from parquet.rows(table)
+        else:
+            all_of_it = several.setdefault(name, dict.fromkeys(found[name]))
+            before = len(all_of_it)
+            all_of_it.update(dict.fromkeys(captions))
+            if len(all_of_it) == before:
+                part.skips.add("duplicate row", name)
+    for name in sorted(part.pictures - set(found)):
+        part.skips.add("picture without row", name)
+    return found | {name: tuple(captions) for name, captions in several.items()}

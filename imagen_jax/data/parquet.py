@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.data import examples, places
-from imagen_jax.data.examples import LARGEST_TEXT, Names, Skips
+from imagen_jax.data.examples import LARGEST_TEXT, BadCaption, Names, Skips
 from imagen_jax.data.places import File
 from imagen_jax.data.records import Damaged
 
@@ -75,14 +75,14 @@ class Parquet(Sequence):
         image = table.column(0)[row - int(first)].as_py()
         if isinstance(image, dict):
             image = image["bytes"]
-        words = table.column(1)[row - int(first)].as_py()
+        words = table.column(1)[row - int(first)].as_py()  # texts are bytes here: see `_unchecked`
         return examples.example(image, examples.texts(words, self.columns.text.partition("/")[2]))
 
     def key(self, index: int) -> str:
         """`train-00000-of-00002.parquet/12`: the file and the row in it."""
         row = self._row(index)
         number = int(self.firsts.searchsorted(row, "right")) - 1
-        return f"{self.files[number].name}/{row - int(self.firsts[number])}"
+        return f"{examples.key(self.files[number].name)}/{row - int(self.firsts[number])}"
 
     def _row(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -141,14 +141,26 @@ def open(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
     return Parquet(files, columns, np.array(groups), firsts, rows, skips.collected())
 
 
-def rows(path: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table. Errors: ValueError without pyarrow, or when it is none."""
+def rows(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table, texts as bytes; columns that are not wanted are None.
+
+    Errors: ValueError without pyarrow, or when it is no table.
+    """
     _need_pyarrow(path)
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with places.opened(path) as opened:
-        for batch in pq.ParquetFile(opened).iter_batches():
-            yield from batch.to_pylist()
+        try:
+            parquet = pq.ParquetFile(opened)
+            others = dict.fromkeys(parquet.schema_arrow.names)
+            names = [name for name in wanted if name in others]
+            for batch in parquet.iter_batches(columns=names):
+                columns = [_unchecked(batch.column(name)).to_pylist() for name in names]
+                for values in zip(*columns, strict=True):
+                    yield others | dict(zip(names, values, strict=True))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path} is damaged ({error}): write it again") from error
 
 
 def _need_pyarrow(place: str) -> None:
@@ -163,7 +175,37 @@ def _read(file: File, group: int, columns: Columns) -> Any:
         parquet = pq.ParquetFile(opened)
         names = [_leaf(parquet, columns.image), columns.text.partition("/")[0]]
         table = parquet.read_row_group(group, columns=names, use_threads=False)
-    return table.select([columns.image, names[1]])
+    table = table.select([columns.image, names[1]])
+    return table.set_column(1, names[1], _unchecked(table.column(1)))
+
+
+def _unchecked(column: Any) -> Any:
+    """The same with texts as bytes: nothing checks that those are UTF-8."""
+    kind = _of_bytes(column.type)
+    return column if kind.equals(column.type) else column.cast(kind)
+
+
+def _of_bytes(kind: Any) -> Any:
+    """A type with bytes in place of its texts, however deep they lie."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _of_bytes(kind.value_type)
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_of_bytes(field.type)) for field in kind])
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_of_bytes(kind.value_type)))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_of_bytes(kind.value_type)))
+    if types.is_fixed_size_list(kind):
+        field = kind.value_field.with_type(_of_bytes(kind.value_type))
+        return pa.list_(field, kind.list_size)
+    return {
+        pa.string(): pa.binary(),
+        pa.large_string(): pa.large_binary(),
+        pa.string_view(): pa.binary_view(),
+    }.get(kind, kind)
 
 
 def _leaf(parquet: Any, image: str) -> str:
@@ -216,7 +258,8 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
     name, _, path = columns.text.partition("/")
     count = parquet.metadata.row_group(group).num_rows
     try:
-        texts = parquet.read_row_group(group, columns=[name], use_threads=False).column(0)
+        table = parquet.read_row_group(group, columns=[name], use_threads=False)
+        texts = _unchecked(table.column(0))
         pictures = _present(parquet, group, leaf)
     except (ValueError, OSError):
         return dict.fromkeys(range(count), "damaged row group")
@@ -224,6 +267,9 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
     for row, value in enumerate(texts.to_pylist()):
         try:
             captions = examples.texts(value, path)
+        except BadCaption as error:
+            wrong[row] = error.reason
+            continue
         except TypeError as error:
             raise ValueError(
                 f"column {columns.text!r} of row group {group}, row {row} is {error}: name one of "

@@ -32,7 +32,8 @@ class File(NamedTuple):
 def find(pattern: str, *, ending: str) -> list[File]:
     """The files of a pattern, by name: a path, a folder of files with that ending, or with `*`.
 
-    `{00000..00099}` and `{a,b}` stand for several names, each of which has to be there.
+    `{00000..00099}` and `{a,b}` stand for several names, each of which has to be there; in names of
+    files and folders that are there they stand for themselves, as `*`, `?` and `[` do.
     Errors: FileNotFoundError for a name that is not there, or when there is nothing at all;
     ValueError for a bucket without its driver.
     """
@@ -40,20 +41,29 @@ def find(pattern: str, *, ending: str) -> list[File]:
         pattern = os.path.abspath(os.path.expanduser(pattern))
     pattern = pattern.rstrip("/")
     need_driver(pattern)
-    fixed = pattern if not (wild := _WILD.search(pattern)) else pattern[: wild.start()]
+    there = _there(pattern)
+    wild = _WILD.search(pattern, len(there))
+    fixed = pattern[: wild.start()] if wild else pattern
     found = {}
-    for one in expanded(pattern):
-        folder = glob.escape(one) if os.path.isdir(one) else one
-        files = dict(_matches(one)) or dict(_matches(f"{folder}/*.{ending}"))
-        if not files and one == pattern and not wild:
+    for rest in expanded(pattern[len(there) :]):
+        one, spelled = there + rest, glob.escape(there) + rest
+        files = dict(_matches(spelled)) or dict(_matches(f"{spelled}/*.{ending}"))
+        if not files and not wild:
             raise FileNotFoundError(f"{one} is neither a file nor a folder with *.{ending} in it")
-        if not files and not glob.has_magic(one):
+        if not files and not glob.has_magic(rest):
             raise FileNotFoundError(f"{one} is not there; {pattern} names it")
         found |= files
     if not found:
         raise FileNotFoundError(f"no file matches {pattern}")
     cut = len(fixed) + 1 if fixed not in found and not wild else fixed.rfind("/") + 1
     return [File(path, path[cut:], *found[path]) for path in sorted(found)]
+
+
+def _there(pattern: str) -> str:
+    """The beginning of a pattern that is a file or a folder as it is spelled; "" in a bucket."""
+    if pattern.startswith(BUCKET) or os.path.exists(pattern):
+        return "" if pattern.startswith(BUCKET) else pattern
+    return _there(os.path.dirname(pattern))
 
 
 def expanded(pattern: str) -> Iterator[str]:
@@ -78,8 +88,7 @@ def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
                 stamp = about.get("generation") or about.get("etag") or about.get("updated")
                 yield BUCKET + path, (about["size"], str(stamp))
         return
-    paths = [pattern] if os.path.exists(pattern) else glob.iglob(pattern, recursive=True)
-    for path in paths:
+    for path in glob.iglob(pattern, recursive=True):
         if os.path.isfile(path):
             about = os.stat(path)
             yield path, (about.st_size, str(about.st_mtime_ns))

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from imagen_jax.data import decoding, filters, transforms
+from imagen_jax.data import decoding, examples, filters, transforms
 from imagen_jax.data.records import Damaged
-from imagen_jax.data.skipped import UNREADABLE, Skipped
+from imagen_jax.data.skipped import Skipped
 from imagen_jax.data.sources import Source
 from imagen_jax.data.store import Store
 
@@ -44,7 +44,7 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
             return Skipped(index, key, reason)
         images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
     except (Damaged, decoding.Unreadable) as error:
-        return Skipped(index, key, UNREADABLE, str(error))
+        return Skipped(index, key, error.reason, examples.printable(str(error)))
     return Picture(key, captions, images)
 
 

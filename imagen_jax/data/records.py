@@ -14,11 +14,14 @@ DTYPES: dict[str, Any] = {
     "float32": np.dtype(np.float32),
     "int8": np.dtype(np.int8),
 }
+UNREADABLE = "unreadable"  # why an example is skipped
 LARGEST = 127  # of an int8's magnitudes
 
 
 class Damaged(ValueError):
     """What was read is not a record as it was written."""
+
+    reason = UNREADABLE  # the same words for all of a kind
 
 
 class Encoding(NamedTuple):

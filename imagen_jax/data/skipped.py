@@ -12,7 +12,6 @@ from typing import NamedTuple
 from imagen_jax.data import array_files
 
 FILE = "skipped.jsonl"
-UNREADABLE = "unreadable"
 
 
 class Skipped(NamedTuple):

@@ -1,6 +1,8 @@
 """Where captioned pictures come from: an address leads to a source, examples by index."""
 
 import operator
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from imagen_jax.data.examples import Names
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
+PATHS = (TARS, FOLDER, PARQUET, MIXTURE)
 FORMS = (
     "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
     " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN],"
@@ -115,7 +118,7 @@ class Prepared(Sequence):
 
 def parse(text: str) -> Address:
     """A source's address. Errors: ValueError that shows the forms there are."""
-    dataset, _, query = text.partition("?")
+    dataset, query = _split(text)
     dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
@@ -131,6 +134,18 @@ def parse(text: str) -> Address:
                 f"data source {text!r}: weight={given['weight']} is no number"
             ) from error
     return Address(dataset, **{"text": TEXT.get(form, "")} | given)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """An address and what follows its `?`, which may be in the name of a path that is there."""
+    form = next((f for f in PATHS if text.startswith(f)), None)
+    if form is not None:
+        ends = [found.start() for found in re.finditer(r"\?", text)]
+        for end in [len(text), *reversed(ends)]:
+            if os.path.exists(os.path.expanduser(text[len(form) : end])):
+                return text[:end], text[end + 1 :]
+    dataset, _, query = text.partition("?")
+    return dataset, query
 
 
 def open(address: Address, data_dir: Path | str) -> Source:
@@ -182,7 +197,7 @@ def listed(file: str) -> list[Address]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
-    lines = [line.strip() for line in Path(file).read_text().splitlines()]
+    lines = [line.strip() for line in examples.decoded(Path(file).read_bytes()).splitlines()]
     addresses = [parse(line) for line in lines if line and not line.startswith("#")]
     if not addresses:
         raise ValueError(f"mixture {file} has no sources: give {FORMS}, one a line")

@@ -8,7 +8,7 @@ import os
 import socket
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,21 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from imagen_jax.data import examples, places
-from imagen_jax.data.examples import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, Names, Skips
+from imagen_jax.data import examples, places, tar_members
+from imagen_jax.data.examples import (
+    LARGEST_PICTURE,
+    LARGEST_TEXT,
+    PICTURES,
+    BadCaption,
+    Names,
+    Skips,
+)
 from imagen_jax.data.places import BUCKET, File
 
-VERSION = 1
+VERSION = 2  # of what is stored, and of how tars are read
 DOWNLOADED = "success"  # img2dataset's status of a picture that is there
 KINDS = dict.fromkeys(PICTURES, "picture") | {"txt": "text", "json": "json"}
 LARGEST = {"picture": LARGEST_PICTURE, "text": LARGEST_TEXT, "json": LARGEST_TEXT}
-LARGEST_HEADER = 1 << 20  # bytes of a long name or of a member's further attributes
 ROW = np.dtype(
     [
         ("picture", "<u8"),  # offset of its first byte
@@ -35,8 +41,6 @@ ROW = np.dtype(
         ("key_end", "<u8"),  # in `keys`
     ]
 )
-# What tarfile raises about bytes that are no tar.
-BROKEN = (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError)
 
 
 class Index(NamedTuple):
@@ -61,6 +65,7 @@ class Found:
     picture: Span | None = None
     text: Span | None = None
     json: Span | None = None
+    bad: str = ""  # what is wrong with a caption that it has
     wrong: str = ""  # why it is left out, whatever else there is
 
 
@@ -71,19 +76,6 @@ class Scan:
     field: str  # of .json members that has the captions; "": .txt, else `caption`
     keys: dict[str, Found] = dataclasses.field(default_factory=dict)
     skips: Skips = dataclasses.field(default_factory=Skips)
-
-
-class Guarded:
-    """A file for tarfile to read headers from: none makes it take much memory."""
-
-    def __init__(self, file: Any) -> None:
-        self.seek, self.tell, self._read = file.seek, file.tell, file.read
-
-    def read(self, size: int) -> bytes:
-        """As a file's. Errors: tarfile.ReadError for more than any honest header has."""
-        if not 0 <= size <= LARGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._read(size)
 
 
 def of(file: File, field: str, cache: Path) -> Index:
@@ -114,7 +106,7 @@ def build(file: File, field: str) -> Index:
     """Go through a tar, header by header. Errors: OSError when it cannot be read."""
     scan = Scan(field)
     with places.opened(file.path) as opened:
-        for member in _members(opened, file, scan.skips):
+        for member in tar_members.members(opened, file, scan.skips):
             _take(scan, member, opened)
     rows, keys, end = [], [], 0
     for key, found in scan.keys.items():
@@ -122,39 +114,18 @@ def build(file: File, field: str) -> Index:
         if wrong := found.wrong or _lacking(found):
             scan.skips.add(wrong, key)
         elif found.picture and text:
-            keys.append(examples.printable(key).encode())
+            keys.append(examples.key(key).encode())
             end += len(keys[-1])
             rows.append((*found.picture, *text, found.text is None, end))
     prefixed = Skips()
-    prefixed.extend(scan.skips.collected(), f"{file.name}: ")
+    prefixed.extend(scan.skips.collected(), f"{examples.printable(file.name)}: ")
     return Index(np.array(rows, ROW), b"".join(keys), prefixed.collected())
 
 
 def _lacking(found: Found) -> str:
     if found.picture is None:
         return "caption without picture"
-    return "" if found.text or found.json else "picture without caption"
-
-
-def _members(opened: Any, file: File, skips: Skips) -> Iterator[tarfile.TarInfo]:
-    """Members whose content is all there, as far as the tar can be read."""
-    end = 0
-    try:
-        with tarfile.open(fileobj=Guarded(opened), mode="r:") as tar:  # type: ignore[call-overload]
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # or all of them stay in memory
-                if member.size < 0 or member.offset_data < end:
-                    raise tarfile.ReadError(f"member {member.name!r} begins before byte {end}")
-                end = member.offset_data + member.size
-                if end > file.size:
-                    skips.add("cut short", member.name)
-                    return
-                yield member
-            opened.seek(tar.offset)
-            if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes garbage for the end
-                raise tarfile.ReadError("what follows is no header")
-    except BROKEN as error:
-        skips.add("damaged tar", f"read up to byte {end} ({error})")
+    return "" if found.text or found.json else found.bad or "picture without caption"
 
 
 def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
@@ -195,18 +166,21 @@ def _add(scan: Scan, key: str, kind: str, span: Span, opened: Any) -> str:
     if kind != "picture":
         opened.seek(span.offset)
         data = opened.read(span.size)
-        if kind == "text" and not data.strip():
-            return "empty"
-        if kind == "json":
-            try:
+        try:
+            if kind == "text":
+                captions = examples.texts(data)
+            else:
                 about = parsed(data)
+                if about.get("status", DOWNLOADED) != DOWNLOADED:
+                    found.wrong = "not downloaded"
                 captions = captions_in(about, scan.field)
-            except (ValueError, TypeError):
-                return "unreadable .json"
-            if about.get("status", DOWNLOADED) != DOWNLOADED:
-                found.wrong = "not downloaded"
-            if not captions:  # there may be a .txt
-                return ""
+        except BadCaption as error:  # the other one may have a caption
+            found.bad = error.reason
+            return ""
+        except (ValueError, TypeError):
+            return "unreadable .json"
+        if not captions:  # there may be a .txt
+            return "empty" if kind == "text" else ""
     setattr(found, kind, span)
     return ""
 
@@ -219,7 +193,7 @@ def captions_in(about: dict[str, Any], field: str) -> tuple[str, ...]:
 def parsed(data: bytes) -> dict[str, Any]:
     """What a .json member says. Errors: ValueError."""
     try:
-        about = json.loads(data.decode(errors="replace"))
+        about = json.loads(examples.decoded(data))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(about, dict):

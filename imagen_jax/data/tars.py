@@ -71,7 +71,8 @@ class Tars(Sequence):
         number = self._checked(index)
         end = int(self.rows["key_end"][number])
         start = int(self.rows["key_end"][number - 1]) if number else 0
-        return f"{self.files[self._file(number)].name}/{self.keys[start:end].decode()}"
+        name = examples.key(self.files[self._file(number)].name)
+        return f"{name}/{self.keys[start:end].decode()}"
 
     def _checked(self, index: SupportsIndex) -> int:
         number = operator.index(index)

@@ -5,6 +5,7 @@ import struct
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from imagen_jax.data import decoding
 from imagen_jax.data.decoding import Unreadable
 
 WIDTH, HEIGHT = 45, 30
+FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 
 
 def picture(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> Image.Image:
@@ -95,17 +97,25 @@ def inks(paint: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("paint", PAINTS)
-def test_cmyk_of_adobe_and_of_others(paint: tuple[int, ...]) -> None:
-    ink = inks(paint)
-    adobe = saved(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
+def test_cmyk_with_and_without_adobes_marker_is_what_pillow_shows(paint: tuple[int, ...]) -> None:
+    adobe = saved(Image.new("CMYK", (16, 16), inks(paint)), "JPEG", quality=100)
     at = adobe.index(b"\xff\xeeAdobe"[:2])
     length = struct.unpack(">H", adobe[at + 2 : at + 4])[0]
     assert adobe[at + 4 : at + 9] == b"Adobe"
-    swapped = tuple(255 - level for level in ink)  # Pillow writes inverted: others do not
-    other = saved(Image.new("CMYK", (16, 16), swapped), "JPEG", quality=100)
-    other = other[:at] + other[at + 2 + length :]
-    for image in (adobe, other):
-        assert np.abs(decoding.decode(image).astype(int) - paint).max() <= 2
+    for image in (adobe, adobe[:at] + adobe[at + 2 + length :]):
+        found = decoding.decode(image)
+        np.testing.assert_array_equal(found, Image.open(io.BytesIO(image)).convert("RGB"))
+        assert np.abs(found.astype(int) - paint).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg"])
+def test_bare_cmyk_of_another_program_is_what_pillow_and_browsers_show(name: str) -> None:
+    image = (FAULTS / "cmyk_bare" / name).read_bytes()
+    expected = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    for found in (decoding.decode(image), np.asarray(decoding.load(image, side=4).picture)):
+        assert np.abs(found.reshape(-1, 3).mean(0) - expected.reshape(-1, 3).mean(0)).max() <= 2
+    np.testing.assert_array_equal(decoding.decode(image), expected)
+    assert expected[3, 3].tolist() == [216, 162, 130]
 
 
 @pytest.mark.parametrize("paint", PAINTS)

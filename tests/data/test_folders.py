@@ -129,11 +129,11 @@ def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) 
     rows[6]["text"] = "w" * (examples.LARGEST_TEXT + 1)
     write(folder / "metadata", rows)
     source = folders.open(str(folder))
-    assert list(rows_of(source).items()) == [("b.jpg", ('"№", 0',)), ("a/1.png", ('"№", 1',))]
+    captions = {"b.jpg": ('"№", 0', '"№", 2'), "a/1.png": ('"№", 1',)}  # rows of one picture
+    assert list(rows_of(source).items()) == list(captions.items())
     # Python's csv stops at fields of 128 KiB.
     too_large = "unreadable row" if write is comma_separated else "too large"
     assert {reason: list(names) for reason, names in source.skipped.items()} == {
-        "duplicate key": ["b.jpg"],
         "caption without picture": ["none.jpg", "link.jpg"],
         "picture without caption": ["c.jpg"],
         too_large: ["metadata.csv line 8" if write is comma_separated else "caption of d.jpg"],

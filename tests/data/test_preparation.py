@@ -238,6 +238,6 @@ def test_five_percent_damaged_at_random_are_counted_right(
     found = list(preparation.shards(Damaging(), wanted, range(5)))
     lacks = [one for _, _, lacking in found for one in lacking]
     assert {one.example for one in lacks} == broken
-    assert Counter(one.reason for one in lacks) == {skipped.UNREADABLE: len(broken)}
+    assert Counter(one.reason for one in lacks) == {records.UNREADABLE: len(broken)}
     assert sum(len(pictures) for _, pictures, _ in found) == count - len(broken)
     assert all(isinstance(one, Skipped) for one in lacks)
