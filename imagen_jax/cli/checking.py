@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # names of each reason; check.json has more
 SIDE, COLUMNS = 160, 6  # pixels of a picture on the contact sheet, and pictures of a row
+CAPTION = 200  # characters of one on the contact sheet
 QUANTILES = (0, 1, 50, 99, 100)  # percent
 
 
@@ -54,7 +55,7 @@ class Check:
 
 def run(options: Check) -> None:
     """Look, print, write."""
-    from imagen_jax.data import checking, sources
+    from imagen_jax.data import checking, examples, sources
 
     if options.sample is not None and options.sample < 1:
         raise ValueError(f"--sample {options.sample} must be positive")
@@ -72,13 +73,13 @@ def run(options: Check) -> None:
     rate = count / (time.perf_counter() - start)
     options.out.mkdir(parents=True, exist_ok=True)
     report = _report(options.source, found)
-    (options.out / "report.md").write_text(report)
+    (options.out / "report.md").write_text(report, encoding="utf-8")
     (options.out / "check.json").write_text(json.dumps(_document(found), indent=2) + "\n")
     some = draw.choice(len(source), min(options.count, len(source)), replace=False)
     _sheet(source, some.tolist(), options.out / "contact_sheet.png")
     print(
         f"{report}\n{rate:,.0f} examples/s, {1e6 / rate:,.0f} s for a million; "
-        f"all of it is in {options.out}"
+        f"all of it is in {examples.printable(str(options.out))}"
     )
 
 
@@ -92,6 +93,8 @@ def _tokenizer(name: str) -> Tokenizer:
 
 
 def _report(name: str, found: Checked) -> str:
+    from imagen_jax.data import examples
+
     short = np.minimum(found.width, found.height)
     aspect = np.maximum(found.width, found.height) / np.maximum(short, 1)
     rows = {
@@ -101,7 +104,12 @@ def _report(name: str, found: Checked) -> str:
         "captions of a picture": found.captions,
         "kilobytes": found.bytes / 1000,
     }
-    lines = [f"# {name}", "", f"{found.examples:,} examples, {found.looked_at:,} looked at.", ""]
+    lines = [
+        f"# {examples.printable(name)}",
+        "",
+        f"{found.examples:,} examples, {found.looked_at:,} looked at.",
+        "",
+    ]
     lines += [
         "| | least | 1 % below | half below | 99 % below | most |",
         "|---|---|---|---|---|---|",
@@ -153,7 +161,7 @@ def _sheet(source: Source, indices: Sequence[int], file: Path) -> None:
             pictures.append(framing.frame(example["image"], side, **window))
         except (Damaged, decoding.Unreadable):
             continue
-        captions.append(example["caption"])
+        captions.append(example["caption"][:CAPTION])
     if pictures:
         columns = min(COLUMNS, len(pictures))
         gallery.grid(pictures, captions, side=SIDE, columns=columns).save(file)

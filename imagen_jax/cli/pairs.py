@@ -122,6 +122,8 @@ class Pairs:
 
 def summary(written: Written, job: Job, share: Share | None = None) -> str:
     """What was written, or this process's share of it, in lines to print."""
+    from imagen_jax.data import examples
+
     counts = written.counts
     what = f"(image, encoding) pairs of {job.address.dataset} ({job.address.split})"
     if written.store is not None:
@@ -144,7 +146,7 @@ def summary(written: Written, job: Job, share: Share | None = None) -> str:
         )
     if counts.cut:
         lines.append(f"{counts.cut:,} captions are longer than {length} tokens and were cut")
-    return "\n".join(lines)
+    return "\n".join(map(examples.printable, lines))  # paths may be no Unicode
 
 
 def _skipped(found: Store) -> list[str]:

@@ -142,7 +142,7 @@ def listed(root: Path) -> Listing:
     A snapshot of the Hub's cache has links alone, to the blobs beside the snapshots.
     """
     listing, todo = Listing(), [""]
-    snapshots = next((path for path in root.parents if path.name == "snapshots"), None)
+    snapshots = next((p for p in (root, *root.parents) if p.name == "snapshots"), None)
     inside = [root] if snapshots is None else [root, snapshots.with_name("blobs")]
     while todo:
         below = todo.pop()

@@ -139,13 +139,13 @@ def parse(text: str) -> Address:
 def _split(text: str) -> tuple[str, str]:
     """An address and what follows its `?`, which may be in the name of a path that is there."""
     form = next((f for f in PATHS if text.startswith(f)), None)
+    there = 0  # how much of the text is a path that is there
     if form is not None:
-        ends = [found.start() for found in re.finditer(r"\?", text)]
-        for end in [len(text), *reversed(ends)]:
-            if os.path.exists(os.path.expanduser(text[len(form) : end])):
-                return text[:end], text[end + 1 :]
-    dataset, _, query = text.partition("?")
-    return dataset, query
+        ends = [found.start() for found in re.finditer(r"[/?]|$", text)]
+        paths = {end: os.path.expanduser(text[len(form) : end]) for end in ends}
+        there = max((end for end, path in paths.items() if os.path.exists(path)), default=0)
+    query = text.find("?", there)
+    return (text, "") if query < 0 else (text[:query], text[query + 1 :])
 
 
 def open(address: Address, data_dir: Path | str) -> Source:

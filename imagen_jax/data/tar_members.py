@@ -1,5 +1,6 @@
 """The members of a tar as far as it can be read; what is wrong with it is named."""
 
+import os
 import shlex
 import tarfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ COMPRESSED = {  # beginnings of files, and what unpacks them
     b"\xfd7zXZ\0": "xz",
     b"(\xb5/\xfd": "zstd",
 }
+ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 CHUNK = 1 << 20  # bytes of padding that are read at once
 LARGEST_HEADER = 1 << 20  # bytes of a long name or of a member's further attributes
 # What tarfile raises about bytes that are no tar.
@@ -53,6 +55,8 @@ def members(opened: Any, file: File, skips: Skips) -> Iterator[tarfile.TarInfo]:
             if start and tar.offset == start:
                 behind = f"the {file.size - start} bytes from byte {start} on"
                 raise tarfile.ReadError(f"{behind}, after its end, are no tar")
+            if tar.offset >= file.size:
+                skips.add("tar without an end", f"read up to byte {end}: it may have been cut")
             start = _after_end(opened, tar.offset)
     except BROKEN as error:
         if not end and (program := _compressed(opened)):
@@ -76,6 +80,13 @@ def _after_end(opened: Any, end: int) -> int | None:
     return None
 
 
+def compressed_in(folder: str) -> list[str]:
+    """Names of compressed tars in a folder, which no pattern of tars finds."""
+    if not os.path.isdir(folder):
+        return []
+    return sorted(name for name in os.listdir(folder) if name.endswith(ENDINGS))
+
+
 def _compressed(opened: Any) -> str:
     """What a file is compressed with, which is no tar as it is; "" if nothing is known of it."""
     opened.seek(0)
@@ -84,9 +95,9 @@ def _compressed(opened: Any) -> str:
 
 
 def _unpacking(path: str, program: str) -> str:
-    """That a tar is compressed, and the command that helps."""
+    """What a tar is compressed by, and the command that helps."""
     name = path.rpartition("/")[2]
-    plain = name.removesuffix(".tgz").partition(".tar")[0] + ".tar"
+    plain = name.removesuffix(next(filter(name.endswith, ENDINGS), ".tar")) + ".tar"
     plain = f"plain-{plain}" if plain == name else plain
     command = f"{program} -dc {shlex.quote(name)} > {shlex.quote(plain)}"
     return f"by {program}; examples are read at any place of a plain one: {command}"

@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.data import examples, places, tar_index, workers
+from imagen_jax.data import examples, places, tar_index, tar_members, workers
 from imagen_jax.data.examples import Names, Skips
 from imagen_jax.data.places import BUCKET, File, Reader
 from imagen_jax.data.records import Damaged
@@ -93,9 +93,10 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
     Errors: FileNotFoundError where there are no tars, ValueError when no example is in them;
     OSError when one cannot be read, or its index not be kept.
     """
-    files = tuple(places.find(pattern, ending="tar"))
+    files, skips = tuple(_found(pattern)), Skips()
+    for name in tar_members.compressed_in(pattern):
+        skips.add("compressed tar", f"{name}: unpack it, then it is read")
     indices = _indices(files, field, cache)
-    skips = Skips()
     for index in indices:
         skips.extend(index.skipped)
     rows = np.concatenate([index.rows for index in indices])
@@ -116,6 +117,19 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
         field=field,
         skipped=skips.collected(),
     )
+
+
+def _found(pattern: str) -> list[File]:
+    """The tars of a pattern. Errors: FileNotFoundError where there are none."""
+    try:
+        return places.find(pattern, ending="tar")
+    except FileNotFoundError as error:
+        if compressed := tar_members.compressed_in(pattern):
+            raise FileNotFoundError(
+                f"{error}, but the compressed {compressed[0]}: unpack it, since examples are read "
+                "at any place of a tar"
+            ) from error
+        raise
 
 
 def _indices(files: Sequence[File], field: str, cache: Path) -> list[Index]:

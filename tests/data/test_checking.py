@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from PIL import Image
 
 from imagen_jax import config
 from imagen_jax.cli import data
-from imagen_jax.data import checking
+from imagen_jax.data import checking, decoding
 from imagen_jax.data.examples import Names, example
 from imagen_jax.data.records import Damaged
 
+FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 COUNT = 60
 CUT, NOISE, GONE = {3, 17}, {5}, {8}  # cut short; no picture; lost by the source
 AGAIN, RENAMED = {20: 19, 40: 2}, {30: 29}  # pictures that come again, the latter with other words
@@ -161,3 +163,93 @@ def test_the_command_writes_report_numbers_and_pictures(
     assert json.loads((out / "check.json").read_text())["looked_at"] == 5
     with pytest.raises(ValueError, match="--sample 0 must be positive"):
         data.run([*command, "--sample", "0"])
+
+
+def encoded(form: str, **options: object) -> bytes:
+    """A small picture that nothing can be left out of."""
+    draw = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(draw).save(file, form, **options)
+    return file.getvalue()
+
+
+def checked(images: dict[str, bytes]) -> tuple[set[str], set[str]]:
+    """Names of pictures that `data check` keeps, and of those that decoding does."""
+
+    class Pictures:
+        skipped: ClassVar[dict] = {}
+
+        def __len__(self) -> int:
+            return len(images)
+
+        def key(self, index: int) -> str:
+            return list(images)[index]
+
+        def __getitem__(self, index: int) -> dict:
+            return example(list(images.values())[index], ("words",))
+
+    look = checking.Look(Pictures(), config.Filters(), lengths)
+    found = checking.check(look, range(len(images)), processes=1, progress=False)
+    left_out = {name.partition(":")[0] for name in found.left_out.get("unreadable", ())}
+    decodable = set(images)
+    for name, image in images.items():
+        try:
+            decoding.load(image, side=8)
+        except decoding.Unreadable:
+            decodable.discard(name)
+    return set(images) - left_out, decodable
+
+
+FORMS = {
+    "JPEG": {},
+    "JPEG progressive": {"progressive": True},
+    "JPEG with a thumbnail": {"exif": b"Exif\0\0" + encoded("JPEG", quality=20)},
+    "MPO": {"save_all": True, "append_images": [Image.new("RGB", (50, 40))]},
+    "PNG": {},
+    "GIF": {},
+    "GIF animated": {"save_all": True, "append_images": [Image.new("RGB", (50, 40), "red")]},
+    "WEBP": {},
+    "WEBP lossless": {"lossless": True},
+    "BMP": {},
+}
+TRAILERS = {
+    "a video": b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 20,
+    "padding": bytes(4096),
+    "padding of ones": b"\xff" * 4096,
+    "a line": b"\n",
+    "a trailer of Samsung": b"MotionPhoto_Data" + b"x" * 500 + b"SEFT",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whole_pictures_are_whole_whatever_follows(form: str) -> None:
+    image = encoded(form.split()[0], **FORMS[form])
+    images = {"as it is": image} | {name: image + more for name, more in TRAILERS.items()}
+    assert checked(images) == (set(images), set(images))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_that_were_cut_are_found_wherever(form: str) -> None:
+    image = encoded(form.split()[0], **FORMS[form])
+    first = len(encoded(form.split()[0])) if "animated" in form or form == "MPO" else len(image)
+    shares = (0.3, 0.6, 0.9, 0.98)
+    images = {f"{share} of it": image[: int(share * first)] for share in shares}
+    images |= {f"{share} and padding": image[: int(share * first)] + bytes(9) for share in shares}
+    assert checked(images) == (set(), set())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_cut_near_their_end_are_kept_as_decoding_keeps_them(form: str) -> None:
+    image = encoded(form.split()[0], **FORMS[form])
+    kept, decodable = checked({str(n): image[:-n] for n in (*range(1, 30), 100, 500)})
+    assert kept == decodable
+
+
+def test_pictures_with_something_behind_their_end_are_not_called_cut_short() -> None:
+    images = {
+        path.name: path.read_bytes()
+        for path in (FAULTS / "trailing").iterdir()
+        if path.suffix != ".txt"
+    }
+    assert checked(images) == (set(images), set(images))
+    assert len(images) == 4

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from imagen_jax.data import examples, folders, sources
 
+FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 Rows = list[dict[str, object]]
 
 
@@ -222,3 +224,146 @@ def test_a_folder_in_a_bucket_is_that_folder(
     assert {reason: names.total for reason, names in there.skipped.items()} == named
     with pytest.raises(FileNotFoundError, match="no files below gs://bucket/none"):
         folders.open("gs://bucket/none")
+
+
+def test_tables_of_subfolders_are_for_their_own_pictures(tmp_path: Path) -> None:
+    source = folders.open(str(FAULTS / "nested_meta"))
+    assert rows_of(source) == {"test/b.png": ("blue",), "train/a.png": ("red",)}
+    assert source.skipped == {}
+    names = ["train/b.jpg", "train/deep/c.jpg", "train/lost.jpg", "other/b.jpg", "other/b.txt"]
+    filled(tmp_path, [*names, "train/deep/c.txt", "lone.txt", "test/a.jpg"])
+    train = ["b.jpg", "deep/c.jpg", "../test/a.jpg", "other/b.jpg"]
+    jsonl(tmp_path / "train" / "metadata", [{"file_name": n, "text": n} for n in train])
+    comma_separated(tmp_path / "train" / "metadata", [{"file_name": "lost.jpg", "text": "words"}])
+    jsonl(tmp_path / "train" / "deep" / "metadata", [{"file_name": "c.jpg", "text": "words"}])
+    jsonl(tmp_path / "test" / "metadata", [{"file_name": "a.jpg", "label": 3}])
+    source = folders.open(str(tmp_path))
+    assert rows_of(source) == {
+        "train/b.jpg": ("b.jpg",),
+        "train/deep/c.jpg": ("deep/c.jpg",),
+        "other/b.jpg": ("other/b.txt",),
+    }
+    said = "has no column 'text'; it has file_name, label: name the one of texts with text="
+    assert source.skipped == {
+        "caption without picture": ("train/other/b.jpg", "lone.txt"),
+        "further table": ("train/metadata.csv", "train/deep/metadata.jsonl"),
+        "picture without caption": ("test/a.jpg",),
+        "picture without row": ("train/lost.jpg",),
+        "table that is none of captions": (f"{tmp_path}/test/metadata.jsonl {said}",),
+        "unsafe name": ("../test/a.jpg",),
+    }
+    assert source[0] == pickle.loads(pickle.dumps(source))[0]
+
+
+@pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
+def test_rows_of_one_picture_are_its_captions(tmp_path: Path, write: Callable) -> None:
+    assert rows_of(folders.open(str(FAULTS / "rows"))) == {
+        "a.png": ("first", "second", "third"),
+        "b.png": ("blue",),
+    }
+    filled(tmp_path, ["a.jpg", "b.jpg"])
+    words = [("a", "one"), ("b", "x"), ("a", "two"), ("a", "one"), ("a", " "), ("b", "y")]
+    write(tmp_path / "metadata", [{"file_name": f"{n}.jpg", "text": t} for n, t in words])
+    source = folders.open(str(tmp_path))
+    assert rows_of(source) == {"a.jpg": ("one", "two"), "b.jpg": ("x", "y")}
+    assert source.skipped == {
+        "duplicate row": ("a.jpg",),
+        "picture without caption": ("a.jpg",),
+    }
+
+
+def test_links_of_a_snapshot_of_the_hub_are_followed_within_its_cache(tmp_path: Path) -> None:
+    shutil.copytree(FAULTS / "hub" / "blobs", tmp_path / "hub" / "blobs")
+    revision = tmp_path / "hub" / "snapshots" / "rev"
+    revision.mkdir(parents=True)
+    (revision / "a.png").symlink_to("../../blobs/aaa")
+    (revision / "a.txt").symlink_to("../../blobs/bbb")
+    for place in (revision, revision.parent, revision.parent.parent):
+        source = folders.open(str(place))
+        assert [source[n]["captions"] for n in range(len(source))] == [("a red circle",)]
+    outside = filled(tmp_path, ["secret.jpg", "secret.txt", "repo/blobs/a", "repo/refs/main"])
+    snapshot = filled(tmp_path / "repo" / "snapshots" / "rev" / "train", ["b.jpg", "b.txt"])
+    for ending in ("jpg", "txt"):
+        (snapshot / f"a.{ending}").symlink_to("../../../blobs/a")
+        (snapshot / f"s.{ending}").symlink_to(outside / f"secret.{ending}")
+        (snapshot / f"r.{ending}").symlink_to("../../../refs/main")
+    source = folders.open(str(snapshot))
+    assert [source.key(n) for n in range(len(source))] == ["a.jpg", "b.jpg"]
+    assert source.skipped["link out of the folder"].total == 4
+
+
+def test_of_links_that_are_not_followed_it_is_said_what_helps(tmp_path: Path) -> None:
+    outside = filled(tmp_path / "outside", ["a.jpg", "a.txt"])
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.txt"):
+        (tmp_path / "in" / name).symlink_to(outside / name)
+    with pytest.raises(ValueError, match=r"2 link out of the folder .*copy their files \(cp -rL\)"):
+        folders.open(str(tmp_path / "in"))
+
+
+def test_one_bad_row_is_named_and_the_others_stay(tmp_path: Path) -> None:
+    filled(tmp_path, [f"{n}.jpg" for n in range(8)])
+    good = '{"file_name": "0.jpg", "text": "words"}'
+    bad = [
+        '{"file_name": "1.jpg", "text": NaN}',
+        '{"file_name": "2.jpg", "text": {"en": "words"}}',
+        '{"file_name": "3.jpg"}',
+        '{"file_name": "4.jpg", "text": "\\ud83d"}',
+        '{"file_name": "\\ud83d.jpg", "text": "words"}',
+        '{"text": "words"}',
+        "null",
+        '"words"',
+        "NaN",
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join([*bad, "", good]))
+    source = folders.open(str(tmp_path))
+    assert rows_of(source) == {"0.jpg": ("words",)}
+    without = {n: source.skipped[n] for n in source.skipped if n != "picture without row"}
+    assert without == {
+        "caption that is no Unicode text": ("4.jpg: '\\ud83d' at character 0: save it as UTF-8",),
+        "caption that is no text": (
+            "1.jpg (no text but float)",
+            "2.jpg (no text but has the parts en)",
+        ),
+        "caption without picture": ("\\ud83d.jpg",),
+        "picture without caption": ("3.jpg",),
+        "row without file_name": ("None",),
+        "unreadable row": tuple(f"metadata.jsonl line {n}" for n in (8, 9)),
+    }
+
+
+def test_a_quote_that_is_not_closed_costs_no_row_silently(tmp_path: Path) -> None:
+    filled(tmp_path, [f"{n}.jpg" for n in range(4)])
+    lines = ["file_name,text", '0.jpg,"a ""red"" one,', 'on two lines"', '1.jpg,"open', "2.jpg,b"]
+    (tmp_path / "metadata.csv").write_text("\n".join([*lines, "3.jpg,c"]))
+    source = folders.open(str(tmp_path))
+    assert rows_of(source) == {"0.jpg": ('a "red" one,\non two lines',)}
+    assert source.skipped["unreadable row"] == ("metadata.csv line 4-6",)
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_tables_may_be_of_any_unicode_encoding(tmp_path: Path, ending: str, codec: str) -> None:
+    filled(tmp_path, ["赤.jpg", "b.jpg"])
+    TABLES[ending](tmp_path / "metadata", [{"file_name": "赤.jpg", "text": "赤い円"}])
+    table = tmp_path / f"metadata.{ending}"
+    data = table.read_text(encoding="utf-8-sig").encode(codec)
+    for cut in (b"", b"\0" if codec != "utf-8-sig" else b"\xc3"):
+        table.write_bytes(data + cut)
+        assert rows_of(folders.open(str(tmp_path))) == {"赤.jpg": ("赤い円",)}
+
+
+@pytest.mark.parametrize("ending", TABLES)
+def test_empty_tables_are_refused_by_what_lacks(tmp_path: Path, ending: str) -> None:
+    filled(tmp_path, ["a.jpg"])
+    empty = pa.table({"file_name": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+    pq.write_table(empty, tmp_path / "metadata.parquet")
+    if ending != "parquet":
+        (tmp_path / "metadata.parquet").unlink()
+        (tmp_path / f"metadata.{ending}").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"left out: 1 picture without row \(a.jpg\)"):
+        folders.open(str(tmp_path))
+    if ending == "parquet":
+        (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
+        with pytest.raises(ValueError, match=r"metadata.parquet is damaged \(.*\): write it again"):
+            folders.open(str(tmp_path))

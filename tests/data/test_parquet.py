@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from imagen_jax.data import examples, folders, parquet, sources
 from imagen_jax.data.records import Damaged
 
 GROUP = 4
+FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 # As `datasets` writes an Image.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -241,3 +243,54 @@ def test_without_pyarrow_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPat
     (folder / "metadata.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match=r"metadata.parquet: Parquet needs pyarrow"):
         folders.open(str(folder))
+
+
+BAD = {
+    "Latin-1": b"caf\xe9",
+    "half an emoji": b"\xed\xa0\xbd",
+    "a zero": b"a\0b",
+}
+
+
+def unchecked(words: list[bytes]) -> pa.Array:
+    """Texts that nobody looked at."""
+    return pa.array(words).view(pa.string())
+
+
+NESTINGS: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "text": lambda words: words,
+    "text of a dictionary": lambda words: words.dictionary_encode(),
+    "large text": lambda words: (
+        words.cast(pa.binary()).cast(pa.large_binary()).view(pa.large_string())
+    ),
+    "list": lambda words: pa.ListArray.from_arrays(list(range(len(words) + 1)), words),
+    "list/raw": lambda words: pa.ListArray.from_arrays(
+        list(range(len(words) + 1)), pa.StructArray.from_arrays([words], ["raw"])
+    ),
+    "struct/en": lambda words: pa.StructArray.from_arrays([words, words], ["en", "de"]),
+}
+
+
+@pytest.mark.parametrize("nesting", NESTINGS)
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_text_that_is_no_unicode_costs_its_row_alone(
+    tmp_path: Path, bad: bytes, nesting: str
+) -> None:
+    words = unchecked([b"one", bad, b"three", "№ 4".encode(), bad])
+    images = [picture_of(n) for n in range(5)]
+    column = nesting.partition("/")[0]
+    table = pa.table({"image": images, column: NESTINGS[nesting](words)})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=GROUP)
+    source = parquet.open(str(tmp_path), text=nesting)
+    assert rows_of(source) == [
+        (images[0], ("one",)),
+        (images[2], ("three",)),
+        (images[3], ("№ 4",)),
+    ]
+    assert source.skipped == {examples.NOT_UNICODE: ("x.parquet/1", "x.parquet/4")}
+
+
+def test_the_rows_of_a_file_with_a_latin_1_caption_are_read() -> None:
+    source = parquet.open(str(FAULTS / "pq"))
+    assert source.skipped[examples.NOT_UNICODE].total == 1
+    assert all(row["caption"].encode() for row in map(source.__getitem__, range(len(source))))

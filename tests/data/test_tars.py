@@ -1,7 +1,10 @@
 """Tars: every example by random access, whatever else is in there; what is left out is named."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import random
@@ -466,3 +469,121 @@ def test_a_bucket_without_its_driver_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"gs://bucket/x.tar: buckets need gcsfs; pip install"):
         places.find("gs://bucket/x.tar", ending="tar")
+
+
+def archive(*numbers: int) -> bytes:
+    """A tar of these samples."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in [member for n in numbers for member in sample(n)]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("padding", [0, 512, 10_240, (1 << 20) + 512])
+def test_concatenated_tars_are_one(tmp_path: Path, padding: int) -> None:
+    path = tmp_path / "x.tar"
+    parts = [archive(0, 1), archive(2), archive(), archive(3, 4)]
+    path.write_bytes(bytes(padding).join(parts) + bytes(padding))
+    source = opened(path)
+    assert only(source) == [(f"x.tar/00000000{n}", picture_of(n), (f"№ {n}",)) for n in range(5)]
+    assert source.skipped == {}
+
+
+def test_the_same_tar_twice_has_its_examples_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(archive(1) * 2)
+    source = opened(path)
+    assert len(source) == 1
+    assert {r: n.total for r, n in source.skipped.items()} == {"duplicate key": 3}
+
+
+def test_bytes_behind_a_tars_end_that_are_no_tar_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    whole = archive(0, 1)
+    path.write_bytes(whole + b"garbage!" * 100)
+    source = opened(path)
+    assert len(source) == 2
+    (name,) = source.skipped["damaged tar"]
+    assert f"the 800 bytes from byte {len(whole)} on, after its end, are no tar" in name
+    path.write_bytes(archive(0) + archive(1) + archive(2)[:600])
+    assert len(opened(path)) == 2
+    assert opened(path).skipped["cut short"] == ("x.tar: 000000002.jpg",)
+
+
+def test_a_tar_that_was_cut_between_examples_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    whole = archive(0, 1)
+    path.write_bytes(whole[: whole.index(b"000000001.jpg")])
+    source = opened(path)
+    assert len(source) == 1
+    assert list(source.skipped) == ["tar without an end"]
+
+
+COMPRESSIONS = {
+    "gzip": (gzip.compress, "x.tar.gz"),
+    "bzip2": (bz2.compress, "x.tar.bz2"),
+    "xz": (lzma.compress, "x.tar.xz"),
+    "zstd": (lambda data: b"\x28\xb5\x2f\xfd" + data, "x.tar.zst"),
+}
+
+
+@pytest.mark.parametrize("program", COMPRESSIONS)
+def test_of_a_compressed_tar_it_is_said_how_to_unpack_it(tmp_path: Path, program: str) -> None:
+    compress, name = COMPRESSIONS[program]
+    (tmp_path / name).write_bytes(compress(archive(1)))
+    said = rf"1 compressed tar \({name}: by {program}; .*: {program} -dc {name} > x.tar\)"
+    with pytest.raises(ValueError, match=said):
+        opened(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=rf"\*\.tar in it, but the compressed {name}"):
+        opened(tmp_path)
+    (tmp_path / name).rename(tmp_path / "x.tar")
+    with pytest.raises(ValueError, match=f"{program} -dc x.tar > plain-x.tar"):
+        opened(tmp_path)
+    (tmp_path / "y.tar").write_bytes(archive(2))
+    (tmp_path / name).write_bytes(compress(archive(1)))
+    source = opened(tmp_path)
+    assert len(source) == 1
+    assert [n.partition(":")[0] for n in source.skipped["compressed tar"]] == [name, "x.tar"]
+
+
+def test_an_index_of_an_older_reader_is_made_anew(
+    tmp_path: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(archive(0) + archive(1))
+    monkeypatch.setattr(tar_index, "VERSION", 1)
+    opened(path)
+    monkeypatch.undo()
+    assert tar_index.VERSION > 1
+    assert tar_index.load(places.find(str(path), ending="tar")[0], "", tmp_path) is None
+    assert len(opened(path)) == 2
+
+
+def test_a_text_that_is_none_gives_way_to_the_json(tmp_path: Path) -> None:
+    members = [("a.jpg", b"x"), ("a.txt", b"caf\xe9"), ("a.json", b'{"caption": "caf\\u00e9"}')]
+    members += [("b.jpg", b"x"), ("b.txt", b"words"), ("b.json", b'{"caption": "\\ud83d"}')]
+    members += [("c.jpg", b"x"), ("c.json", b'{"caption": "\\ud83d"}')]
+    # What is wrong elsewhere in a .json does not matter.
+    members += [("d.jpg", b"x"), ("d.json", b'{"caption": "words", "author": "caf\xe9"}')]
+    source = opened(written(tmp_path / "x.tar", members))
+    captions = [("café",), ("words",), ("words",)]
+    assert [row[2] for row in only(source)] == captions
+    assert source.skipped == {examples.NOT_UNICODE: ("x.tar: c",)}
+
+
+@pytest.mark.parametrize("name", ["set{a,b}", "what?", "[1]", "*", "a {0..3} b", "~"])
+def test_a_path_that_is_there_is_taken_as_it_is_spelled(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / f"{name}.tar").write_bytes(archive(1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.tar").write_bytes(archive(2))
+    for given in (folder, folder / f"{name}.tar", folder / "*.tar"):
+        address = sources.parse(f"tars:{given}?text=caption")
+        assert address.text == "caption"
+        source = sources.open(address, tmp_path)
+        assert only(source) == [(f"{name}.tar/000000001", picture_of(1), ("№ 1",))]
+        assert sources.parse(f"tars:{given}").dataset == f"tars:{given}"
