@@ -104,6 +104,8 @@ def _draw(options: Build) -> None:
 
 
 def _prepare(options: Build, beam_options: Sequence[str]) -> None:
+    from imagen_jax.data import sources
+
     if options.beam:
         if importlib.util.find_spec("apache_beam") is None:
             raise ValueError("--beam needs Apache Beam; pip install 'imagen_jax[beam]'")
@@ -117,7 +119,8 @@ def _prepare(options: Build, beam_options: Sequence[str]) -> None:
 
         job = options.pairs.job(options.source, options.data_dir)
         written = building.build(job, processes=options.workers, start=start_process)
-    print(pairs.summary(written, job), flush=True)
+    source = sources.open(job.address, job.data_dir)
+    print(pairs.left_out(source, job.address) + pairs.summary(written, job), flush=True)
 
 
 def start_process() -> None:

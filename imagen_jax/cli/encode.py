@@ -102,7 +102,8 @@ def _encode(job: Job) -> None:
     source, encoder, target = job.open()
     share = cache.Share(jax.process_index(), jax.process_count())
     written = cache.write(source, encoder, target, share=share, progress=share.process == 0)
-    print(pairs.summary(written, job, share), flush=True)
+    said = pairs.left_out(source, job.address) + pairs.summary(written, job, share)
+    print(said, flush=True)
 
 
 def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:

@@ -11,6 +11,7 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
+    from imagen_jax.data.sources import Address, Source
     from imagen_jax.data.store import Store
     from imagen_jax.text.cache import Share, Written
     from imagen_jax.text.jobs import Job
@@ -147,6 +148,18 @@ def summary(written: Written, job: Job, share: Share | None = None) -> str:
     if counts.cut:
         lines.append(f"{counts.cut:,} captions are longer than {length} tokens and were cut")
     return "\n".join(map(examples.printable, lines))  # paths may be no Unicode
+
+
+def left_out(source: Source, address: Address) -> str:
+    """What a source has that is no example, in a line to print; "" if it has nothing."""
+    from imagen_jax.data import examples
+
+    if not source.skipped:
+        return ""
+    return (
+        f"{examples.printable(address.dataset)} itself left out "
+        f"{examples.summary(source.skipped)}; `imagen data check` names more\n"
+    )
 
 
 def _skipped(found: Store) -> list[str]:

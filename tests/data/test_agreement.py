@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.cli import data
+from imagen_jax.cli import data, pairs
 from imagen_jax.data import checking, examples, preparation, records, skipped, sources, store
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
@@ -101,3 +101,14 @@ def test_the_report_is_written_whatever_the_names_and_captions(
         data.run([*command, "--workers", "1"])
     assert "caf\\udce9" in (out / "report.md").read_text(encoding="utf-8")
     assert examples.printable(str(folder)) in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_encode_says_what_the_source_left_out(faults: Path, tmp_path: Path) -> None:
+    address = sources.parse(f"tars:{faults / 'surrogate.tar'}")
+    said = pairs.left_out(sources.open(address, tmp_path), address)
+    assert said == (
+        f"tars:{faults}/surrogate.tar itself left out 1 caption that is no Unicode text "
+        "(surrogate.tar: 0); `imagen data check` names more\n"
+    )
+    whole = sources.parse(f"folder:{faults / 'rows'}")
+    assert pairs.left_out(sources.open(whole, tmp_path), whole) == ""

@@ -254,7 +254,8 @@ def test_any_bytes_are_read_as_unicode_or_left_out(build: Callable, caption: byt
 
 
 # JSON and CSV hold any code points, lone surrogates too.
-ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=20)
+POINTS = st.integers(0, 0x10FFFF) | st.integers(0xD7F0, 0xE00F) | st.integers(0, 0x7F)
+ANY_TEXT = st.lists(POINTS.map(chr), max_size=20).map("".join)
 
 
 @pytest.mark.parametrize("build", OF_TEXT, ids=lambda build: build.__name__)
@@ -263,6 +264,7 @@ def test_any_text_is_read_as_it_is_or_left_out(build: Callable, caption: str) ->
     found = read(build, caption)
     if found is not None:
         found.encode()
-        assert found == caption.strip()
+        joined = caption.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        assert found in (caption.strip(), joined.strip())  # JSON spells characters as two halves
     elif visible := caption.strip():
         assert not visible.isprintable()

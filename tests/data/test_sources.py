@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagen_jax.data import examples, shapes, sources
+from imagen_jax.data.records import Damaged
 from imagen_jax.data.sources import Address
 
 SIDE, COUNT = 8, 5
@@ -173,6 +174,25 @@ def test_a_text_may_be_a_part_or_have_a_slash(data_dir: Path, text: str, wanted:
 def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says: str) -> None:
     with pytest.raises(error, match=says):
         sources.open(sources.parse(text), data_dir)
+
+
+def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
+    texts = [b"words", b"caf\xe9", "a\ud83d", np.array([b"one", b"\xff"], object)]
+    records = [{"image": b"png", "caption": text} for text in texts]
+    source = sources.Prepared(records, sources.parse("tfds:any"))
+    assert source[0]["captions"] == ("words",)
+    for index in (1, 2, 3):
+        with pytest.raises(Damaged, match="save it as UTF-8") as found:
+            source[index]
+        assert found.value.reason == examples.NOT_UNICODE
+
+
+def test_a_mixture_may_name_files_in_any_bytes(tmp_path: Path) -> None:
+    for codec in ("latin-1", "utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "list").write_bytes("folder:/caf\xe9\n# no\n".encode(codec))
+        (address,) = sources.listed(str(tmp_path / "list"))
+        wanted = "folder:/caf\udce9" if codec == "latin-1" else "folder:/café"
+        assert address.dataset == wanted
 
 
 def test_a_feature_that_is_no_text_is_named(data_dir: Path) -> None:
