@@ -29,7 +29,8 @@ QUANTILES = (0, 1, 50, 99, 100)  # percent
 class Check:
     """Say what a source holds: sizes, lengths of captions, damage, duplicates, what filters drop.
 
-    Headers and ends of files are read; nothing is decoded but the contact sheet's pictures.
+    Headers and ends of files are read; decoded are the contact sheet's pictures, and those that do
+    not end where their bytes do.
     """
 
     source: tyro.conf.Positional[str]

@@ -178,6 +178,8 @@ def finish(target: Store) -> Store | None:
     try:
         lacking, totals = skipped.gather(lists, target.folder) if lists else ([0] * len(shards), ())
     except FileNotFoundError:  # another process completed it, and took them away, this moment
+        for left_over in lists:
+            left_over.unlink(missing_ok=True)
         return open(target.folder)
     counts = [*(len(shard) - lacks for shard, lacks in zip(shards, lacking, strict=True)), 1]
     pairs = zip(paths, counts, strict=True)
