@@ -367,3 +367,21 @@ def test_empty_tables_are_refused_by_what_lacks(tmp_path: Path, ending: str) -> 
         (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
         with pytest.raises(ValueError, match=r"metadata.parquet is damaged \(.*\): write it again"):
             folders.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_of_a_table_in_latin_1_the_rows_with_other_letters_are_left_out(
+    tmp_path: Path, ending: str
+) -> None:
+    filled(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    words = {"a.jpg": "plain", "b.jpg": "caf\xe9", "c.jpg": "plain too"}
+    rows = {
+        "jsonl": [f'{{"file_name": "{name}", "text": "{text}"}}' for name, text in words.items()],
+        "csv": ["file_name,text", *(f"{name},{text}" for name, text in words.items())],
+    }
+    (tmp_path / f"metadata.{ending}").write_bytes("\n".join(rows[ending]).encode("latin-1"))
+    source = folders.open(str(tmp_path))
+    assert rows_of(source) == {"a.jpg": ("plain",), "c.jpg": ("plain too",)}
+    assert source.skipped[examples.NOT_UNICODE] == (
+        "b.jpg: '\\udce9' at character 3: save it as UTF-8",
+    )
