@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax import mesh
-from imagen_jax.text import cleaning, folders, loading, packing, t5
+from imagen_jax.text import cleaning, folders, hf_files, loading, packing, t5
 from imagen_jax.text.folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
@@ -79,7 +79,8 @@ class TextEncoder:
     ) -> "TextEncoder":
         """The embedded encoder of that name, or that of a folder, local or `gs://`.
 
-        A folder is a T5X checkpoint or holds one, or is Hugging Face's. `tokenizer` is a
+        A folder is a T5X checkpoint or holds one, or is Hugging Face's, of which one safetensors
+        file will do, too. `tokenizer` is a
         SentencePiece model; by default the `*.model` in the folder, beside it, or in a folder
         `tokenizer` beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
         `split` says how devices share an encoder that one cannot hold: each has captions of its own
@@ -87,10 +88,11 @@ class TextEncoder:
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
         place = str(EMBEDDED.get(name_or_path, name_or_path))
-        if not place.startswith(folders.BUCKET) and not Path(place).is_dir():
+        if not _is_there(place):
             raise FileNotFoundError(
-                f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint "
-                f"nor embedded ({', '.join(EMBEDDED)})"
+                f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
+                f"nor Hugging Face's folder or safetensors file, nor embedded "
+                f"({', '.join(EMBEDDED)})"
             )
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
@@ -270,7 +272,7 @@ def config_of(name_or_path: str) -> T5Config:
     Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
     place = str(EMBEDDED.get(name_or_path, name_or_path))
-    if place.startswith(folders.BUCKET) or Path(place).is_dir():
+    if _is_there(place):
         return loading.inspect(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
@@ -278,6 +280,12 @@ def config_of(name_or_path: str) -> T5Config:
         f"no text encoder {name_or_path!r}: it is no folder with a T5X checkpoint and none of "
         f"{', '.join((*EMBEDDED, *t5.SIZES))}"
     )
+
+
+def _is_there(place: str) -> bool:
+    """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
+    remote = place.startswith(folders.BUCKET)
+    return remote or Path(place).is_dir() or hf_files.is_one(Path(place))
 
 
 def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
@@ -316,8 +324,9 @@ def find_tokenizer(path: Path | str) -> str:
     found = _tokenizer_of(folder)
     if found is None:
         raise FileNotFoundError(
-            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there, or "
-            "name it with text.tokenizer"
+            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there (of "
+            "T5 v1.1 in any size the spiece.model of google/t5-v1_1-small), or name it with "
+            "text.tokenizer"
         )
     return found
 
@@ -331,7 +340,7 @@ def _tokenizer_of(folder: Folder) -> str | None:
     if not folder.is_remote:  # listing a bucket's parent would list all that is below
         places += [folder.parent, folder.parent / TOKENIZER]
     for place in places:
-        found = sorted(name for name in place.names() if name.endswith(".model"))
+        found = sorted(n for n in place.names() if n.endswith(".model") and not n.startswith("."))
         if len(found) == 1:
             return (place / found[0]).url
         if found:
