@@ -10,6 +10,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
 | `processes.py` | `Processes`: how several of them find each other |
+| `sentences.py` | `shortened`: how values are shown to people |
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
@@ -36,6 +37,7 @@ from imagen_jax.config.models import (
 )
 from imagen_jax.config.pictures import Crop, Filters, Framing
 from imagen_jax.config.processes import Processes
+from imagen_jax.config.sentences import shortened
 
 __all__ = [
     "Crop",
@@ -67,5 +69,6 @@ __all__ = [
     "from_json",
     "load",
     "require",
+    "shortened",
     "to_json",
 ]

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax import mesh
-from imagen_jax.text import cleaning, folders, hf_files, loading, packing, t5
+from imagen_jax.text import cleaning, folders, hf_files, loading, packing, soundness, t5
 from imagen_jax.text.folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
@@ -154,7 +154,8 @@ class TextEncoder:
         Warns, naming what was lost, when captions are longer than `max_length` tokens.
 
         Shapes: text (b, max_length, width), text_mask (b, max_length).
-        Errors: ValueError if `batch_size` is below 1; TypeError if `captions` is one string.
+        Errors: ValueError if `batch_size` is below 1, or, naming caption and tensor, where an
+        encoding is not finite; TypeError if `captions` is one string.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -177,6 +178,8 @@ class TextEncoder:
                     self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
+                for row in chosen:
+                    soundness.check(text[row], self.params, self.dtype, lambda r=row: captions[r])
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
 
@@ -198,6 +201,7 @@ class TextEncoder:
 
         A batch is computed while the one before it is fetched.
         Shapes: encodings (tokens of the caption, width), of the encoder's dtype.
+        Errors: ValueError, naming caption and tensor, where an encoding is not finite.
         """
         where = mesh.batch_sharding(self.devices)
 
@@ -214,7 +218,13 @@ class TextEncoder:
             text = np.asarray(encoded)
             for index in members:
                 row, first, end = plan.places[index]
-                yield index, text[row - batch.first, first:end]
+                found = text[row - batch.first, first:end]
+                ids = plan.tokens[row, first:end]
+                soundness.check(found, self.params, self.dtype, lambda i=ids: self._spelt(i))
+                yield index, found
+
+    def _spelt(self, ids: np.ndarray) -> str:
+        return self.tokenizer.processor.decode(ids.tolist())
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""

@@ -42,6 +42,7 @@ class Kind:
 class Slot:
     """The place of a tensor in a file that is being written."""
 
+    name: str
     file: Path
     start: int  # byte of the file
     kind: Kind
@@ -108,13 +109,14 @@ def reserve(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str
     with file.open("wb") as opened:
         opened.write(len(text).to_bytes(8, "little") + text)
         opened.truncate(data + end)
-    return {name: Slot(file, data + starts[name], kind) for name, kind in kinds.items()}
+    return {name: Slot(name, file, data + starts[name], kind) for name, kind in kinds.items()}
 
 
 def fill(slot: Slot, array: np.ndarray) -> str:
     """Write an array of any float dtype and memory order to its place; SHA-256 of its bytes there.
 
     Shapes: array as `slot.kind`, at least one axis.
+    Errors: ValueError for values that are not finite, or too large for the dtype there.
     """
     digest = hashlib.sha256()
     rows = max(1, PIECE * len(array) // max(1, array.size))
@@ -122,7 +124,13 @@ def fill(slot: Slot, array: np.ndarray) -> str:
         opened.seek(slot.start)
         for start in range(0, len(array), rows):
             # In native order a bfloat16 array has no buffer that a file takes; its bytes have.
-            part = np.array(array[start : start + rows], slot.kind.dtype, order="C").view(np.uint8)
+            kept = np.array(array[start : start + rows], slot.kind.dtype, order="C")
+            if not np.isfinite(kept).all():
+                raise ValueError(
+                    f"{slot.name} has values that are not finite as {slot.kind.dtype}: copy or "
+                    "download the checkpoint again"
+                )
+            part = kept.view(np.uint8)
             digest.update(part)
             opened.write(part)
     return digest.hexdigest()
