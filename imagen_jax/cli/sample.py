@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from imagen_jax.cli import by_stage, stopping, wishes
+from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def _with_prompts(options: Options) -> Options:
     """With those of the file, and each as often as it is painted."""
     prompts = options.prompts
     if options.prompts_file is not None:
-        prompts = (*prompts, *options.prompts_file.read_text().splitlines())
+        prompts = (*prompts, *reading.read(options.prompts_file))
+    reading.check(prompts, negative=options.negative)
     if not prompts and options.low_res is not None:
         prompts = ("",) * wishes.count(options.low_res)
     if not prompts:

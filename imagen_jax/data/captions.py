@@ -22,6 +22,14 @@ GROUNDS = (" on a {} background", " against a {} background", " with a {} backdr
 FRONTED = "on a {} background there is "
 SYNONYMS = {"grey": "gray", "big": "large", "little": "small"}  # read, and sometimes written
 INVERSE = dict(zip(RELATIONS, ("below", "above", "to the right of", "to the left of"), strict=True))
+UNSAID = "solid"  # the fill that captions leave out
+# All that `caption` puts together: every word of a caption is in one of them.
+PHRASES = (
+    *(*SHAPES, *COLOURS, *SIZES, *RELATIONS, *BACKGROUNDS, *SYNONYMS),
+    *(fill for fill in FILLS if fill != UNSAID),
+    *(*PREFIXES, *(ground.format("") for ground in GROUNDS), FRONTED.format("")),
+    *("a", "an", "and"),
+)
 
 # Chances in the freer wording; the plain one names size for one object and not for two.
 NAMES_SIZE, JOINS_BY_AND, FRONTS_GROUND, TURNS_ROUND = 0.6, 0.1, 0.15, 0.3
@@ -39,7 +47,7 @@ class ShapeSpec:
     shape: str
     colour: str | None = None
     size: str | None = None
-    fill: str = "solid"  # solid where no fill is named
+    fill: str = UNSAID  # solid where no fill is named
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def _spoken_size(shape: Shape, rng: np.random.Generator) -> str | None:
 
 
 def _noun(shape: Shape, size: str | None) -> str:
-    fill = None if shape.fill == "solid" else shape.fill
+    fill = None if shape.fill == UNSAID else shape.fill
     words = " ".join(word for word in (size, fill, shape.colour, shape.shape) if word)
     return ("an " if words[0] in "aeiou" else "a ") + words
 

@@ -144,6 +144,7 @@ class TextEncoder:
         # One string is refused by the tokenizer.
         if not self.clean or isinstance(captions, str):
             return captions
+        settings.check_texts(captions, what="caption")
         return [cleaning.clean(caption) for caption in captions]
 
     def encode(
@@ -151,7 +152,8 @@ class TextEncoder:
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encodings of captions and the mask of their tokens; zero where the mask is false.
 
-        Warns, naming what was lost, when captions are longer than `max_length` tokens.
+        Warns, naming what was lost, when captions are longer than `max_length` tokens, or have
+        parts that are not in the vocabulary.
 
         Shapes: text (b, max_length, width), text_mask (b, max_length).
         Errors: ValueError if `batch_size` is below 1, or, naming caption and tensor, where an
@@ -160,14 +162,8 @@ class TextEncoder:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         ragged = self.ragged(captions)
-        # Only a row that is full can have lost something: few are tokenised twice.
-        full = [c for c, ids in zip(captions, ragged, strict=True) if len(ids) == self.max_length]
-        if lost := [end for end in map(self.lost, full) if end]:
-            warnings.warn(
-                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
-                f"{self.max_length} tokens and were cut; the first lost {lost[0]!r}",
-                stacklevel=2,
-            )
+        for sentence in self._doubts(captions, ragged):
+            warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
         for length, rows in _buckets(ragged, max_length=self.max_length).items():
             size = min(batch_size, _power_of_two(len(rows)))
@@ -182,6 +178,30 @@ class TextEncoder:
                     soundness.check(text[row], self.params, self.dtype, lambda r=row: captions[r])
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
+
+    def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
+        """Sentences about what of the captions the encodings do not hold."""
+        shown, pairs = settings.shortened, list(zip(captions, ragged, strict=True))
+        # Only a row that is full can have lost something: few are tokenised twice.
+        ends = [self.lost(caption) for caption, ids in pairs if len(ids) == self.max_length]
+        if lost := list(filter(None, ends)):
+            yield (
+                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
+                f"{self.max_length} tokens and were cut; the first lost {shown(lost[0])}"
+            )
+        unknown = self.tokenizer.processor.unk_id()
+        odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
+        if empty := [caption for caption in odd if not self.tokenizer.knows_any(caption)]:
+            yield (
+                f"the text encoder knows nothing of {settings.listed(empty)}: all of it is outside "
+                "its vocabulary; say it in other words"
+            )
+        partly = [caption for caption in odd if caption not in empty]
+        if parts := dict.fromkeys(part for c in partly for part in self.tokenizer.unknown(c)):
+            yield (
+                f"the text encoder's vocabulary lacks {settings.listed(list(parts))}, as in "
+                f"{shown(partly[0])}; say it in other words"
+            )
 
     def plan(self, captions: Sequence[str]) -> packing.Plan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
