@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
-Writes a PNG each, grid.png and metadata.json. The same seed, index and prompt paint the same
+Writes a PNG each, grid.png (of the first 400) and metadata.json. The same seed, index and prompt paint the same
 picture, whatever else is painted beside it. An empty prompt ("") paints without text.
 
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
@@ -121,7 +121,10 @@ def run(argv: list[str]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     profile.ended("saving")
     took = time.perf_counter() - started
-    print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {options.out}/grid.png")
+    shown = gallery.fitting(len(pictures))
+    part = f", the first {shown:,}" if shown < len(pictures) else ""
+    see = f"{options.out}/grid.png{part}"
+    print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {see}")
     if options.profile:
         print(profile.table())
 
