@@ -143,6 +143,8 @@ def test_enlarging_picture_files(paint, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     for name in "ab":
         _save(folder / f"{name}.png", _noise(5, 9))
+    (folder / ".DS_Store").write_bytes(b"what macOS leaves")
+    (folder / "._a.png").write_bytes(b"the same")
     assert len(paint("--low-res", str(folder), "--start", "sr16")[0]) == 2
     with pytest.raises(ValueError, match="many has 2 files for 3 prompts"):
         paint("a", "b", "c", "--low-res", str(folder), "--start", "sr16")
@@ -158,6 +160,9 @@ def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
     with pytest.raises(FileNotFoundError, match="no picture or folder of pictures"):
         paint("a", "--picture", str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is an empty folder"):
+        wishes.count(tmp_path / "empty")
+    (tmp_path / "empty" / ".DS_Store").touch()
     with pytest.raises(ValueError, match="empty is an empty folder"):
         wishes.count(tmp_path / "empty")
     with pytest.raises(ValueError, match="--size '16': wanted HEIGHTxWIDTH"):

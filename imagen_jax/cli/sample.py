@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
-Writes a PNG each, grid.png (of the first 400) and metadata.json. The same seed, index and prompt paint the same
-picture, whatever else is painted beside it. An empty prompt ("") paints without text.
+Writes a PNG each, grid.png with the first of them, and metadata.json. The same seed, index and
+prompt paint the same picture, whatever else is painted beside it. An empty prompt ("") paints
+without text.
 
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
@@ -36,7 +37,7 @@ class Options:
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What the pictures shall show."""
     prompts_file: Path | None = None
-    """A text file with more prompts, one a line."""
+    """A text file with more prompts, one a line: UTF-8, or UTF-16 with a byte order mark."""
     per_prompt: int = 1
     """Pictures of each prompt."""
     negative: str = ""
