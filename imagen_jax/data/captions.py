@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imagen_jax.config import shortened as shown
 from imagen_jax.data.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -123,14 +124,16 @@ def parse(caption: str) -> Spec:
 def _shape(noun: str, caption: str) -> ShapeSpec:
     words = noun.split()
     if len(words) < 2 or words[0] not in ("a", "an"):
-        raise ValueError(f"expected 'a ... shape' and found {noun!r} in caption {caption!r}")
+        raise ValueError(
+            f"expected 'a ... shape' and found {shown(noun)} in caption {shown(caption)}"
+        )
     found: dict[str, str] = {"shape": _known(words[-1], SHAPES, caption)}
     kinds = dict.fromkeys(SIZES, "size") | dict.fromkeys(FILLS, "fill")
     kinds |= dict.fromkeys(COLOURS, "colour")
     for word in words[1:-1]:
         kind = kinds[_known(word, tuple(kinds), caption)]
         if kind in found:
-            raise ValueError(f"second {kind} {word!r} in caption {caption!r}")
+            raise ValueError(f"second {kind} {word!r} in caption {shown(caption)}")
         found[kind] = SYNONYMS.get(word, word)
     return ShapeSpec(**found)
 
@@ -138,5 +141,6 @@ def _shape(noun: str, caption: str) -> ShapeSpec:
 def _known(word: str, names: tuple[str, ...], caption: str) -> str:
     name = SYNONYMS.get(word, word)
     if name not in names:
-        raise ValueError(f"unknown word {word!r} in caption {caption!r}; known: {', '.join(names)}")
+        known = ", ".join(names)
+        raise ValueError(f"unknown word {shown(word)} in caption {shown(caption)}; known: {known}")
     return name

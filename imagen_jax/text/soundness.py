@@ -1,7 +1,5 @@
 """Encodings that are not finite are refused where they arise, with their cause."""
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -12,17 +10,19 @@ from imagen_jax.text.t5 import Dtype
 from imagen_jax.types import Params
 
 
-def check(
-    text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype, caption: Callable[[], str]
-) -> None:
-    """Refuse an encoding with NaN or infinities.
+def holds(text: Float[np.ndarray, "..."]) -> bool:
+    """Whether encodings have neither NaN nor infinities."""
+    return bool(np.isfinite(text).all())
+
+
+def check(caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype) -> None:
+    """Refuse a caption's encoding that is not finite.
 
     Errors: ValueError naming the caption, and the first tensor whose weights are not finite.
     """
-    if np.isfinite(text).all():
-        return
-    which = shortened(caption())
-    raise ValueError(f"the encoding of {which} is not finite: {cause(params, dtype)}")
+    if not holds(text):
+        which = shortened(caption)
+        raise ValueError(f"the encoding of {which} is not finite: {cause(params, dtype)}")
 
 
 def cause(params: Params, dtype: Dtype) -> str:
