@@ -30,6 +30,7 @@ DIGEST = 16  # hexadecimal digits
 PIECE = 2**22  # elements that are digested at a time
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
+LOST = 200  # characters that a warning shows of what was lost
 BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
@@ -187,7 +188,7 @@ class TextEncoder:
         if lost := list(filter(None, ends)):
             yield (
                 f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
-                f"{self.max_length} tokens and were cut; the first lost {shown(lost[0])}"
+                f"{self.max_length} tokens and were cut; the first lost {shown(lost[0], most=LOST)}"
             )
         unknown = self.tokenizer.processor.unk_id()
         odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
