@@ -1,8 +1,10 @@
 """Pictures for people: captioned grids, and the files that `imagen sample` writes."""
 
+import bisect
+import itertools
 import json
-import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
 INK, PAPER = (20, 20, 20), (255, 255, 255)
+MOST = 400  # images in a grid, the first ones
+MOST_PIXELS = 2**25  # of a grid; of large cells there are fewer
+LINES = 5  # of a caption in a grid; a longer one ends with an ellipsis
+ELLIPSIS = "..."
+NAME_LETTERS, NAME_BYTES = 60, 120  # of a prompt in a file's name
 
 
 def grid(
@@ -18,18 +25,21 @@ def grid(
 ) -> Image.Image:
     """One sheet with every picture, `side` pixels wide, above its caption.
 
+    Of many only the first `fitting(len(pictures), side=side)` are there, and a line that says so.
     Shapes: each picture uint8 (h, w, 3); smaller ones are enlarged without smoothing.
     """
-    columns = columns or min(len(pictures), max(4, round(len(pictures) ** 0.5)))
-    font = ImageFont.load_default(size=max(11, side // 15))
-    lines = [_wrap(c, font, side) for c in captions]
+    total, count = len(pictures), fitting(len(pictures), side=side)
+    columns = columns or min(count, max(4, round(count**0.5)))
+    font = _font(side)
+    lines = [_wrap(caption, font, side) for caption in captions[:count]]
     line_height = round(font.size * 1.3)
-    height = side + line_height * max(len(x) for x in lines) + MARGIN
-    rows = -(-len(pictures) // columns)
+    height = side + line_height * max(1, *map(len, lines)) + MARGIN
+    rows = -(-count // columns)
     width = columns * (side + MARGIN) + MARGIN
-    sheet = Image.new("RGB", (width, rows * (height + MARGIN) + MARGIN), PAPER)
+    foot = line_height if count < total else 0
+    sheet = Image.new("RGB", (width, rows * (height + MARGIN) + MARGIN + foot), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for i, (picture, text) in enumerate(zip(pictures, lines, strict=True)):
+    for i, (picture, text) in enumerate(zip(pictures, lines, strict=False)):
         x = MARGIN + (i % columns) * (side + MARGIN)
         y = MARGIN + (i // columns) * (height + MARGIN)
         image = Image.fromarray(picture)
@@ -38,7 +48,21 @@ def grid(
         draw.rectangle((x - 1, y - 1, x + side, y + side), outline=(200, 200, 200))
         for n, line in enumerate(text):
             draw.text((x, y + side + 2 + n * line_height), line, fill=INK, font=font)
+    if foot:
+        said = f"the first {count:,} of {total:,}"
+        draw.text((MARGIN, sheet.height - foot), said, fill=INK, font=font)
     return sheet
+
+
+def fitting(count: int, *, side: int = 192) -> int:
+    """How many of so many pictures a grid shows: few enough for any viewer to open it."""
+    cell = (side + MARGIN) * (side + 2 * MARGIN + LINES * round(_font(side).size * 1.3))
+    return min(count, MOST, max(1, MOST_PIXELS // cell))
+
+
+def name(index: int, prompt: str) -> str:
+    """What the picture of a prompt is called as a file; no two indices have the same."""
+    return f"{index:04d}_{_slug(prompt)}.png"
 
 
 def save(
@@ -46,7 +70,7 @@ def save(
 ) -> list[Path]:
     """A PNG per picture, `grid.png` and `metadata.json`; returns the pictures' paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{i:04d}_{_slug(prompt)}.png" for i, prompt in enumerate(prompts)]
+    files = [folder / name(i, prompt) for i, prompt in enumerate(prompts)]
     for file, picture in zip(files, pictures, strict=True):
         Image.fromarray(picture).save(file)
     grid(list(pictures), [p or "(no text)" for p in prompts]).save(folder / "grid.png")
@@ -55,20 +79,65 @@ def save(
         for i, (prompt, file) in enumerate(zip(prompts, files, strict=True))
     ]
     document = {**metadata, "pictures": entries}
-    (folder / "metadata.json").write_text(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # A path of an option may be no Unicode; JSON has an escape for its odd bytes.
+    (folder / "metadata.json").write_text(text, encoding="utf-8", errors="backslashreplace")
     return files
 
 
+def _font(side: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=max(11, side // 15))
+
+
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines = [""]
+    """At most LINES lines, none wider than `width`; of more text the last one says so."""
+    lines = list(itertools.islice(_lines(text, font, width), LINES + 1))
+    if len(lines) <= LINES:
+        return lines
+    last, room = lines[LINES - 1], width - font.getlength(ELLIPSIS)
+    return [*lines[: LINES - 1], last[: _fitting(last, font, room)].rstrip() + ELLIPSIS]
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    """Words as far as they fit; one that is wider than a line is broken."""
+    line = ""
     for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+        longer = f"{line} {word}".strip()
+        if _fitting(longer, font, width) == len(longer):
+            line = longer
+            continue
+        if line:
+            yield line
+        line = word
+        while (fits := max(1, _fitting(line, font, width))) < len(line):
+            yield line[:fits]
+            line = line[fits:]
+    if line:
+        yield line
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int | float) -> int:
+    """How many of a text's first characters are no wider than `width`."""
+    short = text[: round(width)]  # letters of a pixel or wider; longer texts take long to measure
+    return bisect.bisect_right(
+        range(1, len(short) + 1), width, key=lambda count: font.getlength(short[:count])
+    )
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "no-text"
+    """A prompt's letters and digits, of any script, with their marks, and hyphens for the rest.
+
+    A prompt of signs alone has their names.
+    """
+    if not prompt.strip():
+        return "no-text"
+    start = prompt[: 4 * NAME_LETTERS]
+    return _spelt(start) or _spelt(" ".join(unicodedata.name(c, "") for c in start)) or "signs"
+
+
+def _spelt(text: str) -> str:
+    small = unicodedata.normalize("NFKC", text).lower()
+    groups = itertools.groupby(small, lambda c: unicodedata.category(c)[0] in "LMN")
+    words = ["".join(part) for is_word, part in groups if is_word]
+    cut = "-".join(words)[:NAME_LETTERS].encode()[:NAME_BYTES]
+    return cut.decode(errors="ignore").strip("-")

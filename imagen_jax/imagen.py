@@ -18,6 +18,7 @@ from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
 from imagen_jax.sample.request import PLAIN, Request
 from imagen_jax.sample.stored import Stored
+from imagen_jax.text import word_lists
 from imagen_jax.text.borrowed import Absent, Borrowed
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.workdir import Workdir
@@ -37,6 +38,7 @@ class Imagen:
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
     unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
+    dataset: str = ""  # whose captions the cascade has seen; other words are warned of
 
     def __call__(
         self,
@@ -122,11 +124,17 @@ class Imagen:
         )
 
     def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:
-        """The prompts' encodings; warns, naming what was lost, for one that is too long."""
-        if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"prompts must be a list of at least one string, got {prompts!r}")
+        """The prompts' encodings.
+
+        Warns of what is lost of one that is too long, or outside the encoder's vocabulary, and of
+        words that the cascade has never seen.
+        Errors: ValueError for no prompts, or one that is no string or no Unicode text.
+        """
+        _check_prompts(prompts)
         if isinstance(negative, str):
             negative = [negative] * len(prompts)
+        config.check_texts(negative, what="negative prompt")
+        self._warn_of_unseen([*prompts, *negative])
         distinct = sorted(set(filter(str.strip, negative)))
         # At once: a borrowed encoder is loaded for each call.
         texts = [*prompts, *distinct, *([""] if distinct else [])]
@@ -142,6 +150,14 @@ class Imagen:
             negatives = rows([where.get(t, len(texts) - 1) for t in negative])
         count = range(len(prompts))
         return Prompts(captions=rows(count), indices=np.arange(len(count)), negatives=negatives)
+
+    def _warn_of_unseen(self, texts: Sequence[str]) -> None:
+        if words := word_lists.unseen(texts, dataset=self.dataset):
+            warnings.warn(
+                f"no caption of {self.dataset}, on which this cascade was trained, has the word "
+                f"{config.listed(words)}: what is painted for it is anybody's guess",
+                stacklevel=3,
+            )
 
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
@@ -189,6 +205,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
         encoder=_encoder(text, folder, offload=offload),
         experiments=tuple(found[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
+        dataset=found[ordered[0]].data.dataset,
     )
 
 
@@ -226,6 +243,14 @@ def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -
             f"{encoder.identity}: unless its weights are the same, rounded, pictures will suffer",
             stacklevel=3,
         )
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str | bytes) or not hasattr(prompts, "__len__") or not len(prompts):
+        raise ValueError(
+            f"prompts must be a list of at least one string, got {config.shortened(prompts)}"
+        )
+    config.check_texts(prompts, what="prompt")
 
 
 def _has_parts(thing: Any) -> bool:

@@ -39,7 +39,8 @@ def inside(folder: Workdir) -> list[Workdir]:
     """
     if (folder / run_folder.CONFIG).is_file():
         return [folder]
-    runs = sorted(f.parent for f in folder.glob(f"*/{run_folder.CONFIG}"))
+    found = (file.parent for file in folder.glob(f"*/{run_folder.CONFIG}"))
+    runs = sorted(run for run in found if not run.name.startswith("."))  # not .ipynb_checkpoints
     if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
         export.verify(folder)  # which names what is lost
     if not runs:

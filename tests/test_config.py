@@ -141,6 +141,7 @@ def test_a_folder_of_configs_is_a_cascade(tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text(base + "stage=Stage(name='b', size=64, model=UNet()))\n")
     sr = base + "stage=Stage(name='s', size=256, low_size=64, model=EfficientUNet()))\n"
     (tmp_path / "a.py").write_text(sr)
+    (tmp_path / "._a.py").write_bytes(b"\0what macOS leaves")
     assert [e.stage.name for e in config.load(str(tmp_path))] == ["b", "s"]
     assert config.load(str(tmp_path / "a.py"))[0].stage.low_size == 64
     (tmp_path / "b.py").unlink()

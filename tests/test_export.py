@@ -19,6 +19,10 @@ from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
 from imagen_jax.export import manifest, words
 
+_WORDS = words.Words(
+    kind="none", encoder="t5", tokenizer="", identity="0", vocabulary="1", width=4, max_length=2,
+    dtype="float32", clean=False,
+)  # fmt: skip
 PROMPTS = ["a large red circle on a white background", ""]
 STEP = 7
 
@@ -274,6 +278,33 @@ def test_a_file_that_nobody_listed_is_refused(copy: Path, file: str) -> None:
     (copy / file).write_text("")
     with pytest.raises(ValueError, match=f"{re.escape(file)} is not listed"):
         imagen_jax.load(copy)
+
+
+def test_hidden_files_are_no_part_of_a_bundle(copy: Path) -> None:
+    """What Git, hubs and file managers leave."""
+    left = (
+        ".DS_Store",
+        ".gitattributes",
+        ".git/HEAD",
+        ".cache/huggingface/x.lock",
+        "sr16/._init.py",
+    )
+    for name in left:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("")
+    (copy / ".ipynb_checkpoints").mkdir()
+    shutil.copy(copy / "sr16" / "config.json", copy / ".ipynb_checkpoints")
+    assert imagen_jax.load(copy).steps == (STEP, STEP)
+
+
+def test_a_hidden_file_that_is_listed_is_missed(tmp_path: Path) -> None:
+    (tmp_path / ".listed").write_text("")
+    facts = {"text": vars(_WORDS)}
+    manifest.write(tmp_path, facts)
+    manifest.verify(tmp_path)
+    (tmp_path / ".listed").unlink()
+    with pytest.raises(ValueError, match=r"\.listed is missing"):
+        manifest.verify(tmp_path)
 
 
 def test_the_card_is_for_people(copy: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from small_cascade import make_painter
 
 from imagen_jax import config, imagen
-from imagen_jax.cli import by_stage, profile, sample, wishes
+from imagen_jax.cli import by_stage, profile, prompts, sample, wishes
 from imagen_jax.cli.sample import Options
 from imagen_jax.text.encoder import TextEncoder
 
@@ -143,6 +143,8 @@ def test_enlarging_picture_files(paint, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     for name in "ab":
         _save(folder / f"{name}.png", _noise(5, 9))
+    (folder / ".DS_Store").write_bytes(b"what macOS leaves")
+    (folder / "._a.png").write_bytes(b"the same")
     assert len(paint("--low-res", str(folder), "--start", "sr16")[0]) == 2
     with pytest.raises(ValueError, match="many has 2 files for 3 prompts"):
         paint("a", "b", "c", "--low-res", str(folder), "--start", "sr16")
@@ -160,10 +162,66 @@ def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is an empty folder"):
         wishes.count(tmp_path / "empty")
+    (tmp_path / "empty" / ".DS_Store").touch()
+    with pytest.raises(ValueError, match="empty is an empty folder"):
+        wishes.count(tmp_path / "empty")
     with pytest.raises(ValueError, match="--size '16': wanted HEIGHTxWIDTH"):
         paint("a", "--size", "16")
     with pytest.raises(ValueError, match="stage 'base8' comes before 'sr16'"):
         paint("a", "--start", "sr16", "--until", "base8")
+
+
+PROMPTS = "a red circle\n\na blue café\n"
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_prompts_of_a_file_are_read_in_its_own_unicode(tmp_path: Path, codec, end) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(PROMPTS.replace("\n", end).encode(codec))
+    assert prompts.read(file) == ["a red circle", "", "a blue café"]
+    file.write_bytes(PROMPTS.rstrip().encode(codec))
+    assert prompts.read(file) == ["a red circle", "", "a blue café"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (PROMPTS.encode("latin-1"), r"line 3: byte 0xe9 is no UTF-8; save the file as UTF-8"),
+        ("红圆\n".encode("gb18030"), r"line 1: byte 0x[0-9a-f]+ is no UTF-8"),
+        (b"a red circle\na\0b", "line 2 has bytes of 0"),
+        (PROMPTS.encode("utf-16")[:-1], "is no UTF-16"),
+    ],
+)
+def test_a_file_that_is_no_unicode_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"prompts\.txt, {says}|prompts\.txt.* {says}"):
+        prompts.read(file)
+
+
+@pytest.mark.parametrize("arguments", [("a", "\udcff circle"), ("a", "--negative", "\udcff")])
+def test_arguments_that_are_no_unicode_are_refused_first(monkeypatch, arguments) -> None:
+    monkeypatch.setattr("imagen_jax.load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(
+        ValueError, match=r"prompt \d, '\\udcff.*', is no Unicode text: byte 0xff at"
+    ):
+        sample.run(["tiny", *arguments])
+
+
+@pytest.mark.parametrize("given", [(), [], "a red circle"])
+def test_prompts_in_python_are_a_list(tiny, given) -> None:
+    with pytest.raises(ValueError, match="prompts must be a list of at least one string"):
+        tiny.encode(given)
+
+
+def test_words_that_were_never_seen_are_warned_of(tiny) -> None:
+    seen = dataclasses.replace(tiny, dataset="shapes/tiny")
+    seen.encode(["a large red circle on a white background"], negative="a blue square")
+    with pytest.warns(
+        UserWarning, match=r"no caption of shapes/tiny.* the word 'elephant', 'ugly':"
+    ):
+        seen.encode(["a red elephant", "an elephant"], negative="ugly")
 
 
 def test_previews_are_saved(paint, tmp_path: Path) -> None:

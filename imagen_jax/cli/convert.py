@@ -25,7 +25,8 @@ class Text:
     """What to convert."""
 
     path: tyro.conf.Positional[str]
-    """T5X's checkpoint, local or gs://; Hugging Face's folder; or an embedded encoder's name."""
+    """T5X's checkpoint, local or gs://; Hugging Face's folder or a safetensors file of it; or an
+    embedded encoder's name."""
     out: Path
     """Folder to make; it must not exist."""
     dtype: Dtype = "float32"
@@ -49,13 +50,16 @@ def run(argv: list[str]) -> None:
 
 def _convert(options: Text) -> None:
     """Inspect, write, and say what is there."""
-    from imagen_jax.text import exported, loading, t5
+    from imagen_jax.text import exported, hf_checkpoint, hf_files, loading, t5
 
     path, tokenizer = _source(options)
     sizes, layout = loading.inspect(path)
     exported.write(options.out, sizes, layout, tokenizer=tokenizer, dtype=options.dtype)
     count = sum(math.prod(shape) for shape in t5.parameter_shapes(sizes).values())
     print(f"{count:,} parameters: {', '.join(f'{k} {v}' for k, v in vars(sizes).items())}")
+    if hf_files.is_one(Path(path)) and (others := hf_checkpoint.unused(Path(path))):
+        shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        print(f"{len(others):,} tensors that are no encoder's were left out: {shown}")
     files = sorted(options.out.iterdir())
     for file in files:
         print(f"{file.name}: {file.stat().st_size:,} bytes")

@@ -243,7 +243,8 @@ def _losses(options: Options) -> list["Section"]:
     from imagen_jax.runs import find
 
     folder = find(options.cascade)
-    files = sorted([*folder.glob("*/metrics.jsonl"), *folder.glob("metrics.jsonl")])
+    inside = (f for f in folder.glob("*/metrics.jsonl") if not f.parent.name.startswith("."))
+    files = sorted([*inside, *folder.glob("metrics.jsonl")])
     runs = {}
     for file in files:
         lines = [json.loads(line) for line in file.read_text().splitlines()]

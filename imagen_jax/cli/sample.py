@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from imagen_jax.cli import by_stage, stopping, wishes
+from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
-Writes a PNG each, grid.png and metadata.json. The same seed, index and prompt paint the same
-picture, whatever else is painted beside it. An empty prompt ("") paints without text.
+Writes a PNG each, grid.png with the first of them, and metadata.json. The same seed, index and
+prompt paint the same picture, whatever else is painted beside it. An empty prompt ("") paints
+without text.
 
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
@@ -35,7 +37,7 @@ class Options:
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What the pictures shall show."""
     prompts_file: Path | None = None
-    """A text file with more prompts, one a line."""
+    """A text file with more prompts, one a line: UTF-8, or UTF-16 with a byte order mark."""
     per_prompt: int = 1
     """Pictures of each prompt."""
     negative: str = ""
@@ -120,7 +122,10 @@ def run(argv: list[str]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     profile.ended("saving")
     took = time.perf_counter() - started
-    print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {options.out}/grid.png")
+    shown = gallery.fitting(len(pictures))
+    part = f", the first {shown:,}" if shown < len(pictures) else ""
+    see = f"{options.out}/grid.png{part}"
+    print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {see}")
     if options.profile:
         print(profile.table())
 
@@ -129,7 +134,8 @@ def _with_prompts(options: Options) -> Options:
     """With those of the file, and each as often as it is painted."""
     prompts = options.prompts
     if options.prompts_file is not None:
-        prompts = (*prompts, *options.prompts_file.read_text().splitlines())
+        prompts = (*prompts, *reading.read(options.prompts_file))
+    reading.check(prompts, negative=options.negative)
     if not prompts and options.low_res is not None:
         prompts = ("",) * wishes.count(options.low_res)
     if not prompts:

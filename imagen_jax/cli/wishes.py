@@ -58,7 +58,10 @@ def _sides(text: str) -> tuple[int, int]:
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(f"no picture or folder of pictures at {path}")
-    files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    # Hidden are what file managers leave, such as .DS_Store.
+    files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
     if not files:
         raise ValueError(f"{path} is an empty folder: put the pictures there, one for each prompt")
     return files

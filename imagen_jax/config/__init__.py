@@ -10,6 +10,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
 | `processes.py` | `Processes`: how several of them find each other |
+| `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
@@ -36,6 +37,7 @@ from imagen_jax.config.models import (
 )
 from imagen_jax.config.pictures import Crop, Filters, Framing
 from imagen_jax.config.processes import Processes
+from imagen_jax.config.sentences import check_texts, listed, shortened
 
 __all__ = [
     "Crop",
@@ -64,8 +66,11 @@ __all__ = [
     "Train",
     "UNet",
     "chain",
+    "check_texts",
     "from_json",
+    "listed",
     "load",
     "require",
+    "shortened",
     "to_json",
 ]

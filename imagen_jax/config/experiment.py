@@ -8,6 +8,7 @@ from typing import Literal
 from imagen_jax.config.checks import divides, require
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
+from imagen_jax.config.sentences import check_texts, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,7 @@ class Train:
             f"train: micro_batches={parts} must be positive, or -1 to have it chosen",
         )
         divides(abs(parts), self.batch_size, "micro_batches", "train: batch_size")
+        check_texts(self.sample_prompts, what="train.sample_prompts: prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +206,8 @@ class Experiment:
         if self.stage.is_super_resolution:
             require(
                 not prompts,
-                f"train.sample_prompts={prompts}: stage {self.stage.name} enlarges records of the "
-                "dataset instead; leave them out",
+                f"train.sample_prompts={shortened(prompts)}: stage {self.stage.name} enlarges "
+                "records of the dataset instead; leave them out",
             )
         else:
             require(not every or bool(prompts), f"train: sample_every={every} needs sample_prompts")

@@ -40,7 +40,7 @@ def load(path: str) -> tuple[Experiment, ...]:
     found = _find(path)
     if found.is_file():
         return (_run(found),)
-    files = sorted(f for f in found.glob("*.py") if f.name != "__init__.py")
+    files = sorted(f for f in found.glob("*.py") if not f.name.startswith((".", "__init__.")))
     if not files:
         raise FileNotFoundError(f"no config (*.py) in folder {found}")
     return chain([_run(f) for f in files], where=str(found))

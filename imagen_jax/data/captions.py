@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imagen_jax.config import shortened as shown
 from imagen_jax.data.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -22,6 +23,14 @@ GROUNDS = (" on a {} background", " against a {} background", " with a {} backdr
 FRONTED = "on a {} background there is "
 SYNONYMS = {"grey": "gray", "big": "large", "little": "small"}  # read, and sometimes written
 INVERSE = dict(zip(RELATIONS, ("below", "above", "to the right of", "to the left of"), strict=True))
+UNSAID = "solid"  # the fill that captions leave out
+# All that `caption` puts together: every word of a caption is in one of them.
+PHRASES = (
+    *(*SHAPES, *COLOURS, *SIZES, *RELATIONS, *BACKGROUNDS, *SYNONYMS),
+    *(fill for fill in FILLS if fill != UNSAID),
+    *(*PREFIXES, *(ground.format("") for ground in GROUNDS), FRONTED.format("")),
+    *("a", "an", "and"),
+)
 
 # Chances in the freer wording; the plain one names size for one object and not for two.
 NAMES_SIZE, JOINS_BY_AND, FRONTS_GROUND, TURNS_ROUND = 0.6, 0.1, 0.15, 0.3
@@ -39,7 +48,7 @@ class ShapeSpec:
     shape: str
     colour: str | None = None
     size: str | None = None
-    fill: str = "solid"  # solid where no fill is named
+    fill: str = UNSAID  # solid where no fill is named
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def _spoken_size(shape: Shape, rng: np.random.Generator) -> str | None:
 
 
 def _noun(shape: Shape, size: str | None) -> str:
-    fill = None if shape.fill == "solid" else shape.fill
+    fill = None if shape.fill == UNSAID else shape.fill
     words = " ".join(word for word in (size, fill, shape.colour, shape.shape) if word)
     return ("an " if words[0] in "aeiou" else "a ") + words
 
@@ -115,14 +124,16 @@ def parse(caption: str) -> Spec:
 def _shape(noun: str, caption: str) -> ShapeSpec:
     words = noun.split()
     if len(words) < 2 or words[0] not in ("a", "an"):
-        raise ValueError(f"expected 'a ... shape' and found {noun!r} in caption {caption!r}")
+        raise ValueError(
+            f"expected 'a ... shape' and found {shown(noun)} in caption {shown(caption)}"
+        )
     found: dict[str, str] = {"shape": _known(words[-1], SHAPES, caption)}
     kinds = dict.fromkeys(SIZES, "size") | dict.fromkeys(FILLS, "fill")
     kinds |= dict.fromkeys(COLOURS, "colour")
     for word in words[1:-1]:
         kind = kinds[_known(word, tuple(kinds), caption)]
         if kind in found:
-            raise ValueError(f"second {kind} {word!r} in caption {caption!r}")
+            raise ValueError(f"second {kind} {word!r} in caption {shown(caption)}")
         found[kind] = SYNONYMS.get(word, word)
     return ShapeSpec(**found)
 
@@ -130,5 +141,6 @@ def _shape(noun: str, caption: str) -> ShapeSpec:
 def _known(word: str, names: tuple[str, ...], caption: str) -> str:
     name = SYNONYMS.get(word, word)
     if name not in names:
-        raise ValueError(f"unknown word {word!r} in caption {caption!r}; known: {', '.join(names)}")
+        known = ", ".join(names)
+        raise ValueError(f"unknown word {shown(word)} in caption {shown(caption)}; known: {known}")
     return name

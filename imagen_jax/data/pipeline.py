@@ -77,6 +77,8 @@ class Prepare:
         # Drawn last: more captions change no crop.
         count = len(record.texts)
         text = record.texts[rng.integers(count) if count > 1 else 0]
+        if not text.is_finite():
+            raise _not_finite(self.store, f"record {index}, {record.key!r},")
         return Example(pixels, low_pixels, text.array(), index, lost)
 
     def _whole(self, wanted: int) -> tuple[int, Record, transforms.RGB]:
@@ -141,7 +143,8 @@ def stream(
 ) -> Iterator[Loaded]:
     """This process's share of every global batch from `start_step` on, endlessly.
 
-    Errors: ValueError, while iterating, when no whole record follows a damaged one for long.
+    Errors: ValueError, while iterating, when no whole record follows a damaged one for long, or
+    for an encoding that is not finite.
     """
     dataset = batches(
         examples(store, stage=stage, seed=seed),
@@ -232,6 +235,16 @@ def check(store: Store, *, experiment: config.Experiment) -> None:
             f"{store.folder} holds pictures of sides {list(store.sizes)}, but stage {stage.name} "
             f"trains on {stage.size}: encode the dataset again with that size"
         )
+    if not store.empty().is_finite():
+        raise _not_finite(store, "the empty caption")
+
+
+def _not_finite(store: Store, which: str) -> ValueError:
+    return ValueError(
+        f"{store.folder}: the encoding of {which} is NaN or infinite, as text encoder "
+        f"{store.encoder!r} computed it: delete the folder, then `imagen encode` with sound "
+        "weights or in float32"
+    )
 
 
 def with_encoder(experiment: config.Experiment, store: Store) -> config.Experiment:

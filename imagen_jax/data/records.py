@@ -36,6 +36,10 @@ class Encoding(NamedTuple):
             return self.values
         return self.values.astype(np.float32) * self.scale[:, None]
 
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return bool(np.isfinite(self.values if self.scale is None else self.scale).all())
+
     def to_bytes(self) -> bytes:
         """Scales, if there are any, then values; little-endian, token by token."""
         scale = b"" if self.scale is None else self.scale.tobytes()

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def verify(folder: Path) -> Manifest:
     """The manifest of a bundle, whose files have been compared with it.
 
     The bytes of files above `AT_ONCE` are not: see `Manifest.reading`.
+    Hidden files that are not listed are no part of it: `.git`, `.cache`, `.DS_Store`.
     Errors: FileNotFoundError without a manifest; ValueError for another format, or naming every
     file that is missing, has changed or is not listed.
     """
@@ -88,8 +90,7 @@ def verify(folder: Path) -> Manifest:
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda item: _fault(folder / item[0], item[1]), manifest.files.items())
         wrong = [f"{name} {f}" for name, f in zip(manifest.files, found, strict=True) if f]
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    extra = present - set(manifest.files) - {MANIFEST, CARD}
+    extra = _seen(folder) - set(manifest.files) - {MANIFEST, CARD}
     wrong += [f"{name} is not listed" for name in sorted(extra)]
     if wrong:
         raise _unlike(folder, wrong)
@@ -125,6 +126,16 @@ def _read(folder: Path) -> Manifest:
     if stated != _digest(facts):
         raise ValueError(f"{file} has changed since it was written; {AGAIN}")
     return Manifest(folder, words, files, facts)
+
+
+def _seen(folder: Path) -> set[str]:
+    """Files below a folder, by their path in it, but those that are hidden or in hidden folders."""
+    found: set[str] = set()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(place).relative_to(folder)
+        found |= {(here / name).as_posix() for name in files if not name.startswith(".")}
+    return found
 
 
 def _writer(facts: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def write(folder: Path, bundle: Path) -> None:
     """
     check()
     with fresh(folder) as unfinished:
-        for file in sorted(bundle.glob("*/*.stablehlo")):
+        for file in sorted(bundle.glob("[!.]*/[!.]*.stablehlo")):
             _write(unfinished / file.parent.name, file)
 
 
@@ -40,7 +40,8 @@ def _write(place: Path, file: Path) -> None:
     from orbax.export import ExportManager, JaxModule, ServingConfig
 
     program = programs.read(file)
-    files = [load_file(found) for found in sorted(file.parent.glob("*.safetensors"))]
+    names = sorted(file.parent.glob("[!.]*.safetensors"))
+    files = [load_file(found) for found in names]
     tensors = {name: x for tensors in files for name, x in tensors.items()}
     arguments = programs.described(program)["arguments"]
     shapes = {name: _shape(text) for name, text in arguments.items()}

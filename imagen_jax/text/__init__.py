@@ -7,6 +7,7 @@
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
 | `loading.py` | `load`: any checkpoint to `T5Config` and parameters, tensor by tensor |
 | `t5x_checkpoint.py`, `hf_checkpoint.py` | which tensor holds which parameter |
+| `hf_files.py` | which of a folder's safetensors files those are |
 | `exported.py` | our own form, written by `imagen convert text` and read: one folder |
 | `t5x_files.py`, `folders.py` | the bytes underneath: msgpack tree, zarr, Orbax; local or `gs://` |
 | `safetensors_files.py` | safetensors, read and written tensor by tensor |

@@ -178,9 +178,11 @@ def write(
     """
     if (found := finished(target)) is not None:
         return Written(found)
+    # Before there is anything: an encoder that computes nonsense leaves nothing behind.
+    empty = encode_empty(encoder, target) if share.process == 0 else None
     missing = [n for n in store.begin(target) if n % share.processes == share.process]
-    if share.process == 0:
-        write_empty(encoder, target)
+    if empty is not None:
+        store.write_empty(target, empty)
     counts = Counts()
     total = sum(len(target.shards()[n]) for n in missing)
     with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:
@@ -202,10 +204,10 @@ def finished(target: Store) -> Store | None:
     return found
 
 
-def write_empty(encoder: Encoder, target: Store) -> None:
-    """Encode the empty caption into a store that was begun."""
+def encode_empty(encoder: Encoder, target: Store) -> Encoding:
+    """The empty caption's encoding as a store has it. Errors: ValueError if it is not finite."""
     (_, empty), *_ = encoder.run(encoder.plan([""]))
-    store.write_empty(target, records.rounded(empty, target.text_dtype))
+    return _kept(empty, "", target.text_dtype)
 
 
 def write_shards(
@@ -220,7 +222,7 @@ def write_shards(
     """Write shards of a store that was begun; the counts of each.
 
     `done` is told of how many examples there is nothing left to do but writing.
-    Errors: ValueError when a picture does not fit.
+    Errors: ValueError when a picture does not fit, or an encoding is not finite.
     """
     for number, pictures, lacks in preparation.shards(source, target, numbers, threads=threads):
         texts, found = _encoded(encoder, pictures, target.text_dtype, done)
@@ -243,8 +245,7 @@ def _encoded(
     texts: dict[str, Encoding] = {}
     error = squared = 0.0
     for index, text in encoder.run(plan):
-        kept = records.rounded(text, dtype)
-        texts[different[index]] = kept
+        texts[different[index]] = kept = _kept(text, different[index], dtype)
         wide = text.astype(np.float32)
         error += float(np.sum(np.square(kept.array().astype(np.float32) - wide)))
         squared += float(np.sum(np.square(wide)))
@@ -264,6 +265,17 @@ def _encoded(
         squared_error=error,
         squared=squared,
     )
+
+
+def _kept(text: Float[np.ndarray, "n d"], caption: str, dtype: TextDtype) -> Encoding:
+    """An encoding as it is stored. Errors: ValueError, naming its caption, if it is not finite."""
+    kept = records.rounded(text, dtype)
+    if not kept.is_finite():
+        raise ValueError(
+            f"the encoding of {config.shortened(caption)} is not finite as it is stored, in "
+            f"{dtype}: a sound encoder's is far below the largest {dtype}"
+        )
+    return kept
 
 
 def _records(pictures: Sequence[Picture], texts: dict[str, Encoding]) -> Iterator[Record]:

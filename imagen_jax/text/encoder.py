@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax import mesh
-from imagen_jax.text import cleaning, folders, loading, packing, t5
+from imagen_jax.text import cleaning, folders, hf_files, loading, packing, soundness, t5
 from imagen_jax.text.folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
@@ -30,6 +30,7 @@ DIGEST = 16  # hexadecimal digits
 PIECE = 2**22  # elements that are digested at a time
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
+LOST = 200  # characters that a warning shows of what was lost
 BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
@@ -79,7 +80,8 @@ class TextEncoder:
     ) -> "TextEncoder":
         """The embedded encoder of that name, or that of a folder, local or `gs://`.
 
-        A folder is a T5X checkpoint or holds one, or is Hugging Face's. `tokenizer` is a
+        A folder is a T5X checkpoint or holds one, or is Hugging Face's, of which one safetensors
+        file will do, too. `tokenizer` is a
         SentencePiece model; by default the `*.model` in the folder, beside it, or in a folder
         `tokenizer` beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
         `split` says how devices share an encoder that one cannot hold: each has captions of its own
@@ -87,10 +89,11 @@ class TextEncoder:
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
         place = str(EMBEDDED.get(name_or_path, name_or_path))
-        if not place.startswith(folders.BUCKET) and not Path(place).is_dir():
+        if not _is_there(place):
             raise FileNotFoundError(
-                f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint "
-                f"nor embedded ({', '.join(EMBEDDED)})"
+                f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
+                f"nor Hugging Face's folder or safetensors file, nor embedded "
+                f"({', '.join(EMBEDDED)})"
             )
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
@@ -142,6 +145,7 @@ class TextEncoder:
         # One string is refused by the tokenizer.
         if not self.clean or isinstance(captions, str):
             return captions
+        settings.check_texts(captions, what="caption")
         return [cleaning.clean(caption) for caption in captions]
 
     def encode(
@@ -149,22 +153,18 @@ class TextEncoder:
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encodings of captions and the mask of their tokens; zero where the mask is false.
 
-        Warns, naming what was lost, when captions are longer than `max_length` tokens.
+        Warns, naming what was lost, when captions are longer than `max_length` tokens, or have
+        parts that are not in the vocabulary.
 
         Shapes: text (b, max_length, width), text_mask (b, max_length).
-        Errors: ValueError if `batch_size` is below 1; TypeError if `captions` is one string.
+        Errors: ValueError if `batch_size` is below 1, or, naming caption and tensor, where an
+        encoding is not finite; TypeError if `captions` is one string.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         ragged = self.ragged(captions)
-        # Only a row that is full can have lost something: few are tokenised twice.
-        full = [c for c, ids in zip(captions, ragged, strict=True) if len(ids) == self.max_length]
-        if lost := [end for end in map(self.lost, full) if end]:
-            warnings.warn(
-                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
-                f"{self.max_length} tokens and were cut; the first lost {lost[0]!r}",
-                stacklevel=2,
-            )
+        for sentence in self._doubts(captions, ragged):
+            warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
         for length, rows in _buckets(ragged, max_length=self.max_length).items():
             size = min(batch_size, _power_of_two(len(rows)))
@@ -175,8 +175,34 @@ class TextEncoder:
                     self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
+                for row in chosen if not soundness.holds(text[chosen, :length]) else ():
+                    soundness.check(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
+
+    def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
+        """Sentences about what of the captions the encodings do not hold."""
+        shown, pairs = settings.shortened, list(zip(captions, ragged, strict=True))
+        # Only a row that is full can have lost something: few are tokenised twice.
+        ends = [self.lost(caption) for caption, ids in pairs if len(ids) == self.max_length]
+        if lost := list(filter(None, ends)):
+            yield (
+                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
+                f"{self.max_length} tokens and were cut; the first lost {shown(lost[0], most=LOST)}"
+            )
+        unknown = self.tokenizer.processor.unk_id()
+        odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
+        if empty := [caption for caption in odd if not self.tokenizer.knows_any(caption)]:
+            yield (
+                f"the text encoder knows nothing of {settings.listed(empty)}: all of it is outside "
+                "its vocabulary; say it in other words"
+            )
+        partly = [caption for caption in odd if caption not in empty]
+        if parts := dict.fromkeys(part for c in partly for part in self.tokenizer.unknown(c)):
+            yield (
+                f"the text encoder's vocabulary lacks {settings.listed(list(parts))}, as in "
+                f"{shown(partly[0])}; say it in other words"
+            )
 
     def plan(self, captions: Sequence[str]) -> packing.Plan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
@@ -196,6 +222,7 @@ class TextEncoder:
 
         A batch is computed while the one before it is fetched.
         Shapes: encodings (tokens of the caption, width), of the encoder's dtype.
+        Errors: ValueError, naming caption and tensor, where an encoding is not finite.
         """
         where = mesh.batch_sharding(self.devices)
 
@@ -210,9 +237,14 @@ class TextEncoder:
         for batch, members in zip(plan.batches, plan.members(), strict=True):
             encoded, ahead = ahead, next(started, None)
             text = np.asarray(encoded)
+            is_sound = soundness.holds(text)
             for index in members:
                 row, first, end = plan.places[index]
-                yield index, text[row - batch.first, first:end]
+                found = text[row - batch.first, first:end]
+                if not is_sound:
+                    caption = self.tokenizer.processor.decode(plan.tokens[row, first:end].tolist())
+                    soundness.check(caption, found, self.params, self.dtype)
+                yield index, found
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""
@@ -270,7 +302,7 @@ def config_of(name_or_path: str) -> T5Config:
     Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
     place = str(EMBEDDED.get(name_or_path, name_or_path))
-    if place.startswith(folders.BUCKET) or Path(place).is_dir():
+    if _is_there(place):
         return loading.inspect(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
@@ -278,6 +310,12 @@ def config_of(name_or_path: str) -> T5Config:
         f"no text encoder {name_or_path!r}: it is no folder with a T5X checkpoint and none of "
         f"{', '.join((*EMBEDDED, *t5.SIZES))}"
     )
+
+
+def _is_there(place: str) -> bool:
+    """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
+    remote = place.startswith(folders.BUCKET)
+    return remote or Path(place).is_dir() or hf_files.is_one(Path(place))
 
 
 def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
@@ -316,8 +354,9 @@ def find_tokenizer(path: Path | str) -> str:
     found = _tokenizer_of(folder)
     if found is None:
         raise FileNotFoundError(
-            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there, or "
-            "name it with text.tokenizer"
+            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there (of "
+            "T5 v1.1 in any size the spiece.model of google/t5-v1_1-small), or name it with "
+            "text.tokenizer"
         )
     return found
 
@@ -331,7 +370,7 @@ def _tokenizer_of(folder: Folder) -> str | None:
     if not folder.is_remote:  # listing a bucket's parent would list all that is below
         places += [folder.parent, folder.parent / TOKENIZER]
     for place in places:
-        found = sorted(name for name in place.names() if name.endswith(".model"))
+        found = sorted(n for n in place.names() if n.endswith(".model") and not n.startswith("."))
         if len(found) == 1:
             return (place / found[0]).url
         if found:

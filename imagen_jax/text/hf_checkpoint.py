@@ -1,27 +1,32 @@
-"""Hugging Face's T5 and umT5 encoders: safetensors, in one file or several shards."""
+"""Hugging Face's T5 and umT5 encoders: safetensors, in one file or several shards.
 
-import json
+Which of a folder's files are read is said in `hf_files.py`. A file may hold more than an encoder,
+under any prefix, such as a decoder or another program's notes: that is not read.
+"""
+
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from imagen_jax.text import safetensors_files
+from imagen_jax.text import hf_files, safetensors_files
 from imagen_jax.text.stored import Layout, Parameter, Stored
 
-FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG = "config.json"
+EMBEDDING = "token_embedder.embedding"
+SHOWN = 4  # names in a sentence
 ACTIVATIONS = ("relu", "gated-gelu")  # of v1.0, and of v1.1 and umT5; the latter is tanh's
 
+# Of a stack of T5's layers; "encoder." ends its prefix, unless the stack was saved alone.
+_BLOCK = re.compile(
+    r"(?P<prefix>(?:.+\.)?)block\.(?P<layer>\d+)\.layer\.(?P<part>\d+\..+)\.(?P<kind>\w+)"
+)
+_STACK = re.compile(r"(^|\.)encoder\.$")
+_DECODER = re.compile(r"(?:^|\.)decoder\.")
+# What quantisers put beside a matrix. That is then of few bits, and refused for its dtype.
+_SCALES = ("scale", "scale_weight", "scale_input", "weight_scale", "input_scale", "SCB")
 # Hugging Face's names, "layer.1" being the MLP, to T5X's.
-_WHOLE = {
-    "shared.weight": "token_embedder.embedding",
-    "encoder.embed_tokens.weight": "token_embedder.embedding",  # beside `shared` the same again
-    "encoder.final_layer_norm.weight": "encoder.encoder_norm.scale",
-}
-_BLOCK = re.compile(r"encoder\.block\.(?P<layer>\d+)\.layer\.(?P<part>.+)\.weight")
 _PARTS = {
     "0.layer_norm": "pre_attention_layer_norm.scale",
     "0.SelfAttention.q": "attention.query.kernel",
@@ -38,62 +43,63 @@ _PARTS = {
 _BIAS = "relpos_bias.rel_embedding"
 
 
-def is_one(folder: Path) -> bool:
-    """Whether a folder holds such a checkpoint, or one of Hugging Face's in another format."""
-    return folder.is_dir() and any(
-        next(folder.glob(pattern), None) for pattern in ("*.safetensors*", "pytorch_model*.bin*")
-    )
-
-
-def layout(folder: Path) -> tuple[str, Layout]:
+def layout(path: Path) -> tuple[str, Layout]:
     """Where the checkpoint is, and the encoder's parameters in it. Nothing large is read.
 
+    `path` is a folder or a safetensors file.
     Errors: FileNotFoundError for a shard that is missing; ValueError for a format, a file or a
     network that can't be read.
     """
-    _check_config(folder / CONFIG)
-    found = _tensors(folder)
-    names = _names(found)
-    return str(folder), [
+    _check_config((path if path.is_dir() else path.parent) / CONFIG)
+    held = hf_files.held(path)
+    names = _names(held, where=path)
+    return str(path), [
         (stored, (_parameter(names[name], stored),))
-        for name, stored in found.items()
-        if name in names
+        for file in dict.fromkeys(held[name] for name in names)
+        for name, stored in safetensors_files.tensors(file, only=names).items()
     ]
 
 
-def _tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of every shard, by Hugging Face's name."""
-    files = map(safetensors_files.tensors, _files(folder))
-    return {name: stored for found in files for name, stored in found.items()}
+def unused(path: Path) -> list[str]:
+    """Names of the tensors that are no encoder's, such as a decoder's. Errors: as `layout`."""
+    held = hf_files.held(path)
+    return sorted(held.keys() - _names(held, where=path).keys())
 
 
-def _files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        shards = set(_json(folder / INDEX).get("weight_map", {}).values())
-        missing = sorted(name for name in shards if not (folder / name).is_file())
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} lacks {', '.join(missing)}, which {INDEX} names: download them again"
-            )
-        return [folder / name for name in sorted(shards)]
-    if (folder / FILE).is_file():
-        return [folder / FILE]
-    raise ValueError(
-        f"{folder} has neither {FILE} nor {INDEX}: of Hugging Face's formats only safetensors can "
-        "be read (save it with save_pretrained(..., safe_serialization=True))"
-    )
-
-
-def _names(found: Mapping[str, Stored]) -> dict[str, str]:
+def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
     """T5X's name of every tensor that belongs to the encoder."""
-    names = {name: _WHOLE[name] for name in _WHOLE if name in found}
-    if len(set(names) & {"shared.weight", "encoder.embed_tokens.weight"}) > 1:
-        del names["encoder.embed_tokens.weight"]
-    blocks = [match for name in found if (match := _BLOCK.fullmatch(name))]
+    blocks = [m for name in held if (m := _BLOCK.fullmatch(name)) and not _DECODER.search(m[1])]
+    stacks = sorted({match["prefix"] for match in blocks})
+    if len(stacks) > 1:
+        raise ValueError(
+            f"{where} holds several T5 encoders, under {', '.join(map(repr, stacks))}: save the "
+            "one that you want alone"
+        )
+    if not stacks:
+        found = sorted(held)
+        more = f" and {len(found) - SHOWN:,} others" if len(found) > SHOWN else ""
+        raise ValueError(
+            f"{where} holds no T5 encoder, no block.0.layer.0.SelfAttention.q.weight under any "
+            f"prefix: it has {', '.join(found[:SHOWN]) or 'no tensor'}{more}"
+        )
+    (stack,) = stacks
+    names = {f"{stack}final_layer_norm.weight": "encoder.encoder_norm.scale"}
+    # An encoder's table is that of the whole model, where both were saved.
+    whole = _STACK.sub(r"\1", stack)
+    tables = [f"{x}{n}.weight" for n in ("shared", "embed_tokens") for x in (whole, stack)]
+    names |= dict.fromkeys([name for name in tables if name in held][:1], EMBEDDING)
+    return {name: ours for name, ours in names.items() if name in held} | _layers(blocks)
+
+
+def _layers(blocks: Sequence[re.Match[str]]) -> dict[str, str]:
+    """T5X's name of every tensor of a layer; one that T5 has not keeps its own, and is told."""
+    names = {}
     tables = sum(_PARTS.get(match["part"]) == _BIAS for match in blocks)
     for match in blocks:
-        part = _PARTS.get(match["part"], match["part"])  # an unknown one is told by its name
-        own = f"encoder.layers_{match['layer']}.{part}"
+        if match["kind"] in _SCALES:
+            continue
+        part = _PARTS.get(match["part"]) if match["kind"] == "weight" else None
+        own = f"encoder.layers_{match['layer']}.{part or match['part'] + '.' + match['kind']}"
         # T5 keeps the one table of all its layers in the first; umT5 has one in each.
         names[match[0]] = f"encoder.{_BIAS}" if part == _BIAS and tables == 1 else own
     return names
@@ -101,7 +107,7 @@ def _names(found: Mapping[str, Stored]) -> dict[str, str]:
 
 def _parameter(name: str, stored: Stored) -> Parameter:
     """Hugging Face's matrices are [out, in], but for the embedding."""
-    if len(stored.shape) == 2 and not name.endswith(".embedding"):
+    if len(stored.shape) == 2 and name != EMBEDDING:
         return Parameter(name, stored.shape[::-1], np.transpose)
     return Parameter(name, stored.shape, lambda array: array)
 
@@ -110,7 +116,7 @@ def _check_config(file: Path) -> None:
     """Refuse a network that ours is not, where a config tells. Sizes are read from the tensors."""
     if not file.is_file():
         return
-    fields = _json(file)
+    fields = hf_files.read_json(file)
     wanted = {
         "feed_forward_proj": ACTIVATIONS,
         "relative_attention_max_distance": (128,),
@@ -122,10 +128,3 @@ def _check_config(file: Path) -> None:
                 f"{file}: {name} is {fields[name]!r}, but our T5 knows "
                 f"{' and '.join(map(repr, accepted))} only"
             )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}): download it again") from error

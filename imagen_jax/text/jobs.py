@@ -80,8 +80,9 @@ def begin(job: Job) -> Begun:
     _, encoder, target = job.open()
     if (found := cache.finished(target)) is not None:
         return Begun(target, [], found)
+    empty = cache.encode_empty(encoder, target)  # first: an encoder may compute nonsense
     missing = store.begin(target)
-    cache.write_empty(encoder, target)
+    store.write_empty(target, empty)
     encoder.free()  # this process encodes nothing more
     return Begun(target, missing)
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax.text import exported, folders, hf_checkpoint, stored, t5, t5x_checkpoint
+from imagen_jax.text import (
+    exported,
+    folders,
+    hf_checkpoint,
+    hf_files,
+    stored,
+    t5,
+    t5x_checkpoint,
+)
 from imagen_jax.text.stored import Layout, Place
 from imagen_jax.text.t5 import T5Config
 from imagen_jax.types import Params
@@ -25,9 +33,9 @@ def load(path: Path | str, *, place: Place | None = None) -> tuple[T5Config, Par
     """Sizes and parameters of the encoder in a checkpoint.
 
     `path` is a T5X checkpoint_N, a parent holding exactly one, or a file with all inlined, local or
-    `gs://`; or Hugging Face's folder, or one that `exported` wrote. `place` takes a parameter's
-    name and its array, of the stored dtype, and returns what is kept in its place; by default
-    float32 NumPy arrays.
+    `gs://`; or Hugging Face's folder or safetensors file; or a folder that `exported` wrote.
+    `place` takes a parameter's name and its array, of the stored dtype, and returns what is kept in
+    its place; by default float32 NumPy arrays.
     Shapes: parameters as `t5.parameter_shapes` of the returned sizes.
     Errors: FileNotFoundError or ValueError that names the tensor, the place and a remedy.
     """
@@ -52,9 +60,10 @@ def inspect(path: Path | str) -> tuple[T5Config, Layout]:
 def _layout(path: Path | str) -> tuple[str, Layout]:
     if not str(path).startswith(folders.BUCKET):
         # Ours first: any safetensors in a folder are taken for Hugging Face's.
-        for form in (exported, hf_checkpoint):
-            if form.is_one(Path(path)):
-                return form.layout(Path(path))
+        if exported.is_one(Path(path)):
+            return exported.layout(Path(path))
+        if hf_files.is_one(Path(path)):
+            return hf_checkpoint.layout(Path(path))
     return t5x_checkpoint.layout(path)
 
 

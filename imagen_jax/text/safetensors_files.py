@@ -4,10 +4,11 @@ A file is the header's length in eight bytes, a JSON header and the tensors with
 shapes and dtypes tell where each begins, tensors can be written in any order, from any thread.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,32 @@ class Kind:
 class Slot:
     """The place of a tensor in a file that is being written."""
 
+    name: str
     file: Path
     start: int  # byte of the file
     kind: Kind
 
 
-def tensors(file: Path) -> dict[str, Stored]:
-    """Every tensor of a file by its name.
+def names(file: Path) -> list[str]:
+    """Of every tensor in a file, whatever its dtype. Errors: ValueError for one cut short."""
+    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+        return list(opened.keys())
+
+
+def tensors(file: Path, *, only: Collection[str] | None = None) -> dict[str, Stored]:
+    """The tensors of a file by their names, or `only` those of the given names.
 
     Errors: ValueError for a file that is cut short, or a tensor that is no float.
     """
+    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+        chosen = [name for name in opened.keys() if only is None or name in only]  # noqa: SIM118
+        return {name: _stored(file, name, opened.get_slice(name)) for name in chosen}
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[None]:
     try:
-        with safetensors.safe_open(file, "numpy") as opened:
-            return {name: _stored(file, name, opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
+        yield
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{file} is not a whole safetensors file ({error}): copy or download it again"
@@ -63,7 +77,10 @@ def tensors(file: Path) -> dict[str, Stored]:
 def _stored(file: Path, name: str, header: Any) -> Stored:
     shape, dtype = tuple(header.get_shape()), header.get_dtype()
     if dtype not in WIDTHS:
-        raise ValueError(f"{name} in {file} is {dtype}; {', '.join(WIDTHS)} can be read")
+        raise ValueError(
+            f"{name} in {file} is {dtype}; {', '.join(WIDTHS)} can be read: take the same weights "
+            "in one of these, such as a file with fp16, bf16 or no dtype in its name"
+        )
 
     def read() -> np.ndarray:
         with safetensors.safe_open(file, "numpy") as opened:
@@ -92,13 +109,14 @@ def reserve(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str
     with file.open("wb") as opened:
         opened.write(len(text).to_bytes(8, "little") + text)
         opened.truncate(data + end)
-    return {name: Slot(file, data + starts[name], kind) for name, kind in kinds.items()}
+    return {name: Slot(name, file, data + starts[name], kind) for name, kind in kinds.items()}
 
 
 def fill(slot: Slot, array: np.ndarray) -> str:
     """Write an array of any float dtype and memory order to its place; SHA-256 of its bytes there.
 
     Shapes: array as `slot.kind`, at least one axis.
+    Errors: ValueError for values that are not finite, or too large for the dtype there.
     """
     digest = hashlib.sha256()
     rows = max(1, PIECE * len(array) // max(1, array.size))
@@ -106,7 +124,13 @@ def fill(slot: Slot, array: np.ndarray) -> str:
         opened.seek(slot.start)
         for start in range(0, len(array), rows):
             # In native order a bfloat16 array has no buffer that a file takes; its bytes have.
-            part = np.array(array[start : start + rows], slot.kind.dtype, order="C").view(np.uint8)
+            kept = np.array(array[start : start + rows], slot.kind.dtype, order="C")
+            if not np.isfinite(kept).all():
+                raise ValueError(
+                    f"{slot.name} has values that are not finite as {slot.kind.dtype}: copy or "
+                    "download the checkpoint again"
+                )
+            part = kept.view(np.uint8)
             digest.update(part)
             opened.write(part)
     return digest.hexdigest()

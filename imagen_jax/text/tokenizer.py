@@ -9,9 +9,11 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
+from imagen_jax.config import check_texts, shortened
 from imagen_jax.text.folders import Folder
 
 PAD = 0
+SPACE = "▁"  # as pieces have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,22 +53,29 @@ class Tokenizer:
         return self.processor.get_piece_size()
 
     def ids(self, caption: str) -> list[int]:
-        """All ids of a caption with the final `eos`, neither padded nor truncated."""
+        """All ids of a caption with the final `eos`, neither padded nor truncated.
+
+        Errors: ValueError, here and below, for a caption that is no string or no Unicode text.
+        """
+        check_texts([caption], what="caption")
         return [*self.processor.encode(caption), self.eos]
 
     def lengths(self, captions: Sequence[str]) -> list[int]:
         """How many ids each caption has, with its `eos`."""
+        check_texts(captions, what="caption")
         return [len(ids) + 1 for ids in self.processor.encode(list(captions))]
 
     def ragged(self, captions: Sequence[str], *, max_length: int) -> list[list[int]]:
         """Ids of each caption, at most `max_length` of them: what is kept of a long one, and `eos`.
 
-        Errors: ValueError if `max_length` is below 1; TypeError if `captions` is one string.
+        Errors: ValueError if `max_length` is below 1, or as `ids`; TypeError if `captions` is one
+        string.
         """
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
         if isinstance(captions, str):
-            raise TypeError(f"captions must be a list of strings, not the string {captions!r}")
+            raise TypeError(f"captions must be a list, not the string {shortened(captions)}")
+        check_texts(captions, what="caption")
         return [[*ids[: max_length - 1], self.eos] for ids in self.processor.encode(list(captions))]
 
     def tokenize(
@@ -81,10 +90,24 @@ class Tokenizer:
 
     def lost(self, caption: str, *, max_length: int) -> str:
         """What `tokenize` drops of a caption, as SentencePiece normalised it; "" if it fits."""
+        check_texts([caption], what="caption")
         pieces = self.processor.encode(caption, out_type=str)
         if len(pieces) < max_length:
             return ""
-        return "".join(pieces[max_length - 1 :]).replace("▁", " ").strip()
+        return "".join(pieces[max_length - 1 :]).replace(SPACE, " ").strip()
+
+    def unknown(self, caption: str) -> list[str]:
+        """The parts of a caption that are no piece of the vocabulary, as they are normalised."""
+        check_texts([caption], what="caption")
+        ids, pieces = self.processor.encode(caption), self.processor.encode(caption, out_type=str)
+        unknown = self.processor.unk_id()
+        return [p.strip(SPACE) for i, p in zip(ids, pieces, strict=True) if i == unknown]
+
+    def knows_any(self, caption: str) -> bool:
+        """Whether any part of a caption is in the vocabulary; an empty one is."""
+        ids = self.processor.encode([caption.strip()])[0]
+        known = {self.processor.unk_id(), self.processor.piece_to_id(SPACE)}
+        return not ids or not set(ids) <= known
 
 
 def pad(

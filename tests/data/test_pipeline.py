@@ -276,3 +276,22 @@ def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
 def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:
     with pytest.raises(ValueError, match=r"sides \[4, 16\], but stage test trains on 64"):
         pipeline.check(store, experiment=make_experiment(make_stage(64)))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_encodings_that_are_not_finite_are_told(
+    tmp_path: Path, write_store: Callable, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    sound = text_of
+    monkeypatch.setitem(globals(), "text_of", lambda i: sound(i) * (np.nan if i == 5 else 1))
+    found = make_store(write_store, tmp_path / "s", count=8)
+    pipeline.check(found, experiment=make_experiment())
+    with pytest.raises(ValueError, match=r"encoding of record 5, '5', is NaN or inf.* delete the"):
+        take(found, 1, BASE, data=config.Data(threads=0, prefetch=1, workers=workers))
+
+
+def test_a_store_whose_empty_caption_is_not_finite_is_refused(store: Store, monkeypatch) -> None:
+    empty = records.rounded(np.full((1, WIDTH), np.inf, np.float32), "bfloat16")
+    monkeypatch.setattr(Store, "empty", lambda _: empty)
+    with pytest.raises(ValueError, match=r"encoding of the empty caption is NaN or infinite"):
+        pipeline.check(store, experiment=make_experiment())

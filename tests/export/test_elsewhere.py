@@ -16,7 +16,7 @@ from imagen_jax.sample import cascade
 HAS_TENSORFLOW = bool(
     importlib.util.find_spec("tensorflow") and importlib.util.find_spec("orbax.export")
 )
-PROMPTS = ["a large red circle", "", "two small blue squares on a white background"]
+PROMPTS = ["a large red circle", "", "a small blue square on a white background"]
 
 
 def test_other_jax_code_reads_the_weights(

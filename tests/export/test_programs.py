@@ -19,7 +19,7 @@ from imagen_jax.export import programs, words
 from imagen_jax.sample import cascade
 from imagen_jax.text.encoder import TextEncoder
 
-PROMPTS = ["a large red circle", "", "two small blue squares on a white background"]
+PROMPTS = ["a large red circle", "", "a small blue square on a white background"]
 SEED = 5
 
 

@@ -16,7 +16,7 @@ import imagen_jax
 
 PAGE = Path(__file__).parents[2] / "docs" / "runtime.md"
 PACKAGES = ("jax", "jaxlib", "safetensors", "sentencepiece", "numpy", "flatbuffers")
-PROMPTS = ["a large red circle", "", "two small blue squares on a white background"]
+PROMPTS = ["a large red circle", "", "a small blue square on a white background"]
 LISTED = "from importlib.metadata import *; print(*(d.name for d in distributions()))"
 
 

@@ -1,5 +1,6 @@
 """The whole encoder: the embedded weights, batching that changes nothing, truthful refusals."""
 
+import dataclasses
 import re
 import shutil
 import warnings
@@ -30,6 +31,7 @@ def embedded() -> TextEncoder:
     return TextEncoder.load("t5_1_1_tiny", max_length=24)
 
 
+@pytest.mark.filterwarnings("ignore:the text encoder's vocabulary lacks '{', '}'")
 def test_embedded_encoder_equals_t5x(embedded, reference) -> None:
     with pytest.warns(UserWarning, match=r"1 of 4 captions are longer .* 'a gigantic translucent"):
         text, text_mask = embedded.encode(reference["captions"].tolist())
@@ -254,3 +256,24 @@ def test_refusals_name_the_value(embedded) -> None:
         embedded.encode(["a circle"], batch_size=0)
     with pytest.raises(TypeError, match="'a circle'"):
         embedded.encode("a circle")
+
+
+def test_parts_outside_the_vocabulary_are_told(embedded) -> None:
+    with pytest.warns(UserWarning, match=r"^the text encoder knows nothing of '🔴', '圆 {': all"):
+        embedded.encode(["a red circle", "🔴", "圆 {"])
+    with pytest.warns(UserWarning, match=r"vocabulary lacks '圆', as in 'a red 圆';"):
+        embedded.encode(["a red 圆"])
+
+
+def test_a_long_loss_is_shortened(embedded) -> None:
+    with pytest.warns(UserWarning, match=r"characters\)$") as told:
+        embedded.encode(["a red circle " * 800])
+    assert len(str(told[0].message)) < 400
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_captions_that_are_no_unicode_are_named(embedded, clean: bool) -> None:
+    encoder = dataclasses.replace(embedded, clean=clean)
+    for call in (encoder.encode, encoder.plan):
+        with pytest.raises(ValueError, match=r"caption 2, '\\udcff', is no Unicode text"):
+            call(["a", "\udcff"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as tensors
 
-from imagen_jax.text import hf_checkpoint, loading, t5
+from imagen_jax.text import hf_checkpoint, hf_files, loading, t5
 
 FOLDER = Path(__file__).parent / "fixtures" / "hugging_face"
 MODELS = ("v1_0", "v1_1", "umt5")
@@ -41,7 +41,7 @@ def _encoded(folder: Path, reference) -> np.ndarray:
 
 
 def _rewrite(folder: Path, change) -> None:
-    file = folder / hf_checkpoint.FILE
+    file = folder / hf_files.FILE
     tensors.save_file(change(tensors.load_file(file)), file)
 
 
@@ -66,8 +66,8 @@ def test_the_network_is_read_from_its_tensors(name: str, gated: bool, bias_per_l
 
 
 def test_several_shards_of_mixed_dtypes(copied: Path, reference) -> None:
-    whole = tensors.load_file(copied / hf_checkpoint.FILE)
-    (copied / hf_checkpoint.FILE).unlink()
+    whole = tensors.load_file(copied / hf_files.FILE)
+    (copied / hf_files.FILE).unlink()
     shards: dict[str, dict] = {"model-00001-of-00002.safetensors": {}, "b.safetensors": {}}
     weight_map = {}
     for number, (name, array) in enumerate(sorted(whole.items())):
@@ -77,7 +77,7 @@ def test_several_shards_of_mixed_dtypes(copied: Path, reference) -> None:
         weight_map[name] = file
     for file, content in shards.items():
         tensors.save_file(content, copied / file)
-    (copied / hf_checkpoint.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (copied / hf_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
     expected = reference["v1_1"][reference["mask"]]
     np.testing.assert_allclose(_encoded(copied, reference), expected, rtol=0, atol=0.1)
     _, params = loading.load(copied)
@@ -105,9 +105,9 @@ def test_the_embedding_has_two_names(copied: Path, reference, both: bool) -> Non
     [
         (lambda x: {n: a for n, a in x.items() if n != WI}, "layers_1.mlp.wi_1.kernel is missing"),
         (lambda x: x | {WI: x[WI][:, :3].copy()}, r"wi_1.kernel has shape \(3, 24\) instead of"),
-        (lambda x: x | {WI.replace("wi_1", "b"): x[WI]}, "1.DenseReluDense.b is unknown"),
+        (lambda x: x | {WI.replace("wi_1", "b"): x[WI]}, "1.DenseReluDense.b.weight is unknown"),
         (lambda x: x | {WI: x[WI].astype(np.int8)}, rf"{WI} in .* is I8; F64, F32, F16, BF16"),
-        (lambda x: {"weight": x[WI]}, "holds no T5 encoder: it lacks token_embedder.embedding"),
+        (lambda x: {"weight": x[WI]}, "holds no T5 encoder, no block.0.* it has weight$"),
     ],
 )
 def test_a_wrong_tensor_is_named(copied: Path, change, says: str) -> None:
@@ -117,14 +117,14 @@ def test_a_wrong_tensor_is_named(copied: Path, change, says: str) -> None:
 
 
 def test_a_file_cut_short_is_named(copied: Path) -> None:
-    file = copied / hf_checkpoint.FILE
+    file = copied / hf_files.FILE
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors is not a whole safetensors file"):
         loading.load(copied)
 
 
 def test_pickles_are_refused(copied: Path) -> None:
-    (copied / hf_checkpoint.FILE).rename(copied / "pytorch_model.bin")
+    (copied / hf_files.FILE).rename(copied / "pytorch_model.bin")
     with pytest.raises(ValueError, match="only safetensors can be read"):
         loading.load(copied)
 
@@ -136,4 +136,120 @@ def test_another_network_is_refused(copied: Path, name: str, value: object) -> N
     config = json.loads((copied / hf_checkpoint.CONFIG).read_text())
     (copied / hf_checkpoint.CONFIG).write_text(json.dumps(config | {name: value}))
     with pytest.raises(ValueError, match=rf"config\.json: {name} is {value!r}"):
+        loading.load(copied)
+
+
+def _move(found: dict, *, folder: Path, name: str, prefix: str = "") -> None:
+    """The tensors, under a prefix, in another file and no other."""
+    (folder / hf_files.FILE).unlink()
+    tensors.save_file({prefix + n: x for n, x in found.items()}, folder / name)
+
+
+def _assert_equal(place: Path, reference, *, to: str = "v1_1") -> None:
+    expected = reference[to][reference["mask"]]
+    np.testing.assert_allclose(_encoded(place, reference), expected, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.fp16.safetensors", "t5xxl_fp16.safetensors", "x.safetensors"]
+)
+@pytest.mark.parametrize("prefix", ["", "text_encoders.t5xxl.transformer.", "module.", "encoder."])
+def test_the_only_file_is_read_whatever_its_name_and_prefix(
+    copied: Path, reference, name: str, prefix: str
+) -> None:
+    whole = tensors.load_file(copied / hf_files.FILE)
+    _move(whole, folder=copied, name=name, prefix=prefix)
+    (copied / f"._{name}").write_bytes(b"what macOS leaves")
+    (copied / hf_checkpoint.CONFIG).unlink()
+    _assert_equal(copied, reference)
+    _assert_equal(copied / name, reference)
+
+
+@pytest.mark.parametrize("prefix", ["", "text_encoder."])
+def test_a_stack_that_was_saved_alone(copied: Path, reference, prefix: str) -> None:
+    whole = tensors.load_file(copied / hf_files.FILE)
+    stack = {n.removeprefix("encoder."): x for n, x in whole.items() if n.startswith("encoder.")}
+    stack["embed_tokens.weight"] = whole["shared.weight"]
+    _move(stack, folder=copied, name="stack.safetensors", prefix=prefix)
+    _assert_equal(copied, reference)
+
+
+@pytest.mark.parametrize("form", ["index.fp16", "no index", "no index, older"])
+def test_shards_of_a_variant(copied: Path, reference, form: str) -> None:
+    whole = tensors.load_file(copied / hf_files.FILE)
+    (copied / hf_files.FILE).unlink()
+    pattern = "model-{}.fp16.safetensors" if "older" in form else "model.fp16-{}.safetensors"
+    files = [pattern.format(f"0000{n}-of-00002") for n in (1, 2)]
+    where = {name: files[number % 2] for number, name in enumerate(sorted(whole))}
+    for file in files:
+        tensors.save_file({n: whole[n] for n, f in where.items() if f == file}, copied / file)
+    if form == "index.fp16":
+        index = copied / "model.safetensors.index.fp16.json"
+        index.write_text(json.dumps({"weight_map": where}))
+        # Comes along with the variant, without its shards.
+        (copied / hf_files.INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+    _assert_equal(copied, reference)
+    (copied / files[1]).unlink()
+    (copied / hf_files.INDEX).unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match=f"lacks {files[1]}"):
+        loading.load(copied)
+
+
+def test_of_several_files_that_with_a_t5_is_read(copied: Path, reference) -> None:
+    whole = tensors.load_file(copied / hf_files.FILE)
+    _move(whole, folder=copied, name="t5xxl_fp16.safetensors")
+    clip = {"text_model.encoder.layers.0.mlp.fc1.weight": np.zeros((2, 2), np.float32)}
+    tensors.save_file(clip, copied / "clip_l.safetensors")
+    _assert_equal(copied, reference)
+    shutil.copy(copied / "t5xxl_fp16.safetensors", copied / "t5xxl_bf16.safetensors")
+    with pytest.raises(
+        ValueError, match=r"several .*t5xxl_bf16\.safetensors, t5xxl_fp16.*give one"
+    ):
+        loading.load(copied)
+    _assert_equal(copied / "t5xxl_bf16.safetensors", reference)
+
+
+def _save_bytes(found: dict[str, tuple[str, list[int], bytes]], file: Path) -> None:
+    """Tensors of any dtype, which NumPy may not have."""
+    header, data = {}, b""
+    for name, (dtype, shape, content) in found.items():
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def _bytes_of(found: dict[str, np.ndarray]) -> dict[str, tuple[str, list[int], bytes]]:
+    return {n: ("F32", list(x.shape), x.tobytes()) for n, x in found.items()}
+
+
+def test_what_is_no_encoders_is_not_read(copied: Path, reference) -> None:
+    """A tokenizer, a decoder and a head of any dtype; `unused` names them."""
+    found = _bytes_of(tensors.load_file(copied / hf_files.FILE))
+    others = {
+        "decoder.block.0.layer.0.SelfAttention.q.weight": ("F8_E4M3", [2, 2], bytes(4)),
+        "lm_head.weight": ("I64", [2], bytes(16)),
+        "scaled_fp8": ("F8_E4M3", [2], bytes(2)),
+        "spiece_model": ("U8", [5], b"model"),
+    }
+    _save_bytes(others | found, copied / hf_files.FILE)
+    _assert_equal(copied, reference)
+    assert hf_checkpoint.unused(copied) == sorted(others)
+    rows, columns = found[WI][1]
+    few = found | {WI: ("F8_E4M3", [rows, columns], bytes(rows * columns))}
+    _save_bytes(few, copied / hf_files.FILE)
+    with pytest.raises(ValueError, match=rf"{WI} in .* is F8_E4M3; .* can be read: take the same"):
+        loading.load(copied)
+
+
+def test_two_encoders_in_one_file_are_told(copied: Path) -> None:
+    _rewrite(copied, lambda x: x | {f"b.{n}": a for n, a in x.items()})
+    with pytest.raises(ValueError, match=r"several T5 encoders, under 'b\.encoder\.', 'encoder\.'"):
+        loading.load(copied)
+
+
+def test_a_bias_is_not_left_out_silently(copied: Path) -> None:
+    _rewrite(copied, lambda x: x | {WI.replace("weight", "bias"): x[WI][0].copy()})
+    with pytest.raises(ValueError, match=r"wi_1\.bias is unknown"):
         loading.load(copied)

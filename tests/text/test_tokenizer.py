@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagen_jax.text.encoder import EMBEDDED
 from imagen_jax.text.tokenizer import Tokenizer
@@ -91,3 +93,53 @@ def test_a_model_without_eos_is_refused(tmp_path) -> None:
     (tmp_path / "spiece.model").write_bytes(model.getvalue())
     with pytest.raises(ValueError, match="end-of-sentence"):
         Tokenizer.load(tmp_path / "spiece.model")
+
+
+NOT_UNICODE = ["\udcff circle", "half \ud83d", "\ude00"]
+
+
+@pytest.mark.parametrize("text", NOT_UNICODE)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t, text: t.ids(text),
+        lambda t, text: t.lengths(["a", text]),
+        lambda t, text: t.tokenize(["a", text], max_length=4),
+        lambda t, text: t.lost(text, max_length=4),
+        lambda t, text: t.unknown(text),
+    ],
+)
+def test_what_is_no_unicode_is_named(tokenizer, call, text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"caption \d, '.*is no Unicode text: .*; write it in UTF-8"
+    ):
+        call(tokenizer, text)
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+def test_any_text_is_tokenised_or_refused_by_a_sentence(tokenizer, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        with pytest.raises(ValueError, match="no Unicode text"):
+            tokenizer.ids(text)
+    else:
+        assert tokenizer.ids(text)[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "unknown"),
+    [
+        ("a red circle", True, []),
+        ("", True, []),
+        ("  ", True, []),
+        ("🔴", False, ["🔴"]),
+        ("圆", False, ["圆"]),
+        ("{", False, ["{"]),
+        ("圆 {", False, ["圆", "{"]),
+        ("a red 圆", True, ["圆"]),
+    ],
+)
+def test_what_is_outside_the_vocabulary(tokenizer, text: str, known: bool, unknown: list) -> None:
+    assert tokenizer.knows_any(text) == known
+    assert tokenizer.unknown(text) == unknown

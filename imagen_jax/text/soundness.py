@@ -1,0 +1,39 @@
+"""Encodings that are not finite are refused where they arise, with their cause."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Float
+
+from imagen_jax.config import shortened
+from imagen_jax.text.t5 import Dtype
+from imagen_jax.types import Params
+
+
+def holds(text: Float[np.ndarray, "..."]) -> bool:
+    """Whether encodings have neither NaN nor infinities."""
+    return bool(np.isfinite(text).all())
+
+
+def check(caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype) -> None:
+    """Refuse a caption's encoding that is not finite.
+
+    Errors: ValueError naming the caption, and the first tensor whose weights are not finite.
+    """
+    if not holds(text):
+        which = shortened(caption)
+        raise ValueError(f"the encoding of {which} is not finite: {cause(params, dtype)}")
+
+
+def cause(params: Params, dtype: Dtype) -> str:
+    """Why encodings with these weights are not finite, and what helps."""
+    weights = traverse_util.flatten_dict(params, sep=".")
+    for name in sorted(weights):
+        wrong = int(jnp.sum(~jnp.isfinite(jnp.asarray(weights[name]))))
+        if wrong:
+            return (
+                f"of its tensor {name}, {wrong:,} of {weights[name].size:,} values are NaN or "
+                "infinite; copy or convert the checkpoint again"
+            )
+    remedy = "take dtype float32" if dtype != "float32" else "take a checkpoint that computes in it"
+    return f"its weights are finite, but it overflowed in {dtype}; {remedy}"

@@ -1,0 +1,110 @@
+"""Grids of any prompts stay readable and small; files have names of any script."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from imagen_jax import gallery
+
+WHITE = np.full((4, 4, 3), 255, np.uint8)
+SIDE = 64
+CHINESE = "红色的圆在蓝色的方块上面" * 5
+
+
+def _ink(sheet: Image.Image, column: int, *, side: int) -> np.ndarray:
+    """Whether pixels of a column's strip, from below its picture on, are dark."""
+    step = side + gallery.MARGIN
+    pixels = np.asarray(sheet.convert("L"))[gallery.MARGIN + side + 1 :]
+    return pixels[:, gallery.MARGIN + column * step :][:, :step] < 100
+
+
+@pytest.mark.parametrize(
+    "caption", [CHINESE, "a" * 300, "word " * 200, "a red circle " + "x" * 90, "圆 " * 80]
+)
+def test_a_caption_stays_below_its_own_picture(caption: str) -> None:
+    sheet = gallery.grid([WHITE] * 3, [caption, "", ""], side=SIDE)
+    assert _ink(sheet, 0, side=SIDE).any()
+    assert not _ink(sheet, 1, side=SIDE).any()
+    assert not _ink(sheet, 0, side=SIDE)[:, SIDE + gallery.MARGIN // 2 :].any()
+
+
+def test_one_long_prompt_does_not_stretch_the_grid() -> None:
+    short = gallery.grid([WHITE] * 121, ["a"] * 121)
+    begun = time.perf_counter()
+    for long in ("a red circle " * 800, "x" * 10_000, CHINESE * 200):
+        sheet = gallery.grid([WHITE] * 121, [long] + ["a"] * 120)
+        assert sheet.width == short.width
+        assert sheet.height < 2 * short.height
+    assert time.perf_counter() - begun < 20
+
+
+def test_a_caption_that_is_cut_ends_with_an_ellipsis() -> None:
+    font = gallery._font(SIDE)
+    lines = gallery._wrap("word " * 100, font, SIDE)
+    assert len(lines) == gallery.LINES
+    assert lines[-1].endswith(gallery.ELLIPSIS)
+    assert gallery._wrap("a red circle", gallery._font(192), 192) == ["a red circle"]
+
+
+@given(st.text(max_size=60), st.integers(20, 200))
+def test_no_line_is_wider_than_its_picture(text: str, width: int) -> None:
+    font = gallery._font(192)
+    lines = gallery._wrap(text, font, width)
+    assert len(lines) <= gallery.LINES
+    assert all(font.getlength(line) <= width for line in lines if len(line) > 1)
+    if len("".join(text.split())) * 40 <= width:
+        assert "".join(lines).replace(" ", "") == "".join(text.split())
+
+
+def test_of_many_pictures_the_first_are_shown() -> None:
+    sheet = gallery.grid([WHITE] * 10_000, ["a"] * 10_000)
+    assert sheet.width * sheet.height <= gallery.MOST_PIXELS * 1.1
+    assert gallery.fitting(10_000) == gallery.MOST
+    assert gallery.fitting(10_000, side=1024) < gallery.MOST
+    assert gallery.fitting(3, side=1 << 14) == 1
+    assert gallery.fitting(7) == 7
+
+
+@pytest.mark.parametrize(
+    ("prompt", "slug"),
+    [
+        ("A red circle, above: a BLUE square!", "a-red-circle-above-a-blue-square"),
+        ("红色的圆", "红色的圆"),
+        ("красный круг", "красный-круг"),
+        ("लाल वृत्त", "लाल-वृत्त"),
+        ("cafe\u0301", "café"),
+        ("🔴", "large-red-circle"),
+        ("{", "left-curly-bracket"),
+        ("", "no-text"),
+        ("  ", "no-text"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("a_b", "a-b"),
+        ("\ue000", "signs"),
+    ],
+)
+def test_files_keep_letters_of_any_script(prompt: str, slug: str) -> None:
+    assert gallery.name(3, prompt) == f"0003_{slug}.png"
+
+
+@given(st.text(st.characters(codec=None), max_size=200))
+def test_any_prompt_gives_a_file(prompt: str) -> None:
+    name = gallery.name(12345, prompt)
+    assert len(os.fsencode(name)) <= 140
+    assert Path(name).name == name
+    assert name.isprintable()
+
+
+def test_files_of_one_prompt_differ(tmp_path: Path) -> None:
+    pictures = np.stack([WHITE] * 3)
+    odd = os.fsdecode(b"caf\xe9.png")
+    files = gallery.save(tmp_path, pictures, ["红", "红", ""], metadata={"low_res": odd})
+    assert [file.name for file in files] == ["0000_红.png", "0001_红.png", "0002_no-text.png"]
+    assert all(file.is_file() for file in files)
+    assert json.loads((tmp_path / "metadata.json").read_bytes())["low_res"] == odd
