@@ -22,6 +22,7 @@ from imagen_jax.config.diffusion import (
     Sampler,
     SamplerKind,
     Schedule,
+    Spacing,
     Threshold,
 )
 from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
@@ -57,6 +58,7 @@ __all__ = [
     "Sampler",
     "SamplerKind",
     "Schedule",
+    "Spacing",
     "Stage",
     "Text",
     "TextConditioning",
