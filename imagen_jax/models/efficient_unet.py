@@ -29,8 +29,8 @@ from imagen_jax.models.layers import (
     check_sides,
     conv,
     exact_dense,
-    rematerialised,
 )
+from imagen_jax.models.remat import rematerialised
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 

@@ -24,9 +24,9 @@ from imagen_jax.models.layers import (
     check_sides,
     conv,
     depth_to_space,
-    rematerialised,
     space_to_depth,
 )
+from imagen_jax.models.remat import rematerialised
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
