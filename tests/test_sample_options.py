@@ -54,9 +54,10 @@ def _noise(height: int, width: int) -> np.ndarray:
 
 
 def test_options_by_stage() -> None:
-    given = {"steps": "64,sr256=20", "sampler": "base=ddim", "threshold": None}
+    given = {"steps": "64,sr256=20", "sampler": "base=ddim", "threshold": None, "spacing": "logsnr"}
     assert by_stage.read(given) == [
         (None, {"steps": 64}),
+        (None, {"spacing": "logsnr"}),
         ("sr256", {"steps": 20}),
         ("base", {"kind": "ddim"}),
     ]
@@ -75,6 +76,7 @@ def test_options_by_stage() -> None:
         ("steps", "ten", r"--steps 'ten': wanted a whole number; of one stage NAME=VALUE"),
         ("sampler", "sr=euler", "--sampler 'euler': wanted one of ancestral, ddim"),
         ("guidance_interval", "3", "--guidance-interval '3': wanted LOW:HIGH"),
+        ("spacing", "even", "--spacing 'even': wanted one of time, logsnr, karras"),
         ("threshold", "", "--threshold '': wanted one of none, static, dynamic"),
     ],
 )
@@ -84,10 +86,13 @@ def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
 
 
 def test_each_stage_has_its_own_numbers(paint) -> None:
-    _, metadata = paint("a", "--steps", "3,sr16=2", "--guidance-weight", "base8=4.5")
+    _, metadata = paint(
+        "a", "--steps", "3,sr16=2", "--spacing", "sr16=logsnr", "--guidance-weight", "base8=4.5"
+    )
     samplers = {s["name"]: s["sampler"] for s in metadata["stages"]}
     assert [samplers[n]["steps"] for n in ("base8", "sr16")] == [3, 2]
     assert [samplers[n]["guidance_weight"] for n in ("base8", "sr16")] == [4.5, 3.0]
+    assert [samplers[n]["spacing"] for n in ("base8", "sr16")] == [None, "logsnr"]
     with pytest.raises(ValueError, match="no stage 'sr99'"):
         paint("a", "--steps", "sr99=2")
     with pytest.raises(ValueError, match="guidance_rescale"):

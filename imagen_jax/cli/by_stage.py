@@ -31,6 +31,11 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
         _choice(get_args(config.SamplerKind)),
         f"one of {', '.join(get_args(config.SamplerKind))}",
     ),
+    "spacing": (
+        "spacing",
+        _choice(get_args(config.Spacing)),
+        f"one of {', '.join(get_args(config.Spacing))}",
+    ),
     "threshold": (
         "threshold",
         _choice(get_args(config.Threshold)),

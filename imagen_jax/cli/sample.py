@@ -76,6 +76,8 @@ class Options:
     """Sampling steps."""
     sampler: str | None = None
     """ancestral, ddim, dpmpp_2m or edm_heun."""
+    spacing: str | None = None
+    """Of the steps' noise levels: time, logsnr or karras."""
     threshold: str | None = None
     """none, static or dynamic."""
     percentile: str | None = None

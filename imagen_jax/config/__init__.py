@@ -23,6 +23,7 @@ from imagen_jax.config.diffusion import (
     Sampler,
     SamplerKind,
     Schedule,
+    Spacing,
     Threshold,
 )
 from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
@@ -59,6 +60,7 @@ __all__ = [
     "Sampler",
     "SamplerKind",
     "Schedule",
+    "Spacing",
     "Stage",
     "Text",
     "TextConditioning",

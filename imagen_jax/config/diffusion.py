@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from imagen_jax.config.checks import require
 
@@ -12,6 +12,7 @@ Schedule = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]
 LossWeight = Literal["plain", "min_snr", "sigmoid", "edm"]
 TimeSampling = Literal["uniform", "stratified", "edm"]
 SamplerKind = Literal["ancestral", "ddim", "dpmpp_2m", "edm_heun"]
+Spacing = Literal["time", "logsnr", "karras"]
 Threshold = Literal["none", "static", "dynamic"]
 
 
@@ -71,13 +72,14 @@ class Sampler:
 
     kind: SamplerKind = "ancestral"
     steps: int = 256
+    spacing: Spacing | None = None  # of noise levels; None: karras for edm_heun, time for others
     stochasticity: float = 0.3  # gamma of appendix A; only the ancestral sampler reads it
     guidance_weight: float = 5.0  # 1 is off
     guidance_interval: tuple[float, float] | None = None  # of sigma / alpha; None: everywhere
     guidance_rescale: float = 0.0  # share of the way back to the conditional x0's contrast
     threshold: Threshold = "dynamic"
     percentile: float = 99.5
-    edm_rho: float = 7.0  # only edm_heun reads the last three
+    edm_rho: float = 7.0  # only spacing karras reads the last three
     edm_sigma_min: float = 0.002
     edm_sigma_max: float = 80.0
 
@@ -100,3 +102,12 @@ class Sampler:
             0.0 <= self.stochasticity <= 1.0,
             f"sampler: stochasticity={self.stochasticity} is not in [0, 1]",
         )
+        require(
+            self.spacing is None or self.spacing in get_args(Spacing),
+            f"sampler: spacing={self.spacing!r} is none of {', '.join(get_args(Spacing))}",
+        )
+
+    @property
+    def levels(self) -> Spacing:
+        """How the steps' noise levels are spaced: as asked, or as is usual for the rule."""
+        return self.spacing or ("karras" if self.kind == "edm_heun" else "time")

@@ -10,5 +10,6 @@
 | `thresholding.py` | `static`, `dynamic`, `threshold` |
 | `noise_conditioning.py` | `upsample` and `augment` of the low-resolution input, for both phases |
 | `dials.py` | `Dials`: the sampler's options that are arrays of its program |
+| `spacing.py` | `logsnr_at`: the noise level of each step |
 | `samplers.py` | one function per step rule; `sample`, one loop over any of them |
 """

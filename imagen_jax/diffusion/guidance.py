@@ -30,16 +30,19 @@ def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number) -> Image:
 
 
 def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
-    """Take back `share` of what guidance did to each picture's contrast.
+    """Take back `share` of what guidance did to each picture's contrast, about its own mean.
 
     Shapes: images and the result (b, h, w, c); share a scalar, traced or not. Units: share 0
-    changes nothing, 1 gives each picture the standard deviation of its conditional one.
-    Source: arXiv:2305.08891, section 3.4. Differs from the paper: of x0, where it has v.
+    changes nothing, 1 gives each picture the standard deviation of its conditional one. Mean and
+    deviation are of a whole picture, channels together, so that colours fade towards its mean.
+    Source: arXiv:2305.08891, section 3.4. Differs from the paper, which multiplies v: that pulls
+    the mean of a noisy picture towards grey and lets the mean of a clear one be. Here it stays.
     """
     axes = (1, 2, 3)
     wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided_x0))
     factor = wanted / jnp.maximum(found, _TINY)
-    return guided_x0 * (share * factor + (1.0 - share))
+    around = guided_x0 - jnp.mean(guided_x0, axis=axes, keepdims=True)
+    return guided_x0 + share * (factor - 1.0) * around
 
 
 def wanted(logsnr: LogSNR, dials: Dials) -> Bool[Array, ""]:

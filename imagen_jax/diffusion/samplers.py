@@ -15,6 +15,7 @@ from imagen_jax.diffusion import schedules
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
+from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.types import Denoise, Image, Keys, LogSNR, RandomKey, Scale
 
 
@@ -79,9 +80,10 @@ def sample(
 ) -> State:
     """The state after the steps `dials.first` to `dials.last`; image i depends on its key alone.
 
-    `denoise` is called once a step (twice by "edm_heun"); the last step of all returns its x0 as it
-    is. Known pixels are noised anew for every step and exact in its x0; every step is made
-    `dials.repeats` times, the noise between its levels put back before it is made again.
+    `spacing.py` has the steps' levels. `denoise` is called once a step (twice by "edm_heun"); the
+    last step of all returns its x0 as it is. Known pixels are noised anew for every step and exact
+    in its x0; every step is made `dials.repeats` times, the noise between its levels put back
+    before it is made again.
     Source: RePaint (arXiv:2201.09865), algorithm 1. Differs from the paper: x0 has the known pixels
     too, so that they keep to their level within a step, as well.
     """
@@ -125,29 +127,6 @@ def _with_known(denoise: Denoise, known: Known | None) -> Denoise:
         return x0 if known is None else jnp.where(known.mask, known.pixels, x0)
 
     return seen
-
-
-def logsnr_at(
-    index: jax.Array,
-    steps: Any,
-    *,
-    sampler: config.Sampler,
-    diffusion: config.Diffusion,
-) -> LogSNR:
-    """The level of step `index` of `steps`, from 0; that of `steps` itself is where the last leads.
-
-    Times go evenly from 1 to 0. "edm_heun" has levels of its own, whose final one stands for no
-    noise at all and is never used.
-    Shapes: index (b,); result (b,). Source: EDM (arXiv:2206.00364), equation 5.
-    """
-    index, steps = index.astype(jnp.float32), jnp.asarray(steps, jnp.float32)
-    if sampler.kind != "edm_heun":
-        return schedules.logsnr(1.0 - index / steps, diffusion=diffusion)
-    first, last = (
-        x ** (1 / sampler.edm_rho) for x in (sampler.edm_sigma_max, sampler.edm_sigma_min)
-    )
-    share = jnp.minimum(index, steps - 1) / jnp.maximum(steps - 1, 1)
-    return -2 * sampler.edm_rho * jnp.log(first + share * (last - first))
 
 
 def ddpm_step(step: Step, denoise: Denoise) -> Image:

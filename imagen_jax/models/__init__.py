@@ -7,6 +7,7 @@
 | `conditioning.py` | `Conditioning` and what makes it: null caption, pooling, text keys |
 | `unet.py` | `UNet`, the base network |
 | `efficient_unet.py` | `EfficientUNet`, super-resolution |
+| `remat.py` | what the backward pass makes again |
 """
 
 import math

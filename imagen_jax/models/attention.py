@@ -1,16 +1,19 @@
 """Attention of a picture to itself and to the text (Imagen sections 2.5, D.3.1)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 from imagen_jax.models.layers import Norm
 from imagen_jax.types import TextMask
 
 MASKED = -1e30  # finite, so that a row without any true token gives no NaN
+SLACK = 2.0**-8  # of a largest logit that bfloat16 rounded
+HIGHEST = 60.0  # exponent: only logits above 8000 have so much slack, and sums stay finite
 
 KeysValues = tuple[Float[Array, "b n heads k"], Float[Array, "b n heads k"]]
 
@@ -20,22 +23,50 @@ def attend(
     keys: Float[Array, "b n heads k"],
     values: Float[Array, "b n heads k"],
     mask: Bool[Array, "b n"] | None,
+    precision: jax.lax.Precision | None = None,
 ) -> Float[Array, "b q heads k"]:
-    """Multi-head attention; softmax in float32, keys where `mask` is false ignored.
+    """Multi-head attention; logits and softmax in float32, keys where `mask` is false ignored.
 
-    Between operations logits and weights lie in memory in the inputs' dtype: for bfloat16 that is
-    half the traffic, which is what attention over pixels waits for. The weights are divided by
-    their sum only after the product with the values, where there is less to divide.
+    Rounded logits would cost precision: their error grows with their size, and that of the weights
+    is the exponential of it. For bfloat16 they are made twice, rounded to find the largest and in
+    float32 for the exponential, where they never lie in memory: its traffic is what attention over
+    pixels waits for, not products. (In float32 both are one.) The weights are rounded for the
+    product with the values, and divided by their sum after it, where there is less to divide.
     """
-    logits = jnp.einsum("bqhk,bnhk->bhqn", query * query.shape[-1] ** -0.5, keys)
-    if mask is not None:
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.asarray(MASKED, logits.dtype))
-    # A shift of all logits changes nothing, so that its gradient is zero.
-    shift = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    weights = jnp.exp((logits - shift).astype(jnp.float32)).astype(values.dtype)
+    product = functools.partial(jnp.einsum, "bqhk,bnhk->bhqn", precision=precision)
+    rough = _only(mask, product(*jax.lax.stop_gradient((query, keys))))
+    shift = jnp.max(rough, axis=-1, keepdims=True).astype(jnp.float32)
+    shift -= SLACK * jnp.abs(shift)  # not above the largest, whichever way that was rounded
+    logits = _only(mask, product(query, keys, preferred_element_type=jnp.float32))
+    weights = _exp((logits - shift) * query.shape[-1] ** -0.5, values.dtype)
     total = jnp.sum(weights, axis=-1, dtype=jnp.float32)  # (b, heads, q)
-    mixed = jnp.einsum("bhqn,bnhk->bqhk", weights, values, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum(
+        "bhqn,bnhk->bqhk",
+        weights,
+        values,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
     return (mixed / jnp.moveaxis(total, 1, 2)[..., None]).astype(values.dtype)
+
+
+def _only(mask: Bool[Array, "b n"] | None, logits: Float[Array, "b heads q n"]) -> Any:
+    """Logits whose keys exist; the others' are as good as minus infinity."""
+    if mask is None:
+        return logits
+    return jnp.where(mask[:, None, None, :], logits, jnp.asarray(MASKED, logits.dtype))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _exp(x: Float32[Array, "..."], dtype: Any) -> Float[Array, "..."]:
+    """The exponential, rounded. Its gradient reads what is rounded, and keeps nothing wider."""
+    return jnp.exp(jnp.minimum(x, HIGHEST)).astype(dtype)
+
+
+@_exp.defjvp
+def _exp_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
+    found = _exp(*primals, dtype)
+    return found, found * tangents[0].astype(dtype)
 
 
 class Attention(nn.Module):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from imagen_jax import config
 from imagen_jax.models.attention import KeysValues, attend
-from imagen_jax.models.layers import EPSILON, TimeEmbed, TimeEmbedding
+from imagen_jax.models.layers import EPSILON, EXACT, TimeEmbed, TimeEmbedding, exact_dense
 from imagen_jax.types import Embedding, Image, LogSNR, TextEmbedding, TextMask
 
 AXES = ("batch", "height", None, None)  # of pictures, by the names that `mesh.RULES` knows
@@ -67,7 +67,7 @@ class Conditioner(nn.Module):
         options = self.options
         text, text_mask = NullCaption(options, name="null")(text, text_mask, has_text)
         if options.bottleneck is not None:
-            text = nn.Dense(options.bottleneck, name="bottleneck")(text)
+            text = exact_dense(options.bottleneck, name="bottleneck")(text)
         if options.positions:
             text = text + Positions(options.positions, name="positions")(text)
         for k in range(options.refiner_layers):
@@ -145,13 +145,13 @@ class RefinerLayer(nn.Module):
         y = nn.LayerNorm(epsilon=EPSILON, name="attention_norm")(text)
         split = (*text.shape[:2], width // self.head_channels, self.head_channels)
         query, keys, values = (
-            nn.Dense(width, name=name)(y).reshape(split) for name in ("query", "key", "value")
+            exact_dense(width, name=name)(y).reshape(split) for name in ("query", "key", "value")
         )
-        mixed = attend(query, keys, values, text_mask).reshape(text.shape)
-        text = text + nn.Dense(width, name="attention_out")(mixed)
+        mixed = attend(query, keys, values, text_mask, EXACT).reshape(text.shape)
+        text = text + exact_dense(width, name="attention_out")(mixed)
         y = nn.LayerNorm(epsilon=EPSILON, name="ffn_norm")(text)
-        y = nn.swish(nn.Dense(REFINER_HIDDEN * width, name="ffn_in")(y))
-        return text + nn.Dense(width, name="ffn_out")(y)
+        y = nn.swish(exact_dense(REFINER_HIDDEN * width, name="ffn_in")(y))
+        return text + exact_dense(width, name="ffn_out")(y)
 
 
 class TextNorm(nn.Module):
@@ -195,16 +195,16 @@ class Pool(nn.Module):
     def __call__(self, text: Float32[Array, "b n d"], text_mask: TextMask) -> Embedding:
         text = TextNorm(self.options.norm, name="norm")(text)
         if self.options.pool == "mean":
-            return nn.Dense(self.width, name="out")(masked_mean(text, text_mask))
+            return exact_dense(self.width, name="out")(masked_mean(text, text_mask))
         b, n, heads = *text.shape[:2], self.width // self.head_channels
         row = self.param("query", nn.initializers.normal(1.0), (self.width,))
         query = jnp.broadcast_to(row[None, :], (b, self.width))
         if self.options.pool_query == "mean_plus_learned":
-            query = query + nn.Dense(self.width, name="mean")(masked_mean(text, text_mask))
-        keys = nn.Dense(self.width, name="key")(text).reshape(b, n, heads, -1)
-        values = nn.Dense(self.width, name="value")(text).reshape(b, n, heads, -1)
-        pooled = attend(query.reshape(b, 1, heads, -1), keys, values, text_mask)
-        return nn.Dense(self.width, name="out")(pooled.reshape(b, self.width))
+            query = query + exact_dense(self.width, name="mean")(masked_mean(text, text_mask))
+        keys = exact_dense(self.width, name="key")(text).reshape(b, n, heads, -1)
+        values = exact_dense(self.width, name="value")(text).reshape(b, n, heads, -1)
+        pooled = attend(query.reshape(b, 1, heads, -1), keys, values, text_mask, EXACT)
+        return exact_dense(self.width, name="out")(pooled.reshape(b, self.width))
 
 
 def masked_mean(text: Float32[Array, "b n d"], text_mask: TextMask) -> Float32[Array, "b d"]:

@@ -19,6 +19,7 @@ from imagen_jax.models.conditioning import (
     network_input,
 )
 from imagen_jax.models.layers import (
+    EXACT,
     BlockStyle,
     Film,
     Norm,
@@ -27,8 +28,9 @@ from imagen_jax.models.layers import (
     block_style,
     check_sides,
     conv,
-    rematerialised,
+    exact_dense,
 )
+from imagen_jax.models.remat import rematerialised
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
@@ -90,9 +92,9 @@ class EfficientUNet(nn.Module):
         # Head, in float32
         h = h.astype(jnp.float32)
         if o.head == "dense":
-            return nn.Dense(z.shape[-1], kernel_init=nn.initializers.zeros, name="head")(h)
+            return exact_dense(z.shape[-1], zero=True, name="head")(h)
         h = nn.swish(Norm(o.norm_groups, name="head_norm")(h))
-        return conv(z.shape[-1], jnp.float32, zero=True, name="head")(h)
+        return conv(z.shape[-1], jnp.float32, zero=True, precision=EXACT, name="head")(h)
 
 
 class Down(nn.Module):

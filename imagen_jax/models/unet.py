@@ -16,6 +16,7 @@ from imagen_jax.models.conditioning import (
     network_input,
 )
 from imagen_jax.models.layers import (
+    EXACT,
     BlockStyle,
     Norm,
     ResBlock,
@@ -23,9 +24,9 @@ from imagen_jax.models.layers import (
     check_sides,
     conv,
     depth_to_space,
-    rematerialised,
     space_to_depth,
 )
+from imagen_jax.models.remat import rematerialised
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
@@ -84,7 +85,9 @@ class UNet(nn.Module):
 
         # Head, in float32
         h = nn.swish(Norm(o.norm_groups, name="head_norm")(h.astype(jnp.float32)))
-        out = conv(z.shape[-1] * o.patch**2, jnp.float32, zero=True, name="head")(h)
+        out = conv(z.shape[-1] * o.patch**2, jnp.float32, zero=True, precision=EXACT, name="head")(
+            h
+        )
         return depth_to_space(out, o.patch)
 
 

@@ -56,7 +56,12 @@ def build(
 def gradients(
     loss_of: LossFunction, params: Params, batch: Batch, key: jax.Array, *, parts: int
 ) -> tuple[Params, Metrics]:
-    """Gradients of the mean loss in float32, and metrics; micro-batches one after another.
+    """Gradients of the mean loss, and metrics; micro-batches one after another.
+
+    They are float32, and sums over micro-batches are too. In a bfloat16 network a kernel's gradient
+    is a product in bfloat16, which each chip makes of its own rows: a TPU's chips add these parts
+    as bfloat16 before they become float32. Simulated with 128 chips that is at most 1.4 % of a
+    mean gradient (3.9 % where all parts are alike). Adding in float32 would double the traffic.
 
     Micro-batch k takes every row whose number is k modulo `parts`: no row changes its device.
     """

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagen_jax import config
 from imagen_jax.diffusion import guidance, prediction
@@ -34,17 +37,29 @@ def test_captions_are_dropped_at_the_rate() -> None:
     assert not guidance.drop_text(jax.random.key(6), 100, rate=1.0).any()
 
 
-def test_rescaling_gives_back_contrast() -> None:
-    guided = guidance.guide(COND, UNCOND, weight=7.0)
-    for share in (0.0, 0.7, 1.0):
-        found = guidance.rescale(guided, COND, share=share)
-        for before, cond, after in zip(
-            *(np.float64(x) for x in (guided, COND, found)), strict=True
-        ):
-            expected = before * (share * cond.std() / before.std() + 1 - share)
-            np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
-    flat = jnp.zeros_like(COND)
-    np.testing.assert_array_equal(guidance.rescale(flat, flat, share=1.0), flat)
+@given(
+    st.floats(-1.0, 1.0),
+    st.floats(0.01, 1.0),
+    st.floats(1.0, 15.0),
+    st.sampled_from([0.0, 0.7, 1.0]),
+)
+def test_rescaling_gives_back_contrast_and_keeps_the_mean(mean, contrast, weight, share) -> None:
+    """However bright or dark a picture is."""
+    cond, uncond = mean + contrast * COND, mean + contrast * UNCOND
+    guided = guidance.guide(cond, uncond, weight=weight)
+    found = guidance.rescale(guided, cond, share=share)
+    for before, plain, after in zip(*(np.float64(x) for x in (guided, cond, found)), strict=True):
+        factor = share * plain.std() / before.std() + 1 - share
+        expected = before.mean() + (before - before.mean()) * factor
+        np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5 * weight)
+        np.testing.assert_allclose(after.mean(), before.mean(), atol=1e-5 * weight)
+
+
+@pytest.mark.parametrize("shade", [-1.0, 0.0, 0.9])
+def test_rescaling_leaves_a_flat_picture(shade: float) -> None:
+    flat = jnp.full_like(COND, shade)
+    np.testing.assert_allclose(guidance.rescale(flat, flat, share=1.0), flat, atol=1e-6)
+    assert np.isfinite(guidance.rescale(flat, COND, share=1.0)).all()
 
 
 def test_an_interval_is_of_noise_by_signal() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion import samplers, schedules
+from imagen_jax.diffusion import samplers, schedules, spacing
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.diffusion.samplers import Known
 
 KINDS = get_args(config.SamplerKind)
+GRIDS = [(kind, None) for kind in KINDS] + [("dpmpp_2m", "logsnr"), ("ancestral", "karras")]
 COSINE = config.Diffusion()
 SIDE = 96  # of pictures whose standard deviation is measured: known to 0.5 %
 
@@ -34,13 +35,13 @@ def paint(denoise, sampler: config.Sampler, picture, *, first: int = 0, known=No
     return run(picture, known, dials)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_enters_a_step_with_the_noise_of_its_level(kind: config.SamplerKind) -> None:
+@pytest.mark.parametrize(("kind", "asked"), GRIDS)
+def test_a_picture_enters_a_step_with_the_noise_of_its_level(kind, asked) -> None:
     """Both coefficients: signal from the difference of two pictures, noise from what is left."""
-    sampler = config.Sampler(kind=kind, steps=8)
+    sampler = config.Sampler(kind=kind, steps=8, spacing=asked)
     flat = jnp.full((1, SIDE, SIDE, 1), 0.7)
     options = {"sampler": sampler, "diffusion": COSINE}
-    levels = samplers.logsnr_at(jnp.arange(9), 8, **options)
+    levels = spacing.logsnr_at(jnp.arange(9), 8, **options)
     for first in (1, 4, 7):
         dials = Dials.of(sampler)._replace(first=np.int32(first))
         with_it, without = (
@@ -60,10 +61,8 @@ def test_no_step_gives_the_picture_back(kind: config.SamplerKind) -> None:
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_known_pixels_have_the_level_that_the_network_is_told(
-    kind: config.SamplerKind, repeats: int
-) -> None:
+@pytest.mark.parametrize(("kind", "asked"), GRIDS)
+def test_known_pixels_have_the_level_that_the_network_is_told(kind, asked, repeats) -> None:
     """However wrong the network is about them; in the end they are exact."""
     calls = []
 
@@ -75,7 +74,7 @@ def test_known_pixels_have_the_level_that_the_network_is_told(
 
     pixels = jnp.full((1, SIDE, SIDE, 3), 0.6)
     mask = jnp.broadcast_to((jnp.arange(SIDE) < SIDE // 2)[None, None, :, None], (1, SIDE, SIDE, 1))
-    sampler = config.Sampler(kind=kind, steps=5, stochasticity=0.0)
+    sampler = config.Sampler(kind=kind, steps=5, stochasticity=0.0, spacing=asked)
     state = paint(denoise, sampler, pixels, known=Known(pixels, mask), repeats=repeats)
     jax.effects_barrier()
     steps = 4 * repeats + 1

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion import samplers, schedules
+from imagen_jax.diffusion import samplers, schedules, spacing
 from imagen_jax.diffusion.dials import Dials
 from imagen_jax.diffusion.samplers import Step
 
@@ -73,7 +73,7 @@ def sample(denoise, keys, *, shape, sampler, diffusion=COSINE) -> jax.Array:
 
 def level_grid(sampler: config.Sampler, diffusion: config.Diffusion) -> jax.Array:
     numbers = jnp.arange(sampler.steps + 1)
-    return samplers.logsnr_at(numbers, sampler.steps, sampler=sampler, diffusion=diffusion)
+    return spacing.logsnr_at(numbers, sampler.steps, sampler=sampler, diffusion=diffusion)
 
 
 class Spy:
@@ -221,8 +221,17 @@ def test_ancestral_noise_is_a_standard_deviation(gamma: float) -> None:
     np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), expected, rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
+CHAINS = [(k, None) for k in KINDS] + [
+    ("ancestral", "karras"),
+    ("ddim", "logsnr"),
+    ("dpmpp_2m", "logsnr"),
+    ("dpmpp_2m", "karras"),
+    ("edm_heun", "time"),
+]
+
+
+@pytest.mark.parametrize(("kind", "asked"), CHAINS)
+def test_levels_form_one_chain(kind: config.SamplerKind, asked, monkeypatch) -> None:
     """Each step's s is the next step's t; the last step returns x0 as it is: here, its level."""
     chain, rule = [], samplers._RULES[kind]
 
@@ -233,21 +242,21 @@ def test_levels_form_one_chain(kind: config.SamplerKind, monkeypatch) -> None:
 
     monkeypatch.setitem(samplers._RULES, kind, spying)
     spy = Spy(lambda z, logsnr: 0 * z + logsnr.reshape(-1, 1, 1, 1))
-    image = run(spy, kind, 7)
+    image = run(spy, kind, 7, spacing=asked)
     before, t, s = np.stack(chain).T
     np.testing.assert_array_equal(s[:-1], t[1:])
     np.testing.assert_array_equal(before[1:], t[:-1])
     assert before[0] == t[0]
     called = np.array([call[0] for call in spy.calls])
-    if kind == "edm_heun":
-        i = np.arange(7)
-        ends = 80.0 ** (1 / 7), 0.002 ** (1 / 7)
-        expected = -2 * np.log((ends[0] + i / 6 * (ends[1] - ends[0])) ** 7)
+    if kind == "edm_heun":  # two calls a step, but for the last
         assert len(called) == 2 * 7 - 1
         np.testing.assert_array_equal(called[1::2], called[2::2])
         called = called[::2]
-    else:
-        expected = schedules.logsnr(jnp.linspace(1.0, 0.0, 8), diffusion=COSINE)[:-1]
+    expected = {
+        "time": schedules.logsnr(jnp.linspace(1.0, 0.0, 8), diffusion=COSINE)[:-1],
+        "logsnr": np.linspace(-10.2, 11.0, 7),
+        "karras": -2 * 7 * np.log(np.linspace(80.0 ** (1 / 7), 0.002 ** (1 / 7), 7)),
+    }[asked or ("karras" if kind == "edm_heun" else "time")]
     np.testing.assert_allclose(called, expected, atol=1e-3)
     np.testing.assert_array_equal(called, [*t, s[-1]])
     np.testing.assert_array_equal(image.ravel(), called[-1])

@@ -53,6 +53,24 @@ def test_norm_has_float32_statistics_and_keeps_the_dtype(dtype: str) -> None:
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, atol=0.02)
 
 
+@pytest.mark.parametrize(("ratio", "error"), [(4.5, 1e-5), (100, 2e-3), (300, 1e-2), (1000, 8e-2)])
+def test_norm_has_the_precision_that_it_states(ratio: float, error: float) -> None:
+    """Of groups whose mean is so many times their deviation; one pass loses digits there."""
+    x = np.float32(np.random.default_rng(1).standard_normal((2, 32, 32, 32)) + ratio)
+    found, _ = layers.Norm(8).init_with_output(jax.random.key(0), jnp.asarray(x))
+    wide = np.float64(x).reshape(2, 1024, 8, 4)
+    mean, std = (f(wide, axis=(1, 3), keepdims=True) for f in (np.mean, np.std))
+    off = np.float64(found) - ((wide - mean) / std).reshape(x.shape)
+    assert np.sqrt(np.mean(off**2)) < error
+
+
+@pytest.mark.parametrize("ratio", [3e3, 1e5, 1e8])
+def test_norm_of_what_is_flat_but_for_rounding_is_no_gain(ratio: float) -> None:
+    x = np.float32(np.random.default_rng(1).standard_normal((2, 32, 32, 32)) + ratio)
+    found, _ = layers.Norm(8).init_with_output(jax.random.key(0), jnp.asarray(x))
+    assert np.abs(found).max() < 10
+
+
 def test_pooling_averages_and_nearest_repeats() -> None:
     pooled = np.asarray(layers.average_pool(jnp.asarray(X, jnp.float32)))
     expected = (X[:, ::2, ::2] + X[:, 1::2, ::2] + X[:, ::2, 1::2] + X[:, 1::2, 1::2]) / 4

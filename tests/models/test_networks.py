@@ -1,6 +1,7 @@
 """Laws of the whole networks, over the three stages of a cascade at toy size."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from imagen_jax import config, models
 from imagen_jax.models.layers import ResBlock, Upsampling
@@ -22,6 +24,35 @@ def test_the_output_is_float32_of_z_s_shape(net, inputs) -> None:
     assert found.shape == inputs.z.shape
     assert found.dtype == np.float32
     assert found.std() > 0.1
+
+
+def _products(jaxpr: Any) -> Iterator[Any]:
+    """Matrix products and convolutions, inner functions' too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _products(inner)
+
+
+def test_what_is_float32_is_so_on_every_device(net, inputs, toy) -> None:
+    """In a bfloat16 network: embedding, text and head; by default a TPU rounds their factors."""
+    model = dataclasses.replace(net.stage.model, dtype="bfloat16")
+    text = dataclasses.replace(model.text, refiner_layers=1, bottleneck=8)
+    module = models.build(dataclasses.replace(model, text=text))
+    shapes = toy.shapes_of(module, net.stage)
+
+    def predicted(params: Any) -> jax.Array:
+        cond = toy.encode(module, params, inputs)
+        return jnp.sum(toy.predict(module, params, cond, inputs))
+
+    for function in (predicted, jax.grad(predicted)):
+        found = list(_products(jax.make_jaxpr(function)(shapes).jaxpr))
+        wide = [e for e in found if all(x.aval.dtype == jnp.float32 for x in e.invars)]
+        assert len(wide) > 10
+        for equation in wide:
+            exact = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+            assert equation.params["precision"] == exact, equation
 
 
 def test_padding_is_inert(net, inputs) -> None:

@@ -1,0 +1,61 @@
+"""Noise levels of a sampler's steps, whichever rule makes the steps (appendix A).
+
+Adding a spacing is a function of the share of the steps made, and a line in `_SPACINGS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import config
+from imagen_jax.diffusion import schedules
+from imagen_jax.types import LogSNR
+
+# Ends of "logsnr", in nats. The first is where DPM-Solver's code begins (arXiv:2206.00927); at the
+# last noise is half a grey level of 255, less than pixels of 8 bits show.
+NOISIEST, CLEANEST = -10.2, 11.0
+
+
+def logsnr_at(
+    index: jax.Array,
+    steps: Any,
+    *,
+    sampler: config.Sampler,
+    diffusion: config.Diffusion,
+) -> LogSNR:
+    """The level of step `index` of `steps`, from 0; that of `steps` itself is where the last leads.
+
+    "time": times go evenly from 1 to 0, as in the paper. "logsnr" and "karras" put the last step on
+    the last level; where it leads is then no noise at all, and is never used.
+    Shapes: index (b,); result (b,). Units: result in nats.
+    """
+    index, steps = index.astype(jnp.float32), jnp.asarray(steps, jnp.float32)
+    if sampler.levels == "time":
+        return schedules.logsnr(1.0 - index / steps, diffusion=diffusion)
+    share = jnp.minimum(index, steps - 1) / jnp.maximum(steps - 1, 1)
+    return _SPACINGS[sampler.levels](share, sampler, diffusion)
+
+
+def _even(share: jax.Array, sampler: config.Sampler, diffusion: config.Diffusion) -> LogSNR:
+    """Even in logsnr, within what `diffusion` trains (DPM-Solver, arXiv:2206.00927)."""
+    trained = schedules.logsnr(jnp.array([1.0, 0.0]), diffusion=diffusion)
+    first, last = jnp.clip(jnp.array([NOISIEST, CLEANEST]), trained[0], trained[1])
+    return first + share * (last - first)
+
+
+def _karras(share: jax.Array, sampler: config.Sampler, diffusion: config.Diffusion) -> LogSNR:
+    """Even in a root of sigma / alpha (EDM, arXiv:2206.00364, equation 5)."""
+    first, last = (
+        x ** (1 / sampler.edm_rho) for x in (sampler.edm_sigma_max, sampler.edm_sigma_min)
+    )
+    return -2 * sampler.edm_rho * jnp.log(first + share * (last - first))
+
+
+_SPACINGS: dict[str, Callable[[jax.Array, config.Sampler, config.Diffusion], LogSNR]] = {
+    "logsnr": _even,
+    "karras": _karras,
+}
