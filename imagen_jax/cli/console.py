@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from imagen_jax import log_files
 
@@ -12,7 +12,7 @@ from imagen_jax import log_files
 class Tolerant:
     """A stream that drops what can't be written, and says so once; all else is the stream's own."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: Any, name: str) -> None:
         self._stream, self._name, self._told = stream, name, False
 
     def write(self, text: str) -> int:
@@ -50,7 +50,7 @@ def tolerant() -> Iterator[None]:
             _settle(stream)
 
 
-def _settle(stream: TextIO) -> None:
+def _settle(stream: Any) -> None:
     """See to it that Python's last flush can't fail, which would change the exit code."""
     try:
         stream.flush()
