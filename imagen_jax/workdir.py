@@ -47,8 +47,11 @@ def write(file: Workdir, text: str) -> None:
             ) from error
         return
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
+    try:
+        temporary.write_text(text)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_new(folder: Workdir, name: str, text: str) -> Workdir:

@@ -1,6 +1,7 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
 import dataclasses
+import errno
 from collections.abc import Callable, Sequence
 
 import jax
@@ -138,14 +139,16 @@ def train(
 def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
     """A run that has a config goes on where there is no room for another; checkpoints have it, too.
 
-    Errors: OSError that names the folder, for a new run.
+    Errors: OSError, which names the folder of a new run that there is no room for.
     """
     try:
         run_folder.write_config(workdir, experiment)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         if not (workdir / run_folder.CONFIG).is_file():
             raise OSError(
-                f"{workdir}: no run can be written here ({log_files.reason(error)}): make room, or "
+                f"{workdir}: there is no room for a run ({log_files.reason(error)}): make some, or "
                 "give another --workdir"
             ) from error
         log_files.tell(str(workdir / run_folder.CONFIG), error)
