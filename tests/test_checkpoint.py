@@ -242,7 +242,7 @@ def test_weights_that_are_not_finite_are_set_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: float
 ) -> None:
     saves = checkpoint.Checkpoints(tmp_path, keep=3)
-    good = {"kernel": np.ones(3, np.float32), "count": np.int32(0)}
+    good = {"kernel": np.ones(3, np.float32), "count": np.array(0, np.int32)}
     for step, state in ((1, good), (2, {**good, "kernel": np.array([1, bad, 1], np.float32)})):
         saves.save(step, state, config.load("tiny/base8")[0])
         saves.wait()
