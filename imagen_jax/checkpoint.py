@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from imagen_jax import config, fingerprint, misfits
+from imagen_jax import config, fingerprint, finite, misfits
 from imagen_jax.run_folder import CHECKPOINTS
 from imagen_jax.workdir import Workdir, move
 
@@ -167,7 +167,8 @@ class Checkpoints:
     def restore_newest(self, target: Any) -> tuple[int, Any]:
         """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
 
-        Newer ones that are damaged are named, and set aside into `damaged/`, for inspection.
+        Newer ones that are damaged, or hold NaN or infinity, are named, and set aside into
+        `damaged/`, for inspection.
         Errors: ValueError when there are checkpoints and none is whole, which stay where they are;
         when they are of another network: its arrays differ in name or shape.
         """
@@ -175,6 +176,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 state = self.restore(target, step=step)
+                _require_finite(state, self.folder / str(step))
             except Damaged as error:
                 damaged[step] = error
                 continue
@@ -190,19 +192,23 @@ class Checkpoints:
         return 0, None
 
     def _set_aside(self, step: int) -> Workdir:
-        """Move a checkpoint out of the way; another one of its step may have been before it."""
+        """Move a checkpoint out of the way."""
         self._manager.close()
-        aside = self.folder.parent / ASIDE
-        place = next(
-            place
-            for number in itertools.count()
-            if not (place := aside / (f"{step}" if not number else f"{step}-{number}")).exists()
-        )
+        place = self.aside(step)
         if jax.process_index() == 0:
             move(self.folder / str(step), place)
         multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager = ocp.CheckpointManager(self.folder, options=self._options)
         return place
+
+    def aside(self, step: int) -> Workdir:
+        """Where a checkpoint can be set aside; another one of its step may have been before it."""
+        folder = self.folder.parent / ASIDE
+        return next(
+            place
+            for number in itertools.count()
+            if not (place := folder / (f"{step}" if not number else f"{step}-{number}")).exists()
+        )
 
     def forget_failure(self) -> None:
         """After a failed save: what it left takes no room, and its step can be saved again."""
@@ -221,7 +227,14 @@ class Checkpoints:
 
 
 class Damaged(ValueError):
-    """A checkpoint whose files are missing, cut short or changed."""
+    """A checkpoint whose files are missing, cut short or changed, or whose arrays are of no use."""
+
+
+def _require_finite(state: Any, place: Workdir) -> None:
+    try:
+        finite.require(state, f"{place}: the weights of this checkpoint")
+    except ValueError as error:
+        raise Damaged(str(error)) from error
 
 
 class About(NamedTuple):

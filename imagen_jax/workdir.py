@@ -47,8 +47,11 @@ def write(file: Workdir, text: str) -> None:
             ) from error
         return
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
+    try:
+        temporary.write_text(text)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_new(folder: Workdir, name: str, text: str) -> Workdir:
@@ -97,7 +100,7 @@ class Logs:
     """
 
     def __init__(self, workdir: Workdir) -> None:
-        self._workdir, self._pushing = workdir, Future[None]()
+        self._workdir, self._pushing, self._told = workdir, Future[None](), False
         self._pushing.set_result(None)
         if isinstance(workdir, Path):
             workdir.mkdir(parents=True, exist_ok=True)
@@ -110,7 +113,7 @@ class Logs:
         self._pool = ThreadPoolExecutor(1, "logs")
 
     def push(self) -> str:
-        """Begin to copy; what went wrong with the copy before, "" if nothing did.
+        """Begin to copy; what went wrong with the copy before, "" if nothing did or it was told.
 
         A copy that is still going on is not disturbed: the next one has the rest.
         """
@@ -118,7 +121,10 @@ class Logs:
             return ""
         error = self._pushing.exception()
         self._pushing = self._pool.submit(self._copy)
-        return f"logs were not copied to {self._workdir} ({error})" if error else ""
+        again, self._told = self._told, error is not None
+        if error is None or again:
+            return ""
+        return f"logs were not copied to {self._workdir} ({error}); it is tried again"
 
     def close(self) -> str:
         """Copy the last of it; what went wrong."""

@@ -128,7 +128,10 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
         ),
     ],
 )
-def test_a_bucket_that_refuses_loses_nothing(trained: Cloud, refuses: str, says: str) -> None:
+def test_a_bucket_that_refuses_loses_nothing(
+    trained: Cloud, refuses: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # which takes what the bucket doesn't
     before = dict(trained.bucket.objects)
     trained.bucket.refuses = refuses
     done = trained.train(RUN, 20)

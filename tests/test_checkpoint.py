@@ -235,3 +235,22 @@ def test_asking_for_the_steps_leaves_the_save_on_its_way_alone(
     saves.wait()
     assert saves.steps() == [saves.latest()] == [1]
     saves.close()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: float
+) -> None:
+    saves = checkpoint.Checkpoints(tmp_path, keep=3)
+    good = {"kernel": np.ones(3, np.float32), "count": np.array(0, np.int32)}
+    for step, state in ((1, good), (2, {**good, "kernel": np.array([1, bad, 1], np.float32)})):
+        saves.save(step, state, config.load("tiny/base8")[0])
+        saves.wait()
+    step, found = saves.restore_newest(good)
+    assert step == 1
+    np.testing.assert_array_equal(found["kernel"], good["kernel"])
+    said = capsys.readouterr().err
+    assert "checkpoints/2: the weights of this checkpoint are not finite: 1 arrays have NaN" in said
+    assert f"such as kernel; set aside into {tmp_path}/damaged/2" in said
+    assert saves.steps() == [1]
+    saves.close()

@@ -19,22 +19,32 @@ ALLOWED = {
     "mesh": {"accelerators"},
     "compilation": set(),
     "distributed": set(),
-    "supervision": {"exits", "workdir"},  # a parent process: no jax
-    "cloud": {"accelerators", "exits", "supervision", "workdir"},  # as supervision: no jax
+    "supervision": {"exits", "log_files", "workdir"},  # a parent process: no jax
+    "cloud": {
+        "accelerators",
+        "exits",
+        "log_files",
+        "supervision",
+        "workdir",
+    },  # as supervision: no jax
     "gallery": set(),
     "run_folder": {"workdir"},
-    "checkpoint": {"mesh", "fingerprint", "misfits", "run_folder", "workdir"},
+    "checkpoint": {"mesh", "finite", "fingerprint", "misfits", "run_folder", "workdir"},
     "fingerprint": set(),
+    "finite": {"fingerprint"},
     "misfits": set(),
+    "log_files": set(),
     "workdir": set(),
     "flops": set(),
     "exits": set(),
-    "data": {"mesh"},
+    "data": {"mesh", "log_files"},
     "text": {"mesh", "data"},
     "models": set(),
     "diffusion": {"rng"},
     "train": {
         "export",
+        "finite",
+        "log_files",
         "run_folder",
         "misfits",
         "weights",

@@ -1,7 +1,6 @@
 """`imagen eval CASCADE`: judge a cascade's pictures of shapes against their captions."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from imagen_jax import config
+from imagen_jax import config, log_files
 from imagen_jax.cli import stopping
 
 if TYPE_CHECKING:
@@ -247,8 +246,7 @@ def _losses(options: Options) -> list["Section"]:
     files = sorted([*inside, *folder.glob("metrics.jsonl")])
     runs = {}
     for file in files:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        runs[file.parent.name] = [(line["step"], line["loss"]) for line in lines]
+        runs[file.parent.name] = [(line["step"], line["loss"]) for line in log_files.read(file)]
     if not runs:
         return []
     report.plot_losses(options.out / "losses.png", runs)

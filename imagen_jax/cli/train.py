@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagen_jax import config, distributed, workdir
-from imagen_jax.cli import overrides
+from imagen_jax.cli import console, overrides
 from imagen_jax.supervision import reached
 from imagen_jax.workdir import Workdir
 
@@ -83,6 +83,11 @@ def run(argv: list[str]) -> None:
         _supervise(argv, options)
         return
     distributed.start(options.processes)
+    with console.tolerant():
+        _train_all(chosen, cascade, options)
+
+
+def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Options) -> None:
     for experiment in chosen:
         folder = workdir.of(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
@@ -123,9 +128,17 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     if file := os.environ.get(reached.VARIABLE):
         hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
     with preemption.watch(distributed.metadata_server()) as watch:
-        loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=watch.reached)
+        state = loop.train(
+            experiment, folder, store=store, source=source, hooks=hooks, stop=watch.reached
+        )
     if jax.process_index() == 0:
-        print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {folder}")
+        reached_step, asked = int(state.step), experiment.train.steps
+        print(
+            f"{experiment.stage.name}: trained to step {asked} in {folder}"
+            if reached_step == asked
+            else f"{experiment.stage.name}: nothing to train: {folder} is at step {reached_step} "
+            f"already, past train.steps={asked}"
+        )
 
 
 def _source(options: Options, stage: str):

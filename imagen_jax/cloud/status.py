@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
+from imagen_jax import log_files
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.deciding import LOST
 from imagen_jax.cloud.gcloud import Gcloud, Missing
@@ -56,8 +57,7 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
         except Missing:
             continue
         for file in files:
-            lines = cloud.run(gcloud.cat(file, last=LAST)).splitlines()
-            last = json.loads(lines[-1]) if lines else {}
+            *_, last = {}, *log_files.entries(cloud.run(gcloud.cat(file, last=LAST)))
             rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
             stage = file.removesuffix("/metrics.jsonl")
             told = [f"{stage}: step {last.get('step')}"]

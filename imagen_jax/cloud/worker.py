@@ -19,6 +19,7 @@ from types import FrameType
 from imagen_jax import accelerators, exits
 from imagen_jax.cloud.deciding import MACHINE
 from imagen_jax.cloud.observing import Report
+from imagen_jax.log_files import Guard
 from imagen_jax.supervision import lost, reached
 from imagen_jax.supervision.child import Child
 from imagen_jax.supervision.restarts import same_step
@@ -52,15 +53,18 @@ class Teller:
 
     def __init__(self, place: Place, file: Path, beat: float = BEAT) -> None:
         self._place, self._reached = place, file
+        name = f"imagen launch worker: worker-{place.worker}"
+        self._logs, self._reports = Guard(f"{name}.log"), Guard(f"{name}.json")
         self._report = Report(worker=place.worker, of=place.of, phase="setup", beat=0)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beats, args=(beat,), daemon=True)
         self._thread.start()
 
     def tell(self, phase: str) -> None:
-        """Another phase begins. Errors: those of the bucket's driver."""
+        """Another phase begins; a report that fails is told, and the next beat makes it."""
         with self._lock:
-            self._write(dataclasses.replace(self._report, phase=phase))
+            report = dataclasses.replace(self._report, phase=phase)
+            self._reports.run(lambda: self._write(report))
 
     def end(self, code: int, said: str) -> None:
         """The last report; tried several times, as the watcher acts on it."""
@@ -95,7 +99,8 @@ class Teller:
         self._place.folder.mkdir(parents=True, exist_ok=True)
         if self._place.log is not None and self._place.log.is_file():
             log = self._place.folder / f"{name}.log"
-            log.write_bytes(_end_of(self._place.log))
+            ours = self._place.log
+            self._logs.run(lambda: log.write_bytes(_end_of(ours)))
         (self._place.folder / f"{name}.json").write_text(json.dumps(told) + "\n")
 
 

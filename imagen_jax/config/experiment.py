@@ -143,7 +143,7 @@ class Train:
     save_minutes: float = 10.0  # a checkpoint as well when the last one is so old; 0: never
     keep: int = 2  # newest checkpoints kept
     keep_every: int = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
-    max_skipped: int = 10  # steps skipped in a row, their loss or gradient not being finite
+    max_skipped: int = 10  # steps skipped in a row: loss, gradient or update not finite
     sample_every: int = 0  # steps between sampled pictures in the log; 0: never
     sample_prompts: tuple[str, ...] = ()  # of a base stage; others enlarge records
     wandb_project: str = ""  # log to this project of Weights & Biases as well

@@ -1,8 +1,9 @@
 """One ArrayRecord file of a store: it appears whole, and what is wrong with one can be told."""
 
+import contextlib
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ def temporary(path: Path) -> Path:
 def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
     """Write a file of `count` records, whole or not at all.
 
-    Errors: ValueError when there are more or fewer; what `data` raises.
+    Errors: ValueError when there are more or fewer; OSError, as where the disk is full; what `data`
+    raises.
     """
     begun = temporary(path)
     try:
@@ -47,15 +49,35 @@ def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
 
 
 def _fill(path: Path, data: Iterable[bytes]) -> int:
-    """Write records; their number."""
-    writer, written = ArrayRecordWriter(str(path), WRITER_OPTIONS), 0
+    """Write records; their number. Errors: OSError that names the file; what `data` raises."""
+    written = 0
+    with naming(path):
+        writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     try:
         for record in data:
-            writer.write(record)
+            with naming(path):
+                writer.write(record)
             written += 1
-    finally:
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # the first reason counts
+            writer.close()
+        raise
+    with naming(path):
         writer.close()
     return written
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence. Errors: OSError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # ArrayRecord's own are RuntimeErrors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(
+            f"{path.parent}: {path.name} was not written ({reason}): make room or check the rights "
+            "there, then give the same command again, which goes on"
+        ) from error
 
 
 def first(path: Path) -> bytes:

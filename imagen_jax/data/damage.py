@@ -1,12 +1,12 @@
 """How much of a store turned out damaged in a run: counted by shard, listed, and limited."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax import log_files
 from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.records import Damaged
 from imagen_jax.data.store import Store
@@ -26,7 +26,8 @@ class Tally:
     def __init__(self, store: Store, folder: Path, *, most: float, process: int = 0) -> None:
         self._store, self._records, self._most = store, store.source(), most
         self._file = folder / (f"damaged_records.{process}.jsonl" if process else FILE)
-        self._listed = {entry["record"] for entry in _read(self._file)}
+        self._log = log_files.JsonLines(self._file)
+        self._listed = {entry["record"] for entry in log_files.read(self._file)}
         self._lost: set[int] = set()  # since the process began, as is by_shard
         self.by_shard: Counter[str] = Counter()
         self._seen = np.zeros(store.count, bool)
@@ -66,9 +67,7 @@ class Tally:
         if index not in self._listed:
             self._listed.add(index)
             entry = {"step": step, "record": index, "key": self._key(index), "shard": shard}
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            self._log.add(entry)
 
     def _key(self, index: int) -> str | None:
         try:
@@ -85,12 +84,3 @@ class Tally:
                 f"({count} in {worst}), more than data.max_damaged={self._most} allows: see "
                 f"{self._file}; delete the folder of records, then `imagen encode`"
             )
-
-
-def _read(file: Path) -> list[dict]:
-    """The entries of a list; a last line that its writer could not finish is taken away."""
-    text = file.read_text() if file.is_file() else ""
-    whole, newline, half = text.rpartition("\n")
-    if half:
-        file.write_text(whole + newline)
-    return [json.loads(line) for line in whole.splitlines()]

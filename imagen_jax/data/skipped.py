@@ -33,8 +33,9 @@ class Total(NamedTuple):
 def write(path: Path, lacks: Iterable[Skipped]) -> None:
     """List what a shard lacks; the file appears whole."""
     begun = array_files.temporary(path)
-    begun.write_text("".join(f"{json.dumps(one._asdict())}\n" for one in lacks))
-    begun.replace(path)
+    with array_files.naming(path):
+        begun.write_text("".join(f"{json.dumps(one._asdict())}\n" for one in lacks))
+        begun.replace(path)
 
 
 def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total, ...]]:
@@ -46,7 +47,7 @@ def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total,
     found = Counter[str]()
     begun = array_files.temporary(folder / FILE)
     try:
-        with begun.open("w") as file:
+        with array_files.naming(folder / FILE), begun.open("w") as file:
             for one in lists:
                 lines = one.read_text().splitlines(keepends=True)
                 file.writelines(lines)

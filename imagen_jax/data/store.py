@@ -269,8 +269,9 @@ def _write(path: Path, store: Store) -> None:
     fields["framing"] = store.framing and dataclasses.asdict(store.framing)
     del fields["folder"]  # a store may be moved
     temporary = array_files.temporary(path)
-    temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
-    temporary.replace(path)
+    with array_files.naming(path):
+        temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
+        temporary.replace(path)
 
 
 def _read(path: Path, folder: Path) -> Store:

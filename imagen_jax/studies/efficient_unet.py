@@ -7,7 +7,6 @@ takes less time and memory.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import imagen_jax
-from imagen_jax import config, models, pixels
+from imagen_jax import config, log_files, models, pixels
 from imagen_jax.data import transforms
 from imagen_jax.diffusion import noise_conditioning
 from imagen_jax.evaluate.exam import Exam, draw_halves
@@ -149,14 +148,14 @@ def _train(
     """One network's curves and final scores."""
     workdir = options.workdir / STUDY / type(experiment.stage.model).__name__
     judge = functools.partial(_judge, exam=exam, encoder=encoder, options=options)
+    measured = log_files.JsonLines(workdir / ERRORS)
 
     def measure(step: int, ema: Params, _: object) -> None:
         if step % options.evaluate_every == 0 and step < options.steps:
             module = models.build(experiment.stage.model)
             painter = Painter(stage=experiment.stage, module=module, params=ema)
             error, _scores = judge(painter)
-            with (workdir / ERRORS).open("a") as file:
-                file.write(json.dumps({"step": step, "error": error}) + "\n")
+            measured.add({"step": step, "error": error})
 
     training.train(experiment, workdir, data_dir=options.data_dir, encoder=encoder, hooks=[measure])
     # The last point is measured from what was saved: a run that was cut off after its last step
@@ -200,10 +199,7 @@ def bilinear_error(exam: Exam, stage: config.Stage) -> float:
 
 def _errors(workdir: Path) -> list[list[int | float]]:
     """What the hook measured, one a step: a run that was resumed measured some steps twice."""
-    if not (workdir / ERRORS).is_file():
-        return []
-    lines = [json.loads(line) for line in (workdir / ERRORS).read_text().splitlines()]
-    by_step = {line["step"]: line["error"] for line in lines}
+    by_step = {line["step"]: line["error"] for line in log_files.read(workdir / ERRORS)}
     return [[step, by_step[step]] for step in sorted(by_step)]
 
 

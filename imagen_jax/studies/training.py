@@ -1,14 +1,13 @@
 """One training run of a study: its dataset and encodings are made where they are missing."""
 
 import dataclasses
-import json
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import checkpoint, config, run_folder
+from imagen_jax import checkpoint, config, log_files, run_folder
 from imagen_jax.data import shapes
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache
@@ -115,8 +114,7 @@ def matters(name: str) -> bool:
 
 def losses(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, one a step: a run that was resumed wrote some steps twice."""
-    lines = [json.loads(x) for x in (workdir / writers.LINES).read_text().splitlines()]
-    by_step = {line["step"]: line for line in lines}
+    by_step = {line["step"]: line for line in log_files.read(workdir / writers.LINES)}
     return [by_step[step] for step in sorted(by_step)]
 
 

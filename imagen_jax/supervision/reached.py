@@ -7,6 +7,8 @@ after SIGKILL. The file is on this machine, not in a workdir that a network may 
 import os
 from pathlib import Path
 
+from imagen_jax.log_files import Guard
+
 VARIABLE = "IMAGEN_REACHED"  # in a supervised child's environment: the file
 _WIDTH = 128  # bytes, always overwritten whole
 
@@ -15,12 +17,13 @@ class Writer:
     """A hook of the training loop: called after each step of the stage `name`."""
 
     def __init__(self, file: Path, *, name: str) -> None:
-        self.name = name
+        self.name, self._guard = name, Guard(str(file))
         self._handle = os.open(file, os.O_WRONLY | os.O_CREAT)
 
     def __call__(self, step: int, *_: object) -> None:
         """Note that `step` is finished."""
-        os.pwrite(self._handle, f"step {step} of {self.name}".ljust(_WIDTH).encode(), 0)
+        told = f"step {step} of {self.name}".ljust(_WIDTH).encode()
+        self._guard.run(lambda: os.pwrite(self._handle, told, 0))
 
 
 def read(file: Path) -> str | None:

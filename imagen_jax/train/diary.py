@@ -19,7 +19,8 @@ from imagen_jax.workdir import Logs, Workdir
 class Diary:
     """Kept by every process; `say` and figures are process 0's alone.
 
-    Use: `loaded` and `stepped` at every step, `flush` now and then, `beat` when a step is over.
+    Use: `loaded` and `stepped` at every step, `judge` and `flush` now and then, with what may be
+    saved in between, `beat` when a step is over.
     """
 
     def __init__(
@@ -62,17 +63,24 @@ class Diary:
             jax.block_until_ready(scalars)
             self._ledger.started()
 
+    def judge(self) -> bool:
+        """Look at the steps since the last time; whether the last one was sound.
+
+        Errors: health.Diverged.
+        """
+        for sentence in self._health.judge(self.progress.measured()):
+            self.say(sentence)
+        return not self._health.skipping
+
     def flush(self, step: int, state: TrainState) -> None:
-        """Write the figures since the last time, and the state's. Errors: health.Diverged."""
+        """Write the figures of what was judged since the last time, and the state's."""
         found = jax.device_get(norms.of_state(state.params, state.ema))
         also = self._ledger.shares() | {tag: float(value) for tag, value in found.items()}
         also |= {
             "damaged": float(self._tally.damaged),
             "goodput": self._ledger.goodput,
         }
-        steps = self.progress.flush(step, images=self._images, also=also)
-        for sentence in self._health.judge(steps):
-            self.say(sentence)
+        self.progress.flush(step, images=self._images, also=also)
 
     def push(self) -> None:
         """Copy logs to the run's bucket, where it is in one."""

@@ -1,14 +1,15 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
 import dataclasses
+import errno
 from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import config, exits, mesh, rng, run_folder
+from imagen_jax import config, exits, finite, log_files, mesh, rng, run_folder
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import initial, program, saving, state
+from imagen_jax.train import health, initial, program, saving, state
 from imagen_jax.train.diary import Diary
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.train.metrics import Progress
@@ -37,6 +38,8 @@ def train(
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
+    What is worth saving is saved before anything is logged. No log that fails ends the run.
+
     A run that is not resumed begins with the weights of `source`, or fresh ones.
     `stop` is asked after each step, on every process, whether to save and end.
     Errors: ValueError when the store or the checkpoint doesn't fit the config, or when more of the
@@ -48,7 +51,7 @@ def train(
     experiment = pipeline.with_encoder(experiment, store)
     _refuse_other_run(workdir, experiment)
     if jax.process_index() == 0:
-        run_folder.write_config(workdir, experiment)
+        _write_config(workdir, experiment)
 
     # ---- shapes -> shardings -> arrays
     ledger = Ledger()
@@ -61,6 +64,7 @@ def train(
         current = work.init(root)
         if source is not None:
             current, begun = source.begin(current)
+            finite.require(current, f"{source.folder}: the weights")
         current = state.with_empty_prompt(current, store.empty().array())
     else:
         begun = f"resumed from step {start}"
@@ -82,6 +86,7 @@ def train(
 
     # ---- steps
     before: dict[str, jax.Array] = {}
+    owed = False  # a save that came due while steps were skipped
     try:
         for number in range(start + 1, options.steps + 1):
             with ledger.spend("data"):
@@ -97,18 +102,22 @@ def train(
             diary.stepped(number, scalars)
             stopping = stop(number)
             last = number == options.steps or stopping
-            due = last or saves.is_due(number)
-            if due or number % options.log_every == 0:
-                diary.flush(number, current)
+            due = last or owed or saves.is_due(number)
             if sentence := saves.trouble():
                 diary.say(sentence)
-                due = True
+            due |= saves.is_owed()
+            logs = due or number % options.log_every == 0
+            # A skipped step has nothing to save, and its save would drive an older one out.
+            owed = logs and not diary.judge() and due and not last
             with ledger.spend("save"):
-                if due:
+                if due and not owed:
                     saves.save(number, current)
-                    diary.push()
                 if last:
                     saves.finish(number, current)
+            if logs:
+                diary.flush(number, current)
+            if due:
+                diary.push()
             with ledger.spend("hooks"):
                 for hook in hooks:
                     hook(number, current.ema, diary.progress)
@@ -119,10 +128,30 @@ def train(
                     "give the same command to go on"
                 )
         diary.say(ledger.sentence())
+    except health.Diverged as error:
+        raise health.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
     finally:
         diary.close()
         saves.close()
     return current
+
+
+def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
+    """A run that has a config goes on where there is no room for another; checkpoints have it, too.
+
+    Errors: OSError, which names the folder of a new run that there is no room for.
+    """
+    try:
+        run_folder.write_config(workdir, experiment)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if not (workdir / run_folder.CONFIG).is_file():
+            raise OSError(
+                f"{workdir}: there is no room for a run ({log_files.reason(error)}): make some, or "
+                "give another --workdir"
+            ) from error
+        log_files.tell(str(workdir / run_folder.CONFIG), error)
 
 
 def _refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax.log_files import Guard
 from imagen_jax.train.speed import Speed
 from imagen_jax.train.step import SKIPPED
 from imagen_jax.train.writers import Writer
@@ -19,7 +20,8 @@ from imagen_jax.train.writers import Writer
 class Progress:
     """The bar and the figures of one run; process 0 alone shows them, and has writers.
 
-    Use: `add` each step's metrics (device arrays, not waited for), `flush` now and then.
+    Use: `add` each step's metrics (device arrays, not waited for); now and then `measured`, then
+    `flush`.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class Progress:
     ) -> None:
         self.writes = jax.process_index() == 0
         self.folder, self.name, self.steps = folder, name, steps
-        self._writers, self._speed = writers, speed
+        self._writers, self._speed = [(writer, Guard(writer.name)) for writer in writers], speed
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
+        self._measured: dict[int, Mapping[str, np.ndarray]] = {}
         self._clock, self._clock_step = time.perf_counter(), start
         self._bar = tqdm(
             total=steps,
@@ -48,24 +51,27 @@ class Progress:
         )
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Keep one step's metrics until the next `flush`."""
+        """Keep one step's metrics until they are `measured`."""
         self._pending[step] = metrics
         self._bar.update()
 
-    def flush(
-        self, step: int, *, images: int, also: Mapping[str, float]
-    ) -> dict[int, Mapping[str, np.ndarray]]:
-        """Write the mean of the metrics since the last flush; each step's own are returned.
+    def measured(self) -> dict[int, Mapping[str, np.ndarray]]:
+        """Each step's own metrics since the last time; waits for the devices."""
+        rows, self._pending = jax.device_get(self._pending), {}
+        self._measured |= rows
+        return rows
+
+    def flush(self, step: int, *, images: int, also: Mapping[str, float]) -> None:
+        """Write the mean of what was measured since the last flush.
 
         `images` is their number a step; `also` are further figures of the run so far.
         """
-        rows = jax.device_get(self._pending)
-        values = _mean(list(rows.values()))
+        values, self._measured = _mean(list(self._measured.values())), {}
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
         rate = images * done / took
         values |= {"images_per_s": rate, **self._speed.figures(rate), **also}
-        self._pending, self._clock, self._clock_step = {}, now, step
+        self._clock, self._clock_step = now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)
             self._bar.set_postfix_str(f"loss {values['loss']:.4f}")
@@ -75,9 +81,8 @@ class Progress:
                 f"left {tqdm.format_interval(left)}"
             )
             sys.stdout.flush()
-        for writer in self._writers:
-            writer.scalars(step, values)
-        return rows
+        for writer, guard in self._writers:
+            guard.run(lambda writer=writer: writer.scalars(step, values))
 
     def say(self, sentence: str) -> None:
         """One line for people, above the bar; process 0 alone says it."""
@@ -87,14 +92,14 @@ class Progress:
 
     def pictures(self, step: int, pictures: np.ndarray) -> None:
         """Show pictures (b, h, w, 3) uint8."""
-        for writer in self._writers:
-            writer.pictures(step, pictures)
+        for writer, guard in self._writers:
+            guard.run(lambda writer=writer: writer.pictures(step, pictures))
 
     def close(self) -> None:
         """Finish the bar and the files."""
         self._bar.close()
-        for writer in self._writers:
-            writer.close()
+        for writer, guard in self._writers:
+            guard.run(writer.close)
 
 
 def _mean(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -1,8 +1,11 @@
 """Profiler traces of chosen steps, on demand: where a step's time goes, device by device."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+
+from imagen_jax.log_files import Guard
 
 FOLDER = "profile"
 
@@ -21,21 +24,28 @@ class Profile:
         """After each step: begin before the first of the range, end after the last."""
         if self._tracing and step >= self._steps[-1]:
             jax.block_until_ready(ema)
-            jax.profiler.stop_trace()
             self._tracing, self._past = False, True
-            progress.say(
-                f"steps {self._steps[0]} to {self._steps[-1]} are traced, in {FOLDER}/ of this run"
-            )
+            if self._guarded(jax.profiler.stop_trace):
+                progress.say(
+                    f"steps {self._steps[0]} to {self._steps[-1]} are traced, in {FOLDER}/ of this "
+                    "run"
+                )
         elif step + 1 == self._steps[0]:
             jax.block_until_ready(ema)
-            jax.profiler.start_trace(str(progress.folder / FOLDER))
-            self._tracing = True
+            self._tracing = self._guarded(
+                lambda: jax.profiler.start_trace(str(progress.folder / FOLDER))
+            )
+            self._past = not self._tracing
         elif step >= self._steps[0] and not (self._tracing or self._past):
             progress.say(
                 f"--profile-steps {self._steps[0]}:{self._steps.stop}: nothing is traced, as this "
                 f"start begins with step {step}"
             )
             self._past = True
+
+    def _guarded(self, act: Callable[[], object]) -> bool:
+        """Whether the profiler could do it; its errors have no common kind."""
+        return Guard("the profile").run(act)
 
 
 def parse(text: str, *, last: int) -> range:

@@ -19,7 +19,11 @@ Metrics = dict[str, jax.Array]
 LossFunction = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
-SKIPPED = "skipped"  # 1 for a step that changed nothing but its number: something was not finite
+# 1 for a step that changed nothing but its number, as something of GUARDED was not finite. Data,
+# keys and the average's warm-up go on with the number; the optimiser's own count, and with it the
+# schedule of the learning rate, stays: it ends later by as many steps as were skipped.
+SKIPPED = "skipped"
+GUARDED = {"loss": "loss", "grad_norm": "gradient", "update_norm": "update"}  # by metric
 LEVELS = {"noise": (-jnp.inf, -3.0), "middle": (-3.0, 3.0), "detail": (3.0, jnp.inf)}  # logsnr
 
 
@@ -35,13 +39,14 @@ def build(
         grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
         metrics |= norms.by_group("grad_norm", grads)
         norm = metrics["grad_norm"]
-        sound = jnp.isfinite(metrics["loss"] + norm)
         updated, update_norms = update(state, grads, norm)
+        metrics |= update_norms
+        sound = jnp.isfinite(sum(metrics[tag] for tag in GUARDED))
         # A choice, not a branch: it joins the update, which reads the old state anyway. A branch
         # has the compiler keep all updates, and copies of the state, in memory.
         kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), updated, state)
         skipped = {SKIPPED: 1.0 - sound.astype(jnp.float32)}
-        return kept.replace(step=updated.step), metrics | update_norms | skipped
+        return kept.replace(step=updated.step), metrics | skipped
 
     def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)

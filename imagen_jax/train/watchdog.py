@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from imagen_jax.log_files import Guard
+
 STACKS = "stacks.log"
 FACTOR = 10  # times the median of recent steps
 LEAST = 60.0  # seconds: shorter stalls are nobody's business
@@ -27,7 +29,7 @@ class Watchdog:
     """
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.file = file
+        self.file, self._guard = file, Guard(str(file))
         self._clock = clock
         self._last: float | None = None
         self._took: deque[float] = deque(maxlen=RECENT)
@@ -58,7 +60,10 @@ class Watchdog:
         print(line, file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):  # a notebook's stderr is no file
             faulthandler.dump_traceback(file=sys.stderr)
-        with contextlib.suppress(OSError), self.file.open("a") as file:  # the disk may be the cause
+        self._guard.run(lambda: self._write(line))  # the disk may be the cause
+
+    def _write(self, line: str) -> None:
+        with self.file.open("a") as file:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=file, flush=True)
             faulthandler.dump_traceback(file=file)
 

@@ -3,15 +3,20 @@
 import importlib.util
 import json
 import secrets
+import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
-from imagen_jax import config, workdir
+from imagen_jax import config, log_files, workdir
 from imagen_jax.workdir import Workdir
 
 LINES = "metrics.jsonl"
@@ -20,7 +25,9 @@ RUN_ID = "wandb_id.txt"  # Weights & Biases' name of the run, so that each start
 
 @runtime_checkable
 class Writer(Protocol):
-    """One place for figures and pictures."""
+    """One place for figures and pictures. Errors of all: those of the disk, or of a service."""
+
+    name: str  # for people
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Figures after a step."""
@@ -39,34 +46,61 @@ class Lines:
     """One JSON object a line; pictures are left out."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / LINES).open("a")
+        self._log = log_files.JsonLines(folder / LINES)
+        self.name = str(self._log.file)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
-        self._file.flush()
+        self._log.add({"step": step, "time": time.time(), **values})
 
     def pictures(self, step: int, pictures: np.ndarray) -> None:
         """Nothing: lines are for figures."""
 
     def close(self) -> None:
-        self._file.close()
+        """Nothing: no line is on its way."""
 
 
 class TensorBoard:
-    """Event files; those of steps after `start`, which are made again, are hidden."""
+    """An event file; those of steps after `start`, which are made again, are hidden.
+
+    tensorboardX's own writer has a thread that dies of a full disk, and then blocks whoever writes.
+    """
 
     def __init__(self, folder: Path, *, start: int) -> None:
-        self._events = SummaryWriter(str(folder), purge_step=start if start else None)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._file, self._start, self._begun = folder / name, start, False
+        self.name = "TensorBoard's events"
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._events.add_scalar(tag, value, step)
+        tags = [summary.scalar(tag, value).value[0] for tag, value in values.items()]
+        self._write(Event(step=step, summary=Summary(value=tags)))
 
     def pictures(self, step: int, pictures: np.ndarray) -> None:
-        self._events.add_images("samples", pictures, step, dataformats="NHWC")
+        self._write(
+            Event(step=step, summary=summary.image("samples", pictures, dataformats="NHWC"))
+        )
 
     def close(self) -> None:
-        self._events.close()
+        """Nothing: no event is on its way."""
+
+    def _write(self, event: Event) -> None:
+        records = [] if self._begun else [_record(e) for e in self._first()]
+        log_files.append(self._file, b"".join([*records, _record(event)]))
+        self._begun = True
+
+    def _first(self) -> list[Event]:
+        found = [Event(file_version="brain.Event:2")]
+        if self._start:
+            found.append(Event(step=self._start, session_log=SessionLog(status=SessionLog.START)))
+        return found
+
+
+def _record(event: Event) -> bytes:
+    """An event as its file has it: length and bytes, each with its sum."""
+    event.wall_time = time.time()
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+    return length + sums[0] + data + sums[1]
 
 
 class WeightsAndBiases:
@@ -75,6 +109,8 @@ class WeightsAndBiases:
     The x axis is our own step, not theirs, which must not go back after a crash.
     Errors: ValueError when the package is missing, or when it can't log in.
     """
+
+    name = "Weights & Biases"
 
     def __init__(self, place: Workdir, folder: Path, experiment: config.Experiment) -> None:
         project = experiment.train.wandb_project
@@ -118,9 +154,13 @@ class WeightsAndBiases:
 def of(place: Workdir, folder: Path, experiment: config.Experiment, *, start: int) -> list[Writer]:
     """Every writer of a run in `place`, whose logs are written in `folder`.
 
-    Errors: those of `WeightsAndBiases`.
+    Weights & Biases that can't be begun for want of room, say, is left out, and that is told.
+    Errors: ValueError, as `WeightsAndBiases`.
     """
     found: list[Writer] = []
     if experiment.train.wandb_project:
-        found.append(WeightsAndBiases(place, folder, experiment))
+        try:
+            found.append(WeightsAndBiases(place, folder, experiment))
+        except OSError as error:
+            log_files.tell(WeightsAndBiases.name, error)
     return [*found, Lines(folder), TensorBoard(folder, start=start)]

@@ -103,6 +103,28 @@ def test_a_bucket_that_is_away_for_a_while_ends_nothing(tmp_path: Path, monkeypa
     assert "no report (503)" in capfd.readouterr().err
 
 
+def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
+    tmp_path: Path, monkeypatch, capfd
+) -> None:
+    write, failed = worker.Teller._write, []
+
+    def fails(self, told) -> None:
+        if told.phase not in failed and told.phase in ("setup", "running"):
+            failed.append(told.phase)
+            raise OSError("503")
+        write(self, told)
+
+    monkeypatch.setattr(worker.Teller, "_write", fails)
+    (tmp_path / "worker-0.log").mkdir()
+    log = tmp_path / "log"
+    log.write_text("what was printed")
+    assert run(tmp_path, "time.sleep(0.5)", log=log) == 0
+    assert report(tmp_path)["phase"] == "ended"
+    said = capfd.readouterr().err
+    assert "worker-0.json: not written (503)" in said
+    assert said.count("worker-0.log: not written (Is a directory)") == 1
+
+
 def test_processes_are_counted_and_numbers_filled_in(tmp_path: Path) -> None:
     place = Place(folder=tmp_path, worker=1, of=4)
     command = ("imagen", "train", "tiny", "--process-id", "{worker}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -280,3 +281,17 @@ def test_record_that_does_not_fit_the_store_is_refused(tmp_path: Path, change: d
 def test_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to write"):
         store.begin(dataclasses.replace(target(tmp_path), count=0))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    wanted = target(tmp_path / "s")
+    store.begin(wanted)
+    before = sorted(p.name for p in wanted.folder.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # no file is larger
+    try:
+        with pytest.raises(OSError, match=rf"{wanted.folder}: {wanted.shard(0).name}.* was not "):
+            store.write_shard(wanted, 0, [make(n) for n in range(len(wanted.shards()[0]))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(p.name for p in wanted.folder.iterdir()) == before

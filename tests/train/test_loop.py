@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 from small_network import SMALL
 
-from imagen_jax import config
+from imagen_jax import checkpoint, config, log_files
 from imagen_jax.data import damage, records, store, transforms
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
-from imagen_jax.train import loop, program
+from imagen_jax.train import health, loop, metrics, program
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
@@ -111,3 +113,82 @@ def test_the_loop_is_one_step_ahead_of_the_devices(
     )
     assert [len(ready) for ready in computed] == [1, 2, 3, 4, 5, 6]
     assert max(ready.count(False) for ready in computed) == 1
+
+
+FULL = Path("/dev/full")  # which takes no byte
+
+
+def test_logs_that_cannot_be_written_cost_nothing_else(
+    damaged: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk, of the logs alone: each log is told once, and the run is trained and saved."""
+    append = log_files.append
+    for name in ("metrics.jsonl", damage.FILE, health.FILE):
+        (tmp_path / name).symlink_to(FULL)
+    monkeypatch.setattr(
+        log_files,
+        "append",
+        lambda file, data: append(FULL if "tfevents" in file.name else file, data),
+    )
+    loop.train(experiment(0.2), tmp_path, store=damaged)
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == 3
+    told = capsys.readouterr().err
+    for name in (tmp_path / "metrics.jsonl", tmp_path / damage.FILE, "TensorBoard's events"):
+        sentence = f"{name}: not written (No space left on device); the run goes on without it"
+        assert told.count(sentence) == 1
+
+
+def test_what_is_worth_saving_is_saved_before_it_is_logged(
+    damaged: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metrics.Progress, "flush", fails)
+    every = dataclasses.replace(experiment(0.2).train, save_every=1)
+    with pytest.raises(OSError, match="No space"):
+        loop.train(dataclasses.replace(experiment(0.2), train=every), tmp_path, store=damaged)
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).steps() == [1]
+
+
+def test_half_a_line_is_taken_away_at_the_start(damaged: Store, tmp_path: Path) -> None:
+    for name in ("metrics.jsonl", damage.FILE, health.FILE):
+        (tmp_path / name).write_text('{"step": 0, "record": 3}\n{"step": 4, "lo')
+    loop.train(experiment(0.2), tmp_path, store=damaged)
+    for name, steps in (("metrics.jsonl", [0, 1, 2, 3]), (health.FILE, [0])):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == steps
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(3e38, [2, 3]), (1e18, [3, 4])])
+def test_a_run_that_diverged_goes_on_from_its_last_sound_checkpoint(
+    damaged: Store, tmp_path: Path, rate: float, kept: list[int]
+) -> None:
+    """3e38: no update is finite. 1e18: one is, and no loss is finite after it."""
+
+    def run(rate: float, steps: int) -> None:
+        optim = config.Optim(
+            kind="adam", learning_rate=rate, warmup_steps=0, schedule="constant", clip_norm=None
+        )
+        train = config.Train(
+            steps=steps, batch_size=8, log_every=1, save_every=1, keep=2, max_skipped=3
+        )
+        changed = dataclasses.replace(experiment(0.2), optim=optim, train=train)
+        loop.train(changed, tmp_path, store=damaged)
+
+    run(1e-3, 3)
+    with pytest.raises(health.Diverged) as told:
+        run(rate, 20)
+    steps = checkpoint.Checkpoints(tmp_path, read_only=True).steps()
+    assert steps == kept  # none was driven out by saves of skipped steps
+    commands = re.findall("`(.*?)`", str(told.value))
+    assert len(commands) == (kept[-1] > 3), told.value
+    assert "step 3" in str(told.value)
+    for command in commands:
+        subprocess.run(command, shell=True, check=True)
+    run(1e-3, 6)
+    lines = log_files.read(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines if np.isfinite(line["loss"])][-3:] == [4, 5, 6]

@@ -1,6 +1,8 @@
 """Saves by steps and by the clock; a save that fails is told, tried again, and costs nothing."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from imagen_jax import config
@@ -27,6 +30,7 @@ from imagen_jax.train import saving
 folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 stage = config.Stage(name="base", size=64, model=config.UNet())
 saves = saving.Saving(folder, config.Experiment(stage=stage))
+saving.PAUSE = 0.0
 tree = lambda i: {"kernel": jax.random.normal(jax.random.key(i), (300, 400))}
 for step in (1, 2):
     saves.save(step, tree(step))
@@ -46,7 +50,7 @@ try:
         try:
             saves._saves.wait()
         except Exception as error:
-            saves._trouble = saves._failed(error)
+            saves._failed(error)
         print("trouble", step, saves.trouble())
         if (mode, step) == ("freed", 4):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -136,6 +140,7 @@ def test_what_devices_report_is_no_failed_save(
             [
                 "trouble 3 a save failed (",
                 "File too large",
+                "no room for step 6 either (",
                 "stopped: ",
                 "3 saves failed, the last one so:",
                 "the newest whole checkpoint is 2; make room",
@@ -147,16 +152,106 @@ def test_what_devices_report_is_no_failed_save(
         ("gone", ["trouble 3 \n", "whole [7, 8] True"]),
         (
             "readonly",
-            ["trouble 3 a save failed (", "Permission denied", "stopped: ", "whole [1, 2] True"],
+            [
+                "trouble 3 a save failed (",
+                "Permission denied",
+                "step 6 is saved in ",
+                "shelter/run-",
+                "/checkpoints/6 instead: make room or check the rights, then `mv ",
+                "whole [1, 2] True",
+            ],
         ),
     ],
 )
 def test_a_disk_that_takes_nothing_loses_no_checkpoint(mode: str, says: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # pytest's own folder is closed to other users
+        shelter = Path(folder, "shelter")
+        shelter.mkdir()
+        shelter.chmod(0o777)
         done = subprocess.run(
-            [sys.executable, "-c", FULL, f"{folder}/run", mode], capture_output=True, text=True
+            [sys.executable, "-c", FULL, f"{folder}/run", mode],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": f"{folder}/run", "TMPDIR": str(shelter)},
         )
     assert done.returncode == 0, done.stderr[-2000:]
     for sentence in says:
         assert sentence in done.stdout, done.stdout
+
+
+def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that the sentence gives is run as it stands; the run then goes on from there."""
+    write = saving.checkpoint.Checkpoints.save
+
+    def full(saves: saving.checkpoint.Checkpoints, *given: object) -> None:
+        if tmp_path / "the run" in saves.folder.parents:
+            raise OSError(28, "No space left on device")
+        write(saves, *given)
+
+    monkeypatch.setattr(saving, "PAUSE", 0.0)
+    monkeypatch.setattr(saving, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
+    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", full)
+    saves = Saving(tmp_path / "the run", EXPERIMENT)
+    saves.save(5, STATE)
+    with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*shelter") as told:
+        saves.finish(5, STATE)
+    saves.close()
+    (command,) = re.findall("`(.*?)`", str(told.value))
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path / "shelter")
+    again = Saving(tmp_path / "the run", EXPERIMENT)
+    step, found = again.restore(STATE)
+    again.close()
+    assert step == 5
+    jax.tree.map(np.testing.assert_array_equal, found, STATE)
+
+
+def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, write, fails = [1000.0], saving.checkpoint.Checkpoints.save, [True]
+
+    def full(*given: object) -> None:
+        if fails[0]:
+            raise OSError(28, "No space left on device")
+        write(*given)
+
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", full)
+    saves = Saving(tmp_path, EXPERIMENT)
+    saves.save(1, STATE)
+    assert "No space left" in saves.trouble()
+    assert not saves.trouble()  # told once
+    assert not saves.is_owed()  # nor does every step try again at once
+    now[0] += saving.PAUSE
+    assert saves.is_owed()
+    fails[0] = False
+    saves.save(4, STATE)
+    saves.finish(4, STATE)
+    assert not saves.is_owed()
+    assert saves._saves.steps() == [4]
+    saves.close()
+
+
+@pytest.mark.parametrize(
+    ("proven", "says", "left"),
+    [
+        (9, "goes on from step 4", [2, 4]),
+        (3, "goes on from step 4; .* go back to step 2, which was sound, first", [2]),
+        (-1, "goes on from step 4; .* begin anew, first", []),
+    ],
+)
+def test_the_way_back_leads_to_the_last_sound_checkpoint(
+    tmp_path: Path, proven: int, says: str, left: list[int]
+) -> None:
+    folder = tmp_path / "a run"
+    saves = Saving(folder, options(keep=2))
+    assert saves.way_back(proven) == "the same command then begins anew"
+    for step in (2, 4):
+        saves.save(step, STATE)
+    told = saves.way_back(proven)
+    saves.close()
+    assert re.search(says, told)
+    for command in re.findall("`(.*?)`", told):
+        subprocess.run(command, shell=True, check=True)
+    assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == left

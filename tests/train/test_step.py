@@ -212,3 +212,27 @@ def test_the_option_reaches_the_step() -> None:
         run = step.build(dataclasses.replace(experiment, train=train), module, rule)
         programs.append(str(jax.make_jaxpr(run)(shapes, _batch("tiny/base8"), rng.root(0))))
     assert ["scan[" in text for text in programs] == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["adam", "adafactor", "muon"])
+def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) -> None:
+    experiment = config.load("tiny/base8")[0]
+    experiment = dataclasses.replace(
+        experiment,
+        optim=config.Optim(
+            kind=kind,
+            learning_rate=3e38,
+            warmup_steps=0,
+            schedule="constant",
+            adafactor_param_scale=False,
+        ),
+    )
+    module, rule, init = _setup(experiment)
+    before = jax.jit(init)(rng.root(0))
+    after, metrics = jax.jit(step.build(experiment, module, rule))(
+        before, _batch("tiny/base8"), rng.root(0)
+    )
+    assert np.isfinite(metrics["loss"] + metrics["grad_norm"])
+    assert float(metrics["skipped"]) == 1.0
+    assert int(after.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_weights_and_biases_go_on_with_the_same_run(
     monkeypatch.setenv("WANDB_MODE", "offline")
     for start in (0, 3):
         assert len(_write(tmp_path, _experiment("imagen-tests"), start=start)) == 3
+        time.sleep(1.0)  # folders have the second in which they began
     name = (tmp_path / writers.RUN_ID).read_text()
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert {run.name.rsplit("-", 1)[1] for run in runs} == {name}

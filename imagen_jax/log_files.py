@@ -1,0 +1,113 @@
+"""Log files: an entry is appended whole or not at all, and one that can't be written is dropped.
+
+Readers take whole lines alone: a machine that dies, or an older version on a full disk, leaves half
+of one.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+TAIL = 2**20  # bytes: no line is longer
+
+
+class Guard:
+    """Writes to one log as long as that works: a failure is told once, and costs that log alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._lost = name, 0
+
+    def run(self, write: Callable[[], object]) -> bool:
+        """Write one entry, or drop it; whether it was written."""
+        try:
+            write()
+        except Exception as error:  # the writers' errors have no common kind
+            self._lost += 1
+            if self._lost == 1:
+                tell(self._name, error)
+            return False
+        if self._lost:
+            _say(f"{self._name}: written again; {self._lost} entries are missing")
+            self._lost = 0
+        return True
+
+
+class JsonLines:
+    """A log of JSON objects, one a line; half a line at its end is taken away first."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self._guard = file, Guard(str(file))
+        self._guard.run(lambda: mend(file))
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append an entry, or say that the log can't be written."""
+        self._guard.run(lambda: append(self.file, line(entry)))
+
+
+def tell(name: str, error: BaseException) -> None:
+    """Say that a log can't be written, and why."""
+    _say(f"{name}: not written ({reason(error)}); the run goes on without it")
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads us any more
+        tqdm.write(sentence, file=sys.stderr)
+
+
+def line(entry: dict[str, Any]) -> bytes:
+    """An entry as a log of JSON lines has it."""
+    return (json.dumps(entry) + "\n").encode()
+
+
+def append(file: Path, data: bytes) -> None:
+    """Append all of `data`, or nothing of it. Errors: OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab", buffering=0) as opened:
+        size = opened.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[opened.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # the first reason counts
+                opened.truncate(size)
+            raise
+
+
+def mend(file: Path) -> None:
+    """Take away half a line at the end of a log of JSON lines. Errors: OSError."""
+    if not file.is_file():
+        return
+    with file.open("r+b") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        begin = opened.seek(max(size - TAIL, 0))
+        whole, newline, last = opened.read().rpartition(b"\n")
+        if last and entries(last.decode(errors="replace")):
+            opened.write(b"\n")
+        elif last:
+            opened.truncate(begin + len(whole) + len(newline))
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The whole entries of a log of JSON lines; none where there is no file."""
+    return entries(file.read_text(errors="replace")) if file.is_file() else []
+
+
+def entries(text: str) -> list[dict[str, Any]]:
+    """The JSON objects among the lines of a text."""
+    found = []
+    for one in text.split("\n"):
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(one))
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or (str(error).strip().splitlines() or [type(error).__name__])[0]
