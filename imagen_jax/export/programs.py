@@ -157,7 +157,7 @@ class _Described:
 
 def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kinds) -> Exported:
     """A function of stored tensors and named arguments as a program."""
-    with _without_places():
+    with _without_places(), jax.threefry_partitionable(True):  # as in `mesh.use`
         return export.export(jax.jit(run), platforms=PLATFORMS)(dict(kinds), dict(given))
 
 

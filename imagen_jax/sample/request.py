@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from imagen_jax import config, pixels
 from imagen_jax.area import area_downsample
-from imagen_jax.config import require
+from imagen_jax.config import Count, Share, check_value, require
+
+Sides = Annotated[tuple[int, int], config.Range(low=1)] | None  # height, width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +38,9 @@ class Request:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        require(
-            0.0 <= self.strength <= 1.0,
-            f"strength={self.strength} is a share of the steps, from 0 to 1",
-        )
-        require(self.repeats >= 1, f"repeats={self.repeats}: every step is made once at least")
+        for name, hint in (("strength", Share), ("repeats", Count), ("sides", Sides)):
+            value = check_value(getattr(self, name), hint, name)
+            object.__setattr__(self, name, value)
         if self.picture is None:
             require(self.keep is None, "keep says where a picture stays: give picture, too")
             require(self.strength == 1.0, f"strength={self.strength} needs a picture to begin with")
