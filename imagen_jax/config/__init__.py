@@ -46,6 +46,7 @@ from imagen_jax.config.ranges import (
     Seed,
     Share,
     Whole,
+    check_fields,
     check_options,
     check_value,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "UNet",
     "Whole",
     "chain",
+    "check_fields",
     "check_options",
     "check_value",
     "from_json",

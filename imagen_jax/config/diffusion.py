@@ -59,7 +59,7 @@ class Diffusion:
         self._check_sigmoid()
 
     def _check_sigmoid(self) -> None:
-        narrow = -SIGMOID_LIMIT <= self.logsnr_min and self.logsnr_max <= SIGMOID_LIMIT
+        narrow = self.logsnr_min >= -SIGMOID_LIMIT and self.logsnr_max <= SIGMOID_LIMIT
         require(
             self.loss_weight != "sigmoid" or self.predicts == "v" or narrow,
             f"diffusion: loss_weight='sigmoid' with predicts={self.predicts!r} and logsnr from "

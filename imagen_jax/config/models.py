@@ -90,18 +90,19 @@ class UNet:
             sides > 0, "unet: channel_mult is empty: give a multiple of channels for each level"
         )
         for mult in self.channel_mult:
-            divides(self.norm_groups, self.channels * mult, "norm_groups", "channels*mult")
+            divides(self.norm_groups, self.channels * mult, "norm_groups", "channels*channel_mult")
         if self.text.pool == "attention":
             divides(self.head_channels, self.width_cond, "head_channels", "cond_channels")
         unknown = sorted(set(self.attention_at) - set(self._levels_by_side()))
         require(
             not unknown,
             f"unet: attention_at={self.attention_at} names {unknown}, but from its smallest side, "
-            f"the coarsest level's, sides double over {sides} levels: {[*self._levels_by_side()]}",
+            f"the coarsest level's, sides double over the {sides} levels of channel_mult: "
+            f"{[*self._levels_by_side()]}",
         )
         for level in self.attention_levels():
             width = self.channels * self.channel_mult[level]
-            divides(self.head_channels, width, "head_channels", "channels*mult")
+            divides(self.head_channels, width, "head_channels", "channels*channel_mult")
         require(
             self.text.kv == "none" or bool(self.attention_at),
             f"unet: text.kv={self.text.kv!r} needs attention, but attention_at is empty",

@@ -6,6 +6,7 @@ which networks compute in. A list becomes a tuple, and a NumPy number a Python o
 
 import dataclasses
 import functools
+import math
 import numbers
 import struct
 import types
@@ -169,8 +170,8 @@ def _number(kind: type, value: Any, limits: Range | None) -> int | float:
         return whole
     single = _in_float32(value)
     if single is None:
-        if limits.infinite and value in limits:
-            return float(value)
+        if limits.infinite and value == math.inf:
+            return math.inf
         raise Misfit(f"{wanted}, and finite in float32")
     if value not in limits or single not in limits:
         raise Misfit(wanted if value not in limits else f"{wanted}, in float32 as well")
@@ -180,7 +181,7 @@ def _number(kind: type, value: Any, limits: Range | None) -> int | float:
 def _in_float32(value: Any) -> float | None:
     """As devices have it; None if that is not finite."""
     try:
-        (single,) = struct.unpack("f", struct.pack("f", value))
+        (single,) = struct.unpack("f", struct.pack("f", float(value)))
     except (OverflowError, ValueError):
         return None
     if not abs(single) <= LARGEST_FLOAT:

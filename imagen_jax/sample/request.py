@@ -11,9 +11,9 @@ import numpy as np
 
 from imagen_jax import config, pixels
 from imagen_jax.area import area_downsample
-from imagen_jax.config import Count, Share, check_value, require
+from imagen_jax.config import require
 
-Sides = Annotated[tuple[int, int], config.Range(low=1)] | None  # height, width
+Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,17 +30,15 @@ class Request:
 
     negative: str | tuple[str, ...] = ""  # what guidance leads away from; one, or one a prompt
     start: str | None = None  # stage to begin with; default the first
-    sides: tuple[int, int] | None = None  # height, width of the last stage's pictures
+    sides: Sides | None = None  # of the last stage's pictures
     low_res: np.ndarray | None = None
     picture: np.ndarray | None = None
-    strength: float = 1.0
+    strength: config.Share = 1.0
     keep: np.ndarray | None = None
-    repeats: int = 1
+    repeats: config.Count = 1
 
     def __post_init__(self) -> None:
-        for name, hint in (("strength", Share), ("repeats", Count), ("sides", Sides)):
-            value = check_value(getattr(self, name), hint, name)
-            object.__setattr__(self, name, value)
+        config.check_fields(self, "request")
         if self.picture is None:
             require(self.keep is None, "keep says where a picture stays: give picture, too")
             require(self.strength == 1.0, f"strength={self.strength} needs a picture to begin with")
