@@ -153,11 +153,12 @@ def test_numeric_options(field: tuple[type, str], value: Any) -> None:
     if _refused(kind, name, value):
         return
     kept = getattr(_made(kind, **{name: value}), name)
-    for number in kept if isinstance(kept, tuple) else (kept,):
+    pairs = zip(kept, value, strict=True) if isinstance(kept, tuple) else [(kept, value)]
+    for number, before in pairs:
         assert type(number) in (int, float, type(None))
         unbounded = name == "guidance_interval"
         assert number is None or unbounded or math.isfinite(np.float32(number))
-    assert kept == (tuple(value) if isinstance(value, list) else value)
+        assert number == (None if before is None else type(number)(before))
     hash(kept)  # configs are
 
 

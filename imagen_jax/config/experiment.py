@@ -53,13 +53,16 @@ class Stage:
         self._check_super_resolution(where)
         if isinstance(self.model, UNet):
             sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
+            given = f"{'crop' if self.crop else 'size'}={self.train_side}"
             require(
                 set(attending) <= set(sides),
-                f"{where}: attention_at={attending} names sides that no level has: {sides}",
+                f"{where}: attention_at={attending} names sides that no level has at "
+                f"{given}: {sides}",
             )
             require(
                 not attending or min(attending) == sides[-1],
-                f"{where}: attention_at={attending} lacks {sides[-1]}, the coarsest level's side",
+                f"{where}: attention_at={attending} lacks {sides[-1]}, the coarsest level's "
+                f"side at {given}",
             )
 
     def _check_super_resolution(self, where: str) -> None:

@@ -186,11 +186,12 @@ class EfficientUNet:
     def __post_init__(self) -> None:
         check_fields(self, "efficient_unet")
         require(bool(self.levels), "efficient_unet: levels is empty")
-        for width in (self.stem_channels, *(level.channels for level in self.levels)):
-            divides(self.norm_groups, width, "norm_groups", "channels")
+        divides(self.norm_groups, self.stem_channels, "norm_groups", "stem_channels")
+        width = "channels" if self.attn_ffn else "channels*attn_hidden_mult"
         for level in self.levels:
+            divides(self.norm_groups, level.channels, "norm_groups", "channels of a level")
             if level.self_attention or level.text_attention:
-                divides(self.heads, self.attention_width(level), "heads", "attention width")
+                divides(self.heads, self.attention_width(level), "heads", f"{width} of a level")
         if self.text.pool == "attention":
             heads = self.pool_head_channels
             divides(heads, self.cond_channels, "pool_head_channels", "cond_channels")
