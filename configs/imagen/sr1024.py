@@ -32,7 +32,7 @@ def get_config() -> config.Experiment:
             sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=3.0, threshold="static"),
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128),
+        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128, dtype="bfloat16"),
         optim=config.Optim(kind="adam", learning_rate=1e-4, warmup_steps=10_000),
         train=config.Train(steps=2_500_000, batch_size=2048, save_every=5000),
         mesh=config.Mesh(data=-1, fsdp=1),

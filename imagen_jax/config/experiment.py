@@ -115,13 +115,20 @@ class Text:
     tokenizer: str = ""  # a SentencePiece model; "": the one beside the encoder
     width: Count = 64  # of its output
     max_length: Count = 32  # tokens, end of sentence included
-    dtype: Dtype = "float32"  # of its matrices and products; norms and softmax stay float32
+    # Of its matrices and products; norms and softmax stay float32. None: that of the encoded
+    # dataset, float32 where one is yet to be encoded.
+    dtype: Dtype | None = None
     clean: bool = False  # strip markup and addresses from captions and prompts
     identity: str = ""  # digest of weights and tokenizer; "": taken from the encoded dataset
     vocabulary: str = ""  # digest of the tokenizer; "": as well
 
     def __post_init__(self) -> None:
         check_fields(self, "text")
+
+    @property
+    def computed_in(self) -> Dtype:
+        """The dtype that it encodes in."""
+        return self.dtype or "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,9 @@ class Optim:
     final_learning_rate: NotNegative = 0.0
     b1: ShareBelowOne = 0.9  # of adam, as b2; muon takes both for what is no matrix
     b2: ShareBelowOne = 0.999
-    adafactor_param_scale: bool = True  # optax's default multiplies by each kernel's RMS
+    # Multiply updates by each kernel's RMS, as optax does by default: what begins at zero then
+    # hardly moves.
+    adafactor_param_scale: bool = False
     clip_norm: ClipNorm | None = 1.0
     ema_decay: ShareBelowOne = 0.9999
 

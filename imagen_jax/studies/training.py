@@ -21,7 +21,11 @@ FREE = {  # fields that change nothing about what a run learns
     "data": ("workers", "threads", "prefetch", "max_damaged"),
     "train": ("log_every", "save_every", "keep", "sample_every", "sample_prompts"),
     "stage": ("sampler",),
-    "text": ("identity", "vocabulary"),  # a run takes them from its data, and refuses others
+    "text": (
+        "identity",
+        "vocabulary",
+        "dtype",
+    ),  # a run takes them from its data, and refuses others
 }
 
 

@@ -9,7 +9,7 @@ from imagen_jax import config
 from imagen_jax.data import damage
 from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, metrics, norms, watchdog, writers
+from imagen_jax.train import health, learning, metrics, norms, watchdog, writers
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.train.speed import Speed
 from imagen_jax.train.state import TrainState
@@ -38,6 +38,7 @@ class Diary:
         folder = self._logs.folder
         self._tally = damage.Tally(store, folder, most=experiment.data.max_damaged, process=process)
         self._health = health.Health(folder, store, limit=options.max_skipped)
+        self._learning = learning.Learning(experiment)
         self.progress = metrics.Progress(
             folder,
             writers.of(workdir, folder, experiment, start=start) if process == 0 else (),
@@ -71,7 +72,8 @@ class Diary:
             "goodput": self._ledger.goodput,
         }
         steps = self.progress.flush(step, images=self._images, also=also)
-        for sentence in self._health.judge(steps):
+        unusual = self._health.judge(steps)
+        for sentence in (*unusual, *self._learning.judge(steps, state.params, found)):
             self.say(sentence)
 
     def push(self) -> None:
