@@ -6,6 +6,7 @@ no rematerialisation; for more of them, on fewer chips, see `imagen plan --fit`.
 Expected: published: zero-shot COCO FID-30K 7.27 with both super-resolution stages, guidance 1.35.
 `pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public.
+Adafactor is not scaled by the parameters: at 1e-4 what begins at zero would hardly move.
 """
 
 from imagen_jax import config

@@ -6,6 +6,7 @@ Expected: published: no score for this size alone; appendix D.3 compares sizes a
 `pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public.
 The width is ours: the paper gives only nominal sizes.
+Adafactor is not scaled by the parameters: at 1e-4 what begins at zero would hardly move.
 """
 
 from imagen_jax import config
