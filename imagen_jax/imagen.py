@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,11 @@ class Imagen:
 
         `request` says what is wanted besides the prompts; `following` is told of each batch, and
         of unfinished pictures if it asks for them.
-        Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, or pictures
-        in the request that don't fit.
+        Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, a seed or a
+        batch size that is none, or pictures in the request that don't fit.
         """
+        seed = config.check_value(seed, config.Seed, "seed")
+        batch_size = config.check_value(batch_size, config.Count, "batch_size")
         chosen = self.chosen(request.start, until)
         # First of all: a borrowed encoder has the devices for itself.
         encoded = self.encode(prompts, negative=request.negative)
@@ -260,7 +262,9 @@ def _has_parts(thing: Any) -> bool:
 def _changed(painter: Painter, changes: dict[str, Any]) -> Painter:
     stage = painter.stage
     known = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
-    if unknown := sorted(set(changes) - known):
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"changes={changes!r}: must be a dictionary, such as {{'steps': 64}}")
+    if unknown := sorted(set(changes) - known, key=str):
         raise ValueError(f"unknown sampler option {unknown[0]!r}; there are {sorted(known)}")
     sampler = {k: v for k, v in changes.items() if k != "aug_level"}
     noise = stage.noise_conditioning

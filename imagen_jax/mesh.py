@@ -96,10 +96,12 @@ def for_encoder(
 def use(devices: jax.sharding.Mesh) -> Iterator[None]:
     """Networks that are traced inside keep batch and height split as the mesh says.
 
+    What is drawn inside is the same on any mesh, whatever JAX_THREEFRY_PARTITIONABLE says.
     It goes round the call of a jitted function, not into it.
     """
     with (
         jax.set_mesh(devices),
+        jax.threefry_partitionable(True),
         nn.logical_axis_rules(RULES),
         nn.intercept_methods(_keep_products_split),
     ):

@@ -6,12 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax import config
 from imagen_jax.types import Keys, RandomKey
+
+IMPL = "threefry2x32"  # whatever JAX_DEFAULT_PRNG_IMPL says
 
 
 def root(seed: int | jax.Array) -> RandomKey:
-    """The key that every other key of a run is folded from; `seed` may be traced."""
-    return jax.random.key(seed)
+    """The key that every other key of a run is folded from; a traced `seed` is uint32.
+
+    Errors: ValueError for a seed that is no whole number from 0 to 2**32 - 1.
+    """
+    if not isinstance(seed, jax.core.Tracer):
+        whole = seed.item() if isinstance(seed, jax.Array | np.ndarray) and not seed.ndim else seed
+        seed = np.uint32(config.check_value(whole, config.Seed, "seed"))
+    return jax.random.key(seed, impl=IMPL)
 
 
 def fold(key: RandomKey, name: str, index: int | jax.Array = 0) -> RandomKey:

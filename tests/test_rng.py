@@ -1,8 +1,14 @@
 """Keys are named and per image."""
 
+from typing import Any
+
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
+import pytest
+from hypothesis import example, given
 
 from imagen_jax import rng
 
@@ -25,3 +31,53 @@ def test_folding_many_keys_equals_folding_each() -> None:
     keys = rng.fold_each(rng.root(0), "image", jnp.arange(3))
     folded = rng.fold_keys(keys, "noise")
     assert folded[1] == rng.fold(keys[1], "noise")
+
+
+def _key(seed: Any) -> bytes:
+    jaxtyping.config.update("jaxtyping_disable", True)  # as users have it
+    try:
+        return np.asarray(jax.random.key_data(rng.root(seed))).tobytes()
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(one=SEEDS, other=SEEDS)
+@example(one=1, other=2**31 + 1)
+@example(one=0, other=2**32 - 1)
+def test_two_seeds_give_two_keys(one: int, other: int) -> None:
+    assert (_key(one) == _key(other)) == (one == other)
+    assert _key(one) == np.asarray(jax.random.key_data(jax.random.key(one))).tobytes()
+    for same in (np.uint32(one), np.int64(one), np.array(one, np.uint64), jnp.uint32(one)):
+        assert _key(same) == _key(one)
+
+
+@given(
+    seed=st.one_of(
+        st.integers(max_value=-1),
+        st.integers(min_value=2**32),
+        st.integers(-(2**63), -1).map(np.int64),
+        st.floats(),
+        st.floats(width=32).map(np.float32),
+        st.booleans(),
+        st.booleans().map(np.bool_),
+        st.text(),
+        st.none(),
+        st.lists(st.integers(0, 9)),
+        st.lists(st.integers(0, 9)).map(np.array),
+    )
+)
+@example(seed=2**32 + 1)
+@example(seed=2**63)
+@example(seed=10**20)
+def test_what_is_no_seed_is_refused_in_a_sentence(seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"^seed=.*: must be a whole number from 0 to 4294967295$"):
+        _key(seed)
+
+
+def test_keys_do_not_depend_on_the_environment() -> None:
+    usual = _key(7)
+    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        assert _key(7) == usual

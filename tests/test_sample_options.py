@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import jax
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,6 +85,69 @@ def test_options_by_stage() -> None:
 def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         by_stage.read({option: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--batch-size", "0"), "--batch-size 0: must be a whole number of 1 or more"),
+        (("--seed", "-1"), "--seed -1: must be a whole number from 0 to 4294967295"),
+        (("--seed", "4294967297"), "--seed 4294967297: must be a whole number from 0"),
+        (("--strength", "nan"), "--strength nan: must be a number from 0 to 1"),
+        (("--previews", "-1"), "--previews -1: must be a whole number of 0 or more"),
+        (("--guidance-weight", "nan"), "guidance_weight=nan: must be a number.* finite"),
+        (("--steps", "0"), "steps=0: must be a whole number of 1 or more"),
+        (("--size", "0x0"), "--size '0x0': wanted HEIGHTxWIDTH"),
+    ],
+)
+def test_numbers_out_of_range(arguments: tuple[str, ...], sentence: str, paint) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        paint("a", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda x: x.with_sampler({"kind": "euler"}), "kind='euler': must be one of 'ancestral'"),
+        (lambda x: x.with_sampler({"steps": "4"}), "steps='4': must be a whole number"),
+        (lambda x: x.with_sampler({"steps": {"base8": 4}}), "steps={'base8': 4}: must be a whole"),
+        (lambda x: x.with_sampler({"aug_level": True}), "sample_level=True: must be a number"),
+        (lambda x: x.with_sampler({3: 4}), "unknown sampler option 3"),
+        (lambda x: x.with_sampler("steps"), "changes='steps': must be a dictionary"),
+        (lambda x: x(["a"], seed="x"), "seed='x': must be a whole number from 0"),
+        (lambda x: x(["a"], seed=1.0), "seed=1.0: must be a whole number from 0"),
+        (lambda x: x.paint(["a"], batch_size=0), "batch_size=0: must be a whole number of 1"),
+        (lambda x: x.paint(["a"], batch_size=1.5), "batch_size=1.5: must be a whole number"),
+        (lambda x: x.paint(["a"], until="sr99"), "no stage 'sr99'"),
+        (lambda x: x.paint(["a"], until=3), "no stage 3"),
+    ],
+)
+def test_wrong_types_from_python_are_named(tiny, call, sentence: str) -> None:
+    jaxtyping.config.update("jaxtyping_disable", True)  # as users have it
+    try:
+        with pytest.raises(ValueError, match=sentence):
+            call(tiny)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_list_and_numbers_of_numpy_are_taken(tiny) -> None:
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        changes = {"guidance_interval": [0.2, 5], "steps": np.int64(4)}
+        sampler = tiny.with_sampler(changes).painters[0].stage.sampler
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert sampler.guidance_interval == (0.2, 5.0)
+    assert type(sampler.steps) is int
+
+
+def test_pictures_do_not_depend_on_jaxs_settings_of_random_numbers(tiny) -> None:
+    quick = tiny.with_sampler({"steps": 1})
+    usual = quick.paint(["a"], seed=3, until="base8")["base8"]
+    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        again = quick.paint(["a"], seed=3, until="base8")["base8"]
+    np.testing.assert_array_equal(again, usual)
 
 
 def test_each_stage_has_its_own_numbers(paint) -> None:

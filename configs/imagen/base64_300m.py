@@ -6,6 +6,7 @@ Expected: published: no score for this size alone; appendix D.3 compares sizes a
 `pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public.
 The width is ours: the paper gives only nominal sizes.
+Adafactor is not scaled by the parameters: at 1e-4 what begins at zero would hardly move.
 """
 
 from imagen_jax import config
@@ -20,7 +21,7 @@ def get_config() -> config.Experiment:
             sampler=config.Sampler(kind="ancestral", stochasticity=0.3, steps=256),
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128),
+        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128, dtype="bfloat16"),
         optim=config.Optim(kind="adafactor", learning_rate=1e-4, warmup_steps=10_000),
         train=config.Train(steps=2_500_000, batch_size=2048, save_every=5000),
         mesh=config.Mesh(data=-1, fsdp=1),

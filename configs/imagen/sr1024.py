@@ -39,7 +39,7 @@ def get_config() -> config.Experiment:
             ),
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128),
+        text=config.Text(encoder="t5_1_1_xxl", width=4096, max_length=128, dtype="bfloat16"),
         optim=config.Optim(kind="adam", learning_rate=1e-4, warmup_steps=10_000),
         train=config.Train(steps=2_500_000, batch_size=2048, save_every=5000),
         mesh=config.Mesh(data=-1, fsdp=1),

@@ -30,7 +30,7 @@ class Build:
     --out any data source; `imagen encode --help` lists the forms."""
     data_dir: Path = Path("data")
     """Where datasets live, and indices of tars."""
-    workers: int | None = None
+    workers: config.Count | None = None
     """Processes; default: one per core. With --out each holds the encoder and a shard."""
     font: Path | None = None
     """The font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
@@ -43,6 +43,7 @@ class Build:
     pairs: Annotated[Pairs, tyro.conf.arg(name="")] = Pairs()
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         self.pairs.check()
         changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
         config.require(
@@ -53,9 +54,6 @@ class Build:
         config.require(
             self.font is None or self.pairs.out is None,
             f"--font {self.font} is for drawing emoji; --out {self.pairs.out} takes what was drawn",
-        )
-        config.require(
-            self.workers is None or self.workers > 0, f"--workers {self.workers} must be positive"
         )
         config.require(
             self.workers is None or not self.beam,

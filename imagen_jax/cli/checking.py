@@ -39,27 +39,26 @@ class Check:
     """Where datasets live, and indices of tars."""
     out: Path = Path("check")
     """Folder for report.md, check.json and contact_sheet.png."""
-    sample: int | None = None
+    sample: config.Count | None = None
     """Look at so many examples alone, drawn at random."""
     decode: bool = False
     """Decode every picture, which takes long, and finds damage in their middle."""
     tokenizer: str = "t5_1_1_mini"
     """Counts tokens: an embedded encoder's name, or a SentencePiece FILE.model."""
     filters: config.Filters = config.Filters()
-    workers: int | None = None
+    workers: config.Count | None = None
     """Processes; default: one per core."""
-    count: int = 24
+    count: config.Count = 24
     """Pictures of the contact sheet."""
-    seed: int = 0
+    seed: config.Seed = 0
     """Of what is drawn at random."""
 
 
 def run(options: Check) -> None:
-    """Look, print, write."""
+    """Look, print, write. Errors: ValueError for a number that is out of its range."""
+    config.check_options(options)
     from imagen_jax.data import checking, examples, sources
 
-    if options.sample is not None and options.sample < 1:
-        raise ValueError(f"--sample {options.sample} must be positive")
     source = sources.open(sources.parse(options.source), options.data_dir)
     draw = np.random.default_rng(options.seed)
     count = min(options.sample or len(source), len(source))

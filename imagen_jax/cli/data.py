@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from imagen_jax import config
 from imagen_jax.cli import building, checking
 
 USAGE = """Build an embedded dataset (nothing is downloaded) or prepare any source of captioned
@@ -22,7 +23,7 @@ class Show:
     """Where datasets live."""
     split: str = "train"
     """train, validation or held_out."""
-    count: int = 24
+    count: config.Count = 24
     """How many pictures."""
     out: Path = Path("contact_sheet.png")
     """File to write."""
@@ -48,6 +49,7 @@ def run(argv: list[str]) -> None:
 
 
 def _show(options: Show) -> None:
+    config.check_options(options)
     import io
 
     import numpy as np

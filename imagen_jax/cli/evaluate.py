@@ -38,23 +38,24 @@ class Options:
     the name of an embedded cascade, such as shapes."""
     out: Path = Path("evaluation")
     """Folder to write to."""
-    pictures: int = 64
+    pictures: config.Count = 64
     """Prompts of each kind, seen and held out."""
-    sweep: tuple[float, ...] = (1.0, 2.0, 4.0)
+    sweep: tuple[config.Finite, ...] = (1.0, 2.0, 4.0)
     """Guidance weights of the base stage to compare; none to skip."""
-    sweep_pictures: int = 64
+    sweep_pictures: config.Count = 64
     """Prompts for each weight of the sweep."""
-    grid: int = 16
+    grid: config.Count = 16
     """Prompts in the grid."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of the prompts and of the noise."""
-    batch_size: int = 32
+    batch_size: config.Count = 32
     """Pictures painted at once."""
 
 
 def run(argv: list[str]) -> None:
     """Parse, paint, judge, write the page."""
     options = tyro.cli(Options, args=argv, prog="imagen eval", description=USAGE)
+    config.check_options(options)
     from tqdm import tqdm
 
     import imagen_jax

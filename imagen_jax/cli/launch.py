@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import tyro
 
+from imagen_jax import config
 from imagen_jax.cli import launch_tpu, launch_worker
 from imagen_jax.cloud import gcloud, names, status, watching
 from imagen_jax.cloud.gcloud import Gcloud
@@ -43,7 +44,7 @@ class Where:
 class Watch(Where):
     """The run, and how often to look."""
 
-    every: float = 30.0
+    every: config.Positive = 30.0
     """Seconds between two looks at it."""
     take_over: bool = False
     """Although another `imagen launch watch` of the run gave a sign of life in the last minutes."""
@@ -53,9 +54,9 @@ class Watch(Where):
 class Logs(Where):
     """Which log."""
 
-    worker: int | None = None
+    worker: config.Whole | None = None
     """Default: every worker's, one after another."""
-    attempt: int | None = None
+    attempt: config.Count | None = None
     """Default: the last one."""
     follow: bool = False
     """Of one worker (0 by default): go on with what is added."""
@@ -104,6 +105,7 @@ def run(argv: list[str]) -> None:
 
 def _watch(own: list[str], _: list[str]) -> int:
     options = tyro.cli(Watch, args=own, prog="imagen launch watch", description=USAGE)
+    config.check_options(options)
     found, cloud = _found(options)
     if options.dry_run:
         return launch_tpu.show(cloud, found)
@@ -123,6 +125,7 @@ def _status(own: list[str], _: list[str]) -> int:
 
 def _logs(own: list[str], _: list[str]) -> int:
     options = tyro.cli(Logs, args=own, prog="imagen launch logs", description=USAGE)
+    config.check_options(options)
     found, _ = _found(options)
     if not found.attempts:
         raise ValueError(f"{options.workdir}: nothing was created yet, so there are no logs")

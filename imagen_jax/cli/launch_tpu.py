@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 import imagen_jax
+from imagen_jax import config as settings
 from imagen_jax.cli import COMMANDS, train
 from imagen_jax.cloud import gcloud, names, record, shipping, watching
 from imagen_jax.cloud.gcloud import Gcloud
@@ -46,7 +47,7 @@ class New:
     """Packages of Ubuntu to install before, such as fonts-noto-color-emoji."""
     ignore_changes: bool = False
     """Ship the last commit although files are not as committed."""
-    max_restarts: int = 20
+    max_restarts: settings.Whole = 20
     """Slices that may be created after the first one."""
     deadline: str = "7d"
     """After so long everything is deleted, whatever its state."""
@@ -57,7 +58,7 @@ class New:
     linger: str = "30m"
     """Machines whose command ended, or whose deadline passed, delete their slice by themselves if
     nobody did for so long; their service account then needs roles/tpu.admin."""
-    every: float = 30.0
+    every: settings.Positive = 30.0
     """Seconds between two looks at it."""
     detach: bool = False
     """Create, and do not watch: `imagen launch watch` has to be started elsewhere."""
@@ -65,15 +66,12 @@ class New:
     """Print every command and file, and do nothing."""
 
     def __post_init__(self) -> None:
+        settings.check_options(self)
         names.check("workdir", self.workdir)
         for package in self.package:
             names.check("package", package)
         if self.image is not None:
             names.check("image", self.image)
-        if self.max_restarts < 0:
-            raise ValueError(f"--max-restarts {self.max_restarts}: give 0 or more")
-        if self.every <= 0:
-            raise ValueError(f"--every {self.every}: give seconds above 0")
         names.check("run id", self.name)
 
     @property

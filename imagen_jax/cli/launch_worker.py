@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from imagen_jax import exits, workdir
+from imagen_jax import config, exits, workdir
 from imagen_jax.cloud import record
 from imagen_jax.cloud.worker import BEAT, Place, Worker, crashed_before
 
@@ -23,15 +23,15 @@ class Options:
     """WORKDIR/launch, in a bucket."""
     attempt: str
     """Name of a folder of its own for each start: a number."""
-    worker: int | None = None
+    worker: config.Whole | None = None
     """Number of this one, from 0; default: from TPU_WORKER_ID, as GKE sets it."""
-    of: int | None = None
+    of: config.Count | None = None
     """How many there are; default: from TPU_WORKER_HOSTNAMES."""
     generation: str | None = None
     """v4, v5e, v5p, v6e, tpu7x: whose compiler options to set."""
     log: Path | None = None
     """File that this command's output goes to, to be copied to the bucket."""
-    beat: float = BEAT
+    beat: config.Positive = BEAT
     """Seconds between two reports."""
     alone: bool = False
     """No `imagen launch watch` decides about another start: after a second crash at the same step,
@@ -41,6 +41,7 @@ class Options:
 def run(own: list[str], rest: list[str]) -> int:
     """The exit code of the command."""
     options = tyro.cli(Options, args=own, prog="imagen launch worker", description=USAGE)
+    config.check_options(options)
     worker, of = options.worker, options.of
     here = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
     if worker is None:

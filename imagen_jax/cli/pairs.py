@@ -29,9 +29,9 @@ class Pairs:
     """With --out: an embedded encoder's name, or a folder, T5X's (or gs://) or Hugging Face's."""
     tokenizer: str = ""
     """With --out: a SentencePiece model; default: the *.model beside the encoder."""
-    sizes: tuple[int, ...] = ()
+    sizes: config.Counts = ()
     """With --out: sides of the pictures to keep, such as 64 256."""
-    max_length: int = MAX_LENGTH
+    max_length: config.Count = MAX_LENGTH
     """With --out: tokens of a caption, at most, end of sentence included."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With --out: the encoder's matrices and products; bfloat16 on accelerators."""
@@ -43,9 +43,9 @@ class Pairs:
     """With --out: what is dropped, beside what cannot be read or is smaller than the sizes."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """How encodings are stored; int8 has a scale for each token."""
-    shard_records: int | None = None
+    shard_records: config.Count | None = None
     """Pairs in a file, default 8,192; its captions are encoded together, in memory."""
-    batch_tokens: int | None = None
+    batch_tokens: config.Count | None = None
     """Tokens that are computed at once; default 16,384."""
 
     def check(self) -> None:
@@ -53,6 +53,7 @@ class Pairs:
 
         Errors: ValueError for options that don't go together.
         """
+        config.check_options(self)
         config.require(
             not str(self.out).startswith("gs:"),
             f"--out {self.out}: shards are written to a folder; mount the bucket, on every worker "
@@ -64,14 +65,9 @@ class Pairs:
         )
         largest = max(self.sizes, default=1)
         config.require(
-            all(size > 0 and largest % size == 0 for size in self.sizes),
+            all(largest % size == 0 for size in self.sizes),
             f"--sizes {' '.join(map(str, self.sizes))}: each has to divide the largest",
         )
-        for name in ("shard_records", "batch_tokens"):
-            value = getattr(self, name)
-            config.require(
-                value is None or value > 0, f"--{name.replace('_', '-')} {value} must be positive"
-            )
 
     def changed(self) -> list[str]:
         """Names of the options that are not at their defaults."""

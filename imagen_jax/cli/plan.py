@@ -24,9 +24,9 @@ class Options:
 
     topology: str
     """GENERATION:SHAPE in chips: v4:8x8x4, v5p:4x4x8, v5e:16x16, v6e:16x16, tpu7x:4x4x4."""
-    slices: int = 1
+    slices: config.Count = 1
     """So many of these slices, data-parallel over the data-centre network."""
-    batch: int | None = None
+    batch: config.Count | None = None
     """Global batch; of pictures with --sample, of captions with --encode. Default: the config's
     batch, or 8 rows of the network's batch on each device."""
     sample: bool = False
@@ -40,7 +40,7 @@ class Options:
     prompts)."""
     fit: bool = False
     """Find the largest batch a chip can hold and the cheapest rematerialisation that lets it."""
-    price: float | None = None
+    price: config.Positive | None = None
     """Dollars an hour of a chip, for the cost of the config's schedule."""
     full_effort: bool = False
     """Compile as for a run: closer, but it takes 15 times as long and much memory."""
@@ -48,13 +48,11 @@ class Options:
     """Print JSON, and nothing else, to standard output."""
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         chosen = [n for n in ("sample", "encode", "fit") if getattr(self, n)]
         config.require(
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
-        for name in ("slices", "batch", "price"):
-            value = getattr(self, name)
-            config.require(value is None or value > 0, f"--{name} {value} must be positive")
 
 
 def run(argv: list[str]) -> None:

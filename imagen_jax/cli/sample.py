@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from imagen_jax import config
 from imagen_jax.cli import by_stage, stopping, wishes
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.profile import Profile
@@ -38,13 +39,13 @@ class Options:
     """What the pictures shall show."""
     prompts_file: Path | None = None
     """A text file with more prompts, one a line: UTF-8, or UTF-16 with a byte order mark."""
-    per_prompt: int = 1
+    per_prompt: config.Count = 1
     """Pictures of each prompt."""
     negative: str = ""
     """What guidance leads away from, instead of from no text."""
     out: Path = Path("samples")
     """Folder to write to."""
-    seed: int = 0
+    seed: config.Seed = 0
     """Of the noise."""
 
     start: str | None = None
@@ -58,12 +59,12 @@ class Options:
     """HEIGHTxWIDTH of the last stage's pictures, where not square."""
     picture: Path | None = None
     """Paint over this picture, or those of a folder, cut to the shape of the last stage's."""
-    strength: float = 1.0
+    strength: config.Share = 1.0
     """How far from --picture: the share of the steps that are made; 0 gives it back."""
     mask: Path | None = None
     """A picture that is white where --picture shall be painted anew; the rest stays to the
     pixel."""
-    repeats: int = 1
+    repeats: config.Count = 1
     """With --mask: make every step so often, which fits the new to the old; 5 to 10 are usual."""
 
     guidance_weight: str | None = None
@@ -84,14 +85,14 @@ class Options:
     """Of dynamic thresholding, such as 99.5."""
     aug_level: str | None = None
     """Noise on the low-resolution input of super-resolution stages, 0 to 1."""
-    batch_size: int = 16
+    batch_size: config.Count = 16
     """Pictures painted at once."""
 
     offload: bool = False
     """Hold one part at a time on the devices, text encoder or stage: slower, and it fits."""
     encoder: str = ""
     """Name or folder of the text encoder to use instead of the cascade's own."""
-    previews: int = 0
+    previews: config.Whole = 0
     """Also save what the pictures are taken for every so many steps."""
     profile: bool = False
     """Print where the time went."""
@@ -100,7 +101,9 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
     profile = Profile(time.perf_counter())
-    options = _with_prompts(tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE))
+    given = tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE)
+    config.check_options(given)
+    options = _with_prompts(given)
     changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax
@@ -142,8 +145,6 @@ def _with_prompts(options: Options) -> Options:
         prompts = ("",) * wishes.count(options.low_res)
     if not prompts:
         raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
-    if options.per_prompt < 1:
-        raise ValueError(f"--per-prompt {options.per_prompt}: paint one of each at least")
     repeated = tuple(prompt for prompt in prompts for _ in range(options.per_prompt))
     return dataclasses.replace(options, prompts=repeated)
 

@@ -2,6 +2,8 @@
 
 import importlib
 
+from imagen_jax import config
+
 STUDIES = {
     "guidance": "alignment against picture quality over guidance weights and thresholds",
     "augmentation": "super-resolution with and without noise conditioning augmentation",
@@ -27,6 +29,7 @@ def run(argv: list[str]) -> None:
     module = importlib.import_module(f"imagen_jax.studies.{name.replace('-', '_')}")
     prog = f"imagen study {name}"
     options = tyro.cli(module.Options, args=rest, prog=prog, description=module.__doc__)
+    config.check_options(options)
     from imagen_jax import compilation
 
     compilation.use_cache()

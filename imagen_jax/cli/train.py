@@ -43,12 +43,15 @@ class Options:
     """With --init-from: take the tensors that fit, list the others and begin anew with those."""
     profile_steps: str | None = None
     """Trace these steps with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
-    max_restarts: int = 0
+    max_restarts: config.Whole = 0
     """After a crash, start again from the last checkpoint, at most this often; not after refused
     input, nor when two crashes in a row come after the same step. Of several processes, give it to
     each."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
+
+    def __post_init__(self) -> None:
+        config.check_options(self)
 
 
 def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
@@ -70,8 +73,6 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
     if not chosen:
         names = [e.stage.name for e in experiments]
         raise ValueError(f"--only {options.only}: no such stage in {argv[0]}; it has {names}")
-    if options.max_restarts < 0:
-        raise ValueError(f"--max-restarts {options.max_restarts}: give 0 or more")
     return options, chosen, len(experiments) > 1
 
 

@@ -49,7 +49,7 @@ def count(path: Path) -> int:
 
 
 def _sides(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text)
     if found is None:
         raise ValueError(f"--size {text!r}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
     return int(found[1]), int(found[2])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from imagen_jax import config
 from imagen_jax.cloud import names
 from imagen_jax.config import require
 
@@ -35,7 +36,7 @@ class Slice:
     """spot is cheap and preempted; reserved needs a reservation; flex-start lasts --max-run."""
     max_run: str = "24h"
     """With flex-start: after so long the chips are taken back."""
-    slices: int = 1
+    slices: config.Count = 1
     """So many of them, over the data-centre network."""
     runtime_version: str | None = None
     """The machines' image; default: Google's for the generation."""
@@ -49,6 +50,7 @@ class Slice:
     """No public addresses: the network then needs Private Google Access and Cloud NAT."""
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         if self.accelerator.startswith(("tpu7x", "v7x")):
             raise ValueError(
                 f"--accelerator {self.accelerator}: TPU7x is to be had through GKE alone; see "

@@ -10,6 +10,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
 | `processes.py` | `Processes`: how several of them find each other |
+| `ranges.py` | which numbers a field may hold: `Range`, `Count`, `Seed`, ... |
 | `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
@@ -38,28 +39,48 @@ from imagen_jax.config.models import (
 )
 from imagen_jax.config.pictures import Crop, Filters, Framing
 from imagen_jax.config.processes import Processes
+from imagen_jax.config.ranges import (
+    Count,
+    Counts,
+    Finite,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Whole,
+    check_fields,
+    check_options,
+    check_value,
+)
 from imagen_jax.config.sentences import check_texts, listed, shortened
 
 __all__ = [
+    "Count",
+    "Counts",
     "Crop",
     "Data",
     "Diffusion",
     "EfficientUNet",
     "Experiment",
     "Filters",
+    "Finite",
     "Framing",
     "Level",
     "LossWeight",
     "Mesh",
     "NoiseConditioning",
     "Optim",
+    "Positive",
     "Predicts",
     "Processes",
+    "Range",
     "Remat",
     "ResidualScaling",
     "Sampler",
     "SamplerKind",
     "Schedule",
+    "Seed",
+    "Share",
     "Spacing",
     "Stage",
     "Text",
@@ -67,8 +88,12 @@ __all__ = [
     "Threshold",
     "Train",
     "UNet",
+    "Whole",
     "chain",
+    "check_fields",
+    "check_options",
     "check_texts",
+    "check_value",
     "from_json",
     "listed",
     "load",

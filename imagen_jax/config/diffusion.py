@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from imagen_jax.config.checks import require
+from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
 
 Predicts = Literal["eps", "x0", "v"]
 Schedule = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]
@@ -14,6 +15,10 @@ TimeSampling = Literal["uniform", "stratified", "edm"]
 SamplerKind = Literal["ancestral", "ddim", "dpmpp_2m", "edm_heun"]
 Spacing = Literal["time", "logsnr", "karras"]
 Threshold = Literal["none", "static", "dynamic"]
+Nats = Annotated[float, Range(low=-80, high=80)]  # e to them is finite in float32
+SIGMOID_LIMIT = 10.0  # of logsnr, where that weight falls on an error other than v's
+Interval = Annotated[tuple[float, float], Range(low=0, infinite=True)]
+Percent = Annotated[float, Range(above=1, high=100, remedy="it is in percent, e.g. 99.5")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +26,21 @@ class Diffusion:
     """The forward process, what the network predicts and how its error is weighted (app. A)."""
 
     schedule: Schedule = "cosine"
-    logsnr_min: float = -20.0
-    logsnr_max: float = 20.0
-    shift: float = 0.0  # added to logsnr: 2 * ln(64 / side) in simple diffusion
+    logsnr_min: Nats = -20.0
+    logsnr_max: Nats = 20.0
+    shift: Nats = 0.0  # added to logsnr: 2 * ln(64 / side) in simple diffusion
     predicts: Predicts = "eps"
     time_sampling: TimeSampling = "uniform"  # stratified: one draw per 1/batch of [0, 1]
-    loss_weight: LossWeight = "plain"  # on the error of what the network predicts
-    min_snr_gamma: float = 5.0
-    sigmoid_bias: float = -1.0
+    # On the error of what the network predicts; sigmoid wants v, or logsnr limits of +-10.
+    loss_weight: LossWeight = "plain"
+    min_snr_gamma: Positive = 5.0
+    sigmoid_bias: Nats = -1.0
     preconditioning: Literal["none", "edm"] = "none"  # edm: arXiv:2206.00364, table 1
-    sigma_data: float = 0.5
+    sigma_data: Positive = 0.5
     predict_residual: bool = False  # x0 minus the noised low-res input; off in the paper
 
     def __post_init__(self) -> None:
+        check_fields(self, "diffusion")
         require(
             self.logsnr_min < self.logsnr_max,
             f"diffusion: logsnr_min={self.logsnr_min} is not below logsnr_max={self.logsnr_max}",
@@ -50,6 +57,17 @@ class Diffusion:
             not (self.predict_residual and self.preconditioning == "edm"),
             "diffusion: predict_residual and preconditioning='edm' exclude each other",
         )
+        self._check_sigmoid()
+
+    def _check_sigmoid(self) -> None:
+        narrow = self.logsnr_min >= -SIGMOID_LIMIT and self.logsnr_max <= SIGMOID_LIMIT
+        require(
+            self.loss_weight != "sigmoid" or self.predicts == "v" or narrow,
+            f"diffusion: loss_weight='sigmoid' with predicts={self.predicts!r} and logsnr from "
+            f"{self.logsnr_min:g} to {self.logsnr_max:g} leaves the loss to a few draws with huge "
+            f"weights: use predicts='v', or logsnr_min={-SIGMOID_LIMIT:g} and "
+            f"logsnr_max={SIGMOID_LIMIT:g}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +75,16 @@ class NoiseConditioning:
     """Noise conditioning augmentation of the low-resolution input (section 2.4)."""
 
     schedule: Schedule = "cosine"
-    max_level: float = 1.0  # training draws aug_level from U(0, max_level)
-    sample_level: float = 0.1  # the paper's best pictures used 0.1 to 0.3
+    max_level: Share = 1.0  # training draws aug_level from U(0, max_level)
+    sample_level: Share = 0.1  # the paper's best pictures used 0.1 to 0.3
 
     def __post_init__(self) -> None:
-        for name in ("max_level", "sample_level"):
-            value = getattr(self, name)
-            require(0.0 <= value <= 1.0, f"noise_conditioning: {name}={value} is not in [0, 1]")
+        check_fields(self, "noise_conditioning")
+        require(
+            self.sample_level <= self.max_level,
+            f"noise_conditioning: sample_level={self.sample_level} (aug_level) is above "
+            f"max_level={self.max_level}, the most that training draws: give that or less",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,36 +92,29 @@ class Sampler:
     """How a stage paints (appendix A, section 2.3)."""
 
     kind: SamplerKind = "ancestral"
-    steps: int = 256
+    steps: Count = 256
     spacing: Spacing | None = None  # of noise levels; None: karras for edm_heun, time for others
-    stochasticity: float = 0.3  # gamma of appendix A; only the ancestral sampler reads it
-    guidance_weight: float = 5.0  # 1 is off
-    guidance_interval: tuple[float, float] | None = None  # of sigma / alpha; None: everywhere
-    guidance_rescale: float = 0.0  # share of the way back to the conditional x0's contrast
+    stochasticity: Share = 0.3  # gamma of appendix A; only the ancestral sampler reads it
+    guidance_weight: Finite = 5.0  # 1 is off
+    guidance_interval: Interval | None = None  # of sigma / alpha; None: everywhere
+    guidance_rescale: Share = 0.0  # share of the way back to the conditional x0's contrast
     threshold: Threshold = "dynamic"
-    percentile: float = 99.5
-    edm_rho: float = 7.0  # only spacing karras reads the last three
-    edm_sigma_min: float = 0.002
-    edm_sigma_max: float = 80.0
+    percentile: Percent = 99.5
+    edm_rho: Positive = 7.0  # only spacing karras reads the last three
+    edm_sigma_min: Positive = 0.002
+    edm_sigma_max: Positive = 80.0
 
     def __post_init__(self) -> None:
-        require(self.steps > 0, f"sampler: steps={self.steps} must be positive")
-        require(
-            1.0 < self.percentile <= 100.0,
-            f"sampler: percentile={self.percentile} is in percent, e.g. 99.5",
-        )
+        check_fields(self, "sampler")
         low, high = self.guidance_interval or (0.0, 1.0)
         require(
-            0.0 <= low < high,
-            f"sampler: guidance_interval={self.guidance_interval} is no (low, high), low >= 0",
+            low < high,
+            f"sampler: guidance_interval={self.guidance_interval}: its low is not below its high",
         )
         require(
-            0.0 <= self.guidance_rescale <= 1.0,
-            f"sampler: guidance_rescale={self.guidance_rescale} is not in [0, 1]",
-        )
-        require(
-            0.0 <= self.stochasticity <= 1.0,
-            f"sampler: stochasticity={self.stochasticity} is not in [0, 1]",
+            self.edm_sigma_min < self.edm_sigma_max,
+            f"sampler: edm_sigma_min={self.edm_sigma_min} is not below "
+            f"edm_sigma_max={self.edm_sigma_max}",
         )
         require(
             self.spacing is None or self.spacing in get_args(Spacing),

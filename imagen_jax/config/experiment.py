@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from imagen_jax.config.checks import divides, require
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
+from imagen_jax.config.ranges import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Whole,
+    check_fields,
+)
+
+Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
+Chosen = Annotated[int, Range(low=1, also=(-1,), remedy="-1 has it chosen")]
+ClipNorm = Annotated[float, Range(above=0, remedy="None is off")]
 from imagen_jax.config.sentences import check_texts, shortened
 
 
@@ -16,23 +31,22 @@ class Stage:
     """One diffusion model of the cascade."""
 
     name: str
-    size: int  # side of the pictures it paints
-    low_size: int | None = None  # side of its low-resolution input; None: it paints from text alone
-    crop: int | None = None  # train on crops of this side
+    size: Count  # side of the pictures it paints
+    low_size: Count | None = (
+        None  # side of its low-resolution input; None: it paints from text alone
+    )
+    crop: Count | None = None  # train on crops of this side
     model: UNet | EfficientUNet
     diffusion: Diffusion = Diffusion()
     noise_conditioning: NoiseConditioning = NoiseConditioning()  # super-resolution stages only
     sampler: Sampler = Sampler()
-    text_drop_rate: float = 0.1  # share of captions nulled in training, for guidance
+    text_drop_rate: Share = 0.1  # share of captions nulled in training, for guidance
 
     def __post_init__(self) -> None:
         where = f"stage {self.name}"
+        check_fields(self, where)
         for side, what in ((self.size, "size"), (self.train_side, "crop")):
             divides(self.model.multiple(), side, "the network's total stride", f"{where}: {what}")
-        require(
-            0.0 <= self.text_drop_rate <= 1.0,
-            f"{where}: text_drop_rate={self.text_drop_rate} is not in [0, 1]",
-        )
         require(
             self.is_super_resolution or not self.diffusion.predict_residual,
             f"{where}: predict_residual needs a low-resolution input (low_size)",
@@ -40,13 +54,16 @@ class Stage:
         self._check_super_resolution(where)
         if isinstance(self.model, UNet):
             sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
+            given = f"{'crop' if self.crop else 'size'}={self.train_side}"
             require(
                 set(attending) <= set(sides),
-                f"{where}: attention_at={attending} names sides that no level has: {sides}",
+                f"{where}: attention_at={attending} names sides that no level has at "
+                f"{given}: {sides}",
             )
             require(
                 not attending or min(attending) == sides[-1],
-                f"{where}: attention_at={attending} lacks {sides[-1]}, the coarsest level's side",
+                f"{where}: attention_at={attending} lacks {sides[-1]}, the coarsest level's "
+                f"side at {given}",
             )
 
     def _check_super_resolution(self, where: str) -> None:
@@ -82,16 +99,13 @@ class Data:
 
     dataset: str = "shapes/full"
     split: str = "train"
-    workers: int = 0  # worker processes of the loader; 0: threads of this process
-    threads: int = 2
-    prefetch: int = 8  # batches ready in advance
-    max_damaged: float = 0.01  # share of the records that may be damaged before the run stops
+    workers: Whole = 0  # worker processes of the loader; 0: threads of this process
+    threads: Whole = 2
+    prefetch: Whole = 8  # batches ready in advance
+    max_damaged: Share = 0.01  # share of the records that may be damaged before the run stops
 
     def __post_init__(self) -> None:
-        require(
-            0.0 <= self.max_damaged <= 1.0,
-            f"data: max_damaged={self.max_damaged} is not in [0, 1]",
-        )
+        check_fields(self, "data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +114,22 @@ class Text:
 
     encoder: str = "t5_1_1_tiny"  # an embedded one's name, or a folder: T5X's or Hugging Face's
     tokenizer: str = ""  # a SentencePiece model; "": the one beside the encoder
-    width: int = 64  # of its output
-    max_length: int = 32  # tokens, end of sentence included
-    dtype: Dtype = "float32"  # of its matrices and products; norms and softmax stay float32
+    width: Count = 64  # of its output
+    max_length: Count = 32  # tokens, end of sentence included
+    # Of its matrices and products; norms and softmax stay float32. None: that of the encoded
+    # dataset, float32 where one is yet to be encoded.
+    dtype: Dtype | None = None
     clean: bool = False  # strip markup and addresses from captions and prompts
     identity: str = ""  # digest of weights and tokenizer; "": taken from the encoded dataset
     vocabulary: str = ""  # digest of the tokenizer; "": as well
+
+    def __post_init__(self) -> None:
+        check_fields(self, "text")
+
+    @property
+    def computed_in(self) -> Dtype:
+        """The dtype that it encodes in."""
+        return self.dtype or "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,54 +137,43 @@ class Optim:
     """Optimiser, schedule and EMA (section 4.1, appendix F; EMA, clipping and Muon are ours)."""
 
     kind: Literal["adam", "adafactor", "muon"] = "adam"  # muon: arXiv:2502.16982, with adam
-    learning_rate: float = 1e-4
-    warmup_steps: int = 10_000
+    learning_rate: Positive = 1e-4
+    warmup_steps: Whole = 10_000
     schedule: Literal["cosine", "constant"] = "cosine"
-    final_learning_rate: float = 0.0
-    b1: float = 0.9  # of adam, as b2; muon takes both for what is no matrix
-    b2: float = 0.999
-    adafactor_param_scale: bool = True  # optax's default multiplies by each kernel's RMS
-    clip_norm: float | None = 1.0
-    ema_decay: float = 0.9999
+    final_learning_rate: NotNegative = 0.0
+    b1: ShareBelowOne = 0.9  # of adam, as b2; muon takes both for what is no matrix
+    b2: ShareBelowOne = 0.999
+    # Multiply updates by each kernel's RMS, as optax does by default: what begins at zero then
+    # hardly moves.
+    adafactor_param_scale: bool = False
+    clip_norm: ClipNorm | None = 1.0
+    ema_decay: ShareBelowOne = 0.9999
 
     def __post_init__(self) -> None:
-        require(
-            self.learning_rate > 0, f"optim: learning_rate={self.learning_rate} must be positive"
-        )
-        require(0.0 <= self.ema_decay < 1.0, f"optim: ema_decay={self.ema_decay} is not in [0, 1)")
+        check_fields(self, "optim")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Length of a run and what it writes on the way."""
 
-    steps: int = 2_500_000
-    batch_size: int = 2048  # over all devices
-    micro_batches: int = 1  # parts of a batch, one after another; -1: as many as fill TPU chips
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 1000  # steps between checkpoints
-    save_minutes: float = 10.0  # a checkpoint as well when the last one is so old; 0: never
-    keep: int = 2  # newest checkpoints kept
-    keep_every: int = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
-    max_skipped: int = 10  # steps skipped in a row: loss, gradient or update not finite
-    sample_every: int = 0  # steps between sampled pictures in the log; 0: never
+    steps: Count = 2_500_000
+    batch_size: Count = 2048  # over all devices
+    micro_batches: Chosen = 1  # parts of a batch, one after another; -1: as many as fill TPU chips
+    seed: Seed = 0
+    log_every: Count = 50
+    save_every: Count = 1000  # steps between checkpoints
+    save_minutes: NotNegative = 10.0  # a checkpoint as well when the last one is so old; 0: never
+    keep: Count = 2  # newest checkpoints kept
+    keep_every: Whole = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
+    max_skipped: Whole = 10  # steps skipped in a row: loss, gradient or update not finite
+    sample_every: Whole = 0  # steps between sampled pictures in the log; 0: never
     sample_prompts: tuple[str, ...] = ()  # of a base stage; others enlarge records
     wandb_project: str = ""  # log to this project of Weights & Biases as well
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
-            value = getattr(self, name)
-            require(value > 0, f"train: {name}={value} must be positive")
-        for name in ("save_minutes", "keep_every", "max_skipped"):
-            value = getattr(self, name)
-            require(value >= 0, f"train: {name}={value} must not be negative")
-        parts = self.micro_batches
-        require(
-            parts > 0 or parts == -1,
-            f"train: micro_batches={parts} must be positive, or -1 to have it chosen",
-        )
-        divides(abs(parts), self.batch_size, "micro_batches", "train: batch_size")
+        check_fields(self, "train")
+        divides(abs(self.micro_batches), self.batch_size, "micro_batches", "train: batch_size")
         check_texts(self.sample_prompts, what="train.sample_prompts: prompt")
 
 
@@ -172,17 +185,13 @@ class Mesh:
     other two leave, and spans slices where there are several.
     """
 
-    data: int = -1
-    fsdp: int = -1  # parameters, optimiser state and EMA are sharded over this axis
-    spatial: int = -1
-    min_shard_bytes: int = 4 * 2**20  # smaller arrays stay whole on every device
+    data: Chosen = -1
+    fsdp: Chosen = -1  # parameters, optimiser state and EMA are sharded over this axis
+    spatial: Chosen = -1
+    min_shard_bytes: Bytes = 4 * 2**20  # smaller arrays stay whole on every device
 
     def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            require(
-                size > 0 or size == -1,
-                f"mesh: {name}={size} must be positive, or -1 to have it chosen",
-            )
+        check_fields(self, "mesh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +206,7 @@ class Experiment:
     mesh: Mesh = Mesh()
 
     def __post_init__(self) -> None:
+        check_fields(self, "experiment")
         positions = self.stage.model.text.positions
         require(
             positions == 0 or positions >= self.text.max_length,

@@ -63,7 +63,10 @@ def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment,
                 f"found {before}"
             )
         previous = stage.size
-    texts = {dataclasses.replace(e.text, identity="", vocabulary="") for e in ordered}
+    texts = {
+        dataclasses.replace(e.text, identity="", vocabulary="", dtype=e.text.computed_in)
+        for e in ordered
+    }
     # A run from before digests were kept has none, and may stand beside one that has.
     identities = {e.text.identity for e in ordered} - {""}
     if len(texts) > 1 or len(identities) > 1:

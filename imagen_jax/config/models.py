@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from imagen_jax.config.checks import divides, require
+from imagen_jax.config.ranges import (
+    Count,
+    Counts,
+    Positive,
+    Range,
+    ShareBelowOne,
+    Whole,
+    check_fields,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 TextKV = Literal["concat", "cross", "none"]
@@ -27,15 +36,16 @@ class TextConditioning:
     norm: bool = True  # LayerNorm on the text, which the paper found to help a lot
     pool: Literal["attention", "mean", "none"] = "attention"
     pool_query: Literal["learned", "mean_plus_learned"] = "learned"
-    bottleneck: int | None = None  # project the text to this width first
-    positions: int = 0  # learned positions added to the text, at least its length; 0: none
-    refiner_layers: int = 0  # transformer layers over the text before it is read; 0 in the paper
+    bottleneck: Count | None = None  # project the text to this width first
+    positions: Whole = 0  # learned positions added to the text, at least its length; 0: none
+    refiner_layers: Whole = 0  # transformer layers over the text before it is read; 0 in the paper
     # What stands for "no caption": zeros; a learned row; or the encoding of the empty caption,
     # which training takes from its dataset and keeps with the weights.
     null: Literal["zero", "learned", "empty_prompt"] = "zero"
     null_mask: Literal["first_token", "all_ones"] = "first_token"  # its mask, never the caption's
 
     def __post_init__(self) -> None:
+        check_fields(self, "text")
         require(
             self.kv != "none" or self.pool != "none",
             "text: kv='none' with pool='none' would ignore the text; choose one of them",
@@ -55,40 +65,44 @@ class TextConditioning:
 class UNet:
     """The base network: ADM-style, BigGAN resampling, one attention after each residual block."""
 
-    channels: int = 512  # "embed_dim" in appendix F.1
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    res_blocks: int = 3
-    attention_at: tuple[int, ...] = (32, 16, 8)  # sides that attend, the coarsest level's included
+    channels: Count = 512  # "embed_dim" in appendix F.1
+    channel_mult: Counts = (1, 2, 3, 4)
+    res_blocks: Count = 3
+    attention_at: Counts = (32, 16, 8)  # sides that attend, the coarsest level's included
     attention_every_block: bool = True  # False: once per level
-    head_channels: int = 64
-    cond_channels: int | None = None  # width of the time embedding; None: 4 * channels
+    head_channels: Count = 64
+    cond_channels: Count | None = None  # width of the time embedding; None: 4 * channels
     time_embed: Literal["cosine_time", "logsnr"] = "cosine_time"
-    dropout: float = 0.0
-    norm_groups: int = 32
+    dropout: ShareBelowOne = 0.0
+    norm_groups: Count = 32
     residual_scaling: ResidualScaling = "sum"
-    residual_scale: float = 1.0
+    residual_scale: Positive = 1.0
     zero_init_residual: bool = True
-    patch: int = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
+    patch: Count = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
     remat: Remat = "none"
     dtype: Dtype = "float32"  # of activations; parameters, norms and softmax stay float32
     text: TextConditioning = TextConditioning()
 
     def __post_init__(self) -> None:
-        for mult in self.channel_mult:
-            divides(self.norm_groups, self.channels * mult, "norm_groups", "channels*mult")
+        check_fields(self, "unet")
         sides = len(self.channel_mult)
-        require(sides > 0 and self.res_blocks > 0, "unet: channel_mult and res_blocks are empty")
+        require(
+            sides > 0, "unet: channel_mult is empty: give a multiple of channels for each level"
+        )
+        for mult in self.channel_mult:
+            divides(self.norm_groups, self.channels * mult, "norm_groups", "channels*channel_mult")
         if self.text.pool == "attention":
             divides(self.head_channels, self.width_cond, "head_channels", "cond_channels")
         unknown = sorted(set(self.attention_at) - set(self._levels_by_side()))
         require(
             not unknown,
             f"unet: attention_at={self.attention_at} names {unknown}, but from its smallest side, "
-            f"the coarsest level's, sides double over {sides} levels: {[*self._levels_by_side()]}",
+            f"the coarsest level's, sides double over the {sides} levels of channel_mult: "
+            f"{[*self._levels_by_side()]}",
         )
         for level in self.attention_levels():
             width = self.channels * self.channel_mult[level]
-            divides(self.head_channels, width, "head_channels", "channels*mult")
+            divides(self.head_channels, width, "head_channels", "channels*channel_mult")
         require(
             self.text.kv == "none" or bool(self.attention_at),
             f"unet: text.kv={self.text.kv!r} needs attention, but attention_at is empty",
@@ -123,15 +137,14 @@ class UNet:
 class Level:
     """One DBlock and its mirrored UBlock of the Efficient U-Net."""
 
-    channels: int
-    blocks: int
-    stride: int = 2
+    channels: Count
+    blocks: Count
+    stride: Annotated[int, Range(low=1, high=2)] = 2
     self_attention: bool = False
     text_attention: bool = False  # with self_attention: joined keys; alone: cross-attention
 
     def __post_init__(self) -> None:
-        require(self.stride in (1, 2), f"level: stride must be 1 or 2, got {self.stride}")
-        require(self.blocks > 0, f"level: blocks={self.blocks} must be positive")
+        check_fields(self, "level")
 
 
 PAPER_LEVELS = (  # appendix F.2: reading A of the spec, four stride-2 blocks below a 128-wide stem
@@ -146,13 +159,13 @@ PAPER_LEVELS = (  # appendix F.2: reading A of the spec, four stride-2 blocks be
 class EfficientUNet:
     """The super-resolution network: downsample first, upsample last, depth at low resolution."""
 
-    stem_channels: int = 128
+    stem_channels: Count = 128
     levels: tuple[Level, ...] = PAPER_LEVELS
-    cond_channels: int = 512
-    heads: int = 8
-    attn_hidden_mult: int = 2  # width of queries, keys and values over channels
+    cond_channels: Count = 512
+    heads: Count = 8
+    attn_hidden_mult: Count = 2  # width of queries, keys and values over channels
     attn_ffn: bool = False  # the other reading: that of a feed-forward layer; queries etc. keep C
-    pool_head_channels: int = 64
+    pool_head_channels: Count = 64
     time_embed: Literal["cosine_time", "logsnr"] = "cosine_time"
     film_per_block: bool = True  # scale-shift in every residual block; False: once per level
     skip_merge: Literal["concat", "add"] = "concat"
@@ -161,22 +174,24 @@ class EfficientUNet:
     upsample: Literal["nearest", "depth_to_space", "transposed"] = "nearest"
     last_upsample: Literal["nearest", "depth_to_space", "transposed"] = "depth_to_space"
     head: Literal["norm_conv", "dense"] = "norm_conv"
-    dropout: float = 0.0
-    norm_groups: int = 32
+    dropout: ShareBelowOne = 0.0
+    norm_groups: Count = 32
     residual_scaling: ResidualScaling = "sum"
-    residual_scale: float = 2**-0.5
+    residual_scale: Positive = 2**-0.5
     zero_init_residual: bool = False
     remat: Remat = "none"
     dtype: Dtype = "float32"
     text: TextConditioning = TextConditioning()
 
     def __post_init__(self) -> None:
+        check_fields(self, "efficient_unet")
         require(bool(self.levels), "efficient_unet: levels is empty")
-        for width in (self.stem_channels, *(level.channels for level in self.levels)):
-            divides(self.norm_groups, width, "norm_groups", "channels")
+        divides(self.norm_groups, self.stem_channels, "norm_groups", "stem_channels")
+        width = "channels" if self.attn_ffn else "channels*attn_hidden_mult"
         for level in self.levels:
+            divides(self.norm_groups, level.channels, "norm_groups", "channels of a level")
             if level.self_attention or level.text_attention:
-                divides(self.heads, self.attention_width(level), "heads", "attention width")
+                divides(self.heads, self.attention_width(level), "heads", f"{width} of a level")
         if self.text.pool == "attention":
             heads = self.pool_head_channels
             divides(heads, self.cond_channels, "pool_head_channels", "cond_channels")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from imagen_jax.config.checks import require
+from imagen_jax.config.ranges import Count, Range, Whole, check_options
 
 
 @dataclass(frozen=True)
@@ -13,14 +15,17 @@ class Processes:
 
     coordinator: str | None = None
     """HOST:PORT of process 0, the same on all; not on Cloud TPU, where jax finds the others."""
-    processes: int | None = None
+    processes: Count | None = None
     """How many there have to be; refused when it is another number."""
-    process_id: int | None = None
+    process_id: Whole | None = None
     """Number of this one, from 0; with --coordinator."""
-    heartbeat_timeout: int = 60
+    heartbeat_timeout: Annotated[
+        int, Range(low=5, remedy="below 5 seconds a slow process counts as gone")
+    ] = 60
     """Seconds without a sign of life until a process counts as gone; then the others end, too."""
 
     def __post_init__(self) -> None:
+        check_options(self)
         given = self.coordinator is not None
         require(
             given == (self.process_id is not None) and (not given or self.processes is not None),
@@ -28,6 +33,7 @@ class Processes:
             f"{self.process_id}: elsewhere than on Cloud TPU give all three",
         )
         require(
-            self.heartbeat_timeout >= 5,
-            f"--heartbeat-timeout {self.heartbeat_timeout}: give 5 seconds or more",
+            self.process_id is None or self.process_id < self.processes,
+            f"--process-id {self.process_id}: of {self.processes} processes the last is number "
+            f"{(self.processes or 1) - 1}",
         )

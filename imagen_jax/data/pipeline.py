@@ -221,10 +221,11 @@ def check(store: Store, *, experiment: config.Experiment) -> None:
     """
     text, stage = experiment.text, experiment.stage
     wanted = {name: getattr(text, name) for name in ("width", "max_length", "clean")}
-    # Without digests in the config any encoder of that name will do; a run keeps the first's.
-    wanted |= {n: getattr(text, n) for n in ("identity", "vocabulary") if getattr(text, n)}
+    # Those that the config leaves open may be any; a run keeps its first store's.
+    told = ("identity", "vocabulary", "dtype")
+    wanted |= {name: getattr(text, name) for name in told if getattr(text, name)}
     for name, asked in ({"encoder": Path(text.encoder).name} | wanted).items():
-        found = getattr(store, name)
+        found = store.computed_in if name == "dtype" else getattr(store, name)
         if found != asked:
             raise ValueError(
                 f"{store.folder} was encoded with {name} {found!r}, but text.{name}={asked!r}: "
@@ -248,8 +249,11 @@ def _not_finite(store: Store, which: str) -> ValueError:
 
 
 def with_encoder(experiment: config.Experiment, store: Store) -> config.Experiment:
-    """The experiment with the digests of the encoder that made the store."""
+    """The experiment with the digests and the dtype of the encoder that made the store."""
     text = dataclasses.replace(
-        experiment.text, identity=store.identity, vocabulary=store.vocabulary
+        experiment.text,
+        identity=store.identity,
+        vocabulary=store.vocabulary,
+        dtype=store.computed_in,
     )
     return dataclasses.replace(experiment, text=text)

@@ -86,14 +86,14 @@ def encoding(folder: Path, text: config.Text) -> Exported:
     """
     sizes, layout = loading.inspect(folder)
     kinds = {
-        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, text.dtype))
+        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, text.computed_in))
         for name, shape in stored.shapes(layout).items()
     }
 
     def encode(tensors: Arrays, given: Arrays) -> jax.Array:
         params = traverse_util.unflatten_dict(dict(tensors), sep=".")  # T5X's names
         encoded = t5.encode(
-            params, given["tokens"], given["text_mask"], config=sizes, dtype=text.dtype
+            params, given["tokens"], given["text_mask"], config=sizes, dtype=text.computed_in
         )
         return encoded.astype(jnp.float32)
 
@@ -157,7 +157,7 @@ class _Described:
 
 def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kinds) -> Exported:
     """A function of stored tensors and named arguments as a program."""
-    with _without_places():
+    with _without_places(), jax.threefry_partitionable(True):  # as in `mesh.use`
         return export.export(jax.jit(run), platforms=PLATFORMS)(dict(kinds), dict(given))
 
 

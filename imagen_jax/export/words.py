@@ -82,13 +82,13 @@ def describe(kind: Kind, trained: config.Text, source: config.Text) -> Words:
         vocabulary=vocabulary,
         width=trained.width,
         max_length=trained.max_length,
-        dtype=trained.dtype,
+        dtype=trained.computed_in,
         clean=trained.clean,
     )
 
 
 def embed(folder: Path, source: config.Text) -> None:
-    """Write the encoder that `source` names into a new folder, its matrices in `source.dtype`.
+    """Write the encoder that `source` names into a new folder, its matrices in its dtype.
 
     That is the precision in which it computes: what it encodes stays the same to the last bit.
     Errors: as `loading.inspect`, and as `exported.write`.
@@ -96,13 +96,14 @@ def embed(folder: Path, source: config.Text) -> None:
     place = _place(source)
     sizes, layout = loading.inspect(place)
     words = Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))
-    exported.write(folder, sizes, layout, tokenizer=words, dtype=source.dtype, progress=False)
+    exported.write(folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=False)
 
 
 def _bytes(source: config.Text) -> int:
     shapes = t5.parameter_shapes(encoder.config_of(source.encoder))
     return sum(
-        math.prod(shape) * (2 if t5.kept_dtype(name, shape, source.dtype) == "bfloat16" else 4)
+        math.prod(shape)
+        * (2 if t5.kept_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
         for name, shape in shapes.items()
     )
 

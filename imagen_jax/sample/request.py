@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from imagen_jax import config, pixels
 from imagen_jax.area import area_downsample
 from imagen_jax.config import require
+
+Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,19 +30,15 @@ class Request:
 
     negative: str | tuple[str, ...] = ""  # what guidance leads away from; one, or one a prompt
     start: str | None = None  # stage to begin with; default the first
-    sides: tuple[int, int] | None = None  # height, width of the last stage's pictures
+    sides: Sides | None = None  # of the last stage's pictures
     low_res: np.ndarray | None = None
     picture: np.ndarray | None = None
-    strength: float = 1.0
+    strength: config.Share = 1.0
     keep: np.ndarray | None = None
-    repeats: int = 1
+    repeats: config.Count = 1
 
     def __post_init__(self) -> None:
-        require(
-            0.0 <= self.strength <= 1.0,
-            f"strength={self.strength} is a share of the steps, from 0 to 1",
-        )
-        require(self.repeats >= 1, f"repeats={self.repeats}: every step is made once at least")
+        config.check_fields(self, "request")
         if self.picture is None:
             require(self.keep is None, "keep says where a picture stays: give picture, too")
             require(self.strength == 1.0, f"strength={self.strength} needs a picture to begin with")

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,21 +39,21 @@ class Options:
     """Cascade of configs, packaged or a folder, whose first super-resolution stage is trained."""
     cascade: str = "shapes"
     """An embedded cascade's name, or a folder of runs, whose base stage paints the input."""
-    max_level: float = 0.5
+    max_level: Annotated[float, config.Range(above=0, high=1)] = 0.5
     """Training with augmentation draws aug_level from 0 to this."""
-    levels: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    levels: tuple[config.Share, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     """Values of aug_level to paint with."""
-    steps: int | None = None
+    steps: config.Count | None = None
     """Training steps of each run. Default: the config's."""
-    batch: int | None = None
+    batch: config.Count | None = None
     """Training examples a step. Default: the config's."""
-    pictures: int = 256
+    pictures: config.Count = 256
     """Captions, half of them with one object, each painted with every level and training."""
-    others: int = 1000
+    others: config.Count = 1000
     """Real pictures that Fréchet distances are measured from."""
-    shown: int = 8
+    shown: config.Count = 8
     """Captions in the sheet of pictures."""
-    shown_levels: tuple[float, ...] = (0.0, 0.1, 0.3)
+    shown_levels: tuple[config.Share, ...] = (0.0, 0.1, 0.3)
     """Levels in the sheet of pictures."""
     out: Path = Path("studies")
     """Folder for plot, table, numbers and sheet."""
@@ -62,18 +62,16 @@ class Options:
     after changing code."""
     data_dir: Path = Path("data")
     """Folder of datasets and encodings; they are made where they are missing."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of the captions and of the noise."""
-    batch_size: int = 64
+    batch_size: config.Count = 64
     """Pictures painted at once."""
 
     def __post_init__(self) -> None:
-        config.require(0 < self.max_level <= 1, f"max_level={self.max_level} is not in (0, 1]")
+        config.check_options(self)
         missing = sorted(set(self.shown_levels) - set(self.levels))
         config.require(not missing, f"shown_levels={missing} are not among {self.levels=}")
-        config.require(
-            0 < self.shown <= self.pictures, f"shown={self.shown} exceeds {self.pictures=}"
-        )
+        config.require(self.shown <= self.pictures, f"shown={self.shown} exceeds {self.pictures=}")
 
     def trainings(self) -> dict[str, float]:
         """The two runs, and up to which aug_level each is trained."""
@@ -202,7 +200,7 @@ def _swept(
     rows, sheets = [], {}
     settings = list(itertools.product(inputs, runs, options.levels))
     for fed, name, level in tqdm(settings, NAME, unit=" settings", dynamic_ncols=True):
-        changed = runs[name].with_sampler({"aug_level": level})
+        changed = _at(runs[name], level)
         stage = changed.painters[0].stage.name
         pictures = studio.paint(changed, captions, until=stage, low_res=inputs[fed])
         row = {"training": name, "input": fed, "level": level, **judge.measure(pictures)}
@@ -212,6 +210,16 @@ def _swept(
         if level in options.shown_levels:
             sheets[f"{fed} input, {name}, aug_level {level:g}"] = pictures
     return rows, sheets
+
+
+def _at(run: Imagen, level: float) -> Imagen:
+    """Painting at any level, those that the run was never trained on included."""
+    (painter,) = run.painters
+    noise = config.NoiseConditioning(
+        schedule=painter.stage.noise_conditioning.schedule, sample_level=level
+    )
+    stage = dataclasses.replace(painter.stage, noise_conditioning=noise)
+    return dataclasses.replace(run, painters=(dataclasses.replace(painter, stage=stage),))
 
 
 def _save_sheet(rows: Sized, judge: quality.Judge, options: Options) -> None:

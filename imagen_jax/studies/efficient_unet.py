@@ -37,14 +37,15 @@ LINES = 5  # of the log between two evaluations, so that they disturb the median
 class Options(training.Options):
     """How long to train, and what to judge."""
 
-    steps: int = 2000
+    steps: config.Count = 2000
     """Training steps of each network."""
-    evaluate_every: int = 200
+    evaluate_every: config.Count = 200
     """Steps between two measurements of the error."""
-    pictures: int = 64
+    pictures: config.Count = 64
     """Held-out pictures, half with one object and half with two."""
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         if self.steps % self.evaluate_every or self.evaluate_every % LINES:
             raise ValueError(
                 f"evaluate_every={self.evaluate_every} must divide steps={self.steps} and be a "

@@ -50,20 +50,21 @@ class Options:
     """Settings of the base stage, the first of which the others are compared with."""
     until: str = "sr64"
     """Judge the pictures of this stage; every later stage samples as configured."""
-    pictures: int = 600
+    pictures: config.Count = 600
     """Captions of combinations seen in training, and as many of held-out ones."""
     out: Path = Path("studies")
     """Folder for plot, table and numbers."""
     workdir: Path = Path("runs/studies")
     """Folder for painted pictures, which are not painted again; delete it after changing code."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of the captions and of the noise."""
-    part: int = 100
+    part: config.Count = 100
     """Captions that go through every setting before the next ones do; then numbers are kept."""
-    batch_size: int = 50
+    batch_size: config.Count = 50
     """Pictures painted at once."""
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         unknown = [name for name in self.settings if name not in SETTINGS]
         config.require(
             not unknown, f"settings: there is no {unknown[:1]}; there are {list(SETTINGS)}"

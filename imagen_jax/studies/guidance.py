@@ -33,35 +33,34 @@ class Options:
 
     cascade: str = "shapes"
     """An embedded cascade's name, or a folder of runs."""
-    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0)
+    weights: tuple[config.Finite, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0)
     """Guidance weights of the base stage; 1 is off."""
     thresholds: tuple[config.Threshold, ...] = ("none", "static", "dynamic")
     """Thresholds of the base stage."""
     until: str | None = None
     """Judge the pictures of this stage. Default: the base stage itself."""
-    pictures: int = 256
+    pictures: config.Count = 256
     """Captions, half of them with one object, each painted with every weight and threshold."""
-    others: int = 1000
+    others: config.Count = 1000
     """Real pictures that Fréchet distances are measured from."""
-    shown: int = 8
+    shown: config.Count = 8
     """Captions in the sheet of pictures."""
-    shown_weights: tuple[float, ...] = (1.0, 3.0, 7.0, 15.0)
+    shown_weights: tuple[config.Finite, ...] = (1.0, 3.0, 7.0, 15.0)
     """Weights in the sheet of pictures."""
     out: Path = Path("studies")
     """Folder for plot, table, numbers and sheet."""
     workdir: Path = Path("runs/studies")
     """Folder for painted pictures, which are not painted again; delete it after changing code."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of the captions and of the noise."""
-    batch_size: int = 64
+    batch_size: config.Count = 64
     """Pictures painted at once."""
 
     def __post_init__(self) -> None:
+        config.check_options(self)
         missing = sorted(set(self.shown_weights) - set(self.weights))
         config.require(not missing, f"shown_weights={missing} are not among {self.weights=}")
-        config.require(
-            0 < self.shown <= self.pictures, f"shown={self.shown} exceeds {self.pictures=}"
-        )
+        config.require(self.shown <= self.pictures, f"shown={self.shown} exceeds {self.pictures=}")
 
 
 def run(options: Options) -> None:

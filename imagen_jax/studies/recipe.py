@@ -29,15 +29,15 @@ class Options(training.Options):
 
     only: tuple[str, ...] = ()
     """Rows (predicts=eps) or kinds of rows (predicts); default: all. Rows done before are kept."""
-    width: float = 1.0
+    width: config.Positive = 1.0
     """Multiply the channels of the baseline, and so of every row, by this: a narrow network sees
     more pictures in the same time."""
-    minutes: float = 10.0
+    minutes: config.Positive = 10.0
     """Training time of each run without compiling: its step is timed first, then its number of
     steps is fixed."""
-    steps: int | None = None
+    steps: config.Count | None = None
     """Train each run for so many steps instead."""
-    pictures: int = 192
+    pictures: config.Count = 192
     """Captions to judge, half with one object and half with two."""
 
 

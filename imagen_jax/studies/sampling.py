@@ -29,11 +29,11 @@ class Options:
     """An embedded cascade's name, or a folder of runs; its base stage paints."""
     only: tuple[str, ...] = KINDS
     """Rows (sampler=ddim) or kinds of rows (sampler). Rows done before are kept."""
-    pictures: int = 128
+    pictures: config.Count = 128
     """Captions to judge, half with one object and half with two."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of the captions and of the noise."""
-    batch_size: int = 64
+    batch_size: config.Count = 64
     """Pictures painted at once."""
     out: Path = Path("studies")
     """Folder of plot, table and numbers."""

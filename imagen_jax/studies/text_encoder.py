@@ -32,13 +32,13 @@ class Options(training.Options):
     encoders: tuple[str, ...] = (LIKE, "t5_1_1_mini", RANDOM)
     """Embedded encoders, folders with a T5X checkpoint, or `random`: t5_1_1_tiny's architecture
     with random weights."""
-    unets: tuple[float, ...] = (0.5, 1.0)
+    unets: tuple[config.Positive, ...] = (0.5, 1.0)
     """Widths of the U-Net as multiples of the config's."""
-    steps: int = 3000
+    steps: config.Count = 3000
     """Training steps of each pair."""
-    examples: int = 20_000
+    examples: config.Count = 20_000
     """Of the dataset, encode and train on the first ones only: a wide encoder takes its time."""
-    pictures: int = 192
+    pictures: config.Count = 192
     """Captions to judge, half with one object and half with two."""
 
 

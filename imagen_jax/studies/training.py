@@ -20,7 +20,11 @@ FREE = {  # fields that change nothing about what a run learns
     "data": ("workers", "threads", "prefetch", "max_damaged"),
     "train": ("log_every", "save_every", "keep", "sample_every", "sample_prompts"),
     "stage": ("sampler",),
-    "text": ("identity", "vocabulary"),  # a run takes them from its data, and refuses others
+    "text": (
+        "identity",
+        "vocabulary",
+        "dtype",
+    ),  # a run takes them from its data, and refuses others
 }
 
 
@@ -30,9 +34,9 @@ class Options:
 
     configs: str = "shapes"
     """Cascade of configs, packaged or a folder, of which one stage is trained and varied."""
-    seed: int = 1
+    seed: config.Seed = 1
     """Of captions, of sampling noise and of random encoders."""
-    batch_size: int = 32
+    batch_size: config.Count = 32
     """Pictures painted at once."""
     data_dir: Path = Path("data")
     """Where datasets and encodings live; what is missing is made."""

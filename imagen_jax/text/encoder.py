@@ -61,7 +61,7 @@ class TextEncoder:
         return cls.load(
             text.encoder,
             max_length=text.max_length,
-            dtype=text.dtype,
+            dtype=text.computed_in,
             tokenizer=text.tokenizer,
             clean=text.clean,
             split=split,

@@ -9,7 +9,7 @@ from imagen_jax import config
 from imagen_jax.data import damage
 from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, metrics, norms, watchdog, writers
+from imagen_jax.train import health, learning, metrics, norms, watchdog, writers
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.train.speed import Speed
 from imagen_jax.train.state import TrainState
@@ -39,6 +39,7 @@ class Diary:
         folder = self._logs.folder
         self._tally = damage.Tally(store, folder, most=experiment.data.max_damaged, process=process)
         self._health = health.Health(folder, store, limit=options.max_skipped)
+        self._learning = learning.Learning(experiment)
         self.progress = metrics.Progress(
             folder,
             writers.of(workdir, folder, experiment, start=start) if process == 0 else (),
@@ -80,7 +81,9 @@ class Diary:
             "damaged": float(self._tally.damaged),
             "goodput": self._ledger.goodput,
         }
-        self.progress.flush(step, images=self._images, also=also)
+        steps = self.progress.flush(step, images=self._images, also=also)
+        for sentence in self._learning.judge(steps, state.params, found):
+            self.say(sentence)
 
     def push(self) -> None:
         """Copy logs to the run's bucket, where it is in one."""

@@ -167,7 +167,10 @@ def _refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
         if f.name != "sampler" and getattr(old, f.name) not in (getattr(new, f.name), UNTOLD)
     ]
     if changed:
+        dtype = any(change.startswith("text.dtype") for change in changed)
         raise ValueError(
             f"{workdir} holds a run with another config: {'; '.join(changed)}; "
             "give another --workdir or restore the config"
+            + f"; if the run has always read this dataset, correct its {run_folder.CONFIG}"
+            * dtype
         )

@@ -61,12 +61,15 @@ class Progress:
         self._measured |= rows
         return rows
 
-    def flush(self, step: int, *, images: int, also: Mapping[str, float]) -> None:
-        """Write the mean of what was measured since the last flush.
+    def flush(
+        self, step: int, *, images: int, also: Mapping[str, float]
+    ) -> dict[int, Mapping[str, np.ndarray]]:
+        """Write the mean of what was measured since the last flush, which is given back.
 
         `images` is their number a step; `also` are further figures of the run so far.
         """
-        values, self._measured = _mean(list(self._measured.values())), {}
+        rows, self._measured = self._measured, {}
+        values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
         rate = images * done / took
@@ -83,6 +86,7 @@ class Progress:
             sys.stdout.flush()
         for writer, guard in self._writers:
             guard.run(lambda writer=writer: writer.scalars(step, values))
+        return rows
 
     def say(self, sentence: str) -> None:
         """One line for people, above the bar; process 0 alone says it."""

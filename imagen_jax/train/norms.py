@@ -20,7 +20,7 @@ def by_group(tag: str, tree: Params) -> Norms:
 
 @jax.jit
 def of_state(params: Params, averaged: Params) -> Norms:
-    """The parameters' norm, and how far their moving average is from them, as a share of it."""
+    """Norms of the parameters, and how far their moving average is from them, as a share."""
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, averaged, params))
-    whole = optax.tree.norm(params)
-    return {"param_norm": whole, "ema_distance": apart / jnp.maximum(whole, 1e-12)}
+    found = by_group("param_norm", params)
+    return found | {"ema_distance": apart / jnp.maximum(found["param_norm"], 1e-12)}

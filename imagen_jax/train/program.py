@@ -46,7 +46,8 @@ class Program:
         fresh = functools.partial(
             state.init, experiment=self.experiment, module=self.module, rule=self.rule
         )
-        return jax.jit(fresh, out_shardings=self.shardings)(key)
+        with jax.threefry_partitionable(True):  # as in `mesh.use`
+            return jax.jit(fresh, out_shardings=self.shardings)(key)
 
     def step(self) -> Any:
         """`train_step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.

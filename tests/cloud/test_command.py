@@ -177,7 +177,7 @@ def test_leftovers_are_removed_and_others_kept(cloud, monkeypatch, capsys) -> No
         ((*TPU, "--run-id", "Mine"), 2, "is no run id"),
         ((*TPU, "--deadline", "soon"), 1, "is no duration"),
         ((*TPU, "--max-restarts", "-1"), 2, "0 or more"),
-        ((*TPU, "--every", "0"), 2, "seconds above 0"),
+        ((*TPU, "--every", "0"), 2, "--every 0.0: must be"),
         ((*TPU, "--package", "a;b"), 2, "is no package"),
         ((*TPU, "--image", "$(id)"), 2, "is no image"),
         ((*TPU, "--before", "rm -r /"), 1, "--before 'rm -r /': give a command such as"),

@@ -161,7 +161,7 @@ def test_the_command_writes_report_numbers_and_pictures(
         assert sheet.width > 160
     data.run([*command, "--sample", "5", "--workers", "1"])
     assert json.loads((out / "check.json").read_text())["looked_at"] == 5
-    with pytest.raises(ValueError, match="--sample 0 must be positive"):
+    with pytest.raises(ValueError, match="--sample 0: must be"):
         data.run([*command, "--sample", "0"])
 
 

@@ -1,5 +1,6 @@
 """The position is (seed, step): neither processes nor workers nor interruptions change a batch."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,7 @@ def test_check_accepts_what_fits(store: Store) -> None:
         ({"clean": True}, "with clean False, but text.clean=True"),
         ({"identity": "77"}, "with identity '0', but text.identity='77'"),
         ({"vocabulary": "77"}, "with vocabulary '1', but text.vocabulary='77'"),
+        ({"dtype": "bfloat16"}, "with dtype 'float32', but text.dtype='bfloat16'"),
     ],
 )
 def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) -> None:
@@ -271,6 +273,19 @@ def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
     kept = pipeline.with_encoder(make_experiment(), store)
     assert (kept.text.identity, kept.text.vocabulary) == ("0", "1")
     pipeline.check(store, experiment=kept)
+
+
+def test_a_run_keeps_the_dtype_of_its_encoder(store: Store) -> None:
+    """So that prompts are encoded as the captions of training were."""
+    rounded = dataclasses.replace(store, computed_in="bfloat16")
+    assert pipeline.with_encoder(make_experiment(), store).text.dtype == "float32"
+    kept = pipeline.with_encoder(make_experiment(), rounded)
+    assert kept.text.dtype == "bfloat16"
+    pipeline.check(rounded, experiment=kept)
+    with pytest.raises(ValueError, match=r"with dtype 'float32', but text.dtype='bfloat16'"):
+        pipeline.check(store, experiment=kept)
+    with pytest.raises(ValueError, match=r"with dtype 'bfloat16', but text.dtype='float32'"):
+        pipeline.check(rounded, experiment=make_experiment(dtype="float32"))
 
 
 def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:

@@ -28,7 +28,9 @@ def zero(z: jax.Array, logsnr: jax.Array) -> jax.Array:
 
 
 def weights(loss_weight: config.LossWeight, predicts: config.Predicts) -> np.ndarray:
-    diffusion = config.Diffusion(loss_weight=loss_weight, predicts=predicts)
+    diffusion = config.Diffusion(
+        loss_weight=loss_weight, predicts=predicts, logsnr_min=-10.0, logsnr_max=10.0
+    )
     return np.asarray(weight(LEVELS, 2 * jnp.ones_like(LEVELS), diffusion=diffusion))
 
 

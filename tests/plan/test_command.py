@@ -98,7 +98,7 @@ def test_the_text_encoder_is_planned(plans: dict) -> None:
         (["--topology", "v5e:2x2", "--batch", "31"], "give a multiple of"),
         (["--topology", "v9:2x2"], "there are v4, v5e, v5p, v6e, tpu7x"),
         (["--topology", "v5e:2x2", "--sample", "--fit"], "exclude each other"),
-        (["--topology", "v5e:2x2", "--price", "0"], "must be positive"),
+        (["--topology", "v5e:2x2", "--price", "0"], "--price 0.0: must be"),
         ([], "topology"),
     ],
 )

@@ -134,9 +134,9 @@ def test_a_new_number_compiles_nothing() -> None:
 @pytest.mark.parametrize(
     ("wish", "sentence"),
     [
-        ({"strength": 1.5}, "strength=1.5 is a share of the steps, from 0 to 1"),
+        ({"strength": 1.5}, "strength=1.5: must be a number from 0 to 1"),
         ({"strength": 0.5}, "strength=0.5 needs a picture to begin with"),
-        ({"repeats": 0}, "repeats=0: every step is made once at least"),
+        ({"repeats": 0}, "repeats=0: must be a whole number of 1 or more"),
         ({"repeats": 2}, "repeats=2 needs keep"),
         ({"keep": np.zeros((1, 8, 8), bool)}, "keep says where a picture stays: give picture"),
         ({"low_res": np.zeros((1, 8, 8), np.uint8)}, r"low_res is uint8 \(1, 8, 8\), wanted uint8"),

@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused(options) -> None:
     ):
         augmentation.run(dataclasses.replace(options, configs="quickstart/sr256"))
     for changes, message in (
-        ({"max_level": 0.0}, r"max_level=0.0 is not in \(0, 1\]"),
+        ({"max_level": 0.0}, "--max-level 0.0: must be"),
         ({"shown_levels": (0.4,)}, r"shown_levels=\[0.4\] are not among"),
         ({"shown": 9}, "shown=9"),
     ):

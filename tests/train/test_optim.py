@@ -1,6 +1,7 @@
 """Schedule, optimisers and moving average against their definitions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from imagen_jax import config
-from imagen_jax.train import optim
+from imagen_jax import config, models, rng
+from imagen_jax.data.pipeline import Batch
+from imagen_jax.evaluate import exam
+from imagen_jax.train import learning, norms, optim, state, step
 
 
 def test_learning_rate_of_the_paper() -> None:
@@ -40,6 +43,91 @@ def test_adafactor_first_step_on_a_zero_kernel(scaled: bool, rms: float) -> None
     # Factored second moments make the first update's RMS one only in the mean.
     found = float(jnp.sqrt(jnp.mean(updates["kernel"] ** 2)))
     assert found == pytest.approx(rms, rel=0.05)
+
+
+def _judged(options: config.Optim, *, steps: int = 400) -> list[str]:
+    """What is said of a part that begins at zero, and of others, under random gradients."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = {
+        "stem": {"kernel": 0.1 * jax.random.normal(keys[0], (32, 48)), "scale": jnp.ones(48)},
+        "norm": {"scale": jnp.ones(64)},
+        "head": {"kernel": jnp.zeros((48, 16))},
+    }
+    rule = optim.build(options, steps=steps)
+    experiment = config.load("tiny/base8")[0]
+    train = dataclasses.replace(experiment.train, steps=steps)
+    watched = learning.Learning(dataclasses.replace(experiment, optim=options, train=train))
+
+    @jax.jit
+    def step(state, params, key):
+        grads = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
+        state, updates = optim.update(rule, grads, state, params, norm=optax.tree.norm(grads))
+        return state, optax.apply_updates(params, updates), norms.by_group("update_norm", updates)
+
+    state, rows, told = rule.init(params), {}, []
+    for number in range(1, steps + 1):
+        state, params, found = step(state, params, jax.random.fold_in(keys[1], number))
+        rows[number] = {"skipped": 0.0} | found
+        if number % 50 == 0:
+            told += watched.judge(rows, params, norms.of_state(params, params))
+            rows = {}
+    return told
+
+
+@pytest.mark.parametrize("rate", [1e-5, 1e-4, 3e-3])
+def test_a_part_that_hardly_moves_is_told_once(rate: float) -> None:
+    options = config.Optim(
+        kind="adafactor", adafactor_param_scale=True, warmup_steps=20, learning_rate=rate
+    )
+    (told,) = _judged(options)
+    assert told.startswith("head hardly learns: from step 21 to ")
+    assert "set optim.adafactor_param_scale to False" in told
+    assert "of its parameters' norm" in told
+    assert "0.03 times the learning rate is" in told
+
+
+@pytest.mark.parametrize("kind", ["adam", "adafactor", "muon"])
+def test_parts_that_learn_are_not_told(kind) -> None:
+    assert _judged(config.Optim(kind=kind, warmup_steps=20)) == []
+
+
+def _short_training(options: config.Optim, ends: tuple[int, ...]) -> list[float]:
+    """Mean losses of the 50 steps before each of `ends`: `tiny/base8` on shapes, 32 at a time."""
+    experiment = config.load("tiny/base8")[0]
+    stage, text = experiment.stage, experiment.text
+    module = models.build(stage.model)
+    rule = optim.build(options, steps=ends[-1])
+    root = rng.root(0)
+    start = functools.partial(state.init, experiment=experiment, module=module, rule=rule)
+    current = jax.jit(start)(root)
+    train_step = jax.jit(step.build(experiment, module, rule))
+    real = exam.draw("shapes/quickstart", "validation", count=256, seed=0, size=64).real
+    small = real.reshape(256, 8, 8, 8, 8, 3).mean(axis=(2, 4)).astype(np.uint8)
+    encoded = np.zeros((32, text.max_length, text.width), np.float32)
+    losses = []
+    for number in range(ends[-1]):
+        rows = np.arange(32) + 32 * (number % 8)
+        batch = Batch(small[rows], None, encoded, encoded[..., 0] == 0, rows.astype(np.int32))
+        current, scalars = train_step(current, batch, root)
+        losses.append(float(scalars["loss"]))
+    return [float(np.mean(losses[end - 50 : end])) for end in ends]
+
+
+@pytest.mark.slow
+def test_adafactor_learns_as_adam_does_unless_it_is_scaled() -> None:
+    """The table in docs/recipe.md."""
+    plain = config.Optim(learning_rate=1e-3, schedule="constant", warmup_steps=0)
+    table = {}
+    for name, changes in {
+        "adam": {},
+        "unscaled": {"kind": "adafactor"},
+        "scaled": {"kind": "adafactor", "adafactor_param_scale": True},
+    }.items():
+        options = dataclasses.replace(plain, **changes)
+        table[name] = _short_training(options, (50, 100, 200, 300))
+        print(name, [f"{loss:.3f}" for loss in table[name]])
+    assert table["unscaled"][-1] < 1.2 * table["adam"][-1]
+    assert table["adam"][-1] < 0.8 * table["scaled"][-1]
 
 
 def _update(rule: optax.GradientTransformationExtraArgs, grads, params):
