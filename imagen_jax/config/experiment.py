@@ -19,11 +19,11 @@ from imagen_jax.config.ranges import (
     Whole,
     check_fields,
 )
+from imagen_jax.config.sentences import check_texts, shortened
 
 Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
 Chosen = Annotated[int, Range(low=1, also=(-1,), remedy="-1 has it chosen")]
 ClipNorm = Annotated[float, Range(above=0, remedy="None is off")]
-from imagen_jax.config.sentences import check_texts, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
