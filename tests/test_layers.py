@@ -20,7 +20,9 @@ ALLOWED = {
     "compilation": set(),
     "distributed": set(),
     "supervision": {"exits", "workdir"},  # a parent process: no jax
-    "cloud": {"accelerators", "exits", "supervision", "workdir"},  # as supervision: no jax
+    "lease": {"lease_file", "workdir"},
+    "lease_file": {"workdir"},
+    "cloud": {"accelerators", "exits", "lease", "lease_file", "supervision", "workdir"},  # no jax
     "gallery": set(),
     "run_folder": {"workdir"},
     "checkpoint": {"mesh", "fingerprint", "misfits", "run_folder", "workdir"},
@@ -35,6 +37,7 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "export",
+        "lease",
         "run_folder",
         "misfits",
         "weights",

@@ -110,7 +110,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     from imagen_jax import compilation
     from imagen_jax.cli import pictures
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import loop, preemption, profiling
+    from imagen_jax.train import alone, loop, preemption, profiling
 
     compilation.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
@@ -122,8 +122,13 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
         hooks.append(profiling.Profile(steps))
     if file := os.environ.get(reached.VARIABLE):
         hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
-    with preemption.watch(distributed.metadata_server()) as watch:
-        loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=watch.reached)
+    with alone.alone(folder) as check, preemption.watch(distributed.metadata_server()) as watch:
+
+        def stop(step: int) -> bool:
+            check()
+            return watch.reached(step)
+
+        loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=stop)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: trained to step {experiment.train.steps} in {folder}")
 
