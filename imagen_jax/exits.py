@@ -18,5 +18,9 @@ INTERRUPTED = 130
 """Somebody pressed Ctrl-C (128 + SIGINT)."""
 
 
+UNREAD = 141
+"""Whoever read our output has ended, as in `imagen ... | head` (128 + SIGPIPE)."""
+
+
 class Preempted(Exception):
     """The machine is about to be taken away, and what was done is saved: ends as PREEMPTED."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import config, pixels, run_folder, runs
+from imagen_jax import backend, config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
 from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
@@ -73,6 +73,7 @@ class Imagen:
         Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, or pictures
         in the request that don't fit.
         """
+        backend.refuse_x64()
         chosen = self.chosen(request.start, until)
         # First of all: a borrowed encoder has the devices for itself.
         encoded = self.encode(prompts, negative=request.negative)
@@ -172,6 +173,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
+    backend.refuse_x64()
     folder = runs.find(path)
     listed = runs.manifests(runs.inside(folder))
     found = {run: run_folder.read_config(run) for run in listed}

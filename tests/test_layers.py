@@ -7,13 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "pixels", "area"}
+OPEN_TO_ALL = {"types", "config", "pixels", "area", "paths"}
 
 ALLOWED = {
     "types": set(),
     "config": set(),
     "pixels": set(),
     "area": set(),
+    "paths": set(),
+    "backend": set(),
     "rng": set(),
     "accelerators": set(),
     "mesh": {"accelerators"},
@@ -36,6 +38,7 @@ ALLOWED = {
     "models": set(),
     "diffusion": {"rng"},
     "train": {
+        "backend",
         "export",
         "lease",
         "run_folder",
@@ -69,7 +72,7 @@ ALLOWED = {
     },
     "export": {"run_folder", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
     "runs": {"workdir", "run_folder", "checkpoint", "models", "sample", "export", "pretrained"},
-    "imagen": {"workdir", "run_folder", "text", "sample", "runs"},
+    "imagen": {"backend", "workdir", "run_folder", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import stopping
+from imagen_jax.cli import parsing, stopping
 
 if TYPE_CHECKING:
     from imagen_jax.evaluate.exam import Exam
@@ -55,7 +55,7 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, paint, judge, write the page."""
-    options = tyro.cli(Options, args=argv, prog="imagen eval", description=USAGE)
+    options = parsing.parse(Options, argv, prog="imagen eval", description=USAGE)
     from tqdm import tqdm
 
     import imagen_jax

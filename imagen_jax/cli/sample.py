@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from imagen_jax.cli import by_stage, stopping, wishes
+from imagen_jax.cli import by_stage, parsing, stopping, wishes
 from imagen_jax.cli.profile import Profile
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
     profile = Profile(time.perf_counter())
-    options = _with_prompts(tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE))
+    options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
     changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax

@@ -91,11 +91,11 @@ def run(argv: list[str]) -> None:
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
     """Train in a child; of several processes even without restarts: who is gone, it can't say."""
+    from imagen_jax.supervision.child import imagen
     from imagen_jax.supervision.restarts import Supervisor
 
-    program = "from imagen_jax.cli import main; main()"
     supervisor = Supervisor(
-        [sys.executable, "-c", program, "train", *argv],
+        imagen("train", *argv),
         workdir.of(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from imagen_jax import paths
 from imagen_jax.data import examples, places
 from imagen_jax.data.examples import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, Names, Skips
 
@@ -72,7 +73,7 @@ def open(folder: str, *, column: str = "") -> Folder:
         if not listing.sizes:
             raise FileNotFoundError(f"no files below {folder}")
     else:
-        path = Path(folder).expanduser().resolve()
+        path = paths.local(folder).resolve()
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
         root, listing = str(path), listed(path)

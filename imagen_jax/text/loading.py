@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
+from imagen_jax import paths
 from imagen_jax.text import exported, folders, hf_checkpoint, stored, t5, t5x_checkpoint
 from imagen_jax.text.stored import Layout, Place
 from imagen_jax.text.t5 import T5Config
@@ -53,8 +54,8 @@ def _layout(path: Path | str) -> tuple[str, Layout]:
     if not str(path).startswith(folders.BUCKET):
         # Ours first: any safetensors in a folder are taken for Hugging Face's.
         for form in (exported, hf_checkpoint):
-            if form.is_one(Path(path)):
-                return form.layout(Path(path))
+            if form.is_one(paths.local(path)):
+                return form.layout(paths.local(path))
     return t5x_checkpoint.layout(path)
 
 
