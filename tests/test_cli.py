@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from imagen_jax import cli, exits
+import imagen_jax
+from imagen_jax import cli, config, exits, lease
 from imagen_jax.cli import train
+from imagen_jax.text.borrowed import Absent
+from imagen_jax.train import program
 
 TRAIN = ("train", "tiny/base8", "--workdir", "w")
 ENCODE = ("encode", "shapes/tiny", "--out", "o", "--encoder", "t5_1_1_tiny")
@@ -127,6 +131,25 @@ def test_64_bits_are_refused_by_every_command(command: str, monkeypatch, capsys)
     monkeypatch.setenv("JAX_ENABLE_X64", "0")
     _run(monkeypatch, command, "--no-such-option")
     assert "JAX_ENABLE_X64" not in capsys.readouterr().err
+
+
+def test_64_bits_are_refused_in_python_too() -> None:
+    (experiment,) = config.load("tiny/base8")
+    cascade = imagen_jax.Imagen((), Absent("nowhere"))
+    with jax.enable_x64(True):
+        for use in (
+            lambda: imagen_jax.load("shapes"),
+            lambda: cascade.paint(["a"]),
+            lambda: program.build(experiment),
+        ):
+            with pytest.raises(ValueError, match="64-bit types are on"):
+                use()
+
+
+def test_a_second_painting_into_a_folder_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    with lease.held(tmp_path, command="imagen sample", option="--out"):
+        assert _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exits.REFUSED
+    assert f"{tmp_path} is in use by process {os.getpid()} of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -75,8 +75,9 @@ def _run(command: str, arguments: list[str]) -> int:
     except exits.Preempted as stop:
         print(f"imagen {command}: {stop}", file=sys.stderr)
         return exits.PREEMPTED
-    except KeyboardInterrupt:
-        print(f"imagen {command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = f": {stop}" if str(stop) else ""
+        print(f"imagen {command}: interrupted{said}", file=sys.stderr)
         return exits.INTERRUPTED
     except Exception as error:
         if said := backend.sentence(error):

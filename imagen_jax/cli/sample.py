@@ -100,7 +100,7 @@ def run(argv: list[str]) -> None:
     changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax
-    from imagen_jax import compilation, gallery
+    from imagen_jax import compilation, gallery, lease
 
     compilation.use_cache()
     profile.listen()
@@ -112,12 +112,12 @@ def run(argv: list[str]) -> None:
     imagen = dataclasses.replace(cascade, unfinished=unfinished)
     profile.ended("loading")
     started = time.perf_counter()
-    painted = _paint(imagen, options, profile)
-    pictures = list(painted.values())[-1]
-    gallery.save(
-        options.out, pictures, options.prompts, metadata=_metadata(options, imagen, list(painted))
-    )
-    shutil.rmtree(unfinished, ignore_errors=True)
+    with lease.held(options.out, command="imagen sample", option="--out"):
+        painted = _paint(imagen, options, profile)
+        pictures, names = list(painted.values())[-1], list(painted)
+        metadata = _metadata(options, imagen, names)
+        gallery.save(options.out, pictures, options.prompts, metadata=metadata)
+        shutil.rmtree(unfinished, ignore_errors=True)
     profile.ended("saving")
     took = time.perf_counter() - started
     print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {options.out}/grid.png")

@@ -120,6 +120,7 @@ def train(
                 )
         diary.say(ledger.sentence())
     finally:
+        batches.close()  # ends worker processes
         diary.close()
         saves.close()
     return current
