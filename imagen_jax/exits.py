@@ -15,7 +15,11 @@ CRASHED = 70
 PREEMPTED = 75
 """The machine is going away; the run is saved and goes on with the same command (EX_TEMPFAIL)."""
 INTERRUPTED = 130
-"""Somebody pressed Ctrl-C (128 + SIGINT)."""
+"""Somebody pressed Ctrl-C (128 + SIGINT); what could be saved is, and said."""
+
+
+UNREAD = 141
+"""Whoever read our output has ended, as in `imagen ... | head` (128 + SIGPIPE)."""
 
 
 class Preempted(Exception):

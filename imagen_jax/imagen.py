@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from imagen_jax import config, pixels, run_folder, runs
+from imagen_jax import backend, config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
 from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
@@ -75,6 +75,7 @@ class Imagen:
         Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, a seed or a
         batch size that is none, or pictures in the request that don't fit.
         """
+        backend.refuse_x64()
         seed = config.check_value(seed, config.Seed, "seed")
         batch_size = config.check_value(batch_size, config.Count, "batch_size")
         chosen = self.chosen(request.start, until)
@@ -190,6 +191,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
+    backend.refuse_x64()
     folder = runs.find(path)
     listed = runs.manifests(runs.inside(folder))
     found = {run: run_folder.read_config(run) for run in listed}

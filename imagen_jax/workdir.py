@@ -14,19 +14,21 @@ from pathlib import Path
 
 from etils import epath
 
+from imagen_jax import paths
+
 Workdir = Path | epath.Path  # local | in a bucket
 
-BUCKET = "gs://"
+BUCKET = paths.BUCKET
 KEPT = "*.jsonl"  # logs that a later start goes on with
 
 
 def of(place: str | Workdir) -> Workdir:
     """The folder that a user named.
 
-    Errors: ValueError where the driver for buckets is missing.
+    Errors: ValueError where the driver for buckets is missing, or for another address.
     """
     if not str(place).startswith(BUCKET):
-        return Path(place)
+        return paths.local(str(place))
     if importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{place}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
     return epath.Path(str(place).rstrip("/"))

@@ -1,14 +1,21 @@
 """The command line: help that reads well, one sentence and a non-zero exit for bad input."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from imagen_jax import cli, exits
+import imagen_jax
+from imagen_jax import cli, config, exits, lease
 from imagen_jax.cli import train
+from imagen_jax.text.borrowed import Absent
+from imagen_jax.train import program
 
+TRAIN = ("train", "tiny/base8", "--workdir", "w")
 ENCODE = ("encode", "shapes/tiny", "--out", "o", "--encoder", "t5_1_1_tiny")
 
 
@@ -84,6 +91,26 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("convert", "text", "t5_1_1_tiny", "--out", "."), 1, "exists; give another folder"),
         (("convert", "text", "t5_1_1_tiny", "--out", "o", "--dtype", "float8"), 2, "float8"),
         (("convert", "text", "gs://b/c", "--out", "o"), 1, "gs://b/c cannot be read"),
+        (("convert", "text", "file:///c", "--out", "o"), 1, "file:///c: file:// is not read here"),
+        (("convert", "text", "t5_1_1_tiny", "--out=s3://b/o"), 1, "--out s3://b/o: s3:// is not"),
+        (("train", "tiny/base8", "--workdir", "s3://b/r"), 1, "--workdir s3://b/r: s3:// is not"),
+        (("train", "tiny/base8", "--workdir=~nn/r"), 1, "--workdir ~nn/r: ~nn is nobody's home"),
+        ((*TRAIN, "--data-dir", "gs://b/d"), 1, "--data-dir gs://b/d: gs:// is not read here"),
+        ((*TRAIN, "--init-from", "hf://a/b"), 1, "--init-from hf://a/b: hf:// is not read here"),
+        ((*TRAIN, "--text.encoder", "hf://a/b"), 1, "--text.encoder hf://a/b: hf:// is not"),
+        (("train", "s3://b/c.py", "--workdir", "w"), 1, "s3://b/c.py: s3:// is not read here"),
+        (("sample", "https://a/b", "a"), 1, "https://a/b: https:// is not read here: download it"),
+        (("sample", "shapes", "a", "--out=s3://b/o"), 1, "--out s3://b/o: s3:// is not read here"),
+        (("sample", "shapes", "a", "--low-res", "http://a/b"), 1, "--low-res http://a/b: http://"),
+        (("eval", "s3://b/c"), 1, "s3://b/c: s3:// is not read here: mount it"),
+        (("export", "shapes", "--out", "gs://b/o"), 1, "--out gs://b/o: gs:// is not read here"),
+        (("data", "build", "shapes", "--data-dir", "s3://b"), 1, "--data-dir s3://b: s3:// is"),
+        (("data", "check", "tars:s3://b/{0..9}.tar"), 1, "s3://b/{0..9}.tar: s3:// is not read"),
+        (("data", "check", "folder:hf://a/b"), 1, "hf://a/b: hf:// is not read here: download"),
+        (("data", "check", "parquet:https://a/b"), 1, "https://a/b: https:// is not read here"),
+        (("data", "check", "mixture:~nn/b"), 1, "~nn/b: ~nn is nobody's home here"),
+        (("plan", "--table", "s3://b/p.json"), 1, "s3://b/p.json: s3:// is not read here"),
+        (("study", "guidance", "--workdir", "s3://b/r"), 1, "--workdir s3://b/r: s3:// is not"),
     ],
 )
 def test_bad_input_gets_one_sentence(
@@ -94,6 +121,104 @@ def test_bad_input_gets_one_sentence(
     err = capsys.readouterr().err
     assert says in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"launch"}))
+def test_64_bits_are_refused_by_every_command(command: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    assert _run(monkeypatch, command, "x") == exits.REFUSED
+    assert "JAX_ENABLE_X64=1" in capsys.readouterr().err
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")
+    _run(monkeypatch, command, "--no-such-option")
+    assert "JAX_ENABLE_X64" not in capsys.readouterr().err
+
+
+def test_64_bits_are_refused_in_python_too() -> None:
+    (experiment,) = config.load("tiny/base8")
+    cascade = imagen_jax.Imagen((), Absent("nowhere"))
+    with jax.enable_x64(True):
+        for use in (
+            lambda: imagen_jax.load("shapes"),
+            lambda: cascade.paint(["a"]),
+            lambda: program.build(experiment),
+        ):
+            with pytest.raises(ValueError, match="64-bit types are on"):
+                use()
+
+
+def test_a_second_painting_into_a_folder_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    with lease.held(tmp_path, command="imagen sample", option="--out"):
+        assert _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exits.REFUSED
+    assert f"{tmp_path} is in use by process {os.getpid()} of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("paint",), ("encode", "--help"), ("eval", "no")]
+)
+def test_a_reader_that_ends_first_ends_it_silently(
+    arguments: tuple[str, ...], stream: str, monkeypatch, capsys
+) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, stream, pipe)
+        code = _run(monkeypatch, *arguments)
+    written = stream == ("stdout" if "--help" in arguments else "stderr")
+    assert (code == exits.UNREAD) == written
+    if written:
+        assert "".join(capsys.readouterr()) == ""
+
+
+def test_a_connection_that_breaks_is_no_such_reader(monkeypatch, capsys) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise BrokenPipeError(32, "Broken pipe", "gs://bucket/run")
+
+    monkeypatch.setattr(train, "run", fail)
+    assert _run(monkeypatch, "train") == exits.REFUSED
+    assert "Broken pipe: 'gs://bucket/run'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["cuda", "foo"])
+def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
+    program = [
+        sys.executable,
+        "-c",
+        "from imagen_jax.cli import main; main()",
+        "encode",
+        *ENCODE[1:],
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": platform}
+    done = subprocess.run(
+        [*program, "--sizes", "16"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == exits.REFUSED
+    assert f"imagen encode: error: JAX_PLATFORMS={platform}: jax cannot use" in done.stderr
+    assert "here it finds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((*TRAIN, "--data-dir", "no", "--max-restarts", "1"), 1, "run `imagen encode` first"),
+        (("data", "build", "shapes/tiny", "--workers", "2"), 0, "8 held_out"),
+    ],
+)
+def test_nothing_of_the_current_folder_is_executed(
+    arguments: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    """Neither by the child of a supervisor nor by processes that share work."""
+    here = tmp_path / "here"
+    shutil.copytree(Path(__file__).parent / "fixtures" / "faults" / "shadow", here)
+    program = [sys.executable, "-P", "-c", "from imagen_jax.cli import main; main()"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [*program, *arguments], cwd=here, env=environment, capture_output=True, text=True
+    )
+    assert "my own random.py was run" not in done.stderr
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
 
 
 def test_an_error_that_nobody_foresaw_has_a_code_of_its_own(monkeypatch, capsys) -> None:

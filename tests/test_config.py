@@ -198,3 +198,35 @@ def test_stages_may_lack_the_digest_of_their_encoder_but_not_have_two() -> None:
     assert len(config.chain(told("", "ab", "ab"), where="runs")) == 3
     with pytest.raises(ValueError, match="different text encoders"):
         config.chain(told("", "ab", "cd"), where="runs")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1\ndef get_config(:\n", "line 2: SyntaxError: invalid syntax"),
+        ("from imagen_jax import config\n\nconfig.Train(stepz=3)\n", "line 3: TypeError: .*stepz"),
+        ("x = 1\n\ny = nowhere\n", "line 3: NameError: name 'nowhere' is not defined"),
+        ("import no_such_package\n", "line 1: ModuleNotFoundError: No module named"),
+        ("from imagen_jax.config import Nothing\n", "line 1: ImportError: cannot import name"),
+        ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("def get_config():\n    raise SystemExit('no')\n", "line 2: SystemExit: no"),
+        ("def get_config(x):\n    return x\n", "TypeError: .*missing 1 required"),
+        ("get_config = 3\n", r"no function get_config\(\): define one"),
+        ("", r"no function get_config\(\): define one"),
+        ("def get_config():\n    return 3\n", r"get_config\(\) gave int, not Experiment"),
+        ("x = '\\x00'\0\n", "SyntaxError|null bytes"),
+        ("open('no such file')\n", "line 1: FileNotFoundError: .*no such file"),
+        ("f = lambda: f()\nf()\n", "line 1: RecursionError"),
+        (
+            "from imagen_jax import config\ndef get_config():\n    return config.Train(steps=-1)\n",
+            "line 3: ",
+        ),
+    ],
+)
+def test_whatever_a_config_raises_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=says) as caught:
+        config.load(str(file))
+    assert str(caught.value).startswith(f"{file}")
+    assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, exits, mesh, models, run_folder
+from imagen_jax import checkpoint, config, exits, lease, mesh, models, run_folder
 from imagen_jax.cli import data, encode
 from imagen_jax.train import optim, state
 
@@ -116,6 +117,23 @@ def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainS
     said = (data_dir / "short.log").read_text()
     assert "was asked to stop and is saved at step" in said
     assert said.count("resumed from step") >= 2
+
+
+def test_a_second_run_in_the_folder_is_refused(data_dir: Path, whole: state.TrainState) -> None:
+    first = start(data_dir, "alone", "--train.save-every", "1")
+    while reached(data_dir / "alone") < 1:
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # however long the other takes to start
+    second = start(data_dir, "alone")
+    code = second.wait(timeout=600)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=600) == 0
+    assert code == exits.REFUSED
+    said = (data_dir / "alone.log").read_text()
+    assert f"is in use by process {first.pid} of {socket.gethostname()} (imagen train)" in said
+    assert_equal(final(data_dir / "alone"), whole)
+    assert not (data_dir / "alone" / lease.FILE).exists()
 
 
 @pytest.mark.faults

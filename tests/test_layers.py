@@ -7,26 +7,32 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "pixels", "area"}
+OPEN_TO_ALL = {"types", "config", "pixels", "area", "paths"}
 
 ALLOWED = {
     "types": set(),
     "config": set(),
     "pixels": set(),
     "area": set(),
+    "paths": set(),
+    "backend": set(),
     "rng": set(),
     "accelerators": set(),
     "mesh": {"accelerators"},
     "compilation": set(),
     "distributed": set(),
     "supervision": {"exits", "log_files", "workdir"},  # a parent process: no jax
-    "cloud": {
+    "lease": {"lease_file", "workdir"},
+    "lease_file": {"workdir"},
+    "cloud": {  # as supervision: no jax
         "accelerators",
         "exits",
+        "lease",
+        "lease_file",
         "log_files",
         "supervision",
         "workdir",
-    },  # as supervision: no jax
+    },
     "gallery": set(),
     "run_folder": {"workdir"},
     "checkpoint": {"mesh", "finite", "fingerprint", "misfits", "run_folder", "workdir"},
@@ -42,8 +48,10 @@ ALLOWED = {
     "models": set(),
     "diffusion": {"rng"},
     "train": {
+        "backend",
         "export",
         "finite",
+        "lease",
         "log_files",
         "run_folder",
         "misfits",
@@ -76,7 +84,7 @@ ALLOWED = {
     },
     "export": {"run_folder", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
     "runs": {"workdir", "run_folder", "checkpoint", "models", "sample", "export", "pretrained"},
-    "imagen": {"workdir", "run_folder", "text", "sample", "runs"},
+    "imagen": {"backend", "workdir", "run_folder", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }

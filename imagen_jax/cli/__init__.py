@@ -1,11 +1,14 @@
 """The `imagen` command: one file per subcommand, imported when it is called."""
 
+import contextlib
 import importlib
 import os
+import select
 import sys
 import traceback
+from typing import NoReturn, TextIO
 
-from imagen_jax import exits
+from imagen_jax import backend, exits
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
@@ -24,7 +27,20 @@ MODULES = {"eval": "evaluate"}
 
 def main() -> None:
     """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
-    arguments = sys.argv[1:]
+    try:
+        try:
+            _main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not (unread := _unread()):
+            raise
+        for stream in unread:  # what is left in them goes nowhere, without a word
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _leave(exits.UNREAD)
+
+
+def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         sys.exit(0 if arguments else exits.BAD_USAGE)
@@ -37,32 +53,63 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(exits.BAD_USAGE)
+    if command != "launch":
+        # Python puts the current folder first in its children, whose random.py would be run; not
+        # for gcloud, which is Python, too, and finds its own parts so.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     if code := _run(command, rest):
-        from imagen_jax import distributed
-
-        distributed.leave(code)
+        _leave(code)
 
 
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code; what went wrong is on stderr."""
-    module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
     try:
+        if not {"-h", "--help"} & set(arguments):
+            backend.refuse_x64_variable(os.environ.get("JAX_ENABLE_X64"))
+        module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
         module.run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("IMAGEN_TRACEBACK"):
-            traceback.print_exc()
-        print(f"imagen {command}: error: {error}", file=sys.stderr)
-        return exits.REFUSED
+        if isinstance(error, BrokenPipeError) and _unread():
+            raise
+        return _refused(command, error, str(error))
     except exits.Preempted as stop:
         print(f"imagen {command}: {stop}", file=sys.stderr)
         return exits.PREEMPTED
-    except KeyboardInterrupt:
-        print(f"imagen {command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = f": {stop}" if str(stop) else ""
+        print(f"imagen {command}: interrupted{said}", file=sys.stderr)
         return exits.INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if said := backend.sentence(error):
+            return _refused(command, error, said)
         traceback.print_exc()
         return exits.CRASHED
     return 0
+
+
+def _refused(command: str, error: Exception, said: str) -> int:
+    if os.environ.get("IMAGEN_TRACEBACK"):
+        traceback.print_exception(error)
+    print(f"imagen {command}: error: {said}", file=sys.stderr)
+    return exits.REFUSED
+
+
+def _unread() -> list[TextIO]:
+    """Which of our outputs are pipes whose reader has ended, such as `head`."""
+    found = []
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # one that is no file
+            waiting = select.poll()
+            waiting.register(stream.fileno(), 0)
+            if any(event & select.POLLERR for _, event in waiting.poll(0)):
+                found.append(stream)
+    return found
+
+
+def _leave(code: int) -> NoReturn:
+    from imagen_jax import distributed
+
+    distributed.leave(code)
 
 
 def _help() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from imagen_jax.cli import parsing
 from imagen_jax.config.models import Dtype
 
 USAGE = """Write a T5 encoder, read from any checkpoint, into one folder of our own form.
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> None:
         raise ValueError(
             f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`"
         )
-    _convert(tyro.cli(Text, args=rest, prog="imagen convert text", description=USAGE))
+    _convert(parsing.parse(Text, rest, prog="imagen convert text", description=USAGE))
 
 
 def _convert(options: Text) -> None:
@@ -75,7 +76,7 @@ def _source(options: Text):
     from imagen_jax.text import encoder, folders
     from imagen_jax.text.tokenizer import Tokenizer
 
-    path = str(encoder.EMBEDDED.get(options.path, options.path))
+    path = encoder.place_of(options.path)
     if not path.startswith(folders.BUCKET) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import building, checking
+from imagen_jax.cli import building, checking, parsing
 
 USAGE = """Build an embedded dataset (nothing is downloaded) or prepare any source of captioned
 pictures for training, show a contact sheet of an embedded dataset, or check any source.
@@ -38,6 +38,7 @@ def run(argv: list[str]) -> None:
         prog="imagen data",
         description=USAGE,
     )
+    options = parsing.placed(options)
     if isinstance(options, building.Build):
         building.run(options, argv[end + 1 :])
     elif end < len(argv):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import pairs
+from imagen_jax.cli import pairs, parsing
 from imagen_jax.cli.pairs import Pairs
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, then encode a source, or every (dataset, split) that a config's stages train on."""
-    options = tyro.cli(Options, args=argv, prog="imagen encode", description=USAGE)
+    options = parsing.parse(Options, argv, prog="imagen encode", description=USAGE)
     from imagen_jax import compilation, distributed
 
     distributed.start(options.processes)

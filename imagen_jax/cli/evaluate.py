@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from imagen_jax import config, log_files
-from imagen_jax.cli import stopping
+from imagen_jax.cli import parsing, stopping
 
 if TYPE_CHECKING:
     from imagen_jax.evaluate.exam import Exam
@@ -54,21 +54,29 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, paint, judge, write the page."""
-    options = tyro.cli(Options, args=argv, prog="imagen eval", description=USAGE)
-    config.check_options(options)
-    from tqdm import tqdm
-
+    options = parsing.parse(Options, argv, prog="imagen eval", description=USAGE)
     import imagen_jax
-    from imagen_jax import compilation
-    from imagen_jax.evaluate import report
+    from imagen_jax import compilation, lease
 
     compilation.use_cache()
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
     exams = _exams(imagen, options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    with lease.held(options.out, command="imagen eval", option="--out"):
+        page = _evaluate(imagen, exams, options)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    print(f"\nthe page is {page}")
+
+
+def _evaluate(imagen: "Imagen", exams: dict[str, "Exam"], options: Options) -> Path:
+    """Paint, judge and write the page; its place."""
+    from tqdm import tqdm
+
+    import imagen_jax
+    from imagen_jax.evaluate import report
+
     with (
-        stopping.between_batches(unfinished) as check,
+        stopping.between_batches(options.out / stopping.UNFINISHED) as check,
         tqdm(desc="painting", unit="picture", dynamic_ncols=True) as bar,
     ):
 
@@ -84,8 +92,7 @@ def run(argv: list[str]) -> None:
     for section in sections:
         if section.rows:
             print(f"\n{section.title}\n{report.table(section.rows)}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    print(f"\nthe page is {page}")
+    return page
 
 
 def _advance(bar, stage: str, done: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli import parsing
 
 if TYPE_CHECKING:
     from imagen_jax.export import Contents, Trained
@@ -63,7 +64,7 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, load, write, say what was written."""
-    options = tyro.cli(Options, args=argv, prog="imagen export", description=USAGE)
+    options = parsing.parse(Options, argv, prog="imagen export", description=USAGE)
     import imagen_jax
 
     if options.form == "saved_model":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import launch_tpu, launch_worker
+from imagen_jax.cli import launch_tpu, launch_worker, parsing
 from imagen_jax.cloud import gcloud, names, status, watching
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.record import Run
@@ -104,8 +104,7 @@ def run(argv: list[str]) -> None:
 
 
 def _watch(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Watch, args=own, prog="imagen launch watch", description=USAGE)
-    config.check_options(options)
+    options = parsing.parse(Watch, own, prog="imagen launch watch", description=USAGE)
     found, cloud = _found(options)
     if options.dry_run:
         return launch_tpu.show(cloud, found)
@@ -117,15 +116,14 @@ def _watch(own: list[str], _: list[str]) -> int:
 
 
 def _status(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Where, args=own, prog="imagen launch status", description=USAGE)
+    options = parsing.parse(Where, own, prog="imagen launch status", description=USAGE)
     found, _ = _found(options)
     print(status.text(Gcloud(), found))
     return 0
 
 
 def _logs(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Logs, args=own, prog="imagen launch logs", description=USAGE)
-    config.check_options(options)
+    options = parsing.parse(Logs, own, prog="imagen launch logs", description=USAGE)
     found, _ = _found(options)
     if not found.attempts:
         raise ValueError(f"{options.workdir}: nothing was created yet, so there are no logs")
@@ -139,7 +137,7 @@ def _logs(own: list[str], _: list[str]) -> int:
 
 
 def _ssh(own: list[str], rest: list[str]) -> int:
-    options = tyro.cli(Shell, args=own, prog="imagen launch ssh", description=USAGE)
+    options = parsing.parse(Shell, own, prog="imagen launch ssh", description=USAGE)
     found, cloud = _found(options)
     if found.present is None:
         raise ValueError(f"{options.workdir}: no slice is up; see `imagen launch status`")
@@ -150,7 +148,7 @@ def _ssh(own: list[str], rest: list[str]) -> int:
 
 
 def _stop(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Where, args=own, prog="imagen launch stop", description=USAGE)
+    options = parsing.parse(Where, own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
     watching.keep(cloud, watching.stopped(found))  # first: a watcher elsewhere then makes no other
     for name in watching.left(Gcloud(), found):
@@ -160,7 +158,7 @@ def _stop(own: list[str], _: list[str]) -> int:
 
 
 def _clean(own: list[str], _: list[str]) -> int:
-    options = tyro.cli(Clean, args=own, prog="imagen launch clean", description=USAGE)
+    options = parsing.parse(Clean, own, prog="imagen launch clean", description=USAGE)
     wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
     for name, state in status.leftovers(Gcloud(), wanted, everyone=options.everyone):
         print(f"deleting {name}, {state}", file=sys.stderr)

@@ -14,7 +14,7 @@ import tyro
 
 import imagen_jax
 from imagen_jax import config as settings
-from imagen_jax.cli import COMMANDS, train
+from imagen_jax.cli import COMMANDS, parsing, train
 from imagen_jax.cloud import gcloud, names, record, shipping, watching
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.record import Job, Limits, Run
@@ -87,7 +87,7 @@ class New:
 def run(own: list[str], rest: list[str]) -> int:
     """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
     config = own.pop(0) if own and not own[0].startswith("-") else None
-    options = tyro.cli(New, args=own, prog="imagen launch tpu [CONFIG]", description=USAGE)
+    options = parsing.parse(New, own, prog="imagen launch tpu [CONFIG]", description=USAGE)
     commands = (*(_words("--before", c) for c in options.before), _main(config, options, rest))
     cloud = Gcloud(dry=options.dry_run)
     earlier = None if options.dry_run else _earlier(cloud, options)

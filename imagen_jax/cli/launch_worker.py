@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from imagen_jax import config, exits, workdir
+from imagen_jax.cli import parsing
 from imagen_jax.cloud import record
 from imagen_jax.cloud.worker import BEAT, Place, Worker, crashed_before
 
@@ -40,8 +41,7 @@ class Options:
 
 def run(own: list[str], rest: list[str]) -> int:
     """The exit code of the command."""
-    options = tyro.cli(Options, args=own, prog="imagen launch worker", description=USAGE)
-    config.check_options(options)
+    options = parsing.parse(Options, own, prog="imagen launch worker", description=USAGE)
     worker, of = options.worker, options.of
     here = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
     if worker is None:

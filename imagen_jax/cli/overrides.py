@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli import parsing
 
 Options = TypeVar("Options")
 
@@ -33,4 +34,4 @@ def parse(
         description=description,
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return parsed.options, parsed.experiment
+    return parsing.placed(parsed.options), parsing.placed(parsed.experiment, prefix="--")

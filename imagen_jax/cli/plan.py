@@ -3,12 +3,11 @@
 import dataclasses
 import datetime
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
-from imagen_jax import config
+from imagen_jax import config, paths
 from imagen_jax.cli import overrides
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
@@ -91,7 +90,7 @@ def _table(files: list[str]) -> None:
 
     if not files:
         raise ValueError("--table needs files that `imagen plan ... --json` printed")
-    print(report.table([plan for file in files for plan in report.read(Path(file))]))
+    print(report.table([plan for file in files for plan in report.read(paths.local(file))]))
 
 
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:

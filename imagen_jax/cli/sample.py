@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import by_stage, stopping, wishes
+from imagen_jax.cli import by_stage, parsing, stopping, wishes
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.profile import Profile
 
@@ -101,13 +101,11 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
     profile = Profile(time.perf_counter())
-    given = tyro.cli(Options, args=argv, prog="imagen sample", description=USAGE)
-    config.check_options(given)
-    options = _with_prompts(given)
+    options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
     changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax
-    from imagen_jax import compilation, gallery
+    from imagen_jax import compilation, gallery, lease
 
     compilation.use_cache()
     profile.listen()
@@ -119,12 +117,12 @@ def run(argv: list[str]) -> None:
     imagen = dataclasses.replace(cascade, unfinished=unfinished)
     profile.ended("loading")
     started = time.perf_counter()
-    painted = _paint(imagen, options, profile)
-    pictures = list(painted.values())[-1]
-    gallery.save(
-        options.out, pictures, options.prompts, metadata=_metadata(options, imagen, list(painted))
-    )
-    shutil.rmtree(unfinished, ignore_errors=True)
+    with lease.held(options.out, command="imagen sample", option="--out"):
+        painted = _paint(imagen, options, profile)
+        pictures, names = list(painted.values())[-1], list(painted)
+        metadata = _metadata(options, imagen, names)
+        gallery.save(options.out, pictures, options.prompts, metadata=metadata)
+        shutil.rmtree(unfinished, ignore_errors=True)
     profile.ended("saving")
     took = time.perf_counter() - started
     shown = gallery.fitting(len(pictures))

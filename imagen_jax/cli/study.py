@@ -2,8 +2,6 @@
 
 import importlib
 
-from imagen_jax import config
-
 STUDIES = {
     "guidance": "alignment against picture quality over guidance weights and thresholds",
     "augmentation": "super-resolution with and without noise conditioning augmentation",
@@ -24,12 +22,11 @@ def run(argv: list[str]) -> None:
     if name not in STUDIES:
         said = f"no study {name!r}" if name else "give a study first"
         raise ValueError(f"{said}; there are {', '.join(STUDIES)}")
-    import tyro  # only here: the list above is there at once
+    from imagen_jax.cli import parsing  # only here: the list above is there at once
 
     module = importlib.import_module(f"imagen_jax.studies.{name.replace('-', '_')}")
     prog = f"imagen study {name}"
-    options = tyro.cli(module.Options, args=rest, prog=prog, description=module.__doc__)
-    config.check_options(options)
+    options = parsing.parse(module.Options, rest, prog=prog, description=module.__doc__)
     from imagen_jax import compilation
 
     compilation.use_cache()

@@ -97,11 +97,11 @@ def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Opti
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
     """Train in a child; of several processes even without restarts: who is gone, it can't say."""
+    from imagen_jax.supervision.child import imagen
     from imagen_jax.supervision.restarts import Supervisor
 
-    program = "from imagen_jax.cli import main; main()"
     supervisor = Supervisor(
-        [sys.executable, "-c", program, "train", *argv],
+        imagen("train", *argv),
         workdir.of(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,
@@ -116,7 +116,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     from imagen_jax import compilation
     from imagen_jax.cli import pictures
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import loop, preemption, profiling
+    from imagen_jax.train import alone, loop, preemption, profiling
 
     compilation.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
@@ -128,10 +128,13 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
         hooks.append(profiling.Profile(steps))
     if file := os.environ.get(reached.VARIABLE):
         hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
-    with preemption.watch(distributed.metadata_server()) as watch:
-        state = loop.train(
-            experiment, folder, store=store, source=source, hooks=hooks, stop=watch.reached
-        )
+    with alone.alone(folder) as check, preemption.watch(distributed.metadata_server()) as watch:
+
+        def stop(step: int) -> bool:
+            check()
+            return watch.reached(step)
+
+        state = loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=stop)
     if jax.process_index() == 0:
         reached_step, asked = int(state.step), experiment.train.steps
         print(

@@ -12,11 +12,11 @@ from pathlib import Path
 from imagen_jax.cloud import gcloud, lease, record
 from imagen_jax.cloud.deciding import Decision, decide
 from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
-from imagen_jax.cloud.lease import Lease
 from imagen_jax.cloud.observing import Pulse, Report, look
 from imagen_jax.cloud.record import Attempt, Run
 from imagen_jax.cloud.slices import Slice
 from imagen_jax.exits import PREEMPTED
+from imagen_jax.lease import Lease
 
 LONGEST = 300.0  # seconds between a resource that failed and the next one
 SHOWN = 4000  # characters of a crash's log
@@ -37,10 +37,11 @@ class Watcher:
     sleep: Callable[[float], None] = time.sleep
     _said: str = field(default="", init=False)
     _lease: Lease = field(init=False)
+    _renewed: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         place = f"{self.run.job.folder}/{lease.FILE}"
-        self._lease = Lease(self.cloud, place, clock=self.clock, sleep=self.sleep)
+        self._lease = lease.of(self.cloud, place, clock=self.clock, sleep=self.sleep)
 
     def begin(self) -> int:
         """Create the first attempt, and leave it alone. Errors: as `watch`."""
@@ -55,7 +56,8 @@ class Watcher:
         Errors: gcloud.Failed where a resource can't be created; where one can't be deleted, with
         the command to do so; ValueError where another watches. Ctrl-C leaves the run as it is.
         """
-        self._lease.take(over=self.take_over)
+        self._lease.take(over=self.take_over, waits=False)
+        self._renewed = self.clock()
         try:
             self.run = read(self.cloud, self.run.job.workdir)  # as whoever watched before left it
             return self._watch()
@@ -86,10 +88,15 @@ class Watcher:
 
     def _hold(self, *, renew: bool = True) -> None:
         """Errors: ValueError where another has taken over."""
+        now = self.clock()
+        if renew and now - self._renewed < lease.RENEWED:
+            return
         try:
-            self._lease.hold(renew=renew)
+            self._lease.renew(write=renew)
+            self._renewed = now if renew else self._renewed
         except Failed as error:
             self._say(f"no sign of life this time: {error}")
+        self._lease.check()
 
     def _give_back(self) -> None:
         try:

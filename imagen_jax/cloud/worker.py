@@ -21,7 +21,7 @@ from imagen_jax.cloud.deciding import MACHINE
 from imagen_jax.cloud.observing import Report
 from imagen_jax.log_files import Guard
 from imagen_jax.supervision import lost, reached
-from imagen_jax.supervision.child import Child
+from imagen_jax.supervision.child import Child, imagen
 from imagen_jax.supervision.restarts import same_step
 from imagen_jax.workdir import Workdir
 
@@ -31,7 +31,6 @@ BEAT = 30.0  # seconds between two signs of life
 KEPT = 16 * 2**20  # bytes of a log that are copied up
 SAID = 4000  # characters of its end, in the last report
 JOINS = ("train", "encode")  # commands that take --processes, and refuse another number
-PROGRAM = "from imagen_jax.cli import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ class Worker:
         words = resolve(command, self._place)
         print("+", *command, file=sys.stderr, flush=True)
         environment = {**os.environ, **settings(self._generation), reached.VARIABLE: str(file)}
-        self._child = Child([sys.executable, "-c", PROGRAM, *words], environment)
+        self._child = Child(imagen(*words), environment)
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()

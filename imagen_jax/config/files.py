@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagen_jax import paths
 from imagen_jax.config.experiment import Experiment
 
 PACKAGED = "imagen_jax.configs"
@@ -77,7 +80,7 @@ def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment,
 
 
 def _find(path: str) -> Path:
-    here = Path(path)
+    here = paths.local(path)
     if here.exists():
         return here
     spec = importlib.util.find_spec(PACKAGED)
@@ -99,13 +102,32 @@ def _run(file: Path) -> Experiment:
     assert spec is not None  # a .py file always has a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{file}: no function get_config()")
-    experiment = module.get_config()
+    with _naming(file):
+        spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise ValueError(f"{file}: no function get_config(): define one that returns an Experiment")
+    with _naming(file):
+        experiment = module.get_config()
     if not isinstance(experiment, Experiment):
         raise ValueError(f"{file}: get_config() gave {type(experiment).__name__}, not Experiment")
     return experiment
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn whatever a config file raises into one sentence with file and line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename == str(file):
+            line, said = error.lineno, error.msg
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            line = next((f.lineno for f in reversed(frames) if f.filename == str(file)), None)
+            said = " ".join(str(error).split())
+        where = f"{file}, line {line}" if line else str(file)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{where}: {kind}{said}; mend the config") from error
 
 
 def _encode(value: Any) -> Any:

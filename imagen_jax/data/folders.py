@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
+from imagen_jax import paths
 from imagen_jax.data import examples, places, tables
 from imagen_jax.data.examples import (
     LARGEST_PICTURE,
@@ -87,7 +88,7 @@ def open(folder: str, *, column: str = "") -> Folder:
         if not listing.sizes:
             raise FileNotFoundError(f"no files below {folder}")
     else:
-        path = Path(folder).expanduser().resolve()
+        path = paths.local(folder).resolve()
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
         root, listing = str(path), listed(path)

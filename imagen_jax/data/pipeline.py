@@ -9,7 +9,7 @@ import bisect
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,9 +140,10 @@ def stream(
     share: Share,
     seed: int,
     start_step: int = 0,
-) -> Iterator[Loaded]:
+) -> grain.DatasetIterator[Loaded]:
     """This process's share of every global batch from `start_step` on, endlessly.
 
+    To be closed at the end, where `data.workers` are processes.
     Errors: ValueError, while iterating, when no whole record follows a damaged one for long, or
     for an encoding that is not finite.
     """

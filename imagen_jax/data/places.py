@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imagen_jax import paths
 from imagen_jax.data.records import Damaged
 
-BUCKET = "gs://"
+BUCKET = paths.BUCKET
 KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
 BLOCK = 4 << 20  # bytes of a bucket's file that are fetched at once when it is read through
 _WILD = re.compile(r"[*\[{]")
@@ -38,7 +39,7 @@ def find(pattern: str, *, ending: str) -> list[File]:
     ValueError for a bucket without its driver.
     """
     if not pattern.startswith(BUCKET):
-        pattern = os.path.abspath(os.path.expanduser(pattern))
+        pattern = os.path.abspath(paths.local(pattern))
     pattern = pattern.rstrip("/")
     need_driver(pattern)
     there = _there(pattern)

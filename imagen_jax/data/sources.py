@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 from urllib.parse import parse_qsl
 
+from imagen_jax import paths
 from imagen_jax.data import examples
 from imagen_jax.data.examples import Names
 
@@ -195,9 +196,10 @@ def listed(file: str) -> list[Address]:
 
     Errors: FileNotFoundError for no file; ValueError for one without addresses, or with a mixture.
     """
-    if not Path(file).is_file():
+    path = paths.local(file)
+    if not path.is_file():
         raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
-    lines = [line.strip() for line in examples.decoded(Path(file).read_bytes()).splitlines()]
+    lines = [line.strip() for line in examples.decoded(path.read_bytes()).splitlines()]
     addresses = [parse(line) for line in lines if line and not line.startswith("#")]
     if not addresses:
         raise ValueError(f"mixture {file} has no sources: give {FORMS}, one a line")

@@ -177,10 +177,11 @@ def finish(target: Store) -> Store | None:
     lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
     try:
         lacking, totals = skipped.gather(lists, target.folder) if lists else ([0] * len(shards), ())
-    except FileNotFoundError:  # another process completed it, and took them away, this moment
-        for left_over in lists:
-            left_over.unlink(missing_ok=True)
-        return open(target.folder)
+    except FileNotFoundError:  # another process completed it, and took them away
+        found = open(target.folder)
+        for late in lists:  # of a shard that this process wrote, too
+            late.unlink(missing_ok=True)
+        return found
     counts = [*(len(shard) - lacks for shard, lacks in zip(shards, lacking, strict=True)), 1]
     pairs = zip(paths, counts, strict=True)
     store = dataclasses.replace(

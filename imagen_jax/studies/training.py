@@ -11,7 +11,7 @@ from imagen_jax import checkpoint, config, log_files, run_folder
 from imagen_jax.data import shapes
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache
-from imagen_jax.train import loop, writers
+from imagen_jax.train import alone, loop, writers
 
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
@@ -68,7 +68,8 @@ def train(
             experiment, train=dataclasses.replace(options, log_every=every)
         )
         store = pairs(experiment, data_dir=data_dir, encoder=encoder, examples=examples)
-        loop.train(experiment, workdir, store=store, hooks=hooks)
+        with alone.alone(workdir):
+            loop.train(experiment, workdir, store=store, hooks=hooks)
 
 
 def pairs(

@@ -11,11 +11,22 @@ import termios
 import threading
 import tty
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
+PROGRAM = "import sys; sys.path.append({!r}); from imagen_jax.cli import main; main()"
 KEPT = 65536  # bytes of the end of stderr
 _LEFT = 5.0  # seconds: what the child left in the pipe is read by then
 _REDRAWN = re.compile(rb"[^\n]*\r(?=[^\n])")  # earlier states of a progress bar
+
+
+def imagen(*arguments: str) -> list[str]:
+    """The command `imagen ARGUMENTS`, which runs nothing that lies in the current folder (-P).
+
+    It is found where this package is, also where that was not installed.
+    """
+    program = PROGRAM.format(str(Path(__file__).parents[2]))
+    return [sys.executable, "-P", "-c", program, *arguments]
 
 
 class Child:

@@ -78,7 +78,7 @@ class Supervisor:
             while True:
                 code, step, said = self._once(Path(folder) / "reached")
                 refused = code in (exits.REFUSED, exits.BAD_USAGE) and step is None
-                if code in (0, exits.PREEMPTED) or refused or self._stopped:
+                if code in (0, exits.PREEMPTED, exits.UNREAD) or refused or self._stopped:
                     return code
                 code = exits.LOST if lost.sentence(said) else code
                 crashes.append(Crash(code, step, said, _keep(said, self.folder)))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
-from imagen_jax import mesh
+from imagen_jax import mesh, paths
 from imagen_jax.text import cleaning, folders, hf_files, loading, packing, soundness, t5
 from imagen_jax.text.folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
@@ -88,7 +88,7 @@ class TextEncoder:
         and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
-        place = str(EMBEDDED.get(name_or_path, name_or_path))
+        place = place_of(name_or_path)
         if not _is_there(place):
             raise FileNotFoundError(
                 f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
@@ -296,12 +296,17 @@ def _devices(sizes: T5Config, dtype: Dtype, split: Split) -> Mesh:
     return mesh.for_encoder(state, by_heads=split == "heads")
 
 
+def place_of(name_or_path: str) -> str:
+    """The folder or address of an encoder. Errors: ValueError for another address than gs://."""
+    return str(EMBEDDED[name_or_path]) if name_or_path in EMBEDDED else paths.place(name_or_path)
+
+
 def config_of(name_or_path: str) -> T5Config:
     """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
 
     Errors: ValueError for none of these; as `loading.inspect` for a folder.
     """
-    place = str(EMBEDDED.get(name_or_path, name_or_path))
+    place = place_of(name_or_path)
     if _is_there(place):
         return loading.inspect(place)[0]
     if name_or_path in t5.SIZES:
@@ -337,7 +342,7 @@ def vocabulary_of(name_or_path: str, tokenizer: str = "") -> str:
 
     Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
     """
-    place = str(EMBEDDED.get(name_or_path, name_or_path))
+    place = place_of(name_or_path)
     if not tokenizer and place.startswith(folders.BUCKET):
         return ""
     model = tokenizer or _tokenizer_of(Folder.of(place))

@@ -8,7 +8,9 @@ from typing import Any
 
 import tensorstore
 
-BUCKET = "gs://"
+from imagen_jax import paths
+
+BUCKET = paths.BUCKET
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
 RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
 
@@ -25,7 +27,7 @@ class Folder:
         text = str(path)
         if text.startswith(BUCKET):
             return cls(text.rstrip("/"))
-        return cls(str(Path(text).absolute()))
+        return cls(str(paths.local(text).absolute()))
 
     def __str__(self) -> str:
         return self.url

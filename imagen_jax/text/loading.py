@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
+from imagen_jax import paths
 from imagen_jax.text import (
     exported,
     folders,
@@ -60,10 +61,11 @@ def inspect(path: Path | str) -> tuple[T5Config, Layout]:
 def _layout(path: Path | str) -> tuple[str, Layout]:
     if not str(path).startswith(folders.BUCKET):
         # Ours first: any safetensors in a folder are taken for Hugging Face's.
-        if exported.is_one(Path(path)):
-            return exported.layout(Path(path))
-        if hf_files.is_one(Path(path)):
-            return hf_checkpoint.layout(Path(path))
+        here = paths.local(path)
+        if exported.is_one(here):
+            return exported.layout(here)
+        if hf_files.is_one(here):
+            return hf_checkpoint.layout(here)
     return t5x_checkpoint.layout(path)
 
 

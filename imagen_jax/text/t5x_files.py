@@ -15,6 +15,7 @@ import numpy as np
 import tensorstore
 from flax import serialization, traverse_util
 
+from imagen_jax import paths
 from imagen_jax.text import folders
 from imagen_jax.text.folders import Folder
 from imagen_jax.text.stored import Stored
@@ -36,7 +37,8 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
     Errors: FileNotFoundError if there is none; ValueError for several, or a tree that is cut short,
     of another version or of something else.
     """
-    if not str(path).startswith(folders.BUCKET) and Path(path).is_file():
+    path = paths.place(path)
+    if not path.startswith(folders.BUCKET) and Path(path).is_file():
         return _classic(Folder.of(path).parent, Path(path).name, prefixes)
     folder = Folder.of(path)
     names = folder.names()

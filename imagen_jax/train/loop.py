@@ -131,6 +131,7 @@ def train(
     except health.Diverged as error:
         raise health.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
     finally:
+        batches.close()  # ends worker processes
         diary.close()
         saves.close()
     return current

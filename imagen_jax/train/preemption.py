@@ -1,7 +1,7 @@
-"""Notice that this machine is about to be taken away: SIGTERM, or what Google Cloud's server says.
+"""Notice a wish to stop: SIGTERM, what Google Cloud's server says, or Ctrl-C.
 
 Several processes have to stop after the same step. There jax's own service takes the signal of any
-of them and agrees on a step with all; alone, a flag is enough.
+of them and agrees on a step with all; alone, a flag is enough. A second Ctrl-C ends at once.
 """
 
 import os
@@ -16,6 +16,8 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from imagen_jax import exits
+
 NOTICE = "/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
 PATIENCE = 90  # seconds until a request counts as lost
 
@@ -25,10 +27,21 @@ class Watch:
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self.interrupted = False
 
     def ask(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Stop after the present step; asking again changes nothing."""
         self._asked.set()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The first Ctrl-C stops as SIGTERM does; the second one, at once."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\ninterrupted: stopping and saving; once more ends at once, unsaved\n")
+        self.interrupted = True
+        if jax.process_count() == 1:
+            self.ask()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)  # to jax's service
 
     def is_asked(self) -> bool:
         """Whether this process, alone, was asked to stop."""
@@ -46,19 +59,28 @@ def watch(server: str | None = None) -> Iterator[Watch]:
     """Listen until the block ends; in the main thread, as signals need.
 
     `server` is the host of Google Cloud's metadata server, where there is one.
+    Errors: KeyboardInterrupt, with its words, in place of exits.Preempted after Ctrl-C.
     """
     found, ended = Watch(), threading.Event()
-    before = None
+    before = interrupt = None
     if jax.process_count() == 1:  # else jax's service has the signal
         before = signal.signal(signal.SIGTERM, found.ask)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background
+        interrupt = signal.signal(signal.SIGINT, found.interrupt)
     if server is not None:
         threading.Thread(
             target=_listen, args=(server, ended), name="preemption notice", daemon=True
         ).start()
     try:
         yield found
+    except exits.Preempted as stop:
+        if found.interrupted:
+            raise KeyboardInterrupt(str(stop)) from None
+        raise
     finally:
         ended.set()
+        if interrupt is not None:
+            signal.signal(signal.SIGINT, interrupt)
         if before is not None:
             # Once asked this process is ending, and another signal must not change how it ends.
             asked = found.is_asked()

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import config, flops, mesh, models, rng
+from imagen_jax import backend, config, flops, mesh, models, rng
 from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.train import optim, state, step
 from imagen_jax.types import Network, Params, RandomKey
@@ -79,6 +79,7 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
 
     Errors: ValueError for a mesh that does not fit the devices, or a batch that does not fit it.
     """
+    backend.refuse_x64()
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)

@@ -1,9 +1,10 @@
 """The watcher against a cloud that grants late, preempts, suspends, fails, hangs, loses workers."""
 
+import dataclasses
 import json
-import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from imagen_jax import exits
 from imagen_jax.cloud import gcloud, lease, watching
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.lease import Lease
 from imagen_jax.cloud.record import Job, Limits, Run
 from imagen_jax.cloud.slices import Slice
+from imagen_jax.lease import Holder, Lease
 
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
 UP = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
@@ -231,16 +232,20 @@ def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
     assert len(cloud.calls("queued-resources create")) == 1
 
 
-def elsewhere() -> Lease:
+def elsewhere(clock: Callable[[], float] = time.time, **other) -> Lease:
     """Another watcher's."""
-    return Lease(Gcloud(sleep=lambda _: None), LEASE, sleep=lambda _: None, who="laptop:7")
+    cloud, quick = Gcloud(sleep=lambda _: None), {"clock": clock, "sleep": lambda _: None}
+    found = lease.of(cloud, LEASE, **quick)
+    told = {"host": "laptop", "process": 7, "machine": "that of the laptop", **other}
+    found.holder = dataclasses.replace(found.holder, **told)
+    return found
 
 
 def test_a_second_watcher_is_refused_while_another_looks(cloud) -> None:
     cloud.plan(UP, does="exit 0")
     other = elsewhere()
     other.take()
-    with pytest.raises(ValueError, match=r"laptop:7 .* watches this run .* s ago .*--take-over"):
+    with pytest.raises(ValueError, match=r"process 7 of laptop .* since .* s ago: .*--take-over"):
         watcher(run()).watch()
     assert cloud.calls("queued-resources") == []
     other.give_back()
@@ -258,11 +263,13 @@ def test_a_watcher_whose_run_was_taken_over_leaves_it_alone(cloud) -> None:
             elsewhere().take(over=True)
 
     first.sleep = sleep
-    with pytest.raises(ValueError, match=r"laptop:7 .* watches this run now"):
+    with pytest.raises(ValueError, match=r"process 7 of laptop .* has taken it over"):
         first.watch()
     assert cloud.left() == ["mine-1"]  # the other's to delete
     assert cloud.calls("queued-resources delete") == []
-    with pytest.raises(ValueError, match="laptop:7"):  # nor was the other's watch given back
+    with pytest.raises(
+        ValueError, match="process 7 of laptop"
+    ):  # nor was the other's watch given back
         watcher(first.run).watch()
 
 
@@ -270,16 +277,14 @@ def test_a_watch_goes_on_where_a_dead_one_left_it(cloud) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     cloud.plan(UP, does="exit 0")
-    old = Lease(Gcloud(), LEASE, who=f"{socket.gethostname()}:{ended.pid}")
-    old.take()
+    here = Holder.here("imagen launch watch")
+    elsewhere(host=here.host, machine=here.machine, process=ended.pid).take()
     assert watch(cloud) == 0
 
 
 def test_a_watch_without_a_sign_of_life_for_long_is_free(cloud) -> None:
     cloud.plan(UP, does="exit 0")
-    other = elsewhere()
-    other.clock = lambda: time.time() - lease.STALE
-    other.take()
+    elsewhere(lambda: time.time() - lease.STALE).take()
     assert watch(cloud) == 0
     assert "laptop" not in cloud.bucket.objects[LEASE.removeprefix("gs://bucket/")][1].decode()
 
@@ -287,10 +292,10 @@ def test_a_watch_without_a_sign_of_life_for_long_is_free(cloud) -> None:
 def test_signs_of_life_are_not_written_at_every_look(cloud) -> None:
     cloud.plan([])
     now = [0.0]
-    mine = Lease(Gcloud(), LEASE, clock=lambda: now[0], who="here:1")
-    mine.take()
+    mine = watching.Watcher(Gcloud(), run(), STARTUP, clock=lambda: now[0])
+    mine._lease.take()
     for seconds in (10.0, 50.0, lease.RENEWED, lease.RENEWED + 10):
         now[0] = seconds
-        mine.hold()
+        mine._hold()
     assert len(cloud.calls("storage cp")) == 2
     assert json.loads(cloud.bucket.objects["runs/mine/launch/watcher.json"][1])["at"] == 60

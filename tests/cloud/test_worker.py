@@ -14,6 +14,7 @@ from imagen_jax import accelerators, exits
 from imagen_jax.cli import launch_worker
 from imagen_jax.cloud import worker
 from imagen_jax.cloud.worker import Place, Worker, resolve, settings
+from imagen_jax.supervision import child
 
 # In place of `imagen`: its arguments are Python.
 PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
@@ -22,7 +23,7 @@ STEP = "pathlib.Path(os.environ['IMAGEN_REACHED']).write_text('step 7 of base8')
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
-    monkeypatch.setattr(worker, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(child, "PROGRAM", PROGRAM)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

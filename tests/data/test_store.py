@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from imagen_jax import config
 from imagen_jax.data import records, store
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
@@ -152,6 +153,21 @@ def test_left_overs_of_killed_processes_go_with_the_last_shard(
     left_over.write_bytes(b"half")
     write_store(wanted, EXAMPLES)
     assert not left_over.exists()
+
+
+def test_who_writes_a_shard_after_another_completed_the_store_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    wanted = dataclasses.replace(target(tmp_path / "s"), framing=config.Framing())
+    store.begin(wanted)
+    store.write_empty(wanted, records.rounded(np.full((1, WIDTH), 7, np.float32), "bfloat16"))
+    for number, shard in enumerate(wanted.shards()):
+        store.write_shard(wanted, number, [EXAMPLES[i] for i in shard])
+    finished = store.finish(wanted)
+    before = sorted(path.name for path in wanted.folder.iterdir())
+    store.write_shard(wanted, 2, EXAMPLES[10:])
+    assert store.finish(wanted) == finished
+    assert sorted(path.name for path in wanted.folder.iterdir()) == before
 
 
 def test_files_that_nobody_began_are_refused(tmp_path: Path) -> None:

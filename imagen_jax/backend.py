@@ -1,0 +1,55 @@
+"""What jax computes with: devices that are not here, and 64 bits, are told in a sentence."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+FAILED = "Unable to initialize backend"  # how jax's RuntimeError begins
+TRUE = ("1", "true", "t", "yes", "y", "on")  # as jax reads its environment
+DOUBLE = (
+    "64-bit types are on ({}): this package computes in float32 and bfloat16, and wider ones would "
+    "change what it trains and samples; {}"
+)
+
+
+def refuse_x64() -> None:
+    """Errors: ValueError where jax's 64-bit types are on."""
+    import jax  # here: the command line asks for its sentences before jax is loaded
+
+    if jax.config.jax_enable_x64:
+        raise ValueError(DOUBLE.format("jax_enable_x64", "leave JAX_ENABLE_X64 unset"))
+
+
+def refuse_x64_variable(value: str | None) -> None:
+    """The same by the value of JAX_ENABLE_X64. Errors: ValueError."""
+    if value is not None and value.lower() in TRUE:
+        raise ValueError(DOUBLE.format(f"JAX_ENABLE_X64={value}", "unset that variable"))
+
+
+def sentence(error: Exception) -> str | None:
+    """What to do about devices that jax did not find; None for another error."""
+    said = str(error).strip()
+    if isinstance(error, AssertionError):  # of a platform that jax has no plugin for
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(last.filename).name != "xla_bridge.py":
+            return None
+    elif not said.startswith(FAILED):
+        return None
+    import jax
+
+    wanted = jax.config.jax_platforms
+    reason = said.partition("\n")[0].partition(": ")[2].partition(" (")[0].rstrip(".")
+    return (
+        f"JAX_PLATFORMS={wanted}: jax cannot use that here ({reason or 'it has no plugin for it'});"
+        f" here it finds {_found(jax)}: unset JAX_PLATFORMS, or install jax for your accelerator"
+    )
+
+
+def _found(jax: Any) -> str:
+    """The devices without that setting."""
+    jax.config.update("jax_platforms", None)
+    try:
+        kinds = [device.platform for device in jax.devices()]
+    except RuntimeError:
+        return "no devices"
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))

@@ -1,0 +1,55 @@
+"""Options as they are typed, with every place among them as `paths` reads it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from imagen_jax import config, paths
+
+Options = TypeVar("Options")
+# Options that are a folder here or in a bucket, or a name.
+PLACES = frozenset({"workdir", "cascade", "init_from", "encoder", "tokenizer", "folder"})
+POSITIONAL = frozenset({"cascade", "folder"})
+
+
+def parse(kind: type[Options], arguments: Sequence[str], *, prog: str, description: str) -> Options:
+    """Options of the dataclass `kind`.
+
+    Errors: SystemExit for a wrong option; ValueError for a number that is out of its range or a
+    place that can't be one, by its option.
+    """
+    options = tyro.cli(kind, args=arguments, prog=prog, description=description)
+    config.check_options(options)
+    return placed(options)
+
+
+def placed(options: Options, *, prefix: str = "") -> Options:
+    """The same with `~` expanded in each place.
+
+    Options of a part of them begin with its name where there is a `prefix`, which is its own.
+    Errors: ValueError as `parse`.
+    """
+    assert dataclasses.is_dataclass(options)
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        found = _placed(field.name, value, prefix)
+        if found is not value:
+            changed[field.name] = found
+    return dataclasses.replace(options, **changed) if changed else options
+
+
+def _placed(name: str, value: Any, prefix: str) -> Any:
+    if dataclasses.is_dataclass(value):
+        return placed(value, prefix=f"{prefix}{name}." if prefix else "")
+    if not isinstance(value, Path) and not (isinstance(value, str) and value and name in PLACES):
+        return value
+    try:
+        found = paths.local(value) if isinstance(value, Path) else paths.place(value)
+    except ValueError as error:
+        option = "" if name in POSITIONAL else f"{prefix or '--'}{name.replace('_', '-')} "
+        raise ValueError(f"{option}{error}") from None
+    return value if str(found) == str(value) else found

@@ -1,0 +1,65 @@
+"""Places as users name them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagen_jax import paths, workdir
+from imagen_jax.cli import parsing, train
+from imagen_jax.data import places, sources
+from imagen_jax.text.folders import Folder
+
+SCHEMES = ("s3", "http", "https", "hf", "file", "abfs", "r2", "webhdfs", "S3", "gcs")
+NAMES = st.text(st.characters(exclude_characters="/:~\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(NAMES)
+def test_what_is_no_address_stays_as_it_is(name: str) -> None:
+    for text in (name, f"./{name}", f"/{name}/x", f"a/~{name}"):
+        assert paths.local(text) == Path(text)
+        assert paths.place(text) == text
+
+
+def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert paths.local("~/x") == Path("/home/me/x")
+    assert paths.place("~") == "/home/me"
+    assert paths.local("~root/x") == Path(os.path.expanduser("~root")) / "x"
+    assert workdir.of("~/run") == Path("/home/me/run")
+    assert Folder.of("~/t5").url == "/home/me/t5"
+    with pytest.raises(
+        ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"
+    ):
+        paths.local("~nn/x")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "read",
+    [
+        paths.local,
+        paths.place,
+        workdir.of,
+        Folder.of,
+        lambda text: paths.local(Path(text)),
+        lambda text: places.find(text, ending="tar"),
+        lambda text: sources.open(sources.parse(f"folder:{text}"), "data"),
+    ],
+)
+def test_other_schemes_are_refused_by_name(scheme: str, read) -> None:
+    with pytest.raises(ValueError, match=f"^{scheme}://bucket/x: {scheme.lower()}:// is not read"):
+        read(f"{scheme}://bucket/x")
+
+
+def test_every_path_among_options_is_read_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = ["tiny/base8", "--workdir=~/w", "--data-dir=~/d", "--init-from=~/i", "--pairs=~/p"]
+    options, (experiment,), _ = train.parse([*argv, "--text.encoder=~/t5", "--text.tokenizer=~/m"])
+    assert options.workdir == "/home/me/w"
+    assert options.init_from == "/home/me/i"
+    assert (options.data_dir, options.pairs) == (Path("/home/me/d"), Path("/home/me/p"))
+    assert (experiment.text.encoder, experiment.text.tokenizer) == ("/home/me/t5", "/home/me/m")
+    assert parsing.placed(train.Options(workdir="gs://b/r")).workdir == "gs://b/r"
