@@ -41,7 +41,7 @@ def build(
         norm = metrics["grad_norm"]
         updated, update_norms = update(state, grads, norm)
         metrics |= update_norms
-        sound = jnp.isfinite(sum(metrics[tag] for tag in GUARDED))
+        sound = jnp.isfinite(jnp.stack([metrics[tag] for tag in GUARDED])).all()
         # A choice, not a branch: it joins the update, which reads the old state anyway. A branch
         # has the compiler keep all updates, and copies of the state, in memory.
         kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), updated, state)

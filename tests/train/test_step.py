@@ -214,7 +214,14 @@ def test_the_option_reaches_the_step() -> None:
     assert ["scan[" in text for text in programs] == [False, True]
 
 
-@pytest.mark.parametrize("kind", ["adam", "adafactor", "muon"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "adafactor",
+        pytest.param("adam", marks=pytest.mark.slow),
+        pytest.param("muon", marks=pytest.mark.slow),
+    ],
+)
 def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) -> None:
     experiment = config.load("tiny/base8")[0]
     experiment = dataclasses.replace(
