@@ -1,10 +1,7 @@
-"""Pictures for people: captioned grids, and the files that `imagen sample` writes."""
+"""Pictures for people: captioned grids, and the names of files."""
 
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -41,22 +38,9 @@ def grid(
     return sheet
 
 
-def save(
-    folder: Path, pictures: np.ndarray, prompts: Sequence[str], *, metadata: dict[str, Any]
-) -> list[Path]:
-    """A PNG per picture, `grid.png` and `metadata.json`; returns the pictures' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{i:04d}_{_slug(prompt)}.png" for i, prompt in enumerate(prompts)]
-    for file, picture in zip(files, pictures, strict=True):
-        Image.fromarray(picture).save(file)
-    grid(list(pictures), [p or "(no text)" for p in prompts]).save(folder / "grid.png")
-    entries = [
-        {"index": i, "prompt": prompt, "file": file.name}
-        for i, (prompt, file) in enumerate(zip(prompts, files, strict=True))
-    ]
-    document = {**metadata, "pictures": entries}
-    (folder / "metadata.json").write_text(json.dumps(document, indent=2, ensure_ascii=False))
-    return files
+def name(index: int, prompt: str) -> str:
+    """What the picture of a prompt is called as a file."""
+    return f"{index:04d}_{_slug(prompt)}.png"
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
