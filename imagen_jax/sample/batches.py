@@ -12,7 +12,7 @@ import numpy as np
 from imagen_jax import config, mesh
 from imagen_jax.diffusion import samplers
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.sample import finite, painting
+from imagen_jax.sample import finite, memory, painting
 from imagen_jax.sample.following import Following, Watch
 from imagen_jax.sample.painting import Canvas, Painter, Program, Prompts
 from imagen_jax.sample.request import Request
@@ -40,7 +40,7 @@ def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
     """
     indices, name = job.prompts.indices, job.painter.stage.name
     count = len(indices)
-    devices, batch_size = _layout(job, batch_size)
+    devices, batch_size = _layout(job.painter.stage, job.sides, batch_size)
     params = job.painter.placed(mesh.replicated(devices))
     started: deque[tuple[int, jax.Array | np.ndarray, jax.Array | None]] = deque()
     painted: list[np.ndarray] = []
@@ -71,15 +71,22 @@ def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
     return np.concatenate(painted)
 
 
-def _layout(job: Job, batch_size: int) -> tuple[jax.sharding.Mesh, int]:
+def check_memory(
+    painter: Painter, prompts: Prompts, sides: tuple[int, int], *, batch_size: int
+) -> None:
+    """Errors: ValueError for batches that the memory of the devices can't hold: `memory.check`."""
+    devices, images = _layout(painter.stage, sides, batch_size)
+    memory.check(painter, prompts.captions, sides, images=images, devices=devices)
+
+
+def _layout(
+    stage: config.Stage, sides: tuple[int, int], batch_size: int
+) -> tuple[jax.sharding.Mesh, int]:
     """The devices, laid out for a batch, and the pictures that fill it."""
-    stage = job.painter.stage
     passes = 1 if stage.sampler.guidance_weight == 1.0 else 2  # rows of the network's batch
-    workload = mesh.Workload(
-        images=passes * batch_size, rows=job.sides[0] // stage.model.multiple()
-    )
+    workload = mesh.Workload(images=passes * batch_size, rows=sides[0] // stage.model.multiple())
     devices = mesh.build(config.Mesh(), workload=workload)
-    return devices, mesh.filled(batch_size, devices, passes=passes, side=min(job.sides))
+    return devices, mesh.filled(batch_size, devices, passes=passes, side=min(sides))
 
 
 def _canvas(job: Job, rows: np.ndarray) -> Canvas:

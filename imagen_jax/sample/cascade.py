@@ -26,7 +26,7 @@ def generate(
     Picture i depends on the seed, its index and its prompt alone; batches are filled up with
     throw-away pictures, so that one compiled program serves all. `following` is told of each batch,
     and asked whether it has it.
-    Errors: as `check`; finite.NotFinite.
+    Errors: as `check` and `batches.check_memory`; finite.NotFinite.
     """
     stages = [painter.stage for painter in painters]
     check(stages, request, len(prompts.indices))
@@ -39,7 +39,10 @@ def generate(
     else:
         height, width = first
     pictures: dict[str, np.ndarray] = {}
-    for painter, painted in zip(painters, sides.of_stages(stages, (height, width)), strict=True):
+    all_sides = sides.of_stages(stages, (height, width))
+    for painter, painted in zip(painters, all_sides, strict=True):
+        batches.check_memory(painter, prompts, painted, batch_size=batch_size)
+    for painter, painted in zip(painters, all_sides, strict=True):
         job = Job(
             painter=painter,
             prompts=prompts,

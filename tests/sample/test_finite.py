@@ -73,6 +73,6 @@ def test_many_are_not_all_listed() -> None:
 
 def test_a_super_resolution_stage_that_begins(painters) -> None:
     low = Request(low_res=np.zeros((1, 8, 8, 3), np.uint8))
+    bad = _scaled(painters[1], np.nan)
     with pytest.raises(NotFinite, match="sr16: image 0 is not finite"):
-        bad = _scaled(painters[1], np.nan)
         cascade.generate([bad], make_prompts(1), seed=0, batch_size=8, request=low)
