@@ -197,11 +197,11 @@ def test_options_that_would_do_nothing(paint, given: tuple[str, ...], sentence: 
 
 def test_what_one_stage_reads_may_be_given_for_all(tiny) -> None:
     assert tiny.with_sampler({"aug_level": 0.3}).painters[1].stage.noise_conditioning
-    with pytest.raises(ValueError, match="aug_level base8=0.3 would change nothing"):
+    with pytest.raises(ValueError, match=r"aug_level base8=0\.3 would change nothing"):
         tiny.with_sampler({"aug_level": 0.3}, stage="base8")
-    with pytest.raises(ValueError, match="edm_rho 5.0 would change nothing: base8: sampler"):
+    with pytest.raises(ValueError, match=r"edm_rho 5\.0 would change nothing: base8: sampler"):
         tiny.with_sampler({"edm_rho": 5.0})
-    with pytest.raises(ValueError, match="stochasticity 0.5 would change nothing"):
+    with pytest.raises(ValueError, match=r"stochasticity 0\.5 would change nothing"):
         tiny.with_sampler({"kind": "ddim", "stochasticity": 0.5})
     tiny.with_sampler(dataclasses.asdict(config.Sampler(kind="ddim")))
 
@@ -234,7 +234,7 @@ def _masks() -> dict[str, Image.Image]:
         ("black", r"repaints nothing: its brightest pixel is \(0, 0, 0\) in"),
         ("red", r"repaints nothing: its brightest pixel is \(255, 0, 0\) in"),
         ("clear", "repaints everything: it is transparent, which counts as white"),
-        ("wide", "has 32x16 pixels, --picture .* 16x16: they must have the same shape"),
+        ("wide", "has 32x16 pixels, --picture 16x16: they must have the same shape"),
         ("deep", None),
         ("bits", None),
         ("palette", None),

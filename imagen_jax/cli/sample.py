@@ -54,7 +54,7 @@ class Options:
     until: str | None = None
     """Stop after this stage."""
     low_res: Path | None = None
-    """A picture of any size to enlarge, for every prompt, or a folder of them, one for each in
+    """A picture to enlarge, as large as the memory allows, for every prompt, or a folder of them, one for each in
     order of their names; without prompts they are enlarged without text."""
     size: str | None = None
     """HEIGHTxWIDTH of the last stage's pictures, where not square."""

@@ -93,7 +93,7 @@ def check(
     )
 
 
-def available(devices: Any) -> float | None:
+def available(devices: Any) -> int | None:
     """Bytes that each device of a mesh has free, or the host where it is the device; None: unknown.
 
     Of the host it is what Linux says, and its limit for this control group.

@@ -20,22 +20,21 @@ def _scaled(painter: Painter, factor: float) -> Painter:
     return dataclasses.replace(painter, params=jax.tree.map(lambda x: x * factor, painter.params))
 
 
-@pytest.mark.parametrize("threshold", ["none", "static", "dynamic"])
-def test_weights_that_are_not_finite(painters, threshold: str) -> None:
-    bad = _scaled(make_painter("tiny/base8", threshold=threshold), np.nan)
+def test_weights_that_are_not_finite(painters) -> None:
+    bad = _scaled(painters[0], np.nan)
     with pytest.raises(NotFinite, match=r"base8: images 0, 1 are not finite: nor are the weights"):
         cascade.generate([bad, *painters[1:]], make_prompts(2), seed=0, batch_size=8)
 
 
-@pytest.mark.parametrize("threshold", ["none", "static", "dynamic"])
-def test_numbers_that_overflow_are_not_hidden_by_a_threshold(threshold: str) -> None:
-    """An infinite x0 would be clipped to white."""
-    painter = make_painter("tiny/base8", threshold=threshold, guidance_weight=1.0)
+def test_numbers_that_overflow_are_not_hidden_by_a_threshold() -> None:
+    """An infinite x0 would be clipped to black."""
+    painter = make_painter("tiny/base8", threshold="static", guidance_weight=1.0)
 
     class Infinite:
         def apply(self, variables, z, *rest, method=None):
-            found = painter.module.apply(variables, z, *rest, method=method)
-            return found if method else jnp.full_like(z, -jnp.inf)
+            if method == "encode_text":
+                return painter.module.apply(variables, z, *rest, method=method)
+            return jnp.full_like(z, jnp.inf)  # as eps; x0 is minus as much
 
     infinite = dataclasses.replace(painter, module=Infinite())
     with pytest.raises(NotFinite, match="guidance_weight=1; lower that"):

@@ -32,11 +32,11 @@ def test_attention_grows_with_the_square_of_the_pixels(painters) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda _: 200e6)
+    monkeypatch.setattr(memory, "available", lambda _: 10_000_000)
     monkeypatch.setattr(batches, "run", lambda *_, **__: pytest.fail("sampled"))
-    request = Request(low_res=np.zeros((1, 256, 256, 3), np.uint8))
+    request = Request(low_res=np.zeros((1, 64, 64, 3), np.uint8))
     sentence = (
-        r"sr16 would need [\d,]+\.\d GB of memory for 8 images of 512x512 pixels at once, and 0\.2 "
+        r"sr16 would need [\d,]+\.\d GB of memory for 8 images of 128x128 pixels at once, and 0\.0 "
         r"GB are there; about (\d+)x\1 pixels fit, which (\d+)x\2 are enlarged to: give smaller"
     )
     with pytest.raises(ValueError, match=sentence):
@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatc
 
 
 def test_sides_of_training_are_not_looked_at(painters, monkeypatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda _: 1.0)
+    monkeypatch.setattr(memory, "available", lambda _: 1)
     monkeypatch.setattr(memory, "_traced", lambda *_: pytest.fail("traced"))
     batches.check_memory(painters[0], make_prompts(1), (8, 8), batch_size=1)
 
