@@ -54,8 +54,8 @@ class Options:
     until: str | None = None
     """Stop after this stage."""
     low_res: Path | None = None
-    """A picture to enlarge, as large as the memory allows, for every prompt, or a folder of them, one for each in
-    order of their names; without prompts they are enlarged without text."""
+    """A picture to enlarge, as large as the memory allows, for every prompt, or a folder of them,
+    one for each in order of their names; without prompts they are enlarged without text."""
     size: str | None = None
     """HEIGHTxWIDTH of the last stage's pictures, where not square."""
     picture: Path | None = None
