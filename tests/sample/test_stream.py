@@ -17,7 +17,7 @@ from imagen_jax.sample.following import Following
 from imagen_jax.sample.request import Request
 from imagen_jax.text.encoder import TextEncoder
 
-PROMPTS = [f"a {size} {n} circle" for size in ("large", "small") for n in range(32)]
+PROMPTS = [f"a {size} {n} circle" for size in ("large", "small") for n in range(64)]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tiny) -> None:
     painter = dataclasses.replace(tiny.painters[0], module=Silent(), params={})
     silent = dataclasses.replace(tiny, painters=(painter,))
     _peak(silent, 64)  # compiles
-    few, many = _peak(silent, 32), _peak(silent, 64)
-    images = 32 * 64 * 64 * 3  # in uint8; as they were sampled they take four times that
+    few, many = _peak(silent, 64), _peak(silent, 128)  # a part, and the one before it
+    images = 64 * 64 * 64 * 3  # in uint8; as they were sampled they take four times that
     assert many < few + images, (few, many)
 
 
