@@ -1,12 +1,9 @@
-"""Pictures for people: captioned grids, and the files that `imagen sample` writes."""
+"""Pictures for people: captioned grids, and the names of files."""
 
 import bisect
 import itertools
-import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -63,26 +60,6 @@ def fitting(count: int, *, side: int = 192) -> int:
 def name(index: int, prompt: str) -> str:
     """What the picture of a prompt is called as a file; no two indices have the same."""
     return f"{index:04d}_{_slug(prompt)}.png"
-
-
-def save(
-    folder: Path, pictures: np.ndarray, prompts: Sequence[str], *, metadata: dict[str, Any]
-) -> list[Path]:
-    """A PNG per picture, `grid.png` and `metadata.json`; returns the pictures' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / name(i, prompt) for i, prompt in enumerate(prompts)]
-    for file, picture in zip(files, pictures, strict=True):
-        Image.fromarray(picture).save(file)
-    grid(list(pictures), [p or "(no text)" for p in prompts]).save(folder / "grid.png")
-    entries = [
-        {"index": i, "prompt": prompt, "file": file.name}
-        for i, (prompt, file) in enumerate(zip(prompts, files, strict=True))
-    ]
-    document = {**metadata, "pictures": entries}
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # A path of an option may be no Unicode; JSON has an escape for its odd bytes.
-    (folder / "metadata.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    return files
 
 
 def _font(side: int) -> ImageFont.FreeTypeFont:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from imagen_jax import backend, config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
+from imagen_jax.sample.changes import Changes, applied, check_read
+from imagen_jax.sample.finite import NotFinite
 from imagen_jax.sample.following import ALONE, Following, digest
 from imagen_jax.sample.painting import Captions, Painter, Prompts
 from imagen_jax.sample.request import PLAIN, Request
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH_SIZE = 16  # pictures painted at once
+BATCHES = 4  # that go through all stages together; all others' pictures are not in memory
+BORROWED_BATCHES = 16  # the same, where weights are read anew each time
+
+
+class Samples(NamedTuple):
+    """Some of the pictures asked for, of every stage."""
+
+    first_index: int  # of the first of them
+    images: dict[str, np.ndarray]  # uint8 (p, h, w, 3), by stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +58,20 @@ class Imagen:
         seed: int = 0,
         until: str | None = None,
         request: Request = PLAIN,
+        first_index: int | None = None,
     ) -> list[Image]:
         """One PIL picture per prompt, of the last stage (or of stage `until`).
 
-        An empty prompt paints unconditionally. Picture i depends on (seed, i, prompts[i]) only.
+        An empty prompt paints unconditionally. A picture depends on the seed, its prompt and its
+        index only: that of prompts[i] is i, or i more than `first_index`, the request's by default.
         Errors: as `paint`.
         """
         from PIL import Image as pil
 
-        painted = self.paint(prompts, seed=seed, until=until, request=request)
-        return [pil.fromarray(picture) for picture in list(painted.values())[-1]]
+        if first_index is not None:
+            request = dataclasses.replace(request, first_index=first_index)
+        parts = self.stream(prompts, seed=seed, until=until, request=request)
+        return [pil.fromarray(x) for part in parts for x in list(part.images.values())[-1]]
 
     def paint(
         self,
@@ -68,31 +83,65 @@ class Imagen:
         batch_size: int = BATCH_SIZE,
         following: Following = ALONE,
     ) -> dict[str, np.ndarray]:
-        """Pictures of every stage: {stage name: uint8 (p, h, w, 3)}.
+        """Pictures of every stage: {stage name: uint8 (p, h, w, 3)}; all are in memory.
 
         `request` says what is wanted besides the prompts; `following` is told of each batch, and
         of unfinished pictures if it asks for them.
         Errors: ValueError for no prompts, an unknown stage, a prompt that is no string, a seed or a
-        batch size that is none, or pictures in the request that don't fit.
+        batch size that is none, or pictures in the request that don't fit; NotFinite, a
+        FloatingPointError, for pictures that are none.
+        """
+        options = {"seed": seed, "until": until, "request": request}
+        parts = [
+            part.images
+            for part in self.stream(prompts, **options, batch_size=batch_size, following=following)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        until: str | None = None,
+        request: Request = PLAIN,
+        batch_size: int = BATCH_SIZE,
+        following: Following = ALONE,
+    ) -> Iterator[Samples]:
+        """As `paint`, some batches at a time, so that memory does not grow with the prompts.
+
+        Errors: as `paint`, those of the arguments before anything is painted.
         """
         backend.refuse_x64()
         seed = config.check_value(seed, config.Seed, "seed")
         batch_size = config.check_value(batch_size, config.Count, "batch_size")
         chosen = self.chosen(request.start, until)
-        # First of all: a borrowed encoder has the devices for itself.
-        encoded = self.encode(prompts, negative=request.negative)
-        if following.folder is None:
-            kept = self._kept(chosen, encoded, seed, batch_size, request)
-            following = dataclasses.replace(following, folder=kept)
-        painted = cascade.generate(
-            chosen,
-            encoded,
-            seed=seed,
-            batch_size=batch_size,
-            request=request,
-            following=following,
-        )
-        return {name: np.asarray(pixels.unscale(image)) for name, image in painted.items()}
+        _check_prompts(prompts)
+        cascade.check([p.stage for p in chosen], request, len(prompts))
+        at_once = min(batch_size, len(prompts))
+        borrowed = isinstance(self.encoder, Borrowed)
+        count = at_once * (BORROWED_BATCHES if borrowed else BATCHES)
+
+        def paint(start: int) -> Samples:
+            part, texts = request.part(start, start + count), prompts[start : start + count]
+            # First of all: a borrowed encoder has the devices for itself.
+            encoded = self.encode(texts, negative=part.negative, first_index=part.first_index)
+            kept = following
+            if following.folder is None:
+                folder = self._kept(chosen, encoded, seed, at_once, part)
+                kept = dataclasses.replace(following, folder=folder)
+            images = kept.recall_all(part.first_index)
+            if images is None:
+                options = {"seed": seed, "batch_size": at_once, "request": part, "following": kept}
+                try:
+                    painted = cascade.generate(chosen, encoded, **options)
+                except NotFinite as error:
+                    raise error.naming(texts, first_index=part.first_index) from None
+                images = {name: np.asarray(pixels.unscale(x)) for name, x in painted.items()}
+                kept.finished_all(part.first_index, images)
+            return Samples(part.first_index, images)
+
+        return map(paint, range(0, len(prompts), count))
 
     def chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
         """The stages from `start`, or the first, to `until`, or the last.
@@ -126,7 +175,9 @@ class Imagen:
             *jax.tree.leaves(parts, is_leaf=lambda x: x is None),
         )
 
-    def encode(self, prompts: Sequence[str], *, negative: str | Sequence[str] = "") -> Prompts:
+    def encode(
+        self, prompts: Sequence[str], *, negative: str | Sequence[str] = "", first_index: int = 0
+    ) -> Prompts:
         """The prompts' encodings.
 
         Warns of what is lost of one that is too long, or outside the encoder's vocabulary, and of
@@ -152,7 +203,8 @@ class Imagen:
             where = {t: len(prompts) + i for i, t in enumerate(distinct)}
             negatives = rows([where.get(t, len(texts) - 1) for t in negative])
         count = range(len(prompts))
-        return Prompts(captions=rows(count), indices=np.arange(len(count)), negatives=negatives)
+        indices = first_index + np.arange(len(count))
+        return Prompts(captions=rows(count), indices=indices, negatives=negatives)
 
     def _warn_of_unseen(self, texts: Sequence[str]) -> None:
         if words := word_lists.unseen(texts, dataset=self.dataset):
@@ -165,18 +217,19 @@ class Imagen:
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
 
-        For every stage, or for the one named. Errors: ValueError for an unknown stage or field.
+        For every stage, or for the one named.
+        Errors: ValueError for an unknown stage or field, or one that no stage of them reads.
         """
-        names = [p.stage.name for p in self.painters]
-        if stage is not None and stage not in names:
-            raise ValueError(f"no stage {stage!r} in this cascade; it has {names}")
-        return dataclasses.replace(
-            self,
-            painters=tuple(
-                p if stage not in (None, p.stage.name) else _changed(p, changes)
-                for p in self.painters
-            ),
-        )
+        changed = self.with_samplers([(stage, changes)])
+        check_read([p.stage for p in changed.painters], [(stage, changes)])
+        return changed
+
+    def with_samplers(self, changes: Changes) -> Imagen:
+        """`with_sampler` for several (stage or None, changes), the later ones over the earlier.
+
+        Errors: ValueError for an unknown stage or field.
+        """
+        return dataclasses.replace(self, painters=applied(self.painters, changes))
 
 
 def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False) -> Imagen:
@@ -259,22 +312,3 @@ def _check_prompts(prompts: Sequence[str]) -> None:
 
 def _has_parts(thing: Any) -> bool:
     return isinstance(thing, Prompts | Request)
-
-
-def _changed(painter: Painter, changes: dict[str, Any]) -> Painter:
-    stage = painter.stage
-    known = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
-    if not isinstance(changes, Mapping):
-        raise ValueError(f"changes={changes!r}: must be a dictionary, such as {{'steps': 64}}")
-    if unknown := sorted(set(changes) - known, key=str):
-        raise ValueError(f"unknown sampler option {unknown[0]!r}; there are {sorted(known)}")
-    sampler = {k: v for k, v in changes.items() if k != "aug_level"}
-    noise = stage.noise_conditioning
-    if "aug_level" in changes:
-        noise = dataclasses.replace(noise, sample_level=changes["aug_level"])
-    return dataclasses.replace(
-        painter,
-        stage=dataclasses.replace(
-            stage, sampler=dataclasses.replace(stage.sampler, **sampler), noise_conditioning=noise
-        ),
-    )

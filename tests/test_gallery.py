@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagen_jax import gallery
+from imagen_jax.cli.output import Output
 
 WHITE = np.full((4, 4, 3), 255, np.uint8)
 SIDE = 64
@@ -104,7 +105,9 @@ def test_any_prompt_gives_a_file(prompt: str) -> None:
 def test_files_of_one_prompt_differ(tmp_path: Path) -> None:
     pictures = np.stack([WHITE] * 3)
     odd = os.fsdecode(b"caf\xe9.png")
-    files = gallery.save(tmp_path, pictures, ["红", "红", ""], metadata={"low_res": odd})
-    assert [file.name for file in files] == ["0000_红.png", "0001_红.png", "0002_no-text.png"]
-    assert all(file.is_file() for file in files)
+    output = Output(tmp_path, ["红", "红", ""], first_index=0, metadata={"low_res": odd})
+    output.write(0, pictures)
+    output.finish()
+    names = {"0000_红.png", "0001_红.png", "0002_no-text.png", "grid.png", "metadata.json"}
+    assert {file.name for file in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "metadata.json").read_bytes())["low_res"] == odd

@@ -294,6 +294,143 @@ def test_words_that_were_never_seen_are_warned_of(tiny) -> None:
         seen.encode(["a red elephant", "an elephant"], negative="ugly")
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--aug-level", "base8=0.5"), r"--aug-level base8=0.5 would change nothing: base8: it is"),
+        (("--percentile", "99", "--threshold", "static"), "--percentile 99.0 would change nothing"),
+        (("--until", "base8", "--aug-level", "0.5"), "--aug-level 0.5 would change nothing"),
+        (("--until", "base8", "--steps", "sr16=2"), "--steps sr16=2 .* only base8 paints here"),
+        (
+            ("--guidance-weight", "1", "--guidance-rescale", "sr16=0.5"),
+            "--guidance-rescale sr16=0.5 .* does not guide",
+        ),
+        (("--guidance-weight", "1", "--negative", "b"), "negative prompts would change nothing"),
+        (("--mask", "m.png"), "--mask m.png does nothing without --picture: give that, too"),
+        (("--repeats", "2"), "--repeats 2 does nothing without --mask"),
+        (("--strength", "0.5"), "--strength 0.5 does nothing without --picture"),
+        (("--low-res", "a.png"), "base8 enlarges nothing; give --start"),
+        (("--start", "sr16"), "sr16 enlarges pictures of 8 px: give --low-res"),
+        (
+            ("--start", "sr16", "--low-res", "a.png", "--size", "16x16"),
+            "--size and --low-res exclude each other",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing(paint, given: tuple[str, ...], sentence: str) -> None:
+    """By the names that they have on the command line."""
+    with pytest.raises(ValueError, match=sentence):
+        paint("a", *given)
+
+
+def test_what_one_stage_reads_may_be_given_for_all(tiny) -> None:
+    assert tiny.with_sampler({"aug_level": 0.3}).painters[1].stage.noise_conditioning
+    with pytest.raises(ValueError, match=r"aug_level base8=0\.3 would change nothing"):
+        tiny.with_sampler({"aug_level": 0.3}, stage="base8")
+    with pytest.raises(ValueError, match=r"edm_rho 5\.0 would change nothing: base8: sampler"):
+        tiny.with_sampler({"edm_rho": 5.0})
+    with pytest.raises(ValueError, match=r"stochasticity 0\.5 would change nothing"):
+        tiny.with_sampler({"kind": "ddim", "stochasticity": 0.5})
+    tiny.with_sampler(dataclasses.asdict(config.Sampler(kind="ddim")))
+
+
+def _masks() -> dict[str, Image.Image]:
+    half = np.zeros((16, 16), np.uint8)
+    half[:8] = 1
+    clear = np.zeros((16, 16, 4), np.uint8)
+    clear[:4] = 255
+    red = np.stack([half * 255, half * 0, half * 0], axis=-1)
+    palette = Image.fromarray(half).convert("P")
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    return {
+        "binary": Image.fromarray(half),
+        "black": Image.fromarray(half * 0),
+        "red": Image.fromarray(red),
+        "clear": Image.fromarray(clear),
+        "wide": Image.fromarray(np.repeat(half * 255, 2, axis=1)),
+        "deep": Image.fromarray(half.astype(np.uint16) * 65535),
+        "bits": Image.fromarray(half.astype(bool)),
+        "palette": palette,
+        "large": Image.fromarray(half * 255).resize((64, 64)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("binary", r"repaints nothing: its brightest pixel is \(1, 1, 1\) .*a mask of 0 and 1"),
+        ("black", r"repaints nothing: its brightest pixel is \(0, 0, 0\) in"),
+        ("red", r"repaints nothing: its brightest pixel is \(255, 0, 0\) in"),
+        ("clear", "repaints everything: it is transparent, which counts as white"),
+        ("wide", "has 32x16 pixels, --picture 16x16: they must have the same shape"),
+        ("deep", None),
+        ("bits", None),
+        ("palette", None),
+        ("large", None),
+    ],
+)
+def test_masks(tiny, tmp_path: Path, kind: str, sentence: str | None) -> None:
+    picture, mask = _save(tmp_path / "picture.png", _noise(16, 16)), tmp_path / "mask.png"
+    _masks()[kind].save(mask)
+    options = Options("tiny", ("a", "b"), picture=picture, mask=mask)
+    stages = [p.stage for p in tiny.painters]
+    if sentence is None:
+        keep = wishes.request(options, stages, 2).keep
+        assert not keep[:, :8].any()
+        assert keep[:, 8:].all()
+    else:
+        with pytest.raises(ValueError, match=sentence):
+            wishes.request(options, stages, 2)
+
+
+def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
+    """EXIF's orientation, an animation's first frame, 16 bits; hidden files are nobody's."""
+    folder, pixels = tmp_path / "many", _noise(8, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder.mkdir()
+    Image.fromarray(pixels[:, :4]).save(folder / "a.webp", exif=exif, lossless=True)
+    frames = [Image.fromarray(pixels[:4] * 0 + n) for n in (0, 255)]
+    frames[0].save(folder / "b.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(folder / "c.png")
+    (folder / ".DS_Store").write_bytes(b"none")
+    options = Options("tiny", ("a", "b", "c"), low_res=folder, start="sr16")
+    low = wishes.request(options, [tiny.painters[1].stage], 3).low_res
+    np.testing.assert_array_equal(low[0], np.rot90(pixels[:, :4], -1))
+    assert (low[1].max(), low[2].min()) == (0, 255)
+
+
+def test_one_image_of_a_list_alone(paint, tmp_path: Path) -> None:
+    prompts = ["a", "b", "c", "d"]
+    listed, _ = paint(*prompts, "--per-prompt", "2")
+    (alone,), metadata = paint("c", "--first-index", "5")
+    assert np.abs(alone.astype(int) - listed[5]).max() <= 1
+    assert metadata["first_index"] == 5
+    assert metadata["pictures"] == [{"index": 5, "prompt": "c", "file": "0005_c.png"}]
+    assert metadata["complete"]
+    with pytest.raises(ValueError, match="--first-index -1"):
+        paint("c", "--first-index", "-1")
+
+
+def test_images_of_an_earlier_call_are_set_aside_whole(paint, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paint("a", "b")
+    (out / "mine.png").write_bytes(b"not ours")
+    paint("a", "b")  # the same again: nothing to keep apart
+    assert not (out / "earlier").exists()
+    paint("c")
+    names = {"0000_c.png", "grid.png", "metadata.json", "mine.png", "earlier"}
+    assert {f.name for f in out.iterdir()} == names
+    earlier = {"0000_a.png", "0001_b.png", "grid.png", "metadata.json"}
+    assert {f.name for f in (out / "earlier" / "1").iterdir()} == earlier
+    paint("d")
+    assert (out / "earlier" / "2" / "0000_c.png").is_file()
+    (out / "metadata.json").write_text('{"pictures": [{"file": "../mine.png"}]}')
+    with pytest.raises(ValueError, match=r"metadata\.json is none of `imagen sample` and would"):
+        paint("e")
+    assert (out / "0000_d.png").is_file()
+
+
 def test_previews_are_saved(paint, tmp_path: Path) -> None:
     paint("a", "--steps", "4", "--previews", "2")
     names = sorted(f.name for f in (tmp_path / "out" / "previews").iterdir())

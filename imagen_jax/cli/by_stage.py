@@ -46,8 +46,11 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
 }
 
 
+FLAGS = {name: "--" + option.replace("_", "-") for option, (name, _, _) in OPTIONS.items()}
+
+
 def read(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
-    """What to change, as `Imagen.with_sampler` takes it: (stage or None for all, changes).
+    """What to change, as `Imagen.with_samplers` takes it: (stage or None for all, changes).
 
     Those for all stages come first. Errors: ValueError that names option and value.
     """

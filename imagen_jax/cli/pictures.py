@@ -17,9 +17,13 @@ SHOWN = 4  # records that a super-resolution stage enlarges
 
 
 def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any], None]:
-    """`paint(step, ema, progress)`, which paints every `train.sample_every` steps."""
+    """`paint(step, ema, progress)`, which paints every `train.sample_every` steps.
+
+    Pictures that are not finite are told instead of shown.
+    """
     from imagen_jax import models, pixels
     from imagen_jax.sample import cascade
+    from imagen_jax.sample.finite import NotFinite
     from imagen_jax.sample.painting import Painter
     from imagen_jax.sample.request import Request
 
@@ -33,13 +37,17 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     def paint(step: int, ema: Any, progress: Any) -> None:
         if step % options.sample_every:
             return
-        painted = cascade.generate(
-            [Painter(stage=stage, module=module, params=ema)],
-            prompts,
-            seed=0,
-            batch_size=len(prompts.indices),
-            request=Request(low_res=low),
-        )[stage.name]
+        try:
+            painted = cascade.generate(
+                [Painter(stage=stage, module=module, params=ema)],
+                prompts,
+                seed=0,
+                batch_size=len(prompts.indices),
+                request=Request(low_res=low),
+            )[stage.name]
+        except NotFinite as error:
+            progress.say(f"nothing to show at step {step}: {error}")
+            return
         shown = np.asarray(pixels.unscale(painted))
         if low is not None:
             enlarged = low.repeat(stage.factor, axis=1).repeat(stage.factor, axis=2)

@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -15,6 +15,7 @@ from imagen_jax.cli.profile import Profile
 
 if TYPE_CHECKING:
     from imagen_jax import Following, Imagen
+    from imagen_jax.cli.output import Output
 
 USAGE = """Paint one picture per prompt with a trained cascade.
 
@@ -47,14 +48,17 @@ class Options:
     """Folder to write to."""
     seed: config.Seed = 0
     """Of the noise."""
+    first_index: config.Whole = 0
+    """Index of the first picture: with --seed and its prompt it says what is painted, so that
+    picture 137 of a list is painted again alone by its prompt and --first-index 137."""
 
     start: str | None = None
     """Stage to begin with; it enlarges --low-res."""
     until: str | None = None
     """Stop after this stage."""
     low_res: Path | None = None
-    """A picture of any size to enlarge, for every prompt, or a folder of them, one for each in
-    order of their names; without prompts they are enlarged without text."""
+    """A picture to enlarge, as large as the memory allows, for every prompt, or a folder of them,
+    one for each in order of their names; without prompts they are enlarged without text."""
     size: str | None = None
     """HEIGHTxWIDTH of the last stage's pictures, where not square."""
     picture: Path | None = None
@@ -105,30 +109,33 @@ def run(argv: list[str]) -> None:
     changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
 
     import imagen_jax
-    from imagen_jax import compilation, gallery, lease
+    from imagen_jax import compilation, lease
+    from imagen_jax.cli.output import Output
+    from imagen_jax.sample.changes import check_read
 
     compilation.use_cache()
     profile.listen()
     profile.ended("imports")
     cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
-    for stage, changed in changes:
-        cascade = cascade.with_sampler(changed, stage=stage)
+    cascade = cascade.with_samplers(changes)
+    stages = [painter.stage for painter in cascade.chosen(options.start, options.until)]
+    check_read(stages, changes, flags=by_stage.FLAGS)
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(cascade, unfinished=unfinished)
+    metadata = _metadata(options, imagen, [stage.name for stage in stages])
+    output = Output(
+        options.out, options.prompts, first_index=options.first_index, metadata=metadata
+    )
     profile.ended("loading")
     started = time.perf_counter()
     with lease.held(options.out, command="imagen sample", option="--out"):
-        painted = _paint(imagen, options, profile)
-        pictures, names = list(painted.values())[-1], list(painted)
-        metadata = _metadata(options, imagen, names)
-        gallery.save(options.out, pictures, options.prompts, metadata=metadata)
+        _paint(imagen, options, profile, output)
+        grid = output.finish()
         shutil.rmtree(unfinished, ignore_errors=True)
     profile.ended("saving")
     took = time.perf_counter() - started
-    shown = gallery.fitting(len(pictures))
-    part = f", the first {shown:,}" if shown < len(pictures) else ""
-    see = f"{options.out}/grid.png{part}"
-    print(f"{len(pictures)} pictures in {options.out} ({took:.1f} s); see {see}")
+    part = f", the first {output.shown:,}" if output.shown < len(options.prompts) else ""
+    print(f"{len(options.prompts)} pictures in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
 
@@ -147,30 +154,34 @@ def _with_prompts(options: Options) -> Options:
     return dataclasses.replace(options, prompts=repeated)
 
 
-def _paint(imagen: "Imagen", options: Options, profile: Profile) -> dict[str, Any]:
-    """Pictures of every stage, with a bar."""
+def _paint(imagen: "Imagen", options: Options, profile: Profile, output: "Output") -> None:
+    """Paint with a bar, and write what is finished."""
     from tqdm import tqdm
 
     stages = [painter.stage for painter in imagen.chosen(options.start, options.until)]
     request = wishes.request(options, stages, len(options.prompts))
+    total = len(options.prompts) * len(stages)
     with (
         stopping.between_batches(options.out / stopping.UNFINISHED) as check,
-        tqdm(total=len(options.prompts), unit="picture", dynamic_ncols=True) as bar,
+        tqdm(total=total, unit="picture", dynamic_ncols=True) as bar,
     ):
 
         def advance(stage: str, done: int) -> None:
-            _advance(bar, stage, done)
+            bar.set_description(stage)
+            bar.update(done)
             profile.ended(stage)
             check()
 
-        return imagen.paint(
+        for samples in imagen.stream(
             options.prompts,
             seed=options.seed,
             until=options.until,
             request=request,
             batch_size=options.batch_size,
             following=_following(options, advance),
-        )
+        ):
+            output.write(samples.first_index, samples.images[stages[-1].name])
+            profile.ended("saving")
 
 
 def _following(options: Options, advance) -> "Following":
@@ -182,7 +193,8 @@ def _following(options: Options, advance) -> "Following":
 
     def save(glimpse) -> None:
         shown = list(np.asarray(pixels.unscale(glimpse.images)))
-        captions = options.prompts[glimpse.start : glimpse.start + len(shown)]
+        start = glimpse.start - options.first_index
+        captions = options.prompts[start : start + len(shown)]
         name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"
         folder = options.out / PREVIEWS
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,13 +202,6 @@ def _following(options: Options, advance) -> "Following":
 
     glimpse = save if options.previews else None
     return imagen_jax.Following(progress=advance, every=options.previews, glimpse=glimpse)
-
-
-def _advance(bar, stage: str, done: int) -> None:
-    if bar.desc != f"{stage}: ":
-        bar.reset()
-        bar.set_description(stage)
-    bar.update(done)
 
 
 def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str, object]:
@@ -209,6 +214,7 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
     return {
         "cascade": options.cascade,
         "seed": options.seed,
+        "first_index": options.first_index,
         "until": stages[-1],
         **{name: _plain(getattr(options, name)) for name in wished},
         "encoder": imagen.encoder.identity,

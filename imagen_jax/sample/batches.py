@@ -12,7 +12,7 @@ import numpy as np
 from imagen_jax import config, mesh
 from imagen_jax.diffusion import samplers
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.sample import painting
+from imagen_jax.sample import finite, memory, painting
 from imagen_jax.sample.following import Following, Watch
 from imagen_jax.sample.painting import Canvas, Painter, Program, Prompts
 from imagen_jax.sample.request import Request
@@ -34,29 +34,36 @@ class Job:
 
 
 def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
-    """All pictures, (p, h, w, 3) float32 in [-1, 1]."""
-    count, name = len(job.prompts.indices), job.painter.stage.name
-    devices, batch_size = _layout(job, min(batch_size, count))
+    """All pictures, (p, h, w, 3) float32 in [-1, 1].
+
+    Errors: finite.NotFinite at the first batch with one that is not; it is not kept.
+    """
+    indices, name = job.prompts.indices, job.painter.stage.name
+    count = len(indices)
+    devices, batch_size = _layout(job.painter.stage, job.sides, batch_size)
     params = job.painter.placed(mesh.replicated(devices))
-    started: deque[tuple[int, jax.Array | np.ndarray]] = deque()
+    started: deque[tuple[int, jax.Array | np.ndarray, jax.Array | None]] = deque()
     painted: list[np.ndarray] = []
 
     def finish() -> None:
-        start, images = started.popleft()
+        start, images, sound = started.popleft()
+        if sound is not None:
+            _check(job, params, sound, indices[start:])
         kept = isinstance(images, np.ndarray)
         painted.append(images if kept else mesh.gather(images)[: count - start])
-        following.finished(name, start, painted[-1])
+        following.finished(name, int(indices[start]), painted[-1])
 
     for start in range(0, count, batch_size):
-        images = following.recall(name, start)
+        images, sound = following.recall(name, int(indices[start])), None
         if images is None:
             # Rows past the end repeat the last prompt and are thrown away.
             rows = np.minimum(np.arange(start, start + batch_size), count - 1)
             with mesh.use(devices):
                 canvas = mesh.place(_canvas(job, rows), mesh.batch_sharding(devices))
-                shown = following.of(name, start, count - start)
-                images = _paint(job, params, canvas, shown)
-        started.append((start, images))
+                shown = following.of(name, int(indices[start]), count - start)
+                images = _paint(job, params, canvas, rows, shown)
+                sound = finite.each(images)
+        started.append((start, images, sound))
         if len(started) > AHEAD:
             finish()
     while started:
@@ -64,15 +71,22 @@ def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
     return np.concatenate(painted)
 
 
-def _layout(job: Job, batch_size: int) -> tuple[jax.sharding.Mesh, int]:
+def check_memory(
+    painter: Painter, prompts: Prompts, sides: tuple[int, int], *, batch_size: int
+) -> None:
+    """Errors: ValueError for batches that the memory of the devices can't hold: `memory.check`."""
+    devices, images = _layout(painter.stage, sides, batch_size)
+    memory.check(painter, prompts.captions, sides, images=images, devices=devices)
+
+
+def _layout(
+    stage: config.Stage, sides: tuple[int, int], batch_size: int
+) -> tuple[jax.sharding.Mesh, int]:
     """The devices, laid out for a batch, and the pictures that fill it."""
-    stage = job.painter.stage
     passes = 1 if stage.sampler.guidance_weight == 1.0 else 2  # rows of the network's batch
-    workload = mesh.Workload(
-        images=passes * batch_size, rows=job.sides[0] // stage.model.multiple()
-    )
+    workload = mesh.Workload(images=passes * batch_size, rows=sides[0] // stage.model.multiple())
     devices = mesh.build(config.Mesh(), workload=workload)
-    return devices, mesh.filled(batch_size, devices, passes=passes, side=min(job.sides))
+    return devices, mesh.filled(batch_size, devices, passes=passes, side=min(sides))
 
 
 def _canvas(job: Job, rows: np.ndarray) -> Canvas:
@@ -89,7 +103,14 @@ def _canvas(job: Job, rows: np.ndarray) -> Canvas:
     )
 
 
-def _paint(job: Job, params: Params, canvas: Canvas, watch: Watch | None) -> jax.Array:
+def _check(job: Job, params: Params, sound: jax.Array, indices: np.ndarray) -> None:
+    inputs = (params, job.prompts.captions.text)
+    finite.check(sound, indices, stage=job.painter.stage, inputs=inputs)
+
+
+def _paint(
+    job: Job, params: Params, canvas: Canvas, rows: np.ndarray, watch: Watch | None
+) -> jax.Array:
     """One batch's pictures; who watches sees them every few steps."""
     request, sampler = job.request, job.painter.stage.sampler
     program = Program.of(job.painter, job.sides)
@@ -103,6 +124,8 @@ def _paint(job: Job, params: Params, canvas: Canvas, watch: Watch | None) -> jax
         span = dials._replace(first=np.int32(begin), last=np.int32(end))
         state = painting.paint(params, canvas, state, span, program=program)
         if watch:
-            watch.show(end, steps, mesh.gather(painting.picture_of(state)))
+            images = painting.picture_of(state)
+            _check(job, params, finite.each(images), job.prompts.indices[rows])
+            watch.show(end, steps, mesh.gather(images))
     assert state is not None
     return painting.picture_of(state)

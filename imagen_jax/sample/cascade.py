@@ -26,12 +26,10 @@ def generate(
     Picture i depends on the seed, its index and its prompt alone; batches are filled up with
     throw-away pictures, so that one compiled program serves all. `following` is told of each batch,
     and asked whether it has it.
-    Errors: ValueError for a first stage that needs a low-resolution picture and gets none, or gets
-    one that it has no use for, and as `Request.first_sides` and `sides.of_stages`.
+    Errors: as `check` and `batches.check_memory`; finite.NotFinite.
     """
     stages = [painter.stage for painter in painters]
-    _check_low_res(stages[0], request)
-    request.check_count(len(prompts.indices))
+    check(stages, request, len(prompts.indices))
     first = request.first_sides(stages)
     low_res = None
     if request.low_res is not None:
@@ -41,7 +39,10 @@ def generate(
     else:
         height, width = first
     pictures: dict[str, np.ndarray] = {}
-    for painter, painted in zip(painters, sides.of_stages(stages, (height, width)), strict=True):
+    all_sides = sides.of_stages(stages, (height, width))
+    for painter, painted in zip(painters, all_sides, strict=True):
+        batches.check_memory(painter, prompts, painted, batch_size=batch_size)
+    for painter, painted in zip(painters, all_sides, strict=True):
         job = Job(
             painter=painter,
             prompts=prompts,
@@ -57,6 +58,26 @@ def generate(
         scale = painted[0] // height
         pictures[painter.stage.name] = low_res[:, : first[0] * scale, : first[1] * scale]
     return pictures
+
+
+def check(stages: Sequence[config.Stage], request: Request, prompts: int) -> None:
+    """Refuse a request that stages can't meet for so many prompts.
+
+    Errors: ValueError for a first stage that needs a low-resolution picture and gets none, or gets
+    one that it has no use for, for negatives that nothing reads, and as `Request.check_count`,
+    `Request.first_sides` and `sides.of_stages`.
+    """
+    _check_low_res(stages[0], request)
+    request.check_count(prompts)
+    weights = {stage.name: stage.sampler.guidance_weight for stage in stages}
+    if request.has_negative and set(weights.values()) == {1.0}:
+        raise ValueError(
+            "negative prompts would change nothing: guidance_weight is 1, which is off, in "
+            f"{', '.join(weights)}"
+        )
+    first = request.first_sides(stages)
+    if request.low_res is None:
+        sides.of_stages(stages, first)
 
 
 def _check_low_res(first: config.Stage, request: Request) -> None:

@@ -58,6 +58,8 @@ def build(
             # Decided as it runs: the second pass is not computed where it would change nothing.
             wanted = guidance.wanted(logsnr, dials)
             x0 = jax.lax.cond(wanted, guided, plain, z, logsnr)
+        # Clipping would make pixels of what overflowed; what is NaN once stays so to the end.
+        x0 = jnp.where(jnp.isfinite(x0), x0, jnp.nan)
         return thresholding.threshold(x0, sampler=sampler)
 
     return denoise

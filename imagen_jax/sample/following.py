@@ -1,7 +1,7 @@
 """What happens beside painting, batch by batch: progress is told, finished batches are kept."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ class Glimpse:
     """What a batch's pictures are taken for before they are finished."""
 
     stage: str
-    start: int  # number of the first picture
+    start: int  # index of the first picture
     step: int  # steps made
     steps: int  # of so many
     images: np.ndarray  # (b, h, w, 3) float32 in [-1, 1]
@@ -41,7 +41,7 @@ class Following:
     glimpse: Callable[[Glimpse], None] | None = None
 
     def of(self, stage: str, start: int, count: int) -> Watch | None:
-        """Whoever wants glimpses of the batch that begins with picture `start` of `count` left."""
+        """Whoever wants glimpses of the batch of first index `start`, `count` being left."""
         if self.glimpse is None or self.every < 1:
             return None
         tell = self.glimpse
@@ -53,7 +53,7 @@ class Following:
         return Watch(self.every, show)
 
     def recall(self, stage: str, start: int) -> np.ndarray | None:
-        """The batch of `stage` whose first picture has this number, if it is kept."""
+        """The batch of `stage` whose first picture has this index, if it is kept."""
         if self.folder is None or not (file := self._file(stage, start)).is_file():
             return None
         return np.load(file, allow_pickle=False)
@@ -67,6 +67,34 @@ class Following:
             temporary.replace(file)
         if self.progress is not None:
             self.progress(stage, len(images))
+
+    def recall_all(self, first: int) -> dict[str, np.ndarray] | None:
+        """Finished pictures of all stages, uint8, from index `first` on, if they are kept; told."""
+        if self.folder is None or not (file := self._all(first)).is_file():
+            return None
+        with np.load(file, allow_pickle=False) as kept:
+            images = dict(kept)
+        if self.progress is not None:
+            for stage, found in images.items():
+                self.progress(stage, len(found))
+        return images
+
+    def finished_all(self, first: int, images: Mapping[str, np.ndarray]) -> None:
+        """Keep the pictures of all stages in place of their batches."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self._all(first)
+        temporary = file.with_suffix(".tmp.npz")
+        np.savez(temporary, **images)
+        temporary.replace(file)
+        for stage, found in images.items():
+            for start in range(first, first + len(found)):
+                self._file(stage, start).unlink(missing_ok=True)
+
+    def _all(self, first: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{first:07d}.npz"
 
     def _file(self, stage: str, start: int) -> Path:
         assert self.folder is not None

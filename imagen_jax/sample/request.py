@@ -14,6 +14,8 @@ from imagen_jax.area import area_downsample
 from imagen_jax.config import require
 
 Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
+LAST_INDEX = 2**31 - 1  # of a picture: exported programs take it as int32
+Index = Annotated[int, config.Range(low=0, high=LAST_INDEX)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +28,8 @@ class Request:
       it, noised so far that `strength` of its steps are left. At 0 it comes back as it is.
     * `keep`, bool (p, h, w), is true where `picture` stays, to the pixel; the rest is painted to
       fit (inpainting). `repeats` makes each step so often, which fits it better.
+    * `first_index` numbers the first prompt's picture: picture 137 of a list is painted again by
+      its prompt alone with first_index=137, and the seed of the list.
     """
 
     negative: str | tuple[str, ...] = ""  # what guidance leads away from; one, or one a prompt
@@ -36,6 +40,7 @@ class Request:
     strength: config.Share = 1.0
     keep: np.ndarray | None = None
     repeats: config.Count = 1
+    first_index: Index = 0  # of the first prompt's picture
 
     def __post_init__(self) -> None:
         config.check_fields(self, "request")
@@ -53,9 +58,38 @@ class Request:
                 self.keep.dtype == np.bool_ and self.keep.shape == wanted,
                 f"keep is {self.keep.dtype} {self.keep.shape}, wanted bool {wanted}",
             )
+            whole = np.flatnonzero(self.keep.all(axis=(1, 2)))
+            require(
+                len(whole) == 0,
+                f"keep is true for every pixel of picture {whole[:1].sum()}, so that nothing of it "
+                "would be painted: make it false where it shall be",
+            )
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether guidance leads away from any text at all."""
+        given = [self.negative] if isinstance(self.negative, str) else self.negative
+        return any(text.strip() for text in given)
+
+    def part(self, start: int, stop: int) -> Request:
+        """What is wanted of the prompts from `start` up to `stop`."""
+        given = {n: getattr(self, n) for n in ("low_res", "picture", "keep")}
+        return dataclasses.replace(
+            self,
+            negative=self.negative if isinstance(self.negative, str) else self.negative[start:stop],
+            first_index=self.first_index + start,
+            **{n: None if x is None else x[start:stop] for n, x in given.items()},
+        )
 
     def check_count(self, prompts: int) -> None:
-        """Errors: ValueError where there is not one picture, or one negative, for each prompt."""
+        """Errors: ValueError where there is not one picture, or one negative, for each prompt.
+
+        Or where their indices go beyond `LAST_INDEX`.
+        """
+        require(
+            self.first_index + prompts - 1 <= LAST_INDEX,
+            f"first_index={self.first_index}: {prompts} pictures go beyond {LAST_INDEX:,}",
+        )
         for name in ("low_res", "picture"):
             count = prompts if getattr(self, name) is None else len(getattr(self, name))
             require(

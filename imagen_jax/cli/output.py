@@ -1,0 +1,101 @@
+"""The folder of `imagen sample`: images as they are finished, and what they were made of.
+
+Images of two calls never lie side by side: those of an earlier call are moved, with its grid and
+metadata, into a subfolder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imagen_jax import gallery
+
+METADATA, GRID, EARLIER = "metadata.json", "grid.png", "earlier"
+
+
+class Output:
+    """Writes images of `prompts`, the first of which has index `first_index`."""
+
+    def __init__(
+        self, folder: Path, prompts: Sequence[str], *, first_index: int, metadata: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._prompts, self._first = folder, prompts, first_index
+        entries = [
+            {"index": i, "prompt": prompt, "file": gallery.name(i, prompt)}
+            for i, prompt in enumerate(prompts, start=first_index)
+        ]
+        self._document = {**metadata, "complete": False, "pictures": entries}
+        self.shown = gallery.fitting(len(prompts))  # in the grid, the first; others aren't kept
+        self._shown: list[np.ndarray] = []
+        self._begun = False
+        self._earlier = _earlier(folder)
+
+    def write(self, first_index: int, images: np.ndarray) -> None:
+        """Images that follow one another, uint8 (p, h, w, 3)."""
+        if not self._begun:
+            self._begin()
+        start = first_index - self._first
+        entries = self._document["pictures"][start : start + len(images)]
+        for entry, image in zip(entries, images, strict=True):
+            Image.fromarray(image).save(self._folder / entry["file"])
+        self._shown += list(images[: self.shown - len(self._shown)])
+
+    def finish(self) -> Path:
+        """Write grid and metadata; returns the grid's path."""
+        captions = [p or "(no text)" for p in self._prompts]
+        gallery.grid(self._shown, captions).save(self._folder / GRID)
+        self._document["complete"] = True
+        self._describe()
+        return self._folder / GRID
+
+    def _begin(self) -> None:
+        """Nothing of an earlier call is touched before there is an image to write."""
+        self._begun = True
+        self._folder.mkdir(parents=True, exist_ok=True)
+        ours = {**self._document, "complete": None}
+        if self._earlier is not None and {**self._earlier, "complete": None} != _plain(ours):
+            _set_aside(self._folder, self._earlier)
+        self._describe()
+
+    def _describe(self) -> None:
+        text = json.dumps(self._document, indent=2, ensure_ascii=False)
+        # A path of an option may be no Unicode; JSON has an escape for its odd bytes.
+        (self._folder / METADATA).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _plain(document: Mapping[str, Any]) -> Any:
+    """As it is after it was written and read."""
+    return json.loads(json.dumps(document))
+
+
+def _earlier(folder: Path) -> dict[str, Any] | None:
+    """What an earlier call wrote of itself. Errors: ValueError for another program's file."""
+    file = folder / METADATA
+    if not file.is_file():
+        return None
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        names = [entry["file"] for entry in document["pictures"]]
+    except (ValueError, LookupError, TypeError):
+        names = None
+    if names is None or not all(isinstance(n, str) and Path(n).name == n for n in names):
+        raise ValueError(
+            f"{file} is none of `imagen sample` and would be overwritten: give another --out"
+        )
+    return document
+
+
+def _set_aside(folder: Path, document: Mapping[str, Any]) -> None:
+    """Move an earlier call's files into a new subfolder."""
+    number = 1
+    while (aside := folder / EARLIER / str(number)).exists():
+        number += 1
+    aside.mkdir(parents=True)
+    for name in (*(entry["file"] for entry in document["pictures"]), GRID, METADATA):
+        if (folder / name).is_file():
+            (folder / name).rename(aside / name)
+    print(f"images of an earlier call were moved to {aside}")

@@ -1,0 +1,55 @@
+"""Options of sampling that a stage does not read, as its other options are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imagen_jax.config.experiment import Stage
+
+
+def why_unread(stage: Stage, option: str, value: Any) -> str:
+    """Why `stage` has no use for a value of `option`; "" where it has one.
+
+    `option` is a field of `Sampler`, or "aug_level". A value that switches guidance's extras off is
+    always of use.
+    """
+    unread = _UNREAD.get(option)
+    if unread is None or value is None or (option == "guidance_rescale" and value == 0.0):
+        return ""
+    return unread(stage)
+
+
+def _unless(found: bool, sentence: str) -> str:
+    return "" if found else sentence
+
+
+def _guided(stage: Stage) -> str:
+    return _unless(
+        stage.sampler.guidance_weight != 1.0, "guidance_weight=1 of it does not guide at all"
+    )
+
+
+def _karras(stage: Stage) -> str:
+    levels = stage.sampler.levels
+    return _unless(levels == "karras", f"spacing {levels!r} of it has no such levels, karras has")
+
+
+_UNREAD: Mapping[str, Callable[[Stage], str]] = {
+    "stochasticity": lambda stage: _unless(
+        stage.sampler.kind == "ancestral",
+        f"sampler {stage.sampler.kind!r} of it adds no noise, ancestral does",
+    ),
+    "percentile": lambda stage: _unless(
+        stage.sampler.threshold == "dynamic",
+        f"threshold {stage.sampler.threshold!r} of it has none, dynamic has",
+    ),
+    "guidance_interval": _guided,
+    "guidance_rescale": _guided,
+    "edm_rho": _karras,
+    "edm_sigma_min": _karras,
+    "edm_sigma_max": _karras,
+    "aug_level": lambda stage: _unless(
+        stage.is_super_resolution, "it is no super-resolution stage, whose input has noise"
+    ),
+}
