@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from imagen_jax.config.checks import require
 from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
@@ -115,10 +115,6 @@ class Sampler:
             self.edm_sigma_min < self.edm_sigma_max,
             f"sampler: edm_sigma_min={self.edm_sigma_min} is not below "
             f"edm_sigma_max={self.edm_sigma_max}",
-        )
-        require(
-            self.spacing is None or self.spacing in get_args(Spacing),
-            f"sampler: spacing={self.spacing!r} is none of {', '.join(get_args(Spacing))}",
         )
 
     @property
