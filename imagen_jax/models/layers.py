@@ -197,11 +197,13 @@ class ConvOfNearest(nn.Module):
         parts = _pairs(jnp.moveaxis(_pairs(kernel), 2, 0))  # (2, 2, 2, 2, i, o): columns, rows
         parts = parts.transpose(3, 1, 4, 2, 0, 5)  # tap and tap, i, row and column of the four, o
         x, parts, bias = nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype)
+        # Padded apart: XLA's CPU compiler has a loop without vectors for the kernel's gradient of a
+        # convolution that gives more pixels than it gets.
         windows = jax.lax.conv_general_dilated(
-            x,
+            jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))),
             parts.reshape(2, 2, i, 4 * o),
             (1, 1),
-            ((1, 1), (1, 1)),
+            "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         ).reshape(b, h + 1, w + 1, 2, 2, o)
         rows = [

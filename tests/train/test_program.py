@@ -1,6 +1,7 @@
 """A step as a program: what the compiler makes of it on a mesh."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -24,6 +25,11 @@ def _program(name: str) -> program.Program:
     return program.build(experiment)
 
 
+@functools.cache
+def _compiled(name: str) -> str:
+    return _program(name).lower().compile().as_text()
+
+
 def _batches(text: str) -> set[int]:
     """How many pictures the arrays of a compiled program hold: their leading dimensions."""
     shapes = [tuple(map(int, filter(None, found))) for found in set(ARRAY.findall(text))]
@@ -35,7 +41,15 @@ def test_no_device_gathers_the_pictures_of_others(name: str) -> None:
     """Kernels that are sharded by channels are gathered, never the features they act on."""
     work = _program(name)
     assert any("fsdp" in s.spec for s in jax.tree.leaves(work.shardings.params))
-    assert _batches(work.lower().compile().as_text()) == {1}
+    assert _batches(_compiled(name)) == {1}
+
+
+@pytest.mark.parametrize("name", ["tiny/base8", "tiny/sr16", "tiny/sr32"])
+def test_every_convolution_of_a_step_is_one_that_cpus_have_a_fast_program_for(name: str) -> None:
+    """XLA's CPU compiler makes plain loops, a hundred times as slow, of those that it reverses."""
+    convolutions = re.findall(r"convolution\(.*", _compiled(name))
+    assert len(convolutions) > 10
+    assert not [x for x in convolutions if "rhs_reversal" in x]
 
 
 @pytest.mark.parametrize(("asked", "chosen"), [(-1, 1), (2, 2)])
