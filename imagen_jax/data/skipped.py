@@ -47,10 +47,12 @@ def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total,
     found = Counter[str]()
     begun = array_files.temporary(folder / FILE)
     try:
-        with array_files.naming(folder / FILE), begun.open("w") as file:
+        with begun.open("w") as file:
             for one in lists:
                 lines = one.read_text().splitlines(keepends=True)
-                file.writelines(lines)
+                with array_files.naming(folder / FILE):
+                    file.writelines(lines)
+                    file.flush()
                 lengths.append(len(lines))
                 found.update(json.loads(line)["reason"] for line in lines)
         begun.replace(folder / FILE)
