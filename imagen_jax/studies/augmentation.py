@@ -125,7 +125,10 @@ def variant(options: Options, *, max_level: float) -> config.Experiment:
         raise ValueError(f"config {options.configs!r} has no super-resolution stage")
     experiment = found[0]
     train = experiment.train
-    noise = dataclasses.replace(experiment.stage.noise_conditioning, max_level=max_level)
+    noise = experiment.stage.noise_conditioning
+    noise = dataclasses.replace(
+        noise, max_level=max_level, sample_level=min(noise.sample_level, max_level)
+    )
     return dataclasses.replace(
         experiment,
         stage=dataclasses.replace(experiment.stage, noise_conditioning=noise),

@@ -70,7 +70,9 @@ def test_it_trains_with_and_without_and_writes_everything(
     first, second = trained.values()
     quiet = dataclasses.replace(
         first.stage,
-        noise_conditioning=dataclasses.replace(first.stage.noise_conditioning, max_level=0.0),
+        noise_conditioning=dataclasses.replace(
+            first.stage.noise_conditioning, max_level=0.0, sample_level=0.0
+        ),
     )
     assert second == dataclasses.replace(first, stage=quiet)  # nothing else differs
 

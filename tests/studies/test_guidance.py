@@ -88,7 +88,7 @@ def test_a_base_stage_too_small_for_the_oracle_is_refused(options) -> None:
     [
         ({"shown_weights": (2.5,)}, r"shown_weights=\[2.5\] are not among"),
         ({"shown": 300}, "shown=300"),
-        ({"shown": 0}, "shown=0"),
+        ({"shown": 0}, "--shown 0: must be"),
     ],
 )
 def test_options_that_fit_nothing_are_refused(changes, message: str) -> None:
