@@ -327,7 +327,7 @@ def test_what_one_stage_reads_may_be_given_for_all(tiny) -> None:
     assert tiny.with_sampler({"aug_level": 0.3}).painters[1].stage.noise_conditioning
     with pytest.raises(ValueError, match=r"aug_level base8=0\.3 would change nothing"):
         tiny.with_sampler({"aug_level": 0.3}, stage="base8")
-    with pytest.raises(ValueError, match=r"edm_rho 5\.0 would change nothing: base8: sampler"):
+    with pytest.raises(ValueError, match=r"edm_rho 5\.0 would change nothing: base8: spacing"):
         tiny.with_sampler({"edm_rho": 5.0})
     with pytest.raises(ValueError, match=r"stochasticity 0\.5 would change nothing"):
         tiny.with_sampler({"kind": "ddim", "stochasticity": 0.5})

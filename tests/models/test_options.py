@@ -178,7 +178,7 @@ def test_the_coarsest_level_has_the_smallest_attending_side(mult, sides, levels)
         ),
         (
             lambda toy: dataclasses.replace(toy.SR256, attn_ffn=True, heads=32),
-            "attention width=16 does not divide by heads=32",
+            "channels of a level=16 does not divide by heads=32",
         ),
     ],
 )
