@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import pytest
 
 import imagen_jax
-from imagen_jax import cli, config, exits, lease
+from imagen_jax import backend, cli, config, exits, lease
 from imagen_jax.cli import train
 from imagen_jax.text.borrowed import Absent
 from imagen_jax.train import program
@@ -179,6 +180,14 @@ def test_a_connection_that_breaks_is_no_such_reader(monkeypatch, capsys) -> None
     assert "Broken pipe: 'gs://bucket/run'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("closed", ["1", "2", "1 2"])
+def test_outputs_that_are_closed_go_nowhere(closed: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from imagen_jax.cli import main; main()", "--help"]
+    shell = f'exec "$@" {" ".join(f"{number}>&-" for number in closed.split())}'
+    done = subprocess.run(["bash", "-c", shell, "bash", *program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("platform", ["cuda", "foo"])
 def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
     program = [
@@ -196,6 +205,19 @@ def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
     assert f"imagen encode: error: JAX_PLATFORMS={platform}: jax cannot use" in done.stderr
     assert "here it finds" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_platform_without_plugin_is_known_without_its_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Within a computation jax takes its own frames out of the traceback."""
+    monkeypatch.setattr(backend, "_found", Mock(return_value="1 cpu"))
+    monkeypatch.setattr(jax, "devices", Mock(side_effect=AssertionError))
+    assert "jax cannot use that here (it has no plugin" in (
+        backend.sentence(AssertionError()) or ""
+    )
+    monkeypatch.undo()
+    assert backend.sentence(AssertionError()) is None
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_every_reader_takes_whole_lines_alone(
     monkeypatch.setattr(
         "imagen_jax.evaluate.report.plot_losses", lambda _, runs: plotted.append(runs)
     )
-    evaluate._losses(evaluate.Options(cascade=str(tmp_path)))
+    evaluate._losses(evaluate.Options(cascade=str(tmp_path), out=tmp_path / "new"))
+    assert (tmp_path / "new").is_dir()
     assert plotted == [{tmp_path.name: [(0, 0.5), (1, 0.5), (2, 0.5)]}]
     cloud = Mock(spec=gcloud.Gcloud)
     cloud.run = lambda command: text if "cat" in command else "gs://b/r/metrics.jsonl"

@@ -27,6 +27,7 @@ MODULES = {"eval": "evaluate"}
 
 def main() -> None:
     """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
+    _open_closed()
     try:
         try:
             _main(sys.argv[1:])
@@ -38,6 +39,17 @@ def main() -> None:
         for stream in unread:  # what is left in them goes nowhere, without a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         _leave(exits.UNREAD)
+
+
+def _open_closed() -> None:
+    """Outputs that the shell closed (`>&-`) go nowhere, not into the file that is opened next."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _main(arguments: list[str]) -> None:

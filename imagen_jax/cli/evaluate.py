@@ -257,6 +257,7 @@ def _losses(options: Options) -> list["Section"]:
         runs[file.parent.name] = [(line["step"], line["loss"]) for line in log_files.read(file)]
     if not runs:
         return []
+    options.out.mkdir(parents=True, exist_ok=True)
     report.plot_losses(options.out / "losses.png", runs)
     return [report.Section(title="Training loss", picture="losses.png")]
 

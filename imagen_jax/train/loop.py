@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 from collections.abc import Callable, Sequence
 
 import jax
@@ -93,8 +94,12 @@ def train(
                 loaded = next(batches)
             diary.loaded(number, loaded)
             with mesh.use(work.devices):
-                batch = pipeline.to_device(loaded.batch, work.batch_shardings, share=share)
-                current, scalars = train_step(current, batch, root)
+                # Held by no name: on a CPU it is the memory that worker processes share.
+                current, scalars = train_step(
+                    current,
+                    pipeline.to_device(loaded.batch, work.batch_shardings, share=share),
+                    root,
+                )
             # One step ahead of the devices is enough to keep them busy. Left alone, jax runs on by
             # some thirty: their batches fill memory, and a save waits until all are computed.
             jax.block_until_ready(before)
@@ -132,6 +137,9 @@ def train(
         raise health.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
     finally:
         batches.close()  # ends worker processes
+        loaded = None
+        if experiment.data.workers:
+            gc.collect()  # jax, too, lets go of what they shared, before their system asks for it
         diary.close()
         saves.close()
     return current

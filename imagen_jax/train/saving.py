@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -131,8 +132,12 @@ class Saving:
         )
 
     def close(self) -> None:
-        """Release what writes in the background."""
-        self._saves.close()
+        """Release what writes in the background; a failure there is told, and hides no error."""
+        try:
+            self._saves.close()
+        except FAILURES as error:
+            self._failed(error)
+            print(f"a save failed ({self._reason})", file=sys.stderr)
 
     def _failed(self, error: BaseException) -> None:
         """Count and note a save that failed. Errors: what is no failure of it."""

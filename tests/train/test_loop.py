@@ -1,6 +1,8 @@
 """The loop over a small store: ahead of the devices by one step; told of damaged records."""
 
+import contextlib
 import dataclasses
+import gc
 import json
 import re
 import subprocess
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from small_network import SMALL
 
-from imagen_jax import checkpoint, config, log_files
+from imagen_jax import checkpoint, config, exits, log_files
 from imagen_jax.data import damage, records, store, transforms
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
@@ -74,6 +76,36 @@ def test_a_run_goes_on_and_logs_how_many_records_it_lost(damaged: Store, tmp_pat
 def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of \d+ records .* more than data.max_damaged=0\.1 "):
         loop.train(experiment(0.1), tmp_path, store=damaged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_memory_of_worker_processes_is_given_back(
+    damaged: Store, tmp_path: Path, interrupted: bool
+) -> None:
+    """On a CPU jax holds it until it is told; at the very end Python warns of it."""
+    wanted = experiment(0.2)
+    wanted = dataclasses.replace(wanted, data=config.Data(workers=1, prefetch=1, max_damaged=0.2))
+    seen: list[int] = []
+
+    def count(*_: object) -> None:
+        seen.append(len(_shared()))
+
+    stops = pytest.raises(exits.Preempted) if interrupted else contextlib.nullcontext()
+    with stops:
+        loop.train(
+            wanted,
+            tmp_path,
+            store=damaged,
+            hooks=[count],
+            stop=lambda step: interrupted and step > 1,
+        )
+    assert min(seen) > 0
+    assert not _shared()
+
+
+def _shared() -> list[object]:
+    return [x for x in gc.get_objects() if type(x).__name__ == "SharedMemoryArray"]
 
 
 @jax.jit

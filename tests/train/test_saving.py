@@ -1,5 +1,6 @@
 """Saves by steps and by the clock; a save that fails is told, tried again, and costs nothing."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -255,3 +256,15 @@ def test_the_way_back_leads_to_the_last_sound_checkpoint(
     for command in re.findall("`(.*?)`", told):
         subprocess.run(command, shell=True, check=True)
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == left
+
+
+def test_a_background_save_that_fails_at_the_end_hides_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(saves: saving.checkpoint.Checkpoints) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving.checkpoint.Checkpoints, "close", full)
+    with contextlib.closing(Saving(tmp_path / "run", EXPERIMENT)), pytest.raises(KeyError):
+        raise KeyError
+    assert "a save failed ([Errno 28] No space left on device)" in capsys.readouterr().err
