@@ -198,6 +198,22 @@ def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_device_is_told_wherever_jax_finds_out() -> None:
+    """In a compiled function jax leaves its own frames out of the traceback."""
+    program = (
+        "import jax\nfrom imagen_jax import backend\ntry:\n    jax.jit(lambda x: x)(1)\n"
+        "except Exception as error:\n    print(backend.sentence(error))\n"
+        "print(backend.sentence(AssertionError()))\n"  # here are devices
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    first, second = done.stdout.splitlines()
+    assert first.startswith("JAX_PLATFORMS=cuda: jax cannot use that here")
+    assert second == "None"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
