@@ -198,6 +198,17 @@ def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_change_no_exit_code(closed: str) -> None:
+    """As services and cron jobs may have them."""
+    program = f"{sys.executable} -c 'from imagen_jax.cli import main; main()'"
+    for arguments, code in (("--version", 0), ("nope", exits.BAD_USAGE), ("train", exits.REFUSED)):
+        command = f"{program} {arguments} {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+
+
 def test_a_missing_device_is_told_wherever_jax_finds_out() -> None:
     """In a compiled function jax leaves its own frames out of the traceback."""
     program = (

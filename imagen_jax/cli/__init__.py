@@ -27,6 +27,9 @@ MODULES = {"eval": "evaluate"}
 
 def main() -> None:
     """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever started us has closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         try:
             _main(sys.argv[1:])
