@@ -26,6 +26,7 @@ from imagen_jax.workdir import Workdir
 FILE = "lease.json"
 BEAT = 20.0  # seconds between two signs of life
 SILENCE = 120.0  # seconds without one: longer than network file systems show old facts
+PROCESSES = range(1, 2**22 + 1)  # numbers that Linux gives
 TRIES = 10  # where several begin at the same moment
 
 
@@ -276,9 +277,10 @@ def _parsed(seen: Seen) -> Holder | None:
         return None
     try:
         told = json.loads(seen.text)
-        return Holder(**{f.name: told[f.name] for f in dataclasses.fields(Holder)})
-    except (ValueError, KeyError, TypeError):
+        found = Holder(**{f.name: told[f.name] for f in dataclasses.fields(Holder)})
+    except (ValueError, KeyError, TypeError, RecursionError):
         return UNKNOWN
+    return found if found.process in PROCESSES else UNKNOWN
 
 
 def _machine() -> str:

@@ -37,7 +37,7 @@ def written_at(text: str) -> float:
     """The time in a lease's text; 0 where there is none."""
     try:
         return float(json.loads(text)["at"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0.0
 
 
@@ -61,7 +61,9 @@ class Local:
     def read(self) -> Seen | None:
         """What is there."""
         try:
-            with self.file.open() as opened:  # a network's file system asks anew when one is opened
+            with self.file.open(
+                errors="replace"
+            ) as opened:  # a network's file system asks anew when one is opened
                 about = os.fstat(opened.fileno())
                 version = f"{about.st_ino} {about.st_mtime_ns}"
                 return Seen(opened.read(), version, about.st_mtime)

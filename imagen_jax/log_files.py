@@ -93,18 +93,19 @@ def mend(file: Path) -> None:
             opened.truncate(begin + len(whole) + len(newline))
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """The whole entries of a log of JSON lines; none where there is no file."""
-    return entries(file.read_text(errors="replace")) if file.is_file() else []
+def read(file: Path, *numbers: str) -> list[dict[str, Any]]:
+    """The whole entries of a log of JSON lines, as `entries`; none where there is no file."""
+    return entries(file.read_text(errors="replace"), *numbers) if file.is_file() else []
 
 
-def entries(text: str) -> list[dict[str, Any]]:
-    """The JSON objects among the lines of a text."""
+def entries(text: str, *numbers: str) -> list[dict[str, Any]]:
+    """The JSON objects among the lines of a text, of those that have these fields, numbers all."""
     found = []
     for one in text.split("\n"):
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             found.append(json.loads(one))
-    return [entry for entry in found if isinstance(entry, dict)]
+    objects = (entry for entry in found if isinstance(entry, dict))
+    return [e for e in objects if all(isinstance(e.get(n), int | float) for n in numbers)]
 
 
 def reason(error: BaseException) -> str:

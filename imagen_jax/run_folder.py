@@ -28,5 +28,7 @@ def read_config(workdir: Workdir) -> config.Experiment:
         )
     try:
         return config.from_json(file.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not JSON ({error}); restore the file or train again") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -74,9 +74,10 @@ def test_the_config_comes_back(saved, tmp_path: Path) -> None:
     assert run_folder.read_config(saved[0]) == EXPERIMENT
     with pytest.raises(FileNotFoundError, match="is not a training run"):
         run_folder.read_config(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
-        run_folder.read_config(tmp_path)
+    for damage, what in [(b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"{}", "missing key")]:
+        (tmp_path / "config.json").write_bytes(damage)
+        with pytest.raises(ValueError, match=f"config.json: .*{what}"):
+            run_folder.read_config(tmp_path)
 
 
 def test_missing_and_incomplete_checkpoints_are_named(saved, tmp_path: Path) -> None:

@@ -220,6 +220,17 @@ def test_a_platform_without_plugin_is_known_without_its_frames(
     assert backend.sentence(AssertionError()) is None
 
 
+@pytest.mark.parametrize("closed", [">&- 2>&-"])
+def test_closed_outputs_change_no_exit_code(closed: str) -> None:
+    """As services and cron jobs may have them."""
+    program = f"{sys.executable} -c 'from imagen_jax.cli import main; main()'"
+    for arguments, code in (("--version", 0), ("nope", exits.BAD_USAGE), ("train", exits.REFUSED)):
+        command = f"{program} {arguments} {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -217,16 +217,24 @@ def test_stages_may_lack_the_digest_of_their_encoder_but_not_have_two() -> None:
         ("x = '\\x00'\0\n", "SyntaxError|null bytes"),
         ("open('no such file')\n", "line 1: FileNotFoundError: .*no such file"),
         ("f = lambda: f()\nf()\n", "line 1: RecursionError"),
+        ("assert False\n", "line 1: AssertionError; mend"),
+        ("raise ValueError\n", "line 1: ValueError; mend"),
+        ("class E(BaseException): pass\nraise E('x')\n", "line 2: E: x"),
         (
             "from imagen_jax import config\ndef get_config():\n    return config.Train(steps=-1)\n",
             "line 3: ",
         ),
     ],
 )
-def test_whatever_a_config_raises_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+def test_whatever_a_config_raises_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(ValueError, match=says) as caught:
         config.load(str(file))
     assert str(caught.value).startswith(f"{file}")
     assert "\n" not in str(caught.value)
+    monkeypatch.chdir(tmp_path)  # the same of a path from here
+    with pytest.raises(ValueError, match=says):
+        config.load("mine.py")

@@ -1,5 +1,6 @@
 """Grids of any prompts stay readable and small; files have names of any script."""
 
+import errno
 import json
 import os
 import time
@@ -111,3 +112,22 @@ def test_files_of_one_prompt_differ(tmp_path: Path) -> None:
     names = {"0000_红.png", "0001_红.png", "0002_no-text.png", "grid.png", "metadata.json"}
     assert {file.name for file in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "metadata.json").read_bytes())["low_res"] == odd
+
+
+def test_metadata_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same command, given again, took its own folder for another program's."""
+
+    def half(file: Path, text: str, **_: object) -> int:
+        file.write_bytes(text.encode()[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    output = Output(tmp_path, ["a"], first_index=0, metadata={})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="No space"):
+            output.write(0, images)
+    Output(tmp_path, ["a"], first_index=0, metadata={}).write(0, images)
+    assert json.loads((tmp_path / "metadata.json").read_text())["complete"] is False

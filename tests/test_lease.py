@@ -126,6 +126,25 @@ def test_whoever_was_taken_over_finds_out(folder: str) -> None:
     new.check()  # what the old one gave back was not its own
 
 
+OTHER = json.dumps(dataclasses.asdict(Holder.here("imagen train")) | {"owner": "other"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\xff\xfe\0", b"[" * 50_000]
+    + [json.dumps(json.loads(OTHER) | {"process": p}).encode() for p in (-1, 0, "7", 1e9, 2**70)],
+)
+def test_a_damaged_lease_is_free_after_silence(folder: str, text: bytes) -> None:
+    slept: list[float] = []
+    with fsspec.open(f"{folder}/{FILE}", "wb", auto_mkdir=True) as file:
+        file.write(text)
+    made(folder, slept.append).take()
+    assert sum(slept) >= 2 * BEAT
+    seen = place_of(folder, FILE).read()
+    assert seen is not None
+    assert json.loads(seen.text)["process"] == os.getpid()
+
+
 def test_one_of_many_succeeds(folder: str) -> None:
     """Also where all find the same dead holder."""
     made(folder, begun="1").take()

@@ -17,6 +17,10 @@ from imagen_jax.cloud import gcloud, status
 from imagen_jax.studies import efficient_unet, training
 
 ENTRIES = [{"step": step, "loss": 0.5, "error": 0.25, "who": "ä\n"} for step in range(3)]
+# What has a form, and not the fields or the numbers that readers need.
+FIELDS = '{}\n{"step": 4}\n{"loss": 1}\n{"step": [4], "loss": 1, "error": 1}\n' + (
+    '{"step": 4, "loss": "a", "error": null}\n{"step": 4, "loss": %s, "error": 1}\n' % ("9" * 5000)
+)
 WHOLE = b"".join(map(log_files.line, ENTRIES))
 
 
@@ -51,7 +55,14 @@ def test_half_a_line_is_taken_away_and_no_more(
 
 
 @pytest.mark.parametrize(
-    "bad", ['{"step": 4, "lo', '{"step": 4, "lo{"step": 6, "loss": 1}\n', "\0\n[1]\n"]
+    "bad",
+    [
+        '{"step": 4, "lo',
+        '{"step": 4, "lo{"step": 6, "loss": 1}\n',
+        "\0\n[1]\n",
+        FIELDS,
+        "[" * 50_000,
+    ],
 )
 def test_every_reader_takes_whole_lines_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str

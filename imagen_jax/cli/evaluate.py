@@ -254,7 +254,9 @@ def _losses(options: Options) -> list["Section"]:
     files = sorted([*inside, *folder.glob("metrics.jsonl")])
     runs = {}
     for file in files:
-        runs[file.parent.name] = [(line["step"], line["loss"]) for line in log_files.read(file)]
+        runs[file.parent.name] = [
+            (line["step"], line["loss"]) for line in log_files.read(file, "step", "loss")
+        ]
     if not runs:
         return []
     options.out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax import gallery
+from imagen_jax import gallery, workdir
 
 METADATA, GRID, EARLIER = "metadata.json", "grid.png", "earlier"
 
@@ -63,8 +63,10 @@ class Output:
 
     def _describe(self) -> None:
         text = json.dumps(self._document, indent=2, ensure_ascii=False)
-        # A path of an option may be no Unicode; JSON has an escape for its odd bytes.
-        (self._folder / METADATA).write_text(text, encoding="utf-8", errors="backslashreplace")
+        # A path of an option may be no Unicode; JSON has an escape for its odd bytes. Half of it,
+        # of a full disk say, would be taken for another program's file by the next call.
+        whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        workdir.write(self._folder / METADATA, whole)
 
 
 def _plain(document: Mapping[str, Any]) -> Any:
@@ -80,7 +82,7 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         names = [entry["file"] for entry in document["pictures"]]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         names = None
     if names is None or not all(isinstance(n, str) and Path(n).name == n for n in names):
         raise ValueError(

@@ -57,7 +57,10 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
         except Missing:
             continue
         for file in files:
-            *_, last = {}, *log_files.entries(cloud.run(gcloud.cat(file, last=LAST)))
+            *_, last = (
+                {},
+                *log_files.entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
+            )
             rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
             stage = file.removesuffix("/metrics.jsonl")
             told = [f"{stage}: step {last.get('step')}"]

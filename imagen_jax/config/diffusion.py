@@ -100,7 +100,9 @@ class Sampler:
     guidance_rescale: Share = 0.0  # share of the way back to the conditional x0's contrast
     threshold: Threshold = "dynamic"
     percentile: Percent = 99.5
-    edm_rho: Positive = 7.0  # only spacing karras reads the last three
+    edm_rho: Annotated[float, Range(low=1, high=100)] = (
+        7.0  # only spacing karras reads the last three
+    )
     edm_sigma_min: Positive = 0.002
     edm_sigma_max: Positive = 80.0
 

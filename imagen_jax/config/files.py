@@ -118,16 +118,20 @@ def _naming(file: Path) -> Iterator[None]:
     """Turn whatever a config file raises into one sentence with file and line."""
     try:
         yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SyntaxError) and error.filename == str(file):
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        names = str(file), str(file.absolute())  # modules have the latter
+        if isinstance(error, SyntaxError) and error.filename in names:
             line, said = error.lineno, error.msg
         else:
             frames = traceback.extract_tb(error.__traceback__)
-            line = next((f.lineno for f in reversed(frames) if f.filename == str(file)), None)
+            line = next((f.lineno for f in reversed(frames) if f.filename in names), None)
             said = " ".join(str(error).split())
         where = f"{file}, line {line}" if line else str(file)
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{where}: {kind}{said}; mend the config") from error
+        kinds = [] if isinstance(error, ValueError) and said else [type(error).__name__]
+        what = ": ".join(filter(None, [*kinds, said]))
+        raise ValueError(f"{where}: {what}; mend the config") from error
 
 
 def _encode(value: Any) -> Any:

@@ -27,7 +27,7 @@ class Tally:
         self._store, self._records, self._most = store, store.source(), most
         self._file = folder / (f"damaged_records.{process}.jsonl" if process else FILE)
         self._log = log_files.JsonLines(self._file)
-        self._listed = {entry["record"] for entry in log_files.read(self._file)}
+        self._listed = {entry["record"] for entry in log_files.read(self._file, "record")}
         self._lost: set[int] = set()  # since the process began, as is by_shard
         self.by_shard: Counter[str] = Counter()
         self._seen = np.zeros(store.count, bool)

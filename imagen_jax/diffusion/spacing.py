@@ -42,17 +42,23 @@ def logsnr_at(
 
 def _even(share: jax.Array, sampler: config.Sampler, diffusion: config.Diffusion) -> LogSNR:
     """Even in logsnr, within what `diffusion` trains (DPM-Solver, arXiv:2206.00927)."""
-    trained = schedules.logsnr(jnp.array([1.0, 0.0]), diffusion=diffusion)
-    first, last = jnp.clip(jnp.array([NOISIEST, CLEANEST]), trained[0], trained[1])
+    first, last = jnp.clip(jnp.array([NOISIEST, CLEANEST]), *_trained(diffusion))
     return first + share * (last - first)
 
 
 def _karras(share: jax.Array, sampler: config.Sampler, diffusion: config.Diffusion) -> LogSNR:
-    """Even in a root of sigma / alpha (EDM, arXiv:2206.00364, equation 5)."""
+    """Even in a root of sigma / alpha (EDM, arXiv:2206.00364, equation 5), as far as is trained."""
+    root = 1 / sampler.edm_rho
+    most, least = jnp.exp(-_trained(diffusion) / 2) ** root
     first, last = (
-        x ** (1 / sampler.edm_rho) for x in (sampler.edm_sigma_max, sampler.edm_sigma_min)
+        jnp.clip(x**root, least, most) for x in (sampler.edm_sigma_max, sampler.edm_sigma_min)
     )
     return -2 * sampler.edm_rho * jnp.log(first + share * (last - first))
+
+
+def _trained(diffusion: config.Diffusion) -> LogSNR:
+    """The noisiest and the cleanest level that training draws."""
+    return schedules.logsnr(jnp.array([1.0, 0.0]), diffusion=diffusion)
 
 
 _SPACINGS: dict[str, Callable[[jax.Array, config.Sampler, config.Diffusion], LogSNR]] = {

@@ -110,7 +110,7 @@ def _read(folder: Path) -> Manifest:
     try:
         facts = json.loads(file.read_text())
         version = facts.get("format")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file}: not a manifest ({error!r}); {AGAIN}") from error
     if version != FORMAT:
         raise ValueError(

@@ -200,7 +200,9 @@ def bilinear_error(exam: Exam, stage: config.Stage) -> float:
 
 def _errors(workdir: Path) -> list[list[int | float]]:
     """What the hook measured, one a step: a run that was resumed measured some steps twice."""
-    by_step = {line["step"]: line["error"] for line in log_files.read(workdir / ERRORS)}
+    by_step = {
+        line["step"]: line["error"] for line in log_files.read(workdir / ERRORS, "step", "error")
+    }
     return [[step, by_step[step]] for step in sorted(by_step)]
 
 

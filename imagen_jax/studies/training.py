@@ -119,7 +119,9 @@ def matters(name: str) -> bool:
 
 def losses(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, one a step: a run that was resumed wrote some steps twice."""
-    by_step = {line["step"]: line for line in log_files.read(workdir / writers.LINES)}
+    by_step = {
+        line["step"]: line for line in log_files.read(workdir / writers.LINES, "step", "loss")
+    }
     return [by_step[step] for step in sorted(by_step)]
 
 

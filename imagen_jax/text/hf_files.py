@@ -53,7 +53,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON file's fields. Errors: ValueError for a file that has none."""
     try:
         fields = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): download it again") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{file} has no fields: download it again")

@@ -70,6 +70,17 @@ def test_even_levels_rise_in_equal_steps_between_ends_that_are_trained(steps, di
     assert found[-1] == found[-2]
 
 
+@given(
+    st.sampled_from(SPACINGS), st.integers(1, MOST), st.sampled_from([1.0, 7.0, 100.0]), diffusions
+)
+def test_no_level_is_outside_of_what_is_trained(asked, steps, rho, diffusion) -> None:
+    last, first = np.asarray(schedules.logsnr(jnp.array([0.0, 1.0]), diffusion=diffusion))
+    found = levels(steps, diffusion=diffusion, spacing=asked, edm_rho=rho)
+    assert (found >= first - 1e-4).all()
+    assert (found <= last + 1e-4).all()
+    assert (np.diff(found) >= 0).all()
+
+
 @pytest.mark.parametrize("asked", SPACINGS)
 def test_levels_rise(asked: config.Spacing) -> None:
     for steps in (1, 2, 32, 256):
