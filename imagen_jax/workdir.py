@@ -25,8 +25,10 @@ KEPT = "*.jsonl"  # logs that a later start goes on with
 def of(place: str | Workdir) -> Workdir:
     """The folder that a user named.
 
-    Errors: ValueError where the driver for buckets is missing, or for another address.
+    Errors: ValueError where the driver for buckets is missing, for another address, or for none.
     """
+    if not str(place):
+        raise ValueError("the name of the folder is empty: give one, or . for the current folder")
     if not str(place).startswith(BUCKET):
         return paths.local(str(place))
     if importlib.util.find_spec("gcsfs") is None:

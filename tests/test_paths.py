@@ -29,6 +29,8 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.place("~") == "/home/me"
     assert paths.local("~root/x") == Path(os.path.expanduser("~root")) / "x"
     assert workdir.of("~/run") == Path("/home/me/run")
+    with pytest.raises(ValueError, match="the name of the folder is empty"):
+        workdir.of("")
     assert Folder.of("~/t5").url == "/home/me/t5"
     with pytest.raises(
         ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"

@@ -75,6 +75,8 @@ def test_options_by_stage() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
+        ("steps", "2,3", "--steps '2,3': two values for all stages: give one"),
+        ("steps", "4,sr=2,sr=3", "two values for sr: give one"),
         ("steps", "ten", r"--steps 'ten': wanted a whole number; of one stage NAME=VALUE"),
         ("sampler", "sr=euler", "--sampler 'euler': wanted one of ancestral, ddim"),
         ("guidance_interval", "3", "--guidance-interval '3': wanted LOW:HIGH"),

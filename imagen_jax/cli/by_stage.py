@@ -46,7 +46,11 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
 }
 
 
-FLAGS = {name: "--" + option.replace("_", "-") for option, (name, _, _) in OPTIONS.items()}
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+FLAGS = {name: _flag(option) for option, (name, _, _) in OPTIONS.items()}
 
 
 def read(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
@@ -56,11 +60,15 @@ def read(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, An
     """
     found: list[tuple[str | None, dict[str, Any]]] = []
     for option, text in given.items():
+        stages: set[str | None] = set()
         for part in () if text is None else text.split(","):
-            stage, separator, value = part.rpartition("=")
-            found.append(
-                (stage if separator else None, {OPTIONS[option][0]: _value(option, value)})
-            )
+            name, separator, value = part.rpartition("=")
+            stage = name if separator else None
+            if stage in stages:
+                whose = "all stages" if stage is None else stage
+                raise ValueError(f"{_flag(option)} {text!r}: two values for {whose}: give one")
+            stages.add(stage)
+            found.append((stage, {OPTIONS[option][0]: _value(option, value)}))
     return sorted(found, key=lambda change: change[0] is not None)
 
 
@@ -69,8 +77,7 @@ def _value(option: str, text: str) -> Any:
     try:
         return reader(text)
     except ValueError:
-        flag = "--" + option.replace("_", "-")
         raise ValueError(
-            f"{flag} {text!r}: wanted {wanted}; of one stage NAME=VALUE, of several separated by "
-            "commas"
+            f"{_flag(option)} {text!r}: wanted {wanted}; of one stage NAME=VALUE, of several "
+            "separated by commas"
         ) from None

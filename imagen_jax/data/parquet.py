@@ -232,11 +232,13 @@ def _scan(file: File, columns: Columns) -> Scanned:
         except pa.ArrowInvalid as error:
             skips.add("damaged file", f"{file.name}: {error}")
             return Scanned([], np.zeros(0, bool), skips.collected())
+        names = parquet.schema_arrow.names
         for column in (columns.image, columns.text.partition("/")[0]):
-            if column not in parquet.schema_arrow.names:
+            if names.count(column) != 1:
+                many = "several columns" if column in names else "no column"
                 raise ValueError(
-                    f"{file.path} has no column {column!r}; it has "
-                    f"{', '.join(parquet.schema_arrow.names)}: name one with image= or text="
+                    f"{file.path} has {many} {column!r}; it has {', '.join(names)}: name one with "
+                    "image= or text="
                 )
         try:
             leaf = _leaf(parquet, columns.image)

@@ -210,6 +210,16 @@ def test_columns_that_do_not_fit_are_named(
         parquet.open(str(tmp_path), **columns)
 
 
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    images = pa.array([{"bytes": b"", "path": None}], IMAGE)
+    table = pa.Table.from_arrays(
+        [images, pa.array(["a"]), pa.array(["b"])], ["image", *["text"] * 2]
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="has several columns 'text'; it has image, text, text"):
+        parquet.open(str(tmp_path))
+
+
 def test_pictures_by_path_alone_are_none(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "a.jpg"}], IMAGE)
     pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "x.parquet")
