@@ -220,6 +220,13 @@ def test_a_platform_without_plugin_is_known_without_its_frames(
     assert backend.sentence(AssertionError()) is None
 
 
+def test_warnings_to_the_user_are_sentences() -> None:
+    ours = str(Path(cli.__file__).parents[1] / "imagen.py")
+    said = cli._warning(UserWarning("no caption has the word"), UserWarning, ours, 3)
+    assert said == "imagen: warning: no caption has the word\n"
+    assert "x.py:3: DeprecationWarning: old" in cli._warning("old", DeprecationWarning, "x.py", 3)
+
+
 @pytest.mark.parametrize("closed", [">&- 2>&-"])
 def test_closed_outputs_change_no_exit_code(closed: str) -> None:
     """As services and cron jobs may have them."""

@@ -6,6 +6,8 @@ import os
 import select
 import sys
 import traceback
+import warnings
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from imagen_jax import backend, exits
@@ -23,11 +25,13 @@ COMMANDS = {
     "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}
+PACKAGE = Path(__file__).parents[1]
 
 
 def main() -> None:
     """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
     _open_closed()
+    warnings.formatwarning = _warning
     try:
         try:
             _main(sys.argv[1:])
@@ -39,6 +43,19 @@ def main() -> None:
         for stream in unread:  # what is left in them goes nowhere, without a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         _leave(exits.UNREAD)
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of ours to the user as a sentence, of anything else with its place in the code."""
+    if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+        return f"imagen: warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _open_closed() -> None:
