@@ -57,3 +57,9 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder_for_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`imagen` called in a test does not tell Python what programs of later tests may import."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "")

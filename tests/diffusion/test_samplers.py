@@ -259,7 +259,7 @@ def test_levels_form_one_chain(kind: config.SamplerKind, asked, monkeypatch) -> 
     }[asked or ("karras" if kind == "edm_heun" else "time")]
     np.testing.assert_allclose(called, expected, atol=1e-3)
     np.testing.assert_array_equal(called, [*t, s[-1]])
-    np.testing.assert_array_equal(image.ravel(), called[-1])
+    np.testing.assert_allclose(image.ravel(), called[-1], rtol=2e-7)  # compiled apart
 
 
 def test_times_run_from_one_to_zero() -> None:
