@@ -122,8 +122,8 @@ def test_the_speed_is_the_median_without_the_first_interval(
 ) -> None:
     run_folder.write_config(tmp_path, experiment)
     speeds = (0.5, 16.0, 32.0, 32.0, 1.0, 32.0)  # compiling, then pictures a second
-    lines = [{"step": i, "images_per_s": speed} for i, speed in enumerate(speeds, 1)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(x) for x in lines))
+    lines = [{"step": i, "loss": 1.0, "images_per_s": x} for i, x in enumerate(speeds, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     assert training.step_seconds(tmp_path) == pytest.approx(8 / 32)
 
 
