@@ -78,5 +78,7 @@ def test_a_run_without_a_checkpoint_may_take_another_optimiser(tmp_path: Path) -
 
 
 def test_another_model_is_refused(begun: Path) -> None:
-    with pytest.raises(ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"):
+    with pytest.raises(
+        ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"
+    ):
         resuming.check(begun, changed(stage={"name": "other"}))
