@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import secrets
 import socket
 import struct
@@ -68,6 +69,7 @@ class TensorBoard:
     def __init__(self, folder: Path, *, start: int) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         self._file, self._start = folder / name, start
+        logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # of NaN the guard tells
         self.name = "TensorBoard's events"
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

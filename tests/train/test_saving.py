@@ -181,6 +181,7 @@ def test_a_disk_that_takes_nothing_loses_no_checkpoint(mode: str, says: list[str
     assert done.returncode == 0, done.stderr[-2000:]
     for sentence in says:
         assert sentence in done.stdout, done.stdout
+    assert not done.stderr  # Orbax would show stacks of its threads
 
 
 def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(

@@ -100,3 +100,10 @@ def test_events_can_be_read_in_a_folder_that_was_made_again(tmp_path: Path) -> N
     writer.scalars(2, {"loss": 0.25})
     (events,) = (tmp_path / "run").iterdir()
     assert [e.file_version for e in _events(events)] == ["brain.Event:2", ""]
+
+
+def test_what_is_not_finite_is_told_by_the_guard_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writers.TensorBoard(tmp_path, start=0).scalars(1, {"loss": float("nan")})
+    assert not caplog.records
