@@ -49,6 +49,7 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "backend",
+        "compilation",
         "export",
         "finite",
         "lease",
@@ -84,7 +85,7 @@ ALLOWED = {
     },
     "export": {"run_folder", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
     "runs": {"workdir", "run_folder", "checkpoint", "models", "sample", "export", "pretrained"},
-    "imagen": {"backend", "workdir", "run_folder", "text", "sample", "runs"},
+    "imagen": {"backend", "compilation", "workdir", "run_folder", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "cli": None,  # everything: all wiring
 }

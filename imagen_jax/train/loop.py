@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import config, exits, finite, log_files, mesh, rng, run_folder
+from imagen_jax import compilation, config, exits, finite, log_files, mesh, rng, run_folder
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
 from imagen_jax.train import health, initial, program, resuming, saving, state
@@ -45,11 +45,13 @@ def train(
     row were not finite; exits.Preempted once `stop` said so.
     """
     options = experiment.train
+    compilation.use_cache()
     pipeline.check(store, experiment=experiment)
     experiment = pipeline.with_encoder(experiment, store)
     changed = resuming.check(workdir, experiment)
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
+        print(f"{experiment.stage.name}: compiling ...", flush=True)
 
     # ---- shapes -> shardings -> arrays
     ledger = Ledger()
