@@ -2,7 +2,6 @@
 
 | file | holds |
 |---|---|
-| `convolution.py` | a convolution and its gradients |
 | `layers.py` | norm, residual block, time embedding |
 | `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to picture and text |

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
-from imagen_jax.models.convolution import convolve
 from imagen_jax.models.resampling import (
     ConvOfNearest,
     ConvTransposed,
@@ -131,16 +130,7 @@ def conv(
     """A 3x3 convolution; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     options = {"dtype": dtype, "kernel_init": init, "precision": precision, "name": name}
-    convolution = _as_flax_calls if stride == 1 else None
-    return nn.Conv(features, (3, 3), stride, conv_general_dilated=convolution, **options)
-
-
-def _as_flax_calls(
-    x: Any, kernel: Any, strides: Any, padding: Any, *, precision: Any, **plain: Any
-) -> Any:
-    """Of stride 1 and without dilation; its gradient is faster than that of `lax`."""
-    del strides, padding, plain
-    return convolve(x, kernel, 1, precision)
+    return nn.Conv(features, (3, 3), stride, **options)
 
 
 class Film(nn.Module):
