@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
-from imagen_jax.models.convolution import convolve
+from imagen_jax.models.convolution import ConvOfNearest, convolve
 from imagen_jax.types import Embedding, Features, LogSNR
 
 EPSILON = 1e-6  # of every norm; Flax's default, PyTorch's is 1e-5
@@ -186,44 +186,6 @@ class ResBlock(nn.Module):
         if self.resample == "up":
             x = nearest(x)  # a pixel's shortcut does not change by being repeated
         return style.join(x, h)
-
-
-class ConvOfNearest(nn.Module):
-    """`conv(...)(nearest(x))`, with the same parameters, in 4/9 of the products.
-
-    Each of the four pixels that one becomes sees 2x2 others, under taps of the 3x3 kernel that fall
-    on one pixel and are added. All four kernels are one convolution of windows that overlap.
-    """
-
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
-        b, h, w, i = x.shape
-        o = self.channels
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, i, o))
-        bias = self.param("bias", nn.initializers.zeros, (o,))
-        parts = _pairs(jnp.moveaxis(_pairs(kernel), 2, 0))  # (2, 2, 2, 2, i, o): columns, rows
-        parts = parts.transpose(3, 1, 4, 2, 0, 5)  # tap and tap, i, row and column of the four, o
-        x, parts, bias = nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype)
-        # Padded apart: XLA's CPU compiler has a loop without vectors for the kernel's gradient of a
-        # convolution that gives more pixels than it gets.
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = convolve(padded, parts.reshape(2, 2, i, 4 * o), 0, None)
-        windows = windows.reshape(b, h + 1, w + 1, 2, 2, o)
-        rows = [
-            jnp.stack([windows[:, a : a + h, c : c + w, a, c] for c in range(2)], axis=3)
-            for a in range(2)
-        ]
-        return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o) + bias[None, None, None, :]
-
-
-def _pairs(taps: Float[Array, "3 ..."]) -> Float[Array, "2 2 ..."]:
-    """Taps of an even and of an odd pixel on the two single pixels that they fall on."""
-    first, middle, last = taps
-    even, odd = (first, middle + last), (first + middle, last)
-    return jnp.stack([jnp.stack(even), jnp.stack(odd)])
 
 
 def time_features(logsnr: LogSNR, *, features: int, kind: TimeEmbed) -> Float32[Array, "b f"]:
