@@ -40,7 +40,7 @@ class ConvOfNearest(nn.Module):
     """`conv(...)(nearest(x))`, with the same parameters, in 4/9 of the products.
 
     Each of the four pixels that one becomes sees 2x2 others, under taps of the 3x3 kernel that fall
-    on one pixel and are added. All four kernels are one convolution of windows that overlap.
+    on one pixel and are added: a transposed convolution.
     """
 
     channels: int
@@ -48,19 +48,17 @@ class ConvOfNearest(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.channels)
-        )
+        shape = (3, 3, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        parts = _pairs(jnp.moveaxis(_pairs(kernel), 2, 0))  # (2, 2, 2, 2, i, o): columns, rows
-        return _four(*nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype))
+        apart = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+        rows = apart[:-1] + apart[1:]
+        taps = rows[:, :-1] + rows[:, 1:]
+        return _doubled(*nn.dtypes.promote_dtype(x, taps, bias, dtype=self.dtype))
 
 
 class ConvTransposed(nn.Module):
-    """Flax's transposed convolution 4x4 of stride 2, with the same parameters.
-
-    Each of the four pixels that one becomes sees 2x2 others, under every second tap.
-    """
+    """Flax's transposed convolution 4x4 of stride 2, with the same parameters."""
 
     channels: int
     dtype: Any
@@ -70,22 +68,43 @@ class ConvTransposed(nn.Module):
         shape = (4, 4, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        parts = kernel.reshape(2, 2, 2, 2, *shape[2:]).transpose(3, 2, 1, 0, 4, 5)
-        return _four(*nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype))
+        return _doubled(*nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype))
 
 
-def _four(
-    x: Float[Array, "b h w i"], parts: Float[Array, "2 2 2 2 i o"], bias: Float[Array, " o"]
+def _doubled(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"], bias: Float[Array, " o"]
 ) -> Float[Array, "b p q o"]:
-    """Four pixels of each one. `parts`: column of the four and its tap, row and its tap."""
-    (b, h, w, i), o = x.shape, bias.shape[0]
-    parts = parts.transpose(3, 1, 4, 2, 0, 5)  # tap and tap, i, row and column of the four, o
+    convolved = jax.lax.platform_dependent(x, kernel, tpu=_of_zeros, default=_of_windows)
+    return convolved + bias[None, None, None, :]
+
+
+def _of_zeros(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
+) -> Float[Array, "b p q o"]:
+    """One convolution of pixels with zeros between them. CPUs and GPUs multiply the zeros."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        ((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _of_windows(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
+) -> Float[Array, "b p q o"]:
+    """Every second tap for each of the four pixels, as one convolution of windows that overlap."""
+    (b, h, w, i), o = x.shape, kernel.shape[-1]
+    taps = kernel.reshape(2, 2, 2, 2, i, o)  # tap and row of the four, tap and column
+    taps = taps.transpose(0, 2, 4, 1, 3, 5)  # tap and tap, i, row and column, o
     # Padded apart: XLA's CPU compiler has a loop without vectors for the kernel's gradient of a
     # convolution that gives more pixels than it gets.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = jax.lax.conv_general_dilated(
         padded,
-        parts.reshape(2, 2, i, 4 * o),
+        taps.reshape(2, 2, i, 4 * o),
         (1, 1),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -95,11 +114,4 @@ def _four(
         jnp.stack([windows[:, a : a + h, c : c + w, a, c] for c in range(2)], axis=3)
         for a in range(2)
     ]
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o) + bias[None, None, None, :]
-
-
-def _pairs(taps: Float[Array, "3 ..."]) -> Float[Array, "2 2 ..."]:
-    """Taps of an even and of an odd pixel on the two single pixels that they fall on."""
-    first, middle, last = taps
-    even, odd = (first, middle + last), (first + middle, last)
-    return jnp.stack([jnp.stack(even), jnp.stack(odd)])
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)

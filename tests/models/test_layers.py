@@ -162,6 +162,20 @@ def test_a_convolution_of_doubled_pixels_is_that_of_nearest(height: int, width: 
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, params)
 
 
+def test_a_convolution_that_doubles_is_the_same_on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    module = resampling.ConvOfNearest(5, jnp.float32)
+    params = module.init(jax.random.key(1), x)
+
+    def loss(params: dict, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(module.apply(params, x)))
+
+    elsewhere = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *xs, tpu, default: tpu(*xs))
+    found = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, elsewhere)
+
+
 def test_a_block_that_doubles_makes_fewer_products_than_its_pixels_would_have() -> None:
     x = jnp.ones((1, 16, 16, 8))
     up = layers.ResBlock(8, STYLE, resample="up")
