@@ -2,8 +2,9 @@
 
 import shutil
 import sys
+import zipfile
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import bare_environment
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
-SOURCES = ("imagen_jax", "configs", "launch", "setup.py", "pyproject.toml", "README.md")
+FOLDERS = ("imagen_jax", "configs", "launch")
+FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 PROMPT = "a large red circle above a small blue square on a white background"
 QUICK = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -20,18 +22,25 @@ QUICK = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as a wheel, built from a copy, since building leaves files in the sources."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        source = REPOSITORY / name
-        if source.is_dir():
-            hidden = shutil.ignore_patterns("__pycache__", "*.egg-info")
-            shutil.copytree(source, folder / "source" / name, ignore=hidden)
-        else:
-            shutil.copy(source, folder / "source" / name)
+    hidden = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in FOLDERS:
+        shutil.copytree(REPOSITORY / name, folder / "source" / name, ignore=hidden)
+    for name in FILES:
+        shutil.copy(REPOSITORY / name, folder / "source")
     uv = bare_environment.find_uv()
     bare_environment.run(
         [uv, "build", "-q", "--python", sys.executable, "--wheel", "source", "-o", "."], folder
     )
     return next(folder.glob("*.whl"))
+
+
+def test_it_says_its_licence_and_has_types(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {PurePosixPath(name).name: name for name in archive.namelist()}
+        facts = archive.read(names["METADATA"]).decode()
+    assert {"LICENSE", "NOTICE", "py.typed", "test.sh"} <= set(names)
+    assert "License-Expression: Apache-2.0" in facts
+    assert "Classifier: Typing :: Typed" in facts
 
 
 def test_it_samples_from_the_box(wheel: Path, tmp_path: Path) -> None:
