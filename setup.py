@@ -25,7 +25,7 @@ setup(
     description="Imagen (arXiv:2205.11487) in JAX/Flax: text-to-image cascades, TPU-native",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     author="The imagen_jax authors",
     project_urls={"Paper": "https://arxiv.org/abs/2205.11487"},
