@@ -5,10 +5,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "pixels", "area", "paths"}
+OPEN_TO_ALL = {"types", "config", "pixels", "area", "paths", "errors"}
 
 ALLOWED = {
     "types": set(),
+    "errors": set(),
     "config": set(),
     "pixels": set(),
     "area": set(),
@@ -47,7 +48,6 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "backend",
-        "export",
         "finite",
         "lease",
         "log_files",

@@ -18,9 +18,8 @@ from PIL import Image
 
 from imagen_jax import config
 from imagen_jax.data import checking, examples, folders, parquet, preparation, tars
-from imagen_jax.data.examples import BadCaption
+from imagen_jax.data.examples import BadCaption, Source
 from imagen_jax.data.preparation import Picture
-from imagen_jax.data.sources import Source
 from imagen_jax.data.store import Store
 
 GOOD = "a good one"
