@@ -1,7 +1,10 @@
 """Imports point one way: the table of allowed imports, checked on the syntax trees."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
@@ -89,6 +92,25 @@ ALLOWED = {
 }
 ALLOWED["studies"] = set(ALLOWED) - {"cli"}
 FILES = sorted(LIBRARY.rglob("*.py"))
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in FILES
+}
+# What importing a module must not load, directly or by way of others.
+NEVER_LOADED = {
+    "imagen_jax.train.loop": {"sample", "text", "export", "cli", "plan"},
+    "imagen_jax.sample.cascade": {"train", "data", "export", "checkpoint", "cli"},
+    "imagen_jax.models.unet": {"diffusion", "train", "sample", "data", "text"},
+    "imagen_jax.diffusion.samplers": {"models", "train", "sample", "data", "text"},
+    "imagen_jax.data.pipeline": {"models", "train", "sample", "text", "mesh"},
+    "imagen_jax.text.encoder": {"models", "diffusion", "train", "sample", "export"},
+}
+# Names of public classes that more than one module has.
+SHARED_NAMES = {
+    *("Attention", "Batch", "Down", "EfficientUNet", "Encoder", "Example", "File", "Folder"),
+    *("Job", "Logs", "Options", "Place", "Profile", "Program", "Seen", "Share", "Source"),
+    *("Stored", "Text", "UNet", "Up", "Watch", "Writer"),
+}
 
 
 def _unit(file: Path) -> str:
@@ -111,6 +133,27 @@ def _imported(file: Path) -> set[str]:
     return found
 
 
+def _loads(module: str) -> set[str]:
+    """The modules that one imports when it is imported itself, and the packages they are in."""
+    found = set()
+    for node in _executed(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{a.name}" for a in node.names)}
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+    packages = {name.rpartition(".")[0] for name in found & set(MODULES)}
+    return (found | packages) & set(MODULES)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs when a module is imported: no bodies of functions, nothing for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not for_types and not isinstance(child, ast.FunctionDef | ast.Lambda):
+            yield child
+            yield from _executed(child)
+
+
 def test_imports_point_one_way() -> None:
     wrong = {}
     for file in FILES:
@@ -119,6 +162,26 @@ def test_imports_point_one_way() -> None:
         if (allowed := ALLOWED[unit]) is not None:
             wrong[str(file)] = sorted(_imported(file) - allowed - OPEN_TO_ALL - {unit})
     assert not {file: units for file, units in wrong.items() if units}
+
+
+@pytest.mark.parametrize("module", NEVER_LOADED)
+def test_importing_a_module_loads_no_part_that_it_must_not_know(module: str) -> None:
+    loaded, waiting = set[str](), [module]
+    while waiting:
+        if (one := waiting.pop()) not in loaded:
+            loaded.add(one)
+            waiting += _loads(one)
+    parts = {_unit(MODULES[one]) for one in loaded}
+    assert not parts & NEVER_LOADED[module]
+
+
+def test_a_public_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name for name, modules in homes.items() if len(modules) > 1} == SHARED_NAMES
 
 
 def test_configs_import_nothing_but_config() -> None:
