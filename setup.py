@@ -102,7 +102,12 @@ setup(
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "plan": [TPU],  # for its compiler: no TPU is needed
         # For launch/bench.py --peer alone; not in test, for its size.
-        "peer": ["torch>=2.8", "torchvision>=0.23", "imagen-pytorch==2.1.0"],
+        "peer": [
+            "torch>=2.8",
+            "torchvision>=0.23",
+            "imagen-pytorch==2.1.0",
+            "dewml>=0.1.0; python_version >= '3.12'",
+        ],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -51,8 +52,9 @@ class Checkpoints:
     def __init__(
         self, workdir: Workdir, *, keep: int = 1, keep_every: int = 0, read_only: bool = False
     ) -> None:
-        # Orbax logs several lines a save; its warnings still come through.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs several lines a save, and of a failure, which it raises as well, whole stacks.
+        shows = os.environ.get("IMAGEN_TRACEBACK")
+        logging.getLogger("absl").setLevel(logging.ERROR if shows else logging.CRITICAL)
         self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")

@@ -1,9 +1,11 @@
 """Pictures for people: captioned grids, and the names of files."""
 
 import bisect
+import functools
 import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -28,7 +30,7 @@ def grid(
     total, count = len(pictures), fitting(len(pictures), side=side)
     columns = columns or min(count, max(4, round(count**0.5)))
     font = _font(side)
-    lines = [_wrap(caption, font, side) for caption in captions[:count]]
+    lines = [_wrap(_drawable(caption), font, side) for caption in captions[:count]]
     line_height = round(font.size * 1.3)
     height = side + line_height * max(1, *map(len, lines)) + MARGIN
     rows = -(-count // columns)
@@ -63,7 +65,33 @@ def name(index: int, prompt: str) -> str:
 
 
 def _font(side: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=max(11, side // 15))
+    return ImageFont.truetype(_font_file(), max(11, side // 15))
+
+
+@functools.cache
+def _font_file() -> Path:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has English letters alone."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@functools.cache
+def _known() -> frozenset[int]:
+    """Code points that the font has."""
+    from fontTools.ttLib import TTFont
+
+    with TTFont(_font_file(), lazy=True) as font:
+        return frozenset(font.getBestCmap())
+
+
+def _drawable(text: str) -> str:
+    """A text with letters that the font lacks, such as Chinese ones, as Python escapes them."""
+    known = _known()
+    return "".join(
+        c if c.isspace() or ord(c) in known else c.encode("ascii", "backslashreplace").decode()
+        for c in unicodedata.normalize("NFC", text)
+    )
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from imagen_jax import backend, config, pixels, run_folder, runs
+from imagen_jax import backend, compilation, config, pixels, run_folder, runs
 from imagen_jax.sample import cascade
 from imagen_jax.sample.changes import Changes, applied, check_read
 from imagen_jax.sample.finite import NotFinite
@@ -245,6 +245,7 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
     backend.refuse_x64()
+    compilation.use_cache()
     folder = runs.find(path)
     listed = runs.manifests(runs.inside(folder))
     found = {run: run_folder.read_config(run) for run in listed}

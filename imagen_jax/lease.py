@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from imagen_jax.lease_file import FREE, Seen, place_of
+from imagen_jax.lease_file import FREE, Seen, place_of, tidied
 from imagen_jax.workdir import Workdir
 
 FILE = "lease.json"
@@ -220,20 +220,21 @@ def held(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]
         remedy=f"end that process, or give another {option}",
         holder=Holder.here(command),
     )
-    with _told(folder):
-        lease.take()
-    ended = threading.Event()
-    beats = threading.Thread(target=_beats, args=(lease, ended), name="lease", daemon=True)
-    beats.start()
-    try:
-        yield lease
-    finally:
-        ended.set()
-        beats.join(lease.beat)
+    with tidied(folder):
+        with _told(folder):
+            lease.take()
+        ended = threading.Event()
+        beats = threading.Thread(target=_beats, args=(lease, ended), name="lease", daemon=True)
+        beats.start()
         try:
-            lease.give_back()
-        except Exception as error:  # the drivers' have no common kind; the work itself is done
-            lease.say(f"{folder}: the lease was not given back ({_reason(error)})")
+            yield lease
+        finally:
+            ended.set()
+            beats.join(lease.beat)
+            try:
+                lease.give_back()
+            except Exception as error:  # the drivers' have no common kind; the work itself is done
+                lease.say(f"{folder}: the lease was not given back ({_reason(error)})")
 
 
 def _beats(lease: Lease, ended: threading.Event) -> None:

@@ -33,6 +33,19 @@ def place_of(folder: Workdir | str, name: str) -> "Local | Bucket":
     return Local(folder / name)
 
 
+@contextlib.contextmanager
+def tidied(folder: Workdir | str) -> Iterator[None]:
+    """Folders that are made in the block do not stay when they are empty at its end."""
+    folder = of(folder)
+    missing = [p for p in (folder, *folder.parents) if isinstance(p, Path) and not p.exists()]
+    try:
+        yield
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it is used, or was never made
+                place.rmdir()
+
+
 def written_at(text: str) -> float:
     """The time in a lease's text; 0 where there is none."""
     try:

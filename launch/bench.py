@@ -4,7 +4,7 @@
     python launch/bench.py imagen/base64_500m --batch 64         at another batch
     python launch/bench.py quickstart/sr64 --vs other.py         two configs, interleaved
     python launch/bench.py quickstart/sr64 --vs unet             against a plain U-Net its size
-    python launch/bench.py --peer                                our U-Net against a PyTorch Imagen
+    python launch/bench.py --peer                                our networks beside other projects'
 
 Times are medians of warm calls; compiling is timed apart. MFU is 3 times the forward pass's FLOPs
 over the chip's peak: a table's where the chip is known, else that of a matrix product measured
@@ -44,8 +44,9 @@ class Options:
     config: tyro.conf.Positional[str | None] = None
     """A config file or name; of a folder, every stage."""
     peer: bool = False
-    """Sampling step of our base U-Net beside lucidrains/imagen-pytorch, at equal shapes and on two
-    threads of this CPU; nothing else is measured. Needs the extra `peer`."""
+    """Training and sampling step beside lucidrains/imagen-pytorch and Dew, base and
+    super-resolution, at equal shapes and on two threads of this CPU (one under `taskset -c 0`);
+    nothing else is measured. Needs the extra `peer`; who is not installed is left out."""
     vs: str | None = None
     """Another config, measured in turn with the first; `unet`: a plain U-Net of as many
     parameters in the same stage."""

@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/quickstart}"
+prompts=launch/quickstart_prompts.txt # of one object each; those of the box have two and patterns
+export JAX_NUM_CPU_DEVICES=2          # a device of each core: batches are split over them
 venv="${VENV:-.venv}"
 started=$SECONDS
 
@@ -34,7 +36,7 @@ phase "5/7 training three stages: 16, 64, 256 px"
 "$imagen" train quickstart --workdir "$out/cascade" --data-dir "$out/data"
 
 phase "6/7 painting"
-"$imagen" sample "$out/cascade" --out "$out/samples" --seed 0 --prompts-file launch/prompts.txt
+"$imagen" sample "$out/cascade" --out "$out/samples" --seed 0 --prompts-file "$prompts"
 
 phase "7/7 judging"
 "$imagen" eval "$out/cascade" --out "$out/evaluation"

@@ -1,4 +1,4 @@
-"""The comparison with a PyTorch Imagen, as far as it goes without PyTorch."""
+"""The comparison with other projects, as far as it goes without them."""
 
 import sys
 from pathlib import Path
@@ -10,44 +10,45 @@ import pytest
 from imagen_jax import flops, models
 
 LAUNCH = Path(__file__).parent.parent / "launch"
+SMALL = {
+    "size": 16,
+    "batch": 1,
+    "channels": 64,
+    "channel_mult": (1,),
+    "res_blocks": 1,
+    "text_length": 4,
+    "text_width": 16,
+    "steps": 2,
+}
 
 
-@pytest.fixture
-def peer(monkeypatch):
+@pytest.fixture(autouse=True)
+def launch(monkeypatch):
     monkeypatch.syspath_prepend(str(LAUNCH))
-    import peer
-
-    return peer
 
 
-def test_our_side_samples_pictures_of_the_shapes(peer) -> None:
-    shapes = peer.Shapes(
-        size=16,
-        batch=2,
-        channels=16,
-        channel_mult=(1, 4),
-        res_blocks=(1, 2),
-        attention_at=(8,),
-        text_length=4,
-        text_width=16,
-        steps=2,
-    )
-    stage, text = peer.our_config(shapes)
-    side = peer.ours(shapes)
-    assert side.call().shape == (2, 16, 16, 3)
-    assert side.parameters == models.count(models.shapes(stage, text))
-    # A step is two passes of the network and a share of what is done once a picture.
+def test_our_side_samples_images_of_the_shapes() -> None:
+    import peer_ours
+    from peer_shapes import Shapes
+
+    shapes = Shapes(**SMALL, attention_at=(16,))
+    experiment = peer_ours.configured(shapes)
+    stage, text = experiment.stage, experiment.text
+    work = peer_ours.sampling(shapes)
+    assert work.call().shape == (1, 16, 16, 3)
+    assert work.parameters == models.count(models.shapes(stage, text))
+    # A step is two passes of the network and a share of what is done once an image.
     once = flops.of(
         lambda params, z, logsnr, cond: models.build(stage.model).apply(
             {"params": params}, z, logsnr, cond
         ),
         *_arguments(stage, text),
     )
-    assert 2 * once < side.flops < 2.5 * once
+    assert 2 * once < work.forward < 3 * once
 
 
 def _arguments(stage, text):
-    """Shapes of one picture for the network alone."""
+    """Shapes of one image for the network alone."""
     module, params = models.build(stage.model), models.shapes(stage, text)
     given = (1, text.max_length, text.width), (1, text.max_length), (1,)
     dtypes = jnp.float32, jnp.bool_, jnp.bool_
@@ -61,21 +62,77 @@ def _arguments(stage, text):
     return params, z, jax.ShapeDtypeStruct((1,), jnp.float32), cond
 
 
-def test_the_table_compares_with_ours(peer) -> None:
-    ours = peer.Side("ours", 2_000_000, 4e9, lambda: None)
-    theirs = peer.Side("theirs", 3_000_000, 2e9, lambda: None)
-    lines = peer.table([peer.Row(ours, 0.5, 4), peer.Row(theirs, 0.75, 4)]).splitlines()
-    assert lines[2] == "| ours | 2.00 M | 4.0 | 500 ms | 32 GFLOP/s | - | - |"
-    assert lines[3] == "| theirs | 3.00 M | 2.0 | 750 ms | 11 GFLOP/s | 1.50 x | 3.00 x |"
+def test_every_case_has_a_network_of_its_shapes() -> None:
+    import peer_ours
+    import peer_shapes
+
+    kinds = {
+        name: (type(model).__name__, experiment.stage.factor)
+        for name, shapes in peer_shapes.CASES.items()
+        for experiment in [peer_ours.configured(shapes)]
+        for model in [experiment.stage.model]
+    }
+    assert set(kinds.values()) == {("UNet", 1), ("UNet", 4), ("EfficientUNet", 4)}
 
 
-def test_without_the_peer_one_sentence_says_how_to_install_it(peer, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match=r"pip install 'imagen_jax\[peer\]'"):
-        peer.load()
+def test_sides_take_turns_in_processes_of_their_own() -> None:
+    import peer_turns
+    from peer_shapes import Shapes
+    from peer_turns import Side
+
+    sides = [
+        Side("product", "peer_bare", "product"),
+        Side("nobody", "bench_peer_stand_in", "missing"),
+    ]
+    product, sentence = peer_turns.measure(sides, Shapes(), repeats=2)
+    assert product.flops == 2 * 1024**3
+    assert 0 < product.cpu_seconds < 60
+    assert product.peak_bytes > 2**20
+    assert sentence == "nobody is not installed: pip install nobody"
 
 
-def test_nothing_to_measure_is_refused(peer, monkeypatch) -> None:
+def test_a_side_that_dies_is_named() -> None:
+    import peer_turns
+    from peer_shapes import Shapes
+    from peer_turns import Side
+
+    with pytest.raises(RuntimeError, match="the broken one ended early"):
+        peer_turns.measure([Side("the broken one", "no_such_module", "f")], Shapes(), repeats=1)
+
+
+def test_the_table_compares_with_ours() -> None:
+    import peer
+    from peer_turns import Row
+
+    ours = Row("ours", 2_000_000, 1e9, 12e9, 0.5, 0.25, 2**30)
+    theirs = Row("theirs", 3_000_000, 5e8, 6e9, 0.75, 0.4, 2**29)
+    bare = Row("a product", 0, 0.0, 2e9, 0.02, 0.02)
+    lines = peer.table([ours, theirs, bare]).splitlines()
+    assert lines[2] == "| ours | 2.00 M | 1.0 | 0.5 | 0.25 | 1.00 GiB | 24 | - |"
+    assert lines[3] == "| theirs | 3.00 M | 0.5 | 0.75 | 0.4 | 0.50 GiB | 8 | 3.00 x |"
+    assert lines[4] == "| a product | - | - | 0.02 | 0.02 | - | 100 | 0.24 x |"
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "remedy"),
+    [
+        ("torch", "peer_pytorch", r"pip install 'imagen_jax\[peer\]'"),
+        ("dew", "peer_dew", "Python 3.12 or later and `pip install dewml`"),
+    ],
+)
+def test_without_a_peer_one_sentence_says_how_to_install_it(
+    package, module, remedy, monkeypatch
+) -> None:
+    import importlib
+
+    from peer_shapes import Missing, Shapes
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(Missing, match=remedy):
+        importlib.import_module(module).training(Shapes())
+
+
+def test_nothing_to_measure_is_refused(monkeypatch) -> None:
     import bench
 
     monkeypatch.setattr(sys, "argv", ["bench.py"])

@@ -227,7 +227,24 @@ def test_warnings_to_the_user_are_sentences() -> None:
     assert "x.py:3: DeprecationWarning: old" in cli._warning("old", DeprecationWarning, "x.py", 3)
 
 
-@pytest.mark.parametrize("closed", [">&- 2>&-"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("command", ["sample", "eval", "encode", "export"])
+def test_what_is_printed_may_find_no_room(command: str, stream: str, monkeypatch, capsys) -> None:
+    """The exit code says whether files were written; the other stream says what was lost."""
+
+    def work(argv: list[str]) -> None:
+        for _ in range(3):
+            print("a line", file=getattr(sys, stream), flush=True)
+
+    monkeypatch.setattr(f"imagen_jax.cli.{cli.MODULES.get(command, command)}.run", work)
+    with monkeypatch.context() as patched, open("/dev/full", "w", buffering=1) as full:
+        patched.setattr(sys, stream, full)
+        assert _run(patched, command) == 0
+    said = "standard output: not written (No space left on device)"
+    assert capsys.readouterr().err.count(said) == (stream == "stdout")
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "2>/dev/full"])
 def test_closed_outputs_change_no_exit_code(closed: str) -> None:
     """As services and cron jobs may have them."""
     program = f"{sys.executable} -c 'from imagen_jax.cli import main; main()'"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from any_characters import CHARACTERS
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -55,6 +56,32 @@ def test_a_caption_that_is_cut_ends_with_an_ellipsis() -> None:
     assert gallery._wrap("a red circle", gallery._font(192), 192) == ["a red circle"]
 
 
+@pytest.mark.parametrize("letters", ["é", "ß", "ñ", "ł", "Д", "Ω", "→", "€", "e\u0301"])
+def test_letters_are_no_boxes(letters: str) -> None:
+    def drawn(caption: str) -> bytes:
+        return gallery.grid([WHITE], [caption], side=SIDE).tobytes()
+
+    assert drawn(letters) not in (drawn("\uffff"), drawn(""), drawn("\ufffe"))
+    font = gallery._font(SIDE)
+    assert font.getmask(letters[0]).getbbox() is not None
+    assert bytes(font.getmask(letters[-1])) != bytes(font.getmask("\ufffe"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "shown"),
+    [
+        ("café, déjà vu", "café, déjà vu"),
+        ("红 circle", r"\u7ea2 circle"),
+        ("🔴", r"\U0001f534"),
+        ("cafe\u0301\n", "café\n"),
+        ("half \ud83d", r"half \ud83d"),
+    ],
+)
+def test_letters_that_the_font_lacks_are_escaped(caption: str, shown: str) -> None:
+    assert gallery._drawable(caption) == shown
+    assert gallery.grid([WHITE], [caption]).size == gallery.grid([WHITE], [shown]).size
+
+
 @given(st.text(max_size=60), st.integers(20, 200))
 def test_no_line_is_wider_than_its_picture(text: str, width: int) -> None:
     font = gallery._font(192)
@@ -95,7 +122,7 @@ def test_files_keep_letters_of_any_script(prompt: str, slug: str) -> None:
     assert gallery.name(3, prompt) == f"0003_{slug}.png"
 
 
-@given(st.text(st.characters(codec=None), max_size=200))
+@given(st.text(CHARACTERS, max_size=200))
 def test_any_prompt_gives_a_file(prompt: str) -> None:
     name = gallery.name(12345, prompt)
     assert len(os.fsencode(name)) <= 140

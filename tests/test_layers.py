@@ -51,6 +51,7 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {
         "backend",
+        "compilation",
         "finite",
         "lease",
         "log_files",
@@ -85,7 +86,7 @@ ALLOWED = {
     },
     "export": {"run_folder", "models", "weights", "text", "diffusion", "sample", "rng", "mesh"},
     "runs": {"workdir", "run_folder", "checkpoint", "models", "sample", "export", "pretrained"},
-    "imagen": {"backend", "workdir", "run_folder", "text", "sample", "runs"},
+    "imagen": {"backend", "compilation", "workdir", "run_folder", "text", "sample", "runs"},
     "__init__": {"imagen"},
     "__main__": {"cli"},
     "cli": None,  # everything: all wiring

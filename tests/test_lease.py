@@ -206,3 +206,20 @@ def test_a_sign_of_life_needs_no_room_on_the_disk(tmp_path: Path) -> None:
     after = (tmp_path / FILE).stat()
     assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
     assert mine.place.read() != seen
+
+
+def test_a_folder_that_was_made_for_nothing_is_not_left(tmp_path: Path) -> None:
+    with held(tmp_path / "a" / "b", command="c", option="--out"):
+        assert (tmp_path / "a" / "b" / FILE).is_file()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with held(tmp_path / "mine", command="c", option="--out"):
+        pass
+    with held(tmp_path / "used" / "b", command="c", option="--out"):
+        (tmp_path / "used" / "b" / "image.png").touch()
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
+        "mine",
+        "used",
+        "used/b",
+        "used/b/image.png",
+    }

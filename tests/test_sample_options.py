@@ -439,6 +439,27 @@ def test_previews_are_saved(paint, tmp_path: Path) -> None:
     assert names == [f"{s}_0000_{n:04d}.png" for s in ("base8", "sr16") for n in (2, 4)]
 
 
+def test_previews_of_an_earlier_call_are_set_aside_with_its_images(paint, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paint("a", "--steps", "4", "--previews", "2")
+    before = {f.name: f.read_bytes() for f in (out / "previews").iterdir()}
+    paint("b", "--steps", "4", "--previews", "4")
+    names = [f"{stage}_0000_0004.png" for stage in ("base8", "sr16")]
+    assert sorted(f.name for f in (out / "previews").iterdir()) == names
+    assert {f.name: f.read_bytes() for f in (out / "earlier/1/previews").iterdir()} == before
+    paint("c")
+    assert not (out / "previews").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--mask", "{}"), ("--size", "8x9000000"), ("--start", "sr16")]
+)
+def test_what_is_refused_leaves_no_folder(paint, tmp_path: Path, arguments: tuple) -> None:
+    with pytest.raises((ValueError, OSError)):
+        paint("a", *(x.format(tmp_path / "no.png") for x in arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_profile_adds_up(paint, capsys) -> None:
     paint("a", "--profile")
     rows = re.findall(r"^\| ([\w ]+) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE)

@@ -3,12 +3,12 @@
 import re
 
 import pytest
+from any_characters import CHARACTERS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagen_jax import config
 
-CHARACTERS = st.characters(codec=None)
 EVERY = st.text(CHARACTERS, max_size=30) | st.binary(max_size=30) | st.none()
 
 

@@ -40,5 +40,5 @@ def get_config() -> config.Experiment:
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=200, batch_size=16, log_every=50, save_every=200),
+        train=config.Train(steps=150, batch_size=16, log_every=50, save_every=150),
     )

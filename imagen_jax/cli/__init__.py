@@ -25,6 +25,8 @@ COMMANDS = {
     "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}
+# Their work is in files: what they print need not be read, nor have room.
+WRITERS = ("sample", "eval", "encode", "export", "convert", "study")
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -80,7 +82,7 @@ def _main(arguments: list[str]) -> None:
         return
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        _say(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}")
         sys.exit(exits.BAD_USAGE)
     if command != "launch":
         # Python puts the current folder first in its children, whose random.py would be run; not
@@ -93,20 +95,22 @@ def _main(arguments: list[str]) -> None:
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code; what went wrong is on stderr."""
     try:
-        if not {"-h", "--help"} & set(arguments):
+        works = not {"-h", "--help"} & set(arguments)
+        if works:
             backend.refuse_x64_variable(os.environ.get("JAX_ENABLE_X64"))
         module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
-        module.run(arguments)
+        with _tolerant() if works and command in WRITERS else contextlib.nullcontext():
+            module.run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
         return _refused(command, error, str(error))
     except exits.Preempted as stop:
-        print(f"imagen {command}: {stop}", file=sys.stderr)
+        _say(f"imagen {command}: {stop}")
         return exits.PREEMPTED
     except KeyboardInterrupt as stop:
         said = f": {stop}" if str(stop) else ""
-        print(f"imagen {command}: interrupted{said}", file=sys.stderr)
+        _say(f"imagen {command}: interrupted{said}")
         return exits.INTERRUPTED
     except Exception as error:
         if said := backend.sentence(error):
@@ -116,10 +120,28 @@ def _run(command: str, arguments: list[str]) -> int:
     return 0
 
 
+def _tolerant() -> contextlib.AbstractContextManager[None]:
+    from imagen_jax.cli import console
+
+    return console.tolerant()
+
+
+def _say(sentence: str) -> None:
+    """Tell the user, if stderr takes it; the exit code tells as well."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        from imagen_jax.cli import console
+
+        console.settle(sys.stderr)
+
+
 def _refused(command: str, error: Exception, said: str) -> int:
     if os.environ.get("IMAGEN_TRACEBACK"):
         traceback.print_exception(error)
-    print(f"imagen {command}: error: {said}", file=sys.stderr)
+    _say(f"imagen {command}: error: {said}")
     return exits.REFUSED
 
 

@@ -26,7 +26,7 @@ class Build:
     """
 
     source: tyro.conf.Positional[str]
-    """shapes/full; shapes/quickstart: fewer pictures with larger, simpler objects; or emoji. With
+    """shapes/full; shapes/quickstart: fewer, each of one large plain object; or emoji. With
     --out any data source; `imagen encode --help` lists the forms."""
     data_dir: Path = Path("data")
     """Where datasets live, and indices of tars."""

@@ -47,10 +47,10 @@ def tolerant() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = before
         for stream in before:
-            _settle(stream)
+            settle(stream)
 
 
-def _settle(stream: Any) -> None:
+def settle(stream: Any) -> None:
     """See to it that Python's last flush can't fail, which would change the exit code."""
     try:
         stream.flush()

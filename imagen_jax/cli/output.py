@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagen_jax import gallery, workdir
 
-METADATA, GRID, EARLIER = "metadata.json", "grid.png", "earlier"
+METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
 
 
 class Output:
@@ -36,13 +36,18 @@ class Output:
 
     def write(self, first_index: int, images: np.ndarray) -> None:
         """Images that follow one another, uint8 (p, h, w, 3)."""
-        if not self._begun:
-            self._begin()
+        self._begin()
         start = first_index - self._first
         entries = self._document["pictures"][start : start + len(images)]
         for entry, image in zip(entries, images, strict=True):
             Image.fromarray(image).save(self._folder / entry["file"])
         self._shown += list(images[: self.shown - len(self._shown)])
+
+    def preview(self, name: str, images: Sequence[np.ndarray], captions: Sequence[str]) -> None:
+        """Write images that are not finished, as a grid."""
+        self._begin()
+        (self._folder / PREVIEWS).mkdir(exist_ok=True)
+        gallery.grid(images, captions).save(self._folder / PREVIEWS / name)
 
     def finish(self) -> Path:
         """Write grid and metadata; returns the grid's path."""
@@ -54,6 +59,8 @@ class Output:
 
     def _begin(self) -> None:
         """Nothing of an earlier call is touched before there is an image to write."""
+        if self._begun:
+            return
         self._begun = True
         self._folder.mkdir(parents=True, exist_ok=True)
         ours = {**self._document, "complete": None}
@@ -97,7 +104,8 @@ def _set_aside(folder: Path, document: Mapping[str, Any]) -> None:
     while (aside := folder / EARLIER / str(number)).exists():
         number += 1
     aside.mkdir(parents=True)
-    for name in (*(entry["file"] for entry in document["pictures"]), GRID, METADATA):
-        if (folder / name).is_file():
+    names = [entry["file"] for entry in document["pictures"]]
+    for name in (*names, GRID, PREVIEWS, METADATA):
+        if (folder / name).exists():
             (folder / name).rename(aside / name)
     print(f"images of an earlier call were moved to {aside}")

@@ -26,7 +26,6 @@ without text.
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
 """
-PREVIEWS = "previews"  # subfolder of --out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,27 +177,25 @@ def _paint(imagen: "Imagen", options: Options, profile: Profile, output: "Output
             until=options.until,
             request=request,
             batch_size=options.batch_size,
-            following=_following(options, advance),
+            following=_following(options, advance, output),
         ):
             output.write(samples.first_index, samples.images[stages[-1].name])
             profile.ended("saving")
 
 
-def _following(options: Options, advance) -> "Following":
+def _following(options: Options, advance, output: "Output") -> "Following":
     """Told of every batch and, with --previews, of pictures that are not finished."""
     import numpy as np
 
     import imagen_jax
-    from imagen_jax import gallery, pixels
+    from imagen_jax import pixels
 
     def save(glimpse) -> None:
         shown = list(np.asarray(pixels.unscale(glimpse.images)))
         start = glimpse.start - options.first_index
         captions = options.prompts[start : start + len(shown)]
         name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"
-        folder = options.out / PREVIEWS
-        folder.mkdir(parents=True, exist_ok=True)
-        gallery.grid(shown, captions).save(folder / name)
+        output.preview(name, shown, captions)
 
     glimpse = save if options.previews else None
     return imagen_jax.Following(progress=advance, every=options.previews, glimpse=glimpse)

@@ -90,6 +90,7 @@ class Grammar:
     shapes: tuple[str, ...] = SHAPES
     colours: tuple[str, ...] = COLOURS
     backgrounds: tuple[str, ...] = BACKGROUNDS
+    sizes: tuple[str, ...] = SIZES
 
     def __post_init__(self) -> None:
         for field in ("single", "patterned", "plain"):
@@ -98,6 +99,7 @@ class Grammar:
         _refuse_unknown("shape", self.shapes, SHAPES)
         _refuse_unknown("colour", self.colours, COLOURS)
         _refuse_unknown("background", self.backgrounds, BACKGROUNDS)
+        _refuse_unknown("size", self.sizes, SIZES)
         if not self.backgrounds:
             raise ValueError("backgrounds is empty")
         for background in self.backgrounds:
@@ -128,7 +130,7 @@ def sample_scene(rng: np.random.Generator, *, grammar: Grammar) -> Scene:
         taken = {background, *(shape.colour for shape in shapes)}
         shape, colour = choose(rng, _candidates(grammar, taken))
         fill = choose(rng, FILLS[1:]) if rng.random() < grammar.patterned else FILLS[0]
-        shapes.append(Shape(shape, colour, choose(rng, SIZES), fill))
+        shapes.append(Shape(shape, colour, choose(rng, grammar.sizes), fill))
     relation = choose(rng, RELATIONS) if len(shapes) == 2 else None
     return Scene(background, tuple(shapes), relation)
 

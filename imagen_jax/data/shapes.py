@@ -17,7 +17,7 @@ from tqdm import tqdm
 from imagen_jax.data import embedded
 from imagen_jax.data.embedded import SPLITS, Source
 from imagen_jax.data.painting import SIDE, Series, paint_all, picture
-from imagen_jax.data.scenes import Grammar
+from imagen_jax.data.scenes import SIZES, Grammar
 
 
 @dataclass(eq=False, kw_only=True)
@@ -40,7 +40,8 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
     def recipe(self) -> str:
         """All that the pictures depend on; stored with them."""
-        return f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
+        told = f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
+        return told.replace(f", sizes={SIZES}", "")  # all of them go unsaid in stored recipes
 
 
 class Shapes(embedded.Builder):
@@ -57,11 +58,18 @@ class Shapes(embedded.Builder):
         ),
         ShapesConfig(
             name="quickstart",
-            description="What a few minutes can learn: mostly single, plain shapes.",
+            description="What a few minutes can learn: one large, plain shape of six.",
             train=12_000,
             validation=500,
             held_out=500,
-            grammar=Grammar(single=0.7, patterned=0.25, plain=0.8),
+            grammar=Grammar(
+                single=1.0,
+                patterned=0.0,
+                plain=0.8,
+                shapes=("circle", "square", "triangle", "ring", "cross", "heart"),
+                backgrounds=("white", "black", "gray", "yellow"),
+                sizes=("large",),
+            ),
         ),
         ShapesConfig(
             name="tiny",

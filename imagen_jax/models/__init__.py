@@ -2,6 +2,7 @@
 
 | file | holds |
 |---|---|
+| `convolution.py` | a convolution and its gradients |
 | `layers.py` | norm, residual block, time embedding, up- and down-sampling |
 | `attention.py` | attention to picture and text |
 | `conditioning.py` | `Conditioning` and what makes it: null caption, pooling, text keys |

@@ -69,6 +69,36 @@ def _exp_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
     return found, found * tangents[0].astype(dtype)
 
 
+def split_heads(x: Float[Array, "b n d"], heads: int) -> Float[Array, "b n heads k"]:
+    """Consecutive channels to heads.
+
+    A TPU's products of queries and keys want pixels in the lanes. Transposed first, channels are
+    split where they are rows; split first, every value is moved twice.
+    """
+    b, n, width = x.shape
+
+    def by_rows(x: Float[Array, "b n d"]) -> Float[Array, "b n heads k"]:
+        return x.swapaxes(1, 2).reshape(b, heads, width // heads, n).transpose(0, 3, 1, 2)
+
+    def directly(x: Float[Array, "b n d"]) -> Float[Array, "b n heads k"]:
+        return x.reshape(b, n, heads, width // heads)
+
+    return jax.lax.platform_dependent(x, tpu=by_rows, default=directly)
+
+
+def joined_heads(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
+    """The inverse of `split_heads`, by the same way."""
+    b, n, heads, width = x.shape
+
+    def by_rows(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
+        return x.transpose(0, 2, 3, 1).reshape(b, heads * width, n).swapaxes(1, 2)
+
+    def directly(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
+        return x.reshape(b, n, heads * width)
+
+    return jax.lax.platform_dependent(x, tpu=by_rows, default=directly)
+
+
 class Attention(nn.Module):
     """A picture's pixels attend to its pixels, to the text, or to both in one softmax.
 
@@ -97,14 +127,14 @@ class Attention(nn.Module):
             pairs, masks = [*pairs, text], [*masks, text_mask]
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
         mask = None if text is None else jnp.concatenate(masks, axis=1)
-        mixed = attend(query, keys, values, mask).reshape(b, h, w, self.heads * self.head_dim)
+        mixed = joined_heads(attend(query, keys, values, mask)).reshape(b, h, w, -1)
         out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
         return x + out
 
     def project(self, name: str, y: Float[Array, "b h w c"]) -> Float[Array, "b n heads k"]:
         """Queries, keys or values of the picture, n = h * w. Flattened last: height stays split."""
         projected = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
-        return projected.reshape(y.shape[0], -1, self.heads, self.head_dim)
+        return split_heads(projected.reshape(y.shape[0], -1, projected.shape[-1]), self.heads)
 
 
 class FeedForward(nn.Module):

@@ -1,24 +1,21 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
-import dataclasses
 import errno
 import gc
 from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import config, exits, finite, log_files, mesh, rng, run_folder
+from imagen_jax import compilation, config, exits, finite, log_files, mesh, rng, run_folder
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, initial, program, saving, state
+from imagen_jax.train import health, initial, program, resuming, saving, state
 from imagen_jax.train.diary import Diary
 from imagen_jax.train.ledger import Ledger
 from imagen_jax.train.metrics import Progress
 from imagen_jax.train.speed import Speed
 from imagen_jax.types import Params
 from imagen_jax.workdir import Workdir
-
-UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
 
 Hook = Callable[[int, Params, Progress], None]  # (step, ema, progress), after each step
 
@@ -48,11 +45,13 @@ def train(
     row were not finite; exits.Preempted once `stop` said so.
     """
     options = experiment.train
+    compilation.use_cache()
     pipeline.check(store, experiment=experiment)
     experiment = pipeline.with_encoder(experiment, store)
-    _refuse_other_run(workdir, experiment)
+    changed = resuming.check(workdir, experiment)
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
+        print(f"{experiment.stage.name}: compiling ...", flush=True)
 
     # ---- shapes -> shardings -> arrays
     ledger = Ledger()
@@ -69,6 +68,8 @@ def train(
         current = state.with_empty_prompt(current, store.empty().array())
     else:
         begun = f"resumed from step {start}"
+        if changed:
+            begun += f", with {', '.join(changed)}"
         if source is not None:
             begun += f"; the weights of {source.folder} were for its beginning"
     train_step, share = work.step(), work.share
@@ -161,25 +162,3 @@ def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
                 "give another --workdir"
             ) from error
         log_files.tell(str(workdir / run_folder.CONFIG), error)
-
-
-def _refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
-    """A folder that holds another model's run is not continued with this one."""
-    if not (workdir / run_folder.CONFIG).is_file():
-        return
-    before = run_folder.read_config(workdir)
-    changed = [
-        f"{part}.{f.name}: {getattr(old, f.name)!r} there, {getattr(new, f.name)!r} here"
-        for part in ("stage", "text")
-        for old, new in [(getattr(before, part), getattr(experiment, part))]
-        for f in dataclasses.fields(new)
-        if f.name != "sampler" and getattr(old, f.name) not in (getattr(new, f.name), UNTOLD)
-    ]
-    if changed:
-        dtype = any(change.startswith("text.dtype") for change in changed)
-        raise ValueError(
-            f"{workdir} holds a run with another config: {'; '.join(changed)}; "
-            "give another --workdir or restore the config"
-            + f"; if the run has always read this dataset, correct its {run_folder.CONFIG}"
-            * dtype
-        )

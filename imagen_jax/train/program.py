@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import backend, config, flops, mesh, models, rng
+from imagen_jax import backend, compilation, config, flops, mesh, models, rng
 from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.train import optim, state, step
 from imagen_jax.types import Network, Params, RandomKey
@@ -46,8 +46,9 @@ class Program:
         fresh = functools.partial(
             state.init, experiment=self.experiment, module=self.module, rule=self.rule
         )
+        options = compilation.run_once(self.devices)
         with jax.threefry_partitionable(True):  # as in `mesh.use`
-            return jax.jit(fresh, out_shardings=self.shardings)(key)
+            return jax.jit(fresh, out_shardings=self.shardings, compiler_options=options)(key)
 
     def step(self) -> Any:
         """`train_step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.

@@ -30,7 +30,8 @@ class Saving:
 
     def __init__(self, workdir: Workdir, experiment: config.Experiment) -> None:
         options = experiment.train
-        self._experiment, self._options = experiment, options
+        self._experiment, self._options, self._workdir = experiment, options, workdir
+        self._has_config = (workdir / run_folder.CONFIG).is_file()
         self._saves = checkpoint.Checkpoints(
             workdir, keep=options.keep, keep_every=options.keep_every
         )
@@ -90,6 +91,7 @@ class Saving:
             if self._saves.latest() == self._last:
                 self._failures, self._reason = 0, ""
             self._last = step
+            self._keep_config()
             self._saves.save(step, state, self._experiment)
         except FAILURES as error:
             self._failed(error)
@@ -138,6 +140,13 @@ class Saving:
         except FAILURES as error:
             self._failed(error)
             print(f"a save failed ({self._reason})", file=sys.stderr)
+
+    def _keep_config(self) -> None:
+        """Where the run's folder was deleted, it is a run again. Errors: those of writing."""
+        file = self._workdir / run_folder.CONFIG
+        if self._has_config and jax.process_index() == 0 and not file.is_file():
+            run_folder.write_config(self._workdir, self._experiment)
+            print(f"{file} was gone: it is written again", file=sys.stderr, flush=True)
 
     def _failed(self, error: BaseException) -> None:
         """Count and note a save that failed. Errors: what is no failure of it."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import secrets
 import socket
 import struct
@@ -67,7 +68,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, start: int) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        self._file, self._start, self._begun = folder / name, start, False
+        self._file, self._start = folder / name, start
+        logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # of NaN the guard tells
         self.name = "TensorBoard's events"
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,9 +85,9 @@ class TensorBoard:
         """Nothing: no event is on its way."""
 
     def _write(self, event: Event) -> None:
-        records = [] if self._begun else [_record(e) for e in self._first()]
+        begun = self._file.is_file() and self._file.stat().st_size
+        records = [] if begun else [_record(e) for e in self._first()]
         log_files.append(self._file, b"".join([*records, _record(event)]))
-        self._begun = True
 
     def _first(self) -> list[Event]:
         found = [Event(file_version="brain.Event:2")]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_store import make_store
 
 from imagen_jax import config
 from imagen_jax.cli import data, pairs
 from imagen_jax.data import checking, examples, preparation, records, skipped, sources, store
 from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 # Examples that are kept and left out, by what the source or the example says.
@@ -45,19 +45,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stored(source: examples.Source, folder: Path) -> tuple[list[str], list[skipped.Skipped]]:
     """Keys of the records that `encode` writes, and what it lists as skipped."""
-    target = Store(
-        folder=folder,
-        dataset="any",
-        split="train",
-        count=len(source),
-        sizes=(4,),
-        encoder="t5",
-        identity="0",
-        vocabulary="1",
-        width=1,
-        max_length=1,
-        framing=config.Framing(),
-    )
+    target = make_store(folder, count=len(source), framing=config.Framing())
     text = records.rounded(np.ones((1, 1), np.float32), target.text_dtype)
     for number, pictures, lacks in preparation.shards(source, target, store.begin(target)):
         made = [Record(**one._asdict(), texts=(text,) * len(one.captions)) for one in pictures]

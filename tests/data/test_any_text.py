@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 from PIL import Image
+from small_store import make_store
 
 from imagen_jax import config
 from imagen_jax.data import checking, examples, folders, parquet, preparation, tars
 from imagen_jax.data.examples import BadCaption, Source
 from imagen_jax.data.preparation import Picture
-from imagen_jax.data.store import Store
 
 GOOD = "a good one"
 LONE = "smile \ud83d end"  # half of an emoji
@@ -139,17 +139,10 @@ def captions_of(source: Source) -> tuple[dict[str, str], str]:
 
     `data check` has to keep and to name the same.
     """
-    target = Store(
-        folder=Path("/nowhere"),
-        dataset="any",
-        split="train",
+    target = make_store(
+        Path("/nowhere"),
         count=len(source),
         sizes=(8,),
-        encoder="t5",
-        identity="0",
-        vocabulary="1",
-        width=1,
-        max_length=1,
         framing=config.Framing(),
         filters=config.Filters(max_caption_chars=2_000_000),
     )

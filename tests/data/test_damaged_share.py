@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_store import make_store
 
 from imagen_jax.data import damage, pipeline, records
 from imagen_jax.data.array_files import File
@@ -12,19 +13,7 @@ from imagen_jax.data.pipeline import Loaded
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
 
-STORE = Store(
-    folder=Path("s"),
-    dataset="fake",
-    split="train",
-    count=5000,
-    sizes=(4,),
-    encoder="t5",
-    identity="0",
-    vocabulary="1",
-    width=1,
-    max_length=1,
-    files=(File("records", 5000, 1),),
-)
+STORE = make_store(Path("s"), count=5000, files=(File("records", 5000, 1),))
 TEXT = records.rounded(np.ones((1, 1), np.float32), "float32")
 RECORD = Record(key="k", captions=("",), images={}, texts=(TEXT,))
 

@@ -54,6 +54,12 @@ def test_the_grammar_keeps_its_shares() -> None:
     assert all(first.colour != second.colour for first, second in pairs)
 
 
+@pytest.mark.parametrize("sizes", [("large",), ("small",), scenes.SIZES])
+def test_the_grammar_keeps_to_its_sizes(sizes: tuple[str, ...]) -> None:
+    found = _scenes(200, Grammar(sizes=sizes))
+    assert {shape.size for scene in found for shape in scene.shapes} == set(sizes)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -61,6 +67,7 @@ def test_the_grammar_keeps_its_shares() -> None:
         ({"shapes": ("blob",)}, "shape 'blob' is unknown"),
         ({"colours": ("mauve",)}, "colour 'mauve' is unknown"),
         ({"backgrounds": ("wood",)}, "background 'wood' is unknown"),
+        ({"sizes": ("huge",)}, "size 'huge' is unknown"),
         ({"backgrounds": ()}, "backgrounds is empty"),
         ({"colours": ("red", "white")}, "fewer than two colours are left on a white"),
     ],

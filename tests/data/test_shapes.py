@@ -165,10 +165,18 @@ def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:
     assert words != shapes.exam("tiny", "held_out", count=6, seed=1, size=64)[0]
 
 
+def test_a_recipe_tells_sizes_where_they_are_not_all() -> None:
+    told = {name: found.recipe() for name, found in shapes.Shapes.builder_configs.items()}
+    assert {name for name, recipe in told.items() if "sizes=('large',)" in recipe} == {"quickstart"}
+    assert {name for name, recipe in told.items() if "sizes" in recipe} == {"quickstart"}
+
+
 def test_the_two_datasets_differ_as_described() -> None:
     full, quick = (shapes.Shapes.builder_configs[name] for name in ("full", "quickstart"))
     assert [full.size(split) for split in shapes.SPLITS] == [150_000, 2_000, 2_000]
     assert quick.train < full.train
-    assert quick.grammar.single > full.grammar.single
-    assert quick.grammar.patterned < full.grammar.patterned
+    assert (quick.grammar.single, quick.grammar.patterned) == (1.0, 0.0)
+    assert quick.grammar.sizes == ("large",)
+    assert set(quick.grammar.shapes) < set(full.grammar.shapes)
+    assert set(quick.grammar.backgrounds) < set(full.grammar.backgrounds)
     assert {config.grammar.pairs for config in (full, quick)} == {"exclude"}

@@ -35,7 +35,7 @@ FLOORS = {  # shares of it that a config's sampler has to keep; two digits of th
     "shapes/base16": (0.15, 0.34, 0.56, 0.75, 0.89),
     "shapes/sr64": (0.04, 0.11, 0.22, 0.41, 0.66),
     "shapes/sr256": (0.02, 0.05, 0.09, 0.19, 0.43),
-    "quickstart/base16": (0.37, 0.66, 0.81, 0.89, 0.94),
+    "quickstart/base16": (0.15, 0.34, 0.56, 0.75, 0.89),
     "quickstart/sr64": (0.04, 0.11, 0.22, 0.41, 0.66),
     "quickstart/sr256": (0.02, 0.05, 0.09, 0.19, 0.43),
     "tiny/base8": (0.03, 0.09, 0.18, 0.34, 0.58),

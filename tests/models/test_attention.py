@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.models.attention import Attention, AttentionBlock, FeedForward, attend
+from imagen_jax.models.attention import (
+    Attention,
+    AttentionBlock,
+    FeedForward,
+    attend,
+    joined_heads,
+    split_heads,
+)
 
 DRAW = np.random.default_rng(0)
 X = DRAW.standard_normal((2, 2, 3, 8))
@@ -56,6 +63,14 @@ def test_attention_equals_the_reference(image: bool, text: bool) -> None:
     given = (_f32(KEYS, VALUES), jnp.asarray(MASK)) if text else (None, None)
     found = module.apply({"params": params}, *_f32(X), *given)
     np.testing.assert_allclose(found, _reference(params, image=image, text=text), atol=2e-5)
+
+
+def test_heads_are_the_same_by_the_way_of_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, *, tpu, default: tpu(x))
+    x = jnp.asarray(X.reshape(2, 6, 8), jnp.float32)
+    heads = split_heads(x, 2)
+    np.testing.assert_array_equal(heads, X.reshape(2, 6, 2, 4).astype(np.float32))
+    np.testing.assert_array_equal(joined_heads(heads), x)
 
 
 @pytest.mark.parametrize("head_dim", [32, 64])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config
+from imagen_jax import config, run_folder
+from imagen_jax.checkpoint import Checkpoints
 from imagen_jax.train import saving
 from imagen_jax.train.saving import Saving
 from imagen_jax.train.state import TrainState
@@ -179,6 +181,7 @@ def test_a_disk_that_takes_nothing_loses_no_checkpoint(mode: str, says: list[str
     assert done.returncode == 0, done.stderr[-2000:]
     for sentence in says:
         assert sentence in done.stdout, done.stdout
+    assert not done.stderr  # Orbax would show stacks of its threads
 
 
 def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
@@ -268,3 +271,21 @@ def test_a_background_save_that_fails_at_the_end_hides_no_other_error(
     with contextlib.closing(Saving(tmp_path / "run", EXPERIMENT)), pytest.raises(KeyError):
         raise KeyError
     assert "a save failed ([Errno 28] No space left on device)" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_deleted_is_a_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    run_folder.write_config(folder, EXPERIMENT)
+    saves = Saving(folder, EXPERIMENT)
+    saves.save(1, STATE)
+    saves.finish(1, STATE)
+    assert not capsys.readouterr().err
+    shutil.rmtree(folder)
+    saves.save(2, STATE)
+    assert capsys.readouterr().err == f"{folder}/config.json was gone: it is written again\n"
+    saves.finish(2, STATE)
+    saves.close()
+    assert run_folder.read_config(folder) == EXPERIMENT
+    assert Checkpoints(folder, read_only=True).steps() == [2]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -90,3 +91,19 @@ def test_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(writers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"wandb is missing; pip install 'imagen_jax\[wandb\]'"):
         writers.of(tmp_path, tmp_path, experiment, start=0)
+
+
+def test_events_can_be_read_in_a_folder_that_was_made_again(tmp_path: Path) -> None:
+    writer = writers.TensorBoard(tmp_path / "run", start=0)
+    writer.scalars(1, {"loss": 0.25})
+    shutil.rmtree(tmp_path / "run")
+    writer.scalars(2, {"loss": 0.25})
+    (events,) = (tmp_path / "run").iterdir()
+    assert [e.file_version for e in _events(events)] == ["brain.Event:2", ""]
+
+
+def test_what_is_not_finite_is_told_by_the_guard_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writers.TensorBoard(tmp_path, start=0).scalars(1, {"loss": float("nan")})
+    assert not caplog.records

@@ -1,0 +1,88 @@
+"""A run that goes on with another config: what is refused, and what is said of the rest."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import config, run_folder
+from imagen_jax.train import optim
+from imagen_jax.workdir import Workdir
+
+UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
+# Besides the optimiser's, what a run's weights depend on.
+TOLD = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
+
+
+def check(workdir: Workdir, experiment: config.Experiment) -> list[str]:
+    """Options that change how the run in `workdir` goes on, each with both values.
+
+    Errors: ValueError where it is another model's run, or its optimiser has another state.
+    """
+    if not (workdir / run_folder.CONFIG).is_file():
+        return []
+    before = run_folder.read_config(workdir)
+    _refuse_other_model(workdir, before, experiment)
+    if not _is_begun(workdir):
+        return []
+    names = {"optim": [f.name for f in dataclasses.fields(config.Optim)], **TOLD}
+    changed = {
+        f"{part}.{name}": f"{new!r} instead of {old!r}"
+        for part in names
+        for name in names[part]
+        for old, new in [_values(part, name, before, experiment)]
+        if old != new
+    }
+    if _state(before) != _state(experiment):
+        reasons = (f"{n}={changed[n]}" for n in ("optim.kind", "optim.clip_norm") if n in changed)
+        raise ValueError(
+            f"{workdir}: the state of the optimiser there does not fit: {', '.join(reasons)}; "
+            f"restore the option, or begin another run with --init-from {workdir}"
+        )
+    if "train.steps" in changed:
+        if experiment.optim.schedule == "constant":
+            del changed["train.steps"]
+        else:
+            changed["train.steps"] += ", which optim.schedule is over"
+    return [f"{name}={values}" for name, values in changed.items()]
+
+
+def _refuse_other_model(
+    workdir: Workdir, before: config.Experiment, experiment: config.Experiment
+) -> None:
+    """A folder that holds another model's run is not continued with this one."""
+    changed = [
+        f"{part}.{f.name}: {old!r} there, {new!r} here"
+        for part in ("stage", "text")
+        for f in dataclasses.fields(getattr(experiment, part))
+        for old, new in [_values(part, f.name, before, experiment)]
+        if f.name != "sampler" and old not in (new, UNTOLD)
+    ]
+    if changed:
+        dtype = any(change.startswith("text.dtype") for change in changed)
+        raise ValueError(
+            f"{workdir} holds a run with another config: {'; '.join(changed)}; "
+            "give another --workdir or restore the config"
+            + f"; if the run has always read this dataset, correct its {run_folder.CONFIG}"
+            * dtype
+        )
+
+
+def _values(
+    part: str, name: str, before: config.Experiment, after: config.Experiment
+) -> tuple[Any, Any]:
+    return getattr(getattr(before, part), name), getattr(getattr(after, part), name)
+
+
+def _is_begun(workdir: Workdir) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    folder = workdir / run_folder.CHECKPOINTS
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def _state(experiment: config.Experiment) -> Any:
+    """The form of the optimiser's state, of a matrix and of a vector."""
+    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    params = {"kernel": jnp.zeros((256, 256)), "bias": jnp.zeros(3)}
+    return jax.tree.structure(jax.eval_shape(rule.init, params))

@@ -1,0 +1,84 @@
+"""What of a config may change when a run goes on, and that it is said."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from imagen_jax import config, run_folder
+from imagen_jax.train import resuming
+
+BEFORE = config.load("tiny/base8")[0]
+
+
+def changed(**parts: dict) -> config.Experiment:
+    return dataclasses.replace(
+        BEFORE,
+        **{
+            name: dataclasses.replace(getattr(BEFORE, name), **changes)
+            for name, changes in parts.items()
+        },
+    )
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run of `BEFORE` with a checkpoint."""
+    run_folder.write_config(tmp_path, BEFORE)
+    (tmp_path / run_folder.CHECKPOINTS / "2").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({}, []),
+        (
+            {"optim": {"learning_rate": 1e-5, "b1": 0.5}},
+            ["optim.learning_rate=1e-05 instead of 0.001", "optim.b1=0.5 instead of 0.9"],
+        ),
+        ({"optim": {"ema_decay": 0.5}}, ["optim.ema_decay=0.5 instead of 0.9"]),
+        ({"train": {"steps": 9}}, ["train.steps=9 instead of 4, which optim.schedule is over"]),
+        ({"train": {"seed": 9}}, ["train.seed=9 instead of 0"]),
+        (
+            {"train": {"batch_size": 4}, "data": {"split": "validation"}},
+            ["data.split='validation' instead of 'train'", "train.batch_size=4 instead of 8"],
+        ),
+        ({"train": {"log_every": 1, "keep": 9, "micro_batches": 2}, "data": {"threads": 0}}, []),
+        ({"mesh": {"fsdp": 1}}, []),
+    ],
+)
+def test_what_changes_the_weights_is_told(begun: Path, parts: dict, told: list[str]) -> None:
+    assert resuming.check(begun, changed(**parts)) == told
+
+
+def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
+    constant = changed(optim={"schedule": "constant"})
+    run_folder.write_config(begun, constant)
+    longer = dataclasses.replace(constant, train=dataclasses.replace(constant.train, steps=9))
+    assert resuming.check(begun, longer) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kind": "adam"}, "optim.kind='adam' instead of 'adafactor'"),
+        ({"clip_norm": None, "learning_rate": 0.1}, "optim.clip_norm=None instead of 1.0"),
+    ],
+)
+def test_another_optimisers_state_is_refused(begun: Path, changes: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=f"does not fit: {says}; restore .* --init-from {begun}"):
+        resuming.check(begun, changed(optim=changes))
+
+
+def test_a_run_without_a_checkpoint_may_take_another_optimiser(tmp_path: Path) -> None:
+    assert resuming.check(tmp_path, BEFORE) == []
+    run_folder.write_config(tmp_path, BEFORE)
+    assert resuming.check(tmp_path, changed(optim={"kind": "adam"})) == []
+
+
+def test_another_model_is_refused(begun: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"
+    ):
+        resuming.check(begun, changed(stage={"name": "other"}))
