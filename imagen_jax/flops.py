@@ -27,7 +27,8 @@ def _of_equation(equation: Any) -> int:
         output = equation.outvars[0].aval.shape
         features = params["dimension_numbers"].rhs_spec[0]  # where the kernel has output channels
         taps = math.prod(n for axis, n in enumerate(kernel) if axis != features)
-        return 2 * math.prod(output) * taps
+        zeros = math.prod(params["lhs_dilation"])  # are between pixels: no products
+        return 2 * math.prod(output) * taps // zeros
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         left = equation.invars[0].aval.shape

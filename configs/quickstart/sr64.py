@@ -36,5 +36,5 @@ def get_config() -> config.Experiment:
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=300, batch_size=16, log_every=100, save_every=300),
+        train=config.Train(steps=600, batch_size=16, log_every=100, save_every=600),
     )

@@ -2,8 +2,8 @@
 
 | file | holds |
 |---|---|
-| `convolution.py` | a convolution and its gradients |
-| `layers.py` | norm, residual block, time embedding, up- and down-sampling |
+| `layers.py` | norm, residual block, time embedding |
+| `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to picture and text |
 | `conditioning.py` | `Conditioning` and what makes it: null caption, pooling, text keys |
 | `unet.py` | `UNet`, the base network |

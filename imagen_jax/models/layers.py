@@ -1,7 +1,4 @@
-"""Norms, residual block, time embedding, up- and down-sampling (Imagen sections 2.5, B.1).
-
-Resampling is reshapes, repeats and means: `jax.image.resize` would lose a sharding over height.
-"""
+"""Norms, residual block, time embedding (Imagen sections 2.5, B.1)."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
-from imagen_jax.models.convolution import convolve
+from imagen_jax.models.resampling import (
+    ConvOfNearest,
+    ConvTransposed,
+    average_pool,
+    depth_to_space,
+    nearest,
+)
 from imagen_jax.types import Embedding, Features, LogSNR
 
 EPSILON = 1e-6  # of every norm; Flax's default, PyTorch's is 1e-5
@@ -127,16 +130,7 @@ def conv(
     """A 3x3 convolution; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     options = {"dtype": dtype, "kernel_init": init, "precision": precision, "name": name}
-    convolution = _as_flax_calls if stride == 1 else None
-    return nn.Conv(features, (3, 3), stride, conv_general_dilated=convolution, **options)
-
-
-def _as_flax_calls(
-    x: Any, kernel: Any, strides: Any, padding: Any, *, precision: Any, **plain: Any
-) -> Any:
-    """Of stride 1 and without dilation; its gradient is faster than that of `lax`."""
-    del strides, padding, plain
-    return convolve(x, kernel, 1, precision)
+    return nn.Conv(features, (3, 3), stride, **options)
 
 
 class Film(nn.Module):
@@ -188,44 +182,6 @@ class ResBlock(nn.Module):
         return style.join(x, h)
 
 
-class ConvOfNearest(nn.Module):
-    """`conv(...)(nearest(x))`, with the same parameters, in 4/9 of the products.
-
-    Each of the four pixels that one becomes sees 2x2 others, under taps of the 3x3 kernel that fall
-    on one pixel and are added. All four kernels are one convolution of windows that overlap.
-    """
-
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
-        b, h, w, i = x.shape
-        o = self.channels
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, i, o))
-        bias = self.param("bias", nn.initializers.zeros, (o,))
-        parts = _pairs(jnp.moveaxis(_pairs(kernel), 2, 0))  # (2, 2, 2, 2, i, o): columns, rows
-        parts = parts.transpose(3, 1, 4, 2, 0, 5)  # tap and tap, i, row and column of the four, o
-        x, parts, bias = nn.dtypes.promote_dtype(x, parts, bias, dtype=self.dtype)
-        # Padded apart: XLA's CPU compiler has a loop without vectors for the kernel's gradient of a
-        # convolution that gives more pixels than it gets.
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = convolve(padded, parts.reshape(2, 2, i, 4 * o), 0, None)
-        windows = windows.reshape(b, h + 1, w + 1, 2, 2, o)
-        rows = [
-            jnp.stack([windows[:, a : a + h, c : c + w, a, c] for c in range(2)], axis=3)
-            for a in range(2)
-        ]
-        return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o) + bias[None, None, None, :]
-
-
-def _pairs(taps: Float[Array, "3 ..."]) -> Float[Array, "2 2 ..."]:
-    """Taps of an even and of an odd pixel on the two single pixels that they fall on."""
-    first, middle, last = taps
-    even, odd = (first, middle + last), (first + middle, last)
-    return jnp.stack([jnp.stack(even), jnp.stack(odd)])
-
-
 def time_features(logsnr: LogSNR, *, features: int, kind: TimeEmbed) -> Float32[Array, "b f"]:
     """Sinusoids of a time in [0, 1000] recovered from logsnr.
 
@@ -257,31 +213,6 @@ class TimeEmbedding(nn.Module):
         return exact_dense(self.width, name="dense_1")(x)
 
 
-def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
-    """Mean of each 2x2 patch."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
-
-
-def nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
-    """Each pixel four times."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def space_to_depth(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b p q d"]:
-    """Patches of `patch` x `patch` pixels into channels: (b, h/p, w/p, p*p*c)."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // patch, patch, w // patch, patch, c)
-    return x.swapaxes(2, 3).reshape(b, h // patch, w // patch, patch * patch * c)
-
-
-def depth_to_space(x: Float[Array, "b p q d"], patch: int) -> Float[Array, "b h w c"]:
-    """The inverse of `space_to_depth`."""
-    b, h, w, d = x.shape
-    x = x.reshape(b, h, w, patch, patch, d // patch**2)
-    return x.swapaxes(2, 3).reshape(b, h * patch, w * patch, d // patch**2)
-
-
 class Upsample(nn.Module):
     """A convolution that doubles both sides.
 
@@ -298,7 +229,4 @@ class Upsample(nn.Module):
             return nearest(conv(self.channels, self.dtype, name="conv")(x))
         if self.kind == "depth_to_space":
             return depth_to_space(conv(4 * self.channels, self.dtype, name="conv")(x), 2)
-        transposed = nn.ConvTranspose(
-            self.channels, (4, 4), strides=(2, 2), dtype=self.dtype, name="conv"
-        )
-        return transposed(x)
+        return ConvTransposed(self.channels, self.dtype, name="conv")(x)

@@ -23,10 +23,9 @@ from imagen_jax.models.layers import (
     block_style,
     check_sides,
     conv,
-    depth_to_space,
-    space_to_depth,
 )
 from imagen_jax.models.remat import rematerialised
+from imagen_jax.models.resampling import depth_to_space, space_to_depth
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 

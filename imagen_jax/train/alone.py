@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from imagen_jax import lease
+from imagen_jax import lease, run_folder
 from imagen_jax.workdir import Workdir
 
 COMMAND = "imagen train"
@@ -27,6 +27,7 @@ def alone(workdir: Workdir, *, option: str = "--workdir") -> Iterator[Callable[[
                 check = stack.enter_context(
                     lease.held(workdir, command=COMMAND, option=option)
                 ).check
+                stack.enter_context(lease.tidied(workdir / run_folder.CHECKPOINTS))
             except ValueError as error:
                 refusal = error
         free = refusal is None

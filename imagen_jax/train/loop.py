@@ -50,7 +50,6 @@ def train(
     experiment = pipeline.with_encoder(experiment, store)
     changed = resuming.check(workdir, experiment)
     if jax.process_index() == 0:
-        _write_config(workdir, experiment)
         print(f"{experiment.stage.name}: compiling ...", flush=True)
 
     # ---- shapes -> shardings -> arrays
@@ -72,6 +71,9 @@ def train(
             begun += f", with {', '.join(changed)}"
         if source is not None:
             begun += f"; the weights of {source.folder} were for its beginning"
+    if jax.process_index() == 0:
+        _write_config(workdir, experiment)
+    saves.has_config = True
     train_step, share = work.step(), work.share
     batches = pipeline.stream(
         store,

@@ -31,7 +31,7 @@ class Saving:
     def __init__(self, workdir: Workdir, experiment: config.Experiment) -> None:
         options = experiment.train
         self._experiment, self._options, self._workdir = experiment, options, workdir
-        self._has_config = (workdir / run_folder.CONFIG).is_file()
+        self.has_config = False  # whether one was written, and is again where it has gone
         self._saves = checkpoint.Checkpoints(
             workdir, keep=options.keep, keep_every=options.keep_every
         )
@@ -144,7 +144,7 @@ class Saving:
     def _keep_config(self) -> None:
         """Where the run's folder was deleted, it is a run again. Errors: those of writing."""
         file = self._workdir / run_folder.CONFIG
-        if self._has_config and jax.process_index() == 0 and not file.is_file():
+        if self.has_config and jax.process_index() == 0 and not file.is_file():
             run_folder.write_config(self._workdir, self._experiment)
             print(f"{file} was gone: it is written again", file=sys.stderr, flush=True)
 

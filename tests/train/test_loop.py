@@ -19,7 +19,7 @@ from imagen_jax import checkpoint, config, exits, log_files
 from imagen_jax.data import damage, records, store, transforms
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
-from imagen_jax.train import health, loop, metrics, program
+from imagen_jax.train import alone, health, initial, loop, metrics, program
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
@@ -76,6 +76,17 @@ def test_a_run_goes_on_and_logs_how_many_records_it_lost(damaged: Store, tmp_pat
 def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of \d+ records .* more than data.max_damaged=0\.1 "):
         loop.train(experiment(0.1), tmp_path, store=damaged)
+
+
+def test_weights_that_are_refused_leave_no_folder(damaged: Store, tmp_path: Path) -> None:
+    class Refused(initial.Source):
+        def begin(self, current):
+            return jax.tree.map(lambda x: x * np.float32("nan"), current.params), ""
+
+    folder, source = tmp_path / "runs" / "new", Refused(folder=tmp_path, take="ema", partial=False)
+    with alone.alone(folder), pytest.raises(ValueError, match="the weights are not finite"):
+        loop.train(experiment(0.2), folder, store=damaged, source=source)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -279,6 +279,7 @@ def test_a_folder_that_was_deleted_is_a_run_again(
     folder = tmp_path / "run"
     run_folder.write_config(folder, EXPERIMENT)
     saves = Saving(folder, EXPERIMENT)
+    saves.has_config = True
     saves.save(1, STATE)
     saves.finish(1, STATE)
     assert not capsys.readouterr().err
