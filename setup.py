@@ -25,7 +25,23 @@ setup(
     description="Imagen (arXiv:2205.11487) in JAX/Flax: text-to-image cascades, TPU-native",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    author="The imagen_jax authors",
+    project_urls={"Paper": "https://arxiv.org/abs/2205.11487"},
+    keywords="diffusion text-to-image jax flax tpu imagen",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11,<3.14",
     packages=[*LIBRARY, *("imagen_jax." + name for name in BESIDE)],
     package_dir={
@@ -33,6 +49,7 @@ setup(
         **{"imagen_jax." + name: name.replace(".", "/") for name in BESIDE},
     },
     package_data={
+        "imagen_jax": ["py.typed"],
         "imagen_jax.text": [
             "*/spiece.model",
             "*/checkpoint_*/*",

@@ -18,3 +18,7 @@ def __getattr__(name: str):
     from imagen_jax import imagen
 
     return getattr(imagen, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

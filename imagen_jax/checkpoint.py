@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config, fingerprint, finite, misfits
+from imagen_jax.errors import CorruptDataError
 from imagen_jax.run_folder import CHECKPOINTS
 from imagen_jax.workdir import Workdir, move
 
@@ -130,7 +131,7 @@ class Checkpoints:
             restored = checkpointer.restore(item, arguments)
         wrong = fingerprint.differences(fingerprint.of(restored), about.sums) if about else ()
         if wrong:
-            raise Damaged(
+            raise CorruptDataError(
                 f"{item.parent}: the checkpoint is damaged: {len(wrong)} arrays are not as they "
                 f"were saved, such as {', '.join(wrong[:3])}"
             )
@@ -163,7 +164,9 @@ class Checkpoints:
             shapes = _names(checkpointer.metadata(item).item_metadata.tree)
             about = _about(item.parent)
         if about and about.shapes != shapes:
-            raise Damaged(f"{item.parent}: the checkpoint is damaged: its arrays have other shapes")
+            raise CorruptDataError(
+                f"{item.parent}: the checkpoint is damaged: its arrays have other shapes"
+            )
         return shapes, about
 
     def restore_newest(self, target: Any) -> tuple[int, Any]:
@@ -174,12 +177,12 @@ class Checkpoints:
         Errors: ValueError when there are checkpoints and none is whole, which stay where they are;
         when they are of another network: its arrays differ in name or shape.
         """
-        damaged: dict[int, Damaged] = {}
+        damaged: dict[int, CorruptDataError] = {}
         for step in reversed(self.steps()):
             try:
                 state = self.restore(target, step=step)
                 _require_finite(state, self.folder / str(step))
-            except Damaged as error:
+            except CorruptDataError as error:
                 damaged[step] = error
                 continue
             for number, error in damaged.items():
@@ -228,15 +231,11 @@ class Checkpoints:
         self._manager.close()
 
 
-class Damaged(ValueError):
-    """A checkpoint whose files are missing, cut short or changed, or whose arrays are of no use."""
-
-
 def _require_finite(state: Any, place: Workdir) -> None:
     try:
         finite.require(state, f"{place}: the weights of this checkpoint")
     except ValueError as error:
-        raise Damaged(str(error)) from error
+        raise CorruptDataError(str(error)) from error
 
 
 class About(NamedTuple):
@@ -268,7 +267,7 @@ def _naming(folder: Workdir) -> Iterator[None]:
         if not _is_damage(error):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Damaged(
+        raise CorruptDataError(
             f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
         ) from error
 

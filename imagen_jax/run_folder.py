@@ -7,6 +7,7 @@ from imagen_jax.workdir import Workdir, write
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights.safetensors"  # of an exported stage
 
 
 def write_config(workdir: Workdir, experiment: config.Experiment) -> None:

@@ -57,11 +57,12 @@ def _is_exported(run: Workdir) -> bool:
 
     Errors: ValueError when it has checkpoints too.
     """
-    has_weights = (run / export.WEIGHTS).is_file()
+    has_weights = (run / run_folder.WEIGHTS).is_file()
     has_checkpoints = (run / run_folder.CHECKPOINTS).is_dir()
     if has_weights and has_checkpoints:
         raise ValueError(
-            f"{run} has both {export.WEIGHTS} and {run_folder.CHECKPOINTS}/: move one of them away"
+            f"{run} has both {run_folder.WEIGHTS} and {run_folder.CHECKPOINTS}/: "
+            "move one of them away"
         )
     if not isinstance(run, Path):
         if has_weights:

@@ -48,7 +48,7 @@ from PIL import Image, features
 
 from imagen_jax import config
 from imagen_jax.data import decoding, framing, pipeline, sources
-from imagen_jax.data.sources import Source
+from imagen_jax.data.examples import Source
 from imagen_jax.data.store import Store
 
 BATCH, AHEAD = 32, 2  # pictures; batches that a worker may have ready

@@ -9,9 +9,9 @@ import jpegs
 import numpy as np
 import pytest
 
-from imagen_jax import config
+from imagen_jax import config, errors
 from imagen_jax.cli import encode
-from imagen_jax.data import pipeline, records, skipped, store
+from imagen_jax.data import pipeline, skipped, store
 from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.data.skipped import Total
 from imagen_jax.data.store import Store
@@ -76,10 +76,10 @@ def test_the_others_are_all_there_and_each_broken_one_is_counted_and_listed(
     found, said = encoded
     assert f"{COUNT - len(HURT)} (image, encoding) pairs of " in said
     assert f"{len(HURT)} of {COUNT} examples were skipped: {len(HURT)} unreadable; each is" in said
-    assert found.skipped == (Total(records.UNREADABLE, len(HURT)),)
+    assert found.skipped == (Total(errors.UNREADABLE, len(HURT)),)
     listed = skipped.read(found.folder)
     assert [one.example for one in listed] == HURT
-    assert {one.reason for one in listed} == {records.UNREADABLE}
+    assert {one.reason for one in listed} == {errors.UNREADABLE}
     assert all("no complete picture" in one.detail for one in listed)
     source = found.source()
     captions = [source[place].captions[0] for place in range(found.count)]

@@ -83,7 +83,11 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 STAGES = ("base8", "sr16")
 FILES = sorted(
     [
-        *(f"{s}/{f}" for s in STAGES for f in ("config.json", "sample.stablehlo", export.WEIGHTS)),
+        *(
+            f"{s}/{f}"
+            for s in STAGES
+            for f in ("config.json", "sample.stablehlo", run_folder.WEIGHTS)
+        ),
         *(f"text/{f}" for f in ("encode.stablehlo", "encoder.json", "spiece.model")),
         "text/weights-00001-of-00001.safetensors",
     ]
@@ -113,7 +117,7 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
     only = exported / "float32"
     there = {p.relative_to(only).as_posix() for p in only.rglob("*") if p.is_file()}
     assert there == {"README.md", "manifest.json"} | {
-        f"{s}/{f}" for s in STAGES for f in ("config.json", export.WEIGHTS)
+        f"{s}/{f}" for s in STAGES for f in ("config.json", run_folder.WEIGHTS)
     }
 
 
@@ -155,7 +159,7 @@ def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> 
         card = (exported / dtype / "README.md").read_text()
         for painter in trained.painters:
             name = painter.stage.name
-            stored = jax.tree.leaves(weights.load(exported / dtype / name / export.WEIGHTS))
+            stored = jax.tree.leaves(weights.load(exported / dtype / name / run_folder.WEIGHTS))
             exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
             off, size = (
                 sum(float((x**2).sum()) for x in xs)
@@ -313,7 +317,7 @@ def test_the_card_is_for_people(copy: Path) -> None:
 
 
 def test_a_large_file_is_compared_while_it_is_read(copy: Path, monkeypatch) -> None:
-    file = copy / "base8" / export.WEIGHTS
+    file = copy / "base8" / run_folder.WEIGHTS
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -381,7 +385,7 @@ def test_checkpoints_beside_weights_are_refused(copy: Path, runs: Path) -> None:
 def test_weights_without_their_step_are_refused(copy: Path, trained) -> None:
     listed = export.verify(copy)
     params = trained.painters[0].placed()
-    weights.save(copy / "base8" / export.WEIGHTS, params, dtype="bfloat16", metadata={})
+    weights.save(copy / "base8" / run_folder.WEIGHTS, params, dtype="bfloat16", metadata={})
     with pytest.raises(ValueError, match=r"base8/weights\.safetensors does not say its step"):
         export.inspect(copy / "base8", trained.experiments[0], listed)
 

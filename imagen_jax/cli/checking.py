@@ -16,7 +16,7 @@ from imagen_jax import config
 
 if TYPE_CHECKING:
     from imagen_jax.data.checking import Checked
-    from imagen_jax.data.sources import Source
+    from imagen_jax.data.examples import Source
     from imagen_jax.text.tokenizer import Tokenizer
 
 SHOWN = 5  # names of each reason; check.json has more
@@ -149,7 +149,7 @@ def _sheet(source: Source, indices: Sequence[int], file: Path) -> None:
     """Pictures with their captions; those that are damaged are left out."""
     from imagen_jax import gallery
     from imagen_jax.data import decoding, framing
-    from imagen_jax.data.records import Damaged
+    from imagen_jax.errors import CorruptDataError
 
     pictures, captions = [], []
     for index in indices:
@@ -159,7 +159,7 @@ def _sheet(source: Source, indices: Sequence[int], file: Path) -> None:
             side = min(header.width, header.height, SIDE)
             window = {"framing": config.Framing(), "rng": np.random.default_rng(0)}
             pictures.append(framing.frame(example["image"], side, **window))
-        except (Damaged, decoding.Unreadable):
+        except (CorruptDataError, decoding.Unreadable):
             continue
         captions.append(example["caption"][:CAPTION])
     if pictures:

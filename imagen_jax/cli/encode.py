@@ -72,7 +72,7 @@ def run(argv: list[str]) -> None:
 
 def _jobs(options: Options) -> list[Job]:
     """A store for each (dataset, split) of a config, at the sizes of every stage that needs it."""
-    from imagen_jax.data import sources
+    from imagen_jax.data.examples import Address
     from imagen_jax.text import cache
     from imagen_jax.text.jobs import Job
 
@@ -83,7 +83,7 @@ def _jobs(options: Options) -> list[Job]:
     folder = options.data_dir
     return [
         Job(
-            address=sources.Address(dataset, split),
+            address=Address(dataset, split),
             data_dir=folder,
             text=(text := group[0].text),
             sizes=tuple(sorted({e.stage.size for e in group})),

@@ -11,7 +11,7 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
-    from imagen_jax.data.sources import Address, Source
+    from imagen_jax.data.examples import Address, Source
     from imagen_jax.data.store import Store
     from imagen_jax.text.cache import Share, Written
     from imagen_jax.text.jobs import Job

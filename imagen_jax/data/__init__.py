@@ -7,13 +7,13 @@
 | `captions.py` | scenes to captions, and back |
 | `drawing.py` | scenes to pictures |
 | `painting.py` | many of both, in parallel |
-| `embedded.py` | what the embedded datasets share |
 | `shapes.py` | captioned shapes: the TFDS builder |
 | `emoji_font.py` | a font's coloured bitmaps by emoji |
 | `emoji_names.py` | emoji to captions, to subject and skin tones, and to splits |
 | `emoji.py` | captioned emoji: the TFDS builder |
 | `sources.py` | addresses of captioned pictures: what is at one, by index |
-| `examples.py` | an example of a source; names of what a source leaves out |
+| `tfds.py` | a dataset that TFDS wrote |
+| `examples.py` | what a source is: its examples, and names of what it leaves out |
 | `tars.py`, `tar_index.py`, `tar_members.py` | tars as of img2dataset, read at any place |
 | `folders.py`, `tables.py` | pictures beside their captions, or with a table of them |
 | `parquet.py` | Hugging Face's files with the pictures' bytes |

@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from imagen_jax.config import Filters
 from imagen_jax.data import decoding, filters, workers
-from imagen_jax.data.examples import Names, Skips
-from imagen_jax.data.records import Damaged
-from imagen_jax.data.sources import Source
+from imagen_jax.data.examples import Names, Skips, Source
+from imagen_jax.errors import CorruptDataError
 
 CHUNK = 2048  # examples that a process is given at once
 # What files end with, but for zeros behind it.
@@ -70,7 +69,7 @@ class Look:
                 header = decoding.header(image)
                 if self.decodes or not _ended(image, header.format):
                     _check_whole(image, header.format)
-            except (Damaged, decoding.Unreadable) as error:
+            except (CorruptDataError, decoding.Unreadable) as error:
                 part.left_out.append((error.reason, index, str(error)))
                 continue
             texts = example["captions"]

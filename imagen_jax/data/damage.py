@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from imagen_jax import log_files
 from imagen_jax.data.pipeline import Loaded
-from imagen_jax.data.records import Damaged
 from imagen_jax.data.store import Store
+from imagen_jax.errors import CorruptDataError
 
 FILE = "damaged_records.jsonl"  # process n, from 1 on, has damaged_records.n.jsonl
 ENOUGH = 1000  # records; a share is of so many, or of the whole store, even while fewer were seen
@@ -72,7 +72,7 @@ class Tally:
     def _key(self, index: int) -> str | None:
         try:
             return self._records[index].key
-        except Damaged:
+        except CorruptDataError:
             return None
 
     def _refuse_too_many(self) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from imagen_jax.data.quiet import Quiet
-from imagen_jax.data.records import UNREADABLE
+from imagen_jax.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
 # Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.

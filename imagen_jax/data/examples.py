@@ -1,14 +1,15 @@
-"""An example as every source gives it, the texts in nested values, and what a source leaves out."""
+"""What a source of captioned images is: its examples, their texts, and what it leaves out."""
 
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from imagen_jax.data.records import Damaged
+from imagen_jax.errors import CorruptDataError
 
 LISTED = 100  # names kept for each reason
 LARGEST_PICTURE = 1 << 28  # bytes; and of one text
@@ -18,7 +19,60 @@ NO_TEXT = frozenset("\0\x1b")  # in UTF-16 and in ISO-2022-JP that were taken fo
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, in small letters
 
 
-class BadCaption(Damaged):
+@runtime_checkable
+class Source(Protocol):
+    """Captioned pictures by index: dicts as `example` makes them.
+
+    Those have "image", encoded bytes, "captions", a tuple of at least one, and "caption", its
+    first. Threads may share a source, worker processes may copy it.
+    """
+
+    @property
+    def skipped(self) -> Mapping[str, "Names"]:
+        """Names of what is there but is no example, by reason."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def key(self, index: int) -> str:
+        """A name of the example that stays, found without reading it."""
+        ...
+
+
+class Address(NamedTuple):
+    """A source as it is written on a command line."""
+
+    dataset: str  # shapes/full, emoji/full, tfds:coco_captions/2014, tars:/data/{0..9}.tar
+    split: str = "train"
+    image: str = "image"  # names of features
+    text: str = "caption"
+    weight: float = 1.0  # in a mixture, of its examples
+
+
+@dataclass(frozen=True)
+class First:
+    """The first examples of a source."""
+
+    source: Source
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[index]
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    @property
+    def skipped(self) -> "Mapping[str, Names]":
+        return self.source.skipped
+
+
+class BadCaption(CorruptDataError):
     """A caption that cannot be read; `reason` has the same words for all of a kind."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -10,8 +10,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from imagen_jax.data.examples import Names, Skips
-from imagen_jax.data.sources import Source
+from imagen_jax.data.examples import Names, Skips, Source
 
 LONGEST = 100_000  # examples after which the order of sources repeats, at most
 

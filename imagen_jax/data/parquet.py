@@ -20,7 +20,7 @@ from tqdm import tqdm
 from imagen_jax.data import examples, places
 from imagen_jax.data.examples import LARGEST_TEXT, BadCaption, Names, Skips
 from imagen_jax.data.places import File
-from imagen_jax.data.records import Damaged
+from imagen_jax.errors import CorruptDataError
 
 THREADS = 16  # that read captions when a source is opened
 KEPT_GROUPS = 4  # row groups that a thread keeps, at most, and
@@ -68,7 +68,7 @@ class Parquet(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """The example at an index. Errors: Damaged where its row group cannot be read."""
+        """The example at an index. Errors: CorruptDataError where its row group cannot be read."""
         row = self._row(operator.index(index))
         number, group, first = self.groups[self.groups[:, 2].searchsorted(row, "right") - 1]
         table = self._group(int(number), int(group))
@@ -100,7 +100,7 @@ class Parquet(Sequence):
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, not the bytes
-            raise Damaged(f"{path}: row group {group}: {error}") from error
+            raise CorruptDataError(f"{path}: row group {group}: {error}") from error
         while kept and (
             len(kept) >= KEPT_GROUPS or table.nbytes + _bytes(kept.values()) > KEPT_BYTES
         ):

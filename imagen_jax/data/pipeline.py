@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
 from imagen_jax.data import transforms
-from imagen_jax.data.records import Damaged, Record
+from imagen_jax.data.records import Record
 from imagen_jax.data.store import Records, Store
+from imagen_jax.errors import CorruptDataError
 
 TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged, none stands in
 
@@ -86,7 +87,7 @@ class Prepare:
         count = self.store.count
         tries = min(count, TRIED_SHARDS * self.store.shard_records)
         for index in (i % count for i in range(wanted, wanted + tries)):
-            with contextlib.suppress(Damaged):
+            with contextlib.suppress(CorruptDataError):
                 record = self.records[index]
                 return index, record, self._pixels(record)
         raise ValueError(
@@ -99,7 +100,7 @@ class Prepare:
         try:
             return transforms.decode(record.images[side], side=side)
         except ValueError as error:
-            raise Damaged(f"record {record.key}: {error}") from error
+            raise CorruptDataError(f"record {record.key}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_jax import paths
-from imagen_jax.data.records import Damaged
+from imagen_jax.errors import CorruptDataError
 
 BUCKET = paths.BUCKET
 KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
@@ -133,14 +133,15 @@ class Reader:
     def read(self, file: File, start: int, count: int) -> bytes:
         """`count` bytes from `start` on.
 
-        Errors: Damaged where the file has ended before; else those of the disk or the bucket.
+        Errors: CorruptDataError where the file has ended before; else those of the disk or the
+        bucket.
         """
         if file.path.startswith(BUCKET):
             data = driver().cat_file(file.path, start=start, end=start + count)
         else:
             data = self._pread(file.path, start, count)
         if len(data) != count:
-            raise Damaged(f"{file.path} has changed: it ends before byte {start + count}")
+            raise CorruptDataError(f"{file.path} has changed: it ends before byte {start + count}")
         return data
 
     def _pread(self, path: str, start: int, count: int) -> bytes:

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from imagen_jax.data import decoding, examples, filters, transforms
-from imagen_jax.data.records import Damaged
+from imagen_jax.data.examples import Source
 from imagen_jax.data.skipped import Skipped
-from imagen_jax.data.sources import Source
 from imagen_jax.data.store import Store
+from imagen_jax.errors import CorruptDataError
 
 
 class Picture(NamedTuple):
@@ -43,7 +43,7 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
         if reason is not None:
             return Skipped(index, key, reason)
         images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
-    except (Damaged, decoding.Unreadable) as error:
+    except (CorruptDataError, decoding.Unreadable) as error:
         return Skipped(index, key, error.reason, examples.printable(str(error)))
     return Picture(key, captions, images)
 

@@ -8,20 +8,15 @@ import msgpack
 import numpy as np
 from jaxtyping import Float, Float32
 
+from imagen_jax.errors import CorruptDataError
+
 TextDtype = Literal["bfloat16", "float32", "int8"]
 DTYPES: dict[str, Any] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
     "int8": np.dtype(np.int8),
 }
-UNREADABLE = "unreadable"  # why an example is skipped
 LARGEST = 127  # of an int8's magnitudes
-
-
-class Damaged(ValueError):
-    """What was read is not a record as it was written."""
-
-    reason = UNREADABLE  # the same words for all of a kind
 
 
 class Encoding(NamedTuple):
@@ -78,12 +73,12 @@ def pack(record: Record) -> bytes:
 def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
     """The record that `pack` made bytes of; its arrays are read-only.
 
-    Errors: Damaged when the bytes are no record of that `text_dtype`.
+    Errors: CorruptDataError when the bytes are no record of that `text_dtype`.
     """
     try:
         return _unpack(data, text_dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        raise Damaged(f"{len(data)} bytes are no record: {error}") from error
+        raise CorruptDataError(f"{len(data)} bytes are no record: {error}") from error
 
 
 def _unpack(data: bytes, text_dtype: TextDtype) -> Record:

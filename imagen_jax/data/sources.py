@@ -1,17 +1,15 @@
 """Where captioned pictures come from: an address leads to a source, examples by index."""
 
-import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
+from typing import Any
 from urllib.parse import parse_qsl
 
 from imagen_jax import paths
 from imagen_jax.data import examples
-from imagen_jax.data.examples import Names
+from imagen_jax.data.examples import Address, Source
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
@@ -36,85 +34,6 @@ TEXT = {
     PARQUET: "text",
 }  # where the texts are, if not named
 INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Captioned pictures by index: dicts as `examples.example` makes them.
-
-    Those have "image", encoded bytes, "captions", a tuple of at least one, and "caption", its
-    first. Threads may share a source, worker processes may copy it.
-    """
-
-    @property
-    def skipped(self) -> Mapping[str, Names]:
-        """Names of what is there but is no example, by reason."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    def key(self, index: int) -> str:
-        """A name of the example that stays, found without reading it."""
-        ...
-
-
-class Address(NamedTuple):
-    """A source as it is written on a command line."""
-
-    dataset: str  # shapes/full, emoji/full, tfds:coco_captions/2014, tars:/data/{0..9}.tar
-    split: str = "train"
-    image: str = "image"  # names of features
-    text: str = "caption"
-    weight: float = 1.0  # in a mixture, of its examples
-
-
-@dataclass(frozen=True)
-class First:
-    """The first examples of a source."""
-
-    source: Source
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[index]
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
-
-    @property
-    def skipped(self) -> Mapping[str, Names]:
-        return self.source.skipped
-
-
-@dataclass(frozen=True)
-class Prepared(Sequence):
-    """A split that TFDS wrote as ArrayRecord files."""
-
-    records: Any  # TFDS's data source
-    address: Address
-    skipped: Mapping[str, Names] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        record = self.records[operator.index(index)]
-        try:
-            captions = examples.texts(record, self.address.text)
-        except TypeError as error:
-            raise ValueError(
-                f"{self.address.dataset}: feature {self.address.text!r} of example {index} is "
-                f"{error}: name a feature of texts with text="
-            ) from error
-        return examples.example(record[self.address.image], captions)
-
-    def key(self, index: int) -> str:
-        return f"{self.address.split}-{index:07d}"
 
 
 def parse(text: str) -> Address:
@@ -175,7 +94,9 @@ def open(address: Address, data_dir: Path | str) -> Source:
         return parquet.open(place, image=address.image, text=address.text)
     if form == MIXTURE:
         return mixed(listed(place), data_dir)
-    return _prepared(address, data_dir)
+    from imagen_jax.data import tfds
+
+    return tfds.open(address, data_dir)
 
 
 def mixed(addresses: Sequence[Address], data_dir: Path | str) -> Source:
@@ -217,48 +138,3 @@ def built(dataset: str, split: str, data_dir: Path | str) -> Source:
     else:
         from imagen_jax.data import shapes as family
     return family.source(dataset, split, data_dir)
-
-
-def _prepared(address: Address, data_dir: Path | str) -> Prepared:
-    import tensorflow_datasets as tfds
-
-    name = address.dataset.removeprefix(TFDS)
-    try:
-        # From its files alone: the dataset's own code may need TensorFlow.
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"no TFDS dataset {name!r} under {data_dir}: prepare it there with "
-            "`tfds build --file_format=array_record --data_dir=...`"
-        ) from error
-    info = builder.info
-    if address.split not in info.splits:
-        raise ValueError(
-            f"{address.dataset} has no split {address.split!r} under {data_dir}; it has "
-            f"{', '.join(info.splits) or 'none: prepare it first'}"
-        )
-    for feature in (address.image, address.text):
-        if feature not in _leaves(info.features):
-            raise ValueError(
-                f"{address.dataset} has no feature {feature!r}; it has "
-                f"{', '.join(_leaves(info.features))}"
-            )
-    try:
-        undecoded = {address.image: tfds.decode.SkipDecoding()}
-        records = builder.as_data_source(address.split, decoders=undecoded)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{address.dataset} is stored as {info.file_format.value}, which is read by sequence "
-            "only: prepare it with `tfds build --file_format=array_record`"
-        ) from error
-    return Prepared(records, address)
-
-
-def _leaves(features: Any) -> list[str]:
-    """Paths of all features, those in sequences of dicts too: captions/text."""
-    inner = getattr(features, "feature", features)  # a sequence has one
-    if not hasattr(inner, "items"):
-        return [""]
-    return sorted(
-        f"{name}/{leaf}".removesuffix("/") for name, one in inner.items() for leaf in _leaves(one)
-    )

@@ -16,8 +16,9 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data import array_files, records, skipped
 from imagen_jax.data.array_files import File
-from imagen_jax.data.records import Damaged, Encoding, Record, TextDtype
+from imagen_jax.data.records import Encoding, Record, TextDtype
 from imagen_jax.data.skipped import Skipped, Total
+from imagen_jax.errors import CorruptDataError
 
 VERSION = 3
 INDEX = "store.json"  # written last: a folder without it is not a store
@@ -109,16 +110,19 @@ class Records:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
-        """The record at an index. Errors: Damaged when its bytes are not those of one that fits."""
+        """The record at an index.
+
+        Errors: CorruptDataError when its bytes are not those of one that fits.
+        """
         try:
             data = self._source[index]
         except RuntimeError as error:
             if not str(error).startswith(array_files.CORRUPTED):
                 raise
-            raise Damaged(f"record {index} of {self._store.folder}: {error}") from error
+            raise CorruptDataError(f"record {index} of {self._store.folder}: {error}") from error
         record = records.unpack(data, text_dtype=self._store.text_dtype)
         if misfit := _misfit(self._store, record):
-            raise Damaged(misfit)
+            raise CorruptDataError(misfit)
         return record
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from imagen_jax.data import examples, places, tar_index, tar_members, workers
 from imagen_jax.data.examples import Names, Skips
 from imagen_jax.data.places import BUCKET, File, Reader
-from imagen_jax.data.records import Damaged
 from imagen_jax.data.tar_index import Index
+from imagen_jax.errors import CorruptDataError
 
 THREADS = 16
 MUCH = 1 << 32  # bytes of tars that take longer to index than processes to start
@@ -44,7 +44,10 @@ class Tars(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """The example at an index. Errors: Damaged where its tar is no longer what was indexed."""
+        """The example at an index.
+
+        Errors: CorruptDataError where its tar is no longer what was indexed.
+        """
         number = self._checked(index)
         file = self.files[self._file(number)]
         picture, size, text, text_size, in_json, _ = self.rows[number].item()
@@ -61,7 +64,7 @@ class Tars(Sequence):
         try:
             captions = tar_index.captions_in(tar_index.parsed(words), self.field)
         except (ValueError, TypeError) as error:
-            raise Damaged(
+            raise CorruptDataError(
                 f"{file.path} has changed: .json of {self.key(number)}: {error}"
             ) from None
         return examples.example(image, captions)

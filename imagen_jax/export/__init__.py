@@ -24,7 +24,7 @@ Everything is data: JSON, safetensors, a SentencePiece model, and StableHLO, whi
 reads and writes nothing but its arguments.
 """
 
-from imagen_jax.export.bundle import WEIGHTS, Contents, Trained, inspect, read, write
+from imagen_jax.export.bundle import Contents, Trained, inspect, read, write
 from imagen_jax.export.manifest import CARD, FORMAT, MANIFEST, Manifest, verify
 from imagen_jax.export.words import Words, chosen
 
@@ -32,7 +32,6 @@ __all__ = [
     "CARD",
     "FORMAT",
     "MANIFEST",
-    "WEIGHTS",
     "Contents",
     "Manifest",
     "Trained",

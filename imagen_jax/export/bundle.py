@@ -15,9 +15,9 @@ from imagen_jax.export.card import card
 from imagen_jax.export.fresh import fresh
 from imagen_jax.export.manifest import CARD, Manifest
 from imagen_jax.export.words import Words
+from imagen_jax.run_folder import WEIGHTS
 from imagen_jax.types import Params
 
-WEIGHTS = "weights.safetensors"
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "safetensors")  # whose versions are noted
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from imagen_jax import config
 from imagen_jax.data import sources, store
+from imagen_jax.data.examples import Address, Source
 from imagen_jax.data.records import TextDtype
-from imagen_jax.data.sources import Address, Source
 from imagen_jax.data.store import Store
 from imagen_jax.text import cache
 from imagen_jax.text.cache import Counts

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax import checkpoint, export, mesh, misfits, weights
+from imagen_jax import checkpoint, mesh, misfits, weights
 from imagen_jax.misfits import Shapes
+from imagen_jax.run_folder import WEIGHTS
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Params
 from imagen_jax.workdir import Workdir
@@ -37,7 +38,7 @@ class Source:
         """
         wanted = {name: x.shape for name, x in _flat(state.params).items()}
         parts = ("params", "ema") if self.take == "weights" else ("ema",)
-        if isinstance(self.folder, Path) and (self.folder / export.WEIGHTS).is_file():
+        if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
             found, where = self._exported(wanted)
         else:
             found, where = self._saved(state.params, wanted, parts)
@@ -46,7 +47,7 @@ class Source:
         return state.replace(params=taken[0], ema=taken[1]), f"{count} from {where}"
 
     def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
-        file = Path(self.folder) / export.WEIGHTS
+        file = Path(self.folder) / WEIGHTS
         if self.take != "ema":
             raise ValueError(f"{file} holds averaged weights alone: give --init-take ema")
         named = weights.named(file)

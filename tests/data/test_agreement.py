@@ -43,7 +43,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stored(source: sources.Source, folder: Path) -> tuple[list[str], list[skipped.Skipped]]:
+def stored(source: examples.Source, folder: Path) -> tuple[list[str], list[skipped.Skipped]]:
     """Keys of the records that `encode` writes, and what it lists as skipped."""
     target = make_store(folder, count=len(source), framing=config.Framing())
     text = records.rounded(np.ones((1, 1), np.float32), target.text_dtype)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import strategies as st
 
 from imagen_jax.data import examples, folders, records, skipped, tars
+from imagen_jax.data.examples import Source
 from imagen_jax.data.records import Record
 from imagen_jax.data.skipped import Skipped
-from imagen_jax.data.sources import Source
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 ODD = [

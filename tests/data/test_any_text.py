@@ -19,9 +19,8 @@ from small_store import make_store
 
 from imagen_jax import config
 from imagen_jax.data import checking, examples, folders, parquet, preparation, tars
-from imagen_jax.data.examples import BadCaption
+from imagen_jax.data.examples import BadCaption, Source
 from imagen_jax.data.preparation import Picture
-from imagen_jax.data.sources import Source
 
 GOOD = "a good one"
 LONE = "smile \ud83d end"  # half of an emoji

@@ -17,7 +17,7 @@ from imagen_jax import config
 from imagen_jax.cli import data
 from imagen_jax.data import checking, decoding
 from imagen_jax.data.examples import Names, example
-from imagen_jax.data.records import Damaged
+from imagen_jax.errors import CorruptDataError
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 COUNT = 60
@@ -50,7 +50,7 @@ class Mixed:
 
     def __getitem__(self, index: int) -> dict:
         if index in GONE:
-            raise Damaged("its shard is lost")
+            raise CorruptDataError("its shard is lost")
         same = AGAIN.get(index, RENAMED.get(index, index))
         image = picture(same, ("JPEG", "PNG", "WEBP", "GIF")[same % 4])
         if index in CUT:

@@ -15,8 +15,9 @@ from small_network import SMALL
 from imagen_jax import config
 from imagen_jax.data import damage, pipeline, records, store, transforms
 from imagen_jax.data.pipeline import Loaded, Share
-from imagen_jax.data.records import Damaged, Record
+from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
+from imagen_jax.errors import CorruptDataError
 
 COUNT, SHARD, BATCH, SIDE, CROP = 400, 64, 8, 16, 8
 EPOCH = COUNT // BATCH
@@ -234,7 +235,7 @@ def test_a_shard_hurt_at_a_random_place_gives_true_records_or_none(
         for index in range(COUNT):
             try:
                 found = records.pack(source[index])
-            except Damaged:
+            except CorruptDataError:
                 assert clean.shard_of(index).name == path.name
                 lost += 1
             else:

@@ -233,7 +233,7 @@ def test_the_dataset_is_a_source(built: Path) -> None:
     assert address == sources.parse("emoji/full?split=validation")
     assert address.dataset == "emoji/full"
     source = sources.open(address, built)
-    assert isinstance(source, sources.Source)
+    assert isinstance(source, examples.Source)
     assert [example["caption"] for example in source] == ["avocado"]
     assert pickle.loads(pickle.dumps(source))[0] == source[0]  # as loader processes need it
     with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imagen_jax.data import examples, folders, sources
+from imagen_jax.data import examples, folders
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 Rows = list[dict[str, object]]
@@ -69,7 +69,7 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     assert list(rows_of(source)) == wanted
     assert source.skipped == {}
     assert source[0] == pickle.loads(pickle.dumps(source))[0]
-    assert isinstance(source, sources.Source)
+    assert isinstance(source, examples.Source)
     for wrong in (4, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 4"):
             source[wrong]

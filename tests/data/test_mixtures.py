@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagen_jax.data import sources
+from imagen_jax.data import examples, sources
 from imagen_jax.data.examples import Names
 from imagen_jax.data.mixtures import Mixture, interleaved
 
@@ -78,7 +78,7 @@ def test_each_source_comes_in_its_order_and_again(
 
 def test_it_is_a_source_and_may_be_copied() -> None:
     mixture = Mixture((Numbers("a", 30), Numbers("b", 7)), (0.3, 0.7))
-    assert isinstance(mixture, sources.Source)
+    assert isinstance(mixture, examples.Source)
     copy = pickle.loads(pickle.dumps(mixture))
     assert [copy.place(i) for i in range(len(copy))] == [mixture.place(i) for i in range(len(copy))]
     assert mixture.skipped == {"empty": ("0/a", "1/b")}

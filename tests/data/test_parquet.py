@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imagen_jax.data import examples, folders, parquet, sources
-from imagen_jax.data.records import Damaged
+from imagen_jax.data import examples, folders, parquet
+from imagen_jax.errors import CorruptDataError
 
 GROUP = 4
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
@@ -40,7 +40,7 @@ def texts_of(numbers: range) -> dict[str, list[Any]]:
     return {"text": [f"№ {n}" for n in numbers]}
 
 
-def rows_of(source: sources.Source) -> list[tuple[bytes, tuple[str, ...]]]:
+def rows_of(source: examples.Source) -> list[tuple[bytes, tuple[str, ...]]]:
     rows = [source[i] for i in range(len(source))]
     assert all(row["caption"] == row["captions"][0] for row in rows)
     return [(row["image"], row["captions"]) for row in rows]
@@ -84,7 +84,7 @@ def test_every_row_is_there_in_order_and_at_any_place(tmp_path: Path, image: pa.
         "b.parquet/5",
     ]
     assert source.skipped == {}
-    assert isinstance(source, sources.Source)
+    assert isinstance(source, examples.Source)
     for wrong in (16, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 16"):
             source[wrong]
@@ -180,7 +180,7 @@ def test_pictures_that_are_damaged_are_named_when_they_are_read(tmp_path: Path) 
     path.write_bytes(damaged(path.read_bytes(), group=1, column="image.bytes"))
     source = parquet.open(str(tmp_path))
     assert source[9]["image"] == picture_of(9)
-    with pytest.raises(Damaged, match=r"x.parquet: row group 1: "):
+    with pytest.raises(CorruptDataError, match=r"x.parquet: row group 1: "):
         source[5]
 
 

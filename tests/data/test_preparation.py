@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from jpegs import photo
 
+from imagen_jax import errors
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data import examples, preparation, records, skipped, store, transforms
 from imagen_jax.data.preparation import Picture
-from imagen_jax.data.records import Damaged, Record
+from imagen_jax.data.records import Record
 from imagen_jax.data.skipped import Skipped, Total
 from imagen_jax.data.store import Store
+from imagen_jax.errors import CorruptDataError
 
 COUNT, WIDTH = 23, 3
 SMALL, LONG, WORDY, BROKEN, LOST = (3,), (5, 12), (8,), (9, 20), (14,)
@@ -42,7 +44,7 @@ class Source:
 
     def __getitem__(self, index: int) -> dict:
         if index in LOST:
-            raise Damaged(f"example {index} is gone")
+            raise CorruptDataError(f"example {index} is gone")
         size = (64, 10) if index in SMALL else (80, 20) if index in LONG else (30 + index, 24)
         image = photo(size, seed=index)
         image = image[: len(image) // 2] if index in BROKEN else image
@@ -219,7 +221,7 @@ def test_without_framing_a_picture_that_does_not_fit_stops_it(tmp_path: Path) ->
     strict = target(tmp_path / "s", framing=None)
     with pytest.raises(ValueError, match=r"photos 0: .* 30x24 pixels cannot become"):
         preparation.prepare(Source(), strict, 0)
-    with pytest.raises(Damaged, match="example 14 is gone"):
+    with pytest.raises(CorruptDataError, match="example 14 is gone"):
         preparation.prepare(Source(), strict, 14)
 
 
@@ -239,6 +241,6 @@ def test_five_percent_damaged_at_random_are_counted_right(
     found = list(preparation.shards(Damaging(), wanted, range(5)))
     lacks = [one for _, _, lacking in found for one in lacking]
     assert {one.example for one in lacks} == broken
-    assert Counter(one.reason for one in lacks) == {records.UNREADABLE: len(broken)}
+    assert Counter(one.reason for one in lacks) == {errors.UNREADABLE: len(broken)}
     assert sum(len(pictures) for _, pictures, _ in found) == count - len(broken)
     assert all(isinstance(one, Skipped) for one in lacks)

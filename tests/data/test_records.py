@@ -6,6 +6,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from imagen_jax import errors
 from imagen_jax.data import records
 from imagen_jax.data.records import Encoding, Record
 
@@ -63,7 +64,7 @@ def test_no_padding_is_stored(dtype: records.TextDtype, bytes_of_a_token: int) -
 def test_a_record_of_another_dtype_is_refused() -> None:
     text = records.rounded(text_of(3), "bfloat16")
     packed = records.pack(Record(key="k", captions=("",), images={}, texts=(text,)))
-    with pytest.raises(records.Damaged, match="size"):
+    with pytest.raises(errors.CorruptDataError, match="size"):
         records.unpack(packed, text_dtype="float32")
 
 
@@ -82,7 +83,7 @@ def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype)
         damaged = bytes(data if rng.integers(2) else data[: rng.integers(len(data))])
         try:
             record = records.unpack(damaged, text_dtype=dtype)
-        except records.Damaged:
+        except errors.CorruptDataError:
             refused += 1
         else:
             assert {type(png) for png in record.images.values()} <= {bytes}
@@ -108,7 +109,7 @@ def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype)
 def test_other_things_than_a_record_are_refused_as_damaged(
     fields: object, dtype: records.TextDtype
 ) -> None:
-    with pytest.raises(records.Damaged, match="bytes are no record"):
+    with pytest.raises(errors.CorruptDataError, match="bytes are no record"):
         records.unpack(msgpack.packb(fields), text_dtype=dtype)
 
 

@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagen_jax.data import examples, shapes, sources
-from imagen_jax.data.records import Damaged
-from imagen_jax.data.sources import Address
+from imagen_jax.data.examples import Address
+from imagen_jax.data.tfds import Prepared
+from imagen_jax.errors import CorruptDataError
 
 SIDE, COUNT = 8, 5
 
@@ -137,7 +138,7 @@ def test_a_prepared_dataset_is_read_by_its_own_names(data_dir: Path) -> None:
         words = f"№ {index}"
         assert source[index] == {"image": png_of(index), "caption": words, "captions": (words,)}
     assert source.key(3) == "train-0000003"
-    assert isinstance(source, sources.Source)
+    assert isinstance(source, examples.Source)
     assert source.skipped == {}
 
 
@@ -179,10 +180,10 @@ def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says
 def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
     texts = [b"words", b"caf\xe9", "a\ud83d", np.array([b"one", b"\xff"], object)]
     records = [{"image": b"png", "caption": text} for text in texts]
-    source = sources.Prepared(records, sources.parse("tfds:any"))
+    source = Prepared(records, sources.parse("tfds:any"))
     assert source[0]["captions"] == ("words",)
     for index in (1, 2, 3):
-        with pytest.raises(Damaged, match="save it as UTF-8") as found:
+        with pytest.raises(CorruptDataError, match="save it as UTF-8") as found:
             source[index]
         assert found.value.reason == examples.NOT_UNICODE
 
@@ -221,13 +222,13 @@ def test_the_embedded_dataset_is_one(tmp_path: Path) -> None:
         if k in ("image", "caption", "captions", "scene")
     }
     assert source[1]["captions"] == (source[1]["caption"],)
-    first = sources.First(source, 3)
+    first = examples.First(source, 3)
     assert len(first) == 3
     assert first[2] == source[2]
     assert first.key(2) == source.key(2) == "validation-0000002"
     assert first.skipped == source.skipped == {}
     for one in (source, first):
-        assert isinstance(one, sources.Source)
+        assert isinstance(one, examples.Source)
 
 
 def test_every_form_leads_to_its_source(tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_every_form_leads_to_its_source(tmp_path: Path) -> None:
     for text, captions in found.items():
         form, _, place = text.partition(":")
         source = sources.open(sources.parse(f"{form}:{tmp_path}/{place}"), data_dir)
-        assert isinstance(source, sources.Source)
+        assert isinstance(source, examples.Source)
         assert [dict(example) for example in source] == [
             {"image": png, "caption": captions[0], "captions": captions}
         ]

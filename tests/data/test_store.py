@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from imagen_jax import config
+from imagen_jax import config, errors
 from imagen_jax.data import records, store
 from imagen_jax.data.records import Record
 from imagen_jax.data.store import Store
@@ -215,7 +215,7 @@ def test_damaged_record_is_never_read_as_data(written: Store) -> None:
     path.write_bytes(data)
     source = store.open(written.folder).source()
     assert_same(source[3], EXAMPLES[3])
-    with pytest.raises(records.Damaged, match=r"record 4 of .*hash mismatch"):
+    with pytest.raises(errors.CorruptDataError, match=r"record 4 of .*hash mismatch"):
         source[4]
     assert_same(source[5], EXAMPLES[5])
 
@@ -245,7 +245,7 @@ def test_a_record_of_another_store_is_taken_for_a_damaged_one(
     other = records.pack(dataclasses.replace(EXAMPLES[4], **change))
     source = written.source()
     monkeypatch.setattr(ArrayRecordDataSource, "__getitem__", lambda _, index: other)
-    with pytest.raises(records.Damaged, match="record k4 has"):
+    with pytest.raises(errors.CorruptDataError, match="record k4 has"):
         source[4]
 
 

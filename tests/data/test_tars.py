@@ -19,7 +19,7 @@ import pytest
 
 from imagen_jax.data import examples, places, sources, tar_index, tars
 from imagen_jax.data.places import KEPT_OPEN
-from imagen_jax.data.records import Damaged
+from imagen_jax.errors import CorruptDataError
 
 Content = bytes | tarfile.TarInfo
 REAL_SCAN = tar_index.build
@@ -67,7 +67,7 @@ def opened(path: Path | str, cache: Path | None = None, **options: str) -> tars.
     return tars.open(str(path), cache=cache or Path("/nowhere"), **options)
 
 
-def only(source: sources.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
+def only(source: examples.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
     rows = [(source.key(i), source[i]) for i in range(len(source))]
     assert all(row["caption"] == row["captions"][0] for _, row in rows)
     return [(key, row["image"], row["captions"]) for key, row in rows]
@@ -103,7 +103,7 @@ def test_every_example_is_there_in_order_and_at_any_place(folder: Path) -> None:
     for wrong in (28, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 28"):
             source[wrong]
-    assert isinstance(source, sources.Source)
+    assert isinstance(source, examples.Source)
 
 
 def test_the_pattern_may_name_shards(folder: Path) -> None:
@@ -398,7 +398,7 @@ def test_where_nothing_can_be_written_the_index_is_in_the_cache(
 def test_a_tar_that_shrinks_while_it_is_read_is_named(folder: Path) -> None:
     source = opened(folder / "00000.tar")
     os.truncate(folder / "00000.tar", 3000)
-    with pytest.raises(Damaged, match=r"00000.tar has changed: it ends before byte"):
+    with pytest.raises(CorruptDataError, match=r"00000.tar has changed: it ends before byte"):
         source[9]
 
 
@@ -406,7 +406,7 @@ def test_a_json_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.tar", [("a.jpg", b"x"), ("a.json", b'{"caption": "one"}')])
     source = opened(path)
     path.write_bytes(path.read_bytes().replace(b'{"caption": "one"}', b'{"caption": "one"]'))
-    with pytest.raises(Damaged, match=r"x.tar has changed: .json of x.tar/a"):
+    with pytest.raises(CorruptDataError, match=r"x.tar has changed: .json of x.tar/a"):
         source[0]
 
 

@@ -1,13 +1,10 @@
 """The code of docs/runtime.md paints from a bundle in an environment without this package."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
+import bare_environment
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,26 +17,11 @@ PROMPTS = ["a large red circle", "", "a small blue square on a white background"
 LISTED = "from importlib.metadata import *; print(*(d.name for d in distributions()))"
 
 
-def _run(command: list[str], where: Path, **environment: str) -> str:
-    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(
-        command, cwd=where, env=outside | environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
     """Python with the packages that the page names, of the versions that are here."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert uv, "uv makes the environment: pip install 'imagen_jax[test]'"
-    folder = tmp_path_factory.mktemp("bare")
     wanted = [f"{name}=={metadata.version(name)}" for name in PACKAGES]
-    _run([uv, "venv", "-q", "--python", sys.executable, "venv"], folder)
-    python = folder / "venv" / "bin" / "python"
-    _run([uv, "pip", "install", "-q", "--python", str(python), *wanted], folder)
-    return python
+    return bare_environment.make(tmp_path_factory.mktemp("bare"), wanted)
 
 
 def test_the_page_names_the_packages() -> None:
@@ -53,10 +35,12 @@ def test_the_code_on_the_page_paints(
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 45
     (tmp_path / "paint.py").write_text(code)
-    there = _run([str(bare), "-c", LISTED], tmp_path).split()
+    there = bare_environment.run([str(bare), "-c", LISTED], tmp_path).split()
     assert not {"imagen_jax", "flax", "orbax-checkpoint", "tensorflow"} & set(there)
     quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    _run([str(bare), "-W", "error", "paint.py", str(random_bundle), *PROMPTS], tmp_path, **quick)
+    bare_environment.run(
+        [str(bare), "-W", "error", "paint.py", str(random_bundle), *PROMPTS], tmp_path, **quick
+    )
     expected = loaded.paint(PROMPTS, seed=0)["sr16"]
     for number, picture in enumerate(expected):
         found = np.asarray(Image.open(tmp_path / f"{number}.ppm")).astype(int)

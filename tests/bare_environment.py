@@ -1,0 +1,34 @@
+"""Environments that have nothing but what a test puts in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def make(folder: Path, wanted: Sequence[str]) -> Path:
+    """A new environment in `folder` with what pip calls `wanted`: its Python."""
+    uv = find_uv()
+    python = folder / "venv/bin/python"
+    run([uv, "venv", "-q", "--python", sys.executable, "venv"], folder)
+    run([uv, "pip", "install", "-q", "--python", str(python), *wanted], folder)
+    return python
+
+
+def find_uv() -> str:
+    """The program `uv` of this environment, or of the PATH."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert uv, "uv makes the environment: pip install 'imagen_jax[test]'"
+    return uv
+
+
+def run(command: Sequence[str], where: Path, **environment: str) -> str:
+    """What a command prints that ends well, without this environment's packages."""
+    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        command, cwd=where, env=outside | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+    return done.stdout
