@@ -125,5 +125,5 @@ setup(
             WANDB,
         ],
     },
-    entry_points={"console_scripts": ["imagen = imagen_jax.cli:main"]},
+    entry_points={"console_scripts": ["imagen = imagen_jax.__main__:run"]},
 )

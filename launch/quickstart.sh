@@ -10,8 +10,6 @@ prompts=launch/quickstart_prompts.txt # of one object each; those of the box hav
 export JAX_NUM_CPU_DEVICES=2          # a device of each core: batches are split over them
 venv="${VENV:-.venv}"
 started=$SECONDS
-# Each step takes its memory anew: in small pages that is a seventh of a large step (glibc only).
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 phase() { printf '\n== %s  [%d:%02d]\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
 
