@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to pictures: first from the cascade in the box, then from one trained here:
 # environment, pictures, dataset, captions, three stages, a grid and its scores.
-#   bash launch/quickstart.sh [folder]      about 11 minutes on two CPU cores
+#   bash launch/quickstart.sh [folder]      about 9 minutes on two CPU cores
 # Run it again and it goes on where it stopped. VENV and PYTHON choose the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -27,6 +27,12 @@ and compared with bilinear upsampling. Writes index.html, report.md, scores.json
 
 
 OBJECTS = {"one": "one object", "two": "two objects"}
+LEGEND = (
+    "Seen: new captions, of combinations of shape and colour that training showed. "
+    "Held out: captions of combinations that training never showed. "
+    "Ceiling: what the same judge says of real images of the same captions; expect no cascade "
+    "above it."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +171,7 @@ def _judged(
     shown = slice(0, options.grid)
     sheet = gallery.grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
     sheet.save(options.out / "grid.png")
-    return [Section(title="Pictures", picture="grid.png"), *sections]
+    return [Section(title="Pictures", text=LEGEND, picture="grid.png"), *sections]
 
 
 def _against_bilinear(
