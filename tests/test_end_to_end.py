@@ -149,6 +149,8 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
         assert (out / file).stat().st_size > 0
     for picture in ("grid.png", "guidance.png", "losses.png"):
         assert picture in (out / "index.html").read_text()
+    for word in ("Seen", "Held out", "Ceiling"):
+        assert f"{word}: " in (out / "index.html").read_text()
 
 
 def _train(built: Path, workdir: Path, *overrides: str) -> None:
