@@ -226,7 +226,8 @@ def test_a_run_begins_with_anothers_weights(
     assert f"tensors from {source}/base8/checkpoints/4" in said
     _train(built, tmp_path / "a", "--init-from", source, "--train.steps", "4")
     said = capsys.readouterr().out
-    assert f"resumed from step 2; the weights of {source}/base8 were for its beginning" in said
+    assert "base8: resumed from step 2, with train.steps=4 instead of 2" in said
+    assert f"; the weights of {source}/base8 were for its beginning" in said
     with pytest.raises(ValueError, match=r"none of its tensors fits this config:\n  missing"):
         _train(built, tmp_path / "b", "--init-from", "shapes/base16")
     with pytest.raises(

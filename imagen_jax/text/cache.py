@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from imagen_jax import config
 from imagen_jax.data import preparation, records, sources, store
-from imagen_jax.data.examples import Source
+from imagen_jax.data.examples import First, Source
 from imagen_jax.data.preparation import Picture
 from imagen_jax.data.records import Encoding, Record, TextDtype
 from imagen_jax.data.store import Store
@@ -112,7 +112,7 @@ def encode(
     encoder = encoder or TextEncoder.of(text)
     source, dataset = sources.built(data.dataset, data.split, data_dir), data.dataset
     if examples is not None and examples < len(source):
-        source, dataset = examples.First(source, examples), f"{dataset}-first-{examples}"
+        source, dataset = First(source, examples), f"{dataset}-first-{examples}"
     wanted = target(
         encoder,
         source,

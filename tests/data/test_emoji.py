@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from imagen_jax.cli import data as command
 from imagen_jax.data import embedded, emoji, emoji_font, emoji_names, sources
+from imagen_jax.data.examples import Source
 
 NOTO = emoji_font.NOTO
 noto = pytest.mark.skipif(not NOTO.is_file(), reason="fonts-noto-color-emoji is not installed")
@@ -233,7 +234,7 @@ def test_the_dataset_is_a_source(built: Path) -> None:
     assert address == sources.parse("emoji/full?split=validation")
     assert address.dataset == "emoji/full"
     source = sources.open(address, built)
-    assert isinstance(source, examples.Source)
+    assert isinstance(source, Source)
     assert [example["caption"] for example in source] == ["avocado"]
     assert pickle.loads(pickle.dumps(source))[0] == source[0]  # as loader processes need it
     with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):
