@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Plans the paper's networks for TPU slices that need not be here, and prints the README's table.
+# Plan the paper's networks for TPU slices that need not exist; print the table of docs/benchmarks/plans.md.
 #
-#   bash launch/plans.sh [folder]      about an hour on two CPU cores; goes on where it stopped
+#   bash launch/plans.sh [folder]      about an hour on two CPU cores; resumes where it stopped
 #
 # Needs `pip install '.[plan]'`; IMAGEN=path chooses the command of another environment.
 set -euo pipefail

@@ -1,0 +1,168 @@
+"""The README and the pages of docs/: short, their links lead somewhere, their commands parse."""
+
+import functools
+import importlib
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tyro
+
+from imagen_jax import cli
+
+ROOT = Path(__file__).parent.parent
+DOCS = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if "reference" not in page.relative_to(ROOT).parts  # written from the code, and checked when the site is built
+]
+PAGES = (
+    *sorted(ROOT.glob("*.md")),
+    *DOCS,
+    ROOT / "launch" / "README.md",
+    ROOT / "imagen_jax" / "pretrained" / "shapes" / "README.md",
+)
+FENCE = re.compile(r"^```([\w{}-]*).*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+class ParsedError(Exception):
+    """The command's options are right, and its work is not wanted."""
+
+
+def _prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+@functools.cache
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = (heading.lower() for heading in HEADING.findall(_prose(page)))
+    return {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Relative links and images of a page that lead to no file, or to no heading of one."""
+    found = []
+    text = re.sub(r"`[^`]*`", "", _prose(page))  # what is shown as code links nothing
+    for link in LINK.findall(text):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if re.match(r"[a-z]+:", link):
+            continue
+        if not target.is_file() or (anchor and anchor not in _anchors(target.resolve())):
+            found.append(link)
+    return found
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Arguments of each line in a ```bash block that begins with `imagen`."""
+    for language, block in FENCE.findall(page.read_text()):
+        if language != "bash":
+            continue
+        for line in block.replace("\\\n", "").splitlines():
+            for words in _split(shlex.split(line, comments=True), "&&"):
+                if words[:1] == ["imagen"]:
+                    yield [word for word in words[1:] if word != "..."]
+
+
+def _split(words: list[str], separator: str) -> Iterator[list[str]]:
+    while separator in words:
+        end = words.index(separator)
+        yield words[:end]
+        words = words[end + 1 :]
+    yield words
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "other.md").write_text("# A heading, in `code`\n\n```bash\n# no heading\n```\n")
+    right = "[a](other.md) ![b](other.md) [c](other.md#a-heading-in-code) [d](https://x.org/e.md)"
+    page.write_text(f"{right} `[e](none.md)`\n\n```\n[f](none.md)\n```\n")
+    assert broken_links(page) == []
+    page.write_text("[a](none.md) ![b](none.png) [c](other.md#no-heading) [d](#none)\n")
+    assert broken_links(page) == ["none.md", "none.png", "other.md#no-heading", "#none"]
+
+
+def test_every_page_is_in_the_index() -> None:
+    text = (ROOT / "docs" / "index.md").read_text()
+    for page in DOCS:
+        name = str(page.relative_to(ROOT / "docs").with_suffix(""))
+        listed = re.search(rf"^{re.escape(name)}$", text, re.MULTILINE)
+        assert listed or name.startswith(("index", "studies/")), name
+
+
+def test_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = {tuple(words) for page in PAGES for words in _commands(page)}
+    assert len(commands) > 30
+    _stop_after_parsing(monkeypatch)
+    for words in sorted(commands):
+        _check(words)
+
+
+def test_a_wrong_command_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stop_after_parsing(monkeypatch)
+    for line in (
+        "sample shapes --no-such-option 1",
+        "train no/such/config --workdir runs/mine",
+        "train tiny/base8 --workdir runs/mine --optim.no-such-field 1",
+        "no-such-command",
+    ):
+        with pytest.raises(AssertionError, match=line.split()[0]):
+            _check(tuple(line.split()))
+
+
+def _stop_after_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every command parse its options as it does, and end it there."""
+
+    def stopped(parse):
+        def parsed(*args, **kwargs):
+            parse(*args, **kwargs)
+            raise ParsedError
+
+        return parsed
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(tyro, "cli", stopped(tyro.cli))
+    extras = tyro.extras
+    name = "subcommand_cli_from_dict"
+    monkeypatch.setattr(extras, name, stopped(getattr(extras, name)))
+
+
+def _check(words: tuple[str, ...]) -> None:
+    command, *rest = words
+    if command == "--version":
+        return
+    assert command in cli.COMMANDS, f"imagen {shlex.join(words)}: no such command"
+    module = importlib.import_module(f"imagen_jax.cli.{cli.MODULES.get(command, command)}")
+    ended = ""
+    try:
+        module.run(rest)
+    except ParsedError:
+        pass
+    except SystemExit as stop:
+        ended = "wrong options" if stop.code else ""  # --help ends with 0
+    except (ValueError, OSError) as error:
+        ended = str(error)
+    assert not ended, f"imagen {shlex.join(words)}: {ended}"
+
+
+@pytest.mark.slow
+def test_the_readme_samples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, code),) = (f for f in FENCE.findall((ROOT / "README.md").read_text()) if f[0] == "python")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert os.listdir(tmp_path) == ["star.png"]
