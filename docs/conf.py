@@ -26,8 +26,6 @@ extensions = [
     "outside_links",
     "reference_pages",
 ]
-exclude_patterns = ["_build"]
-nitpicky = False  # shapes such as "b h w c" in annotations are no names
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4

@@ -8,8 +8,8 @@ from typing import Any
 from field_comments import field_comments
 
 LABELS = ("Errors", "Shapes", "Units", "Source", "Differs from the paper")
-# At the start of a line, or after the sentence before.
 ONE = "|".join(LABELS)
+# At the start of a line, or after the sentence before.
 LABEL = re.compile(rf"(?:^|(?<=[.:;)]) )((?:{ONE})(?:, (?:{ONE}))*): ")
 SIGNATURES = (
     (r"jaxlib\._jax\.Array", "Array"),

@@ -1,17 +1,21 @@
 """What the source says of each field of a class: its docstring, or the comments at or above it."""
 
 import ast
+import functools
 import inspect
 import io
 import textwrap
 import tokenize
 
 
+@functools.cache  # to find a class, its module is parsed
 def field_comments(kind: type) -> dict[str, str]:
     """One line of text for each annotated field of the class itself; "" where nothing is said."""
+    if not inspect.get_annotations(kind):
+        return {}
     try:
         source = textwrap.dedent(inspect.getsource(kind))
-    except (OSError, TypeError):  # made while the program runs, or built in
+    except OSError:  # made while the program runs
         return {}
     (definition,) = ast.parse(source).body
     body = getattr(definition, "body", [])

@@ -141,7 +141,7 @@ def _help(words: list[str]) -> str:
 
 
 def _block(text: str) -> list[str]:
-    """As it is printed, but paragraphs with a line that is too wide are filled anew."""
+    """As it is printed, but paragraphs with a line that is too wide are wrapped again."""
     paragraphs = re.split(r"\n\s*\n", text.strip("\n"))
     filled = [
         textwrap.fill(part, WIDTH) if max(map(len, part.splitlines())) > WIDTH else part
