@@ -134,8 +134,12 @@ def _subcommands(command: str, said: str) -> Iterator[str]:
 
 def _help(words: list[str]) -> str:
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli._main([*words, "--help"])
+    with contextlib.redirect_stdout(printed):
+        try:
+            cli._main([*words, "--help"])
+        except SystemExit as stop:
+            if stop.code:
+                raise RuntimeError(f"imagen {' '.join(words)} --help: exit {stop.code}") from stop
     printed.seek(0)
     return printed.read()
 
@@ -156,6 +160,9 @@ def write(app: Any) -> None:
     os.environ["COLUMNS"] = str(WIDTH)
     pages = {"cli": cli_page(), "config": config_page(), "api/index": api_index()}
     pages |= {f"api/{name}": api_page(name, modules) for name, modules in API.items()}
+    for old in (folder / "api").glob("*.md"):
+        if f"api/{old.stem}" not in pages:
+            old.unlink()
     for name, text in pages.items():
         file = folder / f"{name}.md"
         file.parent.mkdir(exist_ok=True)
