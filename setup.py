@@ -12,6 +12,11 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
 
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
+DOCS = [  # autodoc imports the package, so that its own requirements are needed, too
+    "sphinx>=9.0",
+    "myst-parser>=5.0",  # pages are Markdown
+    "sphinx-book-theme>=1.2",
+]
 BEAM = "apache-beam>=2.70"
 GCS = "gcsfs>=2025.3"  # for buckets
 PARQUET = "pyarrow>=17"
@@ -100,6 +105,7 @@ setup(
         "parquet": [PARQUET],
         "wandb": [WANDB],
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
+        "docs": DOCS,
         "plan": [TPU],  # for its compiler: no TPU is needed
         # For launch/bench.py --peer alone; not in test, for its size.
         "peer": [
@@ -119,6 +125,7 @@ setup(
             "jsonschema>=4.20",  # manifests of launch/ against the published schemas
             "kubernetes-validate>=1.31",
             "uv>=0.9",  # makes the bare environment of tests/export/test_runtime.py
+            *DOCS,
             TPU,
             GCS,
             PARQUET,

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = [
     page
     for page in sorted((ROOT / "docs").rglob("*.md"))
-    if "reference" not in page.relative_to(ROOT).parts  # written from the code, and checked when the site is built
+    # Those are written from the code, and checked when the site is built.
+    if "reference" not in page.relative_to(ROOT).parts
 ]
 PAGES = (
     *sorted(ROOT.glob("*.md")),
