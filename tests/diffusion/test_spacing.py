@@ -78,7 +78,7 @@ def test_no_level_is_outside_of_what_is_trained(asked, steps, rho, diffusion) ->
     found = levels(steps, diffusion=diffusion, spacing=asked, edm_rho=rho)
     assert (found >= first - 1e-4).all()
     assert (found <= last + 1e-4).all()
-    assert (np.diff(found) >= 0).all()
+    assert (np.diff(found) >= -1e-4).all()  # levels of rho 100 are rounded to 2e-5
 
 
 @pytest.mark.parametrize("asked", SPACINGS)
