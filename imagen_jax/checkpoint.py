@@ -5,6 +5,7 @@ data, and nothing here loads a pickle.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -266,10 +267,22 @@ def _naming(folder: Workdir) -> Iterator[None]:
     except Exception as error:  # Orbax wraps what TensorStore says into bare ones
         if not _is_damage(error):
             raise
+        logging.getLogger("asyncio").addFilter(functools.partial(_is_unrelated, folder))
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptDataError(
             f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
         ) from error
+
+
+def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
+    """Return whether a log record is about anything but another read of the damaged `folder`.
+
+    Orbax reads all arrays at once, and raises what the first of them meets; asyncio reports each of
+    the others when it is freed, at any later time, with its stack.
+    """
+    message = record.getMessage()
+    where = str(folder).partition("://")[2] or str(folder)
+    return not (message.startswith("Task exception was never retrieved") and where in message)
 
 
 def _is_damage(error: BaseException) -> bool:

@@ -1,6 +1,9 @@
 """Checkpoints come back exactly, on any mesh, or are refused by name."""
 
+import asyncio
+import gc
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, mesh, run_folder
+from imagen_jax import checkpoint, config, errors, mesh, run_folder
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
 
@@ -150,6 +153,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
         assert (run / "damaged" / "3").is_dir() == (step == 2)
         set_aside += step == 2
     assert set_aside
+
+
+def test_reads_that_fail_beside_another_are_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio logs their stacks when they are freed, which may be in the middle of anything."""
+
+    async def read(name: str) -> None:
+        raise ValueError(f"{tmp_path}/{name}: damaged")
+
+    async def read_all() -> None:
+        tasks = [asyncio.create_task(read(name)) for name in ("kernel", "bias")]
+        await asyncio.sleep(0)
+        await tasks[0]
+
+    with pytest.raises(errors.CorruptDataError), checkpoint._naming(tmp_path):
+        asyncio.run(read_all())
+    gc.collect()
+    assert not caplog.messages
+    logging.getLogger("asyncio").error("Another message of %s", tmp_path)
+    assert len(caplog.messages) == 1
 
 
 def _hurt(file: Path, damage: str, draw: np.random.Generator) -> None:
