@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from imagen_jax import backend, compilation, config, pixels, run_folder, runs
+from imagen_jax.parallel import backend, compilation_cache
+from imagen_jax import config, image_pixels
+from imagen_jax.io import run_dir
+from imagen_jax.pretrained import locate
 from imagen_jax.sample import cascade
-from imagen_jax.sample.changes import Changes, applied, check_read
+from imagen_jax.sample.overrides import Changes, applied, check_read
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.following import ALONE, Following, digest
-from imagen_jax.sample.painting import Captions, Painter, Prompts
+from imagen_jax.sample.progress import ALONE, Following, digest
+from imagen_jax.sample.stage_program import Captions, Painter, Prompts
 from imagen_jax.sample.request import PLAIN, Request
 from imagen_jax.sample.stored import Stored
-from imagen_jax.text import word_lists
-from imagen_jax.text.borrowed import Absent, Borrowed
+from imagen_jax.text import known_words
+from imagen_jax.text.offloaded import Absent, Borrowed
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.workdir import Workdir
+from imagen_jax.io.paths import Workdir
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,7 +140,7 @@ class Imagen:
                     painted = cascade.generate(chosen, encoded, **options)
                 except NotFinite as error:
                     raise error.naming(texts, first_index=part.first_index) from None
-                images = {name: np.asarray(pixels.unscale(x)) for name, x in painted.items()}
+                images = {name: np.asarray(image_pixels.unscale(x)) for name, x in painted.items()}
                 kept.finished_all(part.first_index, images)
             return Samples(part.first_index, images)
 
@@ -207,7 +210,7 @@ class Imagen:
         return Prompts(captions=rows(count), indices=indices, negatives=negatives)
 
     def _warn_of_unseen(self, texts: Sequence[str]) -> None:
-        if words := word_lists.unseen(texts, dataset=self.dataset):
+        if words := known_words.unseen(texts, dataset=self.dataset):
             warnings.warn(
                 f"no caption of {self.dataset}, on which this cascade was trained, has the word "
                 f"{config.listed(words)}: what is painted for it is anybody's guess",
@@ -245,15 +248,15 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     the stages don't chain, weights don't fit their config or an exported file has changed.
     """
     backend.refuse_x64()
-    compilation.use_cache()
-    folder = runs.find(path)
-    listed = runs.manifests(runs.inside(folder))
-    found = {run: run_folder.read_config(run) for run in listed}
+    compilation_cache.use_cache()
+    folder = locate.find(path)
+    listed = locate.manifests(locate.inside(folder))
+    found = {run: run_dir.read_config(run) for run in listed}
     if len(found) > 1:
         config.chain(list(found.values()), where=str(folder))
     ordered = sorted(found, key=lambda run: found[run].stage.size)
-    loaded = [runs.painter(run, found[run], listed[run], keep=not offload) for run in ordered]
-    text, bundle = found[ordered[0]].text, runs.bundle(listed)
+    loaded = [locate.painter(run, found[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = found[ordered[0]].text, locate.bundle(listed)
     if bundle is not None:
         text = bundle.text(text, given=str(encoder))
     elif encoder:

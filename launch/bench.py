@@ -24,13 +24,14 @@ import measuring
 import numpy as np
 import tyro
 
-from imagen_jax import accelerators, config, mesh, models, rng
+from imagen_jax.parallel import accelerators, mesh
+from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.plan import programs
-from imagen_jax.sample import painting
-from imagen_jax.sample.painting import Painter, Program
+from imagen_jax.plan import compile
+from imagen_jax.sample import stage_program
+from imagen_jax.sample.stage_program import Painter, Program
 from imagen_jax.studies import efficient_unet
-from imagen_jax.train import program
+from imagen_jax.train import sharded_step
 
 PLAIN = "unet"
 MATRIX = {"cpu": 1536}  # side of the measured product; elsewhere 8192
@@ -186,7 +187,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]]:
     """The compiled step on random pictures, as a call that waits for its end."""
-    work = program.build(experiment)
+    work = sharded_step.build(experiment)
     size = experiment.train.batch_size
     batch = measuring.batch(work)
     start = time.perf_counter()
@@ -195,7 +196,7 @@ def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]
         name=experiment.stage.name,
         parameters=models.count(work.shapes.params),
         batch=size,
-        tflop_per_image=program.flops_per_image(experiment) / 1e12,
+        tflop_per_image=sharded_step.flops_per_image(experiment) / 1e12,
         compile_seconds=time.perf_counter() - start,
         peak_gib=_peak(compiled),
     )
@@ -223,7 +224,7 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
     grid = mesh.build(config.Mesh())
     pictures = mesh.filled(pictures, grid, passes=1, side=stage.size)
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
-    shapes = programs.canvas_shapes(experiment, pictures, by_row)
+    shapes = compile.canvas_shapes(experiment, pictures, by_row)
     keys = jax.vmap(rng.root)(jnp.arange(pictures))
     filled = jax.tree.map(lambda x: measuring.random(draw, x), shapes._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
@@ -232,7 +233,7 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
     program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(stage.sampler)
     start = time.perf_counter()
     with mesh.use(grid):
-        compiled = painting.paint.lower(params, canvas, None, dials, program=program).compile()
+        compiled = stage_program.paint.lower(params, canvas, None, dials, program=program).compile()
     figures.sampler_compile_seconds = time.perf_counter() - start
     return lambda: compiled(params, canvas, None, dials).x0.block_until_ready()
 

@@ -47,9 +47,11 @@ from absl import flags
 from PIL import Image, features
 
 from imagen_jax import config
-from imagen_jax.data import decoding, framing, pipeline, sources
-from imagen_jax.data.examples import Source
-from imagen_jax.data.store import Store
+from imagen_jax.data.images import decode, crop
+from imagen_jax.data import pipeline
+from imagen_jax.data.sources import addresses
+from imagen_jax.data.sources.base import Source
+from imagen_jax.data.store.store import Store
 
 BATCH, AHEAD = 32, 2  # pictures; batches that a worker may have ready
 WARM, TIMED = 12, 60  # batches of a loader's turn
@@ -88,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         found = {
-            kind: sources.open(sources.parse(address), root)
+            kind: addresses.open(addresses.parse(address), root)
             for kind, address in photographs.written(images, root).items()
         }
         _one_core(images, found, root, options)
@@ -124,11 +126,11 @@ class Ours:
 
     def __init__(self, source: Source, side: int) -> None:
         self._source, self._side, self._framing = source, side, config.Framing()
-        self._rng = framing.generator(self._framing, 0)
+        self._rng = crop.generator(self._framing, 0)
 
     def __call__(self, index: int) -> np.ndarray:
         image = self._source[index]["image"]
-        return framing.frame(image, self._side, framing=self._framing, rng=self._rng)
+        return crop.frame(image, self._side, framing=self._framing, rng=self._rng)
 
 
 def _over(them: Sequence[Any], loop: Callable[[Any], object]) -> Callable[[], None]:
@@ -142,7 +144,7 @@ def _over(them: Sequence[Any], loop: Callable[[Any], object]) -> Callable[[], No
 def decode(image: bytes, side: int) -> None:
     """Pillow's decoder alone, at the scale that ours takes."""
     opened = Image.open(io.BytesIO(image))
-    opened.draft("RGB", decoding.least(opened.size, side))
+    opened.draft("RGB", decode.least(opened.size, side))
     opened.load()
 
 

@@ -24,8 +24,9 @@ import measuring
 import numpy as np
 import tyro
 
-from imagen_jax import config, flops, models
-from imagen_jax.train import program
+from imagen_jax import config, models
+from imagen_jax.parallel import flops
+from imagen_jax.train import sharded_step
 
 REFERENCE = "reference"
 MIB = 2**20
@@ -177,7 +178,7 @@ def layers(experiment: config.Experiment, *, every: bool) -> list[Layer]:
 def given(experiment: config.Experiment) -> Iterator[Any]:
     """Shapes of parameters and batch."""
     yield models.shapes(experiment.stage, experiment.text)
-    yield program.batch_shapes(experiment)
+    yield sharded_step.batch_shapes(experiment)
 
 
 def forward(network: Any, experiment: config.Experiment, params: Any, batch: Any) -> Any:

@@ -20,11 +20,14 @@ import measuring
 import optax
 import tyro
 
-from imagen_jax import config, fingerprint, mesh, rng
-from imagen_jax.train import optim, program, saving, state, watchdog
+from imagen_jax import config, rng
+from imagen_jax.io import checksums
+from imagen_jax.parallel import mesh
+from imagen_jax.train import optim, sharded_step, checkpointing, state
+from imagen_jax.runtime import watchdog
 from imagen_jax.train import step as steps
-from imagen_jax.train.ledger import Ledger
-from imagen_jax.train.preemption import Watch
+from imagen_jax.train.goodput import Ledger
+from imagen_jax.runtime.preemption import Watch
 
 BOOKKEEPING = 1000  # turns of the loop's own work
 
@@ -57,7 +60,7 @@ def main() -> None:
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
         flush=True,
     )
-    work = program.build(experiment)
+    work = sharded_step.build(experiment)
     batch = measuring.batch(work)
     bare, ours = _Runner(work, _bare(work), batch), _Runner(work, work.step(), batch)
     bare_seconds, guarded = measuring.in_turns([bare, ours], options.repeats)
@@ -84,7 +87,7 @@ def main() -> None:
 class _Runner:
     """A step and the state that it changes; a call waits for its end."""
 
-    def __init__(self, work: program.Program, step: Any, batch: Any) -> None:
+    def __init__(self, work: sharded_step.Program, step: Any, batch: Any) -> None:
         self.work, self.step, self.batch = work, step, batch
         self.key = rng.root(0)
         self.state = work.init(self.key)
@@ -95,7 +98,7 @@ class _Runner:
         jax.block_until_ready(metrics)
 
 
-def _bare(work: program.Program) -> Any:
+def _bare(work: sharded_step.Program) -> Any:
     """The step as textbooks have it."""
     experiment = work.experiment
     loss_of = steps.loss_function(experiment.stage, work.module)
@@ -139,7 +142,7 @@ def _saves(
 ) -> tuple[float, float, float]:
     """Seconds: stall of a save, its whole cost, and its fingerprint's part; medians."""
     train = dataclasses.replace(experiment.train, keep=1)
-    saves = saving.Saving(folder, dataclasses.replace(experiment, train=train))
+    saves = checkpointing.Saving(folder, dataclasses.replace(experiment, train=train))
     numbers, stalls = itertools.count(1), []
 
     def block(*, saved: bool) -> float:
@@ -155,7 +158,7 @@ def _saves(
     block(saved=True)  # compiles the fingerprint
     stalls.clear()
     pairs = [(block(saved=False), block(saved=True)) for _ in range(options.blocks)]
-    (summed,) = measuring.in_turns([lambda: fingerprint.of(run.state)], options.blocks)
+    (summed,) = measuring.in_turns([lambda: checksums.of(run.state)], options.blocks)
     saves.close()
     cost = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
     return statistics.median(stalls), cost, summed

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from imagen_jax import flops
+from imagen_jax.parallel import flops
 from imagen_jax.text import packing, t5
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.t5 import T5Config

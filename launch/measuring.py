@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from imagen_jax.data import pipeline
-from imagen_jax.train import program
+from imagen_jax.train import sharded_step
 
 
 def in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
@@ -25,10 +25,10 @@ def in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def batch(work: program.Program) -> Any:
+def batch(work: sharded_step.Program) -> Any:
     """A batch of random pictures, on the devices."""
     draw, share = np.random.default_rng(0), work.share
-    rows = jax.tree.map(lambda x: random(draw, x), program.batch_shapes(work.experiment))
+    rows = jax.tree.map(lambda x: random(draw, x), sharded_step.batch_shapes(work.experiment))
     here = jax.tree.map(lambda x: x[list(share.rows)], rows)
     return pipeline.to_device(here, work.batch_shardings, share=share)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from peer_shapes import Shapes, Work
 
-from imagen_jax import flops
+from imagen_jax.parallel import flops
 
 SIDE = 1024
 REPEATS = 20  # of a turn, which is too short to time otherwise

@@ -11,8 +11,8 @@ import jax
 import optax
 from peer_shapes import GUIDANCE, Missing, Shapes, Work
 
-from imagen_jax import flops
-from imagen_jax.train.program import CHANNELS, TRAINING
+from imagen_jax.parallel import flops
+from imagen_jax.train.sharded_step import CHANNELS, TRAINING
 
 NAME = "Dew"
 INSTALL = "Dew is left out: it needs Python 3.12 or later and `pip install dewml`"

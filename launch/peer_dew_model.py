@@ -14,7 +14,7 @@ from dew.nn.dit import TextContext
 from flax import linen as nn
 from peer_shapes import HEAD_CHANNELS, Shapes
 
-from imagen_jax.train.program import CHANNELS
+from imagen_jax.train.sharded_step import CHANNELS
 
 
 class Enlarger(nn.Module):

@@ -11,12 +11,13 @@ import measuring
 import numpy as np
 from peer_shapes import GUIDANCE, HEAD_CHANNELS, Shapes, Work
 
-from imagen_jax import config, flops, mesh, models, rng
+from imagen_jax import config, models, rng
+from imagen_jax.parallel import flops, mesh
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.plan import programs
-from imagen_jax.sample import painting
-from imagen_jax.sample.painting import Painter, Program
-from imagen_jax.train import program, step
+from imagen_jax.plan import compile
+from imagen_jax.sample import stage_program
+from imagen_jax.sample.stage_program import Painter, Program
+from imagen_jax.train import sharded_step, step
 
 NAME = "imagen_jax"
 NORM_GROUPS = 8  # the peers'
@@ -26,7 +27,7 @@ def training(shapes: Shapes) -> Work:
     """Forward, gradient, Adam with clipping, EMA, and the guard of non-finite steps."""
     experiment = configured(shapes)
     devices = jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
-    work = program.build(experiment, devices=devices)
+    work = sharded_step.build(experiment, devices=devices)
     batch, key = measuring.batch(work), rng.root(0)
     forward = flops.of(
         step.loss_function(experiment.stage, work.module), work.shapes.params, batch, key
@@ -42,7 +43,7 @@ def training(shapes: Shapes) -> Work:
     return Work(
         parameters=models.count(work.shapes.params),
         forward=forward / shapes.batch,
-        flops=program.TRAINING * forward,
+        flops=sharded_step.TRAINING * forward,
         call=call,
     )
 
@@ -59,17 +60,17 @@ def sampling(shapes: Shapes) -> Work:
         config.Mesh(), devices=jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
     )
     by_row = mesh.batch_sharding(grid)
-    blank = programs.canvas_shapes(experiment, shapes.batch, by_row)
+    blank = compile.canvas_shapes(experiment, shapes.batch, by_row)
     keys = rng.fold_each(rng.root(0), "image", np.arange(shapes.batch))
     filled = jax.tree.map(lambda x: measuring.random(draw, x), blank._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
     params = jax.device_put(params, mesh.replicated(grid))
     painter = Painter(stage=stage, module=models.build(stage.model), params=params)
     whole, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(stage.sampler)
-    paint = functools.partial(painting.paint.__wrapped__, program=whole)
+    paint = functools.partial(stage_program.paint.__wrapped__, program=whole)
     counted = flops.of(lambda *given: paint(*given, None, dials), params, canvas) / shapes.steps
     with mesh.use(grid):
-        lowered = painting.paint.lower(params, canvas, None, dials, program=whole)
+        lowered = stage_program.paint.lower(params, canvas, None, dials, program=whole)
     compiled = lowered.compile()
     return Work(
         parameters=models.count(params),

@@ -9,8 +9,8 @@ from unittest import mock
 import jax
 from peer_shapes import GUIDANCE, HEAD_CHANNELS, Missing, Shapes, Work
 
-from imagen_jax import flops
-from imagen_jax.train.program import CHANNELS, TRAINING
+from imagen_jax.parallel import flops
+from imagen_jax.train.sharded_step import CHANNELS, TRAINING
 
 NAME = "imagen-pytorch"
 INSTALL = "imagen-pytorch is left out: pip install 'imagen_jax[peer]'"

@@ -14,9 +14,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from imagen_jax.config import Framing
-from imagen_jax.data import records, store, transforms
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax.data.store import records, store
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
 
 QUALITY, SHAPES = 90, 12
 SCALES = (4, 8, 16, 32, 64, 128, 256)  # cells of noise along a side

@@ -48,7 +48,7 @@ count() {
   of=$((of * ${slices:-1}))
 }
 
-# What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/exits.py) or
+# What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/runtime/exit_codes.py) or
 # that was taken away meanwhile (143), which is no crash of the program.
 # shellcheck disable=SC2329 # called by a trap
 report_failure() {

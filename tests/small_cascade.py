@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax import config, models, rng
-from imagen_jax.sample.painting import Captions, Painter, Prompts
+from imagen_jax.sample.stage_program import Captions, Painter, Prompts
 
 
 def make_painter(name: str, *, key: int = 0, **sampler: object) -> Painter:

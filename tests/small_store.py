@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.data.store import Store
+from imagen_jax.data.store.store import Store
 
 
 def make_store(folder: Path, *, count: int, **changes: Any) -> Store:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from imagen_jax import accelerators
+from imagen_jax.parallel import accelerators
 
 COMPILE = """
 import sys

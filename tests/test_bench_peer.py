@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax import flops, models
+from imagen_jax.parallel import flops
+from imagen_jax import models
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SMALL = {

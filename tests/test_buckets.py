@@ -11,7 +11,8 @@ import cloud_storage
 import numpy as np
 import pytest
 
-from imagen_jax import exits, workdir
+from imagen_jax.runtime import exit_codes
+from imagen_jax.io import paths
 from imagen_jax.cli import data, encode
 
 RUN = "gs://bucket/runs/one"
@@ -141,7 +142,7 @@ def test_a_bucket_that_refuses_loses_nothing(
     trained.bucket.refuses = refuses
     done = trained.train(RUN, 20)
     trained.bucket.refuses = None
-    assert done.returncode == exits.REFUSED, done.stderr
+    assert done.returncode == exit_codes.REFUSED, done.stderr
     assert says in done.stderr
     after = trained.bucket.objects
     checkpoints = [name for name in before if "/checkpoints/" in name]
@@ -149,7 +150,7 @@ def test_a_bucket_that_refuses_loses_nothing(
 
 
 def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workdir.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(paths.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"gs://b/x: buckets need gcsfs; pip install 'imagen_jax"):
-        workdir.of("gs://b/x")
-    assert workdir.of("here") == Path("here")
+        paths.of("gs://b/x")
+    assert paths.of("here") == Path("here")

@@ -16,9 +16,10 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.cli import data
-from imagen_jax.data import skipped, sources, store
-from imagen_jax.text import building, jobs
-from imagen_jax.text.jobs import Job
+from imagen_jax.data.store import skipped, store
+from imagen_jax.data.sources import addresses
+from imagen_jax.data.prepare import multiprocess, jobs
+from imagen_jax.data.prepare.jobs import Job
 
 PHOTOS = 48
 SMALL, LONG, BROKEN = {4, 11}, {7, 22, 23}, {2, 13, 29}
@@ -157,7 +158,7 @@ def test_a_beam_pipeline_that_fails_says_why_in_one_sentence(tmp_path: Path, pho
 
 def job(folder: Path, photos: str) -> Job:
     return Job(
-        address=sources.parse(photos),
+        address=addresses.parse(photos),
         data_dir=folder,
         text=config.Text(),
         sizes=(8,),
@@ -169,28 +170,28 @@ def job(folder: Path, photos: str) -> Job:
 
 def test_a_finished_store_is_left_alone(tmp_path: Path, photos: str) -> None:
     wanted = job(tmp_path, photos)
-    written = building.build(wanted, processes=1, progress=False)
+    written = multiprocess.build(wanted, processes=1, progress=False)
     assert written.store is not None
     assert written.counts.captions == written.store.count == PHOTOS - len(BROKEN)
     before = shards(wanted.folder)
     die = functools.partial(os._exit, 1)  # no process has anything to do
-    assert building.build(wanted, start=die, progress=False).store == written.store
+    assert multiprocess.build(wanted, start=die, progress=False).store == written.store
     (wanted.folder / store.INDEX).unlink()
     with pytest.raises(ValueError, match=r"neither store.json nor unfinished.json"):
-        building.build(wanted, start=die, progress=False)
+        multiprocess.build(wanted, start=die, progress=False)
     assert shards(wanted.folder) == before
 
 
 def test_a_process_that_dies_at_its_start_ends_it(tmp_path: Path, photos: str) -> None:
     with pytest.raises(ChildProcessError, match=r"a process that wrote shards of .* died"):
-        building.build(job(tmp_path, photos), start=functools.partial(os._exit, 1), progress=False)
+        multiprocess.build(job(tmp_path, photos), start=functools.partial(os._exit, 1), progress=False)
 
 
 def test_what_a_process_refuses_ends_it(tmp_path: Path, photos: str) -> None:
     wanted = job(tmp_path, photos)
     hide = functools.partial(os.unlink, wanted.folder / store.HEADER)
     with pytest.raises(FileNotFoundError, match=r"a worker does not see .*unfinished.json"):
-        building.build(wanted, processes=1, start=hide, progress=False)
+        multiprocess.build(wanted, processes=1, start=hide, progress=False)
 
 
 def test_a_worker_refuses_a_source_that_has_changed(tmp_path: Path, photos: str) -> None:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, errors, mesh, run_folder
+from imagen_jax.io import checkpoints, errors, run_dir
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
 
@@ -25,8 +27,8 @@ def saved(tmp_path_factory) -> tuple[Path, dict]:
         "ema": {"dense": {"kernel": jnp.arange(64.0).reshape(8, 8), "bias": jnp.ones(8)}},
         "opt_state": (jnp.zeros(()), {"mu": jnp.full((8, 8), 0.5)}),
     }
-    run_folder.write_config(folder, EXPERIMENT)
-    writer = checkpoint.Checkpoints(folder)
+    run_dir.write_config(folder, EXPERIMENT)
+    writer = checkpoints.Checkpoints(folder)
     writer.save(3, tree, EXPERIMENT)
     writer.close()
     return folder, tree
@@ -44,7 +46,7 @@ def _target(tree, fsdp: int):
 def test_round_trip_onto_any_mesh(saved, fsdp: int) -> None:
     folder, tree = saved
     target = _target(tree, fsdp)
-    restored = checkpoint.Checkpoints(folder, read_only=True).restore(target)
+    restored = checkpoints.Checkpoints(folder, read_only=True).restore(target)
     assert jax.tree.structure(restored) == jax.tree.structure(tree)
     jax.tree.map(np.testing.assert_array_equal, restored, tree)
     assert restored["ema"]["dense"]["kernel"].sharding == target["ema"]["dense"]["kernel"].sharding
@@ -53,7 +55,7 @@ def test_round_trip_onto_any_mesh(saved, fsdp: int) -> None:
 def test_the_average_alone(saved) -> None:
     folder, tree = saved
     target = {"ema": _target(tree, 1)["ema"]}
-    restored = checkpoint.Checkpoints(folder, read_only=True).restore(target)
+    restored = checkpoints.Checkpoints(folder, read_only=True).restore(target)
     assert set(restored) == {"ema"}
     np.testing.assert_array_equal(
         restored["ema"]["dense"]["kernel"], tree["ema"]["dense"]["kernel"]
@@ -65,28 +67,28 @@ def test_what_does_not_fit_is_listed(saved) -> None:
     target = _target(tree, 1)
     target["ema"]["dense"]["bias"] = jax.ShapeDtypeStruct((9,), jnp.float32)
     with pytest.raises(ValueError, match=r"ema/dense/bias is \(8,\), wanted \(9,\)"):
-        checkpoint.Checkpoints(folder, read_only=True).restore(target)
+        checkpoints.Checkpoints(folder, read_only=True).restore(target)
     target["ema"]["dense"]["scale"] = jax.ShapeDtypeStruct((8,), jnp.float32)
     with pytest.raises(ValueError, match="does not fit this config") as refusal:
-        checkpoint.Checkpoints(folder, read_only=True).restore(target)
+        checkpoints.Checkpoints(folder, read_only=True).restore(target)
     assert "missing ema/dense/scale (8,)" in str(refusal.value)
     assert "ema/dense/bias is (8,), wanted (9,)" in str(refusal.value)
 
 
 def test_the_config_comes_back(saved, tmp_path: Path) -> None:
-    assert run_folder.read_config(saved[0]) == EXPERIMENT
+    assert run_dir.read_config(saved[0]) == EXPERIMENT
     with pytest.raises(FileNotFoundError, match="is not a training run"):
-        run_folder.read_config(tmp_path)
+        run_dir.read_config(tmp_path)
     for damage, what in [(b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"{}", "missing key")]:
         (tmp_path / "config.json").write_bytes(damage)
         with pytest.raises(ValueError, match=f"config.json: .*{what}"):
-            run_folder.read_config(tmp_path)
+            run_dir.read_config(tmp_path)
 
 
 def test_missing_and_incomplete_checkpoints_are_named(saved, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
-        checkpoint.Checkpoints(tmp_path, read_only=True)
-    empty = checkpoint.Checkpoints(tmp_path)
+        checkpoints.Checkpoints(tmp_path, read_only=True)
+    empty = checkpoints.Checkpoints(tmp_path)
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         empty.restore(_target(saved[1], 1))
     with pytest.raises(FileNotFoundError, match="incomplete"):
@@ -104,12 +106,12 @@ def test_a_checkpoint_with_lost_files_is_named(saved, tmp_path: Path, lost: str)
     for file in victims:
         file.unlink()
     with pytest.raises(ValueError, match=r"checkpoints/3: the checkpoint is incomplete or damaged"):
-        checkpoint.Checkpoints(run, read_only=True).restore(_target(tree, 1))
+        checkpoints.Checkpoints(run, read_only=True).restore(_target(tree, 1))
 
 
-def _several(folder: Path) -> tuple[checkpoint.Checkpoints, dict[int, dict]]:
+def _several(folder: Path) -> tuple[checkpoints.Checkpoints, dict[int, dict]]:
     """A run with checkpoints 1 to 3, and what each holds."""
-    saves = checkpoint.Checkpoints(folder, keep=3)
+    saves = checkpoints.Checkpoints(folder, keep=3)
     trees = {}
     for step in (1, 2, 3):
         draw = jax.random.normal(jax.random.key(step), (64, 32))
@@ -143,7 +145,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
         files = _files(run / "checkpoints" / "3")
         file = files[draw.integers(len(files))]
         _hurt(file, damage, draw)
-        found = checkpoint.Checkpoints(run, keep=3)
+        found = checkpoints.Checkpoints(run, keep=3)
         step, state = found.restore_newest(_target(trees[3], 1))
         found.close()
         assert step in (2, 3), (file, step)  # 3: what was hurt is not read
@@ -168,7 +170,7 @@ def test_reads_that_fail_beside_another_are_not_logged(
         await asyncio.sleep(0)
         await tasks[0]
 
-    with pytest.raises(errors.CorruptDataError), checkpoint._naming(tmp_path):
+    with pytest.raises(errors.CorruptDataError), checkpoints._naming(tmp_path):
         asyncio.run(read_all())
     gc.collect()
     assert not caplog.messages
@@ -197,7 +199,7 @@ def test_without_a_whole_checkpoint_all_stay_where_they_are(tmp_path: Path) -> N
     for step in (1, 2, 3):
         for file in (tmp_path / "run" / "checkpoints" / f"{step}" / "state").rglob("_METADATA"):
             file.write_bytes(b"{")
-    again = checkpoint.Checkpoints(tmp_path / "run", keep=3)
+    again = checkpoints.Checkpoints(tmp_path / "run", keep=3)
     with pytest.raises(ValueError, match=r"none of the 3 checkpoints in .* is whole: put one back"):
         again.restore_newest(_target(trees[3], 1))
     assert again.steps() == [1, 2, 3]
@@ -222,7 +224,7 @@ def test_what_is_no_damage_sets_nothing_aside(
     def fail(*_: object) -> None:
         raise Exception("Encountered error while reading") from error
 
-    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
+    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "restore", fail)
     with pytest.raises(Exception, match="Encountered error"):
         saves.restore_newest(_target(trees[3], 1))
     assert saves.steps() == [1, 2, 3]
@@ -230,7 +232,7 @@ def test_what_is_no_damage_sets_nothing_aside(
 
 
 def test_newest_and_permanent_checkpoints_are_kept(tmp_path: Path) -> None:
-    saves = checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4)
+    saves = checkpoints.Checkpoints(tmp_path, keep=2, keep_every=4)
     for step in range(1, 12):
         saves.save(step, {"step": jnp.int32(step)}, EXPERIMENT)
     saves.wait()
@@ -251,7 +253,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_stays(tmp_path: Path) ->
 def test_asking_for_the_steps_leaves_the_save_on_its_way_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saves = checkpoint.Checkpoints(tmp_path)
+    saves = checkpoints.Checkpoints(tmp_path)
     # Of several processes that are preempted, Orbax measures the time since the save before.
     monkeypatch.setattr(saves._manager, "reached_preemption", lambda step: True)
     saves.save(1, {"kernel": jnp.ones((1000, 1000))}, EXPERIMENT)
@@ -266,7 +268,7 @@ def test_asking_for_the_steps_leaves_the_save_on_its_way_alone(
 def test_weights_that_are_not_finite_are_set_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: float
 ) -> None:
-    saves = checkpoint.Checkpoints(tmp_path, keep=3)
+    saves = checkpoints.Checkpoints(tmp_path, keep=3)
     good = {"kernel": np.ones(3, np.float32), "count": np.array(0, np.int32)}
     for step, state in ((1, good), (2, {**good, "kernel": np.array([1, bad, 1], np.float32)})):
         saves.save(step, state, config.load("tiny/base8")[0])

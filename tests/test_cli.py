@@ -11,10 +11,12 @@ import jax
 import pytest
 
 import imagen_jax
-from imagen_jax import backend, cli, config, exits, lease
+from imagen_jax.parallel import backend
+from imagen_jax import cli, config
+from imagen_jax.runtime import exit_codes, lease
 from imagen_jax.cli import train
-from imagen_jax.text.borrowed import Absent
-from imagen_jax.train import program
+from imagen_jax.text.offloaded import Absent
+from imagen_jax.train import sharded_step
 
 TRAIN = ("train", "tiny/base8", "--workdir", "w")
 ENCODE = ("encode", "shapes/tiny", "--out", "o", "--encoder", "t5_1_1_tiny")
@@ -142,7 +144,7 @@ def test_bad_input_gets_one_sentence(
 @pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"launch"}))
 def test_64_bits_are_refused_by_every_command(command: str, monkeypatch, capsys) -> None:
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
-    assert _run(monkeypatch, command, "x") == exits.REFUSED
+    assert _run(monkeypatch, command, "x") == exit_codes.REFUSED
     assert "JAX_ENABLE_X64=1" in capsys.readouterr().err
     monkeypatch.setenv("JAX_ENABLE_X64", "0")
     _run(monkeypatch, command, "--no-such-option")
@@ -156,7 +158,7 @@ def test_64_bits_are_refused_in_python_too() -> None:
         for use in (
             lambda: imagen_jax.load("shapes"),
             lambda: cascade.paint(["a"]),
-            lambda: program.build(experiment),
+            lambda: sharded_step.build(experiment),
         ):
             with pytest.raises(ValueError, match="64-bit types are on"):
                 use()
@@ -164,7 +166,7 @@ def test_64_bits_are_refused_in_python_too() -> None:
 
 def test_a_second_painting_into_a_folder_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
     with lease.held(tmp_path, command="imagen sample", option="--out"):
-        assert _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exits.REFUSED
+        assert _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exit_codes.REFUSED
     assert f"{tmp_path} is in use by process {os.getpid()} of" in capsys.readouterr().err
 
 
@@ -181,7 +183,7 @@ def test_a_reader_that_ends_first_ends_it_silently(
         monkeypatch.setattr(sys, stream, pipe)
         code = _run(monkeypatch, *arguments)
     written = stream == ("stdout" if "--help" in arguments else "stderr")
-    assert (code == exits.UNREAD) == written
+    assert (code == exit_codes.UNREAD) == written
     if written:
         assert "".join(capsys.readouterr()) == ""
 
@@ -191,7 +193,7 @@ def test_a_connection_that_breaks_is_no_such_reader(monkeypatch, capsys) -> None
         raise BrokenPipeError(32, "Broken pipe", "gs://bucket/run")
 
     monkeypatch.setattr(train, "run", fail)
-    assert _run(monkeypatch, "train") == exits.REFUSED
+    assert _run(monkeypatch, "train") == exit_codes.REFUSED
     assert "Broken pipe: 'gs://bucket/run'" in capsys.readouterr().err
 
 
@@ -216,7 +218,7 @@ def test_devices_that_are_not_here_are_one_sentence(platform: str) -> None:
     done = subprocess.run(
         [*program, "--sizes", "16"], capture_output=True, text=True, env=environment
     )
-    assert done.returncode == exits.REFUSED
+    assert done.returncode == exit_codes.REFUSED
     assert f"imagen encode: error: JAX_PLATFORMS={platform}: jax cannot use" in done.stderr
     assert "here it finds" in done.stderr
     assert "Traceback" not in done.stderr
@@ -263,7 +265,7 @@ def test_what_is_printed_may_find_no_room(command: str, stream: str, monkeypatch
 def test_closed_outputs_change_no_exit_code(closed: str) -> None:
     """As services and cron jobs may have them."""
     program = f"{sys.executable} -c 'from imagen_jax.cli import main; main()'"
-    for arguments, code in (("--version", 0), ("nope", exits.BAD_USAGE), ("train", exits.REFUSED)):
+    for arguments, code in (("--version", 0), ("nope", exit_codes.BAD_USAGE), ("train", exit_codes.REFUSED)):
         command = f"{program} {arguments} {closed}"
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
         assert done.returncode == code
@@ -298,7 +300,7 @@ def test_an_error_that_nobody_foresaw_has_a_code_of_its_own(monkeypatch, capsys)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(train, "run", fail)
-    assert _run(monkeypatch, "train") == exits.CRASHED
+    assert _run(monkeypatch, "train") == exit_codes.CRASHED
     assert "Traceback" in capsys.readouterr().err
 
 

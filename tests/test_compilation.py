@@ -12,10 +12,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from small_network import SMALL
 
 import imagen_jax
-from imagen_jax import compilation, config
-from imagen_jax.data import records, store, transforms
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax.parallel import compilation_cache
+from imagen_jax import config
+from imagen_jax.data.store import records, store
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
 from imagen_jax.train import loop
 
 FOLDER = "jax_compilation_cache_dir"
@@ -33,10 +35,10 @@ SMALL_RUN = config.Experiment(
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A user's home, and jax as it starts, without a folder."""
-    before = {name: getattr(jax.config, name) for name in (FOLDER, compilation.LEAST)}
+    before = {name: getattr(jax.config, name) for name in (FOLDER, compilation_cache.LEAST)}
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(FOLDER.upper(), raising=False)
-    _use({FOLDER: None, compilation.LEAST: compilation.JAX_LEAST})
+    _use({FOLDER: None, compilation_cache.LEAST: compilation_cache.JAX_LEAST})
     yield tmp_path
     _use(before)
 
@@ -117,20 +119,20 @@ def pairs(tmp_path: Path) -> Store:
 def test_what_jax_was_told_stays(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _use({FOLDER: str(tmp_path / "own"), compilation.LEAST: 3.0})
-    compilation.use_cache()
+    _use({FOLDER: str(tmp_path / "own"), compilation_cache.LEAST: 3.0})
+    compilation_cache.use_cache()
     assert getattr(jax.config, FOLDER) == str(tmp_path / "own")
-    assert getattr(jax.config, compilation.LEAST) == 3.0
-    _use({FOLDER: None, compilation.LEAST: compilation.JAX_LEAST})
-    monkeypatch.setenv(compilation.LEAST.upper(), "1.0")
-    compilation.use_cache()
-    assert getattr(jax.config, compilation.LEAST) == 1.0
+    assert getattr(jax.config, compilation_cache.LEAST) == 3.0
+    _use({FOLDER: None, compilation_cache.LEAST: compilation_cache.JAX_LEAST})
+    monkeypatch.setenv(compilation_cache.LEAST.upper(), "1.0")
+    compilation_cache.use_cache()
+    assert getattr(jax.config, compilation_cache.LEAST) == 1.0
 
 
 def test_whoever_wants_no_folder_gets_none(home: Path) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        compilation.use_cache()
+        compilation_cache.use_cache()
         assert getattr(jax.config, FOLDER) is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)

@@ -10,9 +10,9 @@ import pytest
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.sample import painting
-from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
-from imagen_jax.train import optim, program, state, step
+from imagen_jax.sample import stage_program
+from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
+from imagen_jax.train import optim, sharded_step, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
@@ -32,7 +32,7 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
     train = dataclasses.replace(experiment.train, batch_size=BATCH, micro_batches=1)
-    batch = program.batch_shapes(dataclasses.replace(experiment, train=train))
+    batch = sharded_step.batch_shapes(dataclasses.replace(experiment, train=train))
     key = jax.eval_shape(lambda: rng.root(0))
     after, metrics = jax.eval_shape(step.build(experiment, module, rule), shapes, batch, key)
     # A state keeps its shapes and dtypes, or it could not be donated nor restored.
@@ -53,7 +53,7 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     painter = Painter(stage=stage, module=module, params=shapes.params)
     compiled_for = Program.of(painter, (stage.size, stage.size))
     pictures = jax.eval_shape(
-        lambda params, shown: painting.paint(
+        lambda params, shown: stage_program.paint(
             params, shown, None, Dials.of(stage.sampler), program=compiled_for
         ),
         shapes.params,

@@ -15,7 +15,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from imagen_jax.cli import data
-from imagen_jax.data import decoding, skipped, store
+from imagen_jax.data.images import decode
+from imagen_jax.data.store import skipped, store
 from imagen_jax.text.encoder import TextEncoder
 
 PROGRAM = """
@@ -195,7 +196,7 @@ def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
     assert captions == [f"snapshot {i}" for i in range(PHOTOS) if i not in listed]
     for place in range(found.count):
         for side, image in source[place].images.items():
-            assert decoding.decode(image).shape == (side, side, 3)
+            assert decode.decode(image).shape == (side, side, 3)
 
 
 def test_framed_and_killed_and_run_again_it_gives_the_same_bytes(

@@ -9,12 +9,14 @@ import jpegs
 import numpy as np
 import pytest
 
-from imagen_jax import config, errors
+from imagen_jax import config
+from imagen_jax.io import errors
 from imagen_jax.cli import encode
-from imagen_jax.data import pipeline, skipped, store
+from imagen_jax.data import pipeline
+from imagen_jax.data.store import skipped, store
 from imagen_jax.data.pipeline import Batch, Share
-from imagen_jax.data.skipped import Total
-from imagen_jax.data.store import Store
+from imagen_jax.data.store.skipped import Total
+from imagen_jax.data.store.store import Store
 
 COUNT, TAR, BATCH, SIDE = 200, 80, 8, 8
 HURT = sorted(np.random.default_rng(0).choice(COUNT, COUNT // 20, replace=False).tolist())

@@ -10,12 +10,15 @@ import pytest
 from PIL import Image
 
 import imagen_jax
-from imagen_jax import checkpoint, config, mesh, models, run_folder
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax import config, models
+from imagen_jax.parallel import mesh
 from imagen_jax import imagen as load_module
-from imagen_jax.cli import data, encode, evaluate, pictures, sample, train
-from imagen_jax.data import pipeline, store
+from imagen_jax.cli import data, encode, evaluate, preview_hook, sample, train
+from imagen_jax.data import pipeline
+from imagen_jax.data.store import store
 from imagen_jax.models import conditioning
-from imagen_jax.train import health, optim, state
+from imagen_jax.train import anomalies, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
 
@@ -48,7 +51,7 @@ def test_training_leaves_config_checkpoints_and_logs(built: Path) -> None:
 
 
 def test_the_average_is_what_is_loaded(built: Path, imagen) -> None:
-    saved = checkpoint.Checkpoints(built / "cascade" / "base8", read_only=True)
+    saved = checkpoints.Checkpoints(built / "cascade" / "base8", read_only=True)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         imagen.painters[0].placed(),
@@ -160,13 +163,13 @@ def _train(built: Path, workdir: Path, *overrides: str) -> None:
 
 
 def _state(run: Path) -> state.TrainState:
-    experiment = run_folder.read_config(run)
+    experiment = run_dir.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
     whole = mesh.replicated(mesh.build(config.Mesh()))
     target = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
-    return checkpoint.Checkpoints(run, read_only=True).restore(target)
+    return checkpoints.Checkpoints(run, read_only=True).restore(target)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(built: Path, tmp_path: Path) -> None:
@@ -197,14 +200,14 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
         return whole(batch._replace(text=batch.text * np.float32(np.nan)), *given, **named)
 
     monkeypatch.setattr(pipeline, "to_device", without_a_number)
-    with pytest.raises(health.Diverged, match=r"1 steps in a row were skipped, the last of them 3"):
+    with pytest.raises(anomalies.Diverged, match=r"1 steps in a row were skipped, the last of them 3"):
         _train(built, tmp_path, "--train.max-skipped", "0")
     _train(built, tmp_path)
     assert "step 4 was skipped: its loss is not finite" in capsys.readouterr().out
     kept = _state(tmp_path)
     assert int(kept.step) == 4
     jax.tree.map(np.testing.assert_array_equal, good.replace(step=kept.step), kept)
-    skipped = [json.loads(x) for x in (tmp_path / health.FILE).read_text().splitlines()]
+    skipped = [json.loads(x) for x in (tmp_path / anomalies.FILE).read_text().splitlines()]
     assert [line["step"] for line in skipped] == [3, 3, 4]
     assert all(len(line["records"]) == 8 for line in skipped)
     assert skipped[0]["records"][0].startswith("train-00000")
@@ -250,19 +253,19 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     experiment = dataclasses.replace(experiment, train=options)
     pairs = store.open(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
     (painter,) = imagen_jax.load(built / "cascade" / "sr16").painters
-    paint = pictures.hook(experiment, pairs)
+    paint = preview_hook.hook(experiment, pairs)
     for step in (1, 2, 3, 4):
         paint(step, painter.placed(), Shown())
     assert [step for step, _ in shown] == [2, 4]
     np.testing.assert_array_equal(shown[0][1], shown[1][1])
     low, painted, real = np.split(shown[0][1], 3, axis=2)
-    assert real.shape == (pictures.SHOWN, 16, 16, 3)
+    assert real.shape == (preview_hook.SHOWN, 16, 16, 3)
     batch = next(
         pipeline.stream(
             pairs,
             stage=experiment.stage,
             data=experiment.data,
-            share=pipeline.Share.whole(pictures.SHOWN),
+            share=pipeline.Share.whole(preview_hook.SHOWN),
             seed=options.seed,
         )
     ).batch

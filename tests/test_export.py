@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax import checkpoint, config, export, models, pretrained, run_folder, weights
+from imagen_jax.io import checkpoints, run_dir, safetensors
+from imagen_jax import config, export, models, pretrained
 from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
-from imagen_jax.export import manifest, words
+from imagen_jax.export import manifest, text_encoder
 
-_WORDS = words.Words(
+_WORDS = text_encoder.Words(
     kind="none", encoder="t5", tokenizer="", identity="0", vocabulary="1", width=4, max_length=2,
     dtype="float32", clean=False,
 )  # fmt: skip
@@ -51,8 +52,8 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "runs"
     for seed, experiment in enumerate(config.load("tiny")[:2]):
         run = folder / experiment.stage.name
-        run_folder.write_config(run, experiment)
-        writer = checkpoint.Checkpoints(run)
+        run_dir.write_config(run, experiment)
+        writer = checkpoints.Checkpoints(run)
         writer.save(STEP, {"ema": _params(experiment, seed)}, experiment)
         writer.close()
     return folder
@@ -66,7 +67,7 @@ def trained(runs: Path) -> imagen_jax.Imagen:
 @pytest.fixture(scope="module")
 def exported(runs: Path) -> Path:
     """Every precision, exported by the command; one of them with all that a bundle can hold."""
-    for dtype in get_args(weights.Dtype):
+    for dtype in get_args(safetensors.Dtype):
         out = runs.parent / "exported" / dtype
         more = [] if dtype == "bfloat16" else ["--weights-only"]
         command.run([str(runs), "--out", str(out), "--dtype", dtype, *more])
@@ -86,7 +87,7 @@ FILES = sorted(
         *(
             f"{s}/{f}"
             for s in STAGES
-            for f in ("config.json", "sample.stablehlo", run_folder.WEIGHTS)
+            for f in ("config.json", "sample.stablehlo", run_dir.WEIGHTS)
         ),
         *(f"text/{f}" for f in ("encode.stablehlo", "encoder.json", "spiece.model")),
         "text/weights-00001-of-00001.safetensors",
@@ -98,7 +99,7 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
     folder = exported / "bfloat16"
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert there == {*FILES, "README.md", "manifest.json"}
-    assert {p.name for p in exported.iterdir()} == set(get_args(weights.Dtype))  # no leftovers
+    assert {p.name for p in exported.iterdir()} == set(get_args(safetensors.Dtype))  # no leftovers
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["format"] == export.FORMAT
     assert set(manifest["files"]) == set(FILES)
@@ -113,11 +114,11 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
         assert facts["parameters"] == models.count(painter.placed())
         size = (folder / name / "weights.safetensors").stat().st_size
         assert f"| `{name}` | {facts['parameters']:,} | 7 | {size:,} |" in card
-        assert run_folder.read_config(folder / name).stage == painter.stage
+        assert run_dir.read_config(folder / name).stage == painter.stage
     only = exported / "float32"
     there = {p.relative_to(only).as_posix() for p in only.rglob("*") if p.is_file()}
     assert there == {"README.md", "manifest.json"} | {
-        f"{s}/{f}" for s in STAGES for f in ("config.json", run_folder.WEIGHTS)
+        f"{s}/{f}" for s in STAGES for f in ("config.json", run_dir.WEIGHTS)
     }
 
 
@@ -159,7 +160,7 @@ def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> 
         card = (exported / dtype / "README.md").read_text()
         for painter in trained.painters:
             name = painter.stage.name
-            stored = jax.tree.leaves(weights.load(exported / dtype / name / run_folder.WEIGHTS))
+            stored = jax.tree.leaves(safetensors.load(exported / dtype / name / run_dir.WEIGHTS))
             exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
             off, size = (
                 sum(float((x**2).sum()) for x in xs)
@@ -222,7 +223,7 @@ def test_a_text_encoder_by_reference_is_compared(exported: Path, tmp_path: Path)
 def test_a_large_text_encoder_is_not_copied_unasked(
     exported: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(words, "LARGEST", 1000)
+    monkeypatch.setattr(text_encoder, "LARGEST", 1000)
     bundle = _again(exported / "float32", tmp_path / "small")
     assert json.loads((bundle / "manifest.json").read_text())["text"]["kind"] == "reference"
     bundle = _again(exported / "float32", tmp_path / "large", "--text", "embedded")
@@ -240,7 +241,7 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
     def fail(*_, **__) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights, "save", fail)
+    monkeypatch.setattr(safetensors, "save", fail)
     stage = export.Trained(
         experiment=trained.experiments[0], params=trained.painters[0].placed(), step=1
     )
@@ -317,7 +318,7 @@ def test_the_card_is_for_people(copy: Path) -> None:
 
 
 def test_a_large_file_is_compared_while_it_is_read(copy: Path, monkeypatch) -> None:
-    file = copy / "base8" / run_folder.WEIGHTS
+    file = copy / "base8" / run_dir.WEIGHTS
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -385,7 +386,7 @@ def test_checkpoints_beside_weights_are_refused(copy: Path, runs: Path) -> None:
 def test_weights_without_their_step_are_refused(copy: Path, trained) -> None:
     listed = export.verify(copy)
     params = trained.painters[0].placed()
-    weights.save(copy / "base8" / run_folder.WEIGHTS, params, dtype="bfloat16", metadata={})
+    safetensors.save(copy / "base8" / run_dir.WEIGHTS, params, dtype="bfloat16", metadata={})
     with pytest.raises(ValueError, match=r"base8/weights\.safetensors does not say its step"):
         export.inspect(copy / "base8", trained.experiments[0], listed)
 

@@ -18,7 +18,10 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax import checkpoint, config, exits, lease, mesh, models, run_folder
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax import config, models
+from imagen_jax.runtime import exit_codes, lease
+from imagen_jax.parallel import mesh
 from imagen_jax.cli import data, encode
 from imagen_jax.train import optim, state
 
@@ -69,13 +72,13 @@ def start(data_dir: Path, name: str, *more: str, devices: int = 1) -> subprocess
 
 
 def final(run: Path) -> state.TrainState:
-    experiment = run_folder.read_config(run)
+    experiment = run_dir.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     shapes = state.abstract(experiment, module, rule)
     place = mesh.replicated(mesh.build(config.Mesh()))
     target = state.sharded(shapes, jax.tree.map(lambda _: place, shapes))
-    saves = checkpoint.Checkpoints(run, read_only=True)
+    saves = checkpoints.Checkpoints(run, read_only=True)
     assert saves.latest() == STEPS
     return saves.restore(target)
 
@@ -112,7 +115,7 @@ def assert_equal(found: state.TrainState, expected: state.TrainState) -> None:
 def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainState) -> None:
     strikes = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     codes = disturb(data_dir, "short", strikes, seed=0)
-    assert codes == [-signal.SIGKILL, exits.PREEMPTED, -signal.SIGKILL, 0]
+    assert codes == [-signal.SIGKILL, exit_codes.PREEMPTED, -signal.SIGKILL, 0]
     assert_equal(final(data_dir / "short"), whole)
     said = (data_dir / "short.log").read_text()
     assert "was asked to stop and is saved at step" in said
@@ -129,7 +132,7 @@ def test_a_second_run_in_the_folder_is_refused(data_dir: Path, whole: state.Trai
     code = second.wait(timeout=600)
     first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=600) == 0
-    assert code == exits.REFUSED
+    assert code == exit_codes.REFUSED
     said = (data_dir / "alone.log").read_text()
     assert f"is in use by process {first.pid} of {socket.gethostname()} (imagen train)" in said
     assert_equal(final(data_dir / "alone"), whole)
@@ -153,7 +156,7 @@ def test_asked_to_stop_five_times(data_dir: Path, whole: state.TrainState, seed:
     name = f"stopped-{seed}"
     codes = disturb(data_dir, name, [signal.SIGTERM] * 5, seed=10 + seed)
     assert codes[-1] == 0
-    assert codes.count(exits.PREEMPTED) >= 4
+    assert codes.count(exit_codes.PREEMPTED) >= 4
     assert_equal(final(data_dir / name), whole)
     steps = [
         json.loads(x)["step"] for x in (data_dir / name / "metrics.jsonl").read_text().splitlines()
@@ -170,7 +173,7 @@ def test_a_second_signal_changes_nothing(data_dir: Path, whole: state.TrainState
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         time.sleep(0.01)
-    assert process.wait(timeout=600) == exits.PREEMPTED
+    assert process.wait(timeout=600) == exit_codes.PREEMPTED
     assert start(data_dir, "twice").wait(timeout=600) == 0
     assert_equal(final(data_dir / "twice"), whole)
 

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, fingerprint, mesh
+from imagen_jax import config
+from imagen_jax.io import checksums
+from imagen_jax.parallel import mesh
 
 TREE = {
     "step": jnp.int32(7),
@@ -16,14 +18,14 @@ TREE = {
 
 
 def test_every_array_has_its_name() -> None:
-    assert set(fingerprint.of(TREE)) == {"step", "wide", "half/0", "half/1", "key"}
+    assert set(checksums.of(TREE)) == {"step", "wide", "half/0", "half/1", "key"}
 
 
 @pytest.mark.parametrize("fsdp", [2, 8])
 def test_sharding_changes_nothing(fsdp: int) -> None:
     grid = mesh.build(config.Mesh(fsdp=fsdp))
     where = mesh.state_shardings(TREE, grid, min_shard_bytes=0)
-    assert fingerprint.of(jax.device_put(TREE, where)) == fingerprint.of(TREE)
+    assert checksums.of(jax.device_put(TREE, where)) == checksums.of(TREE)
 
 
 @pytest.mark.parametrize("bit", range(32))
@@ -32,8 +34,8 @@ def test_one_flipped_bit_tells(bit: int, place: int) -> None:
     raw = np.array(TREE["wide"]).view(np.uint32).copy()
     raw.flat[place] ^= np.uint32(1 << bit)
     changed = TREE | {"wide": jnp.asarray(raw.view(np.float32))}
-    saved = fingerprint.of(TREE)
-    assert fingerprint.differences(fingerprint.of(changed), saved) == ["wide"]
+    saved = checksums.of(TREE)
+    assert checksums.differences(checksums.of(changed), saved) == ["wide"]
 
 
 @pytest.mark.parametrize(
@@ -47,14 +49,14 @@ def test_one_flipped_bit_tells(bit: int, place: int) -> None:
     ],
 )
 def test_exchanged_and_lost_values_tell(change) -> None:
-    found = fingerprint.of(TREE | {"wide": change(TREE["wide"])})
-    assert fingerprint.differences(found, fingerprint.of(TREE)) == ["wide"]
+    found = checksums.of(TREE | {"wide": change(TREE["wide"])})
+    assert checksums.differences(found, checksums.of(TREE)) == ["wide"]
 
 
 def test_a_part_is_compared_with_its_part() -> None:
-    saved = fingerprint.of(TREE)
-    assert not fingerprint.differences(fingerprint.of({"wide": TREE["wide"]}), saved)
-    assert fingerprint.differences(fingerprint.of({"other": TREE["wide"]}), saved) == ["other"]
+    saved = checksums.of(TREE)
+    assert not checksums.differences(checksums.of({"wide": TREE["wide"]}), saved)
+    assert checksums.differences(checksums.of({"other": TREE["wide"]}), saved) == ["other"]
 
 
 def test_elements_that_are_too_wide_are_refused() -> None:
@@ -62,4 +64,4 @@ def test_elements_that_are_too_wide_are_refused() -> None:
         jax.enable_x64(True),
         pytest.raises(ValueError, match="an array of float64 cannot be summed"),
     ):
-        fingerprint.of({"x": jnp.zeros((2,), jnp.float64)})
+        checksums.of({"x": jnp.zeros((2,), jnp.float64)})

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagen_jax import gallery
+from imagen_jax.io import image_grid
 from imagen_jax.cli.output import Output
 
 WHITE = np.full((4, 4, 3), 255, np.uint8)
@@ -23,46 +23,46 @@ CHINESE = "红色的圆在蓝色的方块上面" * 5
 
 def _ink(sheet: Image.Image, column: int, *, side: int) -> np.ndarray:
     """Whether pixels of a column's strip, from below its picture on, are dark."""
-    step = side + gallery.MARGIN
-    pixels = np.asarray(sheet.convert("L"))[gallery.MARGIN + side + 1 :]
-    return pixels[:, gallery.MARGIN + column * step :][:, :step] < 100
+    step = side + image_grid.MARGIN
+    pixels = np.asarray(sheet.convert("L"))[image_grid.MARGIN + side + 1 :]
+    return pixels[:, image_grid.MARGIN + column * step :][:, :step] < 100
 
 
 @pytest.mark.parametrize(
     "caption", [CHINESE, "a" * 300, "word " * 200, "a red circle " + "x" * 90, "圆 " * 80]
 )
 def test_a_caption_stays_below_its_own_picture(caption: str) -> None:
-    sheet = gallery.grid([WHITE] * 3, [caption, "", ""], side=SIDE)
+    sheet = image_grid.grid([WHITE] * 3, [caption, "", ""], side=SIDE)
     assert _ink(sheet, 0, side=SIDE).any()
     assert not _ink(sheet, 1, side=SIDE).any()
-    assert not _ink(sheet, 0, side=SIDE)[:, SIDE + gallery.MARGIN // 2 :].any()
+    assert not _ink(sheet, 0, side=SIDE)[:, SIDE + image_grid.MARGIN // 2 :].any()
 
 
 def test_one_long_prompt_does_not_stretch_the_grid() -> None:
-    short = gallery.grid([WHITE] * 121, ["a"] * 121)
+    short = image_grid.grid([WHITE] * 121, ["a"] * 121)
     begun = time.perf_counter()
     for long in ("a red circle " * 800, "x" * 10_000, CHINESE * 200):
-        sheet = gallery.grid([WHITE] * 121, [long] + ["a"] * 120)
+        sheet = image_grid.grid([WHITE] * 121, [long] + ["a"] * 120)
         assert sheet.width == short.width
         assert sheet.height < 2 * short.height
     assert time.perf_counter() - begun < 20
 
 
 def test_a_caption_that_is_cut_ends_with_an_ellipsis() -> None:
-    font = gallery._font(SIDE)
-    lines = gallery._wrap("word " * 100, font, SIDE)
-    assert len(lines) == gallery.LINES
-    assert lines[-1].endswith(gallery.ELLIPSIS)
-    assert gallery._wrap("a red circle", gallery._font(192), 192) == ["a red circle"]
+    font = image_grid._font(SIDE)
+    lines = image_grid._wrap("word " * 100, font, SIDE)
+    assert len(lines) == image_grid.LINES
+    assert lines[-1].endswith(image_grid.ELLIPSIS)
+    assert image_grid._wrap("a red circle", image_grid._font(192), 192) == ["a red circle"]
 
 
 @pytest.mark.parametrize("letters", ["é", "ß", "ñ", "ł", "Д", "Ω", "→", "€", "e\u0301"])
 def test_letters_are_no_boxes(letters: str) -> None:
     def drawn(caption: str) -> bytes:
-        return gallery.grid([WHITE], [caption], side=SIDE).tobytes()
+        return image_grid.grid([WHITE], [caption], side=SIDE).tobytes()
 
     assert drawn(letters) not in (drawn("\uffff"), drawn(""), drawn("\ufffe"))
-    font = gallery._font(SIDE)
+    font = image_grid._font(SIDE)
     assert font.getmask(letters[0]).getbbox() is not None
     assert bytes(font.getmask(letters[-1])) != bytes(font.getmask("\ufffe"))
 
@@ -78,27 +78,27 @@ def test_letters_are_no_boxes(letters: str) -> None:
     ],
 )
 def test_letters_that_the_font_lacks_are_escaped(caption: str, shown: str) -> None:
-    assert gallery._drawable(caption) == shown
-    assert gallery.grid([WHITE], [caption]).size == gallery.grid([WHITE], [shown]).size
+    assert image_grid._drawable(caption) == shown
+    assert image_grid.grid([WHITE], [caption]).size == image_grid.grid([WHITE], [shown]).size
 
 
 @given(st.text(max_size=60), st.integers(20, 200))
 def test_no_line_is_wider_than_its_picture(text: str, width: int) -> None:
-    font = gallery._font(192)
-    lines = gallery._wrap(text, font, width)
-    assert len(lines) <= gallery.LINES
+    font = image_grid._font(192)
+    lines = image_grid._wrap(text, font, width)
+    assert len(lines) <= image_grid.LINES
     assert all(font.getlength(line) <= width for line in lines if len(line) > 1)
     if len("".join(text.split())) * 40 <= width:
         assert "".join(lines).replace(" ", "") == "".join(text.split())
 
 
 def test_of_many_pictures_the_first_are_shown() -> None:
-    sheet = gallery.grid([WHITE] * 10_000, ["a"] * 10_000)
-    assert sheet.width * sheet.height <= gallery.MOST_PIXELS * 1.1
-    assert gallery.fitting(10_000) == gallery.MOST
-    assert gallery.fitting(10_000, side=1024) < gallery.MOST
-    assert gallery.fitting(3, side=1 << 14) == 1
-    assert gallery.fitting(7) == 7
+    sheet = image_grid.grid([WHITE] * 10_000, ["a"] * 10_000)
+    assert sheet.width * sheet.height <= image_grid.MOST_PIXELS * 1.1
+    assert image_grid.fitting(10_000) == image_grid.MOST
+    assert image_grid.fitting(10_000, side=1024) < image_grid.MOST
+    assert image_grid.fitting(3, side=1 << 14) == 1
+    assert image_grid.fitting(7) == 7
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_of_many_pictures_the_first_are_shown() -> None:
     ],
 )
 def test_files_keep_letters_of_any_script(prompt: str, slug: str) -> None:
-    assert gallery.name(3, prompt) == f"0003_{slug}.png"
+    assert image_grid.name(3, prompt) == f"0003_{slug}.png"
 
 
 @given(st.text(CHARACTERS, max_size=200))
 def test_any_prompt_gives_a_file(prompt: str) -> None:
-    name = gallery.name(12345, prompt)
+    name = image_grid.name(12345, prompt)
     assert len(os.fsencode(name)) <= 140
     assert Path(name).name == name
     assert name.isprintable()

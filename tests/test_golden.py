@@ -19,7 +19,7 @@ from PIL import Image
 
 import imagen_jax
 from imagen_jax.cli import train
-from imagen_jax.data import store
+from imagen_jax.data.store import store
 
 GOLDEN = Path(__file__).parent / "fixtures/golden"
 PROMPT = "a large red circle above a small blue square on a white background"

@@ -115,7 +115,7 @@ SHARED_NAMES = {
 
 
 def _unit(file: Path) -> str:
-    """`text` for imagen_jax/text/t5.py, `mesh` for imagen_jax/mesh.py."""
+    """`text` for imagen_jax/text/t5.py, `mesh` for imagen_jax/parallel/mesh.py."""
     return file.relative_to(LIBRARY).parts[0].removesuffix(".py")
 
 

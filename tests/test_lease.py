@@ -15,13 +15,13 @@ import cloud_storage
 import fsspec
 import pytest
 
-from imagen_jax import lease
-from imagen_jax.lease import BEAT, FILE, SILENCE, Holder, Lease, held
-from imagen_jax.lease_file import place_of
+from imagen_jax.runtime import lease
+from imagen_jax.runtime.lease import BEAT, FILE, SILENCE, Holder, Lease, held
+from imagen_jax.runtime.lease_file import place_of
 
 HOLDS = """
 import sys, time
-from imagen_jax.lease import held
+from imagen_jax.runtime.lease import held
 with held(sys.argv[1], command="imagen train", option="--workdir"):
     print("held", flush=True)
     time.sleep(60)

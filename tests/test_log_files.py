@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagen_jax import log_files
+from imagen_jax.io import log_files
 from imagen_jax.cli import console, evaluate
 from imagen_jax.cloud import gcloud, status
 from imagen_jax.studies import efficient_unet, training

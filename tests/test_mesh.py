@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, mesh
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 
 GB = 1e9
 

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagen_jax import paths, workdir
+from imagen_jax import paths
+from imagen_jax.io import paths
 from imagen_jax.cli import parsing, train
-from imagen_jax.data import places, sources
-from imagen_jax.text.folders import Folder
+from imagen_jax.io import remote_files
+from imagen_jax.data.sources import addresses
+from imagen_jax.text.checkpoints.remote_folders import Folder
 
 SCHEMES = ("s3", "http", "https", "hf", "file", "abfs", "r2", "webhdfs", "S3", "gcs")
 NAMES = st.text(st.characters(exclude_characters="/:~\0", exclude_categories=["Cs"]), min_size=1)
@@ -28,9 +30,9 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.local("~/x") == Path("/home/me/x")
     assert paths.place("~") == "/home/me"
     assert paths.local("~root/x") == Path(os.path.expanduser("~root")) / "x"
-    assert workdir.of("~/run") == Path("/home/me/run")
+    assert paths.of("~/run") == Path("/home/me/run")
     with pytest.raises(ValueError, match="the name of the folder is empty"):
-        workdir.of("")
+        paths.of("")
     assert Folder.of("~/t5").url == "/home/me/t5"
     with pytest.raises(
         ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"
@@ -44,11 +46,11 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         paths.local,
         paths.place,
-        workdir.of,
+        paths.of,
         Folder.of,
         lambda text: paths.local(Path(text)),
-        lambda text: places.find(text, ending="tar"),
-        lambda text: sources.open(sources.parse(f"folder:{text}"), "data"),
+        lambda text: remote_files.find(text, ending="tar"),
+        lambda text: addresses.open(addresses.parse(f"folder:{text}"), "data"),
     ],
 )
 def test_other_schemes_are_refused_by_name(scheme: str, read) -> None:

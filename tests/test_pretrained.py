@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import imagen_jax
-from imagen_jax import export, pretrained, run_folder
+from imagen_jax import export, pretrained
+from imagen_jax.io import run_dir
 from imagen_jax.evaluate import alignment
 
 SETUP = Path(__file__).parent.parent / "setup.py"
@@ -31,7 +32,7 @@ def packaged() -> list[str]:
 
 
 def test_the_wheel_takes_what_export_writes(packaged: list[str], tmp_path: Path) -> None:
-    names = [f"base/{run_folder.WEIGHTS}", "base/config.json", export.MANIFEST, export.CARD]
+    names = [f"base/{run_dir.WEIGHTS}", "base/config.json", export.MANIFEST, export.CARD]
     for file in (tmp_path / "cascade" / name for name in names):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -44,7 +45,7 @@ def test_an_embedded_cascade_loads_and_is_small(name: str) -> None:
     imagen = imagen_jax.load(name)
     assert [s > 0 for s in imagen.steps] == [True] * len(imagen.painters)
     assert imagen.painters[0].stage.low_size is None
-    files = pretrained.folder(name).glob(f"*/{run_folder.WEIGHTS}")
+    files = pretrained.folder(name).glob(f"*/{run_dir.WEIGHTS}")
     assert sum(file.stat().st_size for file in files) <= LIMIT
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagen_jax import config, distributed
+from imagen_jax import config
+from imagen_jax.parallel import distributed
 from imagen_jax.cli import data, encode
 
 PROGRAM = """

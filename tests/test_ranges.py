@@ -20,7 +20,7 @@ import imagen_jax.cli
 import imagen_jax.config
 import imagen_jax.studies
 from imagen_jax import config
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.config import ranges
 from imagen_jax.sample.request import Request
 

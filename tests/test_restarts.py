@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from imagen_jax import exits
+from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import data, encode
 
 pytestmark = pytest.mark.faults
@@ -123,7 +123,7 @@ def test_a_killed_child_is_started_again_and_finishes(folder: Path) -> None:
 
 def test_a_mistake_in_the_data_folder_is_not_tried_again(folder: Path) -> None:
     training = Training(folder, "wrong", "--max-restarts", "2", "--data-dir", str(folder / "no"))
-    assert training.end() == exits.REFUSED
+    assert training.end() == exit_codes.REFUSED
     assert "restart 1" not in training.log.read_text()
 
 
@@ -153,7 +153,7 @@ def test_a_survivor_ends_in_time_and_says_why(folder: Path, number: int, says: s
     os.kill(lost, number)
     started = time.monotonic()
     try:
-        assert pair[0].end(60) == exits.LOST
+        assert pair[0].end(60) == exit_codes.LOST
         assert time.monotonic() - started < 20
         assert re.search(says, pair[0].log.read_text())
     finally:
@@ -172,7 +172,7 @@ def test_a_notice_to_one_of_two_stops_both_after_the_same_step(folder: Path) -> 
     while pair[1].process.poll() is None:
         pair[1].process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
-    assert [one.end() for one in pair] == [exits.PREEMPTED, exits.PREEMPTED]
+    assert [one.end() for one in pair] == [exit_codes.PREEMPTED, exit_codes.PREEMPTED]
     said = [one.log.read_text() for one in pair]
     stopped = [re.findall(r"was asked to stop and is saved at step (\d+)", text) for text in said]
     assert stopped[0] == stopped[1]

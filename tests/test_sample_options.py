@@ -13,7 +13,7 @@ from PIL import Image
 from small_cascade import make_painter
 
 from imagen_jax import config, imagen
-from imagen_jax.cli import by_stage, profile, prompts, sample, wishes
+from imagen_jax.cli import sampler_overrides, compile_profile, prompts, sample, sample_inputs
 from imagen_jax.cli.sample import Options
 from imagen_jax.text.encoder import TextEncoder
 
@@ -34,7 +34,7 @@ def tiny() -> imagen.Imagen:
 def paint(tiny, tmp_path: Path, monkeypatch):
     """`imagen sample` on that cascade; returns the pictures and the metadata."""
     monkeypatch.setattr("imagen_jax.load", lambda *_, **__: tiny)
-    monkeypatch.setattr("imagen_jax.compilation.use_cache", lambda: None)
+    monkeypatch.setattr("imagen_jax.parallel.compilation_cache.use_cache", lambda: None)
 
     def run(*arguments: str) -> tuple[list[np.ndarray], dict]:
         sample.run(["tiny", *arguments, "--out", str(tmp_path / "out")])
@@ -57,19 +57,19 @@ def _noise(height: int, width: int) -> np.ndarray:
 
 def test_options_by_stage() -> None:
     given = {"steps": "64,sr256=20", "sampler": "base=ddim", "threshold": None, "spacing": "logsnr"}
-    assert by_stage.read(given) == [
+    assert sampler_overrides.read(given) == [
         (None, {"steps": 64}),
         (None, {"spacing": "logsnr"}),
         ("sr256", {"steps": 20}),
         ("base", {"kind": "ddim"}),
     ]
-    assert by_stage.read({"guidance_interval": "0.2:5"}) == [
+    assert sampler_overrides.read({"guidance_interval": "0.2:5"}) == [
         (None, {"guidance_interval": (0.2, 5.0)})
     ]
     # Every option is a field of the sampler, or the level of augmentation, and one of the command.
     fields = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
-    assert {name for name, _, _ in by_stage.OPTIONS.values()} <= fields
-    assert set(by_stage.OPTIONS) <= {f.name for f in dataclasses.fields(Options)}
+    assert {name for name, _, _ in sampler_overrides.OPTIONS.values()} <= fields
+    assert set(sampler_overrides.OPTIONS) <= {f.name for f in dataclasses.fields(Options)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_options_by_stage() -> None:
 )
 def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        by_stage.read({option: value})
+        sampler_overrides.read({option: value})
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
         paint("a", "--picture", str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is an empty folder"):
-        wishes.count(tmp_path / "empty")
+        sample_inputs.count(tmp_path / "empty")
     (tmp_path / "empty" / ".DS_Store").touch()
     with pytest.raises(ValueError, match="empty is an empty folder"):
-        wishes.count(tmp_path / "empty")
+        sample_inputs.count(tmp_path / "empty")
     with pytest.raises(ValueError, match="--size '16': wanted HEIGHTxWIDTH"):
         paint("a", "--size", "16")
     with pytest.raises(ValueError, match="stage 'base8' comes before 'sr16'"):
@@ -377,12 +377,12 @@ def test_masks(tiny, tmp_path: Path, kind: str, sentence: str | None) -> None:
     options = Options("tiny", ("a", "b"), picture=picture, mask=mask)
     stages = [p.stage for p in tiny.painters]
     if sentence is None:
-        keep = wishes.request(options, stages, 2).keep
+        keep = sample_inputs.request(options, stages, 2).keep
         assert not keep[:, :8].any()
         assert keep[:, 8:].all()
     else:
         with pytest.raises(ValueError, match=sentence):
-            wishes.request(options, stages, 2)
+            sample_inputs.request(options, stages, 2)
 
 
 def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(folder / "c.png")
     (folder / ".DS_Store").write_bytes(b"none")
     options = Options("tiny", ("a", "b", "c"), low_res=folder, start="sr16")
-    low = wishes.request(options, [tiny.painters[1].stage], 3).low_res
+    low = sample_inputs.request(options, [tiny.painters[1].stage], 3).low_res
     np.testing.assert_array_equal(low[0], np.rot90(pixels[:, :4], -1))
     assert (low[1].max(), low[2].min()) == (0, 255)
 
@@ -470,5 +470,5 @@ def test_the_profile_adds_up(paint, capsys) -> None:
 
 
 def test_spans_count_once() -> None:
-    assert profile.covered([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
-    assert profile.covered([]) == 0.0
+    assert compile_profile.covered([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
+    assert compile_profile.covered([]) == 0.0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax import exits
-from imagen_jax.sample.following import Following, digest
+from imagen_jax.runtime import exit_codes
+from imagen_jax.sample.progress import Following, digest
 
 PROMPTS = [f"a {size} {colour} circle" for size in ("large", "small") for colour in ("red", "blue")]
 PROGRAM = """
@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_with_the_next_batch(tmp_path: Path, number: in
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     if number == signal.SIGTERM:
-        assert process.returncode == exits.PREEMPTED, errors
+        assert process.returncode == exit_codes.PREEMPTED, errors
         assert f"the pictures so far are kept in {tmp_path}/cut/unfinished" in errors
     again = _start(tmp_path, "cut")
     said, errors = again.communicate(timeout=300)

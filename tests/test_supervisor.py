@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import exits
-from imagen_jax.supervision import lost, reached
-from imagen_jax.supervision.restarts import PASSED_ON, Supervisor
+from imagen_jax.runtime import exit_codes
+from imagen_jax.runtime import peer_errors, reached
+from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor
 
 # Each child takes the next line of a plan: what it does is Python.
 CHILD = """
@@ -33,7 +33,7 @@ SILENT = (
     "detected fatal errors. absl::Status: UNAVAILABLE: The following tasks are unhealthy (stopped "
     "sending heartbeats):\n{}\nThe tasks have crashed.\n\nRPC: PollForError\n"
 )
-FATAL = "F1126 08:03 client.h:80] Terminating process because the " + lost.FATAL + ". "
+FATAL = "F1126 08:03 client.h:80] Terminating process because the " + peer_errors.FATAL + ". "
 
 
 @pytest.fixture(autouse=True)
@@ -104,14 +104,14 @@ def test_the_number_of_restarts_is_kept(tmp_path: Path, capfd) -> None:
     assert "all 2 restarts are used up" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("code", [exits.REFUSED, exits.BAD_USAGE])
+@pytest.mark.parametrize("code", [exit_codes.REFUSED, exit_codes.BAD_USAGE])
 def test_refused_input_is_final_before_the_first_step_only(tmp_path: Path, code: int) -> None:
     run = Run(tmp_path, f"step(5); sys.exit({code})", f"sys.exit({code})", "pass")
     assert (run.code, run.left) == (code, 1)  # the first was no refusal, and restarted
 
 
 def test_a_preempted_run_is_left_to_whoever_starts_machines(tmp_path: Path) -> None:
-    run = Run(tmp_path, f"step(5); sys.exit({exits.PREEMPTED})", "pass")
+    run = Run(tmp_path, f"step(5); sys.exit({exit_codes.PREEMPTED})", "pass")
     assert (run.code, run.left) == (75, 1)
 
 
@@ -180,7 +180,7 @@ def test_who_is_gone_is_said_in_one_sentence(
     tmp_path: Path, capfd, said: str, expected: str
 ) -> None:
     run = Run(tmp_path, f"step(4); sys.stderr.write({said!r}); os.abort()", max_restarts=0)
-    assert run.code == exits.LOST
+    assert run.code == exit_codes.LOST
     last = capfd.readouterr().err.splitlines()[-1]
     assert expected in last
     assert "cannot go on alone; this was after step 4 of base8" in last
@@ -188,7 +188,7 @@ def test_who_is_gone_is_said_in_one_sentence(
 
 def test_an_error_of_its_own_is_not_anothers_fault() -> None:
     assert (
-        lost.sentence("[Gloo] Rank 0 is connected\nTraceback (most recent call last):\nX") is None
+        peer_errors.sentence("[Gloo] Rank 0 is connected\nTraceback (most recent call last):\nX") is None
     )
 
 
@@ -196,7 +196,7 @@ def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "reached"
     assert reached.read(file) is None
     program = (
-        "import os, pathlib; from imagen_jax.supervision import reached;"
+        "import os, pathlib; from imagen_jax.runtime import reached;"
         f"w = reached.Writer(pathlib.Path({str(file)!r}), name='base8');"
         "[w(n, None, None) for n in range(1, 2001)]; w(99); os.kill(os.getpid(), 9)"
     )
@@ -207,7 +207,7 @@ def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
 def test_the_parent_needs_no_jax() -> None:
     program = (
         "import sys; from imagen_jax.cli import overrides, train;"
-        "from imagen_jax.supervision import restarts; from imagen_jax import config;"
+        "from imagen_jax.runtime import restarts; from imagen_jax import config;"
         "e, = config.load('tiny/base8');"
         "o, _ = overrides.parse(train.Options, e, ['--workdir', 'w'], prog='p', description='d');"
         "train.distributed.several(o.processes); print('jax' in sys.modules)"
@@ -222,7 +222,7 @@ def test_a_progress_bar_stays_one_on_a_terminal(tmp_path: Path) -> None:
         "sys.stderr.write(f'{sys.stderr.isatty()} {sys.stdout.isatty()}\\r1/2\\r2/2'); sys.exit(70)"
     )
     program = (
-        "import sys, pathlib; from imagen_jax.supervision.restarts import PASSED_ON, Supervisor;"
+        "import sys, pathlib; from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor;"
         f"Supervisor([sys.executable, '-c', {CHILD!r}, {str(plan)!r}],"
         f" pathlib.Path({str(tmp_path)!r}), name='x', max_restarts=0).run()"
     )

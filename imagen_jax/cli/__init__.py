@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from imagen_jax import backend, exits
+from imagen_jax.parallel import backend
+from imagen_jax.runtime import exit_codes
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
@@ -31,7 +32,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.exits`."""
+    """Run `imagen COMMAND ...`; exits with 0 or a code of `imagen_jax.runtime.exit_codes`."""
     _open_closed()
     warnings.formatwarning = _warning
     try:
@@ -44,7 +45,7 @@ def main() -> None:
             raise
         for stream in unread:  # what is left in them goes nowhere, without a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        _leave(exits.UNREAD)
+        _leave(exit_codes.UNREAD)
 
 
 def _warning(
@@ -74,7 +75,7 @@ def _open_closed() -> None:
 def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        sys.exit(0 if arguments else exits.BAD_USAGE)
+        sys.exit(0 if arguments else exit_codes.BAD_USAGE)
     if arguments[0] == "--version":
         import imagen_jax
 
@@ -83,7 +84,7 @@ def _main(arguments: list[str]) -> None:
     command, *rest = arguments
     if command not in COMMANDS:
         _say(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}")
-        sys.exit(exits.BAD_USAGE)
+        sys.exit(exit_codes.BAD_USAGE)
     if command != "launch":
         # Python puts the current folder first in its children, whose random.py would be run; not
         # for gcloud, which is Python, too, and finds its own parts so.
@@ -105,18 +106,18 @@ def _run(command: str, arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
         return _refused(command, error, str(error))
-    except exits.Preempted as stop:
+    except exit_codes.Preempted as stop:
         _say(f"imagen {command}: {stop}")
-        return exits.PREEMPTED
+        return exit_codes.PREEMPTED
     except KeyboardInterrupt as stop:
         said = f": {stop}" if str(stop) else ""
         _say(f"imagen {command}: interrupted{said}")
-        return exits.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except Exception as error:
         if said := backend.sentence(error):
             return _refused(command, error, said)
         traceback.print_exc()
-        return exits.CRASHED
+        return exit_codes.CRASHED
     return 0
 
 
@@ -142,7 +143,7 @@ def _refused(command: str, error: Exception, said: str) -> int:
     if os.environ.get("IMAGEN_TRACEBACK"):
         traceback.print_exception(error)
     _say(f"imagen {command}: error: {said}")
-    return exits.REFUSED
+    return exit_codes.REFUSED
 
 
 def _unread() -> list[TextIO]:
@@ -158,7 +159,7 @@ def _unread() -> list[TextIO]:
 
 
 def _leave(code: int) -> NoReturn:
-    from imagen_jax import distributed
+    from imagen_jax.parallel import distributed
 
     distributed.leave(code)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from imagen_jax import log_files
+from imagen_jax.io import log_files
 
 
 class Tolerant:

@@ -51,14 +51,15 @@ def run(argv: list[str]) -> None:
 
 def _convert(options: Text) -> None:
     """Inspect, write, and say what is there."""
-    from imagen_jax.text import exported, hf_checkpoint, hf_files, loading, t5
+    from imagen_jax.text.checkpoints import native, huggingface, huggingface_files, load
+    from imagen_jax.text import t5
 
     path, tokenizer = _source(options)
-    sizes, layout = loading.inspect(path)
-    exported.write(options.out, sizes, layout, tokenizer=tokenizer, dtype=options.dtype)
+    sizes, layout = load.inspect(path)
+    native.write(options.out, sizes, layout, tokenizer=tokenizer, dtype=options.dtype)
     count = sum(math.prod(shape) for shape in t5.parameter_shapes(sizes).values())
     print(f"{count:,} parameters: {', '.join(f'{k} {v}' for k, v in vars(sizes).items())}")
-    if hf_files.is_one(Path(path)) and (others := hf_checkpoint.unused(Path(path))):
+    if huggingface_files.is_one(Path(path)) and (others := huggingface.unused(Path(path))):
         shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
         print(f"{len(others):,} tensors that are no encoder's were left out: {shown}")
     files = sorted(options.out.iterdir())
@@ -73,11 +74,12 @@ def _source(options: Text):
 
     Errors: FileNotFoundError or ValueError where either is not to be found.
     """
-    from imagen_jax.text import encoder, folders
+    from imagen_jax.text import encoder
+    from imagen_jax.text.checkpoints import remote_folders
     from imagen_jax.text.tokenizer import Tokenizer
 
     path = encoder.place_of(options.path)
-    if not path.startswith(folders.BUCKET) and not Path(path).exists():
+    if not path.startswith(remote_folders.BUCKET) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "
             f"gs://, nor embedded ({', '.join(encoder.EMBEDDED)})"

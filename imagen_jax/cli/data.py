@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import building, checking, parsing
+from imagen_jax.cli import data_build, data_check, parsing
 
 USAGE = """Build an embedded dataset (nothing is downloaded) or prepare any source of captioned
 pictures for training, show a contact sheet of an embedded dataset, or check any source.
@@ -33,18 +33,18 @@ def run(argv: list[str]) -> None:
     """Parse and do; what comes after `--` are options of Beam's."""
     end = argv.index("--") if "--" in argv else len(argv)
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": building.Build, "show": Show, "check": checking.Check},
+        {"build": data_build.Build, "show": Show, "check": data_check.Check},
         args=argv[:end],
         prog="imagen data",
         description=USAGE,
     )
     options = parsing.placed(options)
-    if isinstance(options, building.Build):
-        building.run(options, argv[end + 1 :])
+    if isinstance(options, data_build.Build):
+        data_build.run(options, argv[end + 1 :])
     elif end < len(argv):
         raise ValueError("only `imagen data build --beam` takes options after --")
-    elif isinstance(options, checking.Check):
-        checking.run(options)
+    elif isinstance(options, data_check.Check):
+        data_check.run(options)
     else:
         _show(options)
 
@@ -56,13 +56,13 @@ def _show(options: Show) -> None:
     import numpy as np
     from PIL import Image
 
-    from imagen_jax import gallery
-    from imagen_jax.data import sources
+    from imagen_jax.io import image_grid
+    from imagen_jax.data.sources import addresses
 
-    source = sources.built(
-        building.full_name(options.dataset), options.split, str(options.data_dir)
+    source = addresses.built(
+        data_build.full_name(options.dataset), options.split, str(options.data_dir)
     )
     examples = [source[i] for i in range(min(options.count, len(source)))]
     pictures = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
-    gallery.grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)
+    image_grid.grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)
     print(f"contact sheet of {len(examples)} pictures in {options.out}")

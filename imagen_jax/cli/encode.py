@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import pairs, parsing
-from imagen_jax.cli.pairs import Pairs
+from imagen_jax.cli import store_options, parsing
+from imagen_jax.cli.store_options import Pairs
 
 if TYPE_CHECKING:
-    from imagen_jax.data.store import Store
-    from imagen_jax.text.jobs import Job
+    from imagen_jax.data.store.store import Store
+    from imagen_jax.data.prepare.jobs import Job
 
 USAGE = """Encode captions once, with a frozen text encoder; training reads the pairs alone.
 
@@ -60,10 +60,10 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, then encode a source, or every (dataset, split) that a config's stages train on."""
     options = parsing.parse(Options, argv, prog="imagen encode", description=USAGE)
-    from imagen_jax import compilation, distributed
+    from imagen_jax.parallel import compilation_cache, distributed
 
     distributed.start(options.processes)
-    compilation.use_cache()
+    compilation_cache.use_cache()
     of_source = options.pairs.out is not None
     found = [options.pairs.job(options.source, options.data_dir)] if of_source else _jobs(options)
     for job in found:
@@ -72,9 +72,9 @@ def run(argv: list[str]) -> None:
 
 def _jobs(options: Options) -> list[Job]:
     """A store for each (dataset, split) of a config, at the sizes of every stage that needs it."""
-    from imagen_jax.data.examples import Address
-    from imagen_jax.text import cache
-    from imagen_jax.text.jobs import Job
+    from imagen_jax.data.sources.base import Address
+    from imagen_jax.data.prepare import encode
+    from imagen_jax.data.prepare.jobs import Job
 
     stages: dict[tuple[str, str], list[config.Experiment]] = {}
     for experiment in config.load(options.source):
@@ -87,7 +87,7 @@ def _jobs(options: Options) -> list[Job]:
             data_dir=folder,
             text=(text := group[0].text),
             sizes=tuple(sorted({e.stage.size for e in group})),
-            folder=cache.path(folder, dataset=dataset, split=split, encoder=text.encoder),
+            folder=encode.path(folder, dataset=dataset, split=split, encoder=text.encoder),
             **options.pairs.storage(),
         )
         for (dataset, split), group in stages.items()
@@ -97,20 +97,20 @@ def _jobs(options: Options) -> list[Job]:
 def _encode(job: Job) -> None:
     import jax
 
-    from imagen_jax.text import cache
+    from imagen_jax.data.prepare import encode
 
     source, encoder, target = job.open()
-    share = cache.Share(jax.process_index(), jax.process_count())
-    written = cache.write(source, encoder, target, share=share, progress=share.process == 0)
-    said = pairs.left_out(source, job.address) + pairs.summary(written, job, share)
+    share = encode.Share(jax.process_index(), jax.process_count())
+    written = encode.write(source, encoder, target, share=share, progress=share.process == 0)
+    said = store_options.left_out(source, job.address) + store_options.summary(written, job, share)
     print(said, flush=True)
 
 
 def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
     """The pairs that `experiment` trains on. Errors: FileNotFoundError, ValueError; see `store`."""
-    from imagen_jax.data import store
-    from imagen_jax.text import cache
+    from imagen_jax.data.store import store
+    from imagen_jax.data.prepare import encode
 
     data, text = experiment.data, experiment.text
-    usual = cache.path(data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder)
+    usual = encode.path(data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder)
     return store.open(pairs or usual)

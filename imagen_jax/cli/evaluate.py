@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from imagen_jax import config, log_files
+from imagen_jax import config
+from imagen_jax.io import log_files
 from imagen_jax.cli import parsing, stopping
 
 if TYPE_CHECKING:
-    from imagen_jax.evaluate.exam import Exam
+    from imagen_jax.evaluate.eval_set import Exam
     from imagen_jax.evaluate.report import Scores, Section
     from imagen_jax.imagen import Imagen
-    from imagen_jax.sample.following import Following
+    from imagen_jax.sample.progress import Following
 
 USAGE = """Judge pictures by the alignment oracle: is each attribute as the caption says?
 
@@ -62,9 +63,10 @@ def run(argv: list[str]) -> None:
     """Parse, paint, judge, write the page."""
     options = parsing.parse(Options, argv, prog="imagen eval", description=USAGE)
     import imagen_jax
-    from imagen_jax import compilation, lease
+    from imagen_jax.parallel import compilation_cache
+    from imagen_jax.runtime import lease
 
-    compilation.use_cache()
+    compilation_cache.use_cache()
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
     exams = _exams(imagen, options)
@@ -107,7 +109,7 @@ def _advance(bar, stage: str, done: int) -> None:
 
 
 def _exams(imagen: "Imagen", options: Options) -> dict[str, "Exam"]:
-    from imagen_jax.evaluate import exam
+    from imagen_jax.evaluate import eval_set
 
     dataset = imagen.experiments[0].data.dataset
     if not dataset.startswith("shapes/"):
@@ -116,14 +118,14 @@ def _exams(imagen: "Imagen", options: Options) -> dict[str, "Exam"]:
         )
     size = max(imagen.painters[-1].stage.size, 256)
     return {
-        kind: exam.draw(dataset, split, count=options.pictures, seed=options.seed, size=size)
+        kind: eval_set.draw(dataset, split, count=options.pictures, seed=options.seed, size=size)
         for kind, split in (("seen", "validation"), ("held out", "held_out"))
     }
 
 
 def _judgeable(imagen: "Imagen") -> list[config.Stage]:
     """The stages whose pictures are large enough for the oracle."""
-    from imagen_jax.evaluate.perception import SMALLEST
+    from imagen_jax.evaluate.detector import SMALLEST
 
     stages = [p.stage for p in imagen.painters if p.stage.size >= SMALLEST]
     if not stages:
@@ -135,7 +137,7 @@ def _judged(
     imagen: "Imagen", exams: dict[str, "Exam"], options: Options, following: "Following"
 ) -> list["Section"]:
     """Scores of every stage, with the ceiling, and the grid."""
-    from imagen_jax import gallery
+    from imagen_jax.io import image_grid
     from imagen_jax.evaluate.report import Row, Section
 
     rows: dict[str, list[Row]] = {stage.name: [] for stage in _judgeable(imagen)}
@@ -169,7 +171,7 @@ def _judged(
     ]
     sections += _against_bilinear(imagen, exams["seen"], options, following)
     shown = slice(0, options.grid)
-    sheet = gallery.grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
+    sheet = image_grid.grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
     sheet.save(options.out / "grid.png")
     return [Section(title="Pictures", text=LEGEND, picture="grid.png"), *sections]
 
@@ -179,8 +181,8 @@ def _against_bilinear(
 ) -> list["Section"]:
     """Each super-resolution stage on real low-resolution pictures, beside plain upsampling."""
     import imagen_jax
-    from imagen_jax import pixels
-    from imagen_jax.data.transforms import area_downsample
+    from imagen_jax import image_pixels
+    from imagen_jax.data.images.transforms import area_downsample
     from imagen_jax.diffusion import noise_conditioning
     from imagen_jax.evaluate.report import Row, Section
     from imagen_jax.evaluate.sharpness import sharpness
@@ -200,7 +202,7 @@ def _against_bilinear(
             following=following,
         )[stage.name]
         blurred = np.asarray(
-            pixels.unscale(noise_conditioning.upsample(pixels.scale(low), factor=stage.factor))
+            image_pixels.unscale(noise_conditioning.upsample(image_pixels.scale(low), factor=stage.factor))
         )
         real = exam.at(stage.size)
         rows = tuple(
@@ -253,7 +255,7 @@ def _swept(
 def _losses(options: Options) -> list["Section"]:
     """Loss curves, from the runs' own logs; an exported cascade has none."""
     from imagen_jax.evaluate import report
-    from imagen_jax.runs import find
+    from imagen_jax.pretrained.locate import find
 
     folder = find(options.cascade)
     inside = (f for f in folder.glob("*/metrics.jsonl") if not f.parent.name.startswith("."))

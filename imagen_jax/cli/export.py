@@ -73,10 +73,10 @@ def run(argv: list[str]) -> None:
         saved_model.check()
     imagen = imagen_jax.load(options.cascade, offload=True)
     if options.form == "orbax":
-        from imagen_jax.export import plain
+        from imagen_jax.export import orbax
 
-        plain.write(options.out, _stages(imagen))
-        print(f"the weights are in {options.out}, a checkpoint a stage in {plain.PARAMS}/")
+        orbax.write(options.out, _stages(imagen))
+        print(f"the weights are in {options.out}, a checkpoint a stage in {orbax.PARAMS}/")
     elif options.form == "saved_model":
         with tempfile.TemporaryDirectory() as temporary:
             _write(imagen, options, Path(temporary) / "bundle")
@@ -118,7 +118,7 @@ def _stages(imagen: "Imagen") -> "Iterator[Trained]":
 def _contents(options: Options, imagen: "Imagen") -> "Contents":
     """What to write beside the weights. Errors: ValueError for an encoder that is not there."""
     from imagen_jax import export
-    from imagen_jax.text.borrowed import Absent, Borrowed
+    from imagen_jax.text.offloaded import Absent, Borrowed
 
     programs = options.programs and not options.weights_only
     if isinstance(imagen.encoder, Absent):

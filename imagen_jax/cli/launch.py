@@ -9,10 +9,10 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import launch_tpu, launch_worker, parsing
-from imagen_jax.cloud import gcloud, names, status, watching
+from imagen_jax.cloud import gcloud, validate, status, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.record import Run
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.run_record import Run
+from imagen_jax.cloud.tpu_slice import Slice
 
 USAGE = """usage: imagen launch tpu CONFIG --accelerator v5litepod-64 --zone us-west4-a
                          --workdir gs://BUCKET/RUN [-- OPTIONS OF imagen train]
@@ -109,7 +109,7 @@ def _watch(own: list[str], _: list[str]) -> int:
     if options.dry_run:
         return launch_tpu.show(cloud, found)
     startup = launch_tpu.startup()
-    watcher = watching.Watcher(
+    watcher = watcher.Watcher(
         cloud, found, startup, every=options.every, take_over=options.take_over
     )
     return watcher.watch()
@@ -150,10 +150,10 @@ def _ssh(own: list[str], rest: list[str]) -> int:
 def _stop(own: list[str], _: list[str]) -> int:
     options = parsing.parse(Where, own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
-    watching.keep(cloud, watching.stopped(found))  # first: a watcher elsewhere then makes no other
-    for name in watching.left(Gcloud(), found):
+    watcher.keep(cloud, watcher.stopped(found))  # first: a watcher elsewhere then makes no other
+    for name in watcher.left(Gcloud(), found):
         print(f"deleting {name}", file=sys.stderr)
-        watching.remove(cloud, found.wanted, name)
+        watcher.remove(cloud, found.wanted, name)
     return 0
 
 
@@ -162,14 +162,14 @@ def _clean(own: list[str], _: list[str]) -> int:
     wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
     for name, state in status.leftovers(Gcloud(), wanted, everyone=options.everyone):
         print(f"deleting {name}, {state}", file=sys.stderr)
-        watching.remove(Gcloud(dry=options.dry_run), wanted, name)
+        watcher.remove(Gcloud(dry=options.dry_run), wanted, name)
     return 0
 
 
 def _found(options: Where) -> tuple[Run, Gcloud]:
     """The record, and gcloud for what changes something."""
-    names.check("workdir", options.workdir)
-    return watching.read(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)
+    validate.check("workdir", options.workdir)
+    return watcher.read(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)
 
 
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], int]] = {

@@ -15,11 +15,11 @@ import tyro
 import imagen_jax
 from imagen_jax import config as settings
 from imagen_jax.cli import COMMANDS, parsing, train
-from imagen_jax.cloud import gcloud, names, record, shipping, watching
+from imagen_jax.cloud import gcloud, validate, run_record, source_archive, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.record import Job, Limits, Run
-from imagen_jax.cloud.shipping import Code
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.run_record import Job, Limits, Run
+from imagen_jax.cloud.source_archive import Code
+from imagen_jax.cloud.tpu_slice import Slice
 
 USAGE = """Create a slice, ship the committed code, run the same command on every worker, and keep
 it up until it ends. Options of `imagen train` come after `--`.
@@ -67,12 +67,12 @@ class New:
 
     def __post_init__(self) -> None:
         settings.check_options(self)
-        names.check("workdir", self.workdir)
+        validate.check("workdir", self.workdir)
         for package in self.package:
-            names.check("package", package)
+            validate.check("package", package)
         if self.image is not None:
-            names.check("image", self.image)
-        names.check("run id", self.name)
+            validate.check("image", self.image)
+        validate.check("run id", self.name)
 
     @property
     def name(self) -> str:
@@ -93,14 +93,14 @@ def run(own: list[str], rest: list[str]) -> int:
     earlier = None if options.dry_run else _earlier(cloud, options)
     code = None
     if options.image is None:
-        code = shipping.committed(Path.cwd(), ignore_changes=options.ignore_changes)
+        code = source_archive.committed(Path.cwd(), ignore_changes=options.ignore_changes)
     new = _run(options, commands, code, earlier)
     if code is not None:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
         return show(cloud, new)
-    watching.keep(cloud, new)
-    watcher = watching.Watcher(cloud, new, startup(), every=options.every)
+    watcher.keep(cloud, new)
+    watcher = watcher.Watcher(cloud, new, startup(), every=options.every)
     return watcher.begin() if options.detach else watcher.watch()
 
 
@@ -116,11 +116,11 @@ def _run(
         packages=options.package,
     )
     limits = Limits(
-        until=time.time() + names.seconds(options.deadline),
+        until=time.time() + validate.seconds(options.deadline),
         max_restarts=options.max_restarts,
-        silence=names.seconds(options.silence),
-        setup=names.seconds(options.setup),
-        linger=names.seconds(options.linger),
+        silence=validate.seconds(options.silence),
+        setup=validate.seconds(options.setup),
+        linger=validate.seconds(options.linger),
     )
     before = 0
     if earlier is not None:
@@ -142,9 +142,9 @@ def _ship(cloud: Gcloud, code: Code, place: str) -> None:
 
 def show(cloud: Gcloud, run: Run) -> int:
     """Print what would be created, and the commands of the watcher."""
-    attempt = run.present or record.Attempt(number=run.following, made=time.time())
-    watching.keep(cloud, run.having(attempt))
-    cloud.run(watching.creation(run, attempt, startup(), now=time.time()))
+    attempt = run.present or run_record.Attempt(number=run.following, made=time.time())
+    watcher.keep(cloud, run.having(attempt))
+    cloud.run(watcher.creation(run, attempt, startup(), now=time.time()))
     name = run.name(attempt)
     print("# Every 30 s, to see how it is:")
     cloud.run(gcloud.describe(run.wanted, name))
@@ -159,12 +159,12 @@ def show(cloud: Gcloud, run: Run) -> int:
 
 def _earlier(cloud: Gcloud, options: New) -> Run | None:
     """The record of an earlier launch, if it has ended. Errors: ValueError if it has not."""
-    place = f"{options.workdir}/{record.FOLDER}/{record.FILE}"
+    place = f"{options.workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
         text = cloud.run(gcloud.cat(place))
     except gcloud.Missing:
         return None
-    found = record.from_json(text, where=place)
+    found = run_record.from_json(text, where=place)
     if found.finished is None:
         raise ValueError(
             f"{options.workdir} is launched already: `imagen launch watch {options.workdir}` goes "

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import tyro
 
-from imagen_jax import config, exits, workdir
+from imagen_jax import config
+from imagen_jax.runtime import exit_codes
+from imagen_jax.io import paths
 from imagen_jax.cli import parsing
-from imagen_jax.cloud import record
+from imagen_jax.cloud import run_record
 from imagen_jax.cloud.worker import BEAT, Place, Worker, crashed_before
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
@@ -49,7 +51,7 @@ def run(own: list[str], rest: list[str]) -> int:
         worker = int(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
     if of is None:
         of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
-    folder = workdir.of(options.folder)
+    folder = paths.of(options.folder)
     commands = (tuple(rest),) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
@@ -57,15 +59,15 @@ def run(own: list[str], rest: list[str]) -> int:
     code = Worker(place, generation=options.generation, beat=options.beat).run(commands)
     if options.alone and crashed_before(place):
         print("imagen launch worker: as the attempt before: another start would not help")
-        return exits.REFUSED
+        return exit_codes.REFUSED
     return code
 
 
-def _recorded(folder: workdir.Workdir) -> tuple[tuple[str, ...], ...]:
-    file = folder / record.FILE
+def _recorded(folder: paths.Workdir) -> tuple[tuple[str, ...], ...]:
+    file = folder / run_record.FILE
     if not file.is_file():
         raise ValueError(
-            f"{folder} has no {record.FILE}: give the folder of an `imagen launch tpu`, or the "
+            f"{folder} has no {run_record.FILE}: give the folder of an `imagen launch tpu`, or the "
             "command after --"
         )
-    return record.from_json(file.read_text(), where=str(file)).job.commands
+    return run_record.from_json(file.read_text(), where=str(file)).job.commands

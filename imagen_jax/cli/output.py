@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax import gallery, workdir
+from imagen_jax.io import image_grid, paths
 
 METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
 
@@ -25,11 +25,11 @@ class Output:
     ) -> None:
         self._folder, self._prompts, self._first = folder, prompts, first_index
         entries = [
-            {"index": i, "prompt": prompt, "file": gallery.name(i, prompt)}
+            {"index": i, "prompt": prompt, "file": image_grid.name(i, prompt)}
             for i, prompt in enumerate(prompts, start=first_index)
         ]
         self._document = {**metadata, "complete": False, "pictures": entries}
-        self.shown = gallery.fitting(len(prompts))  # in the grid, the first; others aren't kept
+        self.shown = image_grid.fitting(len(prompts))  # in the grid, the first; others aren't kept
         self._shown: list[np.ndarray] = []
         self._begun = False
         self._earlier = _earlier(folder)
@@ -47,12 +47,12 @@ class Output:
         """Write images that are not finished, as a grid."""
         self._begin()
         (self._folder / PREVIEWS).mkdir(exist_ok=True)
-        gallery.grid(images, captions).save(self._folder / PREVIEWS / name)
+        image_grid.grid(images, captions).save(self._folder / PREVIEWS / name)
 
     def finish(self) -> Path:
         """Write grid and metadata; returns the grid's path."""
         captions = [p or "(no text)" for p in self._prompts]
-        gallery.grid(self._shown, captions).save(self._folder / GRID)
+        image_grid.grid(self._shown, captions).save(self._folder / GRID)
         self._document["complete"] = True
         self._describe()
         return self._folder / GRID
@@ -73,7 +73,7 @@ class Output:
         # A path of an option may be no Unicode; JSON has an escape for its odd bytes. Half of it,
         # of a full disk say, would be taken for another program's file by the next call.
         whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        workdir.write(self._folder / METADATA, whole)
+        paths.write(self._folder / METADATA, whole)
 
 
 def _plain(document: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from imagen_jax import config, paths
-from imagen_jax.cli import overrides
+from imagen_jax.cli import config_overrides
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> None:
             tyro.cli(Options, args=["--help"], prog="imagen plan CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen plan CONFIG --topology v5e:16x16")
     parsed = [
-        overrides.parse(Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE)
+        config_overrides.parse(Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE)
         for e in config.load(argv[0])
     ]
     options = parsed[0][0]
@@ -94,7 +94,7 @@ def _table(files: list[str]) -> None:
 
 
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:
-    from imagen_jax.plan import programs, report
+    from imagen_jax.plan import compile, report
 
     schedule = None
     if options.encode:
@@ -102,7 +102,7 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
     elif options.sample:
         guided = experiment.stage.sampler.guidance_weight != 1.0
         pictures = options.batch or len(topology.devices) * (4 if guided else 8)
-        planned = programs.sample(
+        planned = compile.sample(
             experiment, topology, pictures=pictures, effort=options.full_effort
         )
     else:
@@ -112,7 +112,7 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
         if options.fit:
             experiment, planned = _fit(experiment, topology)
         else:
-            planned = programs.train(experiment, topology, effort=options.full_effort)
+            planned = compile.train(experiment, topology, effort=options.full_effort)
         schedule = experiment.train.steps
     figures = report.document(planned, topology, calls=schedule, price=options.price)
     if not options.json:
@@ -121,10 +121,10 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
 
 
 def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experiment, Any]:
-    from imagen_jax.plan import fit
+    from imagen_jax.plan import max_batch
 
     best = None
-    for tried in fit.search(experiment, topology):
+    for tried in max_batch.search(experiment, topology):
         gib = f"{tried.planned.estimate.memory.total / 2**30:.2f} GiB" if tried.planned else "-"
         verdict = "fits" if tried.fits else "does not fit"
         print(
@@ -142,13 +142,13 @@ def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experimen
 
 
 def _encode(experiment: config.Experiment, topology: Any, options: Options) -> Any:
-    from imagen_jax.plan import programs
+    from imagen_jax.plan import compile
     from imagen_jax.text import encoder
 
-    return programs.encode(
+    return compile.encode(
         encoder.config_of(experiment.text.encoder),
         topology,
-        captions=options.batch or encoder.BATCH_TOKENS // programs.CAPTION_TOKENS,
+        captions=options.batch or encoder.BATCH_TOKENS // compile.CAPTION_TOKENS,
         max_length=experiment.text.max_length,
         split=options.split,
         effort=options.full_effort,

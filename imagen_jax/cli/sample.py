@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import by_stage, parsing, stopping, wishes
+from imagen_jax.cli import sampler_overrides, parsing, stopping, sample_inputs
 from imagen_jax.cli import prompts as reading
-from imagen_jax.cli.profile import Profile
+from imagen_jax.cli.compile_profile import Profile
 
 if TYPE_CHECKING:
     from imagen_jax import Following, Imagen
@@ -105,20 +105,21 @@ def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
     profile = Profile(time.perf_counter())
     options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
-    changes = by_stage.read({name: getattr(options, name) for name in by_stage.OPTIONS})
+    changes = sampler_overrides.read({name: getattr(options, name) for name in sampler_overrides.OPTIONS})
 
     import imagen_jax
-    from imagen_jax import compilation, lease
+    from imagen_jax.parallel import compilation_cache
+    from imagen_jax.runtime import lease
     from imagen_jax.cli.output import Output
-    from imagen_jax.sample.changes import check_read
+    from imagen_jax.sample.overrides import check_read
 
-    compilation.use_cache()
+    compilation_cache.use_cache()
     profile.listen()
     profile.ended("imports")
     cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
     cascade = cascade.with_samplers(changes)
     stages = [painter.stage for painter in cascade.chosen(options.start, options.until)]
-    check_read(stages, changes, flags=by_stage.FLAGS)
+    check_read(stages, changes, flags=sampler_overrides.FLAGS)
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(cascade, unfinished=unfinished)
     metadata = _metadata(options, imagen, [stage.name for stage in stages])
@@ -146,7 +147,7 @@ def _with_prompts(options: Options) -> Options:
         prompts = (*prompts, *reading.read(options.prompts_file))
     reading.check(prompts, negative=options.negative)
     if not prompts and options.low_res is not None:
-        prompts = ("",) * wishes.count(options.low_res)
+        prompts = ("",) * sample_inputs.count(options.low_res)
     if not prompts:
         raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
     repeated = tuple(prompt for prompt in prompts for _ in range(options.per_prompt))
@@ -158,7 +159,7 @@ def _paint(imagen: "Imagen", options: Options, profile: Profile, output: "Output
     from tqdm import tqdm
 
     stages = [painter.stage for painter in imagen.chosen(options.start, options.until)]
-    request = wishes.request(options, stages, len(options.prompts))
+    request = sample_inputs.request(options, stages, len(options.prompts))
     total = len(options.prompts) * len(stages)
     with (
         stopping.between_batches(options.out / stopping.UNFINISHED) as check,
@@ -188,10 +189,10 @@ def _following(options: Options, advance, output: "Output") -> "Following":
     import numpy as np
 
     import imagen_jax
-    from imagen_jax import pixels
+    from imagen_jax import image_pixels
 
     def save(glimpse) -> None:
-        shown = list(np.asarray(pixels.unscale(glimpse.images)))
+        shown = list(np.asarray(image_pixels.unscale(glimpse.images)))
         start = glimpse.start - options.first_index
         captions = options.prompts[start : start + len(shown)]
         name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"

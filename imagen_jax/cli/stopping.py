@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagen_jax import distributed, exits
+from imagen_jax.parallel import distributed
+from imagen_jax.runtime import exit_codes
 
 UNFINISHED = "unfinished"  # subfolder for batches that are done, until all are
 
@@ -15,13 +16,13 @@ def between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
 
     Errors: exits.Preempted once this process is asked to stop; the batches are in `unfinished`.
     """
-    from imagen_jax.train import preemption
+    from imagen_jax.runtime import preemption
 
     with preemption.watch(distributed.metadata_server()) as watch:
 
         def check() -> None:
             if watch.reached(0):
-                raise exits.Preempted(
+                raise exit_codes.Preempted(
                     f"asked to stop; the pictures so far are kept in {unfinished}: give the same "
                     "command to go on"
                 )

@@ -27,9 +27,9 @@ def run(argv: list[str]) -> None:
     module = importlib.import_module(f"imagen_jax.studies.{name.replace('-', '_')}")
     prog = f"imagen study {name}"
     options = parsing.parse(module.Options, rest, prog=prog, description=module.__doc__)
-    from imagen_jax import compilation
+    from imagen_jax.parallel import compilation_cache
 
-    compilation.use_cache()
+    compilation_cache.use_cache()
     module.run(options)
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from imagen_jax import config, distributed, workdir
-from imagen_jax.cli import console, overrides
-from imagen_jax.supervision import reached
-from imagen_jax.workdir import Workdir
+from imagen_jax import config
+from imagen_jax.parallel import distributed
+from imagen_jax.io import paths
+from imagen_jax.cli import console, config_overrides
+from imagen_jax.runtime import reached
+from imagen_jax.io.paths import Workdir
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -65,7 +67,7 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
         raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
     experiments = config.load(argv[0])
     parsed = [
-        overrides.parse(Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE)
+        config_overrides.parse(Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE)
         for e in experiments
     ]
     options = parsed[0][0]
@@ -90,19 +92,19 @@ def run(argv: list[str]) -> None:
 
 def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Options) -> None:
     for experiment in chosen:
-        folder = workdir.of(options.workdir)
+        folder = paths.of(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
         _train(experiment, inside, options)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
     """Train in a child; of several processes even without restarts: who is gone, it can't say."""
-    from imagen_jax.supervision.child import imagen
-    from imagen_jax.supervision.restarts import Supervisor
+    from imagen_jax.runtime.child_process import imagen
+    from imagen_jax.runtime.supervisor import Supervisor
 
     supervisor = Supervisor(
         imagen("train", *argv),
-        workdir.of(options.workdir),
+        paths.of(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,
     )
@@ -113,22 +115,23 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
 def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> None:
     import jax
 
-    from imagen_jax import compilation
-    from imagen_jax.cli import pictures
+    from imagen_jax.parallel import compilation_cache
+    from imagen_jax.cli import preview_hook
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import alone, loop, preemption, profiling
+    from imagen_jax.train import run_lease, loop, profiler
+    from imagen_jax.runtime import preemption
 
-    compilation.use_cache()
+    compilation_cache.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
     experiment = _with_vocabulary(experiment)
     source = _source(options, experiment.stage.name)
-    hooks = [pictures.hook(experiment, store)] if experiment.train.sample_every else []
+    hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
-        steps = profiling.parse(options.profile_steps, last=experiment.train.steps)
-        hooks.append(profiling.Profile(steps))
+        steps = profiler.parse(options.profile_steps, last=experiment.train.steps)
+        hooks.append(profiler.Profile(steps))
     if file := os.environ.get(reached.VARIABLE):
         hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
-    with alone.alone(folder) as check, preemption.watch(distributed.metadata_server()) as watch:
+    with run_lease.alone(folder) as check, preemption.watch(distributed.metadata_server()) as watch:
 
         def stop(step: int) -> bool:
             check()
@@ -147,25 +150,26 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
 def _source(options: Options, stage: str):
     """Where --init-from leads: a run, an exported stage, or the one of this name in a cascade."""
-    from imagen_jax import pretrained, run_folder
-    from imagen_jax.train import initial
+    from imagen_jax import pretrained
+    from imagen_jax.io import run_dir
+    from imagen_jax.train import init_from
 
     if options.init_from is None:
         if options.init_partial or options.init_take != "ema":
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
     name, *inside = Path(options.init_from).parts
-    places = [workdir.of(options.init_from)]
+    places = [paths.of(options.init_from)]
     if name in pretrained.names():
         places.append(pretrained.folder(name).joinpath(*inside))
     for place in (q for p in places for q in (p, p / stage)):
-        if (place / run_folder.CONFIG).is_file():
-            return initial.Source(
+        if (place / run_dir.CONFIG).is_file():
+            return init_from.Source(
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
         f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
-        f"exported stage (no {run_folder.CONFIG}); embedded cascades: "
+        f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.names())}"
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.tpu_slice import Slice
 
 REFERENCE = "https://cloud.google.com/sdk/gcloud/reference/"
 _QUEUED = "compute tpus queued-resources"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
-from imagen_jax.lease import Holder, Lease
-from imagen_jax.lease_file import FREE, Seen, written_at
+from imagen_jax.runtime.lease import Holder, Lease
+from imagen_jax.runtime.lease_file import FREE, Seen, written_at
 
 FILE = "watcher.json"  # below WORKDIR/launch
 RENEWED = 60.0  # seconds between two signs of life

@@ -4,13 +4,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
-from imagen_jax import log_files
+from imagen_jax.io import log_files
 from imagen_jax.cloud import gcloud
-from imagen_jax.cloud.deciding import LOST
+from imagen_jax.cloud.restart_policy import LOST
 from imagen_jax.cloud.gcloud import Gcloud, Missing
-from imagen_jax.cloud.observing import Pulse, furthest, look
-from imagen_jax.cloud.record import Attempt, Run
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.observe import Pulse, furthest, look
+from imagen_jax.cloud.run_record import Attempt, Run
+from imagen_jax.cloud.tpu_slice import Slice
 
 METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
 LAST = 8192  # bytes of the end of the metrics that are read

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from imagen_jax import accelerators, exits
-from imagen_jax.cloud.deciding import MACHINE
-from imagen_jax.cloud.observing import Report
-from imagen_jax.log_files import Guard
-from imagen_jax.supervision import lost, reached
-from imagen_jax.supervision.child import Child, imagen
-from imagen_jax.supervision.restarts import same_step
-from imagen_jax.workdir import Workdir
+from imagen_jax.parallel import accelerators
+from imagen_jax.runtime import exit_codes
+from imagen_jax.cloud.restart_policy import MACHINE
+from imagen_jax.cloud.observe import Report
+from imagen_jax.io.log_files import Guard
+from imagen_jax.runtime import peer_errors, reached
+from imagen_jax.runtime.child_process import Child, imagen
+from imagen_jax.runtime.supervisor import same_step
+from imagen_jax.io.paths import Workdir
 
 PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
 PRESENT = 900.0  # seconds until all workers have to be there
@@ -117,11 +118,11 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"
             teller = Teller(self._place, file, self._beat)
-            code, said = exits.CRASHED, ""
+            code, said = exit_codes.CRASHED, ""
             try:
                 teller.tell("setup")
                 if missing := self._missing():
-                    code, said = exits.LOST, missing
+                    code, said = exit_codes.LOST, missing
                     print(f"imagen launch worker: {missing}", file=sys.stderr, flush=True)
                     return code
                 teller.tell("running")
@@ -142,8 +143,8 @@ class Worker:
             self._child.send(self._stopped)
         code = self._child.wait()
         said, self._child = self._child.said(), None
-        if code and lost.sentence(said):
-            code = exits.LOST
+        if code and peer_errors.sentence(said):
+            code = exit_codes.LOST
         return code, said
 
     def _missing(

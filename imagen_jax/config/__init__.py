@@ -15,7 +15,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
-from imagen_jax.config.checks import require
+from imagen_jax.config.validate import require
 from imagen_jax.config.diffusion import (
     Diffusion,
     LossWeight,
@@ -28,7 +28,7 @@ from imagen_jax.config.diffusion import (
     Threshold,
 )
 from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
-from imagen_jax.config.files import chain, from_json, load, to_json
+from imagen_jax.config.load import chain, from_json, load, to_json
 from imagen_jax.config.models import (
     EfficientUNet,
     Level,
@@ -37,8 +37,8 @@ from imagen_jax.config.models import (
     TextConditioning,
     UNet,
 )
-from imagen_jax.config.pictures import Crop, Filters, Framing
-from imagen_jax.config.processes import Processes
+from imagen_jax.config.images import Crop, Filters, Framing
+from imagen_jax.config.distributed import Processes
 from imagen_jax.config.ranges import (
     Count,
     Counts,

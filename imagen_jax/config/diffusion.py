@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.checks import require
+from imagen_jax.config.validate import require
 from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
 
 Predicts = Literal["eps", "x0", "v"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.checks import divides, require
+from imagen_jax.config.validate import divides, require
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
 from imagen_jax.config.ranges import (

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.checks import divides, require
+from imagen_jax.config.validate import divides, require
 from imagen_jax.config.ranges import (
     Count,
     Counts,

@@ -21,10 +21,10 @@ from absl import flags
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
-from imagen_jax.data import transforms
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Records, Store
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Records, Store
+from imagen_jax.io.errors import CorruptDataError
 
 TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged, none stands in
 

@@ -8,8 +8,8 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import UInt8
 
-from imagen_jax.data.captions import Spec, parse
-from imagen_jax.evaluate.perception import FILL_SIZE, Blob, Seen, look
+from imagen_jax.data.synthetic.shapes.captions import Spec, parse
+from imagen_jax.evaluate.detector import FILL_SIZE, Blob, Seen, look
 
 ATTRIBUTES = ("background", "count", "colour", "shape", "size", "fill", "relation", "all")
 LARGE = {1: 0.52, 2: 0.34}  # least extent of a large object, by how many the caption names

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from imagen_jax.evaluate.perception import lab
+from imagen_jax.evaluate.detector import lab
 from imagen_jax.types import Pixels
 
 GRID = 4  # cells per side

@@ -26,7 +26,7 @@ reads and writes nothing but its arguments.
 
 from imagen_jax.export.bundle import Contents, Trained, inspect, read, write
 from imagen_jax.export.manifest import CARD, FORMAT, MANIFEST, Manifest, verify
-from imagen_jax.export.words import Words, chosen
+from imagen_jax.export.text_encoder import Words, chosen
 
 __all__ = [
     "CARD",

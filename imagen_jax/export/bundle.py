@@ -9,13 +9,15 @@ from typing import Any
 
 from jax.sharding import NamedSharding
 
-from imagen_jax import config, mesh, models, run_folder, weights
-from imagen_jax.export import deviation, manifest, programs, words
-from imagen_jax.export.card import card
-from imagen_jax.export.fresh import fresh
+from imagen_jax import config, models
+from imagen_jax.parallel import mesh
+from imagen_jax.io import run_dir, safetensors
+from imagen_jax.export import rounding_error, manifest, stablehlo, text_encoder
+from imagen_jax.export.model_card import card
+from imagen_jax.io.atomic import fresh
 from imagen_jax.export.manifest import CARD, Manifest
-from imagen_jax.export.words import Words
-from imagen_jax.run_folder import WEIGHTS
+from imagen_jax.export.text_encoder import Words
+from imagen_jax.io.run_dir import WEIGHTS
 from imagen_jax.types import Params
 
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "safetensors")  # whose versions are noted
@@ -34,7 +36,7 @@ class Trained:
 class Contents:
     """What a bundle shall hold beside weights and configs."""
 
-    text: words.Kind = "reference"
+    text: text_encoder.Kind = "reference"
     source: config.Text | None = None  # where the text encoder is now; None: where the config says
     programs: bool = False
 
@@ -43,7 +45,7 @@ def write(
     folder: Path,
     stages: Iterable[Trained],
     *,
-    dtype: weights.Dtype,
+    dtype: safetensors.Dtype,
     contents: Contents = Contents(),
 ) -> Mapping[str, Any]:
     """Write a cascade into a new folder, which appears complete or not at all; its manifest.
@@ -79,7 +81,7 @@ def read(stage_folder: Path, listed: Manifest, sharding: NamedSharding) -> Param
     """
     with listed.reading(_listed_as(stage_folder)):
         place = functools.partial(mesh.place, sharding=sharding)
-        return weights.load(stage_folder / WEIGHTS, place=place)
+        return safetensors.load(stage_folder / WEIGHTS, place=place)
 
 
 def inspect(stage_folder: Path, experiment: config.Experiment, listed: Manifest) -> tuple[int, str]:
@@ -90,11 +92,11 @@ def inspect(stage_folder: Path, experiment: config.Experiment, listed: Manifest)
     Errors: ValueError for weights that don't fit, listing each tensor, or without their step.
     """
     file = stage_folder / WEIGHTS
-    step = weights.metadata(file).get("step", "")
+    step = safetensors.metadata(file).get("step", "")
     if not step.isdecimal():
         raise ValueError(f"{file} does not say its step; write it with `imagen export`")
     if listed.version != metadata.version(PACKAGES[0]):
-        weights.check(file, models.shapes(experiment.stage, experiment.text))
+        safetensors.check(file, models.shapes(experiment.stage, experiment.text))
     return int(step), listed.files[_listed_as(stage_folder)].sha256
 
 
@@ -104,39 +106,39 @@ def _listed_as(stage_folder: Path) -> str:
 
 def check_name(name: str, others: Sequence[str]) -> None:
     """Refuse a stage's name that can't be a folder beside others, by a ValueError."""
-    if Path(name).name != name or name in ("", "..", words.FOLDER, *others):
+    if Path(name).name != name or name in ("", "..", text_encoder.FOLDER, *others):
         raise ValueError(
-            f"stage {name!r} can't be a folder beside {[*others, words.FOLDER]}: each stage needs "
+            f"stage {name!r} can't be a folder beside {[*others, text_encoder.FOLDER]}: each stage needs "
             "a name that a folder can have alone"
         )
 
 
 def _write_stage(
-    place: Path, stage: Trained, dtype: weights.Dtype, with_program: bool
+    place: Path, stage: Trained, dtype: safetensors.Dtype, with_program: bool
 ) -> dict[str, Any]:
     """Config, weights and program; what the manifest says of them."""
     experiment, file = stage.experiment, place / WEIGHTS
-    run_folder.write_config(place, experiment)
-    weights.save(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
+    run_dir.write_config(place, experiment)
+    safetensors.save(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
     facts = {
         "parameters": models.count(stage.params),
         "step": stage.step,
         "bytes": file.stat().st_size,
-        "deviation": deviation.measure(stage.params, weights.load(file), experiment),
+        "deviation": rounding_error.measure(stage.params, safetensors.load(file), experiment),
     }
     if with_program:
-        program = programs.sampling(experiment, weights.kinds(file))
-        described = programs.write(place / programs.SAMPLE, program)
-        facts["program"] = {**described, "defaults": programs.defaults(experiment.stage)}
+        program = stablehlo.sampling(experiment, safetensors.kinds(file))
+        described = stablehlo.write(place / stablehlo.SAMPLE, program)
+        facts["program"] = {**described, "defaults": stablehlo.defaults(experiment.stage)}
     return facts
 
 
 def _write_text(folder: Path, trained: config.Text, contents: Contents) -> Words:
     source = contents.source or trained
-    described = words.describe(contents.text, trained, source)
+    described = text_encoder.describe(contents.text, trained, source)
     if described.kind == "embedded":
-        place = folder / words.FOLDER
-        words.embed(place, source)
+        place = folder / text_encoder.FOLDER
+        text_encoder.embed(place, source)
         if contents.programs:
-            programs.write(place / programs.ENCODE, programs.encoding(place, trained))
+            stablehlo.write(place / stablehlo.ENCODE, stablehlo.encoding(place, trained))
     return described

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax import config
-from imagen_jax.export.words import Words
+from imagen_jax.export.text_encoder import Words
 
 FORMAT = 1  # of the whole folder; raised when an older reader would misunderstand it
 MANIFEST = "manifest.json"

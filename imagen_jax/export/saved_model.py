@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from imagen_jax.export import programs
-from imagen_jax.export.fresh import fresh
+from imagen_jax.export import stablehlo
+from imagen_jax.io.atomic import fresh
 
 SIGNATURE = "serving_default"
 
@@ -39,11 +39,11 @@ def _write(place: Path, file: Path) -> None:
     import tensorflow as tf
     from orbax.export import ExportManager, JaxModule, ServingConfig
 
-    program = programs.read(file)
+    program = stablehlo.read(file)
     names = sorted(file.parent.glob("[!.]*.safetensors"))
     files = [load_file(found) for found in names]
     tensors = {name: x for tensors in files for name, x in tensors.items()}
-    arguments = programs.described(program)["arguments"]
+    arguments = stablehlo.described(program)["arguments"]
     shapes = {name: _shape(text) for name, text in arguments.items()}
     module = JaxModule(
         tensors,
@@ -53,7 +53,7 @@ def _write(place: Path, file: Path) -> None:
             name: f"({', '.join(map(str, shape))})" if "b" in shape else None
             for name, (_, shape) in shapes.items()
         },
-        jax2tf_kwargs={"native_serialization_platforms": programs.PLATFORMS},
+        jax2tf_kwargs={"native_serialization_platforms": stablehlo.PLATFORMS},
     )
     signature = {
         name: tf.TensorSpec([None if side == "b" else side for side in shape], dtype, name=name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.plan.programs import Planned
+from imagen_jax.plan.compile import Planned
 from imagen_jax.plan.topology import Topology
 
 GIB = 2**30

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from imagen_jax import accelerators
+from imagen_jax.parallel import accelerators
 
 SPELLING = "GENERATION:SHAPE, such as v5e:16x16 or v4:8x8x4"
 # On a real TPU VM these would keep jax from finding its slice: they are for planning alone.

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagen_jax import config, pixels
-from imagen_jax.sample import batches, sides
-from imagen_jax.sample.batches import Job
-from imagen_jax.sample.following import ALONE, Following
-from imagen_jax.sample.painting import Painter, Prompts
+from imagen_jax import config, image_pixels
+from imagen_jax.sample import stage, sides
+from imagen_jax.sample.stage import Job
+from imagen_jax.sample.progress import ALONE, Following
+from imagen_jax.sample.stage_program import Painter, Prompts
 from imagen_jax.sample.request import PLAIN, Request
 
 
@@ -34,14 +34,14 @@ def generate(
     low_res = None
     if request.low_res is not None:
         wide = sides.padded(request.low_res, stages)
-        low_res = np.asarray(pixels.scale(wide))
+        low_res = np.asarray(image_pixels.scale(wide))
         height, width = (side * stages[0].factor for side in wide.shape[1:3])
     else:
         height, width = first
     pictures: dict[str, np.ndarray] = {}
     all_sides = sides.of_stages(stages, (height, width))
     for painter, painted in zip(painters, all_sides, strict=True):
-        batches.check_memory(painter, prompts, painted, batch_size=batch_size)
+        stage.check_memory(painter, prompts, painted, batch_size=batch_size)
     for painter, painted in zip(painters, all_sides, strict=True):
         job = Job(
             painter=painter,
@@ -52,7 +52,7 @@ def generate(
             request=request,
         )
         try:
-            low_res = batches.run(job, batch_size=batch_size, following=following)
+            low_res = stage.run(job, batch_size=batch_size, following=following)
         finally:
             painter.done()
         scale = painted[0] // height

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from imagen_jax import config, mesh
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 from imagen_jax.types import Image, Params
 
 NAMED = 5  # images that an error lists

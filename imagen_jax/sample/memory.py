@@ -12,8 +12,8 @@ from jax.extend import core
 
 from imagen_jax import models
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.sample import painting
-from imagen_jax.sample.painting import Canvas, Captions, Painter, Program
+from imagen_jax.sample import stage_program
+from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
 from imagen_jax.sample.stored import Stored
 from imagen_jax.types import Params
 
@@ -136,7 +136,7 @@ def _traced(
         else None,
     )
     program, dials = Program.of(painter, sides), Dials.of(stage.sampler)
-    traced = painting.paint.trace(_shapes(painter, captions), canvas, None, dials, program=program)
+    traced = stage_program.paint.trace(_shapes(painter, captions), canvas, None, dials, program=program)
     return traced.jaxpr.jaxpr
 
 

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from imagen_jax import config, pixels
-from imagen_jax.data.transforms import area_downsample
+from imagen_jax import config, image_pixels
+from imagen_jax.data.images.transforms import area_downsample
 from imagen_jax.diffusion import noise_conditioning
 from imagen_jax.imagen import Imagen, load
 from imagen_jax.studies import quality, sheet, training, writing
@@ -234,8 +234,8 @@ def _save_sheet(rows: Sized, judge: quality.Judge, options: Options) -> None:
 
 
 def _bilinear(low: LowPixels, side: int) -> Pixels:
-    large = noise_conditioning.upsample(pixels.scale(low), factor=side // low.shape[1])
-    return np.asarray(pixels.unscale(large))
+    large = noise_conditioning.upsample(image_pixels.scale(low), factor=side // low.shape[1])
+    return np.asarray(image_pixels.unscale(large))
 
 
 def _error(pictures: Pixels, real: Pixels) -> float:

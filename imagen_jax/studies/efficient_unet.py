@@ -15,12 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import imagen_jax
-from imagen_jax import config, log_files, models, pixels
-from imagen_jax.data import transforms
+from imagen_jax import config, models, image_pixels
+from imagen_jax.io import log_files
+from imagen_jax.data.images import transforms
 from imagen_jax.diffusion import noise_conditioning
-from imagen_jax.evaluate.exam import Exam, draw_halves
+from imagen_jax.evaluate.eval_set import Exam, draw_halves
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.painting import Painter
+from imagen_jax.sample.stage_program import Painter
 from imagen_jax.sample.request import Request
 from imagen_jax.studies import judging, training, writing
 from imagen_jax.text.encoder import TextEncoder
@@ -193,9 +194,9 @@ def distance(painted: np.ndarray, exam: Exam) -> float:
 
 def bilinear_error(exam: Exam, stage: config.Stage) -> float:
     """The error of plain upsampling, which a network has to beat."""
-    low = pixels.scale(transforms.area_downsample(exam.real, stage.factor))
+    low = image_pixels.scale(transforms.area_downsample(exam.real, stage.factor))
     large = noise_conditioning.upsample(low, factor=stage.factor)
-    return distance(np.asarray(pixels.unscale(large)), exam)
+    return distance(np.asarray(image_pixels.unscale(large)), exam)
 
 
 def _errors(workdir: Path) -> list[list[int | float]]:

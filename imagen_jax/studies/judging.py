@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from imagen_jax import config, pixels, rng
+from imagen_jax import config, image_pixels, rng
 from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment
-from imagen_jax.evaluate.exam import Exam
+from imagen_jax.evaluate.eval_set import Exam
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.following import Following
-from imagen_jax.sample.painting import Captions
+from imagen_jax.sample.progress import Following
+from imagen_jax.sample.stage_program import Captions
 from imagen_jax.types import Keys, Network, Params
 
 LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, how many
@@ -85,7 +85,7 @@ def _errors(
     stage: config.Stage,
 ) -> jax.Array:
     """Each picture's squared error of predicted noise, (b,), averaged over the levels."""
-    x0 = pixels.scale(real)
+    x0 = image_pixels.scale(real)
     variables = {"params": params}
     cond = module.apply(variables, *captions, method="encode_text")
     predict = preconditioning.wrap(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.evaluate import alignment, frechet
-from imagen_jax.evaluate.exam import Exam, draw_halves
-from imagen_jax.evaluate.perception import SMALLEST
+from imagen_jax.evaluate.eval_set import Exam, draw_halves
+from imagen_jax.evaluate.detector import SMALLEST
 from imagen_jax.types import Pixels
 
 COLUMNS = ("colour", "shape", "size", "relation", "fill", "all")  # attributes in tables

@@ -13,7 +13,7 @@ import jax
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.evaluate.exam import draw_halves
+from imagen_jax.evaluate.eval_set import draw_halves
 from imagen_jax.imagen import Imagen, load
 from imagen_jax.studies import judging, recipe, training, variants, writing
 

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.following import Following, digest
+from imagen_jax.sample.progress import Following, digest
 from imagen_jax.sample.request import Request
 from imagen_jax.types import Pixels
 

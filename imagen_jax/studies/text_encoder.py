@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
-from imagen_jax.evaluate.exam import draw_halves
+from imagen_jax.evaluate.eval_set import draw_halves
 from imagen_jax.studies import judging, random_encoder, training, variants, writing
 from imagen_jax.text.encoder import TextEncoder
 

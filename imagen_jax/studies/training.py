@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import checkpoint, config, log_files, run_folder
-from imagen_jax.data import shapes
-from imagen_jax.data.store import Store
-from imagen_jax.text import cache
-from imagen_jax.train import alone, loop, writers
+from imagen_jax.io import checkpoints, log_files, run_dir
+from imagen_jax import config
+from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.data.store.store import Store
+from imagen_jax.data.prepare import encode
+from imagen_jax.train import run_lease, loop, writers
 
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
@@ -51,7 +52,7 @@ def train(
     workdir: Path,
     *,
     data_dir: Path,
-    encoder: cache.Encoder | None = None,
+    encoder: encode.Encoder | None = None,
     examples: int | None = None,
     hooks: Sequence[loop.Hook] = (),
 ) -> None:
@@ -68,7 +69,7 @@ def train(
             experiment, train=dataclasses.replace(options, log_every=every)
         )
         store = pairs(experiment, data_dir=data_dir, encoder=encoder, examples=examples)
-        with alone.alone(workdir):
+        with run_lease.alone(workdir):
             loop.train(experiment, workdir, store=store, hooks=hooks)
 
 
@@ -76,16 +77,16 @@ def pairs(
     experiment: config.Experiment,
     *,
     data_dir: Path,
-    encoder: cache.Encoder | None = None,
+    encoder: encode.Encoder | None = None,
     examples: int | None = None,
 ) -> Store:
     """The (image, encoding) pairs that `experiment` trains on; paints and encodes what is missing.
 
     Errors: ValueError for a dataset that is not ours, or another encoding at the same place.
     """
-    shapes.build(experiment.data.dataset, data_dir)
+    dataset.build(experiment.data.dataset, data_dir)
     sizes = {e.stage.size for e in config.load(CASCADE)} | {experiment.stage.size}
-    return cache.encode(
+    return encode.encode(
         experiment.data,
         experiment.text,
         data_dir=data_dir,
@@ -129,11 +130,11 @@ def step_seconds(workdir: Path) -> float:
     """Seconds a training step took in a run: the median of its log, so that compiling, saving and
     whatever else disturbed single intervals do not count.
     """
-    batch = run_folder.read_config(workdir).train.batch_size
+    batch = run_dir.read_config(workdir).train.batch_size
     return statistics.median(batch / line["images_per_s"] for line in losses(workdir)[1:])
 
 
-def measure(experiment: config.Experiment, *, data_dir: Path, encoder: cache.Encoder) -> float:
+def measure(experiment: config.Experiment, *, data_dir: Path, encoder: encode.Encoder) -> float:
     """Seconds a training step will take, from a few steps that are thrown away."""
     options = dataclasses.replace(
         experiment.train,
@@ -150,11 +151,11 @@ def measure(experiment: config.Experiment, *, data_dir: Path, encoder: cache.Enc
 
 def _is_done(experiment: config.Experiment, workdir: Path) -> bool:
     """Whether `workdir` holds this run, finished; another run there is refused."""
-    if not (workdir / run_folder.CONFIG).is_file():
+    if not (workdir / run_dir.CONFIG).is_file():
         return False
     differing = [
         f"{name}: {old!r} there, {new!r} here"
-        for name, (old, new) in differences(run_folder.read_config(workdir), experiment).items()
+        for name, (old, new) in differences(run_dir.read_config(workdir), experiment).items()
         if matters(name)
     ]
     if differing:
@@ -162,9 +163,9 @@ def _is_done(experiment: config.Experiment, workdir: Path) -> bool:
             f"{workdir} holds a run with other settings ({'; '.join(differing)}); "
             "delete it or give another --workdir"
         )
-    if not (workdir / run_folder.CHECKPOINTS).is_dir():
+    if not (workdir / run_dir.CHECKPOINTS).is_dir():
         return False
-    latest = checkpoint.Checkpoints(workdir, read_only=True).latest()
+    latest = checkpoints.Checkpoints(workdir, read_only=True).latest()
     return latest is not None and latest >= experiment.train.steps
 
 

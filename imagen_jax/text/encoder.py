@@ -14,9 +14,11 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
-from imagen_jax import mesh, paths
-from imagen_jax.text import cleaning, folders, hf_files, loading, packing, soundness, t5
-from imagen_jax.text.folders import Folder
+from imagen_jax.parallel import mesh
+from imagen_jax import paths
+from imagen_jax.text import cleaning, packing, finite, t5
+from imagen_jax.text.checkpoints import remote_folders, huggingface_files, load
+from imagen_jax.text.checkpoints.remote_folders import Folder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
@@ -99,7 +101,7 @@ class TextEncoder:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
         model = tokenizer or find_tokenizer(place)
         words = Tokenizer.load(model)
-        sizes, layout = loading.inspect(place)
+        sizes, layout = load.inspect(place)
         if words.size > sizes.vocab:
             raise ValueError(
                 f"{model} has {words.size} pieces, but the embedding in {place} only "
@@ -107,7 +109,7 @@ class TextEncoder:
             )
         devices = _devices(sizes, dtype, split)
         put = _Placer(devices, dtype, split)
-        params = loading.read(layout, put)
+        params = load.read(layout, put)
         return cls(sizes, params, words, max_length, devices, dtype, put.digest(), clean)
 
     @property
@@ -175,8 +177,8 @@ class TextEncoder:
                     self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
-                for row in chosen if not soundness.holds(text[chosen, :length]) else ():
-                    soundness.check(captions[row], text[row], self.params, self.dtype)
+                for row in chosen if not finite.holds(text[chosen, :length]) else ():
+                    finite.check(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
 
@@ -237,13 +239,13 @@ class TextEncoder:
         for batch, members in zip(plan.batches, plan.members(), strict=True):
             encoded, ahead = ahead, next(started, None)
             text = np.asarray(encoded)
-            is_sound = soundness.holds(text)
+            is_sound = finite.holds(text)
             for index in members:
                 row, first, end = plan.places[index]
                 found = text[row - batch.first, first:end]
                 if not is_sound:
                     caption = self.tokenizer.processor.decode(plan.tokens[row, first:end].tolist())
-                    soundness.check(caption, found, self.params, self.dtype)
+                    finite.check(caption, found, self.params, self.dtype)
                 yield index, found
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
@@ -308,7 +310,7 @@ def config_of(name_or_path: str) -> T5Config:
     """
     place = place_of(name_or_path)
     if _is_there(place):
-        return loading.inspect(place)[0]
+        return load.inspect(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
     raise ValueError(
@@ -319,8 +321,8 @@ def config_of(name_or_path: str) -> T5Config:
 
 def _is_there(place: str) -> bool:
     """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
-    remote = place.startswith(folders.BUCKET)
-    return remote or Path(place).is_dir() or hf_files.is_one(Path(place))
+    remote = place.startswith(remote_folders.BUCKET)
+    return remote or Path(place).is_dir() or huggingface_files.is_one(Path(place))
 
 
 def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
@@ -343,7 +345,7 @@ def vocabulary_of(name_or_path: str, tokenizer: str = "") -> str:
     Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
     """
     place = place_of(name_or_path)
-    if not tokenizer and place.startswith(folders.BUCKET):
+    if not tokenizer and place.startswith(remote_folders.BUCKET):
         return ""
     model = tokenizer or _tokenizer_of(Folder.of(place))
     return _vocabulary(Tokenizer.load(model)) if model else ""

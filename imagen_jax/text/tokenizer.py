@@ -10,7 +10,7 @@ import sentencepiece
 from jaxtyping import Bool, Int32
 
 from imagen_jax.config import check_texts, shortened
-from imagen_jax.text.folders import Folder
+from imagen_jax.text.checkpoints.remote_folders import Folder
 
 PAD = 0
 SPACE = "▁"  # as pieces have it

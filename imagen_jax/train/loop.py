@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import compilation, config, exits, finite, log_files, mesh, rng, run_folder
+from imagen_jax.parallel import compilation_cache, mesh
+from imagen_jax import config, rng
+from imagen_jax.runtime import exit_codes
+from imagen_jax.io import finite, log_files, run_dir
 from imagen_jax.data import pipeline
-from imagen_jax.data.store import Store
-from imagen_jax.train import health, initial, program, resuming, saving, state
-from imagen_jax.train.diary import Diary
-from imagen_jax.train.ledger import Ledger
-from imagen_jax.train.metrics import Progress
-from imagen_jax.train.speed import Speed
+from imagen_jax.data.store.store import Store
+from imagen_jax.train import anomalies, init_from, sharded_step, resuming, checkpointing, state
+from imagen_jax.train.logger import Diary
+from imagen_jax.train.goodput import Ledger
+from imagen_jax.train.progress import Progress
+from imagen_jax.train.train_metrics import Speed
 from imagen_jax.types import Params
-from imagen_jax.workdir import Workdir
+from imagen_jax.io.paths import Workdir
 
 Hook = Callable[[int, Params, Progress], None]  # (step, ema, progress), after each step
 
@@ -30,7 +33,7 @@ def train(
     workdir: Workdir,
     *,
     store: Store,
-    source: initial.Source | None = None,
+    source: init_from.Source | None = None,
     hooks: Sequence[Hook] = (),
     stop: Callable[[int], bool] = never,
 ) -> state.TrainState:
@@ -45,7 +48,7 @@ def train(
     row were not finite; exits.Preempted once `stop` said so.
     """
     options = experiment.train
-    compilation.use_cache()
+    compilation_cache.use_cache()
     pipeline.check(store, experiment=experiment)
     experiment = pipeline.with_encoder(experiment, store)
     changed = resuming.check(workdir, experiment)
@@ -54,9 +57,9 @@ def train(
 
     # ---- shapes -> shardings -> arrays
     ledger = Ledger()
-    work = program.build(experiment)
+    work = sharded_step.build(experiment)
     root = rng.root(options.seed)
-    saves = saving.Saving(workdir, experiment)
+    saves = checkpointing.Saving(workdir, experiment)
     start, current = saves.restore(work.target())
     begun = ""
     if current is None:
@@ -83,7 +86,7 @@ def train(
         seed=options.seed,
         start_step=start,
     )
-    hardware = Speed(program.flops_per_image(experiment), work.devices.devices.flatten().tolist())
+    hardware = Speed(sharded_step.flops_per_image(experiment), work.devices.devices.flatten().tolist())
     diary = Diary(workdir, experiment, store, speed=hardware, start=start, ledger=ledger)
     if begun:
         diary.say(begun)
@@ -131,13 +134,13 @@ def train(
                     hook(number, current.ema, diary.progress)
             diary.beat()
             if stopping:
-                raise exits.Preempted(
+                raise exit_codes.Preempted(
                     f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
                     "give the same command to go on"
                 )
         diary.say(ledger.sentence())
-    except health.Diverged as error:
-        raise health.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
+    except anomalies.Diverged as error:
+        raise anomalies.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
     finally:
         batches.close()  # ends worker processes
         loaded = None
@@ -154,13 +157,13 @@ def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
     Errors: OSError, which names the folder of a new run that there is no room for.
     """
     try:
-        run_folder.write_config(workdir, experiment)
+        run_dir.write_config(workdir, experiment)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        if not (workdir / run_folder.CONFIG).is_file():
+        if not (workdir / run_dir.CONFIG).is_file():
             raise OSError(
                 f"{workdir}: there is no room for a run ({log_files.reason(error)}): make some, or "
                 "give another --workdir"
             ) from error
-        log_files.tell(str(workdir / run_folder.CONFIG), error)
+        log_files.tell(str(workdir / run_dir.CONFIG), error)

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import config, run_folder
+from imagen_jax import config
+from imagen_jax.io import run_dir
 from imagen_jax.train import optim
-from imagen_jax.workdir import Workdir
+from imagen_jax.io.paths import Workdir
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
 # Besides the optimiser's, what a run's weights depend on.
@@ -20,9 +21,9 @@ def check(workdir: Workdir, experiment: config.Experiment) -> list[str]:
 
     Errors: ValueError where it is another model's run, or its optimiser has another state.
     """
-    if not (workdir / run_folder.CONFIG).is_file():
+    if not (workdir / run_dir.CONFIG).is_file():
         return []
-    before = run_folder.read_config(workdir)
+    before = run_dir.read_config(workdir)
     _refuse_other_model(workdir, before, experiment)
     if not _is_begun(workdir):
         return []
@@ -64,7 +65,7 @@ def _refuse_other_model(
         raise ValueError(
             f"{workdir} holds a run with another config: {'; '.join(changed)}; "
             "give another --workdir or restore the config"
-            + f"; if the run has always read this dataset, correct its {run_folder.CONFIG}"
+            + f"; if the run has always read this dataset, correct its {run_dir.CONFIG}"
             * dtype
         )
 
@@ -77,7 +78,7 @@ def _values(
 
 def _is_begun(workdir: Workdir) -> bool:
     """Whether there is a checkpoint to go on from."""
-    folder = workdir / run_folder.CHECKPOINTS
+    folder = workdir / run_dir.CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
 

@@ -9,7 +9,8 @@ import optax
 from flax import struct
 from jaxtyping import Float
 
-from imagen_jax import config, mesh, models, rng
+from imagen_jax import config, models, rng
+from imagen_jax.parallel import mesh
 from imagen_jax.models import conditioning
 from imagen_jax.types import Network, Params
 

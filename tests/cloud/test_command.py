@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import cli, exits
+from imagen_jax import cli
+from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch
 
 UP = ["WAITING_FOR_RESOURCES", "ACTIVE"]
@@ -62,7 +63,7 @@ def test_a_run_that_is_up_is_not_launched_twice(cloud, monkeypatch, capsys) -> N
     cloud.plan([*UP, "ACTIVE"])
     assert call(monkeypatch, *TPU, "--detach") == 0
     assert f"`imagen launch watch {WORKDIR}` keeps it up" in capsys.readouterr().err
-    assert call(monkeypatch, *TPU) == exits.REFUSED
+    assert call(monkeypatch, *TPU) == exit_codes.REFUSED
     assert f"imagen launch watch {WORKDIR}" in capsys.readouterr().err
     assert len(cloud.left()) == 1
     assert call(monkeypatch, "stop", WORKDIR) == 0
@@ -135,7 +136,7 @@ def test_status_and_logs(cloud, monkeypatch, capsys) -> None:
     assert "step 10, loss 0.25, 123.4 images/s, last checkpoint 10" in out
     assert call(monkeypatch, "logs", WORKDIR) == 0
     assert capsys.readouterr().out == "what was printed\n"
-    assert call(monkeypatch, "logs", WORKDIR, "--worker", "0") == exits.REFUSED
+    assert call(monkeypatch, "logs", WORKDIR, "--worker", "0") == exit_codes.REFUSED
     assert "no worker has written a log yet" in capsys.readouterr().err
 
 
@@ -147,7 +148,7 @@ def test_a_shell_and_a_command_on_all(cloud, monkeypatch, capsys) -> None:
     assert "--command=ls 'a b'" in called
     assert {"--worker=all", "--tunnel-through-iap", "mine-1"} <= set(called)
     assert call(monkeypatch, "stop", WORKDIR) == 0
-    assert call(monkeypatch, "ssh", WORKDIR) == exits.REFUSED
+    assert call(monkeypatch, "ssh", WORKDIR) == exit_codes.REFUSED
     assert "no slice is up" in capsys.readouterr().err
 
 

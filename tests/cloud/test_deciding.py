@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from imagen_jax import exits
-from imagen_jax.cloud.deciding import COMING, GOING, LOST, decide
-from imagen_jax.cloud.observing import Pulse, Report, Seen
-from imagen_jax.cloud.record import Attempt, Job, Limits, Run, from_json, to_json
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.runtime import exit_codes
+from imagen_jax.cloud.restart_policy import COMING, GOING, LOST, decide
+from imagen_jax.cloud.observe import Pulse, Report, Seen
+from imagen_jax.cloud.run_record import Attempt, Job, Limits, Run, from_json, to_json
+from imagen_jax.cloud.tpu_slice import Slice
 
 RUN = Run(
     job=Job(run_id="a", workdir="gs://bucket/a", commands=(("imagen", "train", "b"),), code="c"),
@@ -61,11 +61,11 @@ def test_a_run_that_ended_well_is_done_whatever_google_says(queued: str | None) 
 @pytest.mark.parametrize(
     ("codes", "do", "culprit"),
     [
-        ((exits.PREEMPTED, exits.PREEMPTED), "again", None),
-        ((exits.LOST, 143), "again", None),
-        ((exits.LOST, 137), "again", 1),  # killed, for memory say: the program's fault
-        ((exits.LOST, exits.CRASHED), "again", 1),
-        ((0, exits.CRASHED), "again", 1),
+        ((exit_codes.PREEMPTED, exit_codes.PREEMPTED), "again", None),
+        ((exit_codes.LOST, 143), "again", None),
+        ((exit_codes.LOST, 137), "again", 1),  # killed, for memory say: the program's fault
+        ((exit_codes.LOST, exit_codes.CRASHED), "again", 1),
+        ((0, exit_codes.CRASHED), "again", 1),
     ],
 )
 def test_whose_fault_it_was(codes: tuple[int, int], do: str, culprit: int | None) -> None:
@@ -75,7 +75,7 @@ def test_whose_fault_it_was(codes: tuple[int, int], do: str, culprit: int | None
 
 
 def test_a_worker_that_lost_another_waits_for_the_others_word() -> None:
-    lost = ended(exits.LOST)
+    lost = ended(exit_codes.LOST)
     for silent, do in ((10.0, "wait"), (95.0, "again")):
         seen = replace(UP, reports=said(lost, {"silent": silent}))
         assert decide(seen, RUN, now=0.0).do == do
@@ -83,7 +83,7 @@ def test_a_worker_that_lost_another_waits_for_the_others_word() -> None:
 
 def test_a_crash_is_not_waited_with() -> None:
     """The others may hang in a collective; they pay by the second."""
-    seen = replace(UP, reports=said({"silent": 10.0}, ended(exits.CRASHED)))
+    seen = replace(UP, reports=said({"silent": 10.0}, ended(exit_codes.CRASHED)))
     assert decide(seen, RUN, now=0.0).do == "again"
 
 
@@ -92,7 +92,7 @@ def test_a_second_crash_at_the_same_step_ends_it(before: str, do: str) -> None:
     crashed = Attempt(number=1, made=0.0, ended="x", granted=True, code=70, step=before)
     taken = Attempt(number=2, made=0.0, ended="x", granted=True)
     run = replace(RUN, attempts=(crashed, taken, Attempt(number=3, made=0.0)))
-    seen = replace(UP, reports=said(ended(70, step="step 5 of a"), ended(exits.LOST)))
+    seen = replace(UP, reports=said(ended(70, step="step 5 of a"), ended(exit_codes.LOST)))
     decision = decide(seen, run, now=0.0)
     assert decision.do == do
     assert decision.code == (70 if do == "stop" else 0)
@@ -121,7 +121,7 @@ def test_costs_are_bounded() -> None:
     waiting = Seen(queued="WAITING_FOR_RESOURCES")
     assert decide(waiting, RUN, now=1000.0).do == "wait"
     late = decide(waiting, RUN, now=1001.0)
-    assert (late.do, late.code) == ("stop", exits.PREEMPTED)
+    assert (late.do, late.code) == ("stop", exit_codes.PREEMPTED)
     for number, do in ((3, "again"), (4, "stop")):
         attempts = tuple(Attempt(number=i, made=0.0, granted=True) for i in range(1, number + 1))
         assert decide(Seen(queued=None), replace(RUN, attempts=attempts), now=0.0).do == do

@@ -12,9 +12,9 @@ from typing import get_args
 
 import pytest
 
-from imagen_jax.cloud import gcloud, names
+from imagen_jax.cloud import gcloud, validate
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.slices import RUNTIMES, Provisioning, Slice
+from imagen_jax.cloud.tpu_slice import RUNTIMES, Provisioning, Slice
 
 HERE = Path(__file__).parent
 DOCUMENTED = json.loads((HERE / "documented.json").read_text())
@@ -145,19 +145,19 @@ def test_each_generation_has_its_image(accelerator: str) -> None:
     assert wanted.generation == {"v5litepod": "v5e"}.get(accelerator, accelerator)
 
 
-@pytest.mark.parametrize("kind", get_args(names.Kind))
+@pytest.mark.parametrize("kind", get_args(validate.Kind))
 @pytest.mark.parametrize(
     "name", ["", "$(id)", "a;b", "a b", "a,b=c", "--zone=b", "a'b", "a\nb", "é", "A" * 300]
 )
-def test_what_a_shell_or_gcloud_could_misread_is_no_name(kind: names.Kind, name: str) -> None:
+def test_what_a_shell_or_gcloud_could_misread_is_no_name(kind: validate.Kind, name: str) -> None:
     with pytest.raises(ValueError, match=f"is no {kind}: give one such as"):
-        names.check(kind, name)
+        validate.check(kind, name)
 
 
-@pytest.mark.parametrize("kind", get_args(names.Kind))
-def test_the_examples_are_names(kind: names.Kind) -> None:
-    for example in names.RULES[kind][1].removeprefix("such as ").replace(" or ", ", ").split(", "):
-        assert names.check(kind, example.replace("...", "a" * 64))
+@pytest.mark.parametrize("kind", get_args(validate.Kind))
+def test_the_examples_are_names(kind: validate.Kind) -> None:
+    for example in validate.RULES[kind][1].removeprefix("such as ").replace(" or ", ", ").split(", "):
+        assert validate.check(kind, example.replace("...", "a" * 64))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_the_examples_are_names(kind: names.Kind) -> None:
 )
 def test_a_workdir_is_a_folder_of_a_bucket(place: str) -> None:
     with pytest.raises(ValueError, match="is no workdir"):
-        names.check("workdir", place)
+        validate.check("workdir", place)
 
 
 def test_durations() -> None:
-    assert [names.seconds(d) for d in ("90s", "15m", "24h", "3d")] == [90, 900, 86400, 259200]
+    assert [validate.seconds(d) for d in ("90s", "15m", "24h", "3d")] == [90, 900, 86400, 259200]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 import tyro
 import yaml
 
-from imagen_jax import exits
+from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch_worker
-from imagen_jax.cloud.slices import RUNTIMES
+from imagen_jax.cloud.tpu_slice import RUNTIMES
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
@@ -67,7 +67,7 @@ def test_what_is_refused_is_not_tried_again() -> None:
     manifest = jobset()
     (job,) = manifest["spec"]["replicatedJobs"]
     (rule,) = job["template"]["spec"]["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["values"] == [exits.REFUSED, exits.BAD_USAGE]
+    assert rule["onExitCodes"]["values"] == [exit_codes.REFUSED, exit_codes.BAD_USAGE]
     assert rule["onExitCodes"]["containerName"] == container(manifest)["name"]
     spec = job["template"]["spec"]
     assert spec["completions"] == spec["parallelism"]

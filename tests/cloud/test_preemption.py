@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import exits
+from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import data, encode
 
 pytestmark = pytest.mark.faults
@@ -77,7 +77,7 @@ def test_three_preemptions_leave_no_trace(cloud, datasets: Path) -> None:
     assert record["finished"] == "the command ended well on every worker"
     reached = []
     # Of two that save and end, the later may find the other gone.
-    noticed = (exits.PREEMPTED, exits.LOST)
+    noticed = (exit_codes.PREEMPTED, exit_codes.LOST)
     for attempt, codes in ((1, noticed), (2, noticed), (3, noticed), (4, (0,))):
         for worker in range(2):
             place = f"runs/torn/launch/{attempt}/worker-{worker}.json"

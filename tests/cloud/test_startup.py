@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.cloud.deciding import MACHINE
-from imagen_jax.cloud.record import Job, Limits, Run, to_json
-from imagen_jax.cloud.slices import Slice
+from imagen_jax.cloud.restart_policy import MACHINE
+from imagen_jax.cloud.run_record import Job, Limits, Run, to_json
+from imagen_jax.cloud.tpu_slice import Slice
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "startup.sh"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import exits
-from imagen_jax.cloud import gcloud, lease, watching
+from imagen_jax.runtime import exit_codes
+from imagen_jax.cloud import gcloud, lease, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.record import Job, Limits, Run
-from imagen_jax.cloud.slices import Slice
-from imagen_jax.lease import Holder, Lease
+from imagen_jax.cloud.run_record import Job, Limits, Run
+from imagen_jax.cloud.tpu_slice import Slice
+from imagen_jax.runtime.lease import Holder, Lease
 
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
 UP = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
@@ -29,10 +29,10 @@ def run(**limits) -> Run:
     return Run(job=job, wanted=wanted, limits=Limits(**given))
 
 
-def watcher(given: Run) -> watching.Watcher:
+def watcher(given: Run) -> watcher.Watcher:
     quick = Gcloud(sleep=lambda _: None)
-    watching.keep(quick, given)
-    return watching.Watcher(
+    watcher.keep(quick, given)
+    return watcher.Watcher(
         quick, given, STARTUP, every=0.1, sleep=lambda s: time.sleep(min(s, 0.1))
     )
 
@@ -101,7 +101,7 @@ def test_machines_that_are_gone_while_google_says_ready(cloud, event: str) -> No
 
 def test_a_worker_that_never_comes_is_not_waited_for_for_ever(cloud) -> None:
     cloud.plan([*UP, "lose", "ACTIVE"], UP, workers=2, worker=["sleep", "3600"])
-    assert watch(cloud, setup=1, max_restarts=1) == exits.PREEMPTED
+    assert watch(cloud, setup=1, max_restarts=1) == exit_codes.PREEMPTED
     assert "worker 0 of 2 was not heard of" in ends(cloud)[1]
     assert "all 1 restarts are used up" in ends(cloud)[1]
 
@@ -121,7 +121,7 @@ def test_a_preemption_between_two_crashes_does_not_hide_them(cloud) -> None:
     assert len(ends(cloud)) == 3
 
 
-@pytest.mark.parametrize("code", [exits.REFUSED, exits.BAD_USAGE])
+@pytest.mark.parametrize("code", [exit_codes.REFUSED, exit_codes.BAD_USAGE])
 def test_refused_input_is_final(cloud, code: int) -> None:
     cloud.plan(UP, does=f"exit {code}\nexit 0")
     assert watch(cloud) == code
@@ -130,19 +130,19 @@ def test_refused_input_is_final(cloud, code: int) -> None:
 
 def test_the_number_of_restarts_is_kept(cloud) -> None:
     cloud.plan([*UP, "preempt"], does="step 1; wait")
-    assert watch(cloud, max_restarts=2) == exits.PREEMPTED
+    assert watch(cloud, max_restarts=2) == exit_codes.PREEMPTED
     assert len(cloud.calls("queued-resources create")) == 3
 
 
 def test_the_deadline_ends_what_still_waits(cloud) -> None:
     cloud.plan(["WAITING_FOR_RESOURCES"])
-    assert watch(cloud, until=time.time() + 1) == exits.PREEMPTED
+    assert watch(cloud, until=time.time() + 1) == exit_codes.PREEMPTED
     assert ends(cloud) == ["the deadline has passed"]
 
 
 def test_a_resource_that_fails_twice_in_a_row_ends_it(cloud) -> None:
     cloud.plan(["CREATING", "FAILED"])
-    assert watch(cloud) == exits.REFUSED
+    assert watch(cloud) == exit_codes.REFUSED
     assert len(ends(cloud)) == 2
     assert "no more capacity in the zone" in ends(cloud)[1]
 
@@ -203,7 +203,7 @@ def test_a_successor_that_is_refused_for_a_while_is_tried_again(cloud) -> None:
 def test_the_deadline_holds_when_nothing_can_be_seen(cloud) -> None:
     """Deleting asks whether it is gone, so that the last look has to be answered."""
     cloud.plan(UP, errors={"cat": ["", *["PERMISSION_DENIED: no"] * 99]})
-    assert watch(cloud, until=time.time() + 1) == exits.PREEMPTED
+    assert watch(cloud, until=time.time() + 1) == exit_codes.PREEMPTED
     assert "the deadline has passed; gcloud storage cat" in ends(cloud)[0]
 
 
@@ -212,11 +212,11 @@ def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
     mine = watcher(run())
 
     def stop(_: float) -> None:  # as `imagen launch stop` does, elsewhere
-        watching.keep(Gcloud(), watching.stopped(mine.run))
-        watching.remove(Gcloud(), mine.run.wanted, "mine-1")
+        watcher.keep(Gcloud(), watcher.stopped(mine.run))
+        watcher.remove(Gcloud(), mine.run.wanted, "mine-1")
 
     mine.sleep = stop
-    assert mine.watch() == exits.PREEMPTED
+    assert mine.watch() == exit_codes.PREEMPTED
     assert len(cloud.calls("queued-resources create")) == 1
     assert "stopped" in cloud.record()["finished"]
 
@@ -224,11 +224,11 @@ def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
 def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 3], does="step 3; exit 0")
     assert watcher(run()).begin() == 0
-    found = watching.read(Gcloud(), WORKDIR)
+    found = watcher.read(Gcloud(), WORKDIR)
     assert watcher(found).watch() == 0
     assert len(cloud.calls("queued-resources create")) == 1
     assert cloud.left() == []
-    assert watcher(watching.read(Gcloud(), WORKDIR)).watch() == 0  # it has ended: nothing is made
+    assert watcher(watcher.read(Gcloud(), WORKDIR)).watch() == 0  # it has ended: nothing is made
     assert len(cloud.calls("queued-resources create")) == 1
 
 
@@ -292,7 +292,7 @@ def test_a_watch_without_a_sign_of_life_for_long_is_free(cloud) -> None:
 def test_signs_of_life_are_not_written_at_every_look(cloud) -> None:
     cloud.plan([])
     now = [0.0]
-    mine = watching.Watcher(Gcloud(), run(), STARTUP, clock=lambda: now[0])
+    mine = watcher.Watcher(Gcloud(), run(), STARTUP, clock=lambda: now[0])
     mine._lease.take()
     for seconds in (10.0, 50.0, lease.RENEWED, lease.RENEWED + 10):
         now[0] = seconds

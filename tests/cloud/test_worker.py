@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import accelerators, exits
+from imagen_jax.parallel import accelerators
+from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch_worker
 from imagen_jax.cloud import worker
 from imagen_jax.cloud.worker import Place, Worker, resolve, settings
-from imagen_jax.supervision import child
+from imagen_jax.runtime import child_process
 
 # In place of `imagen`: its arguments are Python.
 PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
@@ -23,7 +24,7 @@ STEP = "pathlib.Path(os.environ['IMAGEN_REACHED']).write_text('step 7 of base8')
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
-    monkeypatch.setattr(child, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(child_process, "PROGRAM", PROGRAM)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -75,13 +76,13 @@ def test_commands_follow_each_other(tmp_path: Path) -> None:
 def test_the_notice_reaches_the_command_and_its_code_the_bucket(tmp_path: Path) -> None:
     heard = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))"
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    assert run(tmp_path, f"{heard}; {STEP}; time.sleep(60)", "print(1)") == exits.PREEMPTED
-    assert report(tmp_path)["code"] == exits.PREEMPTED
+    assert run(tmp_path, f"{heard}; {STEP}; time.sleep(60)", "print(1)") == exit_codes.PREEMPTED
+    assert report(tmp_path)["code"] == exit_codes.PREEMPTED
 
 
 def test_all_have_to_be_here(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr(worker, "PRESENT", 0.3)
-    assert run(tmp_path, "print('began')", of=3) == exits.LOST
+    assert run(tmp_path, "print('began')", of=3) == exit_codes.LOST
     assert "worker 1 of 3 is not here after 0 s" in report(tmp_path)["said"]
     assert "began" not in capfd.readouterr().out
     for other in (1, 2):
@@ -200,9 +201,9 @@ def test_time_of_missing_workers_is_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "code"),
     [
-        ({"code": 70, "step": "step 7 of base8"}, exits.REFUSED),
+        ({"code": 70, "step": "step 7 of base8"}, exit_codes.REFUSED),
         ({"code": 70, "step": "step 6 of base8"}, 71),
-        ({"code": exits.PREEMPTED, "step": "step 7 of base8"}, 71),
+        ({"code": exit_codes.PREEMPTED, "step": "step 7 of base8"}, 71),
         ({"code": None, "step": "step 7 of base8"}, 71),
         (None, 71),
     ],

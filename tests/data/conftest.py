@@ -7,9 +7,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from imagen_jax.data import records, store
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax.data.store import records, store
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
 
 
 def write(target: Store, examples: Sequence[Record]) -> Store:

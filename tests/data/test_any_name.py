@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from imagen_jax.data import examples, folders, records, skipped, tars
-from imagen_jax.data.examples import Source
-from imagen_jax.data.records import Record
-from imagen_jax.data.skipped import Skipped
+from imagen_jax.data.sources import base, folders, tars
+from imagen_jax.data.store import records, skipped
+from imagen_jax.data.sources.base import Source
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.skipped import Skipped
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 ODD = [
@@ -117,7 +118,7 @@ def test_a_table_names_files_in_its_own_encoding(tmp_path: Path, codec: str) -> 
     (tmp_path / "metadata.csv").write_bytes(b"file_name,text\n" + name + b",a cafe\n")
     source = folders.open(str(tmp_path))
     assert source[0]["captions"] == ("a cafe",)
-    assert source.key(0) == examples.printable(os.fsdecode(name))
+    assert source.key(0) == base.printable(os.fsdecode(name))
 
 
 def test_tars_may_have_any_names_themselves(tmp_path: Path) -> None:

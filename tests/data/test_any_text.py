@@ -18,9 +18,11 @@ from PIL import Image
 from small_store import make_store
 
 from imagen_jax import config
-from imagen_jax.data import checking, examples, folders, parquet, preparation, tars
-from imagen_jax.data.examples import BadCaption, Source
-from imagen_jax.data.preparation import Picture
+from imagen_jax.data import inspect
+from imagen_jax.data.sources import base, folders, parquet, tars
+from imagen_jax.data.prepare import images
+from imagen_jax.data.sources.base import BadCaption, Source
+from imagen_jax.data.prepare.images import Picture
 
 GOOD = "a good one"
 LONE = "smile \ud83d end"  # half of an emoji
@@ -146,11 +148,11 @@ def captions_of(source: Source) -> tuple[dict[str, str], str]:
         framing=config.Framing(),
         filters=config.Filters(max_caption_chars=2_000_000),
     )
-    made = [preparation.prepare(source, target, index) for index in range(len(source))]
+    made = [images.prepare(source, target, index) for index in range(len(source))]
     kept = [one for one in made if isinstance(one, Picture)]
     lacks = [one for one in made if not isinstance(one, Picture)]
-    look = checking.Look(source, target.filters, lambda texts: [len(t.encode()) for t in texts])
-    checked = checking.check(look, range(len(source)), processes=1, progress=False)
+    look = inspect.Look(source, target.filters, lambda texts: [len(t.encode()) for t in texts])
+    checked = inspect.check(look, range(len(source)), processes=1, progress=False)
     assert len(checked.width) == len(kept)
     for one in lacks:
         assert any(n.startswith(one.key) for n in checked.left_out[one.reason])
@@ -181,7 +183,7 @@ def looked_at(build: Callable[[Path, object], Source], caption: object) -> str |
 def test_bytes_that_are_no_text_are_left_out_by_name(build: Callable, caption: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _, said = captions_of(build(Path(folder), caption))
-        assert examples.NOT_UNICODE in said
+        assert base.NOT_UNICODE in said
     assert looked_at(build, caption) is None
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 
 from imagen_jax import config
 from imagen_jax.cli import data
-from imagen_jax.data import checking, decoding
-from imagen_jax.data.examples import Names, example
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data import inspect
+from imagen_jax.data.images import decode
+from imagen_jax.data.sources.base import Names, example
+from imagen_jax.io.errors import CorruptDataError
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 COUNT = 60
@@ -65,17 +66,17 @@ def lengths(captions: list[str]) -> list[int]:
     return [len(caption.split()) for caption in captions]
 
 
-def look(**options: object) -> checking.Look:
+def look(**options: object) -> inspect.Look:
     filters = config.Filters(max_caption_chars=200, max_aspect=6.0)
-    return checking.Look(Mixed(), filters, lengths, **options)
+    return inspect.Look(Mixed(), filters, lengths, **options)
 
 
 @pytest.fixture(scope="module")
-def found() -> checking.Checked:
-    return checking.check(look(), range(COUNT), processes=1, progress=False)
+def found() -> inspect.Checked:
+    return inspect.check(look(), range(COUNT), processes=1, progress=False)
 
 
-def test_what_is_left_out_is_named_by_reason(found: checking.Checked) -> None:
+def test_what_is_left_out_is_named_by_reason(found: inspect.Checked) -> None:
     unreadable = found.left_out["unreadable"]
     assert {name.split(":")[0] for name in unreadable} == {f"k{i}" for i in CUT | NOISE | GONE}
     assert unreadable.total == 4
@@ -87,7 +88,7 @@ def test_what_is_left_out_is_named_by_reason(found: checking.Checked) -> None:
     assert found.left_out["no caption"].total == 7  # of the source itself
 
 
-def test_numbers_are_those_of_every_readable_example(found: checking.Checked) -> None:
+def test_numbers_are_those_of_every_readable_example(found: inspect.Checked) -> None:
     readable = [i for i in range(COUNT) if i not in CUT | NOISE | GONE]
     assert (found.examples, found.looked_at) == (COUNT, COUNT)
     assert len(found.width) == len(readable)
@@ -99,7 +100,7 @@ def test_numbers_are_those_of_every_readable_example(found: checking.Checked) ->
     assert found.bytes.tolist() == [len(Mixed()[i]["image"]) for i in readable]
 
 
-def test_pictures_that_come_again_are_told_apart_from_pairs(found: checking.Checked) -> None:
+def test_pictures_that_come_again_are_told_apart_from_pairs(found: inspect.Checked) -> None:
     again = {reason: set(names) for reason, names in found.again.items()}
     pairs = {f"k{i}" for i in AGAIN if i % 2 == AGAIN[i] % 2}
     others = {f"k{i}" for i in AGAIN | RENAMED} - pairs
@@ -107,12 +108,12 @@ def test_pictures_that_come_again_are_told_apart_from_pairs(found: checking.Chec
 
 
 def test_several_processes_find_the_same(
-    found: checking.Checked, monkeypatch: pytest.MonkeyPatch
+    found: inspect.Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checking, "CHUNK", 16)
+    monkeypatch.setattr(inspect, "CHUNK", 16)
     # Threads, since processes cannot import what this file defines.
-    monkeypatch.setattr(checking.workers, "processes", ThreadPoolExecutor)
-    other = checking.check(look(), range(COUNT), processes=4, progress=False)
+    monkeypatch.setattr(inspect.workers, "processes", ThreadPoolExecutor)
+    other = inspect.check(look(), range(COUNT), processes=4, progress=False)
     for name in ("width", "height", "tokens", "captions", "bytes"):
         np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
     assert (other.left_out, other.again) == (found.left_out, found.again)
@@ -131,7 +132,7 @@ def test_decoding_finds_damage_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mixed, "__getitem__", hurt)
     some = range(21, 29)
     names = [
-        checking.check(look(decodes=decodes), some, processes=1, progress=False).left_out
+        inspect.check(look(decodes=decodes), some, processes=1, progress=False).left_out
         for decodes in (False, True)
     ]
     assert "unreadable" not in names[0]
@@ -188,14 +189,14 @@ def checked(images: dict[str, bytes]) -> tuple[set[str], set[str]]:
         def __getitem__(self, index: int) -> dict:
             return example(list(images.values())[index], ("words",))
 
-    look = checking.Look(Pictures(), config.Filters(), lengths)
-    found = checking.check(look, range(len(images)), processes=1, progress=False)
+    look = inspect.Look(Pictures(), config.Filters(), lengths)
+    found = inspect.check(look, range(len(images)), processes=1, progress=False)
     left_out = {name.partition(":")[0] for name in found.left_out.get("unreadable", ())}
     decodable = set(images)
     for name, image in images.items():
         try:
-            decoding.load(image, side=8)
-        except decoding.Unreadable:
+            decode.load(image, side=8)
+        except decode.Unreadable:
             decodable.discard(name)
     return set(images) - left_out, decodable
 

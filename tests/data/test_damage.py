@@ -13,11 +13,13 @@ import pytest
 from small_network import SMALL
 
 from imagen_jax import config
-from imagen_jax.data import damage, pipeline, records, store, transforms
+from imagen_jax.data import corrupt_records, pipeline
+from imagen_jax.data.store import records, store
+from imagen_jax.data.images import transforms
 from imagen_jax.data.pipeline import Loaded, Share
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
+from imagen_jax.io.errors import CorruptDataError
 
 COUNT, SHARD, BATCH, SIDE, CROP = 400, 64, 8, 16, 8
 EPOCH = COUNT // BATCH
@@ -258,11 +260,11 @@ def test_what_is_no_damage_ends_the_run(
         take(clean, 1)
 
 
-def entries(folder: Path, name: str = damage.FILE) -> list[dict]:
+def entries(folder: Path, name: str = corrupt_records.FILE) -> list[dict]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def add_all(tally: damage.Tally, loaded: Sequence[Loaded], *, start: int = 0) -> None:
+def add_all(tally: corrupt_records.Tally, loaded: Sequence[Loaded], *, start: int = 0) -> None:
     for step, one in enumerate(loaded, start + 1):
         tally.add(step, one)
 
@@ -270,7 +272,7 @@ def add_all(tally: damage.Tally, loaded: Sequence[Loaded], *, start: int = 0) ->
 def test_count_and_list_are_exact(
     damaged: Store, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    tally, loaded = damage.Tally(damaged, tmp_path, most=0.05), take(damaged, 2 * EPOCH)
+    tally, loaded = corrupt_records.Tally(damaged, tmp_path, most=0.05), take(damaged, 2 * EPOCH)
     for step, one in enumerate(loaded, 1):
         tally.add(step, one)
         assert tally.damaged == len({i for x in loaded[:step] for i in x.lost.tolist()})
@@ -291,11 +293,11 @@ def test_count_and_list_are_exact(
 
 def test_a_resumed_run_lists_nothing_twice(damaged: Store, tmp_path: Path) -> None:
     loaded = take(damaged, EPOCH)
-    add_all(damage.Tally(damaged, tmp_path, most=0.5), loaded[:30])
+    add_all(corrupt_records.Tally(damaged, tmp_path, most=0.5), loaded[:30])
     before = entries(tmp_path)
-    with (tmp_path / damage.FILE).open("a") as file:
+    with (tmp_path / corrupt_records.FILE).open("a") as file:
         file.write('{"step": 31, "rec')  # killed while it wrote
-    again = damage.Tally(damaged, tmp_path, most=0.5)
+    again = corrupt_records.Tally(damaged, tmp_path, most=0.5)
     assert again.damaged == len(before) > 0
     add_all(again, loaded[20:], start=20)
     assert again.damaged == len(DAMAGED)
@@ -306,15 +308,15 @@ def test_a_resumed_run_lists_nothing_twice(damaged: Store, tmp_path: Path) -> No
 def test_each_process_has_its_own_list(damaged: Store, tmp_path: Path) -> None:
     for process, rows in enumerate(([0, 1, 2, 3], [4, 5, 6, 7])):
         share = Share(BATCH, tuple(rows))
-        tally = damage.Tally(damaged, tmp_path, most=1.0, process=process)
+        tally = corrupt_records.Tally(damaged, tmp_path, most=1.0, process=process)
         add_all(tally, take(damaged, EPOCH, share=share))
-    listed = [entries(tmp_path, n) for n in (damage.FILE, "damaged_records.1.jsonl")]
+    listed = [entries(tmp_path, n) for n in (corrupt_records.FILE, "damaged_records.1.jsonl")]
     assert all(listed)
     assert sorted(entry["record"] for entry in itertools.chain(*listed)) == DAMAGED
 
 
 def test_a_store_without_damage_leaves_no_list(clean: Store, tmp_path: Path) -> None:
-    tally = damage.Tally(clean, tmp_path, most=0.0)
+    tally = corrupt_records.Tally(clean, tmp_path, most=0.0)
     add_all(tally, take(clean, EPOCH))
     assert tally.damaged == 0
     assert not list(tmp_path.iterdir())
@@ -324,12 +326,12 @@ def test_more_damage_than_allowed_ends_the_run_with_a_sentence(
     damaged: Store, tmp_path: Path
 ) -> None:
     loaded = take(damaged, EPOCH)
-    add_all(damage.Tally(damaged, tmp_path, most=0.05), loaded)  # 20 of 400 are not more
+    add_all(corrupt_records.Tally(damaged, tmp_path, most=0.05), loaded)  # 20 of 400 are not more
     with pytest.raises(
         ValueError,
         match=rf"20 of \d+ records read from {damaged.folder} are damaged \(\d+ in records-0000.*\)"
-        rf", more than data\.max_damaged=0\.049 allows: see {tmp_path}/{damage.FILE}; delete the",
+        rf", more than data\.max_damaged=0\.049 allows: see {tmp_path}/{corrupt_records.FILE}; delete the",
     ):
-        add_all(damage.Tally(damaged, tmp_path, most=0.049), loaded)
+        add_all(corrupt_records.Tally(damaged, tmp_path, most=0.049), loaded)
     with pytest.raises(ValueError, match="1 of"):
-        add_all(damage.Tally(damaged, tmp_path, most=0.0), loaded)
+        add_all(corrupt_records.Tally(damaged, tmp_path, most=0.0), loaded)

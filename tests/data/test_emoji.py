@@ -17,8 +17,10 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from imagen_jax.cli import data as command
-from imagen_jax.data import embedded, emoji, emoji_font, emoji_names, sources
-from imagen_jax.data.examples import Source
+from imagen_jax.data.synthetic import tfds_builder
+from imagen_jax.data.synthetic.emoji import dataset, emoji_font, emoji_names
+from imagen_jax.data.sources import addresses
+from imagen_jax.data.sources.base import Source
 
 NOTO = emoji_font.NOTO
 noto = pytest.mark.skipif(not NOTO.is_file(), reason="fonts-noto-color-emoji is not installed")
@@ -33,7 +35,7 @@ def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(font: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    emoji.build("full", folder, font=font)
+    dataset.build("full", folder, font=font)
     return folder
 
 
@@ -55,7 +57,7 @@ def pixels_of(example: dict) -> np.ndarray:
 
 def examples(data_dir: Path) -> dict[str, dict]:
     """Every example of every split, by emoji."""
-    splits = (emoji.source("emoji/full", split, data_dir) for split in embedded.SPLITS)
+    splits = (dataset.source("emoji/full", split, data_dir) for split in tfds_builder.SPLITS)
     return {example["emoji"]: example for source in splits for example in source}
 
 
@@ -110,13 +112,13 @@ def test_fonts_that_cannot_be_used_are_refused(font: Path, tmp_path: Path) -> No
 def test_a_bitmap_that_cannot_be_used_is_named(data: bytes, says: str, tmp_path: Path) -> None:
     font = emoji_font_file.write(tmp_path / "f.ttf", {**emoji_font_file.bitmaps(), "🐙": data})
     with pytest.raises(ValueError, match=f"the font's bitmap of 🐙 cannot be used: .*{says}"):
-        emoji.build("full", tmp_path, font=font)
+        dataset.build("full", tmp_path, font=font)
 
 
 def test_a_font_that_leaves_a_split_empty_is_refused(tmp_path: Path) -> None:
     font = emoji_font_file.write(tmp_path / "f.ttf", {"🐙": emoji_font_file.bitmaps()["🐙"]})
     with pytest.raises(ValueError, match="has 1 emoji and none of the split validation"):
-        emoji.build("full", tmp_path, font=font)
+        dataset.build("full", tmp_path, font=font)
     assert not list(tmp_path.rglob("dataset_info.json"))
 
 
@@ -125,19 +127,19 @@ def test_the_middle_of_a_wide_bitmap_is_kept_pixel_by_pixel() -> None:
     rgba = np.asarray(bitmap).astype(np.float64)[:, 4:-4]
     alpha = rgba[..., 3:] / 255
     over = alpha * rgba[..., :3] + (1 - alpha) * 255
-    assert np.abs(emoji.on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
+    assert np.abs(dataset.on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
 
 
 def test_what_does_not_fit_is_scaled_undistorted_and_antialiased() -> None:
-    red = emoji.on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
+    red = dataset.on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
     np.testing.assert_array_equal(red[32:96], np.full((64, 128, 3), (255, 0, 0)))
     assert (np.delete(red, np.s_[32:96], axis=0) == 255).all()
     chess = np.indices((512, 512)).sum(0) % 2 * 255
-    grey = emoji.on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
+    grey = dataset.on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
     assert np.abs(grey.astype(int) - 127).max() <= 2
     to_the_edge = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
     to_the_edge.paste("blue", (0, 0, 4, 128))  # all of it outside the middle
-    shown = emoji.on_white(emoji_font_file.png(to_the_edge))
+    shown = dataset.on_white(emoji_font_file.png(to_the_edge))
     assert (shown[64, 0] == (0, 0, 255)).all()
 
 
@@ -219,27 +221,27 @@ def test_a_built_dataset_holds_every_picture_with_all_its_captions(font, built: 
     found, read = examples(built), emoji_font.read(font)
     assert set(found) == set(EMOJI) - {"🇸🇯"}
     for text, example in found.items():
-        np.testing.assert_array_equal(pixels_of(example), emoji.on_white(read.bitmap(text)))
+        np.testing.assert_array_equal(pixels_of(example), dataset.on_white(read.bitmap(text)))
         assert np.abs(pixels_of(example) - shaped(font, text)[:, 4:-4].astype(int)).max() <= 1
         assert example["caption"] == example["captions"][0] == emoji_names.captions(text)[0]
     assert found["👍🏽"]["captions"] == emoji_names.captions("👍🏽")
     norway, svalbard = map(emoji_names.captions, ("🇳🇴", "🇸🇯"))
     assert found["🇳🇴"]["captions"] == norway + svalbard  # their flags are the same
-    source = emoji.source("full", "held_out", built)
+    source = dataset.source("full", "held_out", built)
     assert [example["emoji"] for example in source] == ["👩🏿‍🚀"]
 
 
 def test_the_dataset_is_a_source(built: Path) -> None:
-    address = sources.parse("emoji?split=validation")
-    assert address == sources.parse("emoji/full?split=validation")
+    address = addresses.parse("emoji?split=validation")
+    assert address == addresses.parse("emoji/full?split=validation")
     assert address.dataset == "emoji/full"
-    source = sources.open(address, built)
+    source = addresses.open(address, built)
     assert isinstance(source, Source)
     assert [example["caption"] for example in source] == ["avocado"]
     assert pickle.loads(pickle.dumps(source))[0] == source[0]  # as loader processes need it
     with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):
-        sources.parse("emoji/")
-    by_tfds = sources.open(sources.parse("tfds:emoji/full?split=validation"), built)
+        addresses.parse("emoji/")
+    by_tfds = addresses.open(addresses.parse("tfds:emoji/full?split=validation"), built)
     assert by_tfds[0] == {name: source[0][name] for name in ("image", "caption", "captions")}
 
 
@@ -248,15 +250,15 @@ def test_building_again_changes_nothing_and_refuses_another_font(
 ) -> None:
     files = sorted(path for path in built.rglob("*") if path.is_file())
     before = [(path, path.stat().st_mtime_ns) for path in files]
-    emoji.build("full", built)  # the font is not needed any more
-    emoji.build("emoji/full", built, font=font)
+    dataset.build("full", built)  # the font is not needed any more
+    dataset.build("emoji/full", built, font=font)
     other = emoji_font_file.write(tmp_path / "other.ttf", {"🐙": emoji_font_file.bitmaps()["🐙"]})
     with pytest.raises(ValueError, match=r"were drawn from another font than .*other.ttf: delete"):
-        emoji.build("full", built, font=other)
+        dataset.build("full", built, font=other)
     with pytest.raises(ValueError, match=r"no dataset 'emoji/half'; known: full"):
-        emoji.build("emoji/half", built)
+        dataset.build("emoji/half", built)
     with pytest.raises(ValueError, match="emoji has no split 'test'; it has train"):
-        emoji.source("full", "test", built)
+        dataset.source("full", "test", built)
     files = sorted(path for path in built.rglob("*") if path.is_file())
     assert [(path, path.stat().st_mtime_ns) for path in files] == before
 

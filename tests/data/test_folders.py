@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imagen_jax.data import examples, folders
+from imagen_jax.data.sources import base, folders
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
 Rows = list[dict[str, object]]
@@ -69,7 +69,7 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     assert list(rows_of(source)) == wanted
     assert source.skipped == {}
     assert source[0] == pickle.loads(pickle.dumps(source))[0]
-    assert isinstance(source, examples.Source)
+    assert isinstance(source, base.Source)
     for wrong in (4, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 4"):
             source[wrong]
@@ -84,7 +84,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     filled(folder, ["empty.jpg", "empty.txt", "silent.jpg", "silent.txt", "long.jpg", "real/r.jpg"])
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "silent.txt").write_bytes(b"")
-    (folder / "long.txt").write_bytes(b"w" * (examples.LARGEST_TEXT + 1))
+    (folder / "long.txt").write_bytes(b"w" * (base.LARGEST_TEXT + 1))
     (folder / "leads_out.jpg").symlink_to(outside / "secret.jpg")
     (folder / "leads_out.txt").symlink_to(outside / "secret.txt")
     (folder / "climbs.jpg").symlink_to("../outside/secret.jpg")
@@ -128,7 +128,7 @@ def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) 
         for n, name in enumerate([*names, *hostile])
     ]
     rows[4]["text"] = " "
-    rows[6]["text"] = "w" * (examples.LARGEST_TEXT + 1)
+    rows[6]["text"] = "w" * (base.LARGEST_TEXT + 1)
     write(folder / "metadata", rows)
     source = folders.open(str(folder))
     captions = {"b.jpg": ('"№", 0', '"№", 2'), "a/1.png": ('"№", 1',)}  # rows of one picture
@@ -382,6 +382,6 @@ def test_of_a_table_in_latin_1_the_rows_with_other_letters_are_left_out(
     (tmp_path / f"metadata.{ending}").write_bytes("\n".join(rows[ending]).encode("latin-1"))
     source = folders.open(str(tmp_path))
     assert rows_of(source) == {"a.jpg": ("plain",), "c.jpg": ("plain too",)}
-    assert source.skipped[examples.NOT_UNICODE] == (
+    assert source.skipped[base.NOT_UNICODE] == (
         "b.jpg: '\\udce9' at character 3: save it as UTF-8",
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from imagen_jax.data import examples, sources
-from imagen_jax.data.examples import Names
-from imagen_jax.data.mixtures import Mixture, interleaved
+from imagen_jax.data.sources import base, addresses
+from imagen_jax.data.sources.base import Names
+from imagen_jax.data.sources.mixture import Mixture, interleaved
 
 
 class Numbers:
@@ -78,7 +78,7 @@ def test_each_source_comes_in_its_order_and_again(
 
 def test_it_is_a_source_and_may_be_copied() -> None:
     mixture = Mixture((Numbers("a", 30), Numbers("b", 7)), (0.3, 0.7))
-    assert isinstance(mixture, examples.Source)
+    assert isinstance(mixture, base.Source)
     copy = pickle.loads(pickle.dumps(mixture))
     assert [copy.place(i) for i in range(len(copy))] == [mixture.place(i) for i in range(len(copy))]
     assert mixture.skipped == {"empty": ("0/a", "1/b")}
@@ -118,12 +118,12 @@ def test_a_file_lists_addresses_with_their_weights(tmp_path: Path) -> None:
     one, two = folder_of(tmp_path / "1", list("abcd")), folder_of(tmp_path / "2", list("xy"))
     listed = tmp_path / "mixture.txt"
     listed.write_text(f"# two folders\n\nfolder:{one}?weight=2\n  folder:{two}\n")
-    source = sources.open(sources.parse(f"mixture:{listed}"), tmp_path)
+    source = addresses.open(addresses.parse(f"mixture:{listed}"), tmp_path)
     captions = [source[i]["caption"] for i in range(len(source))]
     assert sorted(captions) == sorted("abcdxy")
     assert [c for c in captions if c in "abcd"] == list("abcd")
     assert Counter(c in "xy" for c in captions[:3]) == {False: 2, True: 1}
-    alone = sources.mixed([sources.parse(f"folder:{two}?weight=2")], tmp_path)
+    alone = addresses.mixed([addresses.parse(f"folder:{two}?weight=2")], tmp_path)
     assert [alone.key(i) for i in range(len(alone))] == ["x.jpg", "y.jpg"]
 
 
@@ -143,4 +143,4 @@ def test_files_that_list_none_are_refused(
     if text is not None:
         (tmp_path / "mixture.txt").write_text(text)
     with pytest.raises(error, match=says):
-        sources.open(sources.parse(f"mixture:{tmp_path}/mixture.txt"), tmp_path)
+        addresses.open(addresses.parse(f"mixture:{tmp_path}/mixture.txt"), tmp_path)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imagen_jax.data import examples, folders, parquet
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data.sources import base, folders, parquet
+from imagen_jax.io.errors import CorruptDataError
 
 GROUP = 4
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
@@ -40,7 +40,7 @@ def texts_of(numbers: range) -> dict[str, list[Any]]:
     return {"text": [f"№ {n}" for n in numbers]}
 
 
-def rows_of(source: examples.Source) -> list[tuple[bytes, tuple[str, ...]]]:
+def rows_of(source: base.Source) -> list[tuple[bytes, tuple[str, ...]]]:
     rows = [source[i] for i in range(len(source))]
     assert all(row["caption"] == row["captions"][0] for row in rows)
     return [(row["image"], row["captions"]) for row in rows]
@@ -84,7 +84,7 @@ def test_every_row_is_there_in_order_and_at_any_place(tmp_path: Path, image: pa.
         "b.parquet/5",
     ]
     assert source.skipped == {}
-    assert isinstance(source, examples.Source)
+    assert isinstance(source, base.Source)
     for wrong in (16, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 16"):
             source[wrong]
@@ -133,7 +133,7 @@ def test_rows_that_lack_something_are_left_out(tmp_path: Path) -> None:
     columns = {"image": pa.array([*images[:5], None, *images[6:]], IMAGE)}
     texts = [f"№ {n}" for n in range(10)]
     texts[4:5] = [" "]
-    texts[8] = "w" * (examples.LARGEST_TEXT + 1)
+    texts[8] = "w" * (base.LARGEST_TEXT + 1)
     pq.write_table(
         pa.table(columns | {"text": [*texts[:-1], None]}), tmp_path / "x.parquet", row_group_size=4
     )
@@ -297,10 +297,10 @@ def test_a_text_that_is_no_unicode_costs_its_row_alone(
         (images[2], ("three",)),
         (images[3], ("№ 4",)),
     ]
-    assert source.skipped == {examples.NOT_UNICODE: ("x.parquet/1", "x.parquet/4")}
+    assert source.skipped == {base.NOT_UNICODE: ("x.parquet/1", "x.parquet/4")}
 
 
 def test_the_rows_of_a_file_with_a_latin_1_caption_are_read() -> None:
     source = parquet.open(str(FAULTS / "pq"))
-    assert source.skipped[examples.NOT_UNICODE].total == 1
+    assert source.skipped[base.NOT_UNICODE].total == 1
     assert all(row["caption"].encode() for row in map(source.__getitem__, range(len(source))))

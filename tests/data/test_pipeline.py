@@ -12,10 +12,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from small_network import SMALL
 
 from imagen_jax import config
-from imagen_jax.data import pipeline, records, transforms
+from imagen_jax.data import pipeline
+from imagen_jax.data.store import records
+from imagen_jax.data.images import transforms
 from imagen_jax.data.pipeline import Batch, Share
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
 
 COUNT, WIDTH, LENGTH, BATCH = 200, 3, 6, 8
 SIDES = (4, 16)

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from jpegs import photo
 
-from imagen_jax import errors
+from imagen_jax.io import errors
 from imagen_jax.config import Filters, Framing
-from imagen_jax.data import examples, preparation, records, skipped, store, transforms
-from imagen_jax.data.preparation import Picture
-from imagen_jax.data.records import Record
-from imagen_jax.data.skipped import Skipped, Total
-from imagen_jax.data.store import Store
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data.sources import base
+from imagen_jax.data.prepare import images
+from imagen_jax.data.store import records, skipped, store
+from imagen_jax.data.images import transforms
+from imagen_jax.data.prepare.images import Picture
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.skipped import Skipped, Total
+from imagen_jax.data.store.store import Store
+from imagen_jax.io.errors import CorruptDataError
 
 COUNT, WIDTH = 23, 3
 SMALL, LONG, WORDY, BROKEN, LOST = (3,), (5, 12), (8,), (9, 20), (14,)
@@ -49,7 +52,7 @@ class Source:
         image = photo(size, seed=index)
         image = image[: len(image) // 2] if index in BROKEN else image
         wordy, plain = "word " * 9, f"number {index}"
-        return examples.example(image, (wordy,) if index in WORDY else (wordy, plain))
+        return base.example(image, (wordy,) if index in WORDY else (wordy, plain))
 
 
 def target(folder: Path, **changes) -> Store:
@@ -80,7 +83,7 @@ def record(picture: Picture) -> Record:
 def write(target: Store, numbers: list[int] | None = None) -> Store | None:
     missing = store.begin(target)
     todo = missing if numbers is None else [n for n in numbers if n in missing]
-    for number, pictures, lacks in preparation.shards(Source(), target, todo):
+    for number, pictures, lacks in images.shards(Source(), target, todo):
         store.write_shard(target, number, [record(one) for one in pictures], lacks=lacks)
     text = np.ones((1, WIDTH), np.float32)
     store.write_empty(target, records.rounded(text, target.text_dtype))
@@ -220,9 +223,9 @@ def test_another_framing_is_refused(
 def test_without_framing_a_picture_that_does_not_fit_stops_it(tmp_path: Path) -> None:
     strict = target(tmp_path / "s", framing=None)
     with pytest.raises(ValueError, match=r"photos 0: .* 30x24 pixels cannot become"):
-        preparation.prepare(Source(), strict, 0)
+        images.prepare(Source(), strict, 0)
     with pytest.raises(CorruptDataError, match="example 14 is gone"):
-        preparation.prepare(Source(), strict, 14)
+        images.prepare(Source(), strict, 14)
 
 
 def test_five_percent_damaged_at_random_are_counted_right(
@@ -235,10 +238,10 @@ def test_five_percent_damaged_at_random_are_counted_right(
         def __getitem__(self, index: int) -> dict:
             image = photo((40, 24), seed=index)
             at = int(rng.integers(4, 200))
-            return examples.example(image[:at] if index in broken else image, ("one",))
+            return base.example(image[:at] if index in broken else image, ("one",))
 
     wanted = target(tmp_path / "s", count=count, shard_records=90)
-    found = list(preparation.shards(Damaging(), wanted, range(5)))
+    found = list(images.shards(Damaging(), wanted, range(5)))
     lacks = [one for _, _, lacking in found for one in lacking]
     assert {one.example for one in lacks} == broken
     assert Counter(one.reason for one in lacks) == {errors.UNREADABLE: len(broken)}

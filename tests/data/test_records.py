@@ -6,9 +6,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from imagen_jax import errors
-from imagen_jax.data import records
-from imagen_jax.data.records import Encoding, Record
+from imagen_jax.io import errors
+from imagen_jax.data.store import records
+from imagen_jax.data.store.records import Encoding, Record
 
 WIDTH = 16
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from imagen_jax.data import drawing, painting, scenes
-from imagen_jax.data.captions import FRONTED, GROUNDS, PREFIXES, ShapeSpec, Spec, caption, parse
-from imagen_jax.data.scenes import HELD_OUT, Grammar, Scene, Shape, sample_scene
+from imagen_jax.data.synthetic.shapes import render, generate, scenes
+from imagen_jax.data.synthetic.shapes.captions import FRONTED, GROUNDS, PREFIXES, ShapeSpec, Spec, caption, parse
+from imagen_jax.data.synthetic.shapes.scenes import HELD_OUT, Grammar, Scene, Shape, sample_scene
 
 DEFAULT = Grammar()
 
@@ -21,19 +21,19 @@ def _pairs(found: list[Scene]) -> set[tuple[str, str]]:
 
 
 def test_an_example_depends_on_seed_stream_and_index_alone() -> None:
-    series = painting.Series(Grammar(), seed=3, stream=1)
-    alone = painting.paint(series, 70)
-    together = list(painting.paint_all(series, 72, workers=1))
+    series = generate.Series(Grammar(), seed=3, stream=1)
+    alone = generate.paint(series, 70)
+    together = list(generate.paint_all(series, 72, workers=1))
     assert together[70] == alone
-    others = (painting.Series(Grammar(), 4, 1), painting.Series(Grammar(), 3, 2))
-    assert all(painting.paint(other, 70) != alone for other in others)
+    others = (generate.Series(Grammar(), 4, 1), generate.Series(Grammar(), 3, 2))
+    assert all(generate.paint(other, 70) != alone for other in others)
     assert len({example.image for example in together}) == len(together)
 
 
 def test_processes_paint_what_one_paints() -> None:
-    series = painting.Series(Grammar(), seed=0, stream=0)
-    count = painting.CHUNK + 2
-    one, two = (list(painting.paint_all(series, count, workers=n)) for n in (1, 2))
+    series = generate.Series(Grammar(), seed=0, stream=0)
+    count = generate.CHUNK + 2
+    one, two = (list(generate.paint_all(series, count, workers=n)) for n in (1, 2))
     assert one == two
 
 
@@ -170,11 +170,11 @@ def test_a_caption_outside_the_grammar_names_the_word(words: str, message: str) 
 @pytest.mark.parametrize("shape", scenes.SHAPES)
 def test_a_solid_shape_is_painted_where_the_layout_says(shape: str) -> None:
     scene = Scene("black", (Shape(shape, "red", "large"),))
-    pixels = drawing.render(scene, np.random.default_rng(0))
-    (place,) = drawing.layout(scene, np.random.default_rng(0))
-    rows, columns = np.nonzero(np.any(pixels != drawing.RGB["black"], axis=-1))
-    assert {tuple(pixels[0, 0].tolist())} == {drawing.RGB["black"]}
-    assert tuple(np.median(pixels[rows, columns], axis=0)) == drawing.RGB["red"]
+    pixels = render.render(scene, np.random.default_rng(0))
+    (place,) = render.layout(scene, np.random.default_rng(0))
+    rows, columns = np.nonzero(np.any(pixels != render.RGB["black"], axis=-1))
+    assert {tuple(pixels[0, 0].tolist())} == {render.RGB["black"]}
+    assert tuple(np.median(pixels[rows, columns], axis=0)) == render.RGB["red"]
     extent = max(np.ptp(rows), np.ptp(columns)) + 1
     assert extent == pytest.approx(place.extent * 256, abs=2.1)
     assert (columns.min() + columns.max() + 1) / 2 == pytest.approx(place.x * 256, abs=1.1)
@@ -194,8 +194,8 @@ def test_a_solid_shape_is_painted_where_the_layout_says(shape: str) -> None:
 )
 def test_a_shape_is_antialiased_and_has_its_area(shape: str, area: float) -> None:
     scene = Scene("black", (Shape(shape, "white", "large"),))
-    pixels = drawing.render(scene, np.random.default_rng(0)).astype(float)
-    (place,) = drawing.layout(scene, np.random.default_rng(0))
+    pixels = render.render(scene, np.random.default_rng(0)).astype(float)
+    (place,) = render.layout(scene, np.random.default_rng(0))
     coverage = (pixels[..., 0] - 12) / (250 - 12)
     assert coverage.sum() == pytest.approx(area * (place.extent * 256) ** 2, rel=0.015)
     assert np.any((coverage > 0.05) & (coverage < 0.95))
@@ -206,10 +206,10 @@ def test_two_objects_stand_apart_along_their_relation(relation: str) -> None:
     shapes = (Shape("circle", "red", "large"), Shape("star", "blue", "large"))
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        first, second = drawing.layout(Scene("white", shapes, relation), rng)
+        first, second = render.layout(Scene("white", shapes, relation), rng)
         step = {"above": (0, 1), "below": (0, -1), "to the left of": (1, 0)}.get(relation, (-1, 0))
         along = (second.x - first.x) * step[0] + (second.y - first.y) * step[1]
-        assert along >= (first.extent + second.extent) / 2 + drawing.GAP - 1e-9
+        assert along >= (first.extent + second.extent) / 2 + render.GAP - 1e-9
         for place in (first, second):
             low, high = np.array([place.x, place.y]) + np.array([[-1], [1]]) * place.extent / 2
             assert low.min() > 0
@@ -219,8 +219,8 @@ def test_two_objects_stand_apart_along_their_relation(relation: str) -> None:
 def test_fills_vary_as_named() -> None:
     def inside(fill: str) -> np.ndarray:
         scene = Scene("white", (Shape("square", "red", "large", fill),))
-        pixels = drawing.render(scene, np.random.default_rng(0)).astype(float)
-        (place,) = drawing.layout(scene, np.random.default_rng(0))
+        pixels = render.render(scene, np.random.default_rng(0)).astype(float)
+        (place,) = render.layout(scene, np.random.default_rng(0))
         x, y, half = (int(v * 256) for v in (place.x, place.y, place.extent * 0.4))
         return pixels[y - half : y + half, x - half : x + half, 1]
 
@@ -237,7 +237,7 @@ def test_fills_vary_as_named() -> None:
 
 def test_smaller_pictures_are_the_area_average() -> None:
     scene = _scenes(1)[0]
-    fine = drawing.render(scene, np.random.default_rng(0)).astype(float)
-    coarse = drawing.render(scene, np.random.default_rng(0), size=16)
+    fine = render.render(scene, np.random.default_rng(0)).astype(float)
+    coarse = render.render(scene, np.random.default_rng(0), size=16)
     mean = fine.reshape(16, 16, 16, 16, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(coarse, mean, atol=0.51)

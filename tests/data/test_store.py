@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from imagen_jax import config, errors
-from imagen_jax.data import records, store
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
+from imagen_jax import config
+from imagen_jax.io import errors
+from imagen_jax.data.store import records, store
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
 
 COUNT, WIDTH, LENGTH = 12, 3, 5
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import cloud_storage
 import pytest
 
-from imagen_jax.data import examples, places, sources, tar_index, tars
-from imagen_jax.data.places import KEPT_OPEN
-from imagen_jax.errors import CorruptDataError
+from imagen_jax.data.sources import base, addresses, tar_index, tars
+from imagen_jax.io import remote_files
+from imagen_jax.io.remote_files import KEPT_OPEN
+from imagen_jax.io.errors import CorruptDataError
 
 Content = bytes | tarfile.TarInfo
 REAL_SCAN = tar_index.build
@@ -67,7 +68,7 @@ def opened(path: Path | str, cache: Path | None = None, **options: str) -> tars.
     return tars.open(str(path), cache=cache or Path("/nowhere"), **options)
 
 
-def only(source: examples.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
+def only(source: base.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
     rows = [(source.key(i), source[i]) for i in range(len(source))]
     assert all(row["caption"] == row["captions"][0] for _, row in rows)
     return [(key, row["image"], row["captions"]) for key, row in rows]
@@ -103,7 +104,7 @@ def test_every_example_is_there_in_order_and_at_any_place(folder: Path) -> None:
     for wrong in (28, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 28"):
             source[wrong]
-    assert isinstance(source, examples.Source)
+    assert isinstance(source, base.Source)
 
 
 def test_the_pattern_may_name_shards(folder: Path) -> None:
@@ -170,7 +171,7 @@ def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
         ("number.jpg", b"x"),
         ("number.json", b'{"caption": 7}'),
         ("long.jpg", b"x"),
-        ("long.txt", b"w" * (examples.LARGEST_TEXT + 1)),
+        ("long.txt", b"w" * (base.LARGEST_TEXT + 1)),
         *[(n.replace("0", "5"), d) for n, d in sample(2, status="failed_to_download")],
         ("\udcff\x1b[2J.jpg", b"x"),
         ("\udcff\x1b[2J.txt", b"words"),
@@ -304,7 +305,7 @@ def test_whatever_bytes_are_flipped_what_is_listed_can_be_read(tmp_path: Path, f
         for _ in range(rng.choice([1, 3, 30])):
             data[rng.randrange(len(data))] = rng.choice([0, 255, 48, 55, rng.randrange(256)])
         path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
-        file = places.find(str(path), ending="tar")[0]
+        file = remote_files.find(str(path), ending="tar")[0]
         index = tar_index.build(file, "")
         counts.add(len(index.rows))
         if len(index.rows):
@@ -326,7 +327,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tars that were gone through, as they are."""
     names: list[str] = []
 
-    def build(file: places.File, field: str) -> tar_index.Index:
+    def build(file: remote_files.File, field: str) -> tar_index.Index:
         names.append(file.name)
         return REAL_SCAN(file, field)
 
@@ -468,7 +469,7 @@ def test_a_bucket_is_read_in_ranges(
 def test_a_bucket_without_its_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"gs://bucket/x.tar: buckets need gcsfs; pip install"):
-        places.find("gs://bucket/x.tar", ending="tar")
+        remote_files.find("gs://bucket/x.tar", ending="tar")
 
 
 def archive(*numbers: int) -> bytes:
@@ -558,7 +559,7 @@ def test_an_index_of_an_older_reader_is_made_anew(
     opened(path)
     monkeypatch.undo()
     assert tar_index.VERSION > 1
-    assert tar_index.load(places.find(str(path), ending="tar")[0], "", tmp_path) is None
+    assert tar_index.load(remote_files.find(str(path), ending="tar")[0], "", tmp_path) is None
     assert len(opened(path)) == 2
 
 
@@ -571,7 +572,7 @@ def test_a_text_that_is_none_gives_way_to_the_json(tmp_path: Path) -> None:
     source = opened(written(tmp_path / "x.tar", members))
     captions = [("café",), ("words",), ("words",)]
     assert [row[2] for row in only(source)] == captions
-    assert source.skipped == {examples.NOT_UNICODE: ("x.tar: c",)}
+    assert source.skipped == {base.NOT_UNICODE: ("x.tar: c",)}
 
 
 @pytest.mark.parametrize("name", ["set{a,b}", "what?", "[1]", "*", "a {0..3} b", "~"])
@@ -582,8 +583,8 @@ def test_a_path_that_is_there_is_taken_as_it_is_spelled(tmp_path: Path, name: st
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.tar").write_bytes(archive(2))
     for given in (folder, folder / f"{name}.tar", folder / "*.tar"):
-        address = sources.parse(f"tars:{given}?text=caption")
+        address = addresses.parse(f"tars:{given}?text=caption")
         assert address.text == "caption"
-        source = sources.open(address, tmp_path)
+        source = addresses.open(address, tmp_path)
         assert only(source) == [(f"{name}.tar/000000001", picture_of(1), ("№ 1",))]
-        assert sources.parse(f"tars:{given}").dataset == f"tars:{given}"
+        assert addresses.parse(f"tars:{given}").dataset == f"tars:{given}"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from imagen_jax import pixels as unit
+from imagen_jax import image_pixels as unit
 from imagen_jax.config import Framing
-from imagen_jax.data import transforms
-from imagen_jax.data.framing import frame, generator
+from imagen_jax.data.images import transforms
+from imagen_jax.data.images.crop import frame, generator
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.data import drawing, scenes
-from imagen_jax.data.captions import caption, parse
-from imagen_jax.data.scenes import Grammar, Scene, Shape, sample_scene
-from imagen_jax.evaluate import alignment, perception
+from imagen_jax.data.synthetic.shapes import render, scenes
+from imagen_jax.data.synthetic.shapes.captions import caption, parse
+from imagen_jax.data.synthetic.shapes.scenes import Grammar, Scene, Shape, sample_scene
+from imagen_jax.evaluate import alignment, detector
 
 COUNT = 96
 STATED = ("background", "count", "colour", "shape", "size", "relation")
@@ -22,7 +22,7 @@ def real() -> tuple[list[Scene], list[str], list[np.ndarray]]:
         rng = np.random.default_rng((11, index))
         found.append(sample_scene(rng, grammar=Grammar()))
         words.append(caption(found[-1], rng))
-        pictures.append(drawing.render(found[-1], rng))
+        pictures.append(render.render(found[-1], rng))
     return found, words, pictures
 
 
@@ -105,7 +105,7 @@ TRUE = "a large striped red circle above a small blue star on a gray background"
 def test_a_wrong_word_flips_its_own_verdict_only(
     size: int, attribute: str, said: str, instead: str
 ) -> None:
-    pixels = _down(drawing.render(BASE, np.random.default_rng(0)), size)
+    pixels = _down(render.render(BASE, np.random.default_rng(0)), size)
     right = dataclasses.asdict(alignment.judge(pixels, TRUE))
     fill = None if size == 16 else True
     assert right == {**dict.fromkeys(STATED, True), "fill": fill}
@@ -118,11 +118,11 @@ def test_a_wrong_word_flips_its_own_verdict_only(
 
 
 def test_count_is_wrong_where_an_object_is_missing_or_too_many() -> None:
-    pixels = drawing.render(BASE, np.random.default_rng(0))
+    pixels = render.render(BASE, np.random.default_rng(0))
     one = alignment.judge(pixels, "a red striped circle on a gray background")
     assert (one.count, one.colour, one.shape, one.relation) == (False, True, True, None)
     single = Scene("gray", (Shape("circle", "red"),))
-    two = alignment.judge(drawing.render(single, np.random.default_rng(0)), TRUE)
+    two = alignment.judge(render.render(single, np.random.default_rng(0)), TRUE)
     assert (two.background, two.count, two.colour, two.relation) == (True, False, False, False)
     empty = np.full((64, 64, 3), 128, np.uint8)
     nothing = alignment.judge(empty, "a red circle on a gray background")
@@ -130,7 +130,7 @@ def test_count_is_wrong_where_an_object_is_missing_or_too_many() -> None:
 
 
 def test_what_is_not_stated_is_not_judged() -> None:
-    pixels = drawing.render(BASE, np.random.default_rng(0))
+    pixels = render.render(BASE, np.random.default_rng(0))
     verdict = alignment.judge(pixels, "a striped circle and a star")
     unstated = ("background", "colour", "size", "relation")
     assert [getattr(verdict, name) for name in unstated] == [None] * 4
@@ -142,7 +142,7 @@ def test_blurred_solid_shapes_stay_solid() -> None:
     verdicts = []
     for shape in scenes.SHAPES:
         scene = Scene("white", (Shape(shape, "blue", "small"),))
-        coarse = drawing.render(scene, np.random.default_rng(0), size=16)
+        coarse = render.render(scene, np.random.default_rng(0), size=16)
         blurred = _resized(coarse, 64, Image.Resampling.BILINEAR)
         verdicts.append(alignment.judge(blurred, f"a {shape}").fill)
     assert verdicts == [True] * len(scenes.SHAPES)
@@ -160,9 +160,9 @@ def test_blurred_solid_shapes_stay_solid() -> None:
 def test_a_relation_holds_along_the_longer_axis(
     x: float, y: float, above: bool, left: bool
 ) -> None:
-    first = perception.Blob("circle", "red", "solid", x=0.5, y=0.5, extent=0.3)
-    second = perception.Blob("star", "blue", "solid", x=x, y=y, extent=0.3)
-    seen = perception.Seen("white", (first, second))
+    first = detector.Blob("circle", "red", "solid", x=0.5, y=0.5, extent=0.3)
+    second = detector.Blob("star", "blue", "solid", x=x, y=y, extent=0.3)
+    seen = detector.Seen("white", (first, second))
     for relation, right in (("above", above), ("to the left of", left), ("below", False)):
         spec = parse(f"a red circle {relation} a blue star")
         assert alignment.compare(seen, spec, fills=True).relation is right
@@ -170,7 +170,7 @@ def test_a_relation_holds_along_the_longer_axis(
 
 def test_twins_are_told_apart_by_where_they_stand() -> None:
     twins = Scene("white", (Shape("star", "red", "small"), Shape("star", "blue", "small")), "below")
-    pixels = drawing.render(twins, np.random.default_rng(1))
+    pixels = render.render(twins, np.random.default_rng(1))
     assert alignment.judge(pixels, "a red star below a blue star").all
     verdict = alignment.judge(pixels, "a blue star below a red star")
     assert (verdict.colour, verdict.relation) == (True, False)
@@ -182,8 +182,8 @@ def test_every_colour_is_named_on_every_ground(background: str, fill: str) -> No
     for colour in scenes.COLOURS:
         if colour != background:
             scene = Scene(background, (Shape("ring", colour, "small", fill),))
-            pixels = drawing.render(scene, np.random.default_rng(0), size=64)
-            (blob,) = perception.look(pixels).blobs
+            pixels = render.render(scene, np.random.default_rng(0), size=64)
+            (blob,) = detector.look(pixels).blobs
             assert (blob.shape, blob.colour, blob.fill) == ("ring", colour, fill)
 
 
@@ -191,10 +191,10 @@ def test_colours_and_outlines_without_a_name_are_wrong() -> None:
     rng = np.random.default_rng(0)
     junk = np.full((64, 64, 3), 250, np.uint8)
     junk[8:20, 8:56] = junk[20:56, 8:14] = (220, 30, 35)  # an L
-    (blob,) = perception.look(junk).blobs
+    (blob,) = detector.look(junk).blobs
     assert (blob.shape, blob.colour) == (None, "red")
     cyan = np.full((64, 64, 3), (0, 255, 255), np.uint8)
-    assert perception.look(cyan).background is None
+    assert detector.look(cyan).background is None
     noise = np.uint8(rng.integers(0, 256, size=(64, 64, 3)))
     assert not alignment.judge(noise, "a red circle on a white background").all
 
@@ -204,9 +204,9 @@ def test_colours_and_outlines_without_a_name_are_wrong() -> None:
 def test_extent_and_place_are_measured(shape: str, size: int) -> None:
     for seed, extent in enumerate(("small", "large")):
         scene = Scene("white", (Shape(shape, "blue", extent),))
-        pixels = drawing.render(scene, np.random.default_rng(seed), size=size)
-        (place,) = drawing.layout(scene, np.random.default_rng(seed))
-        (blob,) = perception.look(pixels).blobs
+        pixels = render.render(scene, np.random.default_rng(seed), size=size)
+        (place,) = render.layout(scene, np.random.default_rng(seed))
+        (blob,) = detector.look(pixels).blobs
         found = (blob.x, blob.y, blob.extent)
         np.testing.assert_allclose(found, (place.x, place.y, place.extent), atol=0.004)
 
@@ -222,7 +222,7 @@ def test_extent_and_place_are_measured(shape: str, size: int) -> None:
     ],
 )
 def test_lab_has_its_tabulated_values(rgb: tuple, expected: tuple) -> None:
-    np.testing.assert_allclose(perception.lab(np.array(rgb, float)), expected, atol=0.1)
+    np.testing.assert_allclose(detector.lab(np.array(rgb, float)), expected, atol=0.1)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (64, 32, 3)])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from imagen_jax.data import transforms
-from imagen_jax.data.captions import PREFIXES, parse
-from imagen_jax.evaluate.exam import draw, draw_halves
+from imagen_jax.data.images import transforms
+from imagen_jax.data.synthetic.shapes.captions import PREFIXES, parse
+from imagen_jax.evaluate.eval_set import draw, draw_halves
 
 
 def test_half_of_the_captions_have_one_object() -> None:

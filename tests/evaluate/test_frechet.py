@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import linalg
 
-from imagen_jax.data import shapes, transforms
+from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.data.images import transforms
 from imagen_jax.evaluate import frechet
 
 RNG = np.random.default_rng(0)
@@ -122,7 +123,7 @@ COUNT = 200
 
 @pytest.fixture(scope="module")
 def real() -> np.ndarray:
-    pictures = shapes.exam("full", "validation", count=3 * COUNT, seed=3, size=64)[1]
+    pictures = dataset.exam("full", "validation", count=3 * COUNT, seed=3, size=64)[1]
     return transforms.area_downsample(pictures, 2)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax import checkpoint, config, models, run_folder
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax import config, models
 from imagen_jax.text.encoder import TextEncoder
 
 PROMPTS = ["a large red circle", ""]
@@ -24,8 +25,8 @@ def saved_runs(tmp_path_factory) -> Path:
             models.shapes(experiment.stage, experiment.text),
         )
         ema = jax.tree.map(lambda x: noise.normal(0.0, 0.2, x.shape).astype(np.float32), shapes)
-        run_folder.write_config(run, experiment)
-        writer = checkpoint.Checkpoints(run)
+        run_dir.write_config(run, experiment)
+        writer = checkpoints.Checkpoints(run)
         writer.save(1, {"ema": ema}, experiment)
         writer.close()
     return folder

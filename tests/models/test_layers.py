@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, flops
+from imagen_jax import config
+from imagen_jax.parallel import flops
 from imagen_jax.models import layers, resampling
 from imagen_jax.models.efficient_unet import Merge
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, mesh
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 
 MAPS = re.compile(r"(?:f32|bf16)\[(\d+),(\d+),(\d+),\d+\]")
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagen_jax import config, mesh
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 from imagen_jax.plan import collectives
 
 TEXT = """

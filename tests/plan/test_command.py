@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from imagen_jax import config, models
-from imagen_jax.train import program
+from imagen_jax.train import sharded_step
 
 PLANS = {
     "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
@@ -71,7 +71,7 @@ def test_a_samplers_time_and_work_count_every_step(plans: dict) -> None:
     experiment = config.load("tiny/sr16")[0]
     sampler = experiment.stage.sampler
     passes = sampler.steps * (2 if sampler.guidance_weight != 1.0 else 1)
-    forward = program.flops_per_image(experiment) / program.TRAINING / 1e12
+    forward = sharded_step.flops_per_image(experiment) / sharded_step.TRAINING / 1e12
     # The text's part is computed once, not at every step.
     assert 0.8 * passes * forward < plan["model_tflop_per_image"] <= passes * forward
     # The program's own count, of 8 pictures a device, has all convolutions, padded.

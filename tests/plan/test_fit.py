@@ -3,7 +3,7 @@
 import pytest
 
 from imagen_jax import config
-from imagen_jax.plan import estimate, fit, programs, topology
+from imagen_jax.plan import roofline, max_batch, compile, topology
 
 GIB = 2**30
 A_PICTURE = {"none": 1.0, "convs": 0.6, "block": 0.3, "level": 0.2}  # GiB
@@ -17,23 +17,23 @@ def _topology() -> topology.Topology:
 def _planner(state_gib: float):
     """What a network would take whose memory grows with its batch."""
 
-    def plan(experiment: config.Experiment, slice_: topology.Topology) -> programs.Planned:
+    def plan(experiment: config.Experiment, slice_: topology.Topology) -> compile.Planned:
         local = experiment.train.batch_size // len(slice_.devices)
         gib = local * A_PICTURE[experiment.stage.model.remat]
         if gib > 100:
-            raise programs.OutOfMemory("far too large")
-        memory = estimate.Memory(
+            raise compile.OutOfMemory("far too large")
+        memory = roofline.Memory(
             arguments=int(state_gib * GIB), outputs=0, temporaries=int(gib * GIB), capacity=16 * GIB
         )
-        found = estimate.Estimate(
+        found = roofline.Estimate(
             memory=memory,
             flops=0.0,
             bytes_accessed=0.0,
             traffic={},
-            roofline=estimate.Roofline(compute=0.0, memory=0.0, network=0.0),
+            roofline=roofline.Roofline(compute=0.0, memory=0.0, network=0.0),
             seconds=None,
         )
-        return programs.Planned(
+        return compile.Planned(
             what="train",
             name="toy",
             mesh={},
@@ -53,20 +53,20 @@ def _planner(state_gib: float):
         (2.0, [("none", 8, True), ("none", 16, False), ("convs", 16, True), ("convs", 32, False),
                ("block", 32, True), ("block", 64, False), ("level", 64, True),
                ("level", 128, False)]),
-        (20.0, [(policy, 8, False) for policy in fit.POLICIES]),
+        (20.0, [(policy, 8, False) for policy in max_batch.POLICIES]),
     ],
 )  # fmt: skip
 def test_every_try_is_twice_the_last_or_recomputes_more(state_gib: float, expected: list) -> None:
     experiment = config.load("tiny/base8")[0]
-    tries = list(fit.search(experiment, _topology(), plan=_planner(state_gib)))
+    tries = list(max_batch.search(experiment, _topology(), plan=_planner(state_gib)))
     assert [(t.remat, t.local_batch, t.fits) for t in tries] == expected
     assert all(t.experiment.train.batch_size == 4 * t.local_batch for t in tries)
 
 
 def test_what_the_compiler_refuses_does_not_fit() -> None:
-    def plan(*_: object) -> programs.Planned:
-        raise programs.OutOfMemory("no")
+    def plan(*_: object) -> compile.Planned:
+        raise compile.OutOfMemory("no")
 
-    tries = list(fit.search(config.load("tiny/base8")[0], _topology(), plan=plan))
-    assert [t.remat for t in tries] == list(fit.POLICIES)
+    tries = list(max_batch.search(config.load("tiny/base8")[0], _topology(), plan=plan))
+    assert [t.remat for t in tries] == list(max_batch.POLICIES)
     assert not any(t.fits or t.planned for t in tries)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax import flops
+from imagen_jax.parallel import flops
 
 
 def _shape(*sides: int) -> jax.ShapeDtypeStruct:

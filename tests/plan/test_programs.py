@@ -5,15 +5,16 @@ import dataclasses
 import jax
 import pytest
 
-from imagen_jax import accelerators, config
-from imagen_jax.plan import programs
+from imagen_jax.parallel import accelerators
+from imagen_jax import config
+from imagen_jax.plan import compile
 from imagen_jax.plan.topology import Topology
 
 
 @pytest.fixture
 def here(monkeypatch) -> Topology:
     """One of this machine's devices, as if it were a v5e."""
-    monkeypatch.setattr(programs, "compile_for", lambda lowered, *_, effort: lowered.compile())
+    monkeypatch.setattr(compile, "compile_for", lambda lowered, *_, effort: lowered.compile())
     devices = jax.devices()[:1]
     chip = accelerators.TPUS["v5e"]
     return Topology(name="here", chip=chip, chips=len(devices), slices=1, devices=devices)
@@ -26,7 +27,7 @@ def _experiment(parts: int) -> config.Experiment:
 
 
 def test_micro_batches_are_counted_one_by_one(here: Topology) -> None:
-    whole, parts = (programs.train(_experiment(n), here) for n in (1, 4))
+    whole, parts = (compile.train(_experiment(n), here) for n in (1, 4))
     assert (whole.local_images, parts.local_images) == (8, 2)
     assert whole.flops == parts.flops
     assert not any("micro-batches: " in note for note in whole.notes)

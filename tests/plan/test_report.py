@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.plan import estimate, programs, report, topology
+from imagen_jax.plan import roofline, compile, report, topology
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> programs.Planned:
-    memory = estimate.Memory(
+def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> compile.Planned:
+    memory = roofline.Memory(
         arguments=2 * 2**30, outputs=0, temporaries=5 * 2**30, capacity=16 * 2**30
     )
-    found = estimate.Estimate(
+    found = roofline.Estimate(
         memory=memory,
         flops=3e13,
         bytes_accessed=1e11,
         traffic={},
-        roofline=estimate.Roofline(compute=0.15, memory=0.12, network=0.01),
+        roofline=roofline.Roofline(compute=0.15, memory=0.12, network=0.01),
         seconds=seconds,
         refused="" if seconds else "the program has a loop",
     )
-    return programs.Planned(
+    return compile.Planned(
         what="train",
         name="base64",
         mesh={"data": 2, "fsdp": 2, "spatial": 1},
@@ -37,7 +37,7 @@ def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> pro
     )
 
 
-def _document(planned: programs.Planned, *, slices: int = 1) -> dict:
+def _document(planned: compile.Planned, *, slices: int = 1) -> dict:
     chip, _ = topology.parse("v5e:2x2")
     slice_ = topology.Topology(
         name="v5e:2x2", chip=chip, chips=4 * slices, slices=slices, devices=[None] * 4 * slices

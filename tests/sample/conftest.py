@@ -3,7 +3,7 @@
 import pytest
 from small_cascade import make_painter
 
-from imagen_jax.sample.painting import Painter
+from imagen_jax.sample.stage_program import Painter
 
 
 @pytest.fixture(scope="session")

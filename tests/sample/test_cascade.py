@@ -10,8 +10,8 @@ from small_cascade import make_painter, make_prompts
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import Dials
-from imagen_jax.sample import cascade, painting
-from imagen_jax.sample.painting import Canvas, Captions, Program, Prompts
+from imagen_jax.sample import cascade, stage_program
+from imagen_jax.sample.stage_program import Canvas, Captions, Program, Prompts
 from imagen_jax.sample.request import Request
 
 
@@ -56,7 +56,7 @@ def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) ->
     painter, prompts = painters[0], make_prompts(16)
     keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
     canvas = _canvas(prompts, keys=keys, level=0.0)
-    one = painting.paint(
+    one = stage_program.paint(
         painter.params,
         jax.device_put(canvas, jax.devices()[0]),
         None,
@@ -97,7 +97,7 @@ def test_guidance_in_an_interval(painters) -> None:
 
 
 def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
-    before = painting.paint._cache_size()
+    before = stage_program.paint._cache_size()
     for weight in (4.0, 5.5):
         painter = dataclasses.replace(
             painters[0],
@@ -107,7 +107,7 @@ def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
             ),
         )
         cascade.generate([painter], make_prompts(16), seed=0, batch_size=16)
-    assert painting.paint._cache_size() == before
+    assert stage_program.paint._cache_size() == before
 
 
 class _Recorder:
@@ -135,7 +135,7 @@ def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int
     canvas = _canvas(prompts, keys=keys, level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
     dials = Dials.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
     program = Program(module=recorder, stage=stage, guided=guided, sides=(16, 16))
-    painting.paint.__wrapped__({}, canvas, None, dials, program=program)
+    stage_program.paint.__wrapped__({}, canvas, None, dials, program=program)
     # Traced once in the scan and once more for the step after it: never one call a sampling step.
     assert set(recorder.batches) == {rows}
     assert len(recorder.batches) <= 2

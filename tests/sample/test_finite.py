@@ -11,8 +11,8 @@ from small_cascade import make_painter, make_prompts
 
 from imagen_jax.sample import cascade
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.following import Following
-from imagen_jax.sample.painting import Painter
+from imagen_jax.sample.progress import Following
+from imagen_jax.sample.stage_program import Painter
 from imagen_jax.sample.request import Request
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_cascade import make_prompts
 
-from imagen_jax.sample import batches, cascade, memory
+from imagen_jax.sample import stage, cascade, memory
 from imagen_jax.sample.request import Request
 
 
@@ -33,7 +33,7 @@ def test_attention_grows_with_the_square_of_the_pixels(painters) -> None:
 
 def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 10_000_000)
-    monkeypatch.setattr(batches, "run", lambda *_, **__: pytest.fail("sampled"))
+    monkeypatch.setattr(stage, "run", lambda *_, **__: pytest.fail("sampled"))
     request = Request(low_res=np.zeros((1, 64, 64, 3), np.uint8))
     sentence = (
         r"sr16 would need [\d,]+\.\d GB of memory for 8 images of 128x128 pixels at once, and 0\.0 "
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatc
 def test_sides_of_training_are_not_looked_at(painters, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 1)
     monkeypatch.setattr(memory, "_traced", lambda *_: pytest.fail("traced"))
-    batches.check_memory(painters[0], make_prompts(1), (8, 8), batch_size=1)
+    stage.check_memory(painters[0], make_prompts(1), (8, 8), batch_size=1)
 
 
 def test_available_is_what_is_left(tmp_path, monkeypatch) -> None:

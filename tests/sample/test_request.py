@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_cascade import make_painter, make_prompts
 
-from imagen_jax import pixels
-from imagen_jax.sample import cascade, painting, sides
-from imagen_jax.sample.following import Following, Glimpse
+from imagen_jax import image_pixels
+from imagen_jax.sample import cascade, stage_program, sides
+from imagen_jax.sample.progress import Following, Glimpse
 from imagen_jax.sample.request import PLAIN, Request
 
 COUNT = 2
@@ -24,7 +24,7 @@ def pictures(height: int, width: int) -> np.ndarray:
 
 
 def shown(images: np.ndarray) -> np.ndarray:
-    return np.asarray(pixels.unscale(images))
+    return np.asarray(image_pixels.unscale(images))
 
 
 def test_at_strength_0_the_picture_comes_back(painters) -> None:
@@ -122,13 +122,13 @@ def test_glimpses_are_of_the_same_painting(painters) -> None:
 def test_a_new_number_compiles_nothing() -> None:
     painter = make_painter("tiny/base8", threshold="static")
     plain = paint([painter])["base8"]
-    before = painting.paint._cache_size()
+    before = stage_program.paint._cache_size()
     for changes in ({"steps": 5}, {"guidance_rescale": 0.7}, {"stochasticity": 0.9}):
         sampler = dataclasses.replace(painter.stage.sampler, **changes)
         stage = dataclasses.replace(painter.stage, sampler=sampler)
         changed = paint([dataclasses.replace(painter, stage=stage)])["base8"]
         assert np.abs(changed - plain).max() > 1e-4, changes
-    assert painting.paint._cache_size() == before
+    assert stage_program.paint._cache_size() == before
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample import cascade, painting
+from imagen_jax.sample import cascade, stage_program
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.following import Following
+from imagen_jax.sample.progress import Following
 from imagen_jax.sample.request import Request
 from imagen_jax.text.encoder import TextEncoder
 
@@ -66,9 +66,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tiny) -> None:
 
 def test_parts_are_the_whole_and_compile_nothing_anew(tiny) -> None:
     whole = tiny.paint(PROMPTS[:37], batch_size=8)
-    before = painting.paint._cache_size()
+    before = stage_program.paint._cache_size()
     parts = list(tiny.stream(PROMPTS[:37], batch_size=8))
-    assert painting.paint._cache_size() == before
+    assert stage_program.paint._cache_size() == before
     assert [part.first_index for part in parts] == [0, 32]
     for name, images in whole.items():
         np.testing.assert_array_equal(images, np.concatenate([p.images[name] for p in parts]))

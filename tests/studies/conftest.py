@@ -9,7 +9,7 @@ import pytest
 
 from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.painting import Painter
+from imagen_jax.sample.stage_program import Painter
 from imagen_jax.text.encoder import TextEncoder
 
 

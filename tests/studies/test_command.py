@@ -31,7 +31,7 @@ def test_flags_become_the_options_of_the_study(name: str, monkeypatch) -> None:
     module = importlib.import_module(f"imagen_jax.studies.{name.replace('-', '_')}")
     got: list[object] = []
     monkeypatch.setattr(module, "run", got.append)
-    monkeypatch.setattr("imagen_jax.compilation.use_cache", lambda: None)
+    monkeypatch.setattr("imagen_jax.parallel.compilation_cache.use_cache", lambda: None)
     assert _run(monkeypatch, name, "--pictures", "10") == 0
     assert got == [module.Options(pictures=10)]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagen_jax import config, run_folder
-from imagen_jax.evaluate.exam import Exam
+from imagen_jax import config
+from imagen_jax.io import run_dir
+from imagen_jax.evaluate.eval_set import Exam
 from imagen_jax.studies import efficient_unet, training, writing
 
 SCORES = ("colour", "shape", "all")
@@ -84,7 +85,7 @@ def test_a_network_is_trained_measured_and_kept(
     assert "imagen study efficient-unet --" in text
     assert " --steps 10" in text
     run = options.workdir / "efficient_unet" / "EfficientUNet"
-    assert isinstance(run_folder.read_config(run).stage.model, config.EfficientUNet)
+    assert isinstance(run_dir.read_config(run).stage.model, config.EfficientUNet)
     monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
     efficient_unet.run(options)
     assert json.loads(file.read_text())["results"] == results

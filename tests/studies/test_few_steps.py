@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagen_jax.evaluate import exam
+from imagen_jax.evaluate import eval_set
 from imagen_jax.imagen import Imagen
 from imagen_jax.studies import few_steps
 
@@ -57,7 +57,7 @@ def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> Non
     groups = results["second"]
     assert groups[few_steps.ALL]["captions"] == 12
     for kind, split in few_steps.SPLITS.items():
-        drawn = exam.draw("shapes/tiny", split, count=6, seed=1, size=64).kinds()
+        drawn = eval_set.draw("shapes/tiny", split, count=6, seed=1, size=64).kinds()
         for objects, rows in drawn.items():
             assert groups[f"{kind}, {few_steps.OBJECTS[objects]}"]["captions"] == len(rows)
     assert all(row["difference"] == 0.0 for row in results["first"].values())

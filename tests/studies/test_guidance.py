@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample import painting
+from imagen_jax.sample import stage_program
 from imagen_jax.studies import guidance
 
 STATED = {"count", "shape", "all", "frechet", "saturated"}
@@ -71,9 +71,9 @@ def test_it_writes_plot_table_numbers_and_sheet(tiny, options, monkeypatch, caps
 def test_weights_share_one_program_for_each_threshold(options) -> None:
     few = dataclasses.replace(options, thresholds=("static",), shown_weights=())
     guidance.run(dataclasses.replace(few, weights=(2.0,)))
-    before = painting.paint._cache_size()
+    before = stage_program.paint._cache_size()
     guidance.run(dataclasses.replace(few, weights=(2.0, 4.0, 7.0)))
-    assert painting.paint._cache_size() == before
+    assert stage_program.paint._cache_size() == before
 
 
 def test_a_base_stage_too_small_for_the_oracle_is_refused(options) -> None:

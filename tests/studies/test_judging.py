@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.evaluate.exam import draw_halves
+from imagen_jax.evaluate.eval_set import draw_halves
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.cascade import Painter
 from imagen_jax.studies import judging

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import config, run_folder
+from imagen_jax import config
+from imagen_jax.io import run_dir
 from imagen_jax.studies import text_encoder, training
 
 pytestmark = pytest.mark.slow  # it trains several runs
@@ -42,7 +43,7 @@ def test_every_pair_is_trained_with_its_encoder(
 ) -> None:
     assert set(results) == {"t5_1_1_tiny-x1", "random-x1"}
     runs = options.workdir / "text_encoder"
-    texts = [run_folder.read_config(runs / name).text.encoder for name in results]
+    texts = [run_dir.read_config(runs / name).text.encoder for name in results]
     assert texts[0] == "t5_1_1_tiny"
     assert Path(texts[1]).name == "t5_1_1_tiny_random_1"
     one, other = results.values()

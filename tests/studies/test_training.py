@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import checkpoint, config, run_folder
-from imagen_jax.data import store as stores
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax import config
+from imagen_jax.data.store import store as stores
 from imagen_jax.studies import training
 from imagen_jax.text.encoder import TextEncoder
 
@@ -43,7 +44,7 @@ def run(experiment: config.Experiment, data_dir: Path, tmp_path_factory) -> Path
 
 
 def test_a_run_goes_on_where_it_was_cut_off(run: Path) -> None:
-    assert checkpoint.Checkpoints(run, read_only=True).latest() == 4
+    assert checkpoints.Checkpoints(run, read_only=True).latest() == 4
     # Step 3 was made twice and is told once, as it was made the second time.
     raw = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in raw] == [1, 2, 3, 3, 4]
@@ -120,7 +121,7 @@ def test_differences_are_named_and_weighed(experiment: config.Experiment) -> Non
 def test_the_speed_is_the_median_without_the_first_interval(
     experiment: config.Experiment, tmp_path: Path
 ) -> None:
-    run_folder.write_config(tmp_path, experiment)
+    run_dir.write_config(tmp_path, experiment)
     speeds = (0.5, 16.0, 32.0, 32.0, 1.0, 32.0)  # compiling, then pictures a second
     lines = [{"step": i, "loss": 1.0, "images_per_s": x} for i, x in enumerate(speeds, 1)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.data import examples, records, store, transforms
-from imagen_jax.data.records import TextDtype
-from imagen_jax.data.store import Store
-from imagen_jax.text import cache, packing
-from imagen_jax.text.cache import Share
+from imagen_jax.data.sources import base
+from imagen_jax.data.store import records, store
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store.records import TextDtype
+from imagen_jax.data.store.store import Store
+from imagen_jax.data.prepare import encode
+from imagen_jax.text import packing
+from imagen_jax.data.prepare.encode import Share
 
 COUNT, WIDTH, LENGTH = 10, 3, 5
 
@@ -31,7 +34,7 @@ class FakeSource:
 
     def __getitem__(self, index: int) -> dict[str, object]:
         self.reads += 1
-        return examples.example(png_of(index), (caption_of(index),))
+        return base.example(png_of(index), (caption_of(index),))
 
     def key(self, index: int) -> str:
         return str(index)
@@ -79,7 +82,7 @@ def encoding_of(caption: str) -> np.ndarray:
 
 
 def target(folder: Path, sizes: tuple[int, ...] = (16, 4), **changes) -> Store:
-    made = cache.target(
+    made = encode.target(
         FakeEncoder(),
         FakeSource(),
         folder=folder,
@@ -91,7 +94,7 @@ def target(folder: Path, sizes: tuple[int, ...] = (16, 4), **changes) -> Store:
 
 
 def write(target: Store, **options) -> Store:
-    written = cache.write(FakeSource(), FakeEncoder(), target, progress=False, **options)
+    written = encode.write(FakeSource(), FakeEncoder(), target, progress=False, **options)
     assert written.store is not None
     return written.store
 
@@ -101,7 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_path_has_one_folder_per_dataset_encoder_and_split() -> None:
-    found = cache.path("data", dataset="shapes/full", split="train", encoder="t5_1_1_tiny")
+    found = encode.path("data", dataset="shapes/full", split="train", encoder="t5_1_1_tiny")
     assert found == Path("data/encoded/shapes-full/t5_1_1_tiny/train")
 
 
@@ -117,7 +120,7 @@ def test_target_refuses_an_encoder_that_the_config_does_not_describe(
 ) -> None:
     text = config.Text(**{"encoder": "t5", "width": WIDTH, "max_length": LENGTH} | {field: value})
     with pytest.raises(ValueError, match=rf"text\.{field}={value}, but encoder 't5' has \w"):
-        cache.target(
+        encode.target(
             FakeEncoder(), FakeSource(), folder=Path(), data=config.Data(), text=text, sizes=(4,)
         )
 
@@ -126,14 +129,14 @@ class Told(FakeSource):
     """The same pictures, each with a second caption that all share."""
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        return examples.example(png_of(index), (caption_of(index), "noise"))
+        return base.example(png_of(index), (caption_of(index), "noise"))
 
 
 def test_every_caption_of_a_picture_is_kept_and_those_that_come_again_are_encoded_once(
     tmp_path: Path,
 ) -> None:
     encoder, made = FakeEncoder(), target(tmp_path / "s", shard_records=COUNT)
-    found, counts = cache.write(Told(), encoder, made, progress=False)
+    found, counts = encode.write(Told(), encoder, made, progress=False)
     assert found is not None
     for index in range(COUNT):
         record = found.source()[index]
@@ -169,7 +172,7 @@ def test_the_empty_caption_is_stored_once(tmp_path: Path) -> None:
 
 
 def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
-    counts = cache.write(
+    counts = encode.write(
         FakeSource(), FakeEncoder(), target(tmp_path / "s", text_dtype="int8"), progress=False
     ).counts
     shards = [{caption_of(i) for i in part} for part in (range(4), range(4, 8), range(8, 10))]
@@ -187,7 +190,7 @@ def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
 
 def test_a_caption_that_comes_again_in_a_shard_is_encoded_once(tmp_path: Path) -> None:
     encoder = FakeEncoder()
-    cache.write(FakeSource(), encoder, target(tmp_path / "s", shard_records=10), progress=False)
+    encode.write(FakeSource(), encoder, target(tmp_path / "s", shard_records=10), progress=False)
     assert sorted(encoder.captions) == sorted(["", *(caption_of(i) for i in range(5))])
 
 
@@ -210,9 +213,9 @@ def test_interrupted_and_resumed_it_gives_the_same_bytes(tmp_path: Path, after: 
     write(target(tmp_path / "whole"))
     wanted = target(tmp_path / "resumed")
     with pytest.raises(KeyboardInterrupt):
-        cache.write(FakeSource(), Interrupted(after), wanted, progress=False)
+        encode.write(FakeSource(), Interrupted(after), wanted, progress=False)
     encoder = FakeEncoder()
-    assert cache.write(FakeSource(), encoder, wanted, progress=False).store is not None
+    assert encode.write(FakeSource(), encoder, wanted, progress=False).store is not None
     whole = [c for part in (range(4), range(4, 8), range(8, 10)) for c in map(caption_of, part)]
     left = whole[4 * max(after - 1, 0) :]  # the first that is encoded is the empty caption
     assert sorted(encoder.captions) == sorted(["", *left])
@@ -224,7 +227,7 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, order: tuple) 
     write(target(tmp_path / "one"))
     wanted = target(tmp_path / "two")
     first, second = (
-        cache.write(FakeSource(), FakeEncoder(), wanted, share=Share(process, 2), progress=False)
+        encode.write(FakeSource(), FakeEncoder(), wanted, share=Share(process, 2), progress=False)
         for process in order
     )
     assert first.store is None  # the last one completes it
@@ -237,7 +240,7 @@ def test_complete_store_is_reused_without_work(tmp_path: Path) -> None:
     first = write(target(tmp_path / "s"))
     source, encoder = FakeSource(), FakeEncoder()
     for changes in ({"sizes": (4, 16)}, {"sizes": (16,)}, {"shard_records": 3}):
-        again = cache.write(source, encoder, target(tmp_path / "s", **changes), progress=False)
+        again = encode.write(source, encoder, target(tmp_path / "s", **changes), progress=False)
         assert again.store == first
     assert source.reads == 0
     assert not encoder.captions

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, mesh
+from imagen_jax import config
+from imagen_jax.parallel import mesh
 from imagen_jax.text import encoder
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 

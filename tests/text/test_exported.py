@@ -17,7 +17,8 @@ from flax import traverse_util
 from safetensors import numpy as tensors
 
 from imagen_jax import cli
-from imagen_jax.text import encoder, exported, loading, safetensors_files, stored
+from imagen_jax.text import encoder
+from imagen_jax.text.checkpoints import native, load, safetensors_io, lazy_tensors
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -52,8 +53,8 @@ def written(tmp_path: Path, small) -> Path:
 
 
 def _write(folder: Path, source: Path, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
-    sizes, layout = loading.inspect(source)
-    exported.write(folder, sizes, layout, tokenizer=tokenizer, dtype=dtype, progress=False)
+    sizes, layout = load.inspect(source)
+    native.write(folder, sizes, layout, tokenizer=tokenizer, dtype=dtype, progress=False)
     return folder
 
 
@@ -75,15 +76,15 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_is_written_is_read(name: str, tmp_path: Path, small) -> None:
-    config, params = loading.load(SOURCES[name])
+    config, params = load.load(SOURCES[name])
     folder = _write(tmp_path / "e", SOURCES[name], small)
-    found, ours = loading.load(folder)
+    found, ours = load.load(folder)
     assert found == config
     _assert_same(ours, params)
-    assert (folder / exported.TOKENIZER).read_bytes() == small.model
-    described = json.loads((folder / exported.DESCRIPTION).read_text())
+    assert (folder / native.TOKENIZER).read_bytes() == small.model
+    described = json.loads((folder / native.DESCRIPTION).read_text())
     assert described["sizes"] == vars(config)
-    assert described["files"].keys() | {exported.DESCRIPTION} == _files(folder).keys()
+    assert described["files"].keys() | {native.DESCRIPTION} == _files(folder).keys()
 
 
 @pytest.mark.parametrize("name", ["embedded", "scanned", "v1_0", "v1_1", "umt5"])
@@ -111,8 +112,8 @@ def test_bfloat16_keeps_what_an_encoder_of_bfloat16_keeps(tmp_path: Path, small)
 
 
 def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch) -> None:
-    monkeypatch.setattr(exported, "SHARD", 100_000)
-    _, params = loading.load(TINY)
+    monkeypatch.setattr(native, "SHARD", 100_000)
+    _, params = load.load(TINY)
     folder = _write(tmp_path / "e", TINY, small, "bfloat16")
     files = sorted(folder.glob("*.safetensors"))
     count = len(files)
@@ -133,15 +134,15 @@ def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch
         for n, x in _flat(params).items()
     }
     _assert_same(traverse_util.unflatten_dict(found, sep="."), expected)
-    _, ours = loading.load(folder)
+    _, ours = load.load(folder)
     _assert_same(ours, jax.tree.map(lambda x: np.asarray(x, np.float32), expected))
 
 
 def test_a_tensor_larger_than_a_file_has_its_own(tmp_path: Path, small, monkeypatch) -> None:
-    monkeypatch.setattr(exported, "SHARD", 1)
+    monkeypatch.setattr(native, "SHARD", 1)
     folder = _write(tmp_path / "e", SOURCES["v1_1"], small)
     held = [tensors.load_file(file) for file in sorted(folder.glob("*.safetensors"))]
-    assert [len(content) for content in held] == [1] * len(_flat(loading.load(folder)[1]))
+    assert [len(content) for content in held] == [1] * len(_flat(load.load(folder)[1]))
 
 
 def test_tensors_are_aligned(tmp_path: Path, small) -> None:
@@ -162,9 +163,9 @@ def test_equal_weights_give_equal_files(tmp_path: Path, small, written, monkeypa
     expected = _files(written)
     assert _files(_write(tmp_path / "orbax", SOURCES["orbax"], small)) == expected
     assert _files(_write(tmp_path / "twice", written, small)) == expected
-    sizes, layout = loading.inspect(TINY)
+    sizes, layout = load.inspect(TINY)
     layout = random.Random(0).sample(list(layout), len(layout))
-    exported.write(tmp_path / "o", sizes, layout, tokenizer=small, dtype="float32", progress=False)
+    native.write(tmp_path / "o", sizes, layout, tokenizer=small, dtype="float32", progress=False)
     assert _files(tmp_path / "o") == expected
 
 
@@ -172,13 +173,13 @@ def test_equal_weights_give_equal_files(tmp_path: Path, small, written, monkeypa
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_pieces_make_a_whole(name: str, dtype: str, tmp_path: Path, small, monkeypatch) -> None:
     expected = _files(_write(tmp_path / "whole", SOURCES[name], small, dtype))
-    monkeypatch.setattr(safetensors_files, "PIECE", 100)
-    monkeypatch.setattr(stored, "READERS", 1)
+    monkeypatch.setattr(safetensors_io, "PIECE", 100)
+    monkeypatch.setattr(lazy_tensors, "READERS", 1)
     assert _files(_write(tmp_path / "pieces", SOURCES[name], small, dtype)) == expected
 
 
 def _edit(folder: Path, change) -> None:
-    file = folder / exported.DESCRIPTION
+    file = folder / native.DESCRIPTION
     described = json.loads(file.read_text())
     change(described)
     file.write_text(json.dumps(described))
@@ -239,10 +240,10 @@ def _other_file(folder: Path) -> None:
     ],
 )
 def test_damage_is_named(written: Path, change, error, says: str) -> None:
-    loading.load(written)
+    load.load(written)
     change(written)
     with pytest.raises(error, match=says) as told:
-        loading.load(written)
+        load.load(written)
     assert (
         "copy the folder again" in str(told.value)
         or "again, or use" in str(told.value)
@@ -252,7 +253,7 @@ def test_damage_is_named(written: Path, change, error, says: str) -> None:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
 def test_interrupted_it_leaves_nothing(tmp_path: Path, small, monkeypatch, stop) -> None:
-    fill, written = safetensors_files.fill, []
+    fill, written = safetensors_io.fill, []
 
     def fail(slot, array) -> str:
         written.append(fill(slot, array))
@@ -261,7 +262,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, small, monkeypatch, stop)
             raise stop("now")
         return written[-1]
 
-    monkeypatch.setattr(safetensors_files, "fill", fail)
+    monkeypatch.setattr(safetensors_io, "fill", fail)
     with pytest.raises(stop, match="now"):
         _write(tmp_path / "e", TINY, small)
     assert len(written) >= 5

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as tensors
 
-from imagen_jax.text import hf_checkpoint, hf_files, loading, t5
+from imagen_jax.text.checkpoints import huggingface, huggingface_files, load
+from imagen_jax.text import t5
 
 FOLDER = Path(__file__).parent / "fixtures" / "hugging_face"
 MODELS = ("v1_0", "v1_1", "umt5")
@@ -34,14 +35,14 @@ def copied(tmp_path: Path) -> Path:
 
 
 def _encoded(folder: Path, reference) -> np.ndarray:
-    config, params = loading.load(folder)
+    config, params = load.load(folder)
     text = np.asarray(run(params, reference["tokens"], reference["mask"], config=config))
     assert not text[~reference["mask"]].any()
     return text[reference["mask"]]
 
 
 def _rewrite(folder: Path, change) -> None:
-    file = folder / hf_files.FILE
+    file = folder / huggingface_files.FILE
     tensors.save_file(change(tensors.load_file(file)), file)
 
 
@@ -57,7 +58,7 @@ def test_encodings_equal_transformers(reference, name: str) -> None:
     [("v1_0", False, False), ("v1_1", True, False), ("umt5", True, True)],
 )
 def test_the_network_is_read_from_its_tensors(name: str, gated: bool, bias_per_layer: bool) -> None:
-    config, layout = loading.inspect(FOLDER / name)
+    config, layout = load.inspect(FOLDER / name)
     assert config == t5.T5Config(
         vocab=48, width=16, layers=2, heads=3, head_dim=4, mlp_width=24, gated=gated,
         bias_per_layer=bias_per_layer,
@@ -66,8 +67,8 @@ def test_the_network_is_read_from_its_tensors(name: str, gated: bool, bias_per_l
 
 
 def test_several_shards_of_mixed_dtypes(copied: Path, reference) -> None:
-    whole = tensors.load_file(copied / hf_files.FILE)
-    (copied / hf_files.FILE).unlink()
+    whole = tensors.load_file(copied / huggingface_files.FILE)
+    (copied / huggingface_files.FILE).unlink()
     shards: dict[str, dict] = {"model-00001-of-00002.safetensors": {}, "b.safetensors": {}}
     weight_map = {}
     for number, (name, array) in enumerate(sorted(whole.items())):
@@ -77,15 +78,15 @@ def test_several_shards_of_mixed_dtypes(copied: Path, reference) -> None:
         weight_map[name] = file
     for file, content in shards.items():
         tensors.save_file(content, copied / file)
-    (copied / hf_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (copied / huggingface_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
     expected = reference["v1_1"][reference["mask"]]
     np.testing.assert_allclose(_encoded(copied, reference), expected, rtol=0, atol=0.1)
-    _, params = loading.load(copied)
+    _, params = load.load(copied)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
 
     (copied / "b.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks b\.safetensors, which .*index"):
-        loading.load(copied)
+        load.load(copied)
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -113,35 +114,35 @@ def test_the_embedding_has_two_names(copied: Path, reference, both: bool) -> Non
 def test_a_wrong_tensor_is_named(copied: Path, change, says: str) -> None:
     _rewrite(copied, change)
     with pytest.raises(ValueError, match=says):
-        loading.load(copied)
+        load.load(copied)
 
 
 def test_a_file_cut_short_is_named(copied: Path) -> None:
-    file = copied / hf_files.FILE
+    file = copied / huggingface_files.FILE
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors is not a whole safetensors file"):
-        loading.load(copied)
+        load.load(copied)
 
 
 def test_pickles_are_refused(copied: Path) -> None:
-    (copied / hf_files.FILE).rename(copied / "pytorch_model.bin")
+    (copied / huggingface_files.FILE).rename(copied / "pytorch_model.bin")
     with pytest.raises(ValueError, match="only safetensors can be read"):
-        loading.load(copied)
+        load.load(copied)
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("feed_forward_proj", "gated-silu"), ("layer_norm_epsilon", 1e-5)]
 )
 def test_another_network_is_refused(copied: Path, name: str, value: object) -> None:
-    config = json.loads((copied / hf_checkpoint.CONFIG).read_text())
-    (copied / hf_checkpoint.CONFIG).write_text(json.dumps(config | {name: value}))
+    config = json.loads((copied / huggingface.CONFIG).read_text())
+    (copied / huggingface.CONFIG).write_text(json.dumps(config | {name: value}))
     with pytest.raises(ValueError, match=rf"config\.json: {name} is {value!r}"):
-        loading.load(copied)
+        load.load(copied)
 
 
 def _move(found: dict, *, folder: Path, name: str, prefix: str = "") -> None:
     """The tensors, under a prefix, in another file and no other."""
-    (folder / hf_files.FILE).unlink()
+    (folder / huggingface_files.FILE).unlink()
     tensors.save_file({prefix + n: x for n, x in found.items()}, folder / name)
 
 
@@ -157,17 +158,17 @@ def _assert_equal(place: Path, reference, *, to: str = "v1_1") -> None:
 def test_the_only_file_is_read_whatever_its_name_and_prefix(
     copied: Path, reference, name: str, prefix: str
 ) -> None:
-    whole = tensors.load_file(copied / hf_files.FILE)
+    whole = tensors.load_file(copied / huggingface_files.FILE)
     _move(whole, folder=copied, name=name, prefix=prefix)
     (copied / f"._{name}").write_bytes(b"what macOS leaves")
-    (copied / hf_checkpoint.CONFIG).unlink()
+    (copied / huggingface.CONFIG).unlink()
     _assert_equal(copied, reference)
     _assert_equal(copied / name, reference)
 
 
 @pytest.mark.parametrize("prefix", ["", "text_encoder."])
 def test_a_stack_that_was_saved_alone(copied: Path, reference, prefix: str) -> None:
-    whole = tensors.load_file(copied / hf_files.FILE)
+    whole = tensors.load_file(copied / huggingface_files.FILE)
     stack = {n.removeprefix("encoder."): x for n, x in whole.items() if n.startswith("encoder.")}
     stack["embed_tokens.weight"] = whole["shared.weight"]
     _move(stack, folder=copied, name="stack.safetensors", prefix=prefix)
@@ -176,8 +177,8 @@ def test_a_stack_that_was_saved_alone(copied: Path, reference, prefix: str) -> N
 
 @pytest.mark.parametrize("form", ["index.fp16", "no index", "no index, older"])
 def test_shards_of_a_variant(copied: Path, reference, form: str) -> None:
-    whole = tensors.load_file(copied / hf_files.FILE)
-    (copied / hf_files.FILE).unlink()
+    whole = tensors.load_file(copied / huggingface_files.FILE)
+    (copied / huggingface_files.FILE).unlink()
     pattern = "model-{}.fp16.safetensors" if "older" in form else "model.fp16-{}.safetensors"
     files = [pattern.format(f"0000{n}-of-00002") for n in (1, 2)]
     where = {name: files[number % 2] for number, name in enumerate(sorted(whole))}
@@ -187,16 +188,16 @@ def test_shards_of_a_variant(copied: Path, reference, form: str) -> None:
         index = copied / "model.safetensors.index.fp16.json"
         index.write_text(json.dumps({"weight_map": where}))
         # Comes along with the variant, without its shards.
-        (copied / hf_files.INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+        (copied / huggingface_files.INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
     _assert_equal(copied, reference)
     (copied / files[1]).unlink()
-    (copied / hf_files.INDEX).unlink(missing_ok=True)
+    (copied / huggingface_files.INDEX).unlink(missing_ok=True)
     with pytest.raises(FileNotFoundError, match=f"lacks {files[1]}"):
-        loading.load(copied)
+        load.load(copied)
 
 
 def test_of_several_files_that_with_a_t5_is_read(copied: Path, reference) -> None:
-    whole = tensors.load_file(copied / hf_files.FILE)
+    whole = tensors.load_file(copied / huggingface_files.FILE)
     _move(whole, folder=copied, name="t5xxl_fp16.safetensors")
     clip = {"text_model.encoder.layers.0.mlp.fc1.weight": np.zeros((2, 2), np.float32)}
     tensors.save_file(clip, copied / "clip_l.safetensors")
@@ -205,7 +206,7 @@ def test_of_several_files_that_with_a_t5_is_read(copied: Path, reference) -> Non
     with pytest.raises(
         ValueError, match=r"several .*t5xxl_bf16\.safetensors, t5xxl_fp16.*give one"
     ):
-        loading.load(copied)
+        load.load(copied)
     _assert_equal(copied / "t5xxl_bf16.safetensors", reference)
 
 
@@ -226,30 +227,30 @@ def _bytes_of(found: dict[str, np.ndarray]) -> dict[str, tuple[str, list[int], b
 
 def test_what_is_no_encoders_is_not_read(copied: Path, reference) -> None:
     """A tokenizer, a decoder and a head of any dtype; `unused` names them."""
-    found = _bytes_of(tensors.load_file(copied / hf_files.FILE))
+    found = _bytes_of(tensors.load_file(copied / huggingface_files.FILE))
     others = {
         "decoder.block.0.layer.0.SelfAttention.q.weight": ("F8_E4M3", [2, 2], bytes(4)),
         "lm_head.weight": ("I64", [2], bytes(16)),
         "scaled_fp8": ("F8_E4M3", [2], bytes(2)),
         "spiece_model": ("U8", [5], b"model"),
     }
-    _save_bytes(others | found, copied / hf_files.FILE)
+    _save_bytes(others | found, copied / huggingface_files.FILE)
     _assert_equal(copied, reference)
-    assert hf_checkpoint.unused(copied) == sorted(others)
+    assert huggingface.unused(copied) == sorted(others)
     rows, columns = found[WI][1]
     few = found | {WI: ("F8_E4M3", [rows, columns], bytes(rows * columns))}
-    _save_bytes(few, copied / hf_files.FILE)
+    _save_bytes(few, copied / huggingface_files.FILE)
     with pytest.raises(ValueError, match=rf"{WI} in .* is F8_E4M3; .* can be read: take the same"):
-        loading.load(copied)
+        load.load(copied)
 
 
 def test_two_encoders_in_one_file_are_told(copied: Path) -> None:
     _rewrite(copied, lambda x: x | {f"b.{n}": a for n, a in x.items()})
     with pytest.raises(ValueError, match=r"several T5 encoders, under 'b\.encoder\.', 'encoder\.'"):
-        loading.load(copied)
+        load.load(copied)
 
 
 def test_a_bias_is_not_left_out_silently(copied: Path) -> None:
     _rewrite(copied, lambda x: x | {WI.replace("weight", "bias"): x[WI][0].copy()})
     with pytest.raises(ValueError, match=r"wi_1\.bias is unknown"):
-        loading.load(copied)
+        load.load(copied)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from imagen_jax.data import records
+from imagen_jax.data.store import records
 from imagen_jax.imagen import Imagen
-from imagen_jax.text import exported, loading
+from imagen_jax.text.checkpoints import native, load
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
 TENSOR = "encoder.layers_1.mlp.wo.kernel"
@@ -93,10 +93,10 @@ def test_nothing_is_converted(spoilt: Path, tmp_path: Path) -> None:
 def test_what_bfloat16_cannot_hold_is_not_converted(tiny, tmp_path: Path) -> None:
     params = {**tiny[1], "token_embedder": {"embedding": np.full((1152, 64), 3.4e38, np.float32)}}
     folder = _t5x(tmp_path / "large", params)
-    sizes, layout = loading.inspect(folder)
+    sizes, layout = load.inspect(folder)
     tokenizer = TextEncoder.load("t5_1_1_tiny", max_length=4).tokenizer
     with pytest.raises(ValueError, match=r"token_embedder\.embedding has .* finite as bfloat16"):
-        exported.write(
+        native.write(
             tmp_path / "out", sizes, layout, tokenizer=tokenizer, dtype="bfloat16", progress=False
         )
 

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from imagen_jax import checkpoint, config, export, rng, run_folder
-from imagen_jax.train import initial, program
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax import config, export, rng
+from imagen_jax.train import init_from, sharded_step
 from imagen_jax.train.state import TrainState
 
 
-def _program(name: str = "tiny/base8", **model: Any) -> program.Program:
+def _program(name: str = "tiny/base8", **model: Any) -> sharded_step.Program:
     experiment = config.load(name)[0]
     stage = experiment.stage
     stage = dataclasses.replace(stage, model=dataclasses.replace(stage.model, **model))
     grid = config.Mesh(fsdp=4, min_shard_bytes=64)
-    return program.build(dataclasses.replace(experiment, stage=stage, mesh=grid))
+    return sharded_step.build(dataclasses.replace(experiment, stage=stage, mesh=grid))
 
 
-def _state(work: program.Program, seed: int) -> TrainState:
+def _state(work: sharded_step.Program, seed: int) -> TrainState:
     state = work.init(rng.root(seed))
     return state.replace(ema=jax.tree.map(lambda x: x + 1, state.params))
 
@@ -32,8 +33,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
     """A run's folder and the state that its newest checkpoint holds."""
     folder, work = tmp_path_factory.mktemp("source"), _program()
     state = _state(work, 1)
-    run_folder.write_config(folder, work.experiment)
-    saves = checkpoint.Checkpoints(folder)
+    run_dir.write_config(folder, work.experiment)
+    saves = checkpoints.Checkpoints(folder)
     saves.save(7, state, work.experiment)
     saves.close()
     return folder, jax.device_get(state)
@@ -50,7 +51,7 @@ def _equal(one: Any, other: Any) -> None:
 def test_the_average_begins_both(saved: tuple[Path, TrainState]) -> None:
     folder, there = saved
     fresh = _state(_program(), 2)
-    begun, said = initial.Source(folder=folder).begin(fresh)
+    begun, said = init_from.Source(folder=folder).begin(fresh)
     _equal(begun.params, there.ema)
     _equal(begun.ema, there.ema)
     _equal(begun.opt_state, fresh.opt_state)
@@ -63,14 +64,14 @@ def test_the_average_begins_both(saved: tuple[Path, TrainState]) -> None:
 
 def test_weights_and_average_can_be_taken_as_they_were(saved: tuple[Path, TrainState]) -> None:
     folder, there = saved
-    begun, _ = initial.Source(folder=folder, take="weights").begin(_state(_program(), 2))
+    begun, _ = init_from.Source(folder=folder, take="weights").begin(_state(_program(), 2))
     _equal(begun.params, there.params)
     _equal(begun.ema, there.ema)
 
 
 def test_the_two_trees_share_no_buffer(saved: tuple[Path, TrainState]) -> None:
     """The step donates both."""
-    begun, _ = initial.Source(folder=saved[0]).begin(_state(_program(), 2))
+    begun, _ = init_from.Source(folder=saved[0]).begin(_state(_program(), 2))
     jax.tree.map(lambda x: x.delete(), begun.params)
     jax.block_until_ready(begun.ema)
     assert not any(x.is_deleted() for x in jax.tree.leaves(begun.ema))
@@ -80,7 +81,7 @@ def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]
     folder, _ = saved
     fresh = _state(_program(channel_mult=(1, 3), attention_at=(4,), res_blocks=2), 2)
     with pytest.raises(ValueError, match="--init-partial") as refused:
-        initial.Source(folder=folder).begin(fresh)
+        init_from.Source(folder=folder).begin(fresh)
     said = str(refused.value)
     there = {n: x.shape for n, x in _flat(saved[1].ema).items()}
     wanted = {n: x.shape for n, x in _flat(fresh.params).items()}
@@ -98,11 +99,11 @@ def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]
 
 def test_extra_tensors_are_refused_too(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
     work = _program(res_blocks=2)
-    saves = checkpoint.Checkpoints(tmp_path)
+    saves = checkpoints.Checkpoints(tmp_path)
     saves.save(1, _state(work, 3), work.experiment)
     saves.close()
     with pytest.raises(ValueError, match=r"\n  extra [\w/]+ \("):
-        initial.Source(folder=tmp_path).begin(_state(_program(), 2))
+        init_from.Source(folder=tmp_path).begin(_state(_program(), 2))
 
 
 def test_a_part_is_taken_where_that_is_asked(
@@ -111,7 +112,7 @@ def test_a_part_is_taken_where_that_is_asked(
     folder, there = saved
     fresh = _state(_program(channel_mult=(1, 3)), 2)
     expected = jax.device_get(fresh)
-    begun, said = initial.Source(folder=folder, partial=True).begin(fresh)
+    begun, said = init_from.Source(folder=folder, partial=True).begin(fresh)
     old, new, own = (_flat(x) for x in (there.ema, jax.device_get(begun.params), expected.params))
     fitting = [n for n in own if n in old and old[n].shape == own[n].shape]
     assert 0 < len(fitting) < len(own)
@@ -125,18 +126,18 @@ def test_a_part_is_taken_where_that_is_asked(
 def test_nothing_that_fits_is_refused_even_then(
     saved: tuple[Path, TrainState], tmp_path: Path
 ) -> None:
-    saves = checkpoint.Checkpoints(tmp_path)
+    saves = checkpoints.Checkpoints(tmp_path)
     saves.save(1, {"ema": {"other": np.ones(3, np.float32)}}, _program().experiment)
     saves.close()
     with pytest.raises(ValueError, match="none of its tensors fits this config:\n  missing"):
-        initial.Source(folder=tmp_path, partial=True).begin(_state(_program(), 2))
+        init_from.Source(folder=tmp_path, partial=True).begin(_state(_program(), 2))
 
 
 def test_an_exported_stage_begins_a_run(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
     work, there = _program(), saved[1]
     trained = export.Trained(experiment=work.experiment, params=there.ema, step=7)
     export.write(tmp_path / "out", [trained], dtype="float32")
-    source = initial.Source(folder=tmp_path / "out" / "base8")
+    source = init_from.Source(folder=tmp_path / "out" / "base8")
     begun, said = source.begin(_state(work, 2))
     _equal(begun.params, there.ema)
     assert said.endswith("weights.safetensors")
@@ -147,4 +148,4 @@ def test_an_exported_stage_begins_a_run(saved: tuple[Path, TrainState], tmp_path
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="no complete checkpoint to begin with"):
-        initial.Source(folder=tmp_path).begin(_state(_program(), 2))
+        init_from.Source(folder=tmp_path).begin(_state(_program(), 2))

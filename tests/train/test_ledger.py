@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_jax.train.ledger import Ledger
+from imagen_jax.train.goodput import Ledger
 
 
 class Clock:

@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 from small_network import SMALL
 
-from imagen_jax import checkpoint, config, exits, log_files
-from imagen_jax.data import damage, records, store, transforms
-from imagen_jax.data.records import Record
-from imagen_jax.data.store import Store
-from imagen_jax.train import alone, health, initial, loop, metrics, program
+from imagen_jax.io import checkpoints, log_files
+from imagen_jax import config
+from imagen_jax.runtime import exit_codes
+from imagen_jax.data import corrupt_records
+from imagen_jax.data.store import records, store
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
+from imagen_jax.train import run_lease, anomalies, init_from, loop, progress, sharded_step
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
@@ -65,7 +69,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_a_run_goes_on_and_logs_how_many_records_it_lost(damaged: Store, tmp_path: Path) -> None:
     loop.train(experiment(0.2), tmp_path, store=damaged)  # one epoch
-    listed = [json.loads(x) for x in (tmp_path / damage.FILE).read_text().splitlines()]
+    listed = [json.loads(x) for x in (tmp_path / corrupt_records.FILE).read_text().splitlines()]
     assert sorted(entry["record"] for entry in listed) == DAMAGED
     logged = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["damaged"] for line in logged] == [
@@ -79,12 +83,12 @@ def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -
 
 
 def test_weights_that_are_refused_leave_no_folder(damaged: Store, tmp_path: Path) -> None:
-    class Refused(initial.Source):
+    class Refused(init_from.Source):
         def begin(self, current):
             return jax.tree.map(lambda x: x * np.float32("nan"), current.params), ""
 
     folder, source = tmp_path / "runs" / "new", Refused(folder=tmp_path, take="ema", partial=False)
-    with alone.alone(folder), pytest.raises(ValueError, match="the weights are not finite"):
+    with run_lease.alone(folder), pytest.raises(ValueError, match="the weights are not finite"):
         loop.train(experiment(0.2), folder, store=damaged, source=source)
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +106,7 @@ def test_the_memory_of_worker_processes_is_given_back(
     def count(*_: object) -> None:
         seen.append(len(_shared()))
 
-    stops = pytest.raises(exits.Preempted) if interrupted else contextlib.nullcontext()
+    stops = pytest.raises(exit_codes.Preempted) if interrupted else contextlib.nullcontext()
     with stops:
         loop.train(
             wanted,
@@ -141,15 +145,15 @@ def test_the_loop_is_one_step_ahead_of_the_devices(
             losses.append(after_a_while(metrics["loss"]))
             return state, metrics | {"loss": losses[-1]}
 
-        monkeypatch.setattr(program.Program, "step", lambda _: train_step)
+        monkeypatch.setattr(sharded_step.Program, "step", lambda _: train_step)
         return work
 
     def stop(step: int) -> bool:
         computed.append([loss.is_ready() for loss in losses])
         return False
 
-    build = program.build
-    monkeypatch.setattr(program, "build", slow)
+    build = sharded_step.build
+    monkeypatch.setattr(sharded_step, "build", slow)
     longer = dataclasses.replace(experiment(0.2).train, steps=6, log_every=6, save_every=6)
     loop.train(
         dataclasses.replace(experiment(0.2), train=longer), tmp_path, store=damaged, stop=stop
@@ -169,7 +173,7 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
 ) -> None:
     """A full disk, of the logs alone: each log is told once, and the run is trained and saved."""
     append = log_files.append
-    for name in ("metrics.jsonl", damage.FILE, health.FILE):
+    for name in ("metrics.jsonl", corrupt_records.FILE, anomalies.FILE):
         (tmp_path / name).symlink_to(FULL)
     monkeypatch.setattr(
         log_files,
@@ -177,9 +181,9 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
         lambda file, data: append(FULL if "tfevents" in file.name else file, data),
     )
     loop.train(experiment(0.2), tmp_path, store=damaged)
-    assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == 3
+    assert checkpoints.Checkpoints(tmp_path, read_only=True).latest() == 3
     told = capsys.readouterr().err
-    for name in (tmp_path / "metrics.jsonl", tmp_path / damage.FILE, "TensorBoard's events"):
+    for name in (tmp_path / "metrics.jsonl", tmp_path / corrupt_records.FILE, "TensorBoard's events"):
         sentence = f"{name}: not written (No space left on device); the run goes on without it"
         assert told.count(sentence) == 1
 
@@ -190,18 +194,18 @@ def test_what_is_worth_saving_is_saved_before_it_is_logged(
     def fails(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(metrics.Progress, "flush", fails)
+    monkeypatch.setattr(progress.Progress, "flush", fails)
     every = dataclasses.replace(experiment(0.2).train, save_every=1)
     with pytest.raises(OSError, match="No space"):
         loop.train(dataclasses.replace(experiment(0.2), train=every), tmp_path, store=damaged)
-    assert checkpoint.Checkpoints(tmp_path, read_only=True).steps() == [1]
+    assert checkpoints.Checkpoints(tmp_path, read_only=True).steps() == [1]
 
 
 def test_half_a_line_is_taken_away_at_the_start(damaged: Store, tmp_path: Path) -> None:
-    for name in ("metrics.jsonl", damage.FILE, health.FILE):
+    for name in ("metrics.jsonl", corrupt_records.FILE, anomalies.FILE):
         (tmp_path / name).write_text('{"step": 0, "record": 3}\n{"step": 4, "lo')
     loop.train(experiment(0.2), tmp_path, store=damaged)
-    for name, steps in (("metrics.jsonl", [0, 1, 2, 3]), (health.FILE, [0])):
+    for name, steps in (("metrics.jsonl", [0, 1, 2, 3]), (anomalies.FILE, [0])):
         lines = (tmp_path / name).read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == steps
 
@@ -225,9 +229,9 @@ def test_a_run_that_diverged_goes_on_from_its_last_sound_checkpoint(
         loop.train(changed, tmp_path, store=damaged)
 
     run(1e-3, 3)
-    with pytest.raises(health.Diverged) as told:
+    with pytest.raises(anomalies.Diverged) as told:
         run(rate, 20)
-    steps = checkpoint.Checkpoints(tmp_path, read_only=True).steps()
+    steps = checkpoints.Checkpoints(tmp_path, read_only=True).steps()
     assert steps == kept  # none was driven out by saves of skipped steps
     commands = re.findall("`(.*?)`", str(told.value))
     assert len(commands) == (kept[-1] > 3), told.value

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import accelerators
-from imagen_jax.train import norms, profiling, speed
+from imagen_jax.parallel import accelerators
+from imagen_jax.train import norms, profiler, train_metrics
 
 TREE = {"stem": {"kernel": jnp.full((3, 4), 2.0)}, "head": [jnp.ones(5), jnp.full(2, -3.0)]}
 
@@ -39,7 +39,7 @@ def test_mfu_is_the_models_work_over_the_chips_peak(kind: str, name: str) -> Non
     chip = accelerators.TPUS[name]
     devices = [_device(kind, {"bytes_in_use": 2**30, "peak_bytes_in_use": 2**31})] * 8
     images_per_s = 0.4 * chip.peak_flops * (8 / chip.devices) / 1e12
-    found = speed.Speed(1e12, devices).figures(images_per_s)
+    found = train_metrics.Speed(1e12, devices).figures(images_per_s)
     assert found["mfu"] == pytest.approx(0.4)
     assert found["tflops_per_device"] == pytest.approx(images_per_s / 8)
     assert (found["memory_gib"], found["memory_peak_gib"]) == (1.0, 2.0)
@@ -50,13 +50,13 @@ def test_of_the_devices_here_the_fullest_counts() -> None:
         _device("TPU v4", {"bytes_in_use": gib * 2**30}, process)
         for gib, process in ((1, 0), (3, 0), (9, 1))
     ]
-    found = speed.Speed(1.0, devices).figures(1.0)
+    found = train_metrics.Speed(1.0, devices).figures(1.0)
     assert found["memory_gib"] == 3.0
     assert "memory_peak_gib" not in found
 
 
 def test_what_a_device_does_not_tell_is_left_out() -> None:
-    found = speed.Speed(1e9, jax.devices()).figures(16.0)
+    found = train_metrics.Speed(1e9, jax.devices()).figures(16.0)
     assert set(found) == {"tflops_per_device"}
     assert found["tflops_per_device"] == pytest.approx(16e9 / 8 / 1e12)
 
@@ -74,11 +74,11 @@ def test_what_a_device_does_not_tell_is_left_out() -> None:
 )
 def test_steps_that_cannot_be_traced_are_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"--profile-steps {text}: .*{says}"):
-        profiling.parse(text, last=10)
+        profiler.parse(text, last=10)
 
 
 def test_steps_are_read_as_python_reads_them() -> None:
-    assert profiling.parse("8:11", last=10) == range(8, 11)
+    assert profiler.parse("8:11", last=10) == range(8, 11)
 
 
 class _Told:
@@ -90,7 +90,7 @@ class _Told:
 
 
 def test_a_profile_holds_the_steps_that_were_asked_for(tmp_path: Any) -> None:
-    told, profile = _Told(tmp_path), profiling.Profile(range(3, 5))
+    told, profile = _Told(tmp_path), profiler.Profile(range(3, 5))
     for step in range(1, 8):
         with jax.profiler.TraceAnnotation(f"this is step {step}"):
             profile_input = jnp.ones(step) * 2
@@ -103,7 +103,7 @@ def test_a_profile_holds_the_steps_that_were_asked_for(tmp_path: Any) -> None:
 
 
 def test_a_start_past_the_steps_says_so_once(tmp_path: Any) -> None:
-    told, profile = _Told(tmp_path), profiling.Profile(range(3, 5))
+    told, profile = _Told(tmp_path), profiler.Profile(range(3, 5))
     for step in range(4, 8):
         profile(step, jnp.ones(1), told)
     assert len(told.said) == 1

@@ -11,8 +11,8 @@ import pytest
 
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
-from imagen_jax.evaluate import exam
-from imagen_jax.train import learning, norms, optim, state, step
+from imagen_jax.evaluate import eval_set
+from imagen_jax.train import update_monitor, norms, optim, state, step
 
 
 def test_learning_rate_of_the_paper() -> None:
@@ -56,7 +56,7 @@ def _judged(options: config.Optim, *, steps: int = 400) -> list[str]:
     rule = optim.build(options, steps=steps)
     experiment = config.load("tiny/base8")[0]
     train = dataclasses.replace(experiment.train, steps=steps)
-    watched = learning.Learning(dataclasses.replace(experiment, optim=options, train=train))
+    watched = update_monitor.Learning(dataclasses.replace(experiment, optim=options, train=train))
 
     @jax.jit
     def step(state, params, key):
@@ -101,7 +101,7 @@ def _short_training(options: config.Optim, ends: tuple[int, ...]) -> list[float]
     start = functools.partial(state.init, experiment=experiment, module=module, rule=rule)
     current = jax.jit(start)(root)
     train_step = jax.jit(step.build(experiment, module, rule))
-    real = exam.draw("shapes/quickstart", "validation", count=256, seed=0, size=64).real
+    real = eval_set.draw("shapes/quickstart", "validation", count=256, seed=0, size=64).real
     small = real.reshape(256, 8, 8, 8, 8, 3).mean(axis=(2, 4)).astype(np.uint8)
     encoded = np.zeros((32, text.max_length, text.width), np.float32)
     losses = []

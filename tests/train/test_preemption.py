@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from imagen_jax import exits
-from imagen_jax.train import preemption
+from imagen_jax.runtime import exit_codes
+from imagen_jax.runtime import preemption
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +34,14 @@ def test_the_first_interrupt_stops_and_the_second_ends_at_once(capfd) -> None:
 def test_what_was_saved_is_said_with_the_code_of_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt, match="saved at step 3"):
         _stopped_by(signal.SIGINT)
-    with pytest.raises(exits.Preempted):
+    with pytest.raises(exit_codes.Preempted):
         _stopped_by(signal.SIGTERM)
 
 
 def _stopped_by(number: int) -> None:
     with preemption.watch():
         os.kill(os.getpid(), number)
-        raise exits.Preempted("saved at step 3")
+        raise exit_codes.Preempted("saved at step 3")
 
 
 def test_an_interrupt_that_is_ignored_stays_so() -> None:

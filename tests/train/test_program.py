@@ -8,21 +8,21 @@ import jax
 import pytest
 
 from imagen_jax import config
-from imagen_jax.train import program
+from imagen_jax.train import sharded_step
 
 # No size of a network, nor any product of them, is a multiple of 11.
 LOCAL, FSDP, DATA = 11, 4, 2
 ARRAY = re.compile(r"\b(?:f32|bf16)\[(\d+),(\d+),(\d+)(?:,(\d+))?\]")
 
 
-def _program(name: str) -> program.Program:
+def _program(name: str) -> sharded_step.Program:
     experiment = config.load(name)[0]
     experiment = dataclasses.replace(
         experiment,
         train=dataclasses.replace(experiment.train, batch_size=LOCAL * FSDP * DATA),
         mesh=config.Mesh(data=DATA, fsdp=FSDP, min_shard_bytes=64),
     )
-    return program.build(experiment)
+    return sharded_step.build(experiment)
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def test_every_convolution_of_a_step_is_one_that_cpus_have_a_fast_program_for(na
 def test_micro_batches_are_chosen_where_they_are_left_open(asked: int, chosen: int) -> None:
     experiment = config.load("tiny/base8")[0]
     train = dataclasses.replace(experiment.train, batch_size=64, micro_batches=asked)
-    work = program.build(dataclasses.replace(experiment, train=train))
+    work = sharded_step.build(dataclasses.replace(experiment, train=train))
     assert work.experiment.train.micro_batches == chosen  # one: these are no TPUs
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax import config, run_folder
+from imagen_jax import config
+from imagen_jax.io import run_dir
 from imagen_jax.train import resuming
 
 BEFORE = config.load("tiny/base8")[0]
@@ -24,8 +25,8 @@ def changed(**parts: dict) -> config.Experiment:
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """A run of `BEFORE` with a checkpoint."""
-    run_folder.write_config(tmp_path, BEFORE)
-    (tmp_path / run_folder.CHECKPOINTS / "2").mkdir(parents=True)
+    run_dir.write_config(tmp_path, BEFORE)
+    (tmp_path / run_dir.CHECKPOINTS / "2").mkdir(parents=True)
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_what_changes_the_weights_is_told(begun: Path, parts: dict, told: list[s
 
 def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
     constant = changed(optim={"schedule": "constant"})
-    run_folder.write_config(begun, constant)
+    run_dir.write_config(begun, constant)
     longer = dataclasses.replace(constant, train=dataclasses.replace(constant.train, steps=9))
     assert resuming.check(begun, longer) == []
 
@@ -73,7 +74,7 @@ def test_another_optimisers_state_is_refused(begun: Path, changes: dict, says: s
 
 def test_a_run_without_a_checkpoint_may_take_another_optimiser(tmp_path: Path) -> None:
     assert resuming.check(tmp_path, BEFORE) == []
-    run_folder.write_config(tmp_path, BEFORE)
+    run_dir.write_config(tmp_path, BEFORE)
     assert resuming.check(tmp_path, changed(optim={"kind": "adam"})) == []
 
 

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, run_folder
-from imagen_jax.checkpoint import Checkpoints
-from imagen_jax.train import saving
-from imagen_jax.train.saving import Saving
+from imagen_jax import config
+from imagen_jax.io import run_dir
+from imagen_jax.io.checkpoints import Checkpoints
+from imagen_jax.train import checkpointing
+from imagen_jax.train.checkpointing import Saving
 from imagen_jax.train.state import TrainState
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
@@ -88,7 +89,7 @@ def test_saves_come_by_steps(tmp_path: Path) -> None:
 
 def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
     saves = Saving(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
     assert due(saves, 20) == []
     now[0] += 121
@@ -104,7 +105,7 @@ def test_a_clock_that_is_set_changes_nothing(
 ) -> None:
     saves = Saving(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
     now = time.time() + jump
-    monkeypatch.setattr(saving.time, "time", lambda: now)
+    monkeypatch.setattr(checkpointing.time, "time", lambda: now)
     assert due(saves, 20) == []
     saves.save(5, STATE)
     saves.finish(5, STATE)
@@ -129,7 +130,7 @@ def test_what_devices_report_is_no_failed_save(
         raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
 
     saves = Saving(tmp_path, EXPERIMENT)
-    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", gone)
+    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", gone)
     with pytest.raises(jax.errors.JaxRuntimeError, match="closed by peer"):
         saves.save(1, STATE)
     saves.close()
@@ -188,16 +189,16 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command that the sentence gives is run as it stands; the run then goes on from there."""
-    write = saving.checkpoint.Checkpoints.save
+    write = checkpointing.checkpoint.Checkpoints.save
 
-    def full(saves: saving.checkpoint.Checkpoints, *given: object) -> None:
+    def full(saves: checkpointing.checkpoint.Checkpoints, *given: object) -> None:
         if tmp_path / "the run" in saves.folder.parents:
             raise OSError(28, "No space left on device")
         write(saves, *given)
 
-    monkeypatch.setattr(saving, "PAUSE", 0.0)
-    monkeypatch.setattr(saving, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
-    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", full)
+    monkeypatch.setattr(checkpointing, "PAUSE", 0.0)
+    monkeypatch.setattr(checkpointing, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
+    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
     saves = Saving(tmp_path / "the run", EXPERIMENT)
     saves.save(5, STATE)
     with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*shelter") as told:
@@ -213,21 +214,21 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
 
 
 def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, write, fails = [1000.0], saving.checkpoint.Checkpoints.save, [True]
+    now, write, fails = [1000.0], checkpointing.checkpoint.Checkpoints.save, [True]
 
     def full(*given: object) -> None:
         if fails[0]:
             raise OSError(28, "No space left on device")
         write(*given)
 
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(saving.checkpoint.Checkpoints, "save", full)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
     saves = Saving(tmp_path, EXPERIMENT)
     saves.save(1, STATE)
     assert "No space left" in saves.trouble()
     assert not saves.trouble()  # told once
     assert not saves.is_owed()  # nor does every step try again at once
-    now[0] += saving.PAUSE
+    now[0] += checkpointing.PAUSE
     assert saves.is_owed()
     fails[0] = False
     saves.save(4, STATE)
@@ -264,10 +265,10 @@ def test_the_way_back_leads_to_the_last_sound_checkpoint(
 def test_a_background_save_that_fails_at_the_end_hides_no_other_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(saves: saving.checkpoint.Checkpoints) -> None:
+    def full(saves: checkpointing.checkpoint.Checkpoints) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving.checkpoint.Checkpoints, "close", full)
+    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "close", full)
     with contextlib.closing(Saving(tmp_path / "run", EXPERIMENT)), pytest.raises(KeyError):
         raise KeyError
     assert "a save failed ([Errno 28] No space left on device)" in capsys.readouterr().err
@@ -277,7 +278,7 @@ def test_a_folder_that_was_deleted_is_a_run_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    run_folder.write_config(folder, EXPERIMENT)
+    run_dir.write_config(folder, EXPERIMENT)
     saves = Saving(folder, EXPERIMENT)
     saves.has_config = True
     saves.save(1, STATE)
@@ -288,5 +289,5 @@ def test_a_folder_that_was_deleted_is_a_run_again(
     assert capsys.readouterr().err == f"{folder}/config.json was gone: it is written again\n"
     saves.finish(2, STATE)
     saves.close()
-    assert run_folder.read_config(folder) == EXPERIMENT
+    assert run_dir.read_config(folder) == EXPERIMENT
     assert Checkpoints(folder, read_only=True).steps() == [2]

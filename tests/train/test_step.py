@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, mesh, models, rng
+from imagen_jax import config, models, rng
+from imagen_jax.parallel import mesh
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.train import optim, state, step
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.train import watchdog
+from imagen_jax.runtime import watchdog
 
 
 class Clock:

@@ -1,0 +1,131 @@
+"""`imagen data build SOURCE`: an embedded dataset, or with --out the pairs of any source."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from imagen_jax import config
+from imagen_jax.cli import store_options
+from imagen_jax.cli.store_options import Pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """Draw an embedded dataset as a TFDS dataset in ArrayRecord files; or, with --out, prepare any
+    data source as (image, encoding) pairs, the bytes that `imagen encode` writes on a CPU, by
+    several processes of this machine or a pipeline of Apache Beam.
+
+    With --out the same command goes on where it was interrupted, and processes encode on the CPU;
+    with an accelerator `imagen encode` is the better choice.
+    """
+
+    source: tyro.conf.Positional[str]
+    """shapes/full; shapes/quickstart: fewer, each of one large plain object; or emoji. With
+    --out any data source; `imagen encode --help` lists the forms."""
+    data_dir: Path = Path("data")
+    """Where datasets live, and indices of tars."""
+    workers: config.Count | None = None
+    """Processes; default: one per core. With --out each holds the encoder and a shard."""
+    font: Path | None = None
+    """The font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
+    of the Debian package fonts-noto-color-emoji."""
+    beam: bool = False
+    """With --out: as an Apache Beam pipeline, whose options come last, after `--`:
+    `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
+    seen by all workers at the same path, and --out cannot be gs://. Default: Beam's own runner for
+    this machine, in this process."""
+    pairs: Annotated[Pairs, tyro.conf.arg(name="")] = Pairs()
+
+    def __post_init__(self) -> None:
+        config.check_options(self)
+        self.pairs.check()
+        changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
+        config.require(
+            self.pairs.out is not None or not changed,
+            f"--{''.join(changed[:1]).replace('_', '-')} needs --out, the folder of the pairs: "
+            "without it an embedded dataset is drawn",
+        )
+        config.require(
+            self.font is None or self.pairs.out is None,
+            f"--font {self.font} is for drawing emoji; --out {self.pairs.out} takes what was drawn",
+        )
+        config.require(
+            self.workers is None or not self.beam,
+            f"--workers {self.workers}: Beam has its own; on this machine end the command with "
+            f"-- --direct_running_mode=multi_processing --direct_num_workers={self.workers}",
+        )
+
+
+def run(options: Build, beam_options: Sequence[str]) -> None:
+    """Draw or prepare. Errors: ValueError for options of Beam without it."""
+    if beam_options and not options.beam:
+        raise ValueError(f"{beam_options[0]} after -- is an option of Beam's, and needs --beam")
+    if options.pairs.out is None:
+        _draw(options)
+    else:
+        _prepare(options, beam_options)
+
+
+def full_name(dataset: str) -> str:
+    """`shapes/full` for `shapes`. Errors: ValueError for a dataset that is not ours."""
+    family, _, name = dataset.partition("/")
+    if family not in ("shapes", "emoji"):
+        raise ValueError(
+            f"no dataset {dataset!r}; there are shapes/full, shapes/quickstart and emoji, and any "
+            "source can be prepared as pairs with --out"
+        )
+    return f"{family}/{name or 'full'}"
+
+
+def _draw(options: Build) -> None:
+    name = full_name(options.source)
+    if name.startswith("emoji/"):
+        from imagen_jax.data.synthetic.emoji import dataset
+
+        if options.workers is not None:
+            raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
+        built = dataset.build(name, str(options.data_dir), font=options.font)
+    else:
+        from imagen_jax.data.synthetic.shapes import dataset
+
+        if options.font is not None:
+            raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
+        built = dataset.build(name, str(options.data_dir), workers=options.workers)
+    splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
+    print(f"{name} is in {options.data_dir}: {splits}")
+
+
+def _prepare(options: Build, beam_options: Sequence[str]) -> None:
+    from imagen_jax.data.sources import addresses
+
+    if options.beam:
+        if importlib.util.find_spec("apache_beam") is None:
+            raise ValueError("--beam needs Apache Beam; pip install 'imagen_jax[beam]'")
+        from imagen_jax.data.prepare import beam
+
+        job = options.pairs.job(options.source, options.data_dir)
+        written = beam.build(job, beam_options)
+    else:
+        start_process()
+        from imagen_jax.data.prepare import multiprocess
+
+        job = options.pairs.job(options.source, options.data_dir)
+        written = multiprocess.build(job, processes=options.workers, start=start_process)
+    source = addresses.open(job.address, job.data_dir)
+    print(store_options.left_out(source, job.address) + store_options.summary(written, job), flush=True)
+
+
+def start_process() -> None:
+    """Before any use of jax: processes cannot share an accelerator, but programs."""
+    import jax
+
+    from imagen_jax.parallel import compilation_cache
+
+    jax.config.update("jax_platforms", "cpu")
+    compilation_cache.use_cache()

@@ -1,0 +1,91 @@
+"""A hook of training that paints now and then, for whoever watches: always the same prompts.
+
+A base stage paints the config's prompts. A super-resolution stage enlarges records of its dataset:
+each picture shows its input, what the stage makes of it, and the real one.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from imagen_jax import config
+from imagen_jax.data.store.store import Store
+
+SHOWN = 4  # records that a super-resolution stage enlarges
+
+
+def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any], None]:
+    """`paint(step, ema, progress)`, which paints every `train.sample_every` steps.
+
+    Pictures that are not finite are told instead of shown.
+    """
+    from imagen_jax import models, image_pixels
+    from imagen_jax.sample import cascade
+    from imagen_jax.sample.finite import NotFinite
+    from imagen_jax.sample.stage_program import Painter
+    from imagen_jax.sample.request import Request
+
+    stage, options = experiment.stage, experiment.train
+    module = models.build(stage.model)
+    if stage.is_super_resolution:
+        prompts, low, real = _records(experiment, store)
+    else:
+        prompts, low, real = _prompts(experiment), None, None
+
+    def paint(step: int, ema: Any, progress: Any) -> None:
+        if step % options.sample_every:
+            return
+        try:
+            painted = cascade.generate(
+                [Painter(stage=stage, module=module, params=ema)],
+                prompts,
+                seed=0,
+                batch_size=len(prompts.indices),
+                request=Request(low_res=low),
+            )[stage.name]
+        except NotFinite as error:
+            progress.say(f"nothing to show at step {step}: {error}")
+            return
+        shown = np.asarray(image_pixels.unscale(painted))
+        if low is not None:
+            enlarged = low.repeat(stage.factor, axis=1).repeat(stage.factor, axis=2)
+            shown = np.concatenate([enlarged, shown, real], axis=2)
+        progress.pictures(step, shown)
+
+    return paint
+
+
+def _prompts(experiment: config.Experiment) -> Any:
+    from imagen_jax import imagen
+    from imagen_jax.text.encoder import TextEncoder
+
+    encoder = TextEncoder.of(experiment.text)
+    return imagen.Imagen((), encoder).encode(experiment.train.sample_prompts)
+
+
+def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Captions of the first records of the run's order, their small pictures and their real ones.
+
+    Damaged records have others in their place, as in training.
+    """
+    from imagen_jax.data import pipeline
+    from imagen_jax.sample.stage_program import Captions, Prompts
+
+    count = min(SHOWN, store.count)
+    loaded = next(
+        pipeline.stream(
+            store,
+            stage=experiment.stage,
+            data=dataclasses.replace(experiment.data, workers=0, threads=1, prefetch=1),
+            share=pipeline.Share.whole(count),
+            seed=experiment.train.seed,
+        )
+    )
+    batch = loaded.batch
+    prompts = Prompts(
+        captions=Captions(batch.text, batch.text_mask, np.ones(count, bool)),
+        indices=np.arange(count),
+    )
+    return prompts, batch.low_pixels, batch.pixels

@@ -1,0 +1,170 @@
+"""A store of (image, encoding) pairs as `imagen encode` and `imagen data build` describe it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from imagen_jax import config
+
+if TYPE_CHECKING:
+    from imagen_jax.data.sources.base import Address, Source
+    from imagen_jax.data.store.store import Store
+    from imagen_jax.data.prepare.encode import Share, Written
+    from imagen_jax.data.prepare.jobs import Job
+
+MAX_LENGTH = 128  # tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """What is made of a data source, and where."""
+
+    out: Path | None = None
+    """Folder of the pairs of a data source; `imagen train --pairs` takes it."""
+    encoder: str | None = None
+    """With --out: an embedded encoder's name, or a folder, T5X's (or gs://) or Hugging Face's."""
+    tokenizer: str = ""
+    """With --out: a SentencePiece model; default: the *.model beside the encoder."""
+    sizes: config.Counts = ()
+    """With --out: sides of the pictures to keep, such as 64 256."""
+    max_length: config.Count = MAX_LENGTH
+    """With --out: tokens of a caption, at most, end of sentence included."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With --out: the encoder's matrices and products; bfloat16 on accelerators."""
+    clean: bool = False
+    """With --out: strip HTML, addresses and file names from captions."""
+    framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
+    """With --out: how pictures of any size become squares; for a config they have to be some."""
+    filters: Annotated[config.Filters, tyro.conf.arg(name="")] = config.Filters()
+    """With --out: what is dropped, beside what cannot be read or is smaller than the sizes."""
+    text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
+    """How encodings are stored; int8 has a scale for each token."""
+    shard_records: config.Count | None = None
+    """Pairs in a file, default 8,192; its captions are encoded together, in memory."""
+    batch_tokens: config.Count | None = None
+    """Tokens that are computed at once; default 16,384."""
+
+    def check(self) -> None:
+        """For the `__post_init__` of a command's options: from there errors are its usage.
+
+        Errors: ValueError for options that don't go together.
+        """
+        config.check_options(self)
+        config.require(
+            not str(self.out).startswith("gs:"),
+            f"--out {self.out}: shards are written to a folder; mount the bucket, on every worker "
+            "at the same path, and give that",
+        )
+        config.require(
+            self.out is None or (self.encoder is not None and bool(self.sizes)),
+            f"--out {self.out} needs --encoder and --sizes too: SOURCE is then a data source",
+        )
+        largest = max(self.sizes, default=1)
+        config.require(
+            all(largest % size == 0 for size in self.sizes),
+            f"--sizes {' '.join(map(str, self.sizes))}: each has to divide the largest",
+        )
+
+    def changed(self) -> list[str]:
+        """Names of the options that are not at their defaults."""
+        return [
+            field.name
+            for options in (self.framing, self.filters, self)
+            for field in dataclasses.fields(options)
+            if getattr(options, field.name) != field.default
+            and field.name not in ("framing", "filters")
+        ]
+
+    def storage(self) -> dict[str, Any]:
+        """Fields of a job about how pairs are computed and stored, whatever they are of."""
+        given = {"shard_records": self.shard_records, "batch_tokens": self.batch_tokens}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return {"text_dtype": self.text_dtype, **chosen}
+
+    def job(self, source: str, data_dir: Path) -> Job:
+        """The store of a data source; `out` is given.
+
+        Errors: ValueError for an address that is none, or an encoder that is not there.
+        """
+        from imagen_jax.data.sources import addresses
+        from imagen_jax.text import encoder
+        from imagen_jax.data.prepare.jobs import Job
+
+        assert self.encoder is not None
+        assert self.out is not None
+        address = addresses.parse(source)
+        text = config.Text(
+            encoder=self.encoder,
+            tokenizer=self.tokenizer,
+            width=encoder.config_of(self.encoder).width,
+            max_length=self.max_length,
+            dtype=self.dtype,
+            clean=self.clean,
+        )
+        return Job(
+            address=address,
+            data_dir=data_dir,
+            text=text,
+            sizes=self.sizes,
+            folder=self.out,
+            framing=self.framing,
+            filters=self.filters,
+            **self.storage(),
+        )
+
+
+def summary(written: Written, job: Job, share: Share | None = None) -> str:
+    """What was written, or this process's share of it, in lines to print."""
+    from imagen_jax.data.sources import base
+
+    counts = written.counts
+    what = f"(image, encoding) pairs of {job.address.dataset} ({job.address.split})"
+    if written.store is not None:
+        lines = [f"{written.store.count:,} {what} in {job.folder}", *_skipped(written.store)]
+    else:
+        assert share is not None  # alone, a process completes it
+        lines = [
+            f"process {share.process} of {share.processes} is done with its share of the {what}; "
+            f"the last one completes {job.folder}, which all of them have to see"
+        ]
+    length = job.text.max_length
+    if counts.captions:
+        padded = counts.different * length
+        lines.append(
+            f"{counts.different:,} different captions of {counts.captions:,} encoded: "
+            f"{counts.useful / counts.different:.1f} tokens each, "
+            f"{counts.useful / counts.computed:.1%} of the tokens computed are useful, "
+            f"{padded / counts.computed:.1f} times fewer than padded to {length}; "
+            f"stored as {job.text_dtype} with an error of {counts.error:.2%}"
+        )
+    if counts.cut:
+        lines.append(f"{counts.cut:,} captions are longer than {length} tokens and were cut")
+    return "\n".join(map(base.printable, lines))  # paths may be no Unicode
+
+
+def left_out(source: Source, address: Address) -> str:
+    """What a source has that is no example, in a line to print; "" if it has nothing."""
+    from imagen_jax.data.sources import base
+
+    if not source.skipped:
+        return ""
+    return (
+        f"{base.printable(address.dataset)} itself left out "
+        f"{base.summary(source.skipped)}; `imagen data check` names more\n"
+    )
+
+
+def _skipped(found: Store) -> list[str]:
+    """The line about what a store lacks of its source, if it lacks anything."""
+    from imagen_jax.data.store import skipped
+
+    if not found.skipped:
+        return []
+    return [
+        f"{found.examples - found.count:,} of {found.examples:,} examples were skipped: "
+        f"{skipped.summary(found.skipped)}; each is listed in {found.folder / skipped.FILE}"
+    ]

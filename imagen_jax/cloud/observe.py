@@ -1,0 +1,111 @@
+"""What is seen of an attempt: its queued resource, its nodes, and what its workers say."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagen_jax.cloud import gcloud
+from imagen_jax.cloud.gcloud import Gcloud, Missing
+from imagen_jax.cloud.run_record import Attempt, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a worker last wrote to the bucket."""
+
+    worker: int
+    of: int  # workers of the run
+    phase: str  # "setup", "running" or "ended"
+    beat: int  # grows with each writing
+    code: int | None = None  # once it has ended
+    step: str | None = None  # the last finished one
+    said: str = ""  # the end of its log, once it has ended
+    silent: float = 0.0  # seconds since the beat last grew, by our own clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """An attempt, at one look."""
+
+    queued: str | None  # state of the queued resource; None: there is none
+    reason: str = ""  # what Google says about that state
+    nodes: tuple[str, ...] = ()  # state of each slice; "MISSING": there is none
+    workers: int = 0  # network endpoints of all slices
+    reports: tuple[Report, ...] = ()
+    active: float = 0.0  # seconds since it was first seen active
+
+
+class Pulse:
+    """When each worker's beat last grew, by our own clock: other machines' clocks may be wrong."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._beats: dict[tuple[int, int], tuple[int, float]] = {}
+        self._active: dict[int, float] = {}
+
+    def silent(self, attempt: int, worker: int, beat: int) -> float:
+        """Seconds since the beat of a worker was another one."""
+        now = self._clock()
+        last, since = self._beats.get((attempt, worker), (None, now))
+        if last != beat:
+            since = now
+        self._beats[attempt, worker] = beat, since
+        return now - since
+
+    def active(self, attempt: int) -> float:
+        """Seconds since this was first asked about an attempt."""
+        return self._clock() - self._active.setdefault(attempt, self._clock())
+
+
+def look(cloud: Gcloud, run: Run, attempt: Attempt, pulse: Pulse) -> Seen:
+    """One look at everything. Errors: gcloud.Failed."""
+    name = run.name(attempt)
+    queued, reason = _queued(cloud, run, name)
+    found = reports(cloud, run, attempt, pulse)
+    if queued != "ACTIVE":
+        return Seen(queued=queued, reason=reason, reports=found)
+    described = [_node(cloud, run, node) for node in run.wanted.nodes(name)]
+    return Seen(
+        queued=queued,
+        nodes=tuple(node.get("state", "UNKNOWN") for node in described),
+        workers=sum(len(node.get("networkEndpoints", ())) for node in described),
+        reports=found,
+        active=pulse.active(attempt.number),
+    )
+
+
+def reports(cloud: Gcloud, run: Run, attempt: Attempt, pulse: Pulse) -> tuple[Report, ...]:
+    """What the workers say, by number. Errors: gcloud.Failed."""
+    try:
+        text = cloud.run(gcloud.cat(run.place(attempt, "worker-*.json")))
+    except Missing:
+        return ()
+    found = []
+    for line in filter(None, text.splitlines()):
+        told = json.loads(line)
+        quiet = pulse.silent(attempt.number, told["worker"], told["beat"])
+        found.append(Report(**told, silent=quiet))
+    return tuple(sorted(found, key=lambda report: report.worker))
+
+
+def _queued(cloud: Gcloud, run: Run, name: str) -> tuple[str | None, str]:
+    try:
+        found = json.loads(cloud.run(gcloud.describe(run.wanted, name)))
+    except Missing:
+        return None, ""
+    state = found.get("state", {})
+    failed = state.get("failedData", {}).get("error", {})
+    return state.get("state", "UNKNOWN"), failed.get("message", "")
+
+
+def _node(cloud: Gcloud, run: Run, name: str) -> dict[str, Any]:
+    try:
+        return json.loads(cloud.run(gcloud.node(run.wanted, name)))
+    except Missing:
+        return {"state": "MISSING"}
+
+
+def furthest(found: Sequence[Report]) -> str | None:
+    """The last step that a worker finished; None before the first."""
+    return next((report.step for report in found if report.step is not None), None)

@@ -1,0 +1,91 @@
+"""Which chips, where, and how they are paid for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from imagen_jax import config
+from imagen_jax.cloud import validate
+from imagen_jax.config import require
+
+Provisioning = Literal["on-demand", "spot", "reserved", "flex-start"]
+
+# Source: Google, "TPU software versions" (cloud.google.com/tpu/docs/runtimes).
+RUNTIMES: Mapping[str, str] = {
+    "v2": "tpu-ubuntu2204-base",
+    "v3": "tpu-ubuntu2204-base",
+    "v4": "tpu-ubuntu2204-base",
+    "v5litepod": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+LONGEST = 7 * 24 * 3600  # seconds that flex-start grants
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A queued resource, but for its name."""
+
+    accelerator: str
+    """gcloud's spelling: v5litepod-64 has 64 chips, as v6e-64; v4-64 and v5p-64 have 32."""
+    zone: str
+    """Such as us-west4-a."""
+    project: str | None = None
+    """Default: gcloud's own."""
+    provisioning: Provisioning = "on-demand"
+    """spot is cheap and preempted; reserved needs a reservation; flex-start lasts --max-run."""
+    max_run: str = "24h"
+    """With flex-start: after so long the chips are taken back."""
+    slices: config.Count = 1
+    """So many of them, over the data-centre network."""
+    runtime_version: str | None = None
+    """The machines' image; default: Google's for the generation."""
+    service_account: str | None = None
+    """What the workers may do; default: the project's Compute Engine account."""
+    network: str | None = None
+    """Default: the network `default`."""
+    subnetwork: str | None = None
+    """Of that network, where it has several in the region."""
+    internal_ips: bool = False
+    """No public addresses: the network then needs Private Google Access and Cloud NAT."""
+
+    def __post_init__(self) -> None:
+        config.check_options(self)
+        if self.accelerator.startswith(("tpu7x", "v7x")):
+            raise ValueError(
+                f"--accelerator {self.accelerator}: TPU7x is to be had through GKE alone; see "
+                "launch/jobset.yaml"
+            )
+        validate.check("accelerator", self.accelerator)
+        validate.check("zone", self.zone)
+        for kind, name in (
+            ("project", self.project),
+            ("runtime version", self.runtime_version),
+            ("service account", self.service_account),
+            ("network", self.network),
+            ("network", self.subnetwork),
+        ):
+            if name is not None:
+                validate.check(kind, name)
+        require(
+            validate.seconds(self.max_run) <= LONGEST,
+            f"--max-run {self.max_run}: flex-start grants 7d at most",
+        )
+        require(self.slices >= 1, f"--slices {self.slices}: give 1 or more")
+
+    @property
+    def generation(self) -> str:
+        """As libtpu and `imagen_jax.parallel.accelerators` name it."""
+        first = self.accelerator.partition("-")[0]
+        return {"v5litepod": "v5e"}.get(first, first)
+
+    @property
+    def runtime(self) -> str:
+        """The machines' image."""
+        return self.runtime_version or RUNTIMES[self.accelerator.partition("-")[0]]
+
+    def nodes(self, name: str) -> tuple[str, ...]:
+        """Of the resource `name`, the nodes: one a slice."""
+        if self.slices == 1:
+            return (name,)
+        return tuple(f"{name}-{i}" for i in range(self.slices))

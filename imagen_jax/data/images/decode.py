@@ -1,0 +1,181 @@
+"""Encoded bytes to upright RGB pixels, whatever the file's mode; never a warning.
+
+ICC profiles are left alone: pixels are taken for sRGB. Of an animation the first frame is decoded.
+What a file is, its bytes say; its name is never asked.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from imagen_jax.data.images.quiet import Quiet
+from imagen_jax.io.errors import UNREADABLE
+
+RGB = UInt8[np.ndarray, "h w 3"]
+# Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MOST_PIXELS = 100_000_000  # a header that promises more is refused; Pillow itself stops at 179 M
+BLOCK = 8  # pixels along a block of a JPEG, whose first coefficient is its mean
+SPARE = 2  # what a JPEG is decoded at otherwise, at least, in sides of its square
+# What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+# EXIF's orientation: what makes the picture upright, and which edges came from the right and below.
+TURNS = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, True, False),
+    3: (Image.Transpose.ROTATE_180, True, True),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, False, True),
+    5: (Image.Transpose.TRANSPOSE, False, False),
+    6: (Image.Transpose.ROTATE_270, True, False),
+    7: (Image.Transpose.TRANSVERSE, True, True),
+    8: (Image.Transpose.ROTATE_90, False, True),
+}
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+QUIET = Quiet()
+
+
+class Unreadable(ValueError):
+    """Bytes that are no complete picture, or one that is too large to decode."""
+
+    reason = UNREADABLE  # the same words for all of a kind
+
+
+class Header(NamedTuple):
+    """What the beginning of a file says of its picture, before it is made upright."""
+
+    format: str  # one of FORMATS, or MPO for a JPEG with more than one picture
+    width: int
+    height: int
+
+
+class Decoded(NamedTuple):
+    """An upright RGB picture; what the file shows of it lies in `box`.
+
+    A picture that was scaled while it was decoded has whole pixels, of which the last ones may
+    reach beyond the file's edge.
+    """
+
+    picture: Image.Image
+    box: tuple[float, float, float, float]  # left, top, right, bottom, in the picture's pixels
+    is_rgb_png: bool  # and upright: decoding its bytes gives just these pixels
+
+
+def header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> Header:
+    """A picture's format and size; nothing is decoded.
+
+    Errors: Unreadable when the bytes are no picture, or one of more than `most_pixels`.
+    """
+    with _opened(image, most_pixels) as opened:
+        return Header(opened.format or "", *opened.size)
+
+
+def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> RGB:
+    """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
+
+    Errors: Unreadable when the bytes are no picture or were cut short, when it has other sides, or
+    more than `most_pixels`.
+    """
+    with _opened(image, most_pixels) as opened:
+        if side is not None and opened.size != (side, side):  # before it takes memory and time
+            raise ValueError(f"it has the size {opened.size} instead of {(side, side)}")
+        return np.asarray(_upright(opened).picture)
+
+
+def load(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> Decoded:
+    """A picture, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
+
+    Errors: Unreadable as `decode`.
+    Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
+    """
+    with _opened(image, most_pixels) as opened:
+        drafted = opened.draft("RGB", least(opened.size, side)) if side else None
+        return _upright(opened, drafted[1][2:] if drafted else None)
+
+
+def least(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Below which width and height a JPEG is not scaled: twice those of its square.
+
+    Only 1/8 may be the square's own scale: it is the mean of each block, as an area downsample is.
+    """
+    spare = 1 if min(size) == BLOCK * side else SPARE
+    return spare * side, spare * side
+
+
+@contextmanager
+def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
+    """A file whose pixels are still to be read, and whatever is wrong with it as Unreadable."""
+    try:
+        with QUIET:
+            opened = Image.open(io.BytesIO(image), formats=FORMATS)
+            width, height = opened.size
+            if width * height > most_pixels:
+                raise ValueError(f"it has {width}x{height} pixels, more than {most_pixels:,}")
+            yield opened
+    except BROKEN as error:
+        found = f"it is none of {', '.join(FORMATS)}"
+        what = found if isinstance(error, UnidentifiedImageError) else error
+        raise Unreadable(f"{len(image)} bytes are no complete picture: {what}") from error
+
+
+def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> Decoded:
+    """Load, turn and convert; `extent` is how much of the loaded pixels is the file's."""
+    opened.load()
+    width, height = extent or map(float, opened.size)
+    rgb, orientation = _rgb(opened), _orientation(opened)
+    if orientation not in TURNS:
+        return Decoded(rgb, (0.0, 0.0, width, height), rgb is opened and opened.format == "PNG")
+    turn, from_right, from_below = TURNS[orientation]
+    turned = rgb.transpose(turn)
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    left = turned.width - width if from_right else 0.0
+    top = turned.height - height if from_below else 0.0
+    return Decoded(turned, (left, top, left + width, top + height), is_rgb_png=False)
+
+
+def _orientation(loaded: Image.Image) -> int:
+    """EXIF's, or 1: a picture whose EXIF is damaged is still a picture."""
+    try:
+        return loaded.getexif().get(ExifTags.Base.Orientation, 1)
+    except BROKEN:
+        return 1
+
+
+def _rgb(loaded: Image.Image) -> Image.Image:
+    """The same in RGB: on white where it is transparent.
+
+    Of a JPEG in CMYK 0 is full ink, with Adobe's marker or without, as in Pillow and browsers.
+    """
+    if loaded.mode.startswith("I;16"):
+        return _narrowed(loaded)
+    if loaded.has_transparency_data:
+        clear = loaded.convert("RGBA")
+        white = Image.new("RGB", loaded.size, "white")
+        white.paste(clear, mask=clear)
+        return white
+    return loaded if loaded.mode == "RGB" else loaded.convert("RGB")
+
+
+def _narrowed(loaded: Image.Image) -> Image.Image:
+    """Grey of 16 bits, rounded to 8 as 65535 = 255 * 257 has it."""
+    wide = np.asarray(loaded).astype(np.uint32)
+    grey = np.where(wide == loaded.info.get("transparency"), 255, (wide + 128) // 257)
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,95 @@
+"""A source's examples to pictures at a store's sizes, or the reason why one is skipped."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from imagen_jax.data.images import decode, filters, transforms
+from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import Source
+from imagen_jax.data.store.skipped import Skipped
+from imagen_jax.data.store.store import Store
+from imagen_jax.io.errors import CorruptDataError
+
+
+class Picture(NamedTuple):
+    """One example of a source, its captions not yet encoded."""
+
+    key: str
+    captions: tuple[str, ...]
+    images: dict[int, bytes]
+
+
+class Shard(NamedTuple):
+    """The examples of a shard, in the order of the source."""
+
+    number: int
+    pictures: list[Picture]
+    lacks: list[Skipped]
+
+
+def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
+    """An example's pictures; they depend on the example and the target alone.
+
+    Errors: ValueError where the target has no framing and a picture does not fit.
+    """
+    key = source.key(index)
+    if target.framing is None:
+        return _fitting(source[index], target, key)
+    try:
+        example = source[index]
+        image = example["image"]
+        captions, reason = _kept(target, decode.header(image), example["captions"])
+        if reason is not None:
+            return Skipped(index, key, reason)
+        images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
+    except (CorruptDataError, decode.Unreadable) as error:
+        return Skipped(index, key, error.reason, base.printable(str(error)))
+    return Picture(key, captions, images)
+
+
+def shards(
+    source: Source, target: Store, numbers: Sequence[int], *, threads: int | None = None
+) -> Iterator[Shard]:
+    """The examples of shards, made by threads, one per core unless their number is given.
+
+    The next shard's are made while one is encoded.
+    """
+
+    def load(index: int) -> Picture | Skipped:
+        return prepare(source, target, index)
+
+    ranges = target.shards()
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        try:
+            loading: list[Any] = [pool.map(load, ranges[n]) for n in numbers[:1]]
+            for place, number in enumerate(numbers):
+                made = list(loading.pop())
+                loading = [pool.map(load, ranges[n]) for n in numbers[place + 1 : place + 2]]
+                pictures = [one for one in made if isinstance(one, Picture)]
+                yield Shard(number, pictures, [one for one in made if isinstance(one, Skipped)])
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
+
+
+def _fitting(example: dict[str, Any], target: Store, key: str) -> Picture:
+    """Where every picture has to fit."""
+    try:
+        images = transforms.pyramid(example["image"], target.sizes)
+    except ValueError as error:
+        raise ValueError(f"{target.dataset} {key}: {error}") from error
+    return Picture(key, example["captions"], images)
+
+
+def _kept(
+    target: Store, header: decode.Header, captions: tuple[str, ...]
+) -> tuple[tuple[str, ...], str | None]:
+    """Captions that are kept, and why the example is dropped if it is.
+
+    One that would have to be enlarged is, whatever the filters.
+    """
+    side = max(target.sizes)
+    if min(header.width, header.height) < side:
+        return (), f"smaller than {side} pixels"
+    return filters.keep(target.filters, header, captions)

@@ -1,0 +1,140 @@
+"""Where captioned pictures come from: an address leads to a source, examples by index."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from imagen_jax import paths
+from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import Address, Source
+
+FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
+TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
+PATHS = (TARS, FOLDER, PARQUET, MIXTURE)
+FORMS = (
+    "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
+    " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN],"
+    " or mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a"
+    " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://"
+)
+OPTIONS = {
+    **{family: {"split"} for family in FAMILIES},
+    TFDS: {"split", "image", "text"},
+    TARS: {"text"},
+    FOLDER: {"text"},
+    PARQUET: {"image", "text"},
+    MIXTURE: set[str](),
+}
+TEXT = {
+    **dict.fromkeys(FAMILIES, "caption"),
+    TFDS: "caption",
+    PARQUET: "text",
+}  # where the texts are, if not named
+INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
+
+
+def parse(text: str) -> Address:
+    """A source's address. Errors: ValueError that shows the forms there are."""
+    dataset, query = _split(text)
+    dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
+    form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
+    if form is None:
+        raise ValueError(f"no data source {text!r}: give {FORMS}")
+    given: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(set(given) - OPTIONS[form] - {"weight"}):
+        raise ValueError(f"data source {text!r}: unknown {unknown[0]!r}; give {FORMS}")
+    if "weight" in given:
+        try:
+            given["weight"] = float(given["weight"])
+        except ValueError as error:
+            raise ValueError(
+                f"data source {text!r}: weight={given['weight']} is no number"
+            ) from error
+    return Address(dataset, **{"text": TEXT.get(form, "")} | given)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """An address and what follows its `?`, which may be in the name of a path that is there."""
+    form = next((f for f in PATHS if text.startswith(f)), None)
+    there = 0  # how much of the text is a path that is there
+    if form is not None:
+        ends = [found.start() for found in re.finditer(r"[/?]|$", text)]
+        paths = {end: os.path.expanduser(text[len(form) : end]) for end in ends}
+        there = max((end for end, path in paths.items() if os.path.exists(path)), default=0)
+    query = text.find("?", there)
+    return (text, "") if query < 0 else (text[:query], text[query + 1 :])
+
+
+def open(address: Address, data_dir: Path | str) -> Source:
+    """The examples at an address.
+
+    Errors: FileNotFoundError for a dataset that is not there, under `data_dir` or at its path;
+    ValueError for one without that split or those features, without any example, or in files that
+    need what is not installed.
+    """
+    form = next(form for form in OPTIONS if address.dataset.startswith(form))
+    place = address.dataset.removeprefix(form)
+    # Each is imported where it is needed: some are slow, and none needs the others.
+    if form in FAMILIES:
+        return built(address.dataset, address.split, data_dir)
+    if form == TARS:
+        from imagen_jax.data.sources import tars
+
+        return tars.open(place, field=address.text, cache=Path(data_dir) / INDICES)
+    if form == FOLDER:
+        from imagen_jax.data.sources import folders
+
+        return folders.open(place, column=address.text)
+    if form == PARQUET:
+        from imagen_jax.data.sources import parquet
+
+        return parquet.open(place, image=address.image, text=address.text)
+    if form == MIXTURE:
+        return mixed(listed(place), data_dir)
+    from imagen_jax.data.sources import tfds
+
+    return tfds.open(address, data_dir)
+
+
+def mixed(addresses: Sequence[Address], data_dir: Path | str) -> Source:
+    """Several sources as one, by their weights; a single one as it is.
+
+    Errors: as `open`; ValueError for weights that cannot be mixed.
+    """
+    from imagen_jax.data.sources.mixture import Mixture
+
+    sources = tuple(open(address, data_dir) for address in addresses)
+    if len(sources) == 1:
+        return sources[0]
+    return Mixture(sources, tuple(address.weight for address in addresses))
+
+
+def listed(file: str) -> list[Address]:
+    """The addresses in a file, one a line; lines that are blank or begin with # are left out.
+
+    Errors: FileNotFoundError for no file; ValueError for one without addresses, or with a mixture.
+    """
+    path = paths.local(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
+    lines = [line.strip() for line in base.decoded(path.read_bytes()).splitlines()]
+    addresses = [parse(line) for line in lines if line and not line.startswith("#")]
+    if not addresses:
+        raise ValueError(f"mixture {file} has no sources: give {FORMS}, one a line")
+    if nested := [a.dataset for a in addresses if a.dataset.startswith(MIXTURE)]:
+        raise ValueError(
+            f"mixture {file} has {nested[0]} in it: put that one's lines there instead"
+        )
+    return addresses
+
+
+def built(dataset: str, split: str, data_dir: Path | str) -> Source:
+    """A split of an embedded dataset. Errors: as `embedded.source`."""
+    if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
+        from imagen_jax.data.synthetic.emoji import dataset as family
+    else:
+        from imagen_jax.data.synthetic.shapes import dataset as family
+    return family.source(dataset, split, data_dir)

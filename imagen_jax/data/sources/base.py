@@ -1,0 +1,219 @@
+"""What a source of captioned images is: its examples, their texts, and what it leaves out."""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from imagen_jax.io.errors import CorruptDataError
+
+LISTED = 100  # names kept for each reason
+LARGEST_PICTURE = 1 << 28  # bytes; and of one text
+LARGEST_TEXT = 1 << 20
+NOT_UNICODE = "caption that is no Unicode text"
+NO_TEXT = frozenset("\0\x1b")  # in UTF-16 and in ISO-2022-JP that were taken for UTF-8
+PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, in small letters
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Captioned pictures by index: dicts as `example` makes them.
+
+    Those have "image", encoded bytes, "captions", a tuple of at least one, and "caption", its
+    first. Threads may share a source, worker processes may copy it.
+    """
+
+    @property
+    def skipped(self) -> Mapping[str, "Names"]:
+        """Names of what is there but is no example, by reason."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def key(self, index: int) -> str:
+        """A name of the example that stays, found without reading it."""
+        ...
+
+
+class Address(NamedTuple):
+    """A source as it is written on a command line."""
+
+    dataset: str  # shapes/full, emoji/full, tfds:coco_captions/2014, tars:/data/{0..9}.tar
+    split: str = "train"
+    image: str = "image"  # names of features
+    text: str = "caption"
+    weight: float = 1.0  # in a mixture, of its examples
+
+
+@dataclass(frozen=True)
+class First:
+    """The first examples of a source."""
+
+    source: Source
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[index]
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    @property
+    def skipped(self) -> "Mapping[str, Names]":
+        return self.source.skipped
+
+
+class BadCaption(CorruptDataError):
+    """A caption that cannot be read; `reason` has the same words for all of a kind."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class Names(tuple[str, ...]):
+    """The first names of what is left out for one reason; `total` is how many there are."""
+
+    total: int
+
+    def __new__(cls, names: Iterable[str], total: int) -> "Names":
+        """`total` counts the names that are not kept too."""
+        made = super().__new__(cls, names)
+        made.total = total
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[str, ...], int]:
+        return tuple(self), self.total
+
+
+class Skips:
+    """Collects names of what is left out, by reason."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._totals = Counter[str]()
+
+    def add(self, reason: str, name: str) -> None:
+        """One more; its name is made fit to print, whatever bytes it has."""
+        self._add(reason, [printable(name)], 1)
+
+    def extend(self, skipped: Mapping[str, Names], prefix: str = "") -> None:
+        """Those that were collected elsewhere, their names behind a prefix."""
+        for reason, names in skipped.items():
+            self._add(reason, [prefix + name for name in names], names.total)
+
+    def collected(self) -> dict[str, Names]:
+        """All so far, reasons in alphabetical order."""
+        return {reason: Names(self._names[reason], n) for reason, n in sorted(self._totals.items())}
+
+    def _add(self, reason: str, names: list[str], total: int) -> None:
+        self._totals[reason] += total
+        kept = self._names.setdefault(reason, [])
+        kept += names[: LISTED - len(kept)]
+
+
+def example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
+    """An example: "image", encoded bytes; "captions", all of them; "caption", the first.
+
+    One without any caption has the empty one.
+    """
+    captions = captions or ("",)
+    return {"image": image, "caption": captions[0], "captions": captions}
+
+
+def texts(value: Any, path: str = "") -> tuple[str, ...]:
+    """The texts at a path (`captions/text`) in nested dicts and sequences, without blank ones.
+
+    Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaption for a
+    text that is not Unicode.
+    """
+    if isinstance(value, bytes):
+        value = _caption(value)
+    if isinstance(value, str) and not path:
+        return () if _blank(value) else (_unicode(value).strip(),)
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        # Names may have slashes themselves: `image/filename`.
+        names = [n for n in value if path == n or path.startswith(f"{n}/")]
+        if not names:
+            raise TypeError(f"no text but has the parts {', '.join(map(str, value))}")
+        name = max(names, key=len)
+        return texts(value[name], path[len(name) + 1 :])
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        return tuple(text for part in value for text in texts(part, path))
+    if isinstance(value, str):
+        raise TypeError(f"a text, which has no part {path!r}")
+    raise TypeError(f"no text but {type(value).__name__}")
+
+
+def decoded(data: bytes) -> str:
+    """Bytes of UTF-8, or of UTF-16 or UTF-32 with a byte order mark or as their zeros show.
+
+    What is wrong in it stays as lone surrogates, so that only the text around it is lost.
+    """
+    codec = json.detect_encoding(data)
+    errors = "surrogateescape" if codec.startswith("utf-8") else "surrogatepass"
+    try:
+        return data.decode(codec, errors)
+    except UnicodeDecodeError:  # such as half a character of UTF-16 at the end
+        return data.decode("utf-8", "surrogateescape")
+
+
+def _caption(data: bytes) -> str:
+    """The text of a file or cell; UTF-16 without a mark is told by every other byte being 0."""
+    text, codec = decoded(data), json.detect_encoding(data)
+    if codec.endswith(("-le", "-be")) and max(text) > "\xff":
+        return data.decode("utf-8", "surrogateescape")
+    return text
+
+
+def _unicode(text: str) -> str:
+    """The text as it is. Errors: BadCaption for one that is no Unicode, or no text at all."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = f"{text[error.start]!a} at character {error.start}"
+    else:
+        if not (found := NO_TEXT.intersection(text)):
+            return text
+        wrong = f"{min(found)!a} at character {text.index(min(found))}"
+    raise BadCaption(NOT_UNICODE, f"{wrong}: save it as UTF-8")
+
+
+def _blank(text: str) -> bool:
+    """Whether there is nothing to see in a text: space, marks of direction, of zero width."""
+    return not any(map(_visible, text))
+
+
+def _visible(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) != "Cf"
+
+
+def key(name: str) -> str:
+    """A name fit to print and to store; different names have different keys."""
+    return printable(name.replace("\\", "\\\\"))
+
+
+def printable(name: str) -> str:
+    """A name with what a terminal would obey, and bytes that are no text, spelled out."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def summary(skipped: Mapping[str, Names]) -> str:
+    """How much was left out, by reason, with an example of each; "" if nothing was."""
+    return "; ".join(f"{names.total:,} {r} ({names[0]})" for r, names in skipped.items())

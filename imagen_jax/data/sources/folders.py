@@ -1,0 +1,255 @@
+"""A folder of captioned pictures: `name.txt` beside each `name.jpg`, or a table of captions.
+
+A table is `metadata.jsonl`, `.csv` or `.parquet`, with the column `file_name` and one of text, as
+Hugging Face's ImageFolder has it; it is for its folder and those below. No path leads out of the
+folder, which may lie in a bucket, but the links of a snapshot in the Hub's cache.
+"""
+
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex
+
+from imagen_jax import paths
+from imagen_jax.data.sources import base, tables
+from imagen_jax.io import remote_files
+from imagen_jax.data.sources.base import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, BadCaption, Names, Skips
+
+NO_CAPTION, LINK_OUT = "picture without caption", "link out of the folder"
+COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
+SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which none is a lost picture
+
+
+@dataclass(frozen=True, eq=False)
+class Folder(Sequence):
+    """The pictures of a folder and of those below it: of tables in their order, then sorted."""
+
+    root: str  # absolute, or gs://
+    names: Sequence[str]  # of the pictures, below the root
+    captions: Sequence[tuple[str, ...]]  # of the first pictures; those of the others are in .txt
+    skipped: Mapping[str, Names]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """The example at an index.
+
+        Errors: BadCaption where its .txt has no Unicode text; OSError where its files are gone.
+        """
+        number = self._checked(index)
+        name = self.names[number]
+        image = remote_files.content(f"{self.root}/{name}")
+        if number < len(self.captions):
+            return base.example(image, self.captions[number])
+        words = f"{name.rpartition('.')[0]}.txt"
+        captions = base.texts(remote_files.content(f"{self.root}/{words}"))
+        if not captions:
+            raise BadCaption(NO_CAPTION, f"{words} is blank")
+        return base.example(image, captions)
+
+    def key(self, index: int) -> str:
+        """The picture's path below the folder, fit to print."""
+        return base.key(self.names[self._checked(index)])
+
+    def _checked(self, index: SupportsIndex) -> int:
+        number = operator.index(index)
+        if not 0 <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        return number
+
+
+@dataclass
+class Listing:
+    """The files below a folder that may be read: sizes by path."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    skips: Skips = field(default_factory=Skips)
+
+
+def open(folder: str, *, column: str = "") -> Folder:
+    """The examples of a folder; `column` of its tables has the texts, default `text`.
+
+    Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
+    without those columns, for a column without a table, and when no example is there.
+    """
+    if folder.startswith(remote_files.BUCKET):
+        remote_files.need_driver(folder)
+        root = folder.rstrip("/")
+        listing = listed_in_bucket(root)
+        if not listing.sizes:
+            raise FileNotFoundError(f"no files below {folder}")
+    else:
+        path = paths.local(folder).resolve()
+        if not path.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        root, listing = str(path), listed(path)
+    described = _tables(listing)
+    if not described and column:
+        raise ValueError(
+            f"folder {folder} has no table for text={column}: "
+            f"add {', '.join(tables.FILES[:-1])} or {tables.FILES[-1]}"
+        )
+    pictures = [name for name in sorted(listing.sizes) if _picture(name, listing)]
+    found: dict[str, tuple[str, ...]] = {}
+    for below, table in list(described.items()):
+        part = _Part(below, {name for name in pictures if name.startswith(below)}, Skips())
+        try:
+            found |= _tabled(f"{root}/{table}", column or "text", part)
+        except ValueError as error:
+            if not below:
+                raise
+            listing.skips.add("table that is none of captions", str(error))
+            del described[below]
+        else:
+            listing.skips.extend(part.skips.collected())
+    rest = [name for name in pictures if not name.startswith(tuple(described))]
+    pairs = _pairs(rest, listing, tuple(described))
+    skipped = listing.skips.collected()
+    if not found and not pairs:
+        raise ValueError(
+            f"folder {folder} has no picture with a caption; "
+            f"left out: {base.summary(skipped) or 'nothing'}"
+            + (COPY if LINK_OUT in skipped else "")
+        )
+    return Folder(root, [*found, *pairs], list(found.values()), skipped)
+
+
+def _tables(listing: Listing) -> dict[str, str]:
+    """Tables by the folder that they are for, "" or `train/`; of several the uppermost counts."""
+    found: dict[str, str] = {}
+    named = [name for name in listing.sizes if name.rpartition("/")[2] in tables.FILES]
+    order = {file: rank for rank, file in enumerate(tables.FILES)}
+    for name in sorted(named, key=lambda n: (n.count("/"), order[n.rpartition("/")[2]], n)):
+        below = name[: name.rfind("/") + 1]
+        if below.startswith(tuple(found)):
+            listing.skips.add("further table", name)
+        else:
+            found[below] = name
+    return dict(sorted(found.items()))
+
+
+def listed(root: Path) -> Listing:
+    """Walk a folder. Links are followed to files inside of it, and to nothing else.
+
+    A snapshot of the Hub's cache has links alone, to the blobs beside the snapshots.
+    """
+    listing, todo = Listing(), [""]
+    snapshots = next((p for p in (root, *root.parents) if p.name == "snapshots"), None)
+    inside = [root] if snapshots is None else [root, snapshots.with_name("blobs")]
+    while todo:
+        below = todo.pop()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                name = below + entry.name
+                if entry.name.startswith("."):
+                    listing.skips.add("hidden", name)
+                elif entry.is_dir(follow_symlinks=False):
+                    todo.append(f"{name}/")
+                elif wrong := _refused(inside, entry):
+                    listing.skips.add(wrong, name)
+                else:
+                    listing.sizes[name] = entry.stat().st_size
+    return listing
+
+
+def listed_in_bucket(root: str) -> Listing:
+    """What a bucket has below a prefix; it has neither links nor devices."""
+    listing = Listing()
+    for path, about in remote_files.driver().find(root, detail=True).items():
+        name = (remote_files.BUCKET + path).removeprefix(f"{root}/")
+        if any(part.startswith(".") for part in name.split("/")):
+            listing.skips.add("hidden", name)
+        elif about["type"] == "file" and not name.endswith("/"):
+            listing.sizes[name] = about["size"]
+    return listing
+
+
+def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
+    """Why something that is no folder is not read; "" if it is."""
+    if entry.is_symlink():
+        target = Path(entry.path).resolve()
+        if not any(target.is_relative_to(folder) for folder in inside):
+            return LINK_OUT
+        if not target.is_file():
+            return "link to no file"
+    return "" if entry.is_file() else "no regular file"
+
+
+def _picture(name: str, listing: Listing) -> bool:
+    """Whether a file is a picture to read; what is neither picture nor known is noted."""
+    _, dot, ending = name.rpartition("/")[2].rpartition(".")
+    if not dot or ending.lower() not in PICTURES:
+        if ending.lower() not in SIDECARS:
+            listing.skips.add("neither picture nor caption", name)
+        return False
+    size = listing.sizes[name]
+    if not size or size > LARGEST_PICTURE:
+        listing.skips.add("too large" if size else "empty", name)
+        return False
+    return True
+
+
+def _pairs(
+    pictures: Iterable[str], listing: Listing, described: tuple[str, ...]
+) -> dict[str, None]:
+    """Those of the pictures that have a .txt; none of the folders `described` is looked at."""
+    found, stems = {}, set()
+    for name in pictures:
+        stem = name.rpartition(".")[0]
+        size = listing.sizes.get(f"{stem}.txt")
+        if stem in stems:
+            listing.skips.add("duplicate key", name)
+        elif size is None:
+            listing.skips.add(NO_CAPTION, name)
+        elif not size or size > LARGEST_TEXT:
+            listing.skips.add("too large" if size else "empty", f"{stem}.txt")
+        else:
+            found[name] = None
+        stems.add(stem)
+    for name in sorted(listing.sizes):
+        lone = name.endswith(".txt") and name.removesuffix(".txt") not in stems
+        if lone and not name.startswith(described):
+            listing.skips.add("caption without picture", name)
+    return found
+
+
+class _Part(NamedTuple):
+    """What a table is for."""
+
+    below: str  # "", or a folder: `train/`
+    pictures: set[str]
+    skips: Skips
+
+
+def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
+    """Captions by picture; rows of one picture are several captions.
+
+    Errors: ValueError as `tables.read`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    several: dict[str, dict[str, None]] = {}
+    for given, captions in tables.read(table, column, part.skips):
+        parts = given.replace("\\", "/").split("/")
+        name = part.below + "/".join(one for one in parts if one not in ("", "."))
+        if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
+            part.skips.add("unsafe name", given)
+        elif name not in part.pictures:
+            part.skips.add("caption without picture", name)
+        elif not captions:
+            part.skips.add(NO_CAPTION, name)
+        elif max(map(len, captions)) > LARGEST_TEXT:
+            part.skips.add("too large", f"caption of {name}")
+        elif name not in found:
+            found[name] = captions
+        else:
+            all_of_it = several.setdefault(name, dict.fromkeys(found[name]))
+            before = len(all_of_it)
+            all_of_it.update(dict.fromkeys(captions))
+            if len(all_of_it) == before:
+                part.skips.add("duplicate row", name)
+    for name in sorted(part.pictures - set(found)):
+        part.skips.add("picture without row", name)
+    return found | {name: tuple(captions) for name, captions in several.items()}

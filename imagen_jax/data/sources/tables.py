@@ -1,0 +1,120 @@
+"""Tables of captions by file name: JSON lines, CSV, Parquet; rows that cannot be read are named."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from imagen_jax.data.sources import base
+from imagen_jax.io import remote_files
+from imagen_jax.data.sources.base import BadCaption, Skips
+
+FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+FILE_NAME = "file_name"
+Rows = Iterator[Mapping[str, Any]]
+
+
+def read(table: str, column: str, skips: Skips) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The file name and the captions of each row; `column` may lead into one: `alt/texts`.
+
+    Errors: ValueError for a table that has no such columns, or no text in that of texts.
+    """
+    wanted = (FILE_NAME, column.partition("/")[0])
+    columns, count, no_text = dict[str, None](), 0, ""
+    for row in {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[table.rpartition(".")[2]](
+        table, wanted, skips
+    ):
+        columns.update(dict.fromkeys(row))
+        name = row.get(FILE_NAME)
+        if isinstance(name, bytes):
+            name = base.decoded(name)
+        if not isinstance(name, str) or not name:
+            skips.add("row without file_name", repr(name))
+            continue
+        try:
+            captions = base.texts(row, column) if wanted[1] in row else ()
+        except TypeError as error:
+            no_text = no_text or f"{table}: column {column!r} of {name} is {error}"
+            skips.add("caption that is no text", f"{name} ({error})")
+        except BadCaption as error:
+            skips.add(error.reason, f"{name}: {error}")
+        else:
+            count += 1
+            yield name, captions
+    if columns:
+        _need(table, wanted, columns)
+    if no_text and not count:
+        raise ValueError(no_text)
+
+
+def _need(table: str, wanted: Sequence[str], columns: Iterable[str]) -> None:
+    """Errors: ValueError for a table that lacks a column that is wanted."""
+    for name in wanted:
+        if name not in columns:
+            raise ValueError(
+                f"{table} has no column {name!r}; it has {', '.join(columns)}"
+                + ("" if name == FILE_NAME else ": name the one of texts with text=")
+            )
+
+
+def _text(table: str) -> io.TextIOWrapper:
+    """A table to read; what is no Unicode in it stays as lone surrogates, in its row alone."""
+    file = remote_files.opened(table)
+    codec = json.detect_encoding(file.read(4))
+    file.seek(0)
+    errors = "surrogateescape" if codec.startswith("utf-8") else "surrogatepass"
+    return io.TextIOWrapper(file, encoding=codec, errors=errors, newline="")
+
+
+def _jsonl(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+    with _text(table) as lines:
+        for number, line in enumerate(_whole(lines, table, skips), 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except (ValueError, RecursionError):
+                row = ()
+            if isinstance(row, dict):
+                yield row
+            elif row is not None:
+                skips.add("unreadable row", f"{_name(table)} line {number}")
+
+
+def _csv(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+    with _text(table) as lines:
+        # Strict, or a quote that is not closed takes all rows behind it for its text.
+        reader = csv.reader(_whole(lines, table, skips), strict=True)
+        header: list[str] = []
+        while True:
+            first = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:  # such as an enormous field
+                fields = [""]
+            if not header:
+                header = fields
+            elif len(fields) == len(header):
+                yield dict(zip(header, fields, strict=True))
+            elif fields:
+                last = f"-{reader.line_num}" if reader.line_num > first else ""
+                skips.add("unreadable row", f"{_name(table)} line {first}{last}")
+
+
+def _whole(lines: io.TextIOWrapper, table: str, skips: Skips) -> Iterator[str]:
+    """Lines as far as they can be read: UTF-16 may end within a character."""
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        skips.add("unreadable row", f"{_name(table)}, the last ({error.reason})")
+
+
+def _parquet(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+    from imagen_jax.data.sources import parquet
+
+    yield from parquet.rows(table, wanted)
+
+
+def _name(table: str) -> str:
+    return table.rpartition("/")[2]

@@ -1,0 +1,238 @@
+"""Where the pictures and captions of a tar lie: found in one pass over it, and stored for later."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+from imagen_jax.data.sources import base, tar_members
+from imagen_jax.io import remote_files
+from imagen_jax.data.sources.base import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, BadCaption, Names, Skips
+from imagen_jax.io.remote_files import BUCKET, File
+
+VERSION = 2  # of what is stored, and of how tars are read
+DOWNLOADED = "success"  # img2dataset's status of a picture that is there
+KINDS = dict.fromkeys(PICTURES, "picture") | {"txt": "text", "json": "json"}
+LARGEST = {"picture": LARGEST_PICTURE, "text": LARGEST_TEXT, "json": LARGEST_TEXT}
+ROW = np.dtype(
+    [
+        ("picture", "<u8"),  # offset of its first byte
+        ("size", "<u4"),
+        ("text", "<u8"),  # of the member that its captions are in
+        ("text_size", "<u4"),
+        ("in_json", "?"),
+        ("key_end", "<u8"),  # in `keys`
+    ]
+)
+
+
+class Index(NamedTuple):
+    """The examples of one tar, in the order of their pictures."""
+
+    rows: np.ndarray  # (n,) of ROW
+    keys: bytes  # names of the examples, one after another
+    skipped: Mapping[str, Names]
+
+
+class Span(NamedTuple):
+    """A member's content."""
+
+    offset: int
+    size: int
+
+
+@dataclass
+class Found:
+    """The members that one key has."""
+
+    picture: Span | None = None
+    text: Span | None = None
+    json: Span | None = None
+    bad: str = ""  # what is wrong with a caption that it has
+    wrong: str = ""  # why it is left out, whatever else there is
+
+
+@dataclass
+class Scan:
+    """What a pass over a tar has found so far."""
+
+    field: str  # of .json members that has the captions; "": .txt, else `caption`
+    keys: dict[str, Found] = dataclasses.field(default_factory=dict)
+    skips: Skips = dataclasses.field(default_factory=Skips)
+
+
+def of(file: File, field: str, cache: Path) -> Index:
+    """The index of a tar; built and stored, beside it or in `cache`, unless it is there.
+
+    Errors: OSError when the tar cannot be read, or when the index can be written in neither place.
+    """
+    stored = load(file, field, cache)
+    if stored is not None:
+        return stored
+    index = build(file, field)
+    _store(index, file, field, cache)
+    return index
+
+
+def load(file: File, field: str, cache: Path) -> Index | None:
+    """The stored index of a tar; None where there is none of the tar as it is now."""
+    for place in _places(file, field, cache):
+        with contextlib.suppress(OSError):
+            data = place.read_bytes()
+            # What is damaged is built again.
+            with contextlib.suppress(ValueError, TypeError, msgpack.UnpackException):
+                return _unpack(data, file)
+    return None
+
+
+def build(file: File, field: str) -> Index:
+    """Go through a tar, header by header. Errors: OSError when it cannot be read."""
+    scan = Scan(field)
+    with remote_files.opened(file.path) as opened:
+        for member in tar_members.members(opened, file, scan.skips):
+            _take(scan, member, opened)
+    rows, keys, end = [], [], 0
+    for key, found in scan.keys.items():
+        text = found.text or found.json
+        if wrong := found.wrong or _lacking(found):
+            scan.skips.add(wrong, key)
+        elif found.picture and text:
+            keys.append(base.key(key).encode())
+            end += len(keys[-1])
+            rows.append((*found.picture, *text, found.text is None, end))
+    prefixed = Skips()
+    prefixed.extend(scan.skips.collected(), f"{base.printable(file.name)}: ")
+    return Index(np.array(rows, ROW), b"".join(keys), prefixed.collected())
+
+
+def _lacking(found: Found) -> str:
+    if found.picture is None:
+        return "caption without picture"
+    return "" if found.text or found.json else found.bad or "picture without caption"
+
+
+def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
+    if member.isdir():
+        return
+    parts = member.name.replace("\\", "/").split("/")
+    # As in webdataset the ending begins at the first dot.
+    stem, _, ending = parts[-1].partition(".")
+    kind = KINDS.get(ending.lower(), "")
+    wrong = _refused(member, parts, kind)
+    if not wrong and not (kind == "text" and scan.field):
+        key = "/".join([*(part for part in parts[:-1] if part not in ("", ".")), stem])
+        wrong = _add(scan, key, kind, Span(member.offset_data, member.size), opened)
+    if wrong:
+        scan.skips.add(wrong, member.name)
+
+
+def _refused(member: tarfile.TarInfo, parts: list[str], kind: str) -> str:
+    """Why a member is left out for what its header says; "" if it is not."""
+    if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
+        return "unsafe name"
+    if not member.isreg() or member.sparse is not None:
+        return "no regular file"
+    if parts[-1].startswith("."):  # such as macOS's ._name.jpg
+        return "hidden"
+    if not kind:
+        return "neither picture nor caption"
+    if not member.size:
+        return "empty"
+    return "too large" if member.size > LARGEST[kind] else ""
+
+
+def _add(scan: Scan, key: str, kind: str, span: Span, opened: Any) -> str:
+    """Note a member of an example; why it is left out, "" if it is not."""
+    found = scan.keys.setdefault(key, Found())
+    if getattr(found, kind) is not None:
+        return "duplicate key"
+    if kind != "picture":
+        opened.seek(span.offset)
+        data = opened.read(span.size)
+        try:
+            if kind == "text":
+                captions = base.texts(data)
+            else:
+                about = parsed(data)
+                if about.get("status", DOWNLOADED) != DOWNLOADED:
+                    found.wrong = "not downloaded"
+                captions = captions_in(about, scan.field)
+        except BadCaption as error:  # the other one may have a caption
+            found.bad = error.reason
+            return ""
+        except (ValueError, TypeError):
+            return "unreadable .json"
+        if not captions:  # there may be a .txt
+            return "empty" if kind == "text" else ""
+    setattr(found, kind, span)
+    return ""
+
+
+def captions_in(about: dict[str, Any], field: str) -> tuple[str, ...]:
+    """The captions in what a .json member says. Errors: TypeError when the field is no text."""
+    return base.texts(about if field else about.get("caption"), field)
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """What a .json member says. Errors: ValueError."""
+    try:
+        about = json.loads(base.decoded(data))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(about, dict):
+        raise ValueError("it has no fields")
+    return about
+
+
+def _places(file: File, field: str, cache: Path) -> list[Path]:
+    """Where the index may be: beside the tar, unless that is in a bucket, and in the cache."""
+    ending = f".{hashlib.sha256(field.encode()).hexdigest()[:8]}.index" if field else ".index"
+    digest = hashlib.sha256(file.path.encode(errors="surrogateescape")).hexdigest()[:16]
+    cached = cache / f"{digest}{ending}"
+    return [cached] if file.path.startswith(BUCKET) else [Path(file.path + ending), cached]
+
+
+def _store(index: Index, file: File, field: str, cache: Path) -> None:
+    skipped = {reason: [names.total, *names] for reason, names in index.skipped.items()}
+    fields = [VERSION, file.size, file.stamp, index.rows.tobytes(), index.keys, skipped]
+    body = msgpack.packb(fields)
+    data = zlib.crc32(body).to_bytes(4, "little") + body
+    *beside, cached = _places(file, field, cache)
+    for place in beside:
+        with contextlib.suppress(OSError):
+            return _write(place, data)
+    cache.mkdir(parents=True, exist_ok=True)
+    return _write(cached, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears whole."""
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unpack(data: bytes, file: File) -> Index | None:
+    """The index in what `_store` wrote; None if it is not of the tar as it is now."""
+    body = data[4:]
+    if zlib.crc32(body).to_bytes(4, "little") != data[:4]:
+        return None
+    version, size, stamp, rows, keys, skipped = msgpack.unpackb(body)
+    if (version, size, stamp) != (VERSION, file.size, file.stamp):
+        return None
+    names = {reason: Names(listed, total) for reason, (total, *listed) in skipped.items()}
+    return Index(np.frombuffer(rows, ROW), keys, names)

@@ -1,0 +1,88 @@
+"""A dataset that TensorFlow Datasets wrote as ArrayRecord files, read without TensorFlow."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import Address, Names
+
+PREFIX = "tfds:"  # of an address
+
+
+@dataclass(frozen=True)
+class Prepared(Sequence):
+    """A split that TFDS wrote as ArrayRecord files."""
+
+    records: Any  # TFDS's data source
+    address: Address
+    skipped: Mapping[str, Names] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        record = self.records[operator.index(index)]
+        try:
+            captions = base.texts(record, self.address.text)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.address.dataset}: feature {self.address.text!r} of example {index} is "
+                f"{error}: name a feature of texts with text="
+            ) from error
+        return base.example(record[self.address.image], captions)
+
+    def key(self, index: int) -> str:
+        return f"{self.address.split}-{index:07d}"
+
+
+def open(address: Address, data_dir: Path | str) -> Prepared:
+    """The examples of a split.
+
+    Errors: FileNotFoundError for a dataset that is not under `data_dir`; ValueError for one without
+    that split or those features, or in files that are read by sequence only.
+    """
+    import tensorflow_datasets as tfds
+
+    name = address.dataset.removeprefix(PREFIX)
+    try:
+        # From its files alone: the dataset's own code may need TensorFlow.
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"no TFDS dataset {name!r} under {data_dir}: prepare it there with "
+            "`tfds build --file_format=array_record --data_dir=...`"
+        ) from error
+    info = builder.info
+    if address.split not in info.splits:
+        raise ValueError(
+            f"{address.dataset} has no split {address.split!r} under {data_dir}; it has "
+            f"{', '.join(info.splits) or 'none: prepare it first'}"
+        )
+    for feature in (address.image, address.text):
+        if feature not in _leaves(info.features):
+            raise ValueError(
+                f"{address.dataset} has no feature {feature!r}; it has "
+                f"{', '.join(_leaves(info.features))}"
+            )
+    try:
+        undecoded = {address.image: tfds.decode.SkipDecoding()}
+        records = builder.as_data_source(address.split, decoders=undecoded)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{address.dataset} is stored as {info.file_format.value}, which is read by sequence "
+            "only: prepare it with `tfds build --file_format=array_record`"
+        ) from error
+    return Prepared(records, address)
+
+
+def _leaves(features: Any) -> list[str]:
+    """Paths of all features, those in sequences of dicts too: captions/text."""
+    inner = getattr(features, "feature", features)  # a sequence has one
+    if not hasattr(inner, "items"):
+        return [""]
+    return sorted(
+        f"{name}/{leaf}".removesuffix("/") for name, one in inner.items() for leaf in _leaves(one)
+    )

@@ -1,0 +1,210 @@
+"""The embedded dataset of captioned emoji: a TFDS builder over a font that is on the machine.
+
+`build` writes it, `source` reads it; neither needs TensorFlow. The bitmaps of Noto Color Emoji are
+under the SIL Open Font License 1.1.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from imagen_jax.data.images import decode, transforms
+from imagen_jax.data.synthetic import tfds_builder
+from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
+from imagen_jax.data.synthetic.emoji.emoji_font import Font
+
+SIDE = 128
+LARGEST = 1024  # side of a font's bitmaps, in pixels; real ones have up to 160
+
+
+@dataclass(eq=False, kw_only=True)
+class EmojiConfig(tfds.core.BuilderConfig):
+    """Every emoji of the font."""
+
+    def recipe(self) -> str:
+        """What the code does to the font's pictures; stored with them, as is the font's digest."""
+        return f"{SIDE=} {emoji_names.VALIDATION=} {emoji_names.HOLDING=}"
+
+
+class Drawn(NamedTuple):
+    """A picture, and the emoji that look like it, that of the shortest name first."""
+
+    image: bytes  # PNG
+    emoji: tuple[str, ...]
+
+
+class Emoji(tfds_builder.Builder):
+    """Emoji on white, 128 x 128, with their English names and aliases."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = (EmojiConfig(name="full", description="Every emoji of the font."),)
+
+    def __init__(
+        self,
+        *,
+        config: str | EmojiConfig | None = None,
+        data_dir: str | Path | None = None,
+        version: str | None = None,
+        file_format: str = "array_record",
+        font: Font | None = None,
+    ) -> None:
+        """TFDS's arguments, and the font, which only building needs."""
+        self._font = font
+        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
+            "caption": tfds.features.Text(),  # the first of its captions
+            "captions": tfds.features.Sequence(tfds.features.Text()),
+            "emoji": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=None,
+            disable_shuffling=True,  # their order looks random and is the same everywhere
+            metadata=tfds.core.MetadataDict(
+                recipe=self.builder_config.recipe(),
+                font=self._font.digest if self._font else "",
+                names=f"emoji {metadata.version('emoji')}",
+            ),
+        )
+
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
+        """Draws every emoji once, all splits together: they are few."""
+        assert self._font is not None  # `build` gave it
+        pictures = draw(self._font)
+        parts: dict[str, list[Drawn]] = {split: [] for split in SPLITS}
+        for picture in pictures:
+            parts[emoji_names.split_of(picture.emoji[0])].append(picture)
+        for split, part in parts.items():
+            if not part:
+                raise ValueError(
+                    f"the font has {len(pictures)} emoji and none of the split {split}: take one "
+                    "with more, Noto Color Emoji"
+                )
+        return {split: self._generate_examples(part) for split, part in parts.items()}
+
+    def _generate_examples(self, pictures: Sequence[Drawn]) -> Iterator[tuple[int, dict]]:
+        for index, picture in enumerate(pictures):
+            captions = captions_of(picture)
+            yield (
+                index,
+                {
+                    "image": io.BytesIO(picture.image),  # encoded bytes need no TensorFlow
+                    "caption": captions[0],
+                    "captions": captions,
+                    "emoji": picture.emoji[0],
+                },
+            )
+
+
+def build(name: str, data_dir: str | Path, *, font: str | Path | None = None) -> Emoji:
+    """Draws the dataset `name` under `data_dir`, unless it is there, from a font (None: Debian's).
+
+    Errors: FileNotFoundError where there is no font; ValueError for an unknown name, for a font
+    without coloured bitmaps or with too few, for another font than that of the dataset that is
+    there, and for an unusable dataset.
+    """
+    found = tfds_builder.found(Emoji, name, data_dir)
+    if found is None:
+        read = emoji_font.read(font or emoji_font.NOTO)
+        config = tfds_builder.config_of(Emoji, name)
+        found = Emoji(config=config, data_dir=data_dir, font=read)
+        tfds_builder.write(found)
+    elif font is not None and emoji_font.read(font).digest != found.info.metadata["font"]:
+        raise ValueError(
+            f"the emoji in {found.data_dir} were drawn from another font than {font}: delete that "
+            "folder and run `imagen data` again"
+        )
+    return found
+
+
+def source(name: str, split: str, data_dir: str | Path) -> Source:
+    """A split of the dataset: image (PNG bytes), caption, captions, and the emoji as text.
+
+    Errors: as `embedded.source`.
+    """
+    return tfds_builder.source(Emoji, name, split, data_dir)
+
+
+def draw(font: Font) -> list[Drawn]:
+    """A font's emoji; those that look alike (Norway's and Svalbard's flags) are one picture.
+
+    Errors: ValueError for a bitmap that is damaged or too large.
+    """
+    alike: dict[bytes, list[str]] = {}
+    for text in tqdm(emoji_names.known(), "emoji", unit=" pictures"):
+        bitmap = font.bitmap(text)
+        if bitmap is not None:
+            alike.setdefault(_picture(text, bitmap), []).append(text)
+    return [Drawn(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()]
+
+
+def captions_of(picture: Drawn) -> list[str]:
+    """All captions of a picture, the main one first."""
+    return list(dict.fromkeys(c for text in picture.emoji for c in emoji_names.captions(text)))
+
+
+def on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
+    """A font's bitmap on white, in a square and undistorted.
+
+    Noto's are 136 x 128 with four empty columns on either side: the middle 128 x 128 hold all that
+    can be seen, so that no pixel is resampled. Whatever does not fit is scaled, antialiased.
+    Errors: ValueError for bytes that are no complete PNG and for a bitmap that is too large.
+    """
+    loaded = _load(bitmap)
+    page = Image.new("RGBA", loaded.size, "white")
+    page.alpha_composite(loaded)
+    width, height = loaded.size
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    window = (left, top, left + SIDE, top + SIDE)
+    seen = loaded.getchannel("A").getbbox() or window
+    inside = seen[0] >= left and seen[1] >= top and seen[2] <= window[2] and seen[3] <= window[3]
+    if left < 0 or top < 0 or not inside:
+        return _fitted(page)
+    return np.asarray(page.convert("RGB").crop(window))
+
+
+def _load(bitmap: bytes) -> Image.Image:
+    try:
+        loaded = Image.open(io.BytesIO(bitmap))
+        if max(loaded.size) > LARGEST:  # before it takes memory and time
+            raise ValueError(f"it has the size {loaded.size}, more than {LARGEST} pixels a side")
+        return loaded.convert("RGBA")
+    except decode.BROKEN as error:
+        raise ValueError(f"{len(bitmap)} bytes are no complete picture: {error}") from error
+
+
+def _fitted(page: Image.Image) -> UInt8[np.ndarray, "128 128 3"]:
+    """The whole page as large as the square allows, white beside it."""
+    scale = SIDE / max(page.size)
+    sides = tuple(max(1, round(side * scale)) for side in page.size)
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    small = page.convert("RGB").resize(sides, Image.Resampling.BICUBIC)
+    square.paste(small, ((SIDE - sides[0]) // 2, (SIDE - sides[1]) // 2))
+    return np.asarray(square)
+
+
+def _plainness(text: str) -> tuple[int, str]:
+    """A short name is the plain one: `Norway` comes before `Svalbard & Jan Mayen`."""
+    return len(emoji_names.captions(text)[0]), text
+
+
+def _picture(text: str, bitmap: bytes) -> bytes:
+    try:
+        return transforms.encode(on_white(bitmap))
+    except ValueError as error:
+        raise ValueError(f"the font's bitmap of {text} cannot be used: {error}") from error

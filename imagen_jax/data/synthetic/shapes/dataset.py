@@ -1,0 +1,160 @@
+"""The embedded dataset of captioned shapes: a TFDS builder with nothing to download.
+
+`build` writes it, `source` reads it; neither needs TensorFlow.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from imagen_jax.data.synthetic import tfds_builder
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
+from imagen_jax.data.synthetic.shapes.generate import SIDE, Series, paint_all, picture
+from imagen_jax.data.synthetic.shapes.scenes import SIZES, Grammar
+
+
+@dataclass(eq=False, kw_only=True)
+class ShapesConfig(tfds.core.BuilderConfig):
+    """How many examples each split has, and the grammar they are drawn from."""
+
+    train: int
+    validation: int
+    held_out: int
+    grammar: Grammar = field(default_factory=Grammar)
+    seed: int = 0
+
+    def size(self, split: str) -> int:
+        """The number of examples of a split."""
+        return dict(zip(SPLITS, (self.train, self.validation, self.held_out), strict=True))[split]
+
+    def grammar_of(self, split: str) -> Grammar:
+        """The grammar that a split is drawn from."""
+        return replace(self.grammar, pairs="only") if split == "held_out" else self.grammar
+
+    def recipe(self) -> str:
+        """All that the pictures depend on; stored with them."""
+        told = f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
+        return told.replace(f", sizes={SIZES}", "")  # all of them go unsaid in stored recipes
+
+
+class Shapes(tfds_builder.Builder):
+    """One or two coloured shapes on a plain ground, 256 x 256, captioned."""
+
+    VERSION = tfds.core.Version("1.1.0")
+    BUILDER_CONFIGS = (
+        ShapesConfig(
+            name="full",
+            description="Every shape, colour, fill and phrasing.",
+            train=150_000,  # .7 GB; past 1 GB TFDS would need TensorFlow to write it
+            validation=2_000,
+            held_out=2_000,
+        ),
+        ShapesConfig(
+            name="quickstart",
+            description="What a few minutes can learn: one large, plain shape of six.",
+            train=12_000,
+            validation=500,
+            held_out=500,
+            grammar=Grammar(
+                single=1.0,
+                patterned=0.0,
+                plain=0.8,
+                shapes=("circle", "square", "triangle", "ring", "cross", "heart"),
+                backgrounds=("white", "black", "gray", "yellow"),
+                sizes=("large",),
+            ),
+        ),
+        ShapesConfig(
+            name="tiny",
+            description="A handful, for tests.",
+            train=40,
+            validation=8,
+            held_out=8,
+        ),
+    )
+
+    def __init__(
+        self,
+        *,
+        config: str | ShapesConfig | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        version: str | None = None,
+        file_format: str = "array_record",
+        workers: int | None = None,
+    ) -> None:
+        """TFDS's arguments, and how many processes paint (None: one for each CPU)."""
+        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
+        self._workers = workers or os.cpu_count() or 1
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
+            "caption": tfds.features.Text(),
+            "scene": tfds.features.Text(),  # the scene as JSON, see scenes.from_json
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=None,
+            disable_shuffling=True,  # example i of a split is scene i of its stream
+            metadata=tfds.core.MetadataDict(recipe=self.builder_config.recipe()),
+        )
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        config = self.builder_config
+        series = Series(config.grammar_of(split), config.seed, SPLITS.index(split))
+        count = config.size(split)
+        painted = paint_all(series, count, workers=self._workers)
+        name = f"shapes/{config.name} {split}"
+        for index, example in enumerate(tqdm(painted, name, count, unit=" pictures")):
+            yield (
+                index,
+                {
+                    "image": io.BytesIO(example.image),  # encoded bytes need no TensorFlow
+                    "caption": example.caption,
+                    "scene": example.scene,
+                },
+            )
+
+
+def build(name: str, data_dir: str | Path, *, workers: int | None = None) -> Shapes:
+    """Paints the dataset `name` (full, quickstart or tiny) under `data_dir`, unless it is there.
+
+    Errors: ValueError for an unknown name or an unusable dataset.
+    """
+    found = tfds_builder.found(Shapes, name, data_dir)
+    if found is not None:
+        return found
+    config = tfds_builder.config_of(Shapes, name)
+    builder = Shapes(config=config, data_dir=data_dir, workers=workers)
+    tfds_builder.write(builder)
+    return builder
+
+
+def source(name: str, split: str, data_dir: str | Path) -> Source:
+    """A split of a dataset that was built: image (PNG bytes), caption, and scene (JSON).
+
+    Errors: as `embedded.source`.
+    """
+    return tfds_builder.source(Shapes, name, split, data_dir)
+
+
+def exam(
+    name: str, split: str, *, count: int, seed: int = 0, size: int = SIDE
+) -> tuple[list[str], UInt8[np.ndarray, "b size size 3"]]:
+    """New captions in a split's manner, in no dataset, and pictures that show what they say.
+
+    Shapes: pixels (count, size, size, 3).
+    """
+    config = Shapes.builder_configs[tfds_builder.config_of(Shapes, name)]
+    series = Series(config.grammar_of(split), seed, len(SPLITS) + SPLITS.index(split))
+    pairs = [picture(series, index, size=size)[1:] for index in range(count)]
+    return [words for words, _ in pairs], np.stack([pixels for _, pixels in pairs])

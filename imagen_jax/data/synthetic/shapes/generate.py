@@ -1,0 +1,83 @@
+"""Captioned pictures from a seed, painted by several processes; example i depends on nothing else.
+
+Worker processes import this module alone: no jax and no TFDS.
+"""
+
+import io
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from imagen_jax.data.synthetic.shapes.captions import caption
+from imagen_jax.data.synthetic.shapes.render import render
+from imagen_jax.data.synthetic.shapes.scenes import Grammar, Scene, sample_scene, to_json
+from imagen_jax.data.worker_pool import processes
+
+SIDE = 256
+CHUNK = 64  # examples that a worker paints at a time
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture as PNG bytes, its caption, and its scene as JSON."""
+
+    image: bytes
+    caption: str
+    scene: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """The endless examples that a seed and a grammar give; `stream` keeps splits apart."""
+
+    grammar: Grammar
+    seed: int
+    stream: int
+
+
+def picture(
+    series: Series, index: int, *, size: int
+) -> tuple[Scene, str, UInt8[np.ndarray, "size size 3"]]:
+    """Scene, caption and pixels of example `index` of a series."""
+    rng = np.random.default_rng((series.seed, series.stream, index))
+    scene = sample_scene(rng, grammar=series.grammar)
+    words = caption(scene, rng, plain=series.grammar.plain)
+    return scene, words, render(scene, rng, size=size)
+
+
+def paint(series: Series, index: int) -> Example:
+    """Example `index` of a series, 256 x 256, encoded."""
+    scene, words, pixels = picture(series, index, size=SIDE)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
+    return Example(file.getvalue(), words, to_json(scene))
+
+
+def paint_all(series: Series, count: int, *, workers: int) -> Iterator[Example]:
+    """The first `count` examples in order, painted by `workers` processes.
+
+    With one worker, or with too little for two, this process paints them.
+    """
+    if workers == 1 or count <= CHUNK:
+        yield from (paint(series, index) for index in range(count))
+        return
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    pool = processes(workers)
+    try:
+        painted: deque = deque()  # a few chunks ahead of the reader, never the whole split
+        for chunk in chunks:
+            painted.append(pool.submit(_paint_chunk, series, chunk))
+            if len(painted) > 4 * workers:
+                yield from painted.popleft().result()
+        while painted:
+            yield from painted.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _paint_chunk(series: Series, indices: range) -> list[Example]:
+    return [paint(series, index) for index in indices]

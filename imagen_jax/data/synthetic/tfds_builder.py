@@ -1,0 +1,152 @@
+"""What the embedded datasets share: TFDS builders whose pictures are made here, not downloaded.
+
+They are written as ArrayRecord files and read again without TensorFlow.
+"""
+
+import json
+import operator
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+
+from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import Names
+
+SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
+FILES = ("dataset_info.json", "features.json", "metadata.json")
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder with these splits; its configs tell by `recipe()` what the pictures depend on."""
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    def _log_download_bytes(self) -> None:
+        """Replaces TFDS's announcement: nothing is downloaded."""
+
+    def _log_download_done(self) -> None:
+        """Replaces TFDS's announcement: the caller knows what it asked for."""
+
+
+@dataclass(frozen=True)
+class Source(Sequence):
+    """Random access to a split: examples, and the dataset's other texts by name."""
+
+    records: Any  # TFDS's data source, whose texts are bytes
+    split: str
+    skipped: Mapping[str, Names] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        if not 0 <= operator.index(index) < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        record = dict(self.records[index])
+        image, caption = record.pop("image"), _text(record.pop("caption"))
+        others = {name: _text(value) for name, value in record.items()}
+        captions = others.pop("captions", (caption,))
+        return others | base.example(image, captions)
+
+    def key(self, index: int) -> str:
+        """`train-0000012`."""
+        return f"{self.split}-{index:07d}"
+
+
+def write(builder: Builder) -> None:
+    """Prepare a dataset, which appears under its name only once it is whole."""
+    target = Path(builder.data_dir)
+    for left_over in target.parent.glob(f"incomplete.*_{target.name}"):
+        shutil.rmtree(left_over)  # a build that was killed
+    tfds.disable_progress_bar()  # our builders show their own
+    with tempfile.TemporaryDirectory() as unused:  # else TFDS leaves an empty downloads folder
+        builder.download_and_prepare(download_dir=unused)
+
+
+def found(kind: type[Builder], name: str, data_dir: str | Path) -> Builder | None:
+    """A builder over the dataset `name` of a family, whole; None where it was not built.
+
+    Errors: ValueError for an unknown name, and for a dataset that is damaged or of another recipe.
+    """
+    folder = _folder(kind, name, data_dir)
+    if not folder.exists():
+        return None
+    for file in FILES:
+        _check_json(folder / file)
+    builder = kind(config=config_of(kind, name), data_dir=data_dir)
+    if builder.info.metadata["recipe"] != builder.builder_config.recipe():
+        raise _unusable(folder, "it was painted by another recipe than today's")
+    for split in SPLITS:
+        info = builder.info.splits[split]
+        for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+            _check_shard(Path(path), length)
+    return builder
+
+
+def source(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> Source:
+    """A split of a dataset that was built.
+
+    Errors: FileNotFoundError where it was not built; ValueError for an unknown name or split or an
+    unusable dataset.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"{kind.name} has no split {split!r}; it has {', '.join(SPLITS)}")
+    builder = found(kind, name, data_dir)
+    if builder is None:
+        folder = _folder(kind, name, data_dir)
+        raise FileNotFoundError(f"no dataset in {folder}; run `imagen data` to build it")
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    return Source(builder.as_data_source(split, decoders=undecoded), split)
+
+
+def config_of(kind: type[Builder], name: str) -> str:
+    """`full` for `shapes/full` or `full`. Errors: ValueError that lists the family's datasets."""
+    config = name.removeprefix(f"{kind.name}/")
+    names = [config.name for config in kind.BUILDER_CONFIGS]
+    if config not in names:
+        raise ValueError(f"no dataset {name!r}; known: {', '.join(names)}")
+    return config
+
+
+def _folder(kind: type[Builder], name: str, data_dir: str | Path) -> Path:
+    return Path(data_dir) / kind.name / config_of(kind, name) / str(kind.VERSION)
+
+
+def _text(value: Any) -> str | tuple[str, ...]:
+    """A feature's text or texts, which TFDS gives as bytes."""
+    return value.decode() if isinstance(value, bytes) else tuple(text.decode() for text in value)
+
+
+def _check_json(path: Path) -> None:
+    if not path.is_file():
+        raise _unusable(path.parent, f"{path.name} is missing")
+    try:
+        json.loads(path.read_text())
+    except ValueError as error:
+        raise _unusable(path.parent, f"{path.name} was cut short") from error
+
+
+def _check_shard(path: Path, length: int) -> None:
+    if not path.is_file():
+        raise _unusable(path.parent, f"{path.name} is missing")
+    try:
+        reader = ArrayRecordReader(str(path))
+        found = reader.num_records()
+        reader.close()
+    except RuntimeError as error:  # the index is at the end of the file
+        raise _unusable(path.parent, f"{path.name} was cut short") from error
+    if found != length:
+        raise _unusable(path.parent, f"{path.name} has {found} pictures instead of {length}")
+
+
+def _unusable(folder: Path, what: str) -> ValueError:
+    return ValueError(
+        f"unusable dataset {folder}: {what}; delete that folder and run `imagen data` again"
+    )

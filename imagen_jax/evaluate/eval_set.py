@@ -1,0 +1,76 @@
+"""The exam: captions in no dataset, and real pictures of them, which are the ceiling."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import UInt8
+
+from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.data.synthetic.shapes.captions import parse
+from imagen_jax.data.synthetic.shapes.generate import SIDE, Series, picture
+from imagen_jax.data.images.transforms import area_downsample
+
+KINDS = {"one": 1, "two": 2}  # objects that a caption names
+SPLIT = "validation"  # in whose manner the halves are drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+    """Captions, and real pictures that show what they say."""
+
+    captions: list[str]
+    real: UInt8[np.ndarray, "p side side 3"]
+
+    def kinds(self) -> dict[str, list[int]]:
+        """Which captions name one object and which two; a kind that is not there is left out."""
+        counts = [len(parse(caption).shapes) for caption in self.captions]
+        found = {
+            kind: [i for i, n in enumerate(counts) if n == objects]
+            for kind, objects in KINDS.items()
+        }
+        return {kind: chosen for kind, chosen in found.items() if chosen}
+
+    def at(self, side: int) -> UInt8[np.ndarray, "p side side 3"]:
+        """The real pictures at `side` pixels."""
+        return area_downsample(self.real, self.real.shape[1] // side)
+
+
+def draw(dataset: str, split: str, *, count: int, seed: int, size: int) -> Exam:
+    """New captions in a split's manner, one and two objects as they come.
+
+    Shapes: real uint8 (count, size, size, 3).
+    Errors: ValueError for a dataset that is not of shapes.
+    """
+    _require_shapes(dataset)
+    return Exam(*dataset.exam(dataset, split, count=count, seed=seed, size=size))
+
+
+def draw_halves(
+    dataset: str, *, count: int, seed: int, size: int, plain: float | None = None
+) -> Exam:
+    """New captions in the validation split's manner, the first half with one object, then two.
+
+    `plain` is the share in the plain wording, the dataset's own if None.
+    Shapes: real uint8 (count, size, size, 3), area-averaged as the training pictures are.
+    Errors: ValueError for a dataset that is not of shapes, or a count that is odd or below 2.
+    """
+    if count < 2 or count % 2:
+        raise ValueError(f"pictures={count} must be even: half of them show one object, half two")
+    options = _require_shapes(dataset)
+    grammar, stream = options.grammar_of(SPLIT), len(dataset.SPLITS) + dataset.SPLITS.index(SPLIT)
+    plain = grammar.plain if plain is None else plain
+    captions, real = [], []
+    for single in (1.0, 0.0):  # the grammar's share of scenes with one object
+        series = Series(dataclasses.replace(grammar, single=single, plain=plain), seed, stream)
+        for index in range(count // 2):
+            _, words, drawn = picture(series, index, size=SIDE)
+            captions.append(words)
+            real.append(area_downsample(drawn, SIDE // size))
+    return Exam(captions, np.stack(real))
+
+
+def _require_shapes(dataset: str) -> dataset.ShapesConfig:
+    name = dataset.removeprefix("shapes/")
+    if name not in dataset.Shapes.builder_configs:
+        raise ValueError(f"no dataset {dataset!r}: the oracle judges shapes only")
+    return dataset.Shapes.builder_configs[name]

@@ -1,0 +1,174 @@
+"""Programs for other runtimes: a stage's whole sampling loop, and the text encoder, as StableHLO.
+
+`jax.export` lowers each once for all of PLATFORMS and any batch. A program takes two dictionaries:
+the tensors of its safetensors files as they are stored, which it widens itself, and its named
+arguments, whose shapes the manifest lists.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax import export
+from jax.export import Exported
+
+from imagen_jax import config, models
+from imagen_jax.io import safetensors
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import stage_program
+from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
+from imagen_jax.text.checkpoints import load, lazy_tensors
+from imagen_jax.text import t5
+
+SAMPLE, ENCODE = "sample.stablehlo", "encode.stablehlo"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+Kinds = Mapping[str, jax.ShapeDtypeStruct]
+Arrays = Mapping[str, jax.Array]
+
+
+def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
+    """A stage's whole sampling loop: pictures, float32 (b, side, side, 3) in [-1, 1].
+
+    Shapes: of the named arguments text (b, n, d) and text_mask (b, n), as the encoder gives them;
+    index (b,) int32; seed () uint32; steps () int32; guidance_weight (); of a super-resolution
+    stage low_res (b, h, w, 3) in [-1, 1] and aug_level (), too.
+    The same seed and index paint what `Imagen.paint` paints. A prompt that has no token but its
+    end paints without text. Guidance of weight 1 is not computed.
+    """
+    stage = experiment.stage
+    sampler = dataclasses.replace(
+        stage.sampler,
+        guidance_weight=0.0,  # any but 1: the second pass is in the program
+        guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
+    )
+    painter = Painter(
+        stage=dataclasses.replace(stage, sampler=sampler),
+        module=models.build(stage.model),
+        params=None,
+    )
+    program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(sampler)
+
+    def sample(tensors: Arrays, given: Arrays) -> jax.Array:
+        mask, steps = given["text_mask"], given["steps"]
+        captions = Captions(given["text"], mask, jnp.sum(mask, axis=1) > 1)
+        canvas = Canvas(
+            captions=captions,
+            negatives=captions._replace(has_text=jnp.zeros_like(captions.has_text)),
+            keys=stage_program.image_keys(stage, given["seed"], given["index"]),
+            aug_level=jnp.broadcast_to(given.get("aug_level", jnp.zeros(())), mask.shape[:1]),
+            low_res=given.get("low_res"),
+        )
+        turned = dials._replace(steps=steps, last=steps, guidance_weight=given["guidance_weight"])
+        params = safetensors.nested(safetensors.as_float32(tensors))
+        return stage_program.picture_of(stage_program.paint(params, canvas, None, turned, program=program))
+
+    return _export(sample, kinds, _arguments(experiment))
+
+
+def defaults(stage: config.Stage) -> dict[str, float]:
+    """A stage's own values of the arguments that are dials."""
+    found = {"guidance_weight": stage.sampler.guidance_weight, "steps": stage.sampler.steps}
+    if stage.is_super_resolution:
+        found["aug_level"] = stage.noise_conditioning.sample_level
+    return found
+
+
+def encoding(folder: Path, text: config.Text) -> Exported:
+    """The encoder that `exported.write` wrote into `folder`: text, float32 (b, n, d).
+
+    Shapes: of the named arguments tokens (b, n) int32, which end with the end of sentence and are
+    padded with 0, and text_mask (b, n), true at tokens.
+    """
+    sizes, layout = load.inspect(folder)
+    kinds = {
+        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, text.computed_in))
+        for name, shape in lazy_tensors.shapes(layout).items()
+    }
+
+    def encode(tensors: Arrays, given: Arrays) -> jax.Array:
+        params = traverse_util.unflatten_dict(dict(tensors), sep=".")  # T5X's names
+        encoded = t5.encode(
+            params, given["tokens"], given["text_mask"], config=sizes, dtype=text.computed_in
+        )
+        return encoded.astype(jnp.float32)
+
+    array = _Described()
+    given = {
+        "tokens": array("int32", "b", text.max_length),
+        "text_mask": array("bool", "b", text.max_length),
+    }
+    return _export(encode, kinds, given)
+
+
+def write(file: Path, program: Exported) -> dict[str, Any]:
+    """Serialise a program; what the manifest says of it."""
+    file.write_bytes(program.serialize())
+    return {"file": file.name, **described(program)}
+
+
+def read(file: Path) -> Exported:
+    """The program in a file. It runs only when it is called."""
+    return export.deserialize(bytearray(file.read_bytes()))
+
+
+def described(program: Exported) -> dict[str, Any]:
+    """Platforms, named arguments and result, such as float32[b,64,64,3]."""
+    ((_, given), _), (result,) = program.in_tree.unflatten(program.in_avals), program.out_avals
+    return {
+        "platforms": list(program.platforms),
+        "calling_convention": program.calling_convention_version,
+        "arguments": {name: x.str_short() for name, x in sorted(given.items())},
+        "result": result.str_short(),
+    }
+
+
+def _arguments(experiment: config.Experiment) -> Kinds:
+    """Of a stage's sampling loop."""
+    stage, text, array = experiment.stage, experiment.text, _Described()
+    given = {
+        "text": array("float32", "b", text.max_length, text.width),
+        "text_mask": array("bool", "b", text.max_length),
+        "seed": array("uint32"),
+        "index": array("int32", "b"),
+        "steps": array("int32"),
+        "guidance_weight": array("float32"),
+    }
+    if stage.low_size is not None:
+        given["low_res"] = array("float32", "b", stage.low_size, stage.low_size, 3)
+        given["aug_level"] = array("float32")
+    return given
+
+
+class _Described:
+    """Describes a program's arguments, all of one batch "b"."""
+
+    def __init__(self) -> None:
+        self._scope = export.SymbolicScope()
+
+    def __call__(self, dtype: str, *shape: int | str) -> jax.ShapeDtypeStruct:
+        text = ",".join(map(str, shape))
+        return jax.ShapeDtypeStruct(export.symbolic_shape(text, scope=self._scope), dtype)
+
+
+def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kinds) -> Exported:
+    """A function of stored tensors and named arguments as a program."""
+    with _without_places(), jax.threefry_partitionable(True):  # as in `mesh.use`
+        return export.export(jax.jit(run), platforms=PLATFORMS)(dict(kinds), dict(given))
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Programs name no files of this machine, and come out equal whoever asks for them."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)

@@ -1,0 +1,113 @@
+"""A bundle's text encoder: embedded, by reference with its digest, or left out."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from imagen_jax import config
+from imagen_jax.text import encoder, t5
+from imagen_jax.text.checkpoints import native, load
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.tokenizer import Tokenizer
+
+Kind = Literal["embedded", "reference", "none"]
+
+FOLDER = "text"  # of an embedded encoder, in the bundle
+LARGEST = 2**30  # bytes of weights that are embedded where nothing is said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """How a bundle has its text encoder, and which one it was trained with."""
+
+    kind: Kind
+    encoder: str  # its name or folder in the config
+    tokenizer: str
+    identity: str  # digest of weights and tokenizer, before any rounding
+    vocabulary: str  # digest of the tokenizer
+    width: int
+    max_length: int
+    dtype: t5.Dtype
+    clean: bool  # captions are cleaned first
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise TypeError(f"text encoder {self.kind!r} is none of {', '.join(get_args(Kind))}")
+
+    def text(self, text: config.Text, *, bundle: Path, given: str = "") -> config.Text | None:
+        """Where a stage's text encoder is: `given`, else in the bundle or where it was.
+
+        None where it is nowhere. An embedded one of bfloat16 has lost the digest of its weights by
+        rounding; its files have been compared with the manifest.
+        """
+        identity, place, tokenizer = self.identity, self.encoder, self.tokenizer
+        if given:
+            place, tokenizer = given, ""
+        elif self.kind == "none":
+            return None
+        elif self.kind == "embedded":
+            place, tokenizer = str(bundle / FOLDER), ""
+            identity = self.identity if self.dtype == "float32" else ""
+        return dataclasses.replace(
+            text,
+            encoder=place,
+            tokenizer=tokenizer,
+            identity=identity,
+            vocabulary=self.vocabulary,
+        )
+
+
+def chosen(source: config.Text) -> Kind:
+    """Embedded, so that the bundle paints anywhere; by reference where that takes a gigabyte."""
+    return "embedded" if _bytes(source) <= LARGEST else "reference"
+
+
+def describe(kind: Kind, trained: config.Text, source: config.Text) -> Words:
+    """The text encoder of a cascade whose config is `trained`, and which lies where `source` says.
+
+    Errors: as `TextEncoder.load`.
+    """
+    identity, vocabulary = source.identity, source.vocabulary
+    if not identity or not vocabulary:
+        loaded = TextEncoder.of(source)
+        identity, vocabulary = loaded.identity, loaded.vocabulary
+        loaded.free()
+    embedded = kind == "embedded"
+    return Words(
+        kind=kind,
+        encoder=trained.encoder if embedded else source.encoder,
+        tokenizer="" if embedded else source.tokenizer,
+        identity=identity,
+        vocabulary=vocabulary,
+        width=trained.width,
+        max_length=trained.max_length,
+        dtype=trained.computed_in,
+        clean=trained.clean,
+    )
+
+
+def embed(folder: Path, source: config.Text) -> None:
+    """Write the encoder that `source` names into a new folder, its matrices in its dtype.
+
+    That is the precision in which it computes: what it encodes stays the same to the last bit.
+    Errors: as `loading.inspect`, and as `exported.write`.
+    """
+    place = _place(source)
+    sizes, layout = load.inspect(place)
+    words = Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))
+    native.write(folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=False)
+
+
+def _bytes(source: config.Text) -> int:
+    shapes = t5.parameter_shapes(encoder.config_of(source.encoder))
+    return sum(
+        math.prod(shape)
+        * (2 if t5.kept_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
+        for name, shape in shapes.items()
+    )
+
+
+def _place(source: config.Text) -> str:
+    return str(encoder.EMBEDDED.get(source.encoder, source.encoder))

@@ -1,0 +1,312 @@
+"""Checkpoints of a run: Orbax, asynchronous, restored onto any mesh, with the config inside.
+
+A run's folder holds `config.json` and `checkpoints/<step>/{state, config, about}`; all of it is
+data, and nothing here loads a pickle.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from imagen_jax import config
+from imagen_jax.io import checksums, finite, tensor_mismatches
+from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.run_dir import CHECKPOINTS
+from imagen_jax.io.paths import Workdir, move
+
+STATE = "state"
+NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
+ABOUT = "about"  # fingerprint, shapes and package versions
+UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
+# TensorStore's words for what is no damage.
+PASSING = (
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+)
+ASIDE = "damaged"  # where checkpoints go that can't be read
+PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last.
+
+    Of those saved the newest `keep` stay, and every one whose step is a multiple of `keep_every`.
+    """
+
+    def __init__(
+        self, workdir: Workdir, *, keep: int = 1, keep_every: int = 0, read_only: bool = False
+    ) -> None:
+        # Orbax logs several lines a save, and of a failure, which it raises as well, whole stacks.
+        shows = os.environ.get("IMAGEN_TRACEBACK")
+        logging.getLogger("absl").setLevel(logging.ERROR if shows else logging.CRITICAL)
+        self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
+        if read_only and not self.folder.is_dir():
+            raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")
+        policies = [preservation_policy.LatestN(keep)]
+        if keep_every:
+            policies.append(preservation_policy.EveryNSteps(keep_every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None
+            if read_only
+            else preservation_policy.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=not read_only,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
+        self._options = options
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return max(self.steps(), default=None)
+
+    def steps(self) -> list[int]:
+        """All complete steps, oldest first, as they lie in the folder.
+
+        Orbax's own list has failed ones too; asked to read it anew, it forgets the save on its way.
+        """
+        return sorted(found.step for found in NAMES.find_all(self.folder))
+
+    def save(self, step: int, state: Any, experiment: config.Experiment) -> None:
+        """Write `state` in the background, with its fingerprint, config and package versions.
+
+        Errors: what went wrong with the save before this one, as `check`.
+        """
+        about = {
+            "fingerprint": checksums.of(state),
+            "shapes": _names(state),
+            "versions": _versions(),
+        }
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(state),
+                config=ocp.args.JsonSave(json.loads(config.to_json(experiment))),
+                about=ocp.args.JsonSave(about),
+            ),
+            force=True,
+        )
+
+    def check(self) -> None:
+        """Raise what went wrong in the background; costs nothing where nothing did."""
+        self._manager.check_for_errors()
+
+    def restore(self, target: Any, *, step: int | None = None) -> Any:
+        """The state at `step` (default: the newest), onto the shardings that `target` carries.
+
+        Shapes: target is a pytree of ShapeDtypeStruct with shardings; a part of the saved tree
+        will do (the EMA alone, for sampling).
+        Errors: FileNotFoundError for no checkpoint; ValueError that lists every array that differs
+        in shape, or in a single bit from what was saved.
+        """
+        step = self.latest() if step is None else step
+        if step is None:
+            raise FileNotFoundError(f"{self.folder}: no complete checkpoint")
+        item = self.folder / str(step) / STATE
+        shapes, about = self._inspect(step)
+        _compare(shapes, _names(target), where=item.parent)
+        checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        arguments = ocp.args.PyTreeRestore(
+            target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
+        )
+        with _naming(item.parent):
+            restored = checkpointer.restore(item, arguments)
+        wrong = checksums.differences(checksums.of(restored), about.sums) if about else ()
+        if wrong:
+            raise CorruptDataError(
+                f"{item.parent}: the checkpoint is damaged: {len(wrong)} arrays are not as they "
+                f"were saved, such as {', '.join(wrong[:3])}"
+            )
+        return restored
+
+    def identity(self, target: Any, *, step: int) -> str:
+        """What tells the part of a state that `target` is from any other; nothing large is read.
+
+        Errors: as `restore`, but for arrays that differ in a bit.
+        """
+        shapes, about = self._inspect(step)
+        place = self.folder / str(step)
+        _compare(shapes, _names(target), where=place)
+        return str(sorted((n, about.sums[n]) for n in _names(target)) if about else place)
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every array saved at `step`, by its name, such as `ema/stem/kernel`.
+
+        Errors: FileNotFoundError for no such checkpoint; ValueError for a damaged one.
+        """
+        return self._inspect(step)[0]
+
+    def _inspect(self, step: int) -> tuple[dict[str, tuple[int, ...]], "About | None"]:
+        """Shapes, and what was written beside them. Errors: as `shapes`."""
+        item = self.folder / str(step) / STATE
+        if not item.is_dir():
+            raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
+        with _naming(item.parent):
+            checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+            shapes = _names(checkpointer.metadata(item).item_metadata.tree)
+            about = _about(item.parent)
+        if about and about.shapes != shapes:
+            raise CorruptDataError(
+                f"{item.parent}: the checkpoint is damaged: its arrays have other shapes"
+            )
+        return shapes, about
+
+    def restore_newest(self, target: Any) -> tuple[int, Any]:
+        """Step and state of the newest checkpoint that is whole; 0 and None where there is none.
+
+        Newer ones that are damaged, or hold NaN or infinity, are named, and set aside into
+        `damaged/`, for inspection.
+        Errors: ValueError when there are checkpoints and none is whole, which stay where they are;
+        when they are of another network: its arrays differ in name or shape.
+        """
+        damaged: dict[int, CorruptDataError] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = self.restore(target, step=step)
+                _require_finite(state, self.folder / str(step))
+            except CorruptDataError as error:
+                damaged[step] = error
+                continue
+            for number, error in damaged.items():
+                print(f"{error}; set aside into {self._set_aside(number)}", file=sys.stderr)
+            return step, state
+        if damaged:
+            raise ValueError(
+                f"none of the {len(damaged)} checkpoints in {self.folder} is whole: put one back "
+                "from a copy, or move that folder away to begin anew "
+                f"({next(iter(damaged.values()))})"
+            )
+        return 0, None
+
+    def _set_aside(self, step: int) -> Workdir:
+        """Move a checkpoint out of the way."""
+        self._manager.close()
+        place = self.aside(step)
+        if jax.process_index() == 0:
+            move(self.folder / str(step), place)
+        multihost_utils.sync_global_devices(f"set aside {step}")
+        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        return place
+
+    def aside(self, step: int) -> Workdir:
+        """Where a checkpoint can be set aside; another one of its step may have been before it."""
+        folder = self.folder.parent / ASIDE
+        return next(
+            place
+            for number in itertools.count()
+            if not (place := folder / (f"{step}" if not number else f"{step}-{number}")).exists()
+        )
+
+    def forget_failure(self) -> None:
+        """After a failed save: what it left takes no room, and its step can be saved again."""
+        if jax.process_index() == 0 and isinstance(self.folder, Path):
+            for left_over in self.folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(left_over, ignore_errors=True)  # the next start tries again
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Until the save in the background is on disk; raises if it failed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, then release Orbax's threads."""
+        self._manager.close()
+
+
+def _require_finite(state: Any, place: Workdir) -> None:
+    try:
+        finite.require(state, f"{place}: the weights of this checkpoint")
+    except ValueError as error:
+        raise CorruptDataError(str(error)) from error
+
+
+class About(NamedTuple):
+    """What `save` wrote beside a state."""
+
+    shapes: dict[str, tuple[int, ...]]
+    sums: checksums.Fingerprint
+
+
+def _about(folder: Workdir) -> About | None:
+    """None in checkpoints from before it was written."""
+    if not (folder / ABOUT).is_dir():
+        return None
+    found = json.loads((folder / ABOUT / "metadata").read_text())
+    shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
+    return About(shapes, {name: (a, b) for name, (a, b) in found["fingerprint"].items()})
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+@contextlib.contextmanager
+def _naming(folder: Workdir) -> Iterator[None]:
+    """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
+    try:
+        yield
+    except Exception as error:  # Orbax wraps what TensorStore says into bare ones
+        if not _is_damage(error):
+            raise
+        logging.getLogger("asyncio").addFilter(functools.partial(_is_unrelated, folder))
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CorruptDataError(
+            f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
+        ) from error
+
+
+def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
+    """Return whether a log record is about anything but another read of the damaged `folder`.
+
+    Orbax reads all arrays at once, and raises what the first of them meets; asyncio reports each of
+    the others when it is freed, at any later time, with its stack.
+    """
+    message = record.getMessage()
+    where = str(folder).partition("://")[2] or str(folder)
+    return not (message.startswith("Task exception was never retrieved") and where in message)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether an error tells of damaged files, not of rights, memory or a network."""
+    while type(error) is Exception and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    is_bad = isinstance(error, ValueError | KeyError | TypeError | AttributeError | EOFError)
+    return is_bad and not any(word in str(error) for word in PASSING)
+
+
+def _names(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; a saved tree spells tuple positions and fields as dictionary keys."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {checksums.name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _compare(
+    saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Workdir
+) -> None:
+    """Refuse, listing every array, when the checkpoint lacks or reshapes what is wanted."""
+    if wrong := tensor_mismatches.listed(saved, wanted, extra=False):
+        raise ValueError(
+            f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(wrong)
+        )

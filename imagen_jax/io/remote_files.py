@@ -1,0 +1,163 @@
+"""Files that sources read, on this machine or in a bucket (`gs://`): found, and read in ranges."""
+
+import glob
+import importlib.util
+import itertools
+import os
+import re
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_jax import paths
+from imagen_jax.io.errors import CorruptDataError
+
+BUCKET = paths.BUCKET
+KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
+BLOCK = 4 << 20  # bytes of a bucket's file that are fetched at once when it is read through
+_WILD = re.compile(r"[*\[{]")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class File(NamedTuple):
+    """A file as it was found."""
+
+    path: str  # absolute, or gs://
+    name: str  # below the fixed part of the pattern that found it
+    size: int
+    stamp: str  # another one once the file has changed
+
+
+def find(pattern: str, *, ending: str) -> list[File]:
+    """The files of a pattern, by name: a path, a folder of files with that ending, or with `*`.
+
+    `{00000..00099}` and `{a,b}` stand for several names, each of which has to be there; in names of
+    files and folders that are there they stand for themselves, as `*`, `?` and `[` do.
+    Errors: FileNotFoundError for a name that is not there, or when there is nothing at all;
+    ValueError for a bucket without its driver.
+    """
+    if not pattern.startswith(BUCKET):
+        pattern = os.path.abspath(paths.local(pattern))
+    pattern = pattern.rstrip("/")
+    need_driver(pattern)
+    there = _there(pattern)
+    wild = _WILD.search(pattern, len(there))
+    fixed = pattern[: wild.start()] if wild else pattern
+    found = {}
+    for rest in expanded(pattern[len(there) :]):
+        one, spelled = there + rest, glob.escape(there) + rest
+        files = dict(_matches(spelled)) or dict(_matches(f"{spelled}/*.{ending}"))
+        if not files and not wild:
+            raise FileNotFoundError(f"{one} is neither a file nor a folder with *.{ending} in it")
+        if not files and not glob.has_magic(rest):
+            raise FileNotFoundError(f"{one} is not there; {pattern} names it")
+        found |= files
+    if not found:
+        raise FileNotFoundError(f"no file matches {pattern}")
+    cut = len(fixed) + 1 if fixed not in found and not wild else fixed.rfind("/") + 1
+    return [File(path, path[cut:], *found[path]) for path in sorted(found)]
+
+
+def _there(pattern: str) -> str:
+    """The beginning of a pattern that is a file or a folder as it is spelled; "" in a bucket."""
+    if pattern.startswith(BUCKET) or os.path.exists(pattern):
+        return "" if pattern.startswith(BUCKET) else pattern
+    return _there(os.path.dirname(pattern))
+
+
+def expanded(pattern: str) -> Iterator[str]:
+    """The patterns that one with braces stands for, in order."""
+    pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
+    choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
+    return map("".join, itertools.product(*choices))
+
+
+def _choices(inside: str) -> list[str]:
+    if numbers := _RANGE.fullmatch(inside):
+        first, last = numbers.groups()
+        return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    return inside.split(",")
+
+
+def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Path, size and stamp of each file that matches."""
+    if pattern.startswith(BUCKET):
+        for path, about in driver().glob(pattern, detail=True).items():
+            if about["type"] == "file":
+                stamp = about.get("generation") or about.get("etag") or about.get("updated")
+                yield BUCKET + path, (about["size"], str(stamp))
+        return
+    for path in glob.iglob(pattern, recursive=True):
+        if os.path.isfile(path):
+            about = os.stat(path)
+            yield path, (about.st_size, str(about.st_mtime_ns))
+
+
+def need_driver(path: str) -> None:
+    """Errors: ValueError for a bucket without its driver."""
+    if path.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
+        raise ValueError(f"{path}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+
+
+def driver() -> Any:
+    """The driver of buckets that belongs to this thread and process."""
+    import fsspec
+
+    return fsspec.filesystem("gs")
+
+
+def opened(path: str) -> Any:
+    """A file of bytes to read through, from its beginning."""
+    if path.startswith(BUCKET):
+        return driver().open(path, "rb", block_size=BLOCK, cache_type="readahead")
+    return Path(path).open("rb")
+
+
+def content(path: str) -> bytes:
+    """All of a small file. Errors: OSError where it is gone."""
+    return driver().cat_file(path) if path.startswith(BUCKET) else Path(path).read_bytes()
+
+
+class Reader:
+    """Reads ranges of files; threads may share it, worker processes may copy it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}  # descriptors by path
+        weakref.finalize(self, _close, self._open)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Reader, ()
+
+    def read(self, file: File, start: int, count: int) -> bytes:
+        """`count` bytes from `start` on.
+
+        Errors: CorruptDataError where the file has ended before; else those of the disk or the
+        bucket.
+        """
+        if file.path.startswith(BUCKET):
+            data = driver().cat_file(file.path, start=start, end=start + count)
+        else:
+            data = self._pread(file.path, start, count)
+        if len(data) != count:
+            raise CorruptDataError(f"{file.path} has changed: it ends before byte {start + count}")
+        return data
+
+    def _pread(self, path: str, start: int, count: int) -> bytes:
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            return os.pread(descriptor, count, start)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Kept until the reader goes: closed earlier, another thread might be reading from it.
+        if len(self._open) < KEPT_OPEN and self._open.setdefault(path, descriptor) == descriptor:
+            return os.pread(descriptor, count, start)
+        try:
+            return os.pread(descriptor, count, start)
+        finally:
+            os.close(descriptor)
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)

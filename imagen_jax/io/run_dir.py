@@ -1,0 +1,35 @@
+"""What is in a run's folder: `config.json`, and `checkpoints/` or exported weights."""
+
+import json
+
+from imagen_jax import config
+from imagen_jax.io.paths import Workdir, write
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights.safetensors"  # of an exported stage
+
+
+def write_config(workdir: Workdir, experiment: config.Experiment) -> None:
+    """Store the resolved config of a run; `read_config` rebuilds the run from it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write(workdir / CONFIG, config.to_json(experiment))
+
+
+def read_config(workdir: Workdir) -> config.Experiment:
+    """The resolved config of the run in `workdir`.
+
+    Errors: FileNotFoundError when the folder is no run; ValueError for a file that doesn't fit.
+    """
+    file = workdir / CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{workdir} is not a training run: it has no {CONFIG}; give a folder that "
+            "`imagen train --workdir` wrote"
+        )
+    try:
+        return config.from_json(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON ({error}); restore the file or train again") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

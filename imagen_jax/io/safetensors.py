@@ -1,0 +1,184 @@
+"""Weights in one safetensors file: a nest of parameters to named tensors, and back.
+
+With int8 a kernel NAME is stored as whole numbers beside NAME.scale, a float32 number for each of
+its output channels (its last axis); vectors and tables stay float32.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors import numpy as tensors
+
+from imagen_jax.io import tensor_mismatches
+from imagen_jax.types import Params
+
+Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights are always float32
+_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
+_NAMES = {"BF16": "bfloat16", "F32": "float32", "I8": "int8"}  # safetensors' ones
+SLASH = "/"  # in names
+SCALE = ".scale"  # ends the name of an int8 kernel's scales
+_LARGEST = 127.0  # of int8, the same on both sides
+
+Place = Callable[[np.ndarray], Any]  # of one float32 tensor; what is kept in its place
+
+
+def save(path: Path, params: Params, *, dtype: Dtype, metadata: dict[str, str]) -> None:
+    """Write parameters, rounded to `dtype`, under their paths in the nest: "level_0/conv/kernel".
+
+    One entry of metadata makes equal bytes each time; safetensors puts several in random order.
+    """
+    # Not save_file, which makes a file that only its owner can read.
+    path.write_bytes(tensors.save(rounded(params, dtype), metadata=metadata))
+
+
+def rounded(params: Params, dtype: Dtype) -> dict[str, np.ndarray]:
+    """Tensors by name, as `save` stores them."""
+    named: dict[str, np.ndarray] = {}
+    for where, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = _name(where)
+        # safetensors copies raw memory: an array in another order would be stored scrambled.
+        array = np.asarray(leaf, np.float32, order="C")
+        if dtype != "int8":
+            named[name] = array.astype(_DTYPES[dtype])
+        elif _is_quantised(name, array.ndim):
+            named[name], named[name + SCALE] = _quantised(array)
+        else:
+            named[name] = array
+    return named
+
+
+def as_float32(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors as they are stored to float32 parameters by name; NumPy's, or jax's, traced or not.
+
+    Source of all reading: what is read and what exported programs compute is the same.
+    """
+    return {
+        name: _float32(x, stored.get(name + SCALE))
+        for name, x in stored.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def nested(named: Mapping[str, Any]) -> Params:
+    """Arrays by their paths in the nest, nested."""
+    return traverse_util.unflatten_dict(dict(named), sep=SLASH)
+
+
+def load(path: Path, *, place: Place | None = None) -> Params:
+    """The parameters in `path`: float32 numpy arrays, or what `place` makes of each.
+
+    Tensors are read one after another: with `place` no more than the largest of them is in the
+    host's memory.
+    Errors: as `named`.
+    """
+    if wrong := _wrong_dtypes(path):
+        raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
+    return nested({name: place(x) if place else x for name, x in _each(path)})
+
+
+def check(path: Path, like: Params) -> None:
+    """Refuse a file whose header doesn't fit. Nothing large is read.
+
+    Errors: FileNotFoundError; ValueError for a damaged file, or one that lists every tensor that is
+    missing, not wanted, of another shape or of another dtype.
+    """
+    found = _shapes(path)
+    wanted = {
+        _name(where): tuple(leaf.shape) for where, leaf in jax.tree_util.tree_leaves_with_path(like)
+    }
+    scales = {
+        name + SCALE: found[name][-1:] for name in wanted if name + SCALE in found and name in found
+    }
+    if wrong := [*tensor_mismatches.listed(found, wanted | scales), *_wrong_dtypes(path)]:
+        raise ValueError(f"{path}: the weights do not fit this config:\n  " + "\n  ".join(wrong))
+
+
+def named(path: Path) -> dict[str, np.ndarray]:
+    """All tensors in `path` by name, as float32.
+
+    Errors: FileNotFoundError; ValueError for a damaged file or tensors of another dtype.
+    """
+    return traverse_util.flatten_dict(load(path), sep=SLASH)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What `save` was given beside the parameters.
+
+    Errors: FileNotFoundError; ValueError for a damaged file.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def kinds(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `metadata`."""
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        return {
+            name: jax.ShapeDtypeStruct(tuple(x.get_shape()), _NAMES[x.get_dtype()])
+            for name, x in slices.items()
+        }
+
+
+def _each(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and float32 tensors, one after another."""
+    with _opened(path) as file:
+        names = set(file.keys())
+        for name in sorted(n for n in names if not n.endswith(SCALE)):
+            scale = file.get_tensor(name + SCALE) if name + SCALE in names else None
+            yield name, _float32(file.get_tensor(name), scale)
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def _wrong_dtypes(path: Path) -> list[str]:
+    """A line for each tensor of a dtype that `save` doesn't write, or an int8 one alone."""
+    with _opened(path) as file:
+        found = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    wanted = ", ".join(_NAMES.values())
+    wrong = [f"{n} holds {x}, wanted {wanted}" for n, x in found.items() if x not in _NAMES]
+    return wrong + [
+        f"{n} is int8 and lacks {n}{SCALE}"
+        for n, x in found.items()
+        if x == "I8" and n + SCALE not in found
+    ]
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safetensors.safe_open(path, "numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}); copy or export it again"
+        ) from error
+
+
+def _is_quantised(name: str, rank: int) -> bool:
+    """Whether int8 rounds it: kernels alone."""
+    return rank >= 2 and name.rpartition(SLASH)[2] == "kernel"
+
+
+def _quantised(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers and their scale, one for each index of the last axis."""
+    scale = np.abs(kernel).max(tuple(range(kernel.ndim - 1))) / np.float32(_LARGEST)
+    whole = np.rint(kernel / np.where(scale > 0, scale, np.float32(1)))
+    return whole.astype(np.int8), scale
+
+
+def _float32(stored: Any, scale: Any | None) -> Any:
+    """One tensor; `scale` (last axis,) of an int8 one."""
+    found = stored.astype(np.float32)
+    return found if scale is None else found * scale.reshape((1,) * (found.ndim - 1) + (-1,))
+
+
+def _name(where: tuple[object, ...]) -> str:
+    return jax.tree_util.keystr(where, simple=True, separator=SLASH)

@@ -1,0 +1,177 @@
+"""The file of a lease, here or in a bucket: created and replaced so that one of two succeeds."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_jax.io.paths import Workdir, of
+
+FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems that have none
+
+
+class Seen(NamedTuple):
+    """A file as it was read."""
+
+    text: str
+    version: str  # another one after each writing
+    at: float  # when it was last written, by the clock of whoever wrote
+
+
+def place_of(folder: Workdir | str, name: str) -> "Local | Bucket":
+    """The file `name` of a folder, which is made where it is missing. Errors: as `workdir.of`."""
+    folder = of(folder)
+    if not isinstance(folder, Path):
+        return Bucket(f"{folder}/{name}")
+    return Local(folder / name)
+
+
+@contextlib.contextmanager
+def tidied(folder: Workdir | str) -> Iterator[None]:
+    """Folders that are made in the block do not stay when they are empty at its end."""
+    folder = of(folder)
+    missing = [p for p in (folder, *folder.parents) if isinstance(p, Path) and not p.exists()]
+    try:
+        yield
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it is used, or was never made
+                place.rmdir()
+
+
+def written_at(text: str) -> float:
+    """The time in a lease's text; 0 where there is none."""
+    try:
+        return float(json.loads(text)["at"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Local:
+    """A file of a file system, of this machine or of a network."""
+
+    file: Path
+
+    def create(self, text: str) -> bool:
+        """Write it unless it is there."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.file.open("x") as opened, _removed_unless_written(self.file):
+                opened.write(text)
+                opened.flush()
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self) -> Seen | None:
+        """What is there."""
+        try:
+            with self.file.open(
+                errors="replace"
+            ) as opened:  # a network's file system asks anew when one is opened
+                about = os.fstat(opened.fileno())
+                version = f"{about.st_ino} {about.st_mtime_ns}"
+                return Seen(opened.read(), version, about.st_mtime)
+        except FileNotFoundError:
+            return None
+
+    def replace(self, text: str, seen: Seen) -> bool:
+        """Write over what was seen, under a lock."""
+        new = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}.tmp")
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = stack.enter_context(self.file.open())
+            except FileNotFoundError:
+                return False
+            _lock(opened.fileno())
+            if self.read() != seen:
+                return False
+            stack.enter_context(_removed_unless_written(new))
+            new.write_text(text)
+            new.replace(self.file)
+        return True
+
+    def touch(self, text: str) -> None:
+        """A new time of change needs no room on a full disk."""
+        os.utime(self.file)
+
+    def remove(self) -> None:
+        """Delete it."""
+        self.file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An object of a bucket (`gs://`), by its generation."""
+
+    address: str
+
+    def create(self, text: str) -> bool:
+        """Write it unless it is there: the bucket lets one of two succeed."""
+        try:
+            _driver().pipe_file(self.address, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self) -> Seen | None:
+        """What is there."""
+        try:
+            text = _driver().cat_file(self.address).decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        return Seen(text, text, written_at(text))
+
+    def replace(self, text: str, seen: Seen) -> bool:
+        """Delete that generation, which one of two can, then create it."""
+        driver = _driver()
+        driver.invalidate_cache()
+        try:
+            generation = driver.info(self.address)["generation"]
+            if self.read() != seen:
+                return False
+            bucket, _, key = self.address.removeprefix("gs://").partition("/")
+            driver.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=generation)
+        except (FileNotFoundError, FileExistsError):
+            return False
+        return self.create(text)
+
+    def touch(self, text: str) -> None:
+        """Another generation."""
+        _driver().pipe_file(self.address, text.encode())
+
+    def remove(self) -> None:
+        """Delete it."""
+        with contextlib.suppress(FileNotFoundError):
+            _driver().rm_file(self.address)
+
+
+def _driver() -> Any:
+    import fsspec
+
+    return fsspec.filesystem("gs")
+
+
+@contextlib.contextmanager
+def _removed_unless_written(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise

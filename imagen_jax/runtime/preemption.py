@@ -1,0 +1,102 @@
+"""Notice a wish to stop: SIGTERM, what Google Cloud's server says, or Ctrl-C.
+
+Several processes have to stop after the same step. There jax's own service takes the signal of any
+of them and agrees on a step with all; alone, a flag is enough. A second Ctrl-C ends at once.
+"""
+
+import os
+import signal
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from imagen_jax.runtime import exit_codes
+
+NOTICE = "/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
+PATIENCE = 90  # seconds until a request counts as lost
+
+
+class Watch:
+    """Whether to stop; made by `watch`."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.interrupted = False
+
+    def ask(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop after the present step; asking again changes nothing."""
+        self._asked.set()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The first Ctrl-C stops as SIGTERM does; the second one, at once."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\ninterrupted: stopping and saving; once more ends at once, unsaved\n")
+        self.interrupted = True
+        if jax.process_count() == 1:
+            self.ask()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)  # to jax's service
+
+    def is_asked(self) -> bool:
+        """Whether this process, alone, was asked to stop."""
+        return self._asked.is_set()
+
+    def reached(self, step: int) -> bool:
+        """Whether every process is to stop after this step; to be called by all, at every step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.is_asked()
+
+
+@contextmanager
+def watch(server: str | None = None) -> Iterator[Watch]:
+    """Listen until the block ends; in the main thread, as signals need.
+
+    `server` is the host of Google Cloud's metadata server, where there is one.
+    Errors: KeyboardInterrupt, with its words, in place of exits.Preempted after Ctrl-C.
+    """
+    found, ended = Watch(), threading.Event()
+    before = interrupt = None
+    if jax.process_count() == 1:  # else jax's service has the signal
+        before = signal.signal(signal.SIGTERM, found.ask)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background
+        interrupt = signal.signal(signal.SIGINT, found.interrupt)
+    if server is not None:
+        threading.Thread(
+            target=_listen, args=(server, ended), name="preemption notice", daemon=True
+        ).start()
+    try:
+        yield found
+    except exit_codes.Preempted as stop:
+        if found.interrupted:
+            raise KeyboardInterrupt(str(stop)) from None
+        raise
+    finally:
+        ended.set()
+        if interrupt is not None:
+            signal.signal(signal.SIGINT, interrupt)
+        if before is not None:
+            # Once asked this process is ending, and another signal must not change how it ends.
+            asked = found.is_asked()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if asked else before)
+
+
+def _listen(host: str, ended: threading.Event) -> None:
+    """Ask the metadata server, which answers when something changes, and pass a notice on."""
+    request = urllib.request.Request(
+        f"http://{host}{NOTICE}", headers={"Metadata-Flavor": "Google"}
+    )
+    while not ended.is_set():
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                if answer.read().strip() == b"TRUE" and not ended.is_set():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            ended.wait(5.0)

@@ -1,0 +1,168 @@
+"""The rule of supervision: which ends are crashes, and when to start again."""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagen_jax.runtime import exit_codes
+from imagen_jax.io import paths
+from imagen_jax.runtime import peer_errors, reached
+from imagen_jax.runtime.child_process import Child
+from imagen_jax.io.paths import Workdir
+
+LONGEST = 60.0  # seconds between a crash and the next start
+SHOWN = 4000  # characters of each crash, when we give up
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Crash:
+    """How one child ended."""
+
+    code: int
+    step: str | None  # None before the first
+    said: str  # the end of its stderr
+    log: Workdir | None  # where that is kept; None when the disk refused
+
+    @property
+    def what(self) -> str:
+        """What happened, and when, in a few words."""
+        happened = peer_errors.sentence(self.said) or f"the process {self._ended}"
+        return f"{happened}; {self.where}"
+
+    @property
+    def where(self) -> str:
+        """When it happened."""
+        return f"this was after {self.step}" if self.step else "this was before its first step"
+
+    @property
+    def _ended(self) -> str:
+        number = self.code - 128
+        if number in signal.valid_signals():
+            return f"ended by {signal.Signals(number).name}"
+        return f"ended with code {self.code}"
+
+
+class Supervisor:
+    """Runs a command until it ends well, or until another start would not help."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Workdir,
+        *,
+        name: str,
+        max_restarts: int,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.command, self.folder, self.name = command, folder, name
+        self.max_restarts = max_restarts
+        self._sleep = sleep
+        self._child: Child | None = None
+        self._stopped = 0  # the number of the signal that ends us
+
+    def run(self) -> int:
+        """Supervise; the exit code is the last child's.
+
+        Codes: 0, exits.PREEMPTED and refused input before the first step end it; so does any end
+        after a signal that we passed on. The rest are crashes, and start the command again, unless
+        two came after the same step. exits.LOST: the child ended because another process did.
+        """
+        crashes: list[Crash] = []
+        with self._signals(), tempfile.TemporaryDirectory(prefix="imagen_") as folder:
+            while True:
+                code, step, said = self._once(Path(folder) / "reached")
+                refused = code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and step is None
+                if code in (0, exit_codes.PREEMPTED, exit_codes.UNREAD) or refused or self._stopped:
+                    return code
+                code = exit_codes.LOST if peer_errors.sentence(said) else code
+                crashes.append(Crash(code, step, said, _keep(said, self.folder)))
+                if why := self._why_not(crashes):
+                    self._say(f"{crashes[-1].what}; {why}")
+                    return code
+                delay = min(2.0 ** (len(crashes) - 1), LONGEST)
+                self._say(
+                    f"{crashes[-1].what}; restart {len(crashes)} of {self.max_restarts} in "
+                    f"{delay:.0f} s, from the last checkpoint (last words: {crashes[-1].log})"
+                )
+                self._wait(delay)
+                if self._stopped:
+                    return 128 + self._stopped
+
+    def _once(self, file: Path) -> tuple[int, str | None, str]:
+        """Exit code, last step and last words of one child."""
+        file.unlink(missing_ok=True)
+        self._child = Child(self.command, {**os.environ, reached.VARIABLE: str(file)})
+        if self._stopped:  # the signal came while it started
+            self._child.send(self._stopped)
+        code = self._child.wait()
+        said, self._child = self._child.said(), None
+        return code, reached.read(file), said
+
+    def _why_not(self, crashes: list[Crash]) -> str | None:
+        """Why the command is not started again; None when it is."""
+        last = crashes[-1]
+        if self.max_restarts == 0:
+            return "the same command goes on from the last checkpoint"
+        if same_step([crash.step for crash in crashes]):
+            for crash in crashes[-2:]:
+                print(f"\n---- {crash.log}\n{crash.said[-SHOWN:].rstrip()}", file=sys.stderr)
+            return "as the crash before, so another start would not help (both are shown above)"
+        if len(crashes) > self.max_restarts:
+            return f"all {self.max_restarts} restarts are used up; last words: {last.log}"
+        return None
+
+    def _wait(self, seconds: float) -> None:
+        """In slices: a signal ends it."""
+        for _ in range(round(seconds * 10)):
+            if self._stopped:
+                return
+            self._sleep(0.1)
+
+    def _say(self, sentence: str) -> None:
+        print(f"{self.name}: {sentence}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Those that end us are passed on to the child, and then nothing is started again."""
+
+        def stop(number: int, _: object) -> None:
+            self._stopped = number
+            if self._child is not None:
+                self._child.send(number)
+
+        def resize(*_: object) -> None:
+            if self._child is not None:
+                self._child.resize()
+
+        before = {
+            number: signal.signal(number, resize if number == signal.SIGWINCH else stop)
+            for number in (*PASSED_ON, signal.SIGWINCH)
+            if signal.getsignal(number) != signal.SIG_IGN  # such as SIGHUP under nohup
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # Once told to end we are ending; another signal must not change the exit code.
+                ends = self._stopped and number in PASSED_ON
+                signal.signal(number, signal.SIG_IGN if ends else handler)
+
+
+def same_step(steps: Sequence[object]) -> bool:
+    """Whether the last two crashes came after the same step: then another start would not help."""
+    return len(steps) > 1 and steps[-2] == steps[-1]
+
+
+def _keep(said: str, folder: Workdir) -> Workdir | None:
+    """Write a crash's last words to the next free crash-<n>.log; several hosts may share it."""
+    try:
+        return paths.write_new(folder, "crash-{}.log", said)
+    except Exception:  # a full disk or a bucket out of reach must not end the supervision as well
+        return None

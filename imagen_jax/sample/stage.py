@@ -1,0 +1,132 @@
+"""One stage over all prompts, batch by batch; the devices never wait for the host.
+
+Stages do not overlap: a batch fills all devices, and nothing measurable is lost between stages.
+"""
+
+import dataclasses
+from collections import deque
+
+import jax
+import numpy as np
+
+from imagen_jax import config
+from imagen_jax.parallel import mesh
+from imagen_jax.diffusion import samplers
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import finite, memory, stage_program
+from imagen_jax.sample.progress import Following, Watch
+from imagen_jax.sample.stage_program import Canvas, Painter, Program, Prompts
+from imagen_jax.sample.request import Request
+from imagen_jax.types import Params
+
+AHEAD = 1  # batches that are begun while one is fetched
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What a stage has to paint; low_res float32 (p, h, w, 3) in [-1, 1], None for a base."""
+
+    painter: Painter
+    prompts: Prompts
+    sides: tuple[int, int]  # height, width
+    low_res: np.ndarray | None
+    seed: int
+    request: Request
+
+
+def run(job: Job, *, batch_size: int, following: Following) -> np.ndarray:
+    """All pictures, (p, h, w, 3) float32 in [-1, 1].
+
+    Errors: finite.NotFinite at the first batch with one that is not; it is not kept.
+    """
+    indices, name = job.prompts.indices, job.painter.stage.name
+    count = len(indices)
+    devices, batch_size = _layout(job.painter.stage, job.sides, batch_size)
+    params = job.painter.placed(mesh.replicated(devices))
+    started: deque[tuple[int, jax.Array | np.ndarray, jax.Array | None]] = deque()
+    painted: list[np.ndarray] = []
+
+    def finish() -> None:
+        start, images, sound = started.popleft()
+        if sound is not None:
+            _check(job, params, sound, indices[start:])
+        kept = isinstance(images, np.ndarray)
+        painted.append(images if kept else mesh.gather(images)[: count - start])
+        following.finished(name, int(indices[start]), painted[-1])
+
+    for start in range(0, count, batch_size):
+        images, sound = following.recall(name, int(indices[start])), None
+        if images is None:
+            # Rows past the end repeat the last prompt and are thrown away.
+            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+            with mesh.use(devices):
+                canvas = mesh.place(_canvas(job, rows), mesh.batch_sharding(devices))
+                shown = following.of(name, int(indices[start]), count - start)
+                images = _paint(job, params, canvas, rows, shown)
+                sound = finite.each(images)
+        started.append((start, images, sound))
+        if len(started) > AHEAD:
+            finish()
+    while started:
+        finish()
+    return np.concatenate(painted)
+
+
+def check_memory(
+    painter: Painter, prompts: Prompts, sides: tuple[int, int], *, batch_size: int
+) -> None:
+    """Errors: ValueError for batches that the memory of the devices can't hold: `memory.check`."""
+    devices, images = _layout(painter.stage, sides, batch_size)
+    memory.check(painter, prompts.captions, sides, images=images, devices=devices)
+
+
+def _layout(
+    stage: config.Stage, sides: tuple[int, int], batch_size: int
+) -> tuple[jax.sharding.Mesh, int]:
+    """The devices, laid out for a batch, and the pictures that fill it."""
+    passes = 1 if stage.sampler.guidance_weight == 1.0 else 2  # rows of the network's batch
+    workload = mesh.Workload(images=passes * batch_size, rows=sides[0] // stage.model.multiple())
+    devices = mesh.build(config.Mesh(), workload=workload)
+    return devices, mesh.filled(batch_size, devices, passes=passes, side=min(sides))
+
+
+def _canvas(job: Job, rows: np.ndarray) -> Canvas:
+    stage, part = job.painter.stage, job.prompts.rows(rows)
+    picture, keep = job.request.at(job.sides, rows)
+    return Canvas(
+        captions=part.captions,
+        negatives=part.negatives or part.captions.nulled(),
+        keys=stage_program.image_keys(stage, job.seed, part.indices),
+        aug_level=np.full(len(rows), stage.noise_conditioning.sample_level, np.float32),
+        low_res=None if job.low_res is None else job.low_res[rows],
+        picture=picture,
+        known=None if keep is None else samplers.Known(picture, keep),
+    )
+
+
+def _check(job: Job, params: Params, sound: jax.Array, indices: np.ndarray) -> None:
+    inputs = (params, job.prompts.captions.text)
+    finite.check(sound, indices, stage=job.painter.stage, inputs=inputs)
+
+
+def _paint(
+    job: Job, params: Params, canvas: Canvas, rows: np.ndarray, watch: Watch | None
+) -> jax.Array:
+    """One batch's pictures; who watches sees them every few steps."""
+    request, sampler = job.request, job.painter.stage.sampler
+    program = Program.of(job.painter, job.sides)
+    dials = Dials.of(sampler, repeats=request.repeats)
+    steps = sampler.steps
+    first = steps - round(request.strength * steps)
+    every = watch.every if watch else steps
+    state = None
+    for begin in range(first, max(steps, first + 1), every):
+        end = min(begin + every, steps)
+        span = dials._replace(first=np.int32(begin), last=np.int32(end))
+        state = stage_program.paint(params, canvas, state, span, program=program)
+        if watch:
+            images = stage_program.picture_of(state)
+            _check(job, params, finite.each(images), job.prompts.indices[rows])
+            watch.show(end, steps, mesh.gather(images))
+    assert state is not None
+    return stage_program.picture_of(state)

@@ -1,0 +1,167 @@
+"""One stage: what a batch of its pictures is painted from, and the program that does it."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from imagen_jax import config, rng
+from imagen_jax.parallel import mesh
+from imagen_jax.diffusion import noise_conditioning, samplers
+from imagen_jax.diffusion.dials import Dials
+from imagen_jax.sample import denoiser
+from imagen_jax.sample.stored import Stored
+from imagen_jax.types import Image, Keys, Network, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Painter:
+    """One trained stage: its config, network and (averaged) parameters, or where they are."""
+
+    stage: config.Stage
+    module: Network
+    params: Params | Stored
+
+    def placed(self, sharding: NamedSharding | None = None) -> Params:
+        """The parameters on the devices: by default whole on each. Errors: those of reading."""
+        sharding = sharding or mesh.replicated(mesh.build(config.Mesh()))
+        if isinstance(self.params, Stored):
+            return self.params.on(sharding)
+        return jax.device_put(self.params, sharding)
+
+    def done(self) -> None:
+        """Free parameters that are read for each use."""
+        if isinstance(self.params, Stored):
+            self.params.done()
+
+
+class Captions(NamedTuple):
+    """Encoded captions, numpy or jax: text (b, n, d), text_mask (b, n), has_text (b,).
+
+    `has_text` is false for an empty one.
+    """
+
+    text: Any
+    text_mask: Any
+    has_text: Any
+
+    def nulled(self) -> "Captions":
+        """As many empty ones."""
+        return self._replace(has_text=np.zeros(self.has_text.shape, np.bool_))
+
+
+class Canvas(NamedTuple):
+    """What one batch of pictures is painted from; every array, numpy or jax, is batch-first.
+
+    Shapes: keys (b,); aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's
+    sides, None for a base; picture (b, h, w, 3) in [-1, 1] to begin from, None for pure noise.
+    """
+
+    captions: Captions
+    negatives: Captions  # what guidance leads away from
+    keys: Keys
+    aug_level: Any
+    low_res: Any
+    picture: Any = None
+    known: samplers.Known | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """What `paint` is compiled for; all else is an array."""
+
+    module: Network
+    stage: config.Stage
+    guided: bool  # without, the unconditional pass is left out
+    sides: tuple[int, int]  # height, width
+
+    @classmethod
+    def of(cls, painter: Painter, sides: tuple[int, int]) -> "Program":
+        """One program serves all numbers that are in `Dials` or on the canvas."""
+        stage, plain = painter.stage, config.Sampler()
+        sampler = dataclasses.replace(
+            stage.sampler,
+            guidance_interval=None if stage.sampler.guidance_interval is None else (0.0, 1.0),
+            **{name: getattr(plain, name) for name in _TURNED},
+        )
+        noise = dataclasses.replace(stage.noise_conditioning, sample_level=0.0)
+        return cls(
+            module=painter.module,
+            stage=dataclasses.replace(stage, sampler=sampler, noise_conditioning=noise),
+            guided=stage.sampler.guidance_weight != 1.0,
+            sides=sides,
+        )
+
+
+_TURNED = ("steps", "stochasticity", "guidance_weight", "guidance_rescale")
+
+
+@functools.partial(jax.jit, static_argnames=("program",), donate_argnames=("state",))
+def paint(
+    params: Params,
+    canvas: Canvas,
+    state: samplers.State | None,
+    dials: Dials,
+    *,
+    program: Program,
+) -> samplers.State:
+    """Steps `dials.first` to `dials.last` of one stage: one program, one loop over the steps.
+
+    Without a state it begins there. The low-resolution input is noised before the loop, alike
+    whichever steps are made. Pictures are the `x0` of the last state, a little outside [-1, 1]
+    where nothing thresholds them.
+    """
+    stage, sides = program.stage, program.sides
+    low: dict[str, jax.Array] = {}
+    if canvas.low_res is not None:
+        noised, aug_logsnr = noise_conditioning.augment(
+            noise_conditioning.upsample(canvas.low_res, factor=stage.factor),
+            canvas.aug_level,
+            rng.fold_keys(canvas.keys, "aug_noise"),
+            options=stage.noise_conditioning,
+        )
+        low = {"low_res": noised, "aug_logsnr": aug_logsnr}
+
+    def conditioning(captions: Captions) -> Any:
+        encoded = program.module.apply({"params": params}, *captions, method="encode_text")
+        return encoded.replace(**low)
+
+    cond = conditioning(canvas.captions)
+    uncond = conditioning(canvas.negatives) if program.guided else None
+    denoise = denoiser.build(params, cond, uncond, dials, module=program.module, stage=stage)
+    options = {"sampler": stage.sampler, "diffusion": stage.diffusion}
+    if state is None:
+        blank = jnp.zeros((canvas.aug_level.shape[0], *sides, 3))
+        picture = blank if canvas.picture is None else canvas.picture
+        state = samplers.begin(rng.fold_keys(canvas.keys, "sampler"), dials, picture, **options)
+    return samplers.sample(denoise, state, dials, known=canvas.known, **options)
+
+
+def picture_of(state: samplers.State) -> Image:
+    """The finished pictures, in [-1, 1]."""
+    return jnp.clip(state.x0, -1.0, 1.0)
+
+
+def image_keys(stage: config.Stage, seed: int | jax.Array, indices: Any) -> Keys:
+    """A key for each picture of a stage, of the seed and its index alone; (b,) as indices."""
+    return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Encoded prompts, in numpy; `indices` (p,) number the pictures.
+
+    With the seed they decide the noise.
+    """
+
+    captions: Captions
+    indices: np.ndarray
+    negatives: Captions | None = None  # what guidance leads away from; None: empty ones
+
+    def rows(self, chosen: np.ndarray) -> "Prompts":
+        """The prompts at `chosen`."""
+        return Prompts(**jax.tree.map(lambda x: x[chosen], vars(self)))

@@ -1,0 +1,132 @@
+"""The safetensors files of one Hugging Face checkpoint, among those of a folder."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagen_jax.text.checkpoints import safetensors_io
+
+FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SUFFIX = ".safetensors"
+# model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors and, older,
+# model-00001-of-00002.fp16.safetensors
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<variant>.*)\.safetensors")
+
+
+def is_one(path: Path) -> bool:
+    """Whether this is such a checkpoint's folder or file, or one of Hugging Face's otherwise."""
+    if path.is_file():
+        return path.suffix == SUFFIX
+    patterns = ("*.safetensors*", "pytorch_model*.bin*")
+    return any(_seen(path, pattern) for pattern in patterns)
+
+
+def held(path: Path) -> dict[str, Path]:
+    """The file of every tensor of a checkpoint, by Hugging Face's name.
+
+    In a folder `model.safetensors.index.json` goes first, then `model.safetensors`, then the only
+    other index; an index counts if its shards are there. Else there has to be one file, or one set
+    of shards, that holds a T5.
+    Errors: FileNotFoundError for a shard that is missing; ValueError for none, for several, or for
+    a file that can't be read.
+    """
+    if path.is_file():
+        return _names([path])
+    indices = {index.name: _of_index(index) for index in _seen(path, "*.safetensors.index*.json")}
+    whole = {name: files for name, files in indices.items() if not _lost(files)}
+    if INDEX in whole:
+        return _names(whole[INDEX])
+    if (path / FILE).is_file():
+        return _names([path / FILE])
+    if len(whole) > 1:
+        raise _several(path, sorted(whole))
+    for files in whole.values():
+        return _names(files)
+    for name, files in indices.items():
+        _refuse_lost(files, by=name)
+    return _only(path)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file's fields. Errors: ValueError for a file that has none."""
+    try:
+        fields = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): download it again") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} has no fields: download it again")
+    return fields
+
+
+def _only(folder: Path) -> dict[str, Path]:
+    """The tensors of the only file, or set of shards; of several, of the only one with a T5."""
+    sets: dict[str, list[Path]] = {}
+    for file in _seen(folder, f"*{SUFFIX}"):
+        shard = _SHARD.fullmatch(file.name)
+        name = f"{shard['stem']}-*-of-{shard['count']}{shard['variant']}" if shard else file.name
+        sets.setdefault(name, []).append(file)
+    if not sets:
+        raise ValueError(
+            f"{folder} has no safetensors file: of Hugging Face's formats only safetensors can be "
+            "read (save it with save_pretrained(..., safe_serialization=True))"
+        )
+    found = {name: _names(files) for name, files in sets.items()}
+    if len(found) > 1:
+        found = {
+            name: x for name, x in found.items() if any("block.0.layer." in n for n in x)
+        } or found
+    if len(found) > 1:
+        raise _several(folder, sorted(found))
+    ((name, tensors),) = found.items()
+    _refuse_incomplete(sets[name])
+    return tensors
+
+
+def _refuse_incomplete(files: Sequence[Path]) -> None:
+    """That of a set of shards without an index, as far as their names tell."""
+    shard = _SHARD.fullmatch(files[0].name)
+    if shard is None:
+        return
+    number, count = shard["number"], shard["count"]
+    whole = [
+        files[0].with_name(files[0].name.replace(f"-{number}-of-", f"-{n:0{len(number)}d}-of-"))
+        for n in range(1, int(count) + 1)
+    ]
+    _refuse_lost(whole, by=files[0].name)
+
+
+def _refuse_lost(files: Sequence[Path], *, by: str) -> None:
+    if lost := _lost(files):
+        raise FileNotFoundError(
+            f"{files[0].parent} lacks {', '.join(lost)}, which {by} names: download them again"
+        )
+
+
+def _lost(files: Sequence[Path]) -> list[str]:
+    return [file.name for file in files if not file.is_file()]
+
+
+def _of_index(index: Path) -> list[Path]:
+    """The shards that an index names, there or not."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map, which names the shards: download it again")
+    return [index.parent / name for name in sorted(set(map(str, weight_map.values())))]
+
+
+def _names(files: Sequence[Path]) -> dict[str, Path]:
+    return {name: file for file in files for name in safetensors_io.names(file)}
+
+
+def _seen(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder but hidden ones, such as macOS's `._model.safetensors`."""
+    return sorted(f for f in folder.glob(pattern) if f.is_file() and not f.name.startswith("."))
+
+
+def _several(folder: Path, names: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{folder} has several checkpoints ({', '.join(names)}) and none is {INDEX} or {FILE}: "
+        "give one of the files, or keep one in a folder of its own"
+    )

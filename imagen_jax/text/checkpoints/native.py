@@ -1,0 +1,245 @@
+"""Our own form of a text encoder: one folder, which other readers of safetensors open too.
+
+FOLDER/encoder.json has the sizes, the bytes of every other file, and each tensor's file and
+SHA-256; FOLDER/weights-00001-of-0000N.safetensors the parameters under T5X's names, matrices
+[in, out] as in memory; FOLDER/spiece.model is the tokenizer. Equal weights give equal files,
+whatever they were read from.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from imagen_jax.text.checkpoints import safetensors_io, lazy_tensors
+from imagen_jax.text import t5
+from imagen_jax.text.checkpoints.safetensors_io import Kind, Slot
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, Parameter, Stored
+from imagen_jax.text.t5 import Dtype, T5Config
+from imagen_jax.text.tokenizer import Tokenizer
+
+FORMAT, VERSION = "imagen_jax text encoder", 1
+DESCRIPTION, TOKENIZER = "encoder.json", "spiece.model"
+SHARD = 2 * 2**30  # bytes; no file of several tensors is larger
+AGAIN = "copy the folder again, or convert the original again"
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What is read of `encoder.json`."""
+
+    sizes: T5Config
+    files: Mapping[str, tuple[int, str | None]]  # bytes; SHA-256, unless the tensors have theirs
+    tensors: Mapping[str, tuple[str, str]]  # file and SHA-256
+
+
+def write(
+    folder: Path,
+    sizes: T5Config,
+    layout: Layout,
+    *,
+    tokenizer: Tokenizer,
+    dtype: Dtype,
+    progress: bool = True,
+) -> None:
+    """Write an encoder that `loading.inspect` found into a new folder.
+
+    It appears complete or not at all. In memory is no more than the largest stored tensor, and a
+    piece for each of those that are read side by side.
+    With bfloat16 the matrices are rounded; vectors and tables of positions stay float32, as in a
+    `TextEncoder` of that dtype.
+    Errors: FileExistsError when `folder` exists; ValueError for a tokenizer with more pieces than
+    the embedding has rows; OSError where too little of the disk is free.
+    """
+    folder = folder.absolute()
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
+    if tokenizer.size > sizes.vocab:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.size} pieces, but the embedding only {sizes.vocab} "
+            "rows: they belong to different encoders"
+        )
+    kinds = _kinds(layout, dtype)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(folder, sum(kind.bytes for kind in kinds.values()))
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        # One level deeper: a temporary folder itself is closed to all but its owner.
+        unfinished = Path(temporary) / folder.name
+        unfinished.mkdir()
+        (unfinished / TOKENIZER).write_bytes(tokenizer.model)
+        slots = _reserve(unfinished, kinds)
+        digests = _fill(slots, layout, progress=progress)
+        described = _describe(unfinished, sizes, dtype, slots=slots, digests=digests)
+        (unfinished / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
+        unfinished.rename(folder)
+
+
+def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
+    """What is written, in the files' order: wider dtypes first, then by name."""
+    kinds = {
+        name: Kind(shape, jnp.dtype(t5.kept_dtype(name, shape, dtype)))
+        for name, shape in lazy_tensors.shapes(layout).items()
+    }
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise OSError(
+            f"{folder} takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there: "
+            "give a folder on another disk"
+        )
+
+
+def _reserve(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Slot]:
+    """Files with room for all tensors; a new one is begun when the last would exceed SHARD."""
+    shards: list[dict[str, Kind]] = [{}]
+    for name, kind in kinds.items():
+        if shards[-1] and sum(k.bytes for k in shards[-1].values()) + kind.bytes > SHARD:
+            shards.append({})
+        shards[-1][name] = kind
+    slots: dict[str, Slot] = {}
+    for number, shard in enumerate(shards, 1):
+        file = folder / f"weights-{number:05d}-of-{len(shards):05d}.safetensors"
+        slots |= safetensors_io.reserve(file, shard, metadata=FORMAT)
+    return slots
+
+
+def _fill(slots: Mapping[str, Slot], layout: Layout, *, progress: bool) -> dict[str, str]:
+    """Read and write every tensor, several side by side; their SHA-256."""
+    total, lock = sum(slot.kind.bytes for slot in slots.values()), threading.Lock()
+    with tqdm(total=total, desc="weights", unit="B", unit_scale=True, disable=not progress) as bar:
+
+        def place(name: str, array: np.ndarray) -> str:
+            digest = safetensors_io.fill(slots[name], array)
+            with lock:
+                bar.update(slots[name].kind.bytes)
+            return digest
+
+        return lazy_tensors.read(layout, place)
+
+
+def _describe(
+    folder: Path,
+    sizes: T5Config,
+    dtype: Dtype,
+    *,
+    slots: Mapping[str, Slot],
+    digests: Mapping[str, str],
+) -> dict[str, Any]:
+    weights = sorted({slot.file for slot in slots.values()})
+    files: dict[str, Any] = {file.name: {"bytes": file.stat().st_size} for file in weights}
+    model = (folder / TOKENIZER).read_bytes()
+    files[TOKENIZER] = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": dtype,
+        "sizes": dataclasses.asdict(sizes),
+        "files": files,
+        "tensors": {
+            name: {"file": slot.file.name, "sha256": digests[name]} for name, slot in slots.items()
+        },
+    }
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder holds an encoder that `write` wrote, or what is left of one."""
+    return folder.is_dir() and any(
+        next(folder.glob(pattern), None) for pattern in (DESCRIPTION, "weights-*-of-*.safetensors")
+    )
+
+
+def layout(folder: Path) -> tuple[str, Layout]:
+    """Where the encoder is, and its parameters. Nothing large is read.
+
+    Each tensor is compared with its SHA-256 when it is read.
+    Errors: FileNotFoundError for a file that is missing; ValueError for one that is cut short, has
+    changed or is of another version.
+    """
+    described = _read_description(folder)
+    _check_files(folder, described.files)
+    stated = {name: file for name, (file, _) in described.tensors.items()}
+    found: dict[str, Stored] = {}
+    files: dict[str, str] = {}
+    for file in sorted(set(stated.values()) & set(described.files)):
+        tensors = safetensors_io.tensors(folder / file)
+        found |= tensors
+        files |= dict.fromkeys(tensors, file)
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+    expected = t5.parameter_shapes(described.sizes)
+    wrong = [
+        name
+        for name in sorted({*expected, *stated, *found})
+        if (expected.get(name), stated.get(name)) != (shapes.get(name), files.get(name))
+    ]
+    if wrong:
+        raise ValueError(f"{folder} has not {', '.join(wrong)} as {DESCRIPTION} says: {AGAIN}")
+    return str(folder), [
+        (_checked(found[name], digest), (Parameter(name, shapes[name], lambda array: array),))
+        for name, (_, digest) in described.tensors.items()
+    ]
+
+
+def _read_description(folder: Path) -> _Description:
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has weights, but lacks {DESCRIPTION}: {AGAIN}")
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is cut short or no JSON ({error}): {AGAIN}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{file} is no description of a text encoder of ours: {AGAIN}")
+    if found.get("version") != VERSION:
+        raise ValueError(
+            f"{file} is of version {found.get('version')!r}; version {VERSION} can be read: "
+            "convert the original again, or use the imagen_jax that wrote it"
+        )
+    try:
+        return _Description(
+            T5Config(**found["sizes"]),
+            {name: (facts["bytes"], facts.get("sha256")) for name, facts in found["files"].items()},
+            {name: (facts["file"], facts["sha256"]) for name, facts in found["tensors"].items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is incomplete ({error!r}): {AGAIN}") from error
+
+
+def _check_files(folder: Path, files: Mapping[str, tuple[int, str | None]]) -> None:
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}, which {DESCRIPTION} names: {AGAIN}"
+        )
+    for name, (size, digest) in files.items():
+        found = (folder / name).stat().st_size
+        if found != size:
+            raise ValueError(f"{folder / name} has {found} bytes instead of {size}: {AGAIN}")
+        if digest and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{folder / name} has changed since it was written: {AGAIN}")
+
+
+def _checked(tensor: Stored, digest: str) -> Stored:
+    """The same, whose reading refuses other bytes than were written."""
+
+    def read() -> np.ndarray:
+        array = tensor.read()
+        if safetensors_io.sha256(array) != digest:
+            raise ValueError(
+                f"{tensor.name} in {tensor.where} has changed since it was written: {AGAIN}"
+            )
+        return array
+
+    return dataclasses.replace(tensor, read=read)

@@ -1,0 +1,141 @@
+"""Safetensors files: the tensors in one, not read yet; and writing one tensor by tensor.
+
+A file is the header's length in eight bytes, a JSON header and the tensors without gaps. Since
+shapes and dtypes tell where each begins, tensors can be written in any order, from any thread.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from imagen_jax.text.checkpoints.lazy_tensors import Stored
+
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' names
+NAMES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}  # what is written
+ALIGNMENT = 8  # bytes; the data begin at a multiple of it
+PIECE = 2**20  # elements that are converted and written at a time
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a tensor will be."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Of memory, and of the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor in a file that is being written."""
+
+    name: str
+    file: Path
+    start: int  # byte of the file
+    kind: Kind
+
+
+def names(file: Path) -> list[str]:
+    """Of every tensor in a file, whatever its dtype. Errors: ValueError for one cut short."""
+    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+        return list(opened.keys())
+
+
+def tensors(file: Path, *, only: Collection[str] | None = None) -> dict[str, Stored]:
+    """The tensors of a file by their names, or `only` those of the given names.
+
+    Errors: ValueError for a file that is cut short, or a tensor that is no float.
+    """
+    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+        chosen = [name for name in opened.keys() if only is None or name in only]  # noqa: SIM118
+        return {name: _stored(file, name, opened.get_slice(name)) for name in chosen}
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{file} is not a whole safetensors file ({error}): copy or download it again"
+        ) from error
+
+
+def _stored(file: Path, name: str, header: Any) -> Stored:
+    shape, dtype = tuple(header.get_shape()), header.get_dtype()
+    if dtype not in WIDTHS:
+        raise ValueError(
+            f"{name} in {file} is {dtype}; {', '.join(WIDTHS)} can be read: take the same weights "
+            "in one of these, such as a file with fp16, bf16 or no dtype in its name"
+        )
+
+    def read() -> np.ndarray:
+        with safetensors.safe_open(file, "numpy") as opened:
+            return opened.get_tensor(name)
+
+    return Stored(name, shape, str(file), read, WIDTHS[dtype] * math.prod(shape))
+
+
+def reserve(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str, Slot]:
+    """Write a file's header, and leave room for its tensors in the order of `kinds`.
+
+    For every tensor to be aligned, wider dtypes have to come first.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": metadata}}
+    starts, end = {}, 0
+    for name, kind in kinds.items():
+        starts[name], end = end, end + kind.bytes
+        header[name] = {
+            "dtype": NAMES[kind.dtype],
+            "shape": kind.shape,
+            "data_offsets": [starts[name], end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    data = 8 + len(text)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        opened.truncate(data + end)
+    return {name: Slot(name, file, data + starts[name], kind) for name, kind in kinds.items()}
+
+
+def fill(slot: Slot, array: np.ndarray) -> str:
+    """Write an array of any float dtype and memory order to its place; SHA-256 of its bytes there.
+
+    Shapes: array as `slot.kind`, at least one axis.
+    Errors: ValueError for values that are not finite, or too large for the dtype there.
+    """
+    digest = hashlib.sha256()
+    rows = max(1, PIECE * len(array) // max(1, array.size))
+    with slot.file.open("r+b") as opened:
+        opened.seek(slot.start)
+        for start in range(0, len(array), rows):
+            # In native order a bfloat16 array has no buffer that a file takes; its bytes have.
+            kept = np.array(array[start : start + rows], slot.kind.dtype, order="C")
+            if not np.isfinite(kept).all():
+                raise ValueError(
+                    f"{slot.name} has values that are not finite as {slot.kind.dtype}: copy or "
+                    "download the checkpoint again"
+                )
+            part = kept.view(np.uint8)
+            digest.update(part)
+            opened.write(part)
+    return digest.hexdigest()
+
+
+def sha256(array: np.ndarray) -> str:
+    """Of an array's bytes; equal to what `fill` returned for it."""
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()

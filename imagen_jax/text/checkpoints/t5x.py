@@ -1,0 +1,230 @@
+"""T5X's files: a msgpack tree whose larger leaves are zarr folders beside it, or an Orbax folder.
+
+Nothing here knows T5: `tensors` finds what is stored by its dotted name, not yet read.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ml_dtypes
+import msgpack
+import numpy as np
+import tensorstore
+from flax import serialization, traverse_util
+
+from imagen_jax import paths
+from imagen_jax.text.checkpoints import remote_folders
+from imagen_jax.text.checkpoints.remote_folders import Folder
+from imagen_jax.text.checkpoints.lazy_tensors import Stored
+
+VERSIONS = (2, 3)  # version 2 stored bfloat16 as the bits of uint16
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+TREE = "checkpoint"  # the msgpack file of the classic layout
+STATE, DATABASE = "state", "manifest.ocdbt"  # of the Orbax layout
+TARGET = "target."  # how the names of parameters begin on disk
+WIDTH = 4  # bytes of an element, for an array that is not open yet
+COPIES = 3  # of a chunk while it is read: as it is stored, unpacked, and on its way
+
+
+def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+    """Where a checkpoint is, and those of its parameters whose dotted names begin so.
+
+    `path` is a checkpoint's folder, a parent holding exactly one, or a file with all inlined; local
+    or `gs://`.
+    Errors: FileNotFoundError if there is none; ValueError for several, or a tree that is cut short,
+    of another version or of something else.
+    """
+    path = paths.place(path)
+    if not path.startswith(remote_folders.BUCKET) and Path(path).is_file():
+        return _classic(Folder.of(path).parent, Path(path).name, prefixes)
+    folder = Folder.of(path)
+    names = folder.names()
+    if not names and not folder.exists():
+        raise FileNotFoundError(f"no T5X checkpoint at {path}: there is no such file or folder")
+    if TREE in names:
+        return _classic(folder, TREE, prefixes)
+    if DATABASE in names or any(name.startswith(TARGET) for name in names):
+        return _orbax(folder, prefixes)
+    if STATE in names:
+        return _orbax(folder / STATE, prefixes)
+    found = sorted(n for n in names if n.startswith("checkpoint_") and ".tmp-" not in n)
+    if not found:
+        raise FileNotFoundError(
+            f"no T5X checkpoint in {path}: expected a file `{TREE}`, a folder `{STATE}` or one "
+            "folder checkpoint_N"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds several checkpoints ({', '.join(found)}): name the folder of one"
+        )
+    return tensors((folder / found[0]).url, prefixes=prefixes)
+
+
+def _classic(folder: Folder, name: str, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+    where = str(folder / name)
+    version, target = _read_tree(folder, name)
+    leaves = traverse_util.flatten_dict(target, is_leaf=lambda _, node: _is_spec(node), sep=".")
+    return where, {
+        dotted: _leaf(dotted, leaf, folder=folder, where=where, version=version)
+        for dotted, leaf in leaves.items()
+        if dotted.startswith(prefixes)
+    }
+
+
+def _read_tree(folder: Folder, name: str) -> tuple[int, Mapping[str, Any]]:
+    """Format version and parameter tree (`optimizer/target`) of a msgpack file."""
+    file = folder / name
+    content = folder.read(name)
+    if content is None:
+        raise FileNotFoundError(f"no T5X checkpoint at {file}: there is no such file")
+    try:
+        tree = serialization.msgpack_restore(content)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ValueError(
+            f"{file} ({len(content)} bytes) is cut short or no msgpack file: copy it again"
+        ) from error
+    if not isinstance(tree, Mapping) or "version" not in tree:
+        raise ValueError(f"{file} states no version, so it is no T5X checkpoint: save it with T5X")
+    if tree["version"] not in VERSIONS:
+        raise ValueError(
+            f"{file} is of version {tree['version']}; versions {VERSIONS[0]} to {VERSIONS[-1]} "
+            "can be read: save it again with a newer T5X"
+        )
+    optimizer = tree.get("optimizer")
+    target = optimizer.get("target") if isinstance(optimizer, Mapping) else None
+    if not isinstance(target, Mapping):
+        raise ValueError(f"{file} has no parameters at optimizer/target: save it again with T5X")
+    return tree["version"], target
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, Mapping) and {"driver", "kvstore", "metadata"} <= set(node)
+
+
+def _leaf(name: str, leaf: Any, *, folder: Folder, where: str, version: int) -> Stored:
+    """A leaf of the tree: inlined, or the zarr folder that it names."""
+    as_float = functools.partial(_as_float, name, version=version)
+    if isinstance(leaf, Mapping):
+        place = _zarr_folder(name, leaf, folder)
+        shape = tuple(leaf["metadata"].get("shape") or ())
+        chunk = math.prod(leaf["metadata"].get("chunks") or shape)
+        size = WIDTH * (math.prod(shape) + COPIES * chunk)
+        read = functools.partial(_read_zarr, name, place, leaf)
+        return Stored(name, shape, str(place), lambda: as_float(read(), where=place), size)
+    if isinstance(leaf, np.ndarray | np.generic):
+        array = np.asarray(leaf)
+        return Stored(name, array.shape, where, lambda: as_float(array, where=where), 0)
+    raise ValueError(f"{name} in {where} is {leaf!r}, not an array: save it again with T5X")
+
+
+def _zarr_folder(name: str, spec: Mapping[str, Any], folder: Folder) -> Folder:
+    # Stored drivers and paths point to where the checkpoint was written (a bucket, say); only the
+    # last component of the path is ours. Before TensorStore 0.1.14 it stood outside `kvstore`.
+    written = spec["kvstore"].get("path") or spec.get("path", "")
+    place = folder / PurePosixPath(written).name
+    if not written or not (place.is_remote or place.exists()):
+        raise FileNotFoundError(f"{name}: its folder {place} is missing: copy it there")
+    return place
+
+
+def _read_zarr(name: str, place: Folder, spec: Mapping[str, Any]) -> np.ndarray:
+    request: dict[str, Any] = {"driver": "zarr", "kvstore": place.kvstore()}
+    described = place.read(".zarray") is not None  # dotfiles get lost in copies; else trust it
+    if not described:
+        request |= {"metadata": spec["metadata"], "dtype": spec.get("dtype")}
+    store = _open(name, place, request, assume_metadata=not described)
+    array = _copy(name, place, store)
+    stated = tuple(spec["metadata"].get("shape", array.shape))
+    if array.shape != stated:
+        raise ValueError(
+            f"{name} in {place} has shape {array.shape}, but the checkpoint states {stated}: "
+            "the folder is of another checkpoint"
+        )
+    return array
+
+
+def _orbax(state: Folder, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+    """The parameters of an Orbax folder: zarr in one OCDBT database, or a folder each."""
+    kvstore = state.kvstore()
+    if state.read(DATABASE) is not None:
+        kvstore = {"driver": "ocdbt", "base": kvstore}
+        described = [key.rsplit("/", 1) for key in remote_folders.keys(kvstore, where=state) if "/" in key]
+    else:
+        described = [
+            (name, file)
+            for name in state.names()
+            if name.startswith(TARGET)
+            for file in (state / name).names()
+        ]
+    drivers = {".zarray": "zarr", "zarr.json": "zarr3"}
+    found = {
+        name: drivers[file]
+        for name, file in described
+        if name.startswith(TARGET) and file in drivers
+    }
+    if not found:
+        raise ValueError(f"{state} has no parameters {TARGET}*: it is no checkpoint of T5X")
+    return str(state), {
+        name.removeprefix(TARGET): _database_entry(name, driver, kvstore, state)
+        for name, driver in sorted(found.items())
+        if name.removeprefix(TARGET).startswith(prefixes)
+    }
+
+
+def _database_entry(name: str, driver: str, kvstore: Mapping[str, Any], state: Folder) -> Stored:
+    path = f"{kvstore.get('path', '')}{name}/"
+    request = {"driver": driver, "kvstore": {**kvstore, "path": path}}
+    dotted = name.removeprefix(TARGET)
+    store = _open(dotted, state, request, assume_metadata=False)
+    width = store.dtype.numpy_dtype.itemsize
+    chunk = math.prod(store.chunk_layout.read_chunk.shape)
+    return Stored(
+        dotted,
+        tuple(store.shape),
+        str(state),
+        lambda: _as_float(dotted, _copy(dotted, state, store), version=VERSIONS[-1], where=state),
+        width * (math.prod(store.shape) + COPIES * chunk),
+    )
+
+
+def _open(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bool) -> Any:
+    request = {**request, "fill_missing_data_reads": False}  # not zeros for a missing chunk
+    try:
+        return tensorstore.open(request, open=True, assume_metadata=assume_metadata).result()
+    except (ValueError, KeyError, OSError) as error:
+        raise _damaged(name, place, error) from error
+
+
+def _copy(name: str, place: Any, store: Any) -> np.ndarray:
+    """The array of a store, chunk by chunk: read at once, all chunks would be there twice."""
+    array = np.empty(store.shape, store.dtype.numpy_dtype)
+    chunk = store.chunk_layout.read_chunk.shape
+    counts = [-(-size // step) for size, step in zip(store.shape, chunk, strict=True)]
+    try:
+        for corner in np.ndindex(*counts):
+            index = tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, chunk, strict=True))
+            array[index] = store[_clipped(index, store.shape)].read().result()
+    except (ValueError, KeyError, OSError) as error:
+        raise _damaged(name, place, error) from error
+    return array
+
+
+def _clipped(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(i.start, min(i.stop, n)) for i, n in zip(index, shape, strict=True))
+
+
+def _damaged(name: str, place: Any, error: Exception) -> ValueError:
+    hint = "a chunk or its metadata is missing or damaged: copy the whole folder again"
+    return ValueError(f"{name} cannot be read from {place}: {hint} ({error})")
+
+
+def _as_float(name: str, array: np.ndarray, *, version: int, where: Any) -> np.ndarray:
+    """The array; version 2's bits of bfloat16 as such. Errors: ValueError for another dtype."""
+    if version == 2 and array.dtype == np.uint16:
+        array = array.view(ml_dtypes.bfloat16)
+    if array.dtype.name not in FLOATS:
+        raise ValueError(f"{name} in {where} is {array.dtype}, not a float: save it again with T5X")
+    return array

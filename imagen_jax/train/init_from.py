@@ -1,0 +1,109 @@
+"""What a fresh run begins with, where that is another run's weights: `imagen train --init-from`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from imagen_jax.io import checkpoints, tensor_mismatches, safetensors
+from imagen_jax.parallel import mesh
+from imagen_jax.io.tensor_mismatches import Shapes
+from imagen_jax.io.run_dir import WEIGHTS
+from imagen_jax.train.state import TrainState
+from imagen_jax.types import Params
+from imagen_jax.io.paths import Workdir
+
+SLASH = "/"  # in names
+
+Take = Literal["ema", "weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Another run's weights, or an exported stage's; step and optimiser begin anew."""
+
+    folder: Workdir
+    take: Take = "ema"  # ema: averaged ones, as parameters and EMA; weights: each as it was
+    partial: bool = False  # take what fits, and begin anew with the rest
+
+    def begin(self, state: TrainState) -> tuple[TrainState, str]:
+        """The state with what was found, on its own shardings, and a sentence for people.
+
+        Errors: FileNotFoundError for no run; ValueError that lists every tensor that is missing
+        there, extra there or of another shape, unless `partial`; when no tensor fits at all.
+        """
+        wanted = {name: x.shape for name, x in _flat(state.params).items()}
+        parts = ("params", "ema") if self.take == "weights" else ("ema",)
+        if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
+            found, where = self._exported(wanted)
+        else:
+            found, where = self._saved(state.params, wanted, parts)
+        taken = [_put(getattr(state, p), found.get(p, found["ema"])) for p in ("params", "ema")]
+        count = f"{len(found['ema'])} of {len(wanted)} tensors"
+        return state.replace(params=taken[0], ema=taken[1]), f"{count} from {where}"
+
+    def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
+        file = Path(self.folder) / WEIGHTS
+        if self.take != "ema":
+            raise ValueError(f"{file} holds averaged weights alone: give --init-take ema")
+        named = safetensors.named(file)
+        fitting = self._fitting({name: x.shape for name, x in named.items()}, wanted, file)
+        return {"ema": {name: named[name] for name in fitting}}, file
+
+    def _saved(
+        self, params: Params, wanted: Shapes, parts: Sequence[str]
+    ) -> tuple[dict[str, Mapping[str, jax.Array]], Workdir]:
+        saves = checkpoints.Checkpoints(self.folder, read_only=True)
+        step = saves.latest()
+        if step is None:
+            raise FileNotFoundError(f"{self.folder}: no complete checkpoint to begin with")
+        there = saves.shapes(step)
+        own = {n.removeprefix("ema/"): s for n, s in there.items() if n.startswith("ema/")}
+        place = saves.folder / str(step)
+        fitting = self._fitting(own, wanted, place)
+        leaves = _flat(params)
+        target = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in leaves.items()
+            if name in fitting
+        }
+        nested = traverse_util.unflatten_dict(target, sep=SLASH)
+        restored = saves.restore(dict.fromkeys(parts, nested), step=step)
+        saves.close()
+        return {part: _flat(restored[part]) for part in parts}, place
+
+    def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
+        """Names to take. Errors: ValueError, as `begin`."""
+        fitting = [name for name, shape in wanted.items() if there.get(name) == shape]
+        wrong = tensor_mismatches.listed(there, wanted)
+        listed = "\n  ".join(wrong)
+        if not fitting:
+            raise ValueError(f"{where}: none of its tensors fits this config:\n  {listed}")
+        if wrong and not self.partial:
+            raise ValueError(
+                f"{where}: the weights do not fit this config; --init-partial takes the "
+                f"{len(fitting)} tensors that fit and begins anew with the rest:\n  {listed}"
+            )
+        if wrong and jax.process_index() == 0:
+            print(f"{where}: begun anew or left out:\n  {listed}", flush=True)
+        return fitting
+
+
+def _put(tree: Params, found: Mapping[str, np.ndarray | jax.Array]) -> Params:
+    """The tree with the arrays found in their places, copied: two trees never share a buffer."""
+    leaves = _flat(tree)
+    for name, array in found.items():
+        if isinstance(array, jax.Array):
+            leaves[name] = jnp.copy(array)
+        else:
+            leaves[name] = mesh.place(array, leaves[name].sharding)
+    return traverse_util.unflatten_dict(leaves, sep=SLASH)
+
+
+def _flat(tree: Params) -> dict[str, jax.Array]:
+    return traverse_util.flatten_dict(tree, sep=SLASH)

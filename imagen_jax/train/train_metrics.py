@@ -1,0 +1,37 @@
+"""How hard the devices work: FLOP/s of the model, its share of the peak (MFU), memory in use."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from imagen_jax.parallel import accelerators
+
+GIB = 2**30
+
+
+class Speed:
+    """Figures for the log; those that a device does not tell are left out.
+
+    MFU counts the model's own work, 3 forward passes, without what rematerialisation adds.
+    """
+
+    def __init__(self, flops_per_image: float, devices: Sequence[Any]) -> None:
+        self._flops, self._count = flops_per_image, len(devices)
+        self._here = [d for d in devices if d.process_index == jax.process_index()]
+        self._chip = accelerators.of(devices[0].device_kind)
+
+    def figures(self, images_per_s: float) -> dict[str, float]:
+        """Of this many images a second over all devices. Units: TFLOP/s of a device, GiB."""
+        rate = self._flops * images_per_s / self._count
+        found = {"tflops_per_device": rate / 1e12}
+        if self._chip is not None:
+            found["mfu"] = rate * self._chip.devices / self._chip.peak_flops
+        memory = [m for d in self._here if (m := d.memory_stats())]
+        for tag, field in (
+            ("memory_gib", "bytes_in_use"),
+            ("memory_peak_gib", "peak_bytes_in_use"),
+        ):
+            if values := [m[field] for m in memory if field in m]:
+                found[tag] = max(values) / GIB
+        return found
