@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from imagen_jax.parallel import backend, compilation_cache
 from imagen_jax import config, image_pixels
+from imagen_jax.data import known_words
 from imagen_jax.io import run_dir
+from imagen_jax.io.paths import Workdir
+from imagen_jax.parallel import backend, compilation_cache
 from imagen_jax.pretrained import locate
 from imagen_jax.sample import cascade
-from imagen_jax.sample.overrides import Changes, applied, check_read
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.progress import ALONE, Following, digest
-from imagen_jax.sample.stage_program import Captions, Painter, Prompts
+from imagen_jax.sample.overrides import Changes, apply_overrides, check_used
+from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks, digest_of
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stored import Stored
-from imagen_jax.text import known_words
-from imagen_jax.text.offloaded import Absent, Borrowed
+from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText, TrainedStage
+from imagen_jax.sample.stored import LazyParams
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.io.paths import Workdir
+from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,8 +47,8 @@ class Samples(NamedTuple):
 class Imagen:
     """A trained cascade: call it with prompts."""
 
-    painters: tuple[Painter, ...]
-    encoder: TextEncoder | Borrowed | Absent
+    painters: tuple[TrainedStage, ...]
+    encoder: TextEncoder | OffloadedTextEncoder | MissingTextEncoder
     experiments: tuple[config.Experiment, ...] = ()  # the run behind each stage
     steps: tuple[int, ...] = ()  # and how many steps it had made
     unfinished: Path | None = None  # keeps batches of paintings that are cut short, to go on
@@ -84,7 +84,7 @@ class Imagen:
         until: str | None = None,
         request: Request = PLAIN,
         batch_size: int = BATCH_SIZE,
-        following: Following = ALONE,
+        following: SamplingCallbacks = NO_CALLBACKS,
     ) -> dict[str, np.ndarray]:
         """Pictures of every stage: {stage name: uint8 (p, h, w, 3)}; all are in memory.
 
@@ -109,7 +109,7 @@ class Imagen:
         until: str | None = None,
         request: Request = PLAIN,
         batch_size: int = BATCH_SIZE,
-        following: Following = ALONE,
+        following: SamplingCallbacks = NO_CALLBACKS,
     ) -> Iterator[Samples]:
         """As `paint`, some batches at a time, so that memory does not grow with the prompts.
 
@@ -120,9 +120,9 @@ class Imagen:
         batch_size = config.check_value(batch_size, config.Count, "batch_size")
         chosen = self.chosen(request.start, until)
         _check_prompts(prompts)
-        cascade.check([p.stage for p in chosen], request, len(prompts))
+        cascade.check_request([p.stage for p in chosen], request, len(prompts))
         at_once = min(batch_size, len(prompts))
-        borrowed = isinstance(self.encoder, Borrowed)
+        borrowed = isinstance(self.encoder, OffloadedTextEncoder)
         count = at_once * (BORROWED_BATCHES if borrowed else BATCHES)
 
         def paint(start: int) -> Samples:
@@ -146,7 +146,7 @@ class Imagen:
 
         return map(paint, range(0, len(prompts), count))
 
-    def chosen(self, start: str | None, until: str | None) -> tuple[Painter, ...]:
+    def chosen(self, start: str | None, until: str | None) -> tuple[TrainedStage, ...]:
         """The stages from `start`, or the first, to `until`, or the last.
 
         Errors: ValueError for a stage that is not there, or for two in the wrong order.
@@ -162,16 +162,16 @@ class Imagen:
             raise ValueError(f"stage {until!r} comes before {start!r}: the cascade has {names}")
         return self.painters[chosen]
 
-    def _kept(self, painters: Sequence[Painter], *what: Any) -> Path | None:
+    def _kept(self, painters: Sequence[TrainedStage], *what: Any) -> Path | None:
         """A folder for batches of just this painting; of several processes none keeps any."""
         if self.unfinished is None or jax.process_count() > 1:
             return None
-        stored = [p.params.identity for p in painters if isinstance(p.params, Stored)]
+        stored = [p.params.identity for p in painters if isinstance(p.params, LazyParams)]
         # Vectors alone tell weights apart, too, and large kernels stay where they are.
-        held = [p.params for p in painters if not isinstance(p.params, Stored)]
+        held = [p.params for p in painters if not isinstance(p.params, LazyParams)]
         vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
         parts = [x for part in what for x in (vars(part).values() if _has_parts(part) else [part])]
-        return self.unfinished / digest(
+        return self.unfinished / digest_of(
             vectors,
             stored,
             [p.stage for p in painters],
@@ -180,7 +180,7 @@ class Imagen:
 
     def encode(
         self, prompts: Sequence[str], *, negative: str | Sequence[str] = "", first_index: int = 0
-    ) -> Prompts:
+    ) -> EncodedPrompts:
         """The prompts' encodings.
 
         Warns of what is lost of one that is too long, or outside the encoder's vocabulary, and of
@@ -196,10 +196,10 @@ class Imagen:
         # At once: a borrowed encoder is loaded for each call.
         texts = [*prompts, *distinct, *([""] if distinct else [])]
         text, text_mask = self.encoder.encode(texts)
-        encoded = Captions(text, text_mask, np.array([bool(t.strip()) for t in texts]))
+        encoded = EncodedText(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
-        def rows(which: Sequence[int]) -> Captions:
-            return Captions(*(x[np.array(which)] for x in encoded))
+        def rows(which: Sequence[int]) -> EncodedText:
+            return EncodedText(*(x[np.array(which)] for x in encoded))
 
         negatives = None
         if distinct:
@@ -207,13 +207,13 @@ class Imagen:
             negatives = rows([where.get(t, len(texts) - 1) for t in negative])
         count = range(len(prompts))
         indices = first_index + np.arange(len(count))
-        return Prompts(captions=rows(count), indices=indices, negatives=negatives)
+        return EncodedPrompts(captions=rows(count), indices=indices, negatives=negatives)
 
     def _warn_of_unseen(self, texts: Sequence[str]) -> None:
-        if words := known_words.unseen(texts, dataset=self.dataset):
+        if words := known_words.unknown_words(texts, dataset=self.dataset):
             warnings.warn(
                 f"no caption of {self.dataset}, on which this cascade was trained, has the word "
-                f"{config.listed(words)}: what is painted for it is anybody's guess",
+                f"{config.join_values(words)}: what is painted for it is anybody's guess",
                 stacklevel=3,
             )
 
@@ -224,7 +224,7 @@ class Imagen:
         Errors: ValueError for an unknown stage or field, or one that no stage of them reads.
         """
         changed = self.with_samplers([(stage, changes)])
-        check_read([p.stage for p in changed.painters], [(stage, changes)])
+        check_used([p.stage for p in changed.painters], [(stage, changes)])
         return changed
 
     def with_samplers(self, changes: Changes) -> Imagen:
@@ -232,7 +232,7 @@ class Imagen:
 
         Errors: ValueError for an unknown stage or field.
         """
-        return dataclasses.replace(self, painters=applied(self.painters, changes))
+        return dataclasses.replace(self, painters=apply_overrides(self.painters, changes))
 
 
 def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False) -> Imagen:
@@ -249,14 +249,14 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
     """
     backend.refuse_x64()
     compilation_cache.use_cache()
-    folder = locate.find(path)
-    listed = locate.manifests(locate.inside(folder))
+    folder = locate.find_cascade(path)
+    listed = locate.read_manifests(locate.find_in_folder(folder))
     found = {run: run_dir.read_config(run) for run in listed}
     if len(found) > 1:
         config.chain(list(found.values()), where=str(folder))
     ordered = sorted(found, key=lambda run: found[run].stage.size)
-    loaded = [locate.painter(run, found[run], listed[run], keep=not offload) for run in ordered]
-    text, bundle = found[ordered[0]].text, locate.bundle(listed)
+    loaded = [locate.load_stage(run, found[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = found[ordered[0]].text, locate.open_bundle(listed)
     if bundle is not None:
         text = bundle.text(text, given=str(encoder))
     elif encoder:
@@ -272,13 +272,13 @@ def load(path: str | Workdir, *, encoder: str | Path = "", offload: bool = False
 
 def _encoder(
     text: config.Text | None, where: Workdir, *, offload: bool
-) -> TextEncoder | Borrowed | Absent:
+) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
     """The text encoder, checked; where there is none, what says so when it is needed."""
     if text is None:
-        return Absent(str(where))
+        return MissingTextEncoder(str(where))
     check = functools.partial(_check_encoder, text=text, where=where)
     if offload:
-        return Borrowed(text, check)
+        return OffloadedTextEncoder(text, check)
     found = TextEncoder.of(text, split="heads")
     check(found)
     return found
@@ -309,10 +309,10 @@ def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -
 def _check_prompts(prompts: Sequence[str]) -> None:
     if isinstance(prompts, str | bytes) or not hasattr(prompts, "__len__") or not len(prompts):
         raise ValueError(
-            f"prompts must be a list of at least one string, got {config.shortened(prompts)}"
+            f"prompts must be a list of at least one string, got {config.shorten(prompts)}"
         )
     config.check_texts(prompts, what="prompt")
 
 
 def _has_parts(thing: Any) -> bool:
-    return isinstance(thing, Prompts | Request)
+    return isinstance(thing, EncodedPrompts | Request)

@@ -24,12 +24,12 @@ import measuring
 import numpy as np
 import tyro
 
-from imagen_jax.parallel import accelerators, mesh
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.parallel import accelerators, mesh
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Painter, Program
+from imagen_jax.sample.stage_program import StageProgram, TrainedStage
 from imagen_jax.studies import efficient_unet
 from imagen_jax.train import sharded_step
 
@@ -151,7 +151,7 @@ def measure(
 def peak_flops() -> tuple[float, str]:
     """FLOPs a second of one device, and where the figure is from."""
     device = jax.devices()[0]
-    chip = accelerators.of(device.device_kind)
+    chip = accelerators.from_device_kind(device.device_kind)
     if chip is not None:
         return chip.peak_flops / chip.devices, "data sheet, bfloat16"
     side = MATRIX.get(device.platform, 8192)
@@ -194,7 +194,7 @@ def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]
     compiled = work.lower().compile()
     figures = Figures(
         name=experiment.stage.name,
-        parameters=models.count(work.shapes.params),
+        parameters=models.count_parameters(work.shapes.params),
         batch=size,
         tflop_per_image=sharded_step.flops_per_image(experiment) / 1e12,
         compile_seconds=time.perf_counter() - start,
@@ -204,7 +204,7 @@ def _trainer(experiment: config.Experiment) -> tuple[Figures, Callable[[], None]
     current = [work.init(key)]
 
     def call() -> None:
-        with mesh.use(work.devices):
+        with mesh.activate(work.devices):
             current[0], metrics = compiled(current[0], batch, key)
         metrics["loss"].block_until_ready()
 
@@ -222,18 +222,23 @@ def _sampler(experiment: config.Experiment, figures: Figures, pictures: int) -> 
     )
     params = init(rng.root(0))
     grid = mesh.build(config.Mesh())
-    pictures = mesh.filled(pictures, grid, passes=1, side=stage.size)
+    pictures = mesh.padded_batch_size(pictures, grid, passes=1, side=stage.size)
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
     shapes = compile.canvas_shapes(experiment, pictures, by_row)
     keys = jax.vmap(rng.root)(jnp.arange(pictures))
     filled = jax.tree.map(lambda x: measuring.random(draw, x), shapes._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
-    params = jax.device_put(params, mesh.replicated(grid))
-    painter = Painter(stage=stage, module=module, params=params)
-    program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(stage.sampler)
+    params = jax.device_put(params, mesh.replicated_sharding(grid))
+    painter = TrainedStage(stage=stage, module=module, params=params)
+    program, dials = (
+        StageProgram.of(painter, (stage.size, stage.size)),
+        SamplerParams.of(stage.sampler),
+    )
     start = time.perf_counter()
-    with mesh.use(grid):
-        compiled = stage_program.paint.lower(params, canvas, None, dials, program=program).compile()
+    with mesh.activate(grid):
+        compiled = stage_program.sample_stage.lower(
+            params, canvas, None, dials, program=program
+        ).compile()
     figures.sampler_compile_seconds = time.perf_counter() - start
     return lambda: compiled(params, canvas, None, dials).x0.block_until_ready()
 

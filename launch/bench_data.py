@@ -47,8 +47,8 @@ from absl import flags
 from PIL import Image, features
 
 from imagen_jax import config
-from imagen_jax.data.images import decode, crop
 from imagen_jax.data import pipeline
+from imagen_jax.data.images import crop, decode
 from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.store.store import Store
@@ -90,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         found = {
-            kind: addresses.open(addresses.parse(address), root)
+            kind: addresses.open_source(addresses.parse_address(address), root)
             for kind, address in photographs.written(images, root).items()
         }
         _one_core(images, found, root, options)
@@ -103,7 +103,7 @@ def _one_core(
 ) -> None:
     side, paths = options.side, sorted((root / "folder").glob("*.jpg"))
     loops: dict[str, Callable[[], object]] = {
-        "decoder": _over(images, lambda image: decode(image, side)),
+        "decoder": _over(images, lambda image: decode_with_pillow(image, side)),
         "bare loop": _over(paths, lambda path: bare(path, side)),
     }
     for kind, source in found.items():
@@ -126,11 +126,11 @@ class Ours:
 
     def __init__(self, source: Source, side: int) -> None:
         self._source, self._side, self._framing = source, side, config.Framing()
-        self._rng = crop.generator(self._framing, 0)
+        self._rng = crop.crop_generator(self._framing, 0)
 
     def __call__(self, index: int) -> np.ndarray:
         image = self._source[index]["image"]
-        return crop.frame(image, self._side, framing=self._framing, rng=self._rng)
+        return crop.frame_image(image, self._side, framing=self._framing, rng=self._rng)
 
 
 def _over(them: Sequence[Any], loop: Callable[[Any], object]) -> Callable[[], None]:
@@ -141,10 +141,10 @@ def _over(them: Sequence[Any], loop: Callable[[Any], object]) -> Callable[[], No
     return run
 
 
-def decode(image: bytes, side: int) -> None:
+def decode_with_pillow(image: bytes, side: int) -> None:
     """Pillow's decoder alone, at the scale that ours takes."""
     opened = Image.open(io.BytesIO(image))
-    opened.draft("RGB", decode.least(opened.size, side))
+    opened.draft("RGB", decode.minimum_size(opened.size, side))
     opened.load()
 
 
@@ -159,8 +159,8 @@ def _stream(store: Store, side: int, count: int) -> Callable[[], object]:
     """About `count` examples of training's stream, which goes on at each call."""
     text = config.TextConditioning(kv="none")
     stage = config.Stage(name="any", size=side, model=config.UNet(attention_at=(), text=text))
-    data, share = config.Data(threads=0, prefetch=0), pipeline.Share.whole(BATCH)
-    batches = pipeline.stream(store, stage=stage, data=data, share=share, seed=0)
+    data, share = config.Data(threads=0, prefetch=0), pipeline.ProcessRows.whole(BATCH)
+    batches = pipeline.example_stream(store, stage=stage, data=data, share=share, seed=0)
     return lambda: deque(itertools.islice(batches, round(count / BATCH)), maxlen=0)
 
 

@@ -177,7 +177,7 @@ def layers(experiment: config.Experiment, *, every: bool) -> list[Layer]:
 
 def given(experiment: config.Experiment) -> Iterator[Any]:
     """Shapes of parameters and batch."""
-    yield models.shapes(experiment.stage, experiment.text)
+    yield models.parameter_shapes(experiment.stage, experiment.text)
     yield sharded_step.batch_shapes(experiment)
 
 
@@ -199,7 +199,7 @@ def _size(layer: Layer) -> tuple[int, int]:
 
 def work(layer: Layer) -> int:
     """FLOPs of the forward pass."""
-    return flops.of(layer, layer.params, *layer.arguments)
+    return flops.count_flops(layer, layer.params, *layer.arguments)
 
 
 @dataclasses.dataclass(frozen=True)

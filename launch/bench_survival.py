@@ -23,11 +23,11 @@ import tyro
 from imagen_jax import config, rng
 from imagen_jax.io import checksums
 from imagen_jax.parallel import mesh
-from imagen_jax.train import optim, sharded_step, checkpointing, state
 from imagen_jax.runtime import watchdog
+from imagen_jax.runtime.preemption import PreemptionWatch
+from imagen_jax.train import checkpointing, optim, sharded_step, state
 from imagen_jax.train import step as steps
-from imagen_jax.train.goodput import Ledger
-from imagen_jax.runtime.preemption import Watch
+from imagen_jax.train.goodput import GoodputTracker
 
 BOOKKEEPING = 1000  # turns of the loop's own work
 
@@ -87,18 +87,18 @@ def main() -> None:
 class _Runner:
     """A step and the state that it changes; a call waits for its end."""
 
-    def __init__(self, work: sharded_step.Program, step: Any, batch: Any) -> None:
+    def __init__(self, work: sharded_step.ShardedStep, step: Any, batch: Any) -> None:
         self.work, self.step, self.batch = work, step, batch
         self.key = rng.root(0)
         self.state = work.init(self.key)
 
     def __call__(self) -> None:
-        with mesh.use(self.work.devices):
+        with mesh.activate(self.work.devices):
             self.state, metrics = self.step(self.state, self.batch, self.key)
         jax.block_until_ready(metrics)
 
 
-def _bare(work: sharded_step.Program) -> Any:
+def _bare(work: sharded_step.ShardedStep) -> Any:
     """The step as textbooks have it."""
     experiment = work.experiment
     loss_of = steps.loss_function(experiment.stage, work.module)
@@ -112,10 +112,10 @@ def _bare(work: sharded_step.Program) -> Any:
         opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params, norm=norm)
         params = optax.apply_updates(old.params, updates)
         step = old.step + 1
-        ema = optim.average(old.ema, params, step, decay=experiment.optim.ema_decay)
+        ema = optim.update_average(old.ema, params, step, decay=experiment.optim.ema_decay)
         return state.TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
 
-    whole = mesh.replicated(work.devices)
+    whole = mesh.replicated_sharding(work.devices)
     return jax.jit(
         train_step,
         in_shardings=(work.shardings, work.batch_shardings, whole),
@@ -126,7 +126,7 @@ def _bare(work: sharded_step.Program) -> Any:
 
 def _bookkeeping() -> float:
     """Seconds a step of what the loop does besides: asking for a stop, timing, the watchdog."""
-    ledger, watch, dog = Ledger(), Watch(), watchdog.Watchdog(Path("unused"))
+    ledger, watch, dog = GoodputTracker(), PreemptionWatch(), watchdog.Watchdog(Path("unused"))
     start = time.perf_counter()
     for step in range(BOOKKEEPING):
         for part in ("data", "save", "hooks"):
@@ -142,7 +142,7 @@ def _saves(
 ) -> tuple[float, float, float]:
     """Seconds: stall of a save, its whole cost, and its fingerprint's part; medians."""
     train = dataclasses.replace(experiment.train, keep=1)
-    saves = checkpointing.Saving(folder, dataclasses.replace(experiment, train=train))
+    saves = checkpointing.CheckpointWriter(folder, dataclasses.replace(experiment, train=train))
     numbers, stalls = itertools.count(1), []
 
     def block(*, saved: bool) -> float:
@@ -158,7 +158,7 @@ def _saves(
     block(saved=True)  # compiles the fingerprint
     stalls.clear()
     pairs = [(block(saved=False), block(saved=True)) for _ in range(options.blocks)]
-    (summed,) = measuring.in_turns([lambda: checksums.of(run.state)], options.blocks)
+    (summed,) = measuring.in_turns([lambda: checksums.compute(run.state)], options.blocks)
     saves.close()
     cost = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
     return statistics.median(stalls), cost, summed

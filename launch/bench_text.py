@@ -148,7 +148,7 @@ def _packing(repeats: int) -> None:
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        plan = packing.plan(ragged, length=LONGEST, batch_rows=128, devices=8)
+        plan = packing.plan_rows(ragged, length=LONGEST, batch_rows=128, devices=8)
         times.append(time.perf_counter() - start)
     print(
         f"packing: {len(ragged) / statistics.median(times):,.0f} captions/s; of {CAPTIONS:,} "
@@ -173,8 +173,8 @@ def _flops(sizes: T5Config, tokens: int, *, packed: bool) -> float:
     params = jax.eval_shape(lambda key: t5.init(key, sizes), jax.random.key(0))
     ids = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
     if packed:
-        return flops.of(lambda p, x: t5.encode_packed(p, x, x, config=sizes), params, ids)
-    return flops.of(lambda p, x: t5.encode(p, x, x > 0, config=sizes), params, ids)
+        return flops.count_flops(lambda p, x: t5.encode_packed(p, x, x, config=sizes), params, ids)
+    return flops.count_flops(lambda p, x: t5.encode(p, x, x > 0, config=sizes), params, ids)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def batch(work: sharded_step.Program) -> Any:
+def batch(work: sharded_step.ShardedStep) -> Any:
     """A batch of random pictures, on the devices."""
     draw, share = np.random.default_rng(0), work.share
     rows = jax.tree.map(lambda x: random(draw, x), sharded_step.batch_shapes(work.experiment))

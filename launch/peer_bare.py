@@ -41,5 +41,9 @@ def _repeated(function: Callable[..., jax.Array], *arguments: Any) -> Work:
             compiled(*arguments).block_until_ready()
 
     return Work(
-        parameters=0, forward=0.0, flops=flops.of(function, *arguments), call=call, steps=REPEATS
+        parameters=0,
+        forward=0.0,
+        flops=flops.count_flops(function, *arguments),
+        call=call,
+        steps=REPEATS,
     )

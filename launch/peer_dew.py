@@ -24,7 +24,9 @@ def training(shapes: Shapes) -> Work:
     from dew.objectives.base import Step
 
     clock = Step(state.microstep, jax.random.key(0), None)
-    forward = flops.of(lambda variables: objective.loss(variables, batch, clock), state.variables)
+    forward = flops.count_flops(
+        lambda variables: objective.loss(variables, batch, clock), state.variables
+    )
     step, parameters = trainer.compile(state, batch), _count(state)
     current = [state]
     del state  # the first step takes it over
@@ -56,7 +58,7 @@ def sampling(shapes: Shapes) -> Work:
         return sample(denoise, noise, shapes.steps, **options)
 
     given = state.variables, batch, jax.random.key(0)
-    counted = flops.of(paint, *given) / shapes.steps
+    counted = flops.count_flops(paint, *given) / shapes.steps
     compiled = jax.jit(paint).lower(*given).compile()
     return Work(
         parameters=_count(state),

@@ -12,11 +12,11 @@ import numpy as np
 from peer_shapes import GUIDANCE, HEAD_CHANNELS, Shapes, Work
 
 from imagen_jax import config, models, rng
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.parallel import flops, mesh
-from imagen_jax.diffusion.dials import Dials
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Painter, Program
+from imagen_jax.sample.stage_program import StageProgram, TrainedStage
 from imagen_jax.train import sharded_step, step
 
 NAME = "imagen_jax"
@@ -29,19 +29,19 @@ def training(shapes: Shapes) -> Work:
     devices = jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
     work = sharded_step.build(experiment, devices=devices)
     batch, key = measuring.batch(work), rng.root(0)
-    forward = flops.of(
+    forward = flops.count_flops(
         step.loss_function(experiment.stage, work.module), work.shapes.params, batch, key
     )
     compiled = work.lower().compile()
     current = [work.init(key)]
 
     def call() -> None:
-        with mesh.use(work.devices):
+        with mesh.activate(work.devices):
             current[0], metrics = compiled(current[0], batch, key)
         jax.block_until_ready((current[0], metrics))
 
     return Work(
-        parameters=models.count(work.shapes.params),
+        parameters=models.count_parameters(work.shapes.params),
         forward=forward / shapes.batch,
         flops=sharded_step.TRAINING * forward,
         call=call,
@@ -54,7 +54,7 @@ def sampling(shapes: Shapes) -> Work:
     stage, text = experiment.stage, experiment.text
     draw = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda x: jnp.float32(draw.normal(0, 0.05, x.shape)), models.shapes(stage, text)
+        lambda x: jnp.float32(draw.normal(0, 0.05, x.shape)), models.parameter_shapes(stage, text)
     )
     grid = mesh.build(
         config.Mesh(), devices=jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
@@ -64,16 +64,21 @@ def sampling(shapes: Shapes) -> Work:
     keys = rng.fold_each(rng.root(0), "image", np.arange(shapes.batch))
     filled = jax.tree.map(lambda x: measuring.random(draw, x), blank._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
-    params = jax.device_put(params, mesh.replicated(grid))
-    painter = Painter(stage=stage, module=models.build(stage.model), params=params)
-    whole, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(stage.sampler)
-    paint = functools.partial(stage_program.paint.__wrapped__, program=whole)
-    counted = flops.of(lambda *given: paint(*given, None, dials), params, canvas) / shapes.steps
-    with mesh.use(grid):
-        lowered = stage_program.paint.lower(params, canvas, None, dials, program=whole)
+    params = jax.device_put(params, mesh.replicated_sharding(grid))
+    painter = TrainedStage(stage=stage, module=models.build(stage.model), params=params)
+    whole, dials = (
+        StageProgram.of(painter, (stage.size, stage.size)),
+        SamplerParams.of(stage.sampler),
+    )
+    paint = functools.partial(stage_program.sample_stage.__wrapped__, program=whole)
+    counted = (
+        flops.count_flops(lambda *given: paint(*given, None, dials), params, canvas) / shapes.steps
+    )
+    with mesh.activate(grid):
+        lowered = stage_program.sample_stage.lower(params, canvas, None, dials, program=whole)
     compiled = lowered.compile()
     return Work(
-        parameters=models.count(params),
+        parameters=models.count_parameters(params),
         forward=counted / shapes.batch,
         flops=counted,
         call=lambda: compiled(params, canvas, None, dials).x0.block_until_ready(),

@@ -99,7 +99,7 @@ def _check_counts(torch: Any) -> None:
     layer, x = torch.nn.Conv2d(8, 16, 3, padding=1), torch.zeros(1, 8, 12, 12)
     kernel = jax.ShapeDtypeStruct((16, 8, 3, 3), "float32")
     image = jax.ShapeDtypeStruct((1, 8, 12, 12), "float32")
-    own = flops.of(lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), image, kernel)
+    own = flops.count_flops(lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), image, kernel)
     other = counted(torch, lambda: layer(x))
     if own != other:
         raise RuntimeError(f"a convolution has {own} FLOPs by jax's trace, {other} by PyTorch's")

@@ -14,8 +14,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from imagen_jax.config import Framing
-from imagen_jax.data.store import records, store
 from imagen_jax.data.images import transforms
+from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 
@@ -144,8 +144,10 @@ def stored(images: Sequence[bytes], folder: Path, *, side: int, width: int) -> S
         framing=Framing(),
     )
     rng = np.random.default_rng(0)
-    text = records.rounded(rng.standard_normal((TOKENS, width), np.float32), target.text_dtype)
-    for number in store.begin(target):
+    text = records.round_encoding(
+        rng.standard_normal((TOKENS, width), np.float32), target.text_dtype
+    )
+    for number in store.begin_store(target):
         made = []
         for index in target.shards()[number]:
             pictures = transforms.pyramid(images[index], (side,), framing=target.framing)
@@ -153,6 +155,6 @@ def stored(images: Sequence[bytes], folder: Path, *, side: int, width: int) -> S
             made.append(Record(key=str(index), captions=captions, images=pictures, texts=(text,)))
         store.write_shard(target, number, made)
     store.write_empty(target, text)
-    finished = store.finish(target)
+    finished = store.finish_store(target)
     assert finished is not None  # nobody else writes it
     return finished

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax import config, models, rng
-from imagen_jax.sample.stage_program import Captions, Painter, Prompts
+from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText, TrainedStage
 
 
-def make_painter(name: str, *, key: int = 0, **sampler: object) -> Painter:
+def make_painter(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     """A stage of a config, with another sampler."""
     experiment = config.load(name)[0]
     stage = experiment.stage
@@ -24,13 +24,13 @@ def make_painter(name: str, *, key: int = 0, **sampler: object) -> Painter:
         lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
         params,
     )
-    return Painter(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
+    return TrainedStage(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
 
 
-def make_prompts(count: int, *, has_text: bool = True) -> Prompts:
+def make_prompts(count: int, *, has_text: bool = True) -> EncodedPrompts:
     """Random encodings of captions of random lengths."""
     draw = np.random.default_rng(0)
     mask = np.arange(24)[None] < draw.integers(1, 24, count)[:, None]
     text = (draw.standard_normal((count, 24, 64)) * mask[..., None]).astype(np.float32)
-    captions = Captions(text, mask, np.full(count, has_text))
-    return Prompts(captions=captions, indices=np.arange(count))
+    captions = EncodedText(text, mask, np.full(count, has_text))
+    return EncodedPrompts(captions=captions, indices=np.arange(count))

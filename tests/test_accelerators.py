@@ -55,10 +55,10 @@ def test_options_are_known_to_the_installed_compiler() -> None:
     ],
 )
 def test_devices_are_found_by_the_name_that_jax_gives_them(kind: str, name: str) -> None:
-    assert accelerators.of(kind).name == name
+    assert accelerators.from_device_kind(kind).name == name
 
 
 def test_what_is_not_listed_is_unknown() -> None:
-    assert accelerators.of("cpu") is None
+    assert accelerators.from_device_kind("cpu") is None
     with pytest.raises(ValueError, match="no TPU generation 'v9'; there are v4, v5e"):
-        accelerators.tpu("v9")
+        accelerators.from_topology_name("v9")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax.parallel import flops
 from imagen_jax import models
+from imagen_jax.parallel import flops
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SMALL = {
@@ -37,9 +37,9 @@ def test_our_side_samples_images_of_the_shapes() -> None:
     stage, text = experiment.stage, experiment.text
     work = peer_ours.sampling(shapes)
     assert work.call().shape == (1, 16, 16, 3)
-    assert work.parameters == models.count(models.shapes(stage, text))
+    assert work.parameters == models.count_parameters(models.parameter_shapes(stage, text))
     # A step is two passes of the network and a share of what is done once an image.
-    once = flops.of(
+    once = flops.count_flops(
         lambda params, z, logsnr, cond: models.build(stage.model).apply(
             {"params": params}, z, logsnr, cond
         ),
@@ -50,7 +50,7 @@ def test_our_side_samples_images_of_the_shapes() -> None:
 
 def _arguments(stage, text):
     """Shapes of one image for the network alone."""
-    module, params = models.build(stage.model), models.shapes(stage, text)
+    module, params = models.build(stage.model), models.parameter_shapes(stage, text)
     given = (1, text.max_length, text.width), (1, text.max_length), (1,)
     dtypes = jnp.float32, jnp.bool_, jnp.bool_
     prompt = [jax.ShapeDtypeStruct(*pair) for pair in zip(given, dtypes, strict=True)]

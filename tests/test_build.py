@@ -16,10 +16,10 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.cli import data
-from imagen_jax.data.store import skipped, store
+from imagen_jax.data.prepare import jobs, multiprocess
+from imagen_jax.data.prepare.jobs import EncodeJob
 from imagen_jax.data.sources import addresses
-from imagen_jax.data.prepare import multiprocess, jobs
-from imagen_jax.data.prepare.jobs import Job
+from imagen_jax.data.store import skipped, store
 
 PHOTOS = 48
 SMALL, LONG, BROKEN = {4, 11}, {7, 22, 23}, {2, 13, 29}
@@ -92,7 +92,7 @@ def encoded(photos: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The store that `imagen encode` writes."""
     out = tmp_path_factory.mktemp("encoded")
     end(start(out, ["encode", photos]))
-    listed = {one.example for one in skipped.read(out)}
+    listed = {one.example for one in skipped.read_skipped(out)}
     assert listed == SMALL | LONG | BROKEN
     return contents(out)
 
@@ -156,9 +156,9 @@ def test_a_beam_pipeline_that_fails_says_why_in_one_sentence(tmp_path: Path, pho
     assert f"the Beam pipeline for {out} failed: all of {photos} train was skipped: " in said
 
 
-def job(folder: Path, photos: str) -> Job:
-    return Job(
-        address=addresses.parse(photos),
+def job(folder: Path, photos: str) -> EncodeJob:
+    return EncodeJob(
+        address=addresses.parse_address(photos),
         data_dir=folder,
         text=config.Text(),
         sizes=(8,),
@@ -170,28 +170,30 @@ def job(folder: Path, photos: str) -> Job:
 
 def test_a_finished_store_is_left_alone(tmp_path: Path, photos: str) -> None:
     wanted = job(tmp_path, photos)
-    written = multiprocess.build(wanted, processes=1, progress=False)
+    written = multiprocess.build_store(wanted, processes=1, progress=False)
     assert written.store is not None
     assert written.counts.captions == written.store.count == PHOTOS - len(BROKEN)
     before = shards(wanted.folder)
     die = functools.partial(os._exit, 1)  # no process has anything to do
-    assert multiprocess.build(wanted, start=die, progress=False).store == written.store
+    assert multiprocess.build_store(wanted, start=die, progress=False).store == written.store
     (wanted.folder / store.INDEX).unlink()
     with pytest.raises(ValueError, match=r"neither store.json nor unfinished.json"):
-        multiprocess.build(wanted, start=die, progress=False)
+        multiprocess.build_store(wanted, start=die, progress=False)
     assert shards(wanted.folder) == before
 
 
 def test_a_process_that_dies_at_its_start_ends_it(tmp_path: Path, photos: str) -> None:
     with pytest.raises(ChildProcessError, match=r"a process that wrote shards of .* died"):
-        multiprocess.build(job(tmp_path, photos), start=functools.partial(os._exit, 1), progress=False)
+        multiprocess.build_store(
+            job(tmp_path, photos), start=functools.partial(os._exit, 1), progress=False
+        )
 
 
 def test_what_a_process_refuses_ends_it(tmp_path: Path, photos: str) -> None:
     wanted = job(tmp_path, photos)
     hide = functools.partial(os.unlink, wanted.folder / store.HEADER)
     with pytest.raises(FileNotFoundError, match=r"a worker does not see .*unfinished.json"):
-        multiprocess.build(wanted, processes=1, start=hide, progress=False)
+        multiprocess.build_store(wanted, processes=1, start=hide, progress=False)
 
 
 def test_a_worker_refuses_a_source_that_has_changed(tmp_path: Path, photos: str) -> None:
@@ -200,10 +202,10 @@ def test_a_worker_refuses_a_source_that_has_changed(tmp_path: Path, photos: str)
     for path in Path(photos.removeprefix("folder:")).glob("1*"):
         (folder / path.name).write_bytes(path.read_bytes())
     wanted = job(tmp_path, f"folder:{folder}")
-    assert jobs.begin(wanted).missing == [0, 1, 2]
+    assert jobs.begin_job(wanted).missing == [0, 1, 2]
     (folder / "10.jpg").unlink()
     with pytest.raises(ValueError, match="count 10 there, 9 wanted"):
-        jobs.opened(wanted)
+        jobs.open_resources(wanted)
 
 
 @pytest.mark.parametrize(

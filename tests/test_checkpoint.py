@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.io import checkpoints, errors, run_dir
 from imagen_jax import config
+from imagen_jax.io import checkpoints, errors, run_dir
 from imagen_jax.parallel import mesh
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))

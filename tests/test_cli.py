@@ -11,11 +11,11 @@ import jax
 import pytest
 
 import imagen_jax
-from imagen_jax.parallel import backend
 from imagen_jax import cli, config
-from imagen_jax.runtime import exit_codes, lease
 from imagen_jax.cli import train
-from imagen_jax.text.offloaded import Absent
+from imagen_jax.parallel import backend
+from imagen_jax.runtime import exit_codes, lease
+from imagen_jax.text.offloaded import MissingTextEncoder
 from imagen_jax.train import sharded_step
 
 TRAIN = ("train", "tiny/base8", "--workdir", "w")
@@ -153,7 +153,7 @@ def test_64_bits_are_refused_by_every_command(command: str, monkeypatch, capsys)
 
 def test_64_bits_are_refused_in_python_too() -> None:
     (experiment,) = config.load("tiny/base8")
-    cascade = imagen_jax.Imagen((), Absent("nowhere"))
+    cascade = imagen_jax.Imagen((), MissingTextEncoder("nowhere"))
     with jax.enable_x64(True):
         for use in (
             lambda: imagen_jax.load("shapes"),
@@ -165,8 +165,10 @@ def test_64_bits_are_refused_in_python_too() -> None:
 
 
 def test_a_second_painting_into_a_folder_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
-    with lease.held(tmp_path, command="imagen sample", option="--out"):
-        assert _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exit_codes.REFUSED
+    with lease.hold(tmp_path, command="imagen sample", option="--out"):
+        assert (
+            _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exit_codes.REFUSED
+        )
     assert f"{tmp_path} is in use by process {os.getpid()} of" in capsys.readouterr().err
 
 
@@ -231,10 +233,10 @@ def test_a_platform_without_plugin_is_known_without_its_frames(
     monkeypatch.setattr(backend, "_found", Mock(return_value="1 cpu"))
     monkeypatch.setattr(jax, "devices", Mock(side_effect=AssertionError))
     assert "jax cannot use that here (it has no plugin" in (
-        backend.sentence(AssertionError()) or ""
+        backend.describe_failure(AssertionError()) or ""
     )
     monkeypatch.undo()
-    assert backend.sentence(AssertionError()) is None
+    assert backend.describe_failure(AssertionError()) is None
 
 
 def test_warnings_to_the_user_are_sentences() -> None:
@@ -265,7 +267,11 @@ def test_what_is_printed_may_find_no_room(command: str, stream: str, monkeypatch
 def test_closed_outputs_change_no_exit_code(closed: str) -> None:
     """As services and cron jobs may have them."""
     program = f"{sys.executable} -c 'from imagen_jax.cli import main; main()'"
-    for arguments, code in (("--version", 0), ("nope", exit_codes.BAD_USAGE), ("train", exit_codes.REFUSED)):
+    for arguments, code in (
+        ("--version", 0),
+        ("nope", exit_codes.BAD_USAGE),
+        ("train", exit_codes.REFUSED),
+    ):
         command = f"{program} {arguments} {closed}"
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
         assert done.returncode == code

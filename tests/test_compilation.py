@@ -8,16 +8,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from small_network import SMALL
 
 import imagen_jax
-from imagen_jax.parallel import compilation_cache
 from imagen_jax import config
-from imagen_jax.data.store import records, store
 from imagen_jax.data.images import transforms
+from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
+from imagen_jax.parallel import compilation_cache
 from imagen_jax.train import loop
 
 FOLDER = "jax_compilation_cache_dir"
@@ -46,7 +46,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def _use(settings: dict[str, object]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    jax_cache.reset_cache()
 
 
 def _counted(run: Callable[[], object]) -> Counter[str]:
@@ -58,7 +58,7 @@ def _counted(run: Callable[[], object]) -> Counter[str]:
         heard[event] += listening
 
     jax.clear_caches()
-    compilation_cache.reset_cache()
+    jax_cache.reset_cache()
     jax.monitoring.register_event_listener(hear)
     run()
     listening = False
@@ -107,13 +107,13 @@ def pairs(tmp_path: Path) -> Store:
         max_length=6,
     )
     image = {4: transforms.encode(np.full((4, 4, 3), 100, np.uint8))}
-    text = records.rounded(np.ones((2, 3), np.float32), "bfloat16")
+    text = records.round_encoding(np.ones((2, 3), np.float32), "bfloat16")
     one = Record(key="0", captions=("",), images=image, texts=(text,))
-    store.begin(kept)
+    store.begin_store(kept)
     store.write_shard(kept, 0, [dataclasses.replace(one, key=str(i)) for i in range(8)])
-    store.write_empty(kept, records.rounded(np.ones((1, 3), np.float32), "bfloat16"))
-    store.finish(kept)
-    return store.open(kept.folder)
+    store.write_empty(kept, records.round_encoding(np.ones((1, 3), np.float32), "bfloat16"))
+    store.finish_store(kept)
+    return store.open_store(kept.folder)
 
 
 def test_what_jax_was_told_stays(

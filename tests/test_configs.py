@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
 from imagen_jax.train import optim, sharded_step, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -30,7 +30,7 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     stage = experiment.stage
     module = models.build(stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract(experiment, module, rule)
+    shapes = state.abstract_state(experiment, module, rule)
     train = dataclasses.replace(experiment.train, batch_size=BATCH, micro_batches=1)
     batch = sharded_step.batch_shapes(dataclasses.replace(experiment, train=train))
     key = jax.eval_shape(lambda: rng.root(0))
@@ -42,19 +42,19 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     assert metrics["loss"].shape == ()
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(shapes.params))
 
-    captions = Captions(batch.text, batch.text_mask, _shape(BATCH, dtype=jnp.bool_))
-    canvas = Canvas(
+    captions = EncodedText(batch.text, batch.text_mask, _shape(BATCH, dtype=jnp.bool_))
+    canvas = SamplerInputs(
         captions=captions,
         negatives=captions,
         keys=jax.eval_shape(lambda: rng.fold_each(rng.root(0), "image", np.arange(BATCH))),
         aug_level=_shape(BATCH),
         low_res=_shape(BATCH, stage.low_size, stage.low_size, 3) if stage.low_size else None,
     )
-    painter = Painter(stage=stage, module=module, params=shapes.params)
-    compiled_for = Program.of(painter, (stage.size, stage.size))
+    painter = TrainedStage(stage=stage, module=module, params=shapes.params)
+    compiled_for = StageProgram.of(painter, (stage.size, stage.size))
     pictures = jax.eval_shape(
-        lambda params, shown: stage_program.paint(
-            params, shown, None, Dials.of(stage.sampler), program=compiled_for
+        lambda params, shown: stage_program.sample_stage(
+            params, shown, None, SamplerParams.of(stage.sampler), program=compiled_for
         ),
         shapes.params,
         canvas,

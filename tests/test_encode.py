@@ -69,7 +69,7 @@ def whole(data_dir: Path) -> dict[str, bytes]:
 
 def test_pairs_are_the_encoders_own(data_dir: Path, whole: dict[str, bytes]) -> None:
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
-    found = store.open(data_dir / "whole")
+    found = store.open_store(data_dir / "whole")
     assert (found.identity, found.vocabulary) == (encoder.identity, encoder.vocabulary)
     source = found.source()
     captions = [source[i].captions[0] for i in range(found.count)]
@@ -188,15 +188,15 @@ def framed(snapshots: Path) -> dict[str, bytes]:
 def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
     snapshots: Path, framed: dict[str, bytes]
 ) -> None:
-    found = store.open(snapshots / "framed")
-    listed = {one.example for one in skipped.read(found.folder)}
+    found = store.open_store(snapshots / "framed")
+    listed = {one.example for one in skipped.read_skipped(found.folder)}
     assert listed == SMALL | LONG | BROKEN
     source = found.source()
     captions = [source[place].captions[0] for place in range(found.count)]
     assert captions == [f"snapshot {i}" for i in range(PHOTOS) if i not in listed]
     for place in range(found.count):
         for side, image in source[place].images.items():
-            assert decode.decode(image).shape == (side, side, 3)
+            assert decode.decode_image(image).shape == (side, side, 3)
 
 
 def test_framed_and_killed_and_run_again_it_gives_the_same_bytes(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.io import errors
 from imagen_jax.cli import encode
 from imagen_jax.data import pipeline
+from imagen_jax.data.pipeline import Batch, ProcessRows
 from imagen_jax.data.store import skipped, store
-from imagen_jax.data.pipeline import Batch, Share
 from imagen_jax.data.store.skipped import Total
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import errors
 
 COUNT, TAR, BATCH, SIDE = 200, 80, 8, 8
 HURT = sorted(np.random.default_rng(0).choice(COUNT, COUNT // 20, replace=False).tolist())
@@ -69,7 +69,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
         said = io.StringIO()
         patch.setattr("sys.stdout", said)
         encode.run([f"tars:{folder}", *command, "--shard-records", "48", "--out", str(out)])
-    return store.open(out), said.getvalue()
+    return store.open_store(out), said.getvalue()
 
 
 def test_the_others_are_all_there_and_each_broken_one_is_counted_and_listed(
@@ -79,7 +79,7 @@ def test_the_others_are_all_there_and_each_broken_one_is_counted_and_listed(
     assert f"{COUNT - len(HURT)} (image, encoding) pairs of " in said
     assert f"{len(HURT)} of {COUNT} examples were skipped: {len(HURT)} unreadable; each is" in said
     assert found.skipped == (Total(errors.UNREADABLE, len(HURT)),)
-    listed = skipped.read(found.folder)
+    listed = skipped.read_skipped(found.folder)
     assert [one.example for one in listed] == HURT
     assert {one.reason for one in listed} == {errors.UNREADABLE}
     assert all("no complete picture" in one.detail for one in listed)
@@ -94,10 +94,12 @@ def take(
     *,
     start: int = 0,
     data: config.Data = INLINE,
-    share: Share | None = None,
+    share: ProcessRows | None = None,
 ) -> list[Batch]:
-    share = share or Share.whole(BATCH)
-    batches = pipeline.stream(found, stage=STAGE, data=data, share=share, seed=1, start_step=start)
+    share = share or ProcessRows.whole(BATCH)
+    batches = pipeline.example_stream(
+        found, stage=STAGE, data=data, share=share, seed=1, start_step=start
+    )
     return [loaded.batch for loaded in itertools.islice(batches, count)]
 
 
@@ -134,7 +136,7 @@ def test_any_number_of_processes_goes_on_in_the_same_order(
 ) -> None:
     found, _ = encoded
     rows = np.arange(BATCH).reshape(processes, -1)
-    shares = [Share(BATCH, tuple(own)) for own in rows.tolist()]
+    shares = [ProcessRows(BATCH, tuple(own)) for own in rows.tolist()]
     parts = [take(found, 5, start=20, share=share) for share in shares]
     whole = [np.concatenate([part[n].index for part in parts]) for n in range(5)]
     np.testing.assert_array_equal(whole, [batch.index for batch in take(found, 25)[20:]])

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 import imagen_jax
-from imagen_jax.io import checkpoints, run_dir
 from imagen_jax import config, models
-from imagen_jax.parallel import mesh
 from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, preview_hook, sample, train
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import store
+from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.models import conditioning
+from imagen_jax.parallel import mesh
 from imagen_jax.train import anomalies, optim, state
 
 PROMPTS = ("a large red circle on a white background", "")
@@ -166,9 +166,9 @@ def _state(run: Path) -> state.TrainState:
     experiment = run_dir.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract(experiment, module, rule)
-    whole = mesh.replicated(mesh.build(config.Mesh()))
-    target = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
+    shapes = state.abstract_state(experiment, module, rule)
+    whole = mesh.replicated_sharding(mesh.build(config.Mesh()))
+    target = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
     return checkpoints.Checkpoints(run, read_only=True).restore(target)
 
 
@@ -200,7 +200,9 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
         return whole(batch._replace(text=batch.text * np.float32(np.nan)), *given, **named)
 
     monkeypatch.setattr(pipeline, "to_device", without_a_number)
-    with pytest.raises(anomalies.Diverged, match=r"1 steps in a row were skipped, the last of them 3"):
+    with pytest.raises(
+        anomalies.Diverged, match=r"1 steps in a row were skipped, the last of them 3"
+    ):
         _train(built, tmp_path, "--train.max-skipped", "0")
     _train(built, tmp_path)
     assert "step 4 was skipped: its loss is not finite" in capsys.readouterr().out
@@ -251,7 +253,7 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     (experiment,) = config.load("tiny/sr16")
     options = dataclasses.replace(experiment.train, sample_every=2)
     experiment = dataclasses.replace(experiment, train=options)
-    pairs = store.open(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    pairs = store.open_store(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
     (painter,) = imagen_jax.load(built / "cascade" / "sr16").painters
     paint = preview_hook.hook(experiment, pairs)
     for step in (1, 2, 3, 4):
@@ -261,11 +263,11 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     low, painted, real = np.split(shown[0][1], 3, axis=2)
     assert real.shape == (preview_hook.SHOWN, 16, 16, 3)
     batch = next(
-        pipeline.stream(
+        pipeline.example_stream(
             pairs,
             stage=experiment.stage,
             data=experiment.data,
-            share=pipeline.Share.whole(preview_hook.SHOWN),
+            share=pipeline.ProcessRows.whole(preview_hook.SHOWN),
             seed=options.seed,
         )
     ).batch
@@ -293,7 +295,7 @@ def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
     assert b"samples" in events
     assert b"PNG" in events
     trained = _state(tmp_path)
-    pairs = store.open(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    pairs = store.open_store(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
     (expected,) = pairs.empty().array().astype(np.float32)
     for tree in (trained.params, trained.ema):
         (leaf,) = [

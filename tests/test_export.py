@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax.io import checkpoints, run_dir, safetensors
 from imagen_jax import config, export, models, pretrained
 from imagen_jax.cli import evaluate, sample
 from imagen_jax.cli import export as command
 from imagen_jax.export import manifest, text_encoder
+from imagen_jax.io import checkpoints, run_dir, safetensors
 
-_WORDS = text_encoder.Words(
+_WORDS = text_encoder.TextEncoderEntry(
     kind="none", encoder="t5", tokenizer="", identity="0", vocabulary="1", width=4, max_length=2,
     dtype="float32", clean=False,
 )  # fmt: skip
@@ -84,11 +84,7 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 STAGES = ("base8", "sr16")
 FILES = sorted(
     [
-        *(
-            f"{s}/{f}"
-            for s in STAGES
-            for f in ("config.json", "sample.stablehlo", run_dir.WEIGHTS)
-        ),
+        *(f"{s}/{f}" for s in STAGES for f in ("config.json", "sample.stablehlo", run_dir.WEIGHTS)),
         *(f"text/{f}" for f in ("encode.stablehlo", "encoder.json", "spiece.model")),
         "text/weights-00001-of-00001.safetensors",
     ]
@@ -111,7 +107,7 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
     for painter, (name, facts) in zip(trained.painters, manifest["stages"].items(), strict=True):
         assert name == painter.stage.name
         assert facts["step"] == STEP
-        assert facts["parameters"] == models.count(painter.placed())
+        assert facts["parameters"] == models.count_parameters(painter.placed())
         size = (folder / name / "weights.safetensors").stat().st_size
         assert f"| `{name}` | {facts['parameters']:,} | 7 | {size:,} |" in card
         assert run_dir.read_config(folder / name).stage == painter.stage
@@ -126,11 +122,11 @@ def test_the_same_cascade_gives_the_same_bytes(runs: Path, exported: Path, tmp_p
     """Whoever asks, from wherever: no time, path or random order is in them."""
     imagen = imagen_jax.load(runs)
     stages = [
-        export.Trained(experiment=e, params=p.placed(), step=STEP)
+        export.StageCheckpoint(experiment=e, params=p.placed(), step=STEP)
         for e, p in zip(imagen.experiments, imagen.painters, strict=True)
     ]
-    contents = export.Contents(text="embedded", programs=True)
-    again = export.write(tmp_path / "again", stages, dtype="bfloat16", contents=contents)
+    contents = export.BundleOptions(text="embedded", programs=True)
+    again = export.write_bundle(tmp_path / "again", stages, dtype="bfloat16", contents=contents)
     assert again == json.loads((exported / "bfloat16" / "manifest.json").read_text())
     for program in (tmp_path / "again").rglob("*.stablehlo"):
         assert b".py" not in program.read_bytes()
@@ -160,7 +156,9 @@ def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> 
         card = (exported / dtype / "README.md").read_text()
         for painter in trained.painters:
             name = painter.stage.name
-            stored = jax.tree.leaves(safetensors.load(exported / dtype / name / run_dir.WEIGHTS))
+            stored = jax.tree.leaves(
+                safetensors.load_params(exported / dtype / name / run_dir.WEIGHTS)
+            )
             exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
             off, size = (
                 sum(float((x**2).sum()) for x in xs)
@@ -213,7 +211,7 @@ def test_a_text_encoder_by_reference_is_compared(exported: Path, tmp_path: Path)
         shutil.copytree(bundle, other)
         for file in ("manifest.json", "README.md"):
             (other / file).unlink()
-        manifest.write(other, {**facts, "text": {**told, field: "0000"}})
+        manifest.write_manifest(other, {**facts, "text": {**told, field: "0000"}})
     with pytest.warns(UserWarning, match="was trained with text encoder 0000, but 't5_1_1_tiny'"):
         imagen_jax.load(tmp_path / "identity")
     with pytest.raises(ValueError, match="was trained with vocabulary 0000"):
@@ -242,20 +240,20 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
         raise OSError("disk full")
 
     monkeypatch.setattr(safetensors, "save", fail)
-    stage = export.Trained(
+    stage = export.StageCheckpoint(
         experiment=trained.experiments[0], params=trained.painters[0].placed(), step=1
     )
     with pytest.raises(OSError, match="disk full"):
-        export.write(tmp_path / "out", [stage], dtype="float32")
+        export.write_bundle(tmp_path / "out", [stage], dtype="float32")
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     with pytest.raises(ValueError, match="stage 'base8' can't be a folder beside"):
-        export.write(tmp_path / "out", [stage, stage], dtype="float32")
+        export.write_bundle(tmp_path / "out", [stage, stage], dtype="float32")
     named = dataclasses.replace(
         stage.experiment, stage=dataclasses.replace(stage.experiment.stage, name="text")
     )
     with pytest.raises(ValueError, match="stage 'text' can't be a folder beside"):
-        export.write(
+        export.write_bundle(
             tmp_path / "out", [dataclasses.replace(stage, experiment=named)], dtype="float32"
         )
     assert not list(tmp_path.iterdir())
@@ -305,11 +303,11 @@ def test_hidden_files_are_no_part_of_a_bundle(copy: Path) -> None:
 def test_a_hidden_file_that_is_listed_is_missed(tmp_path: Path) -> None:
     (tmp_path / ".listed").write_text("")
     facts = {"text": vars(_WORDS)}
-    manifest.write(tmp_path, facts)
-    manifest.verify(tmp_path)
+    manifest.write_manifest(tmp_path, facts)
+    manifest.verify_bundle(tmp_path)
     (tmp_path / ".listed").unlink()
     with pytest.raises(ValueError, match=r"\.listed is missing"):
-        manifest.verify(tmp_path)
+        manifest.verify_bundle(tmp_path)
 
 
 def test_the_card_is_for_people(copy: Path) -> None:
@@ -347,7 +345,7 @@ def test_weights_of_another_version_are_compared_with_their_config(copy: Path) -
         shutil.copytree(copy, folder, dirs_exist_ok=True)
         for file in ("manifest.json", "README.md"):
             (folder / file).unlink()
-        manifest.write(folder, {**facts, "versions": {"imagen_jax": version}})
+        manifest.write_manifest(folder, {**facts, "versions": {"imagen_jax": version}})
         if fits:
             imagen_jax.load(folder)
             continue
@@ -384,11 +382,11 @@ def test_checkpoints_beside_weights_are_refused(copy: Path, runs: Path) -> None:
 
 
 def test_weights_without_their_step_are_refused(copy: Path, trained) -> None:
-    listed = export.verify(copy)
+    listed = export.verify_bundle(copy)
     params = trained.painters[0].placed()
-    safetensors.save(copy / "base8" / run_dir.WEIGHTS, params, dtype="bfloat16", metadata={})
+    safetensors.save_params(copy / "base8" / run_dir.WEIGHTS, params, dtype="bfloat16", metadata={})
     with pytest.raises(ValueError, match=r"base8/weights\.safetensors does not say its step"):
-        export.inspect(copy / "base8", trained.experiments[0], listed)
+        export.inspect_bundle(copy / "base8", trained.experiments[0], listed)
 
 
 def test_one_stage_loads_alone(exported: Path, monkeypatch) -> None:
@@ -404,14 +402,14 @@ def test_an_embedded_cascade_is_known_by_name(
 ) -> None:
     monkeypatch.setattr(pretrained, "FOLDER", exported)
     monkeypatch.chdir(tmp_path)
-    assert pretrained.names() == ["bfloat16", "float32", "int8"]
-    assert pretrained.folder("float32") == exported / "float32"
+    assert pretrained.list_names() == ["bfloat16", "float32", "int8"]
+    assert pretrained.folder_of("float32") == exported / "float32"
     assert imagen_jax.load("bfloat16").steps == (STEP, STEP)
     embedded = "the embedded cascades are: bfloat16, float32, int8"
     with pytest.raises(FileNotFoundError, match=f"no cascade at shapes: .*{embedded}"):
         imagen_jax.load("shapes")
     with pytest.raises(FileNotFoundError, match="no embedded cascade 'shapes'"):
-        pretrained.folder("shapes")
+        pretrained.folder_of("shapes")
     # A folder of that name comes first, and says so when it holds no cascade.
     Path("bfloat16").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"{embedded} \(this folder hides that one\)"):

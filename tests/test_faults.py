@@ -18,11 +18,11 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax.io import checkpoints, run_dir
 from imagen_jax import config, models
-from imagen_jax.runtime import exit_codes, lease
-from imagen_jax.parallel import mesh
 from imagen_jax.cli import data, encode
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax.parallel import mesh
+from imagen_jax.runtime import exit_codes, lease
 from imagen_jax.train import optim, state
 
 STEPS, SAVE_EVERY = 24, 2
@@ -75,9 +75,9 @@ def final(run: Path) -> state.TrainState:
     experiment = run_dir.read_config(run)
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract(experiment, module, rule)
-    place = mesh.replicated(mesh.build(config.Mesh()))
-    target = state.sharded(shapes, jax.tree.map(lambda _: place, shapes))
+    shapes = state.abstract_state(experiment, module, rule)
+    place = mesh.replicated_sharding(mesh.build(config.Mesh()))
+    target = state.with_shardings(shapes, jax.tree.map(lambda _: place, shapes))
     saves = checkpoints.Checkpoints(run, read_only=True)
     assert saves.latest() == STEPS
     return saves.restore(target)

@@ -18,14 +18,14 @@ TREE = {
 
 
 def test_every_array_has_its_name() -> None:
-    assert set(checksums.of(TREE)) == {"step", "wide", "half/0", "half/1", "key"}
+    assert set(checksums.compute(TREE)) == {"step", "wide", "half/0", "half/1", "key"}
 
 
 @pytest.mark.parametrize("fsdp", [2, 8])
 def test_sharding_changes_nothing(fsdp: int) -> None:
     grid = mesh.build(config.Mesh(fsdp=fsdp))
     where = mesh.state_shardings(TREE, grid, min_shard_bytes=0)
-    assert checksums.of(jax.device_put(TREE, where)) == checksums.of(TREE)
+    assert checksums.compute(jax.device_put(TREE, where)) == checksums.compute(TREE)
 
 
 @pytest.mark.parametrize("bit", range(32))
@@ -34,8 +34,8 @@ def test_one_flipped_bit_tells(bit: int, place: int) -> None:
     raw = np.array(TREE["wide"]).view(np.uint32).copy()
     raw.flat[place] ^= np.uint32(1 << bit)
     changed = TREE | {"wide": jnp.asarray(raw.view(np.float32))}
-    saved = checksums.of(TREE)
-    assert checksums.differences(checksums.of(changed), saved) == ["wide"]
+    saved = checksums.compute(TREE)
+    assert checksums.changed_names(checksums.compute(changed), saved) == ["wide"]
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_one_flipped_bit_tells(bit: int, place: int) -> None:
     ],
 )
 def test_exchanged_and_lost_values_tell(change) -> None:
-    found = checksums.of(TREE | {"wide": change(TREE["wide"])})
-    assert checksums.differences(found, checksums.of(TREE)) == ["wide"]
+    found = checksums.compute(TREE | {"wide": change(TREE["wide"])})
+    assert checksums.changed_names(found, checksums.compute(TREE)) == ["wide"]
 
 
 def test_a_part_is_compared_with_its_part() -> None:
-    saved = checksums.of(TREE)
-    assert not checksums.differences(checksums.of({"wide": TREE["wide"]}), saved)
-    assert checksums.differences(checksums.of({"other": TREE["wide"]}), saved) == ["other"]
+    saved = checksums.compute(TREE)
+    assert not checksums.changed_names(checksums.compute({"wide": TREE["wide"]}), saved)
+    assert checksums.changed_names(checksums.compute({"other": TREE["wide"]}), saved) == ["other"]
 
 
 def test_elements_that_are_too_wide_are_refused() -> None:
@@ -64,4 +64,4 @@ def test_elements_that_are_too_wide_are_refused() -> None:
         jax.enable_x64(True),
         pytest.raises(ValueError, match="an array of float64 cannot be summed"),
     ):
-        checksums.of({"x": jnp.zeros((2,), jnp.float64)})
+        checksums.compute({"x": jnp.zeros((2,), jnp.float64)})

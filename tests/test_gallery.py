@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagen_jax.io import image_grid
 from imagen_jax.cli.output import Output
+from imagen_jax.io import image_grid
 
 WHITE = np.full((4, 4, 3), 255, np.uint8)
 SIDE = 64
@@ -32,17 +32,17 @@ def _ink(sheet: Image.Image, column: int, *, side: int) -> np.ndarray:
     "caption", [CHINESE, "a" * 300, "word " * 200, "a red circle " + "x" * 90, "圆 " * 80]
 )
 def test_a_caption_stays_below_its_own_picture(caption: str) -> None:
-    sheet = image_grid.grid([WHITE] * 3, [caption, "", ""], side=SIDE)
+    sheet = image_grid.draw_grid([WHITE] * 3, [caption, "", ""], side=SIDE)
     assert _ink(sheet, 0, side=SIDE).any()
     assert not _ink(sheet, 1, side=SIDE).any()
     assert not _ink(sheet, 0, side=SIDE)[:, SIDE + image_grid.MARGIN // 2 :].any()
 
 
 def test_one_long_prompt_does_not_stretch_the_grid() -> None:
-    short = image_grid.grid([WHITE] * 121, ["a"] * 121)
+    short = image_grid.draw_grid([WHITE] * 121, ["a"] * 121)
     begun = time.perf_counter()
     for long in ("a red circle " * 800, "x" * 10_000, CHINESE * 200):
-        sheet = image_grid.grid([WHITE] * 121, [long] + ["a"] * 120)
+        sheet = image_grid.draw_grid([WHITE] * 121, [long] + ["a"] * 120)
         assert sheet.width == short.width
         assert sheet.height < 2 * short.height
     assert time.perf_counter() - begun < 20
@@ -59,7 +59,7 @@ def test_a_caption_that_is_cut_ends_with_an_ellipsis() -> None:
 @pytest.mark.parametrize("letters", ["é", "ß", "ñ", "ł", "Д", "Ω", "→", "€", "e\u0301"])
 def test_letters_are_no_boxes(letters: str) -> None:
     def drawn(caption: str) -> bytes:
-        return image_grid.grid([WHITE], [caption], side=SIDE).tobytes()
+        return image_grid.draw_grid([WHITE], [caption], side=SIDE).tobytes()
 
     assert drawn(letters) not in (drawn("\uffff"), drawn(""), drawn("\ufffe"))
     font = image_grid._font(SIDE)
@@ -79,7 +79,9 @@ def test_letters_are_no_boxes(letters: str) -> None:
 )
 def test_letters_that_the_font_lacks_are_escaped(caption: str, shown: str) -> None:
     assert image_grid._drawable(caption) == shown
-    assert image_grid.grid([WHITE], [caption]).size == image_grid.grid([WHITE], [shown]).size
+    assert (
+        image_grid.draw_grid([WHITE], [caption]).size == image_grid.draw_grid([WHITE], [shown]).size
+    )
 
 
 @given(st.text(max_size=60), st.integers(20, 200))
@@ -93,12 +95,12 @@ def test_no_line_is_wider_than_its_picture(text: str, width: int) -> None:
 
 
 def test_of_many_pictures_the_first_are_shown() -> None:
-    sheet = image_grid.grid([WHITE] * 10_000, ["a"] * 10_000)
+    sheet = image_grid.draw_grid([WHITE] * 10_000, ["a"] * 10_000)
     assert sheet.width * sheet.height <= image_grid.MOST_PIXELS * 1.1
-    assert image_grid.fitting(10_000) == image_grid.MOST
-    assert image_grid.fitting(10_000, side=1024) < image_grid.MOST
-    assert image_grid.fitting(3, side=1 << 14) == 1
-    assert image_grid.fitting(7) == 7
+    assert image_grid.count_that_fits(10_000) == image_grid.MOST
+    assert image_grid.count_that_fits(10_000, side=1024) < image_grid.MOST
+    assert image_grid.count_that_fits(3, side=1 << 14) == 1
+    assert image_grid.count_that_fits(7) == 7
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,12 @@ def test_of_many_pictures_the_first_are_shown() -> None:
     ],
 )
 def test_files_keep_letters_of_any_script(prompt: str, slug: str) -> None:
-    assert image_grid.name(3, prompt) == f"0003_{slug}.png"
+    assert image_grid.file_name(3, prompt) == f"0003_{slug}.png"
 
 
 @given(st.text(CHARACTERS, max_size=200))
 def test_any_prompt_gives_a_file(prompt: str) -> None:
-    name = image_grid.name(12345, prompt)
+    name = image_grid.file_name(12345, prompt)
     assert len(os.fsencode(name)) <= 140
     assert Path(name).name == name
     assert name.isprintable()

@@ -52,7 +52,7 @@ def test_the_cascade_in_the_box_samples_the_same_image_at_every_stage() -> None:
 
 
 def test_a_stored_store_reads(saved: Path) -> None:
-    found = store.open(saved / "shapes-tiny/t5_1_1_tiny/train")
+    found = store.open_store(saved / "shapes-tiny/t5_1_1_tiny/train")
     first = found.source()[0]
     assert first.captions == tuple(EXPECTED["store"]["captions"])
     assert len(found.source()) == EXPECTED["store"]["count"]

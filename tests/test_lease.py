@@ -16,8 +16,8 @@ import fsspec
 import pytest
 
 from imagen_jax.runtime import lease
-from imagen_jax.runtime.lease import BEAT, FILE, SILENCE, Holder, Lease, held
-from imagen_jax.runtime.lease_file import place_of
+from imagen_jax.runtime.lease import BEAT, FILE, SILENCE, Holder, Lease, hold
+from imagen_jax.runtime.lease_file import open_lease_file
 
 HOLDS = """
 import sys, time
@@ -48,7 +48,9 @@ def made(folder: str, sleep: Callable[[float], None] = time.sleep, **other) -> L
     """A lease of this process, or with `other` one that cannot be told from another's."""
     holder = dataclasses.replace(Holder.here("imagen train"), **other)
     remedy = "give another --workdir"
-    return Lease(place_of(folder, FILE), folder, remedy, holder, sleep=sleep, say=lambda _: None)
+    return Lease(
+        open_lease_file(folder, FILE), folder, remedy, holder, sleep=sleep, say=lambda _: None
+    )
 
 
 def holds(folder: str) -> subprocess.Popen[str]:
@@ -64,13 +66,13 @@ def holds(folder: str) -> subprocess.Popen[str]:
 def test_a_second_process_is_refused_until_the_first_is_killed(folder: str) -> None:
     with holds(folder) as first:
         says = rf"process {first.pid} of .*imagen train.* since 20.* UTC.*another --workdir"
-        with pytest.raises(ValueError, match=says), held(folder, command="b", option="--workdir"):
+        with pytest.raises(ValueError, match=says), hold(folder, command="b", option="--workdir"):
             pass
         first.send_signal(signal.SIGKILL)
         first.wait()
-        with held(folder, command="b", option="--workdir") as second:
+        with hold(folder, command="b", option="--workdir") as second:
             second.check()
-    assert place_of(folder, FILE).read() is None  # given back
+    assert open_lease_file(folder, FILE).read() is None  # given back
 
 
 def test_a_clock_that_was_changed_frees_no_holder_that_lives(folder: str) -> None:
@@ -140,7 +142,7 @@ def test_a_damaged_lease_is_free_after_silence(folder: str, text: bytes) -> None
         file.write(text)
     made(folder, slept.append).take()
     assert sum(slept) >= 2 * BEAT
-    seen = place_of(folder, FILE).read()
+    seen = open_lease_file(folder, FILE).read()
     assert seen is not None
     assert json.loads(seen.text)["process"] == os.getpid()
 
@@ -178,7 +180,7 @@ def test_a_lease_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match=r"file/run: lease.json.* can't be written \(Not a dir"),
-        held(tmp_path / "file" / "run", command="imagen train", option="--workdir"),
+        hold(tmp_path / "file" / "run", command="imagen train", option="--workdir"),
     ):
         pass
 
@@ -209,13 +211,13 @@ def test_a_sign_of_life_needs_no_room_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_made_for_nothing_is_not_left(tmp_path: Path) -> None:
-    with held(tmp_path / "a" / "b", command="c", option="--out"):
+    with hold(tmp_path / "a" / "b", command="c", option="--out"):
         assert (tmp_path / "a" / "b" / FILE).is_file()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    with held(tmp_path / "mine", command="c", option="--out"):
+    with hold(tmp_path / "mine", command="c", option="--out"):
         pass
-    with held(tmp_path / "used" / "b", command="c", option="--out"):
+    with hold(tmp_path / "used" / "b", command="c", option="--out"):
         (tmp_path / "used" / "b" / "image.png").touch()
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
         "mine",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagen_jax.io import log_files
 from imagen_jax.cli import console, evaluate
 from imagen_jax.cloud import gcloud, status
+from imagen_jax.io import log_files
 from imagen_jax.studies import efficient_unet, training
 
 ENTRIES = [{"step": step, "loss": 0.5, "error": 0.25, "who": "ä\n"} for step in range(3)]
@@ -21,7 +21,7 @@ ENTRIES = [{"step": step, "loss": 0.5, "error": 0.25, "who": "ä\n"} for step in
 FIELDS = '{}\n{"step": 4}\n{"loss": 1}\n{"step": [4], "loss": 1, "error": 1}\n' + (
     '{"step": 4, "loss": "a", "error": null}\n{"step": 4, "loss": %s, "error": 1}\n' % ("9" * 5000)
 )
-WHOLE = b"".join(map(log_files.line, ENTRIES))
+WHOLE = b"".join(map(log_files.format_line, ENTRIES))
 
 
 @pytest.fixture
@@ -44,11 +44,13 @@ def test_half_a_line_is_taken_away_and_no_more(
     kept = [
         e
         for n, e in enumerate(ENTRIES)
-        if cut >= len(b"".join(map(log_files.line, ENTRIES[: n + 1])))
+        if cut >= len(b"".join(map(log_files.format_line, ENTRIES[: n + 1])))
     ]
-    ends_whole = not garbage and cut + 1 in (len(log_files.line(ENTRIES[0])) * n for n in (1, 2, 3))
+    ends_whole = not garbage and cut + 1 in (
+        len(log_files.format_line(ENTRIES[0])) * n for n in (1, 2, 3)
+    )
     expected = ENTRIES[: len(kept) + ends_whole]  # the line's end alone was lost
-    assert log_files.read(file) == expected
+    assert log_files.read_entries(file) == expected
     log = log_files.JsonLines(file)
     log.add({"step": 9})
     assert [json.loads(x) for x in file.read_text().splitlines()] == [*expected, {"step": 9}]
@@ -85,9 +87,9 @@ def test_every_reader_takes_whole_lines_alone(
 
 
 def test_an_entry_is_written_whole_or_not_at_all(tmp_path: Path, small_files: None) -> None:
-    log_files.append(tmp_path / "log", b"fifteen letters")
+    log_files.append_line(tmp_path / "log", b"fifteen letters")
     with pytest.raises(OSError, match="too large"):
-        log_files.append(tmp_path / "log", b"ten letter")
+        log_files.append_line(tmp_path / "log", b"ten letter")
     assert (tmp_path / "log").read_bytes() == b"fifteen letters"
 
 
@@ -104,7 +106,7 @@ def test_a_log_that_fails_is_told_once_and_comes_back(
     (tmp_path / "log").rmdir()
     log.add({"step": 3})
     assert capsys.readouterr().err == f"{tmp_path}/log: written again; 3 entries are missing\n"
-    assert log_files.read(tmp_path / "log") == [{"step": 3}]
+    assert log_files.read_entries(tmp_path / "log") == [{"step": 3}]
 
 
 def test_a_closed_pipe_ends_nothing(

@@ -34,7 +34,7 @@ def test_axes_fill_up_and_products_are_checked() -> None:
 
 def test_the_refusal_names_devices_processes_and_product() -> None:
     with pytest.raises(ValueError, match=r"'fsdp': 8.*needs 24 devices, found 16 in 4 process"):
-        mesh.choose(config.Mesh(data=3, fsdp=8), None, devices=_chips(16, processes=4))
+        mesh.choose_axes(config.Mesh(data=3, fsdp=8), None, devices=_chips(16, processes=4))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_axes_are_chosen_for_memory_and_local_batch(
     kind: str, count: int, images: int, rows: int, state: float, expected: dict[str, int]
 ) -> None:
     workload = mesh.Workload(images=images, rows=rows, state_bytes=state)
-    assert mesh.choose(config.Mesh(), workload, devices=_chips(count, kind)) == expected
+    assert mesh.choose_axes(config.Mesh(), workload, devices=_chips(count, kind)) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_micro_batches_leave_full_ones(kind: str, local: int, parts: int) -> Non
 
 def test_what_is_given_is_kept() -> None:
     workload = mesh.Workload(images=8, rows=64, state_bytes=100 * GB)
-    found = mesh.choose(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))
+    found = mesh.choose_axes(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))
     assert found == {"data": 4, "fsdp": 4, "spatial": 1}
 
 
@@ -103,7 +103,7 @@ class _Sliced:
 
 def test_every_row_is_held_and_in_order() -> None:
     for options in (config.Mesh(), config.Mesh(fsdp=2, spatial=2)):
-        assert mesh.rows_here(mesh.build(options), 16) == tuple(range(16))
+        assert mesh.local_rows(mesh.build(options), 16) == tuple(range(16))
 
 
 def test_pictures_are_split_by_height() -> None:

@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagen_jax import paths
-from imagen_jax.io import paths
 from imagen_jax.cli import parsing, train
-from imagen_jax.io import remote_files
 from imagen_jax.data.sources import addresses
-from imagen_jax.text.checkpoints.remote_folders import Folder
+from imagen_jax.io import paths, remote_files
+from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 SCHEMES = ("s3", "http", "https", "hf", "file", "abfs", "r2", "webhdfs", "S3", "gcs")
 NAMES = st.text(st.characters(exclude_characters="/:~\0", exclude_categories=["Cs"]), min_size=1)
@@ -21,36 +19,36 @@ NAMES = st.text(st.characters(exclude_characters="/:~\0", exclude_categories=["C
 @given(NAMES)
 def test_what_is_no_address_stays_as_it_is(name: str) -> None:
     for text in (name, f"./{name}", f"/{name}/x", f"a/~{name}"):
-        assert paths.local(text) == Path(text)
-        assert paths.place(text) == text
+        assert paths.local_path(text) == Path(text)
+        assert paths.path_or_address(text) == text
 
 
 def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert paths.local("~/x") == Path("/home/me/x")
-    assert paths.place("~") == "/home/me"
-    assert paths.local("~root/x") == Path(os.path.expanduser("~root")) / "x"
-    assert paths.of("~/run") == Path("/home/me/run")
+    assert paths.local_path("~/x") == Path("/home/me/x")
+    assert paths.path_or_address("~") == "/home/me"
+    assert paths.local_path("~root/x") == Path(os.path.expanduser("~root")) / "x"
+    assert paths.as_path("~/run") == Path("/home/me/run")
     with pytest.raises(ValueError, match="the name of the folder is empty"):
-        paths.of("")
-    assert Folder.of("~/t5").url == "/home/me/t5"
+        paths.as_path("")
+    assert RemoteFolder.of("~/t5").url == "/home/me/t5"
     with pytest.raises(
         ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"
     ):
-        paths.local("~nn/x")
+        paths.local_path("~nn/x")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(
     "read",
     [
-        paths.local,
-        paths.place,
-        paths.of,
-        Folder.of,
-        lambda text: paths.local(Path(text)),
-        lambda text: remote_files.find(text, ending="tar"),
-        lambda text: addresses.open(addresses.parse(f"folder:{text}"), "data"),
+        paths.local_path,
+        paths.path_or_address,
+        paths.as_path,
+        RemoteFolder.of,
+        lambda text: paths.local_path(Path(text)),
+        lambda text: remote_files.find_files(text, ending="tar"),
+        lambda text: addresses.open_source(addresses.parse_address(f"folder:{text}"), "data"),
     ],
 )
 def test_other_schemes_are_refused_by_name(scheme: str, read) -> None:
@@ -66,4 +64,4 @@ def test_every_path_among_options_is_read_so(monkeypatch: pytest.MonkeyPatch) ->
     assert options.init_from == "/home/me/i"
     assert (options.data_dir, options.pairs) == (Path("/home/me/d"), Path("/home/me/p"))
     assert (experiment.text.encoder, experiment.text.tokenizer) == ("/home/me/t5", "/home/me/m")
-    assert parsing.placed(train.Options(workdir="gs://b/r")).workdir == "gs://b/r"
+    assert parsing.expand_paths(train.Options(workdir="gs://b/r")).workdir == "gs://b/r"

@@ -10,8 +10,8 @@ import pytest
 
 import imagen_jax
 from imagen_jax import export, pretrained
-from imagen_jax.io import run_dir
 from imagen_jax.evaluate import alignment
+from imagen_jax.io import run_dir
 
 SETUP = Path(__file__).parent.parent / "setup.py"
 PROMPTS = SETUP.parent / "launch/prompts.txt"
@@ -40,19 +40,19 @@ def test_the_wheel_takes_what_export_writes(packaged: list[str], tmp_path: Path)
     assert taken == {Path(name) for name in names}
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", pretrained.list_names())
 def test_an_embedded_cascade_loads_and_is_small(name: str) -> None:
     imagen = imagen_jax.load(name)
     assert [s > 0 for s in imagen.steps] == [True] * len(imagen.painters)
     assert imagen.painters[0].stage.low_size is None
-    files = pretrained.folder(name).glob(f"*/{run_dir.WEIGHTS}")
+    files = pretrained.folder_of(name).glob(f"*/{run_dir.WEIGHTS}")
     assert sum(file.stat().st_size for file in files) <= LIMIT
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", pretrained.list_names())
 def test_an_embedded_cascade_is_as_its_manifest_and_card_say(name: str) -> None:
-    folder = pretrained.folder(name)
-    export.verify(folder)
+    folder = pretrained.folder_of(name)
+    export.verify_bundle(folder)
     stages = json.loads((folder / export.MANIFEST).read_text())["stages"]
     card = (folder / export.CARD).read_text()
     for stage, facts in stages.items():

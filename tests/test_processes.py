@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.parallel import distributed
 from imagen_jax.cli import data, encode
+from imagen_jax.parallel import distributed
 
 PROGRAM = """
 import json, sys
@@ -95,9 +95,9 @@ def test_samples_are_the_same_on_every_process(runs: dict[str, Path]) -> None:
 
 def test_a_process_that_is_alone_is_told_the_usual_cause() -> None:
     with pytest.raises(ValueError, match=r"found 1 process\(es\), expected 4.*one worker only"):
-        distributed.start(config.Processes(processes=4))
-    distributed.start(config.Processes(processes=1))
-    distributed.start(config.Processes())
+        distributed.initialize(config.Processes(processes=4))
+    distributed.initialize(config.Processes(processes=1))
+    distributed.initialize(config.Processes())
 
 
 def test_a_process_that_fails_waits_for_no_thread() -> None:

@@ -66,7 +66,7 @@ def _numbers(hint: Any, limits: Any = None) -> Iterator[tuple[type, Any]]:
 FIELDS = [
     pytest.param(kind, name, id=f"{kind.__module__.split('.')[-1]}.{kind.__name__}.{name}")
     for kind in CLASSES
-    for name, hint in ranges.hints(kind).items()
+    for name, hint in ranges.type_hints(kind).items()
     if any(_numbers(hint))
 ]
 
@@ -104,21 +104,21 @@ def _refused(kind: type, name: str, value: Any) -> bool:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda k: f"{k.__module__}.{k.__name__}")
 def test_every_number_has_a_range(kind: type) -> None:
-    for name, hint in ranges.hints(kind).items():
+    for name, hint in ranges.type_hints(kind).items():
         for number, limits in _numbers(hint):
             assert limits is not None, f"{kind.__name__}.{name}: {number.__name__} without Range"
 
 
 def test_a_number_without_a_range_is_found() -> None:
     kind = dataclasses.make_dataclass("Bad", [("a", int), ("b", tuple[float, ...] | None)])
-    bare = [limits for hint in ranges.hints(kind).values() for _, limits in _numbers(hint)]
+    bare = [limits for hint in ranges.type_hints(kind).values() for _, limits in _numbers(hint)]
     assert bare == [None, None]
     assert len(FIELDS) > 100
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
 def test_what_no_number_can_be_is_refused(kind: type, name: str) -> None:
-    hint = ranges.hints(kind)[name]
+    hint = ranges.type_hints(kind)[name]
     for value in (math.nan, -(10**400), "4", True, {}):
         assert _refused(kind, name, value), value
         assert _refused(kind, name, (value,)), value

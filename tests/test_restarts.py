@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import data, encode
+from imagen_jax.runtime import exit_codes
 
 pytestmark = pytest.mark.faults
 

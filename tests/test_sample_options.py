@@ -13,7 +13,7 @@ from PIL import Image
 from small_cascade import make_painter
 
 from imagen_jax import config, imagen
-from imagen_jax.cli import sampler_overrides, compile_profile, prompts, sample, sample_inputs
+from imagen_jax.cli import compile_profile, prompts, sample, sample_inputs, sampler_overrides
 from imagen_jax.cli.sample import Options
 from imagen_jax.text.encoder import TextEncoder
 
@@ -57,13 +57,13 @@ def _noise(height: int, width: int) -> np.ndarray:
 
 def test_options_by_stage() -> None:
     given = {"steps": "64,sr256=20", "sampler": "base=ddim", "threshold": None, "spacing": "logsnr"}
-    assert sampler_overrides.read(given) == [
+    assert sampler_overrides.read_overrides(given) == [
         (None, {"steps": 64}),
         (None, {"spacing": "logsnr"}),
         ("sr256", {"steps": 20}),
         ("base", {"kind": "ddim"}),
     ]
-    assert sampler_overrides.read({"guidance_interval": "0.2:5"}) == [
+    assert sampler_overrides.read_overrides({"guidance_interval": "0.2:5"}) == [
         (None, {"guidance_interval": (0.2, 5.0)})
     ]
     # Every option is a field of the sampler, or the level of augmentation, and one of the command.
@@ -86,7 +86,7 @@ def test_options_by_stage() -> None:
 )
 def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        sampler_overrides.read({option: value})
+        sampler_overrides.read_overrides({option: value})
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ PROMPTS = "a red circle\n\na blue café\n"
 def test_prompts_of_a_file_are_read_in_its_own_unicode(tmp_path: Path, codec, end) -> None:
     file = tmp_path / "prompts.txt"
     file.write_bytes(PROMPTS.replace("\n", end).encode(codec))
-    assert prompts.read(file) == ["a red circle", "", "a blue café"]
+    assert prompts.read_prompts(file) == ["a red circle", "", "a blue café"]
     file.write_bytes(PROMPTS.rstrip().encode(codec))
-    assert prompts.read(file) == ["a red circle", "", "a blue café"]
+    assert prompts.read_prompts(file) == ["a red circle", "", "a blue café"]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_unicode_is_refused(tmp_path: Path, content: bytes, sa
     file = tmp_path / "prompts.txt"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=rf"prompts\.txt, {says}|prompts\.txt.* {says}"):
-        prompts.read(file)
+        prompts.read_prompts(file)
 
 
 @pytest.mark.parametrize("arguments", [("a", "\udcff circle"), ("a", "--negative", "\udcff")])
@@ -377,12 +377,12 @@ def test_masks(tiny, tmp_path: Path, kind: str, sentence: str | None) -> None:
     options = Options("tiny", ("a", "b"), picture=picture, mask=mask)
     stages = [p.stage for p in tiny.painters]
     if sentence is None:
-        keep = sample_inputs.request(options, stages, 2).keep
+        keep = sample_inputs.make_request(options, stages, 2).keep
         assert not keep[:, :8].any()
         assert keep[:, 8:].all()
     else:
         with pytest.raises(ValueError, match=sentence):
-            sample_inputs.request(options, stages, 2)
+            sample_inputs.make_request(options, stages, 2)
 
 
 def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(folder / "c.png")
     (folder / ".DS_Store").write_bytes(b"none")
     options = Options("tiny", ("a", "b", "c"), low_res=folder, start="sr16")
-    low = sample_inputs.request(options, [tiny.painters[1].stage], 3).low_res
+    low = sample_inputs.make_request(options, [tiny.painters[1].stage], 3).low_res
     np.testing.assert_array_equal(low[0], np.rot90(pixels[:, :4], -1))
     assert (low[1].max(), low[2].min()) == (0, 255)
 
@@ -470,5 +470,5 @@ def test_the_profile_adds_up(paint, capsys) -> None:
 
 
 def test_spans_count_once() -> None:
-    assert compile_profile.covered([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
-    assert compile_profile.covered([]) == 0.0
+    assert compile_profile.covered_seconds([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
+    assert compile_profile.covered_seconds([]) == 0.0

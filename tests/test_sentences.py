@@ -14,15 +14,15 @@ EVERY = st.text(CHARACTERS, max_size=30) | st.binary(max_size=30) | st.none()
 
 @given(EVERY)
 def test_what_is_shown_is_short_and_one_line(value) -> None:
-    shown = config.shortened(value, most=20)
+    shown = config.shorten(value, most=20)
     assert len(shown) < 20 * 12 + 40  # a character is written as ten, at most
     assert shown.isprintable()
     shown.encode()
 
 
 def test_of_a_long_text_its_length_is_told() -> None:
-    assert config.shortened("ab" * 5000) == repr("ab" * 40) + "... (10,000 characters)"
-    assert config.shortened("a red circle") == "'a red circle'"
+    assert config.shorten("ab" * 5000) == repr("ab" * 40) + "... (10,000 characters)"
+    assert config.shorten("a red circle") == "'a red circle'"
 
 
 @pytest.mark.parametrize("value", [None, 7, b"a red circle", ["a"]])

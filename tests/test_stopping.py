@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from imagen_jax.runtime import exit_codes
-from imagen_jax.sample.progress import Following, digest
+from imagen_jax.sample.progress import SamplingCallbacks, digest_of
 
 PROMPTS = [f"a {size} {colour} circle" for size in ("large", "small") for colour in ("red", "blue")]
 PROGRAM = """
@@ -87,7 +87,7 @@ def test_the_same_command_goes_on_with_the_next_batch(tmp_path: Path, number: in
 
 def test_kept_batches_are_found_again_and_told(tmp_path: Path) -> None:
     told = []
-    following = Following(lambda *done: told.append(done), tmp_path / "kept")
+    following = SamplingCallbacks(lambda *done: told.append(done), tmp_path / "kept")
     assert following.recall("base", 8) is None
     images = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
     following.finished("base", 8, images)
@@ -102,20 +102,20 @@ def test_kept_batches_are_found_again_and_told(tmp_path: Path) -> None:
 
 def test_nothing_is_kept_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Following().finished("base", 0, np.zeros(3))
-    assert Following().recall("base", 0) is None
+    SamplingCallbacks().finished("base", 0, np.zeros(3))
+    assert SamplingCallbacks().recall("base", 0) is None
     assert not list(tmp_path.iterdir())
 
 
 def test_a_digest_tells_everything_apart() -> None:
     weights = [{"a": np.ones(3, np.float32)}]
     found = {
-        digest(weights, 1, np.zeros(4)),
-        digest(weights, 2, np.zeros(4)),
-        digest(weights, 1, np.zeros((2, 2))),
-        digest(weights, 1, np.zeros(4, np.float32)),
-        digest([{"a": np.ones(3, np.float32) * 2}], 1, np.zeros(4)),
-        digest(weights, 1, None),
+        digest_of(weights, 1, np.zeros(4)),
+        digest_of(weights, 2, np.zeros(4)),
+        digest_of(weights, 1, np.zeros((2, 2))),
+        digest_of(weights, 1, np.zeros(4, np.float32)),
+        digest_of([{"a": np.ones(3, np.float32) * 2}], 1, np.zeros(4)),
+        digest_of(weights, 1, None),
     }
     assert len(found) == 6
-    assert digest(weights, 1, np.zeros(4)) == digest([{"b": weights[0]["a"]}], 1, np.zeros(4))
+    assert digest_of(weights, 1, np.zeros(4)) == digest_of([{"b": weights[0]["a"]}], 1, np.zeros(4))

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
-from imagen_jax.runtime import peer_errors, reached
+from imagen_jax.runtime import exit_codes, peer_errors, reached
 from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor
 
 # Each child takes the next line of a plan: what it does is Python.
@@ -188,20 +187,23 @@ def test_who_is_gone_is_said_in_one_sentence(
 
 def test_an_error_of_its_own_is_not_anothers_fault() -> None:
     assert (
-        peer_errors.sentence("[Gloo] Rank 0 is connected\nTraceback (most recent call last):\nX") is None
+        peer_errors.describe_lost_peer(
+            "[Gloo] Rank 0 is connected\nTraceback (most recent call last):\nX"
+        )
+        is None
     )
 
 
 def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "reached"
-    assert reached.read(file) is None
+    assert reached.read_step(file) is None
     program = (
         "import os, pathlib; from imagen_jax.runtime import reached;"
         f"w = reached.Writer(pathlib.Path({str(file)!r}), name='base8');"
         "[w(n, None, None) for n in range(1, 2001)]; w(99); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == -9
-    assert reached.read(file) == "step 99 of base8"
+    assert reached.read_step(file) == "step 99 of base8"
 
 
 def test_the_parent_needs_no_jax() -> None:

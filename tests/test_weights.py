@@ -19,16 +19,16 @@ LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), PARAMS
 
 
 def _saved(folder: Path, dtype: safetensors.Dtype = "float32", params=PARAMS) -> Path:
-    safetensors.save(folder / "w.safetensors", params, dtype=dtype, metadata={"step": "12"})
+    safetensors.save_params(folder / "w.safetensors", params, dtype=dtype, metadata={"step": "12"})
     return folder / "w.safetensors"
 
 
 def test_float32_comes_back_exactly(tmp_path: Path) -> None:
     file = _saved(tmp_path)
-    again = safetensors.load(file)
+    again = safetensors.load_params(file)
     assert jax.tree.structure(again) == jax.tree.structure(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, again, PARAMS)
-    assert safetensors.metadata(file) == {"step": "12"}
+    assert safetensors.read_metadata(file) == {"step": "12"}
 
 
 def test_names_are_paths_in_the_nest(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_bfloat16_is_stored_in_half_and_rounded_to_nearest(tmp_path: Path) -> No
     stored = tensors.load_file(file)
     assert {str(x.dtype) for x in stored.values()} == {"bfloat16"}
     assert sum(x.nbytes for x in stored.values()) == 2 * 10
-    again = safetensors.load(file)
+    again = safetensors.load_params(file)
     assert {str(x.dtype) for x in jax.tree.leaves(again)} == {"float32"}
     # 1/3 = 1.0101 0101 0101... b-2: seven bits of fraction, then 0101... is over one half, so up.
     assert again["scale"] == 0b10101011 / 2**9
@@ -73,8 +73,8 @@ def test_int8_is_within_half_a_step_of_each_channel(tmp_path: Path) -> None:
         stored["conv/kernel.scale"], np.abs(kernel).max((0, 1, 2)) / 127, rtol=1e-6
     )
     assert stored["conv/kernel"].min() >= -127
-    safetensors.check(file, params)
-    again = safetensors.load(file)
+    safetensors.check_params(file, params)
+    again = safetensors.load_params(file)
     assert jax.tree.structure(again) == jax.tree.structure(params)
     error = np.abs(again["conv"]["kernel"] - kernel)
     assert (error <= 0.501 * stored["conv/kernel.scale"]).all()
@@ -84,7 +84,7 @@ def test_int8_is_within_half_a_step_of_each_channel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again["conv"]["kernel"][..., 1:3], kernel[..., 1:3])
     np.testing.assert_array_equal(again["conv"]["bias"], params["conv"]["bias"])
     np.testing.assert_array_equal(again["positions"], table)
-    traced = jax.jit(lambda x: safetensors.nested(safetensors.as_float32(x)))(stored)
+    traced = jax.jit(lambda x: safetensors.nest(safetensors.as_float32(x)))(stored)
     jax.tree.map(np.testing.assert_array_equal, traced, again)
 
 
@@ -92,12 +92,12 @@ def test_int8_without_its_scale_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     tensors.save_file({"dense/kernel": np.ones((2, 2), np.int8)}, file)
     with pytest.raises(ValueError, match=r"dense/kernel is int8 and lacks dense/kernel\.scale"):
-        safetensors.load(file)
+        safetensors.load_params(file)
 
 
 def test_tensors_are_placed_one_by_one(tmp_path: Path) -> None:
     seen = []
-    again = safetensors.load(_saved(tmp_path), place=lambda x: seen.append(x.shape) or x + 1)
+    again = safetensors.load_params(_saved(tmp_path), place=lambda x: seen.append(x.shape) or x + 1)
     assert sorted(seen) == [(), (2, 3), (3,)]
     assert again["scale"] == PARAMS["scale"] + 1
 
@@ -124,7 +124,7 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
         "new": {"bias": jax.ShapeDtypeStruct((5,), jnp.float32)},
     }
     with pytest.raises(ValueError, match="do not fit this config") as refusal:
-        safetensors.check(file, like)
+        safetensors.check_params(file, like)
     lines = str(refusal.value).splitlines()
     assert str(file) in lines[0]
     assert [line.strip() for line in lines[1:]] == [
@@ -138,18 +138,18 @@ def test_other_dtypes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     tensors.save_file({"a": np.ones(2, np.float16)}, file)
     with pytest.raises(ValueError, match="a holds F16, wanted bfloat16, float32, int8"):
-        safetensors.load(file)
+        safetensors.load_params(file)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60, -1])
 def test_a_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
     file = _saved(tmp_path)
     file.write_bytes(file.read_bytes()[:kept])
-    for read in (lambda: safetensors.load(file), lambda: safetensors.metadata(file)):
+    for read in (lambda: safetensors.load_params(file), lambda: safetensors.read_metadata(file)):
         with pytest.raises(ValueError, match=r"w\.safetensors: not a whole safetensors file"):
             read()
 
 
 def test_no_file_is_no_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        safetensors.load(tmp_path / "none.safetensors")
+        safetensors.load_params(tmp_path / "none.safetensors")

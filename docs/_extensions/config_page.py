@@ -11,7 +11,7 @@ from docstrings import escaped
 from field_comments import field_comments
 
 from imagen_jax import config
-from imagen_jax.config.ranges import Range, hints
+from imagen_jax.config.ranges import Range, type_hints
 
 INTRODUCTION = """# Configs
 
@@ -34,7 +34,7 @@ def config_page() -> str:
 
 def _walk(kind: type, path: str) -> Iterator[tuple[type, str]]:
     yield kind, path
-    for name, hint in hints(kind).items():
+    for name, hint in type_hints(kind).items():
         for inner in _dataclasses(hint):
             yield from _walk(inner, f"{path}.{name}".lstrip("."))
 
@@ -54,7 +54,7 @@ def _section(kind: type, paths: list[str]) -> str:
     lines += [f"In an experiment: {where}.", ""] if where else []
     lines += ["| field | type | range | default | |", "|---|---|---|---|---|"]
     for field in dataclasses.fields(kind):
-        hint = hints(kind)[field.name]
+        hint = type_hints(kind)[field.name]
         cells = [_type(hint), _range(hint), _default(field), escaped(comments[field.name])]
         lines.append(f"| `{field.name}` | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

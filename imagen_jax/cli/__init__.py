@@ -114,7 +114,7 @@ def _run(command: str, arguments: list[str]) -> int:
         _say(f"imagen {command}: interrupted{said}")
         return exit_codes.INTERRUPTED
     except Exception as error:
-        if said := backend.sentence(error):
+        if said := backend.describe_failure(error):
             return _refused(command, error, said)
         traceback.print_exc()
         return exit_codes.CRASHED
@@ -161,7 +161,7 @@ def _unread() -> list[TextIO]:
 def _leave(code: int) -> NoReturn:
     from imagen_jax.parallel import distributed
 
-    distributed.leave(code)
+    distributed.exit_process(code)
 
 
 def _help() -> str:

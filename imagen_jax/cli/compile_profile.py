@@ -12,7 +12,7 @@ EVENTS = {
 COLUMNS = tuple(dict.fromkeys(EVENTS.values()))
 
 
-class Profile:
+class CompileProfile:
     """Seconds of parts that follow one another; the first began at `started`, of `perf_counter`."""
 
     def __init__(self, started: float) -> None:
@@ -37,7 +37,7 @@ class Profile:
         row = self._parts.setdefault(part, dict.fromkeys(("all", *COLUMNS), 0.0))
         row["all"] += now - self._last
         for column, spans in self._heard.items():
-            row[column] += covered(spans)
+            row[column] += covered_seconds(spans)
         self._heard.clear()
         self._last = now
 
@@ -52,7 +52,7 @@ class Profile:
         return "\n".join(lines)
 
 
-def covered(spans: list[tuple[float, float]]) -> float:
+def covered_seconds(spans: list[tuple[float, float]]) -> float:
     """Seconds that lie in any of the spans."""
     found, end = 0.0, float("-inf")
     for start, stop in sorted(spans):

@@ -34,4 +34,6 @@ def parse(
         description=description,
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return parsing.placed(parsed.options), parsing.placed(parsed.experiment, prefix="--")
+    return parsing.expand_paths(parsed.options), parsing.expand_paths(
+        parsed.experiment, prefix="--"
+    )

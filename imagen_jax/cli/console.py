@@ -30,7 +30,7 @@ class Tolerant:
         except OSError as error:
             if not self._told:
                 self._told = True
-                log_files.tell(self._name, error)
+                log_files.report_failure(self._name, error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

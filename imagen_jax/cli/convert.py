@@ -51,15 +51,17 @@ def run(argv: list[str]) -> None:
 
 def _convert(options: Text) -> None:
     """Inspect, write, and say what is there."""
-    from imagen_jax.text.checkpoints import native, huggingface, huggingface_files, load
     from imagen_jax.text import t5
+    from imagen_jax.text.checkpoints import huggingface, huggingface_files, load, native
 
     path, tokenizer = _source(options)
-    sizes, layout = load.inspect(path)
+    sizes, layout = load.find_layout(path)
     native.write(options.out, sizes, layout, tokenizer=tokenizer, dtype=options.dtype)
     count = sum(math.prod(shape) for shape in t5.parameter_shapes(sizes).values())
     print(f"{count:,} parameters: {', '.join(f'{k} {v}' for k, v in vars(sizes).items())}")
-    if huggingface_files.is_one(Path(path)) and (others := huggingface.unused(Path(path))):
+    if huggingface_files.is_huggingface(Path(path)) and (
+        others := huggingface.unused_tensors(Path(path))
+    ):
         shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
         print(f"{len(others):,} tensors that are no encoder's were left out: {shown}")
     files = sorted(options.out.iterdir())
@@ -78,7 +80,7 @@ def _source(options: Text):
     from imagen_jax.text.checkpoints import remote_folders
     from imagen_jax.text.tokenizer import Tokenizer
 
-    path = encoder.place_of(options.path)
+    path = encoder.locate_encoder(options.path)
     if not path.startswith(remote_folders.BUCKET) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "

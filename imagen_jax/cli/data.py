@@ -38,7 +38,7 @@ def run(argv: list[str]) -> None:
         prog="imagen data",
         description=USAGE,
     )
-    options = parsing.placed(options)
+    options = parsing.expand_paths(options)
     if isinstance(options, data_build.Build):
         data_build.run(options, argv[end + 1 :])
     elif end < len(argv):
@@ -56,13 +56,13 @@ def _show(options: Show) -> None:
     import numpy as np
     from PIL import Image
 
-    from imagen_jax.io import image_grid
     from imagen_jax.data.sources import addresses
+    from imagen_jax.io import image_grid
 
-    source = addresses.built(
+    source = addresses.open_embedded(
         data_build.full_name(options.dataset), options.split, str(options.data_dir)
     )
     examples = [source[i] for i in range(min(options.count, len(source)))]
     pictures = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
-    image_grid.grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)
+    image_grid.draw_grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)
     print(f"contact sheet of {len(examples)} pictures in {options.out}")

@@ -12,7 +12,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import store_options
-from imagen_jax.cli.store_options import Pairs
+from imagen_jax.cli.store_options import StoreOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Build:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
     seen by all workers at the same path, and --out cannot be gs://. Default: Beam's own runner for
     this machine, in this process."""
-    pairs: Annotated[Pairs, tyro.conf.arg(name="")] = Pairs()
+    pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()
 
     def __post_init__(self) -> None:
         config.check_options(self)
@@ -90,13 +90,13 @@ def _draw(options: Build) -> None:
 
         if options.workers is not None:
             raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
-        built = dataset.build(name, str(options.data_dir), font=options.font)
+        built = dataset.build_shapes(name, str(options.data_dir), font=options.font)
     else:
         from imagen_jax.data.synthetic.shapes import dataset
 
         if options.font is not None:
             raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
-        built = dataset.build(name, str(options.data_dir), workers=options.workers)
+        built = dataset.build_shapes(name, str(options.data_dir), workers=options.workers)
     splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
     print(f"{name} is in {options.data_dir}: {splits}")
 
@@ -110,15 +110,18 @@ def _prepare(options: Build, beam_options: Sequence[str]) -> None:
         from imagen_jax.data.prepare import beam
 
         job = options.pairs.job(options.source, options.data_dir)
-        written = beam.build(job, beam_options)
+        written = beam.build_with_beam(job, beam_options)
     else:
         start_process()
         from imagen_jax.data.prepare import multiprocess
 
         job = options.pairs.job(options.source, options.data_dir)
-        written = multiprocess.build(job, processes=options.workers, start=start_process)
-    source = addresses.open(job.address, job.data_dir)
-    print(store_options.left_out(source, job.address) + store_options.summary(written, job), flush=True)
+        written = multiprocess.build_store(job, processes=options.workers, start=start_process)
+    source = addresses.open_source(job.address, job.data_dir)
+    print(
+        store_options.describe_skipped(source, job.address) + store_options.summary(written, job),
+        flush=True,
+    )
 
 
 def start_process() -> None:

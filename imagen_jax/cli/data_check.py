@@ -15,7 +15,7 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
-    from imagen_jax.data.inspect import Checked
+    from imagen_jax.data.inspect import DatasetReport
     from imagen_jax.data.sources.base import Source
     from imagen_jax.text.tokenizer import Tokenizer
 
@@ -58,19 +58,19 @@ def run(options: Check) -> None:
     """Look, print, write. Errors: ValueError for a number that is out of its range."""
     config.check_options(options)
     from imagen_jax.data import inspect
-    from imagen_jax.data.sources import base, addresses
+    from imagen_jax.data.sources import addresses, base
 
-    source = addresses.open(addresses.parse(options.source), options.data_dir)
+    source = addresses.open_source(addresses.parse_address(options.source), options.data_dir)
     draw = np.random.default_rng(options.seed)
     count = min(options.sample or len(source), len(source))
     chosen: Any = range(len(source))
     if count < len(source):
         chosen = np.sort(draw.choice(len(source), count, replace=False)).tolist()
-    look = inspect.Look(
+    look = inspect.ExampleInspector(
         source, options.filters, _tokenizer(options.tokenizer).lengths, options.decode
     )
     start = time.perf_counter()
-    found = inspect.check(look, chosen, processes=options.workers)
+    found = inspect.inspect_source(look, chosen, processes=options.workers)
     rate = count / (time.perf_counter() - start)
     options.out.mkdir(parents=True, exist_ok=True)
     report = _report(options.source, found)
@@ -80,7 +80,7 @@ def run(options: Check) -> None:
     _sheet(source, some.tolist(), options.out / "contact_sheet.png")
     print(
         f"{report}\n{rate:,.0f} examples/s, {1e6 / rate:,.0f} s for a million; "
-        f"all of it is in {base.printable(str(options.out))}"
+        f"all of it is in {base.make_printable(str(options.out))}"
     )
 
 
@@ -93,7 +93,7 @@ def _tokenizer(name: str) -> Tokenizer:
     return Tokenizer.load(name)
 
 
-def _report(name: str, found: Checked) -> str:
+def _report(name: str, found: DatasetReport) -> str:
     from imagen_jax.data.sources import base
 
     short = np.minimum(found.width, found.height)
@@ -106,7 +106,7 @@ def _report(name: str, found: Checked) -> str:
         "kilobytes": found.bytes / 1000,
     }
     lines = [
-        f"# {base.printable(name)}",
+        f"# {base.make_printable(name)}",
         "",
         f"{found.examples:,} examples, {found.looked_at:,} looked at.",
         "",
@@ -126,7 +126,7 @@ def _report(name: str, found: Checked) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _document(found: Checked) -> dict[str, Any]:
+def _document(found: DatasetReport) -> dict[str, Any]:
     names = {
         kind: {reason: {"total": n.total, "keys": list(n)} for reason, n in group.items()}
         for kind, group in (("left_out", found.left_out), ("duplicates", found.again))
@@ -148,21 +148,21 @@ def _document(found: Checked) -> dict[str, Any]:
 
 def _sheet(source: Source, indices: Sequence[int], file: Path) -> None:
     """Pictures with their captions; those that are damaged are left out."""
+    from imagen_jax.data.images import crop, decode
     from imagen_jax.io import image_grid
-    from imagen_jax.data.images import decode, crop
     from imagen_jax.io.errors import CorruptDataError
 
     pictures, captions = [], []
     for index in indices:
         try:
             example = source[index]
-            header = decode.header(example["image"])
+            header = decode.read_header(example["image"])
             side = min(header.width, header.height, SIDE)
             window = {"framing": config.Framing(), "rng": np.random.default_rng(0)}
-            pictures.append(crop.frame(example["image"], side, **window))
-        except (CorruptDataError, decode.Unreadable):
+            pictures.append(crop.frame_image(example["image"], side, **window))
+        except (CorruptDataError, decode.UnreadableImageError):
             continue
         captions.append(example["caption"][:CAPTION])
     if pictures:
         columns = min(COLUMNS, len(pictures))
-        image_grid.grid(pictures, captions, side=SIDE, columns=columns).save(file)
+        image_grid.draw_grid(pictures, captions, side=SIDE, columns=columns).save(file)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import store_options, parsing
-from imagen_jax.cli.store_options import Pairs
+from imagen_jax.cli import parsing, store_options
+from imagen_jax.cli.store_options import StoreOptions
 
 if TYPE_CHECKING:
+    from imagen_jax.data.prepare.jobs import EncodeJob
     from imagen_jax.data.store.store import Store
-    from imagen_jax.data.prepare.jobs import Job
 
 USAGE = """Encode captions once, with a frozen text encoder; training reads the pairs alone.
 
@@ -43,7 +43,7 @@ class Options:
     """A config file, or a folder of them (a cascade); with --out a data source."""
     data_dir: Path = Path("data")
     """Folder of datasets; the pairs of a config go to its subfolder `encoded`."""
-    pairs: Annotated[Pairs, tyro.conf.arg(name="")] = Pairs()
+    pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
 
@@ -62,7 +62,7 @@ def run(argv: list[str]) -> None:
     options = parsing.parse(Options, argv, prog="imagen encode", description=USAGE)
     from imagen_jax.parallel import compilation_cache, distributed
 
-    distributed.start(options.processes)
+    distributed.initialize(options.processes)
     compilation_cache.use_cache()
     of_source = options.pairs.out is not None
     found = [options.pairs.job(options.source, options.data_dir)] if of_source else _jobs(options)
@@ -70,11 +70,11 @@ def run(argv: list[str]) -> None:
         _encode(job)
 
 
-def _jobs(options: Options) -> list[Job]:
+def _jobs(options: Options) -> list[EncodeJob]:
     """A store for each (dataset, split) of a config, at the sizes of every stage that needs it."""
-    from imagen_jax.data.sources.base import Address
     from imagen_jax.data.prepare import encode
-    from imagen_jax.data.prepare.jobs import Job
+    from imagen_jax.data.prepare.jobs import EncodeJob
+    from imagen_jax.data.sources.base import Address
 
     stages: dict[tuple[str, str], list[config.Experiment]] = {}
     for experiment in config.load(options.source):
@@ -82,35 +82,39 @@ def _jobs(options: Options) -> list[Job]:
         stages.setdefault((data.dataset, data.split), []).append(experiment)
     folder = options.data_dir
     return [
-        Job(
+        EncodeJob(
             address=Address(dataset, split),
             data_dir=folder,
             text=(text := group[0].text),
             sizes=tuple(sorted({e.stage.size for e in group})),
-            folder=encode.path(folder, dataset=dataset, split=split, encoder=text.encoder),
+            folder=encode.store_path(folder, dataset=dataset, split=split, encoder=text.encoder),
             **options.pairs.storage(),
         )
         for (dataset, split), group in stages.items()
     ]
 
 
-def _encode(job: Job) -> None:
+def _encode(job: EncodeJob) -> None:
     import jax
 
     from imagen_jax.data.prepare import encode
 
     source, encoder, target = job.open()
-    share = encode.Share(jax.process_index(), jax.process_count())
-    written = encode.write(source, encoder, target, share=share, progress=share.process == 0)
-    said = store_options.left_out(source, job.address) + store_options.summary(written, job, share)
+    share = encode.ProcessShare(jax.process_index(), jax.process_count())
+    written = encode.write_store(source, encoder, target, share=share, progress=share.process == 0)
+    said = store_options.describe_skipped(source, job.address) + store_options.summary(
+        written, job, share
+    )
     print(said, flush=True)
 
 
 def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
     """The pairs that `experiment` trains on. Errors: FileNotFoundError, ValueError; see `store`."""
-    from imagen_jax.data.store import store
     from imagen_jax.data.prepare import encode
+    from imagen_jax.data.store import store
 
     data, text = experiment.data, experiment.text
-    usual = encode.path(data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder)
-    return store.open(pairs or usual)
+    usual = encode.store_path(
+        data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder
+    )
+    return store.open_store(pairs or usual)

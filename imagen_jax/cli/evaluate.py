@@ -10,14 +10,14 @@ import numpy as np
 import tyro
 
 from imagen_jax import config
-from imagen_jax.io import log_files
 from imagen_jax.cli import parsing, stopping
+from imagen_jax.io import log_files
 
 if TYPE_CHECKING:
-    from imagen_jax.evaluate.eval_set import Exam
+    from imagen_jax.evaluate.eval_set import EvalSet
     from imagen_jax.evaluate.report import Scores, Section
     from imagen_jax.imagen import Imagen
-    from imagen_jax.sample.progress import Following
+    from imagen_jax.sample.progress import SamplingCallbacks
 
 USAGE = """Judge pictures by the alignment oracle: is each attribute as the caption says?
 
@@ -70,13 +70,13 @@ def run(argv: list[str]) -> None:
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
     exams = _exams(imagen, options)
-    with lease.held(options.out, command="imagen eval", option="--out"):
+    with lease.hold(options.out, command="imagen eval", option="--out"):
         page = _evaluate(imagen, exams, options)
         shutil.rmtree(unfinished, ignore_errors=True)
     print(f"\nthe page is {page}")
 
 
-def _evaluate(imagen: "Imagen", exams: dict[str, "Exam"], options: Options) -> Path:
+def _evaluate(imagen: "Imagen", exams: dict[str, "EvalSet"], options: Options) -> Path:
     """Paint, judge and write the page; its place."""
     from tqdm import tqdm
 
@@ -84,7 +84,7 @@ def _evaluate(imagen: "Imagen", exams: dict[str, "Exam"], options: Options) -> P
     from imagen_jax.evaluate import report
 
     with (
-        stopping.between_batches(options.out / stopping.UNFINISHED) as check,
+        stopping.watch_between_batches(options.out / stopping.UNFINISHED) as check,
         tqdm(desc="painting", unit="picture", dynamic_ncols=True) as bar,
     ):
 
@@ -96,10 +96,10 @@ def _evaluate(imagen: "Imagen", exams: dict[str, "Exam"], options: Options) -> P
         sections = _judged(imagen, exams, options, following)
         sections += _swept(imagen, exams["seen"], options, following)
     sections += _losses(options)
-    page = report.write(options.out, f"Evaluation of {options.cascade}", sections)
+    page = report.write_report(options.out, f"Evaluation of {options.cascade}", sections)
     for section in sections:
         if section.rows:
-            print(f"\n{section.title}\n{report.table(section.rows)}")
+            print(f"\n{section.title}\n{report.markdown_table(section.rows)}")
     return page
 
 
@@ -108,7 +108,7 @@ def _advance(bar, stage: str, done: int) -> None:
     bar.update(done)
 
 
-def _exams(imagen: "Imagen", options: Options) -> dict[str, "Exam"]:
+def _exams(imagen: "Imagen", options: Options) -> dict[str, "EvalSet"]:
     from imagen_jax.evaluate import eval_set
 
     dataset = imagen.experiments[0].data.dataset
@@ -118,7 +118,9 @@ def _exams(imagen: "Imagen", options: Options) -> dict[str, "Exam"]:
         )
     size = max(imagen.painters[-1].stage.size, 256)
     return {
-        kind: eval_set.draw(dataset, split, count=options.pictures, seed=options.seed, size=size)
+        kind: eval_set.draw_eval_set(
+            dataset, split, count=options.pictures, seed=options.seed, size=size
+        )
         for kind, split in (("seen", "validation"), ("held out", "held_out"))
     }
 
@@ -134,11 +136,11 @@ def _judgeable(imagen: "Imagen") -> list[config.Stage]:
 
 
 def _judged(
-    imagen: "Imagen", exams: dict[str, "Exam"], options: Options, following: "Following"
+    imagen: "Imagen", exams: dict[str, "EvalSet"], options: Options, following: "SamplingCallbacks"
 ) -> list["Section"]:
     """Scores of every stage, with the ceiling, and the grid."""
-    from imagen_jax.io import image_grid
     from imagen_jax.evaluate.report import Row, Section
+    from imagen_jax.io import image_grid
 
     rows: dict[str, list[Row]] = {stage.name: [] for stage in _judgeable(imagen)}
     pictures: dict[str, np.ndarray] = {}
@@ -171,13 +173,13 @@ def _judged(
     ]
     sections += _against_bilinear(imagen, exams["seen"], options, following)
     shown = slice(0, options.grid)
-    sheet = image_grid.grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
+    sheet = image_grid.draw_grid(list(pictures["seen"][shown]), exams["seen"].captions[shown])
     sheet.save(options.out / "grid.png")
     return [Section(title="Pictures", text=LEGEND, picture="grid.png"), *sections]
 
 
 def _against_bilinear(
-    imagen: "Imagen", exam: "Exam", options: Options, following: "Following"
+    imagen: "Imagen", exam: "EvalSet", options: Options, following: "SamplingCallbacks"
 ) -> list["Section"]:
     """Each super-resolution stage on real low-resolution pictures, beside plain upsampling."""
     import imagen_jax
@@ -202,7 +204,9 @@ def _against_bilinear(
             following=following,
         )[stage.name]
         blurred = np.asarray(
-            image_pixels.unscale(noise_conditioning.upsample(image_pixels.scale(low), factor=stage.factor))
+            image_pixels.unscale(
+                noise_conditioning.upsample(image_pixels.scale(low), factor=stage.factor)
+            )
         )
         real = exam.at(stage.size)
         rows = tuple(
@@ -227,7 +231,7 @@ def _against_bilinear(
 
 
 def _swept(
-    imagen: "Imagen", exam: "Exam", options: Options, following: "Following"
+    imagen: "Imagen", exam: "EvalSet", options: Options, following: "SamplingCallbacks"
 ) -> list["Section"]:
     """The first judgeable stage over guidance weights of the base stage."""
     from imagen_jax.evaluate import report
@@ -255,15 +259,15 @@ def _swept(
 def _losses(options: Options) -> list["Section"]:
     """Loss curves, from the runs' own logs; an exported cascade has none."""
     from imagen_jax.evaluate import report
-    from imagen_jax.pretrained.locate import find
+    from imagen_jax.pretrained.locate import find_cascade
 
-    folder = find(options.cascade)
+    folder = find_cascade(options.cascade)
     inside = (f for f in folder.glob("*/metrics.jsonl") if not f.parent.name.startswith("."))
     files = sorted([*inside, *folder.glob("metrics.jsonl")])
     runs = {}
     for file in files:
         runs[file.parent.name] = [
-            (line["step"], line["loss"]) for line in log_files.read(file, "step", "loss")
+            (line["step"], line["loss"]) for line in log_files.read_entries(file, "step", "loss")
         ]
     if not runs:
         return []

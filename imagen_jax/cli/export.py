@@ -12,7 +12,7 @@ from imagen_jax import config
 from imagen_jax.cli import parsing
 
 if TYPE_CHECKING:
-    from imagen_jax.export import Contents, Trained
+    from imagen_jax.export import BundleOptions, StageCheckpoint
     from imagen_jax.imagen import Imagen
 
 USAGE = """Write a cascade into one folder that paints anywhere: averaged weights and configs, the
@@ -75,7 +75,7 @@ def run(argv: list[str]) -> None:
     if options.form == "orbax":
         from imagen_jax.export import orbax
 
-        orbax.write(options.out, _stages(imagen))
+        orbax.write_params(options.out, _stages(imagen))
         print(f"the weights are in {options.out}, a checkpoint a stage in {orbax.PARAMS}/")
     elif options.form == "saved_model":
         with tempfile.TemporaryDirectory() as temporary:
@@ -91,7 +91,7 @@ def _write(imagen: "Imagen", options: Options, out: Path) -> int:
     """Write a bundle and say what is in it; its bytes."""
     from imagen_jax import export
 
-    document = export.write(
+    document = export.write_bundle(
         out, _stages(imagen), dtype=options.dtype, contents=_contents(options, imagen)
     )
     for name, facts in document["stages"].items():
@@ -104,28 +104,28 @@ def _write(imagen: "Imagen", options: Options, out: Path) -> int:
     return sum(entry["bytes"] for entry in document["files"].values())
 
 
-def _stages(imagen: "Imagen") -> "Iterator[Trained]":
+def _stages(imagen: "Imagen") -> "Iterator[StageCheckpoint]":
     """One after another: each leaves the devices when the next is asked for."""
     from imagen_jax import export
 
     for experiment, painter, step in zip(
         imagen.experiments, imagen.painters, imagen.steps, strict=True
     ):
-        yield export.Trained(experiment=experiment, params=painter.placed(), step=step)
+        yield export.StageCheckpoint(experiment=experiment, params=painter.placed(), step=step)
         painter.done()
 
 
-def _contents(options: Options, imagen: "Imagen") -> "Contents":
+def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":
     """What to write beside the weights. Errors: ValueError for an encoder that is not there."""
     from imagen_jax import export
-    from imagen_jax.text.offloaded import Absent, Borrowed
+    from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 
     programs = options.programs and not options.weights_only
-    if isinstance(imagen.encoder, Absent):
+    if isinstance(imagen.encoder, MissingTextEncoder):
         if options.text not in (None, "none") or options.weights_only:
             imagen.encoder.encode([])  # says what is missing
-        return export.Contents(text="none", programs=programs)
-    assert isinstance(imagen.encoder, Borrowed)  # of a cascade loaded with offload
+        return export.BundleOptions(text="none", programs=programs)
+    assert isinstance(imagen.encoder, OffloadedTextEncoder)  # of a cascade loaded with offload
     source = imagen.encoder.text
-    kind = "reference" if options.weights_only else options.text or export.chosen(source)
-    return export.Contents(text=kind, source=source, programs=programs)
+    kind = "reference" if options.weights_only else options.text or export.default_embedding(source)
+    return export.BundleOptions(text=kind, source=source, programs=programs)

@@ -9,9 +9,9 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import launch_tpu, launch_worker, parsing
-from imagen_jax.cloud import gcloud, validate, status, watcher
+from imagen_jax.cloud import gcloud, status, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.run_record import Run
+from imagen_jax.cloud.run_record import RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
 
 USAGE = """usage: imagen launch tpu CONFIG --accelerator v5litepod-64 --zone us-west4-a
@@ -109,16 +109,16 @@ def _watch(own: list[str], _: list[str]) -> int:
     if options.dry_run:
         return launch_tpu.show(cloud, found)
     startup = launch_tpu.startup()
-    watcher = watcher.Watcher(
+    watching = watcher.Watcher(
         cloud, found, startup, every=options.every, take_over=options.take_over
     )
-    return watcher.watch()
+    return watching.watch()
 
 
 def _status(own: list[str], _: list[str]) -> int:
     options = parsing.parse(Where, own, prog="imagen launch status", description=USAGE)
     found, _ = _found(options)
-    print(status.text(Gcloud(), found))
+    print(status.status_text(Gcloud(), found))
     return 0
 
 
@@ -131,7 +131,7 @@ def _logs(own: list[str], _: list[str]) -> int:
     worker = 0 if options.follow and options.worker is None else options.worker
     file = "worker-*.log" if worker is None else f"worker-{worker}.log"
     attempt = dataclasses.replace(found.attempts[-1], number=number)
-    for part in status.follow(Gcloud(), found.place(attempt, file), again=options.follow):
+    for part in status.follow_logs(Gcloud(), found.place(attempt, file), again=options.follow):
         print(part, end="", flush=True)
     return 0
 
@@ -150,26 +150,28 @@ def _ssh(own: list[str], rest: list[str]) -> int:
 def _stop(own: list[str], _: list[str]) -> int:
     options = parsing.parse(Where, own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
-    watcher.keep(cloud, watcher.stopped(found))  # first: a watcher elsewhere then makes no other
-    for name in watcher.left(Gcloud(), found):
+    watcher.write_record(
+        cloud, watcher.mark_stopped(found)
+    )  # first: a watcher elsewhere then makes no other
+    for name in watcher.list_remaining(Gcloud(), found):
         print(f"deleting {name}", file=sys.stderr)
-        watcher.remove(cloud, found.wanted, name)
+        watcher.delete_resources(cloud, found.wanted, name)
     return 0
 
 
 def _clean(own: list[str], _: list[str]) -> int:
     options = parsing.parse(Clean, own, prog="imagen launch clean", description=USAGE)
     wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
-    for name, state in status.leftovers(Gcloud(), wanted, everyone=options.everyone):
+    for name, state in status.list_leftovers(Gcloud(), wanted, everyone=options.everyone):
         print(f"deleting {name}, {state}", file=sys.stderr)
-        watcher.remove(Gcloud(dry=options.dry_run), wanted, name)
+        watcher.delete_resources(Gcloud(dry=options.dry_run), wanted, name)
     return 0
 
 
-def _found(options: Where) -> tuple[Run, Gcloud]:
+def _found(options: Where) -> tuple[RunRecord, Gcloud]:
     """The record, and gcloud for what changes something."""
-    validate.check("workdir", options.workdir)
-    return watcher.read(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)
+    validate.check_names("workdir", options.workdir)
+    return watcher.read_record(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)
 
 
 COMMANDS: Mapping[str, Callable[[list[str], list[str]], int]] = {

@@ -15,10 +15,10 @@ import tyro
 import imagen_jax
 from imagen_jax import config as settings
 from imagen_jax.cli import COMMANDS, parsing, train
-from imagen_jax.cloud import gcloud, validate, run_record, source_archive, watcher
+from imagen_jax.cloud import gcloud, run_record, source_archive, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.run_record import Job, Limits, Run
-from imagen_jax.cloud.source_archive import Code
+from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
+from imagen_jax.cloud.source_archive import SourceArchive
 from imagen_jax.cloud.tpu_slice import Slice
 
 USAGE = """Create a slice, ship the committed code, run the same command on every worker, and keep
@@ -67,12 +67,12 @@ class New:
 
     def __post_init__(self) -> None:
         settings.check_options(self)
-        validate.check("workdir", self.workdir)
+        validate.check_names("workdir", self.workdir)
         for package in self.package:
-            validate.check("package", package)
+            validate.check_names("package", package)
         if self.image is not None:
-            validate.check("image", self.image)
-        validate.check("run id", self.name)
+            validate.check_names("image", self.image)
+        validate.check_names("run id", self.name)
 
     @property
     def name(self) -> str:
@@ -93,21 +93,24 @@ def run(own: list[str], rest: list[str]) -> int:
     earlier = None if options.dry_run else _earlier(cloud, options)
     code = None
     if options.image is None:
-        code = source_archive.committed(Path.cwd(), ignore_changes=options.ignore_changes)
+        code = source_archive.archive_head(Path.cwd(), ignore_changes=options.ignore_changes)
     new = _run(options, commands, code, earlier)
     if code is not None:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
         return show(cloud, new)
     watcher.keep(cloud, new)
-    watcher = watcher.Watcher(cloud, new, startup(), every=options.every)
-    return watcher.begin() if options.detach else watcher.watch()
+    watching = watcher.Watcher(cloud, new, startup(), every=options.every)
+    return watching.begin() if options.detach else watching.watch()
 
 
 def _run(
-    options: New, commands: tuple[tuple[str, ...], ...], code: Code | None, earlier: Run | None
-) -> Run:
-    job = Job(
+    options: New,
+    commands: tuple[tuple[str, ...], ...],
+    code: SourceArchive | None,
+    earlier: RunRecord | None,
+) -> RunRecord:
+    job = LaunchSpec(
         run_id=options.name,
         workdir=options.workdir,
         commands=commands,
@@ -116,19 +119,19 @@ def _run(
         packages=options.package,
     )
     limits = Limits(
-        until=time.time() + validate.seconds(options.deadline),
+        until=time.time() + validate.parse_seconds(options.deadline),
         max_restarts=options.max_restarts,
-        silence=validate.seconds(options.silence),
-        setup=validate.seconds(options.setup),
-        linger=validate.seconds(options.linger),
+        silence=validate.parse_seconds(options.silence),
+        setup=validate.parse_seconds(options.setup),
+        linger=validate.parse_seconds(options.linger),
     )
     before = 0
     if earlier is not None:
         before = earlier.following - 1
-    return Run(job=job, wanted=options.wanted, limits=limits, before=before)
+    return RunRecord(job=job, wanted=options.wanted, limits=limits, before=before)
 
 
-def _ship(cloud: Gcloud, code: Code, place: str) -> None:
+def _ship(cloud: Gcloud, code: SourceArchive, place: str) -> None:
     if cloud.dry:
         top = '"$(git rev-parse --show-toplevel)"'
         print(f"git -C {top} archive --format=tar {code.commit} > {code.name}")
@@ -140,11 +143,11 @@ def _ship(cloud: Gcloud, code: Code, place: str) -> None:
         cloud.run(gcloud.put(file, place))
 
 
-def show(cloud: Gcloud, run: Run) -> int:
+def show(cloud: Gcloud, run: RunRecord) -> int:
     """Print what would be created, and the commands of the watcher."""
     attempt = run.present or run_record.Attempt(number=run.following, made=time.time())
-    watcher.keep(cloud, run.having(attempt))
-    cloud.run(watcher.creation(run, attempt, startup(), now=time.time()))
+    watcher.write_record(cloud, run.having(attempt))
+    cloud.run(watcher.create_command(run, attempt, startup(), now=time.time()))
     name = run.name(attempt)
     print("# Every 30 s, to see how it is:")
     cloud.run(gcloud.describe(run.wanted, name))
@@ -157,12 +160,12 @@ def show(cloud: Gcloud, run: Run) -> int:
     return 0
 
 
-def _earlier(cloud: Gcloud, options: New) -> Run | None:
+def _earlier(cloud: Gcloud, options: New) -> RunRecord | None:
     """The record of an earlier launch, if it has ended. Errors: ValueError if it has not."""
     place = f"{options.workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
         text = cloud.run(gcloud.cat(place))
-    except gcloud.Missing:
+    except gcloud.MissingResourceError:
         return None
     found = run_record.from_json(text, where=place)
     if found.finished is None:

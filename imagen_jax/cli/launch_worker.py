@@ -7,11 +7,11 @@ from pathlib import Path
 import tyro
 
 from imagen_jax import config
-from imagen_jax.runtime import exit_codes
-from imagen_jax.io import paths
 from imagen_jax.cli import parsing
 from imagen_jax.cloud import run_record
-from imagen_jax.cloud.worker import BEAT, Place, Worker, crashed_before
+from imagen_jax.cloud.worker import BEAT, Worker, WorkerId, is_repeated_crash
+from imagen_jax.io import paths
+from imagen_jax.runtime import exit_codes
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
 the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs instead.
@@ -51,13 +51,13 @@ def run(own: list[str], rest: list[str]) -> int:
         worker = int(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
     if of is None:
         of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
-    folder = paths.of(options.folder)
+    folder = paths.as_path(options.folder)
     commands = (tuple(rest),) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
-    place = Place(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
+    place = WorkerId(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
     code = Worker(place, generation=options.generation, beat=options.beat).run(commands)
-    if options.alone and crashed_before(place):
+    if options.alone and is_repeated_crash(place):
         print("imagen launch worker: as the attempt before: another start would not help")
         return exit_codes.REFUSED
     return code

@@ -25,11 +25,13 @@ class Output:
     ) -> None:
         self._folder, self._prompts, self._first = folder, prompts, first_index
         entries = [
-            {"index": i, "prompt": prompt, "file": image_grid.name(i, prompt)}
+            {"index": i, "prompt": prompt, "file": image_grid.file_name(i, prompt)}
             for i, prompt in enumerate(prompts, start=first_index)
         ]
         self._document = {**metadata, "complete": False, "pictures": entries}
-        self.shown = image_grid.fitting(len(prompts))  # in the grid, the first; others aren't kept
+        self.shown = image_grid.count_that_fits(
+            len(prompts)
+        )  # in the grid, the first; others aren't kept
         self._shown: list[np.ndarray] = []
         self._begun = False
         self._earlier = _earlier(folder)
@@ -47,12 +49,12 @@ class Output:
         """Write images that are not finished, as a grid."""
         self._begin()
         (self._folder / PREVIEWS).mkdir(exist_ok=True)
-        image_grid.grid(images, captions).save(self._folder / PREVIEWS / name)
+        image_grid.draw_grid(images, captions).save(self._folder / PREVIEWS / name)
 
     def finish(self) -> Path:
         """Write grid and metadata; returns the grid's path."""
         captions = [p or "(no text)" for p in self._prompts]
-        image_grid.grid(self._shown, captions).save(self._folder / GRID)
+        image_grid.draw_grid(self._shown, captions).save(self._folder / GRID)
         self._document["complete"] = True
         self._describe()
         return self._folder / GRID

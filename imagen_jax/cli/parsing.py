@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from imagen_jax import config, paths
+from imagen_jax import config
+from imagen_jax.io import paths
 
 Options = TypeVar("Options")
 # Options that are a folder here or in a bucket, or a name.
@@ -23,10 +24,10 @@ def parse(kind: type[Options], arguments: Sequence[str], *, prog: str, descripti
     """
     options = tyro.cli(kind, args=arguments, prog=prog, description=description)
     config.check_options(options)
-    return placed(options)
+    return expand_paths(options)
 
 
-def placed(options: Options, *, prefix: str = "") -> Options:
+def expand_paths(options: Options, *, prefix: str = "") -> Options:
     """The same with `~` expanded in each place.
 
     Options of a part of them begin with its name where there is a `prefix`, which is its own.
@@ -44,11 +45,11 @@ def placed(options: Options, *, prefix: str = "") -> Options:
 
 def _placed(name: str, value: Any, prefix: str) -> Any:
     if dataclasses.is_dataclass(value):
-        return placed(value, prefix=f"{prefix}{name}." if prefix else "")
+        return expand_paths(value, prefix=f"{prefix}{name}." if prefix else "")
     if not isinstance(value, Path) and not (isinstance(value, str) and value and name in PLACES):
         return value
     try:
-        found = paths.local(value) if isinstance(value, Path) else paths.place(value)
+        found = paths.local_path(value) if isinstance(value, Path) else paths.path_or_address(value)
     except ValueError as error:
         option = "" if name in POSITIONAL else f"{prefix or '--'}{name.replace('_', '-')} "
         raise ValueError(f"{option}{error}") from None

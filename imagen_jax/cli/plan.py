@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import tyro
 
-from imagen_jax import config, paths
+from imagen_jax import config
 from imagen_jax.cli import config_overrides
+from imagen_jax.io import paths
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
@@ -63,17 +64,19 @@ def run(argv: list[str]) -> None:
             tyro.cli(Options, args=["--help"], prog="imagen plan CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen plan CONFIG --topology v5e:16x16")
     parsed = [
-        config_overrides.parse(Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE)
+        config_overrides.parse(
+            Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE
+        )
         for e in config.load(argv[0])
     ]
     options = parsed[0][0]
     from imagen_jax.plan import topology
 
-    topology.parse(options.topology)  # refuse a misspelled one before anything slow
+    topology.parse_topology(options.topology)  # refuse a misspelled one before anything slow
     topology.use_compiler()
-    if problem := topology.mismatch():
+    if problem := topology.describe_mismatch():
         print(f"warning: {problem}", file=sys.stderr)
-    slice_ = topology.describe(options.topology, slices=options.slices)
+    slice_ = topology.describe_topology(options.topology, slices=options.slices)
     experiments = [e for _, e in parsed]
     if options.encode:
         experiments = experiments[:1]  # a cascade has one encoder
@@ -82,7 +85,7 @@ def run(argv: list[str]) -> None:
         from imagen_jax.plan import report
 
         today = datetime.date.today().isoformat()
-        print(report.as_json(documents, versions=_versions(), date=today))
+        print(report.plans_to_json(documents, versions=_versions(), date=today))
 
 
 def _table(files: list[str]) -> None:
@@ -90,7 +93,11 @@ def _table(files: list[str]) -> None:
 
     if not files:
         raise ValueError("--table needs files that `imagen plan ... --json` printed")
-    print(report.table([plan for file in files for plan in report.read(paths.local(file))]))
+    print(
+        report.plan_table(
+            [plan for file in files for plan in report.read_plans(paths.local_path(file))]
+        )
+    )
 
 
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
     elif options.sample:
         guided = experiment.stage.sampler.guidance_weight != 1.0
         pictures = options.batch or len(topology.devices) * (4 if guided else 8)
-        planned = compile.sample(
+        planned = compile.compile_sample(
             experiment, topology, pictures=pictures, effort=options.full_effort
         )
     else:
@@ -112,11 +119,11 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
         if options.fit:
             experiment, planned = _fit(experiment, topology)
         else:
-            planned = compile.train(experiment, topology, effort=options.full_effort)
+            planned = compile.compile_train(experiment, topology, effort=options.full_effort)
         schedule = experiment.train.steps
-    figures = report.document(planned, topology, calls=schedule, price=options.price)
+    figures = report.plan_document(planned, topology, calls=schedule, price=options.price)
     if not options.json:
-        print(f"{report.text(figures)}\n", flush=True)
+        print(f"{report.plan_text(figures)}\n", flush=True)
     return figures
 
 
@@ -124,7 +131,7 @@ def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experimen
     from imagen_jax.plan import max_batch
 
     best = None
-    for tried in max_batch.search(experiment, topology):
+    for tried in max_batch.search_max_batch(experiment, topology):
         gib = f"{tried.planned.estimate.memory.total / 2**30:.2f} GiB" if tried.planned else "-"
         verdict = "fits" if tried.fits else "does not fit"
         print(
@@ -145,8 +152,8 @@ def _encode(experiment: config.Experiment, topology: Any, options: Options) -> A
     from imagen_jax.plan import compile
     from imagen_jax.text import encoder
 
-    return compile.encode(
-        encoder.config_of(experiment.text.encoder),
+    return compile.compile_encode(
+        encoder.read_t5_config(experiment.text.encoder),
         topology,
         captions=options.batch or encoder.BATCH_TOKENS // compile.CAPTION_TOKENS,
         max_length=experiment.text.max_length,

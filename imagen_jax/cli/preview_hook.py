@@ -21,11 +21,11 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
 
     Pictures that are not finite are told instead of shown.
     """
-    from imagen_jax import models, image_pixels
+    from imagen_jax import image_pixels, models
     from imagen_jax.sample import cascade
     from imagen_jax.sample.finite import NotFinite
-    from imagen_jax.sample.stage_program import Painter
     from imagen_jax.sample.request import Request
+    from imagen_jax.sample.stage_program import TrainedStage
 
     stage, options = experiment.stage, experiment.train
     module = models.build(stage.model)
@@ -39,7 +39,7 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
             return
         try:
             painted = cascade.generate(
-                [Painter(stage=stage, module=module, params=ema)],
+                [TrainedStage(stage=stage, module=module, params=ema)],
                 prompts,
                 seed=0,
                 batch_size=len(prompts.indices),
@@ -71,21 +71,21 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
     Damaged records have others in their place, as in training.
     """
     from imagen_jax.data import pipeline
-    from imagen_jax.sample.stage_program import Captions, Prompts
+    from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText
 
     count = min(SHOWN, store.count)
     loaded = next(
-        pipeline.stream(
+        pipeline.example_stream(
             store,
             stage=experiment.stage,
             data=dataclasses.replace(experiment.data, workers=0, threads=1, prefetch=1),
-            share=pipeline.Share.whole(count),
+            share=pipeline.ProcessRows.whole(count),
             seed=experiment.train.seed,
         )
     )
     batch = loaded.batch
-    prompts = Prompts(
-        captions=Captions(batch.text, batch.text_mask, np.ones(count, bool)),
+    prompts = EncodedPrompts(
+        captions=EncodedText(batch.text, batch.text_mask, np.ones(count, bool)),
         indices=np.arange(count),
     )
     return prompts, batch.low_pixels, batch.pixels

@@ -7,7 +7,7 @@ from pathlib import Path
 from imagen_jax import config
 
 
-def read(file: Path) -> list[str]:
+def read_prompts(file: Path) -> list[str]:
     """The lines of a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
     Errors: ValueError that names the line that is no text; OSError for a file that can't be read.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import sampler_overrides, parsing, stopping, sample_inputs
+from imagen_jax.cli import parsing, sample_inputs, sampler_overrides, stopping
 from imagen_jax.cli import prompts as reading
-from imagen_jax.cli.compile_profile import Profile
+from imagen_jax.cli.compile_profile import CompileProfile
 
 if TYPE_CHECKING:
     from imagen_jax import Following, Imagen
@@ -103,15 +103,17 @@ class Options:
 
 def run(argv: list[str]) -> None:
     """Parse, load, paint, save."""
-    profile = Profile(time.perf_counter())
+    profile = CompileProfile(time.perf_counter())
     options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
-    changes = sampler_overrides.read({name: getattr(options, name) for name in sampler_overrides.OPTIONS})
+    changes = sampler_overrides.read_overrides(
+        {name: getattr(options, name) for name in sampler_overrides.OPTIONS}
+    )
 
     import imagen_jax
+    from imagen_jax.cli.output import Output
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import lease
-    from imagen_jax.cli.output import Output
-    from imagen_jax.sample.overrides import check_read
+    from imagen_jax.sample.overrides import check_used
 
     compilation_cache.use_cache()
     profile.listen()
@@ -119,7 +121,7 @@ def run(argv: list[str]) -> None:
     cascade = imagen_jax.load(options.cascade, encoder=options.encoder, offload=options.offload)
     cascade = cascade.with_samplers(changes)
     stages = [painter.stage for painter in cascade.chosen(options.start, options.until)]
-    check_read(stages, changes, flags=sampler_overrides.FLAGS)
+    check_used(stages, changes, flags=sampler_overrides.FLAGS)
     unfinished = options.out / stopping.UNFINISHED
     imagen = dataclasses.replace(cascade, unfinished=unfinished)
     metadata = _metadata(options, imagen, [stage.name for stage in stages])
@@ -128,7 +130,7 @@ def run(argv: list[str]) -> None:
     )
     profile.ended("loading")
     started = time.perf_counter()
-    with lease.held(options.out, command="imagen sample", option="--out"):
+    with lease.hold(options.out, command="imagen sample", option="--out"):
         _paint(imagen, options, profile, output)
         grid = output.finish()
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -144,7 +146,7 @@ def _with_prompts(options: Options) -> Options:
     """With those of the file, and each as often as it is painted."""
     prompts = options.prompts
     if options.prompts_file is not None:
-        prompts = (*prompts, *reading.read(options.prompts_file))
+        prompts = (*prompts, *reading.read_prompts(options.prompts_file))
     reading.check(prompts, negative=options.negative)
     if not prompts and options.low_res is not None:
         prompts = ("",) * sample_inputs.count(options.low_res)
@@ -154,15 +156,15 @@ def _with_prompts(options: Options) -> Options:
     return dataclasses.replace(options, prompts=repeated)
 
 
-def _paint(imagen: "Imagen", options: Options, profile: Profile, output: "Output") -> None:
+def _paint(imagen: "Imagen", options: Options, profile: CompileProfile, output: "Output") -> None:
     """Paint with a bar, and write what is finished."""
     from tqdm import tqdm
 
     stages = [painter.stage for painter in imagen.chosen(options.start, options.until)]
-    request = sample_inputs.request(options, stages, len(options.prompts))
+    request = sample_inputs.make_request(options, stages, len(options.prompts))
     total = len(options.prompts) * len(stages)
     with (
-        stopping.between_batches(options.out / stopping.UNFINISHED) as check,
+        stopping.watch_between_batches(options.out / stopping.UNFINISHED) as check,
         tqdm(total=total, unit="picture", dynamic_ncols=True) as bar,
     ):
 

@@ -16,7 +16,7 @@ WHITE = 128  # of 255: pixels of a mask from here on are painted anew
 ALIKE = 0.02  # by which ratios of width to height may differ, rounded to pixels as they are
 
 
-def request(options, stages: Sequence, prompts: int) -> "Request":
+def make_request(options, stages: Sequence, prompts: int) -> "Request":
     """What the options of `imagen sample` wish, for so many prompts.
 
     Errors: ValueError that names an option, or the file that is no picture.
@@ -154,8 +154,8 @@ def _decoded(path: Path, prompts: int) -> list["Image"]:
     found = []
     for file in files:
         try:
-            found.append(Image.fromarray(decode.decode(file.read_bytes())))
-        except decode.Unreadable as error:
+            found.append(Image.fromarray(decode.decode_image(file.read_bytes())))
+        except decode.UnreadableImageError as error:
             raise ValueError(f"{file} is no picture that can be read: {error}") from error
     return found
 

@@ -53,7 +53,7 @@ def _flag(option: str) -> str:
 FLAGS = {name: _flag(option) for option, (name, _, _) in OPTIONS.items()}
 
 
-def read(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
+def read_overrides(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
     """What to change, as `Imagen.with_samplers` takes it: (stage or None for all, changes).
 
     Those for all stages come first. Errors: ValueError that names option and value.

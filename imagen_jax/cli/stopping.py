@@ -11,14 +11,14 @@ UNFINISHED = "unfinished"  # subfolder for batches that are done, until all are
 
 
 @contextmanager
-def between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
+def watch_between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
     """A function to call after each batch.
 
     Errors: exits.Preempted once this process is asked to stop; the batches are in `unfinished`.
     """
     from imagen_jax.runtime import preemption
 
-    with preemption.watch(distributed.metadata_server()) as watch:
+    with preemption.watch_for_preemption(distributed.metadata_server()) as watch:
 
         def check() -> None:
             if watch.reached(0):

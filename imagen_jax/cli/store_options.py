@@ -11,16 +11,16 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
+    from imagen_jax.data.prepare.encode import ProcessShare, Written
+    from imagen_jax.data.prepare.jobs import EncodeJob
     from imagen_jax.data.sources.base import Address, Source
     from imagen_jax.data.store.store import Store
-    from imagen_jax.data.prepare.encode import Share, Written
-    from imagen_jax.data.prepare.jobs import Job
 
 MAX_LENGTH = 128  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class StoreOptions:
     """What is made of a data source, and where."""
 
     out: Path | None = None
@@ -85,27 +85,27 @@ class Pairs:
         chosen = {name: value for name, value in given.items() if value is not None}
         return {"text_dtype": self.text_dtype, **chosen}
 
-    def job(self, source: str, data_dir: Path) -> Job:
+    def job(self, source: str, data_dir: Path) -> EncodeJob:
         """The store of a data source; `out` is given.
 
         Errors: ValueError for an address that is none, or an encoder that is not there.
         """
+        from imagen_jax.data.prepare.jobs import EncodeJob
         from imagen_jax.data.sources import addresses
         from imagen_jax.text import encoder
-        from imagen_jax.data.prepare.jobs import Job
 
         assert self.encoder is not None
         assert self.out is not None
-        address = addresses.parse(source)
+        address = addresses.parse_address(source)
         text = config.Text(
             encoder=self.encoder,
             tokenizer=self.tokenizer,
-            width=encoder.config_of(self.encoder).width,
+            width=encoder.read_t5_config(self.encoder).width,
             max_length=self.max_length,
             dtype=self.dtype,
             clean=self.clean,
         )
-        return Job(
+        return EncodeJob(
             address=address,
             data_dir=data_dir,
             text=text,
@@ -117,7 +117,7 @@ class Pairs:
         )
 
 
-def summary(written: Written, job: Job, share: Share | None = None) -> str:
+def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None) -> str:
     """What was written, or this process's share of it, in lines to print."""
     from imagen_jax.data.sources import base
 
@@ -143,18 +143,18 @@ def summary(written: Written, job: Job, share: Share | None = None) -> str:
         )
     if counts.cut:
         lines.append(f"{counts.cut:,} captions are longer than {length} tokens and were cut")
-    return "\n".join(map(base.printable, lines))  # paths may be no Unicode
+    return "\n".join(map(base.make_printable, lines))  # paths may be no Unicode
 
 
-def left_out(source: Source, address: Address) -> str:
+def describe_skipped(source: Source, address: Address) -> str:
     """What a source has that is no example, in a line to print; "" if it has nothing."""
     from imagen_jax.data.sources import base
 
     if not source.skipped:
         return ""
     return (
-        f"{base.printable(address.dataset)} itself left out "
-        f"{base.summary(source.skipped)}; `imagen data check` names more\n"
+        f"{base.make_printable(address.dataset)} itself left out "
+        f"{base.summarise_skips(source.skipped)}; `imagen data check` names more\n"
     )
 
 
@@ -166,5 +166,6 @@ def _skipped(found: Store) -> list[str]:
         return []
     return [
         f"{found.examples - found.count:,} of {found.examples:,} examples were skipped: "
-        f"{skipped.summary(found.skipped)}; each is listed in {found.folder / skipped.FILE}"
+        f"{skipped.summarise_skipped(found.skipped)}; each is listed in "
+        f"{found.folder / skipped.FILE}"
     ]

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import tyro
 
 from imagen_jax import config
-from imagen_jax.parallel import distributed
+from imagen_jax.cli import config_overrides, console
 from imagen_jax.io import paths
-from imagen_jax.cli import console, config_overrides
-from imagen_jax.runtime import reached
 from imagen_jax.io.paths import Workdir
+from imagen_jax.parallel import distributed
+from imagen_jax.runtime import reached
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -67,7 +67,9 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
         raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
     experiments = config.load(argv[0])
     parsed = [
-        config_overrides.parse(Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE)
+        config_overrides.parse(
+            Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE
+        )
         for e in experiments
     ]
     options = parsed[0][0]
@@ -81,30 +83,30 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
 def run(argv: list[str]) -> None:
     """Parse, then train each stage."""
     options, chosen, cascade = parse(argv)
-    supervised = options.max_restarts > 0 or distributed.several(options.processes)
+    supervised = options.max_restarts > 0 or distributed.is_multiprocess(options.processes)
     if supervised and reached.VARIABLE not in os.environ:
         _supervise(argv, options)
         return
-    distributed.start(options.processes)
+    distributed.initialize(options.processes)
     with console.tolerant():
         _train_all(chosen, cascade, options)
 
 
 def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Options) -> None:
     for experiment in chosen:
-        folder = paths.of(options.workdir)
+        folder = paths.as_path(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
         _train(experiment, inside, options)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
     """Train in a child; of several processes even without restarts: who is gone, it can't say."""
-    from imagen_jax.runtime.child_process import imagen
+    from imagen_jax.runtime.child_process import imagen_command
     from imagen_jax.runtime.supervisor import Supervisor
 
     supervisor = Supervisor(
-        imagen("train", *argv),
-        paths.of(options.workdir),
+        imagen_command("train", *argv),
+        paths.as_path(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,
     )
@@ -115,11 +117,11 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
 def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> None:
     import jax
 
-    from imagen_jax.parallel import compilation_cache
     from imagen_jax.cli import preview_hook
     from imagen_jax.cli.encode import find_store
-    from imagen_jax.train import run_lease, loop, profiler
+    from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import preemption
+    from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
@@ -127,11 +129,14 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
-        steps = profiler.parse(options.profile_steps, last=experiment.train.steps)
-        hooks.append(profiler.Profile(steps))
+        steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
+        hooks.append(profiler.ProfileWindow(steps))
     if file := os.environ.get(reached.VARIABLE):
-        hooks.append(reached.Writer(Path(file), name=experiment.stage.name))
-    with run_lease.alone(folder) as check, preemption.watch(distributed.metadata_server()) as watch:
+        hooks.append(reached.StepRecorder(Path(file), name=experiment.stage.name))
+    with (
+        run_lease.hold_run(folder) as check,
+        preemption.watch_for_preemption(distributed.metadata_server()) as watch,
+    ):
 
         def stop(step: int) -> bool:
             check()
@@ -159,18 +164,18 @@ def _source(options: Options, stage: str):
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
     name, *inside = Path(options.init_from).parts
-    places = [paths.of(options.init_from)]
-    if name in pretrained.names():
-        places.append(pretrained.folder(name).joinpath(*inside))
+    places = [paths.as_path(options.init_from)]
+    if name in pretrained.list_names():
+        places.append(pretrained.folder_of(name).joinpath(*inside))
     for place in (q for p in places for q in (p, p / stage)):
         if (place / run_dir.CONFIG).is_file():
-            return init_from.Source(
+            return init_from.InitFrom(
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
         f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
         f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
-        f"{', '.join(pretrained.names())}"
+        f"{', '.join(pretrained.list_names())}"
     )
 
 
@@ -182,5 +187,5 @@ def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:
     from imagen_jax.text import encoder
 
     text = experiment.text
-    vocabulary = text.vocabulary or encoder.vocabulary_of(text.encoder, text.tokenizer)
+    vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
     return dataclasses.replace(experiment, text=dataclasses.replace(text, vocabulary=vocabulary))

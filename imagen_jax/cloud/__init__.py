@@ -4,14 +4,14 @@ Google Cloud is spoken to through `gcloud` alone. Nothing here imports jax.
 
 | file | holds |
 |---|---|
-| `names.py` | Google's rules for what a user may name |
-| `slices.py` | `Slice`: which chips, where and how they are paid for |
+| `validate.py` | Google's rules for what a user may name |
+| `tpu_slice.py` | `Slice`: which chips, where and how they are paid for |
 | `gcloud.py` | every `gcloud` command that is used, with its page; how they are run |
-| `shipping.py` | the committed code as one file |
-| `record.py` | `Run`: what runs, its limits and its attempts; where each file of it lies |
-| `observing.py` | what is seen of an attempt: its resource, its nodes, its workers |
-| `deciding.py` | what to do next, as a pure function |
+| `source_archive.py` | the committed code as one file |
+| `run_record.py` | `Run`: what runs, its limits and its attempts; where each file of it lies |
+| `observe.py` | what is seen of an attempt: its resource, its nodes, its workers |
+| `restart_policy.py` | what to do next, as a pure function |
 | `lease.py` | that one watcher at a time does so |
-| `watching.py` | the loop that looks, decides and acts |
+| `watcher.py` | the loop that looks, decides and acts |
 | `worker.py` | what runs on each worker |
 """

@@ -56,11 +56,11 @@ _PASSING = re.compile(
 )
 
 
-class Failed(OSError):
+class GcloudError(OSError):
     """gcloud refused, or did not answer."""
 
 
-class Missing(Failed):
+class MissingResourceError(GcloudError):
     """What was asked for is not there."""
 
 
@@ -104,7 +104,7 @@ def describe(wanted: Slice, name: str) -> list[str]:
     return [*_QUEUED.split(), "describe", name, *_where(wanted), "--format=json"]
 
 
-def of_run(wanted: Slice, run_id: str) -> list[str]:
+def list_queued(wanted: Slice, run_id: str) -> list[str]:
     """The queued resources of a run, as JSON."""
     name = rf"--filter=name~/{run_id}-[0-9]+$"
     return [*_QUEUED.split(), "list", *_where(wanted), name, "--format=json"]
@@ -181,13 +181,13 @@ class Gcloud:
             if code == 0:
                 return out
             if _MISSING.search(error):
-                raise Missing(_sentence(arguments, error))
+                raise MissingResourceError(_sentence(arguments, error))
             if "create" in arguments and _THERE.search(error):
                 return out  # an earlier try came through although its answer was lost
             if delay is None or not _PASSING.search(error):
                 break
             self.sleep(delay)
-        raise Failed(_sentence(arguments, error))
+        raise GcloudError(_sentence(arguments, error))
 
     def attach(self, arguments: list[str]) -> int:
         """Run a command with this terminal; its exit code."""
@@ -220,7 +220,7 @@ def _program() -> str:
     """Errors: Failed where gcloud is not installed."""
     found = shutil.which("gcloud")
     if found is None:
-        raise Failed(
+        raise GcloudError(
             "gcloud is not on PATH: install it (https://cloud.google.com/sdk/docs/install), then "
             "`gcloud auth login`"
         )

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from imagen_jax.cloud import gcloud
-from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
+from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
 from imagen_jax.runtime.lease import Holder, Lease
-from imagen_jax.runtime.lease_file import FREE, Seen, written_at
+from imagen_jax.runtime.lease_file import FREE, ReadLease, read_time
 
 FILE = "watcher.json"  # below WORKDIR/launch
 RENEWED = 60.0  # seconds between two signs of life
@@ -27,21 +27,21 @@ class Object:
         """Write it unless it is there: the bucket lets one of two succeed."""
         try:
             self.cloud.run(gcloud.put(None, self.address, new=True), stdin=text)
-        except Failed:
+        except GcloudError:
             if self.read() is None:
                 raise
             return False
         return True
 
-    def read(self) -> Seen | None:
+    def read(self) -> ReadLease | None:
         """What is there."""
         try:
             text = self.cloud.run(gcloud.cat(self.address))
-        except Missing:
+        except MissingResourceError:
             return None
-        return Seen(text, text, written_at(text))
+        return ReadLease(text, text, read_time(text))
 
-    def replace(self, text: str, seen: Seen) -> bool:
+    def replace(self, text: str, seen: ReadLease) -> bool:
         """Write over it; of several who do at once the last one has it."""
         self.touch(text)
         self.sleep(SETTLED)
@@ -57,7 +57,7 @@ class Object:
         self.touch(FREE)
 
 
-def of(
+def make_lease(
     cloud: Gcloud, address: str, *, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Lease:
     """This process's lease of a run."""

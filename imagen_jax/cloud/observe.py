@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagen_jax.cloud import gcloud
-from imagen_jax.cloud.gcloud import Gcloud, Missing
-from imagen_jax.cloud.run_record import Attempt, Run
+from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
+from imagen_jax.cloud.run_record import Attempt, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class WorkerReport:
     """What a worker last wrote to the bucket."""
 
     worker: int
@@ -25,18 +25,18 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class AttemptSnapshot:
     """An attempt, at one look."""
 
     queued: str | None  # state of the queued resource; None: there is none
     reason: str = ""  # what Google says about that state
     nodes: tuple[str, ...] = ()  # state of each slice; "MISSING": there is none
     workers: int = 0  # network endpoints of all slices
-    reports: tuple[Report, ...] = ()
+    reports: tuple[WorkerReport, ...] = ()
     active: float = 0.0  # seconds since it was first seen active
 
 
-class Pulse:
+class HeartbeatTracker:
     """When each worker's beat last grew, by our own clock: other machines' clocks may be wrong."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -58,15 +58,17 @@ class Pulse:
         return self._clock() - self._active.setdefault(attempt, self._clock())
 
 
-def look(cloud: Gcloud, run: Run, attempt: Attempt, pulse: Pulse) -> Seen:
+def observe(
+    cloud: Gcloud, run: RunRecord, attempt: Attempt, pulse: HeartbeatTracker
+) -> AttemptSnapshot:
     """One look at everything. Errors: gcloud.Failed."""
     name = run.name(attempt)
     queued, reason = _queued(cloud, run, name)
-    found = reports(cloud, run, attempt, pulse)
+    found = read_reports(cloud, run, attempt, pulse)
     if queued != "ACTIVE":
-        return Seen(queued=queued, reason=reason, reports=found)
+        return AttemptSnapshot(queued=queued, reason=reason, reports=found)
     described = [_node(cloud, run, node) for node in run.wanted.nodes(name)]
-    return Seen(
+    return AttemptSnapshot(
         queued=queued,
         nodes=tuple(node.get("state", "UNKNOWN") for node in described),
         workers=sum(len(node.get("networkEndpoints", ())) for node in described),
@@ -75,37 +77,39 @@ def look(cloud: Gcloud, run: Run, attempt: Attempt, pulse: Pulse) -> Seen:
     )
 
 
-def reports(cloud: Gcloud, run: Run, attempt: Attempt, pulse: Pulse) -> tuple[Report, ...]:
+def read_reports(
+    cloud: Gcloud, run: RunRecord, attempt: Attempt, pulse: HeartbeatTracker
+) -> tuple[WorkerReport, ...]:
     """What the workers say, by number. Errors: gcloud.Failed."""
     try:
         text = cloud.run(gcloud.cat(run.place(attempt, "worker-*.json")))
-    except Missing:
+    except MissingResourceError:
         return ()
     found = []
     for line in filter(None, text.splitlines()):
         told = json.loads(line)
         quiet = pulse.silent(attempt.number, told["worker"], told["beat"])
-        found.append(Report(**told, silent=quiet))
+        found.append(WorkerReport(**told, silent=quiet))
     return tuple(sorted(found, key=lambda report: report.worker))
 
 
-def _queued(cloud: Gcloud, run: Run, name: str) -> tuple[str | None, str]:
+def _queued(cloud: Gcloud, run: RunRecord, name: str) -> tuple[str | None, str]:
     try:
         found = json.loads(cloud.run(gcloud.describe(run.wanted, name)))
-    except Missing:
+    except MissingResourceError:
         return None, ""
     state = found.get("state", {})
     failed = state.get("failedData", {}).get("error", {})
     return state.get("state", "UNKNOWN"), failed.get("message", "")
 
 
-def _node(cloud: Gcloud, run: Run, name: str) -> dict[str, Any]:
+def _node(cloud: Gcloud, run: RunRecord, name: str) -> dict[str, Any]:
     try:
         return json.loads(cloud.run(gcloud.node(run.wanted, name)))
-    except Missing:
+    except MissingResourceError:
         return {"state": "MISSING"}
 
 
-def furthest(found: Sequence[Report]) -> str | None:
+def furthest_step(found: Sequence[WorkerReport]) -> str | None:
     """The last step that a worker finished; None before the first."""
     return next((report.step for report in found if report.step is not None), None)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from imagen_jax.cloud.observe import AttemptSnapshot, WorkerReport, furthest_step
+from imagen_jax.cloud.run_record import Attempt, Limits, RunRecord
 from imagen_jax.runtime import exit_codes
-from imagen_jax.cloud.observe import Report, Seen, furthest
-from imagen_jax.cloud.run_record import Attempt, Limits, Run
 from imagen_jax.runtime.supervisor import same_step
 
 # Source: Google, "Manage queued resources"; ACCEPTED is the older name of WAITING_FOR_RESOURCES.
@@ -16,7 +16,12 @@ LOST = ("FAILED", "SUSPENDED")
 ALIVE = ("READY", "CREATING", "STARTING", "REPAIRING", "RESTARTING", "UNKNOWN")  # of a node
 SOON = 90.0  # seconds: three beats; a worker that is alive has said by then why it ended, too
 FOREVER = 2  # resources that failed in a row before a worker was heard of
-MACHINE = (exit_codes.PREEMPTED, exit_codes.LOST, 128 + 15, 128 + 1)  # SIGTERM and SIGHUP end machines
+MACHINE = (
+    exit_codes.PREEMPTED,
+    exit_codes.LOST,
+    128 + 15,
+    128 + 1,
+)  # SIGTERM and SIGHUP end machines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,10 @@ class Decision:
     do: Literal["wait", "again", "done", "stop"]
     why: str = ""
     code: int = 0
-    crash: Report | None = None  # whose fault it was, where it was the program's
+    crash: WorkerReport | None = None  # whose fault it was, where it was the program's
 
 
-def decide(seen: Seen, run: Run, *, now: float) -> Decision:
+def decide(seen: AttemptSnapshot, run: RunRecord, *, now: float) -> Decision:
     """The rule. `now` is in seconds since 1970.
 
     What workers say comes before what Google says: states lie, and a run may end as machines go.
@@ -38,7 +43,9 @@ def decide(seen: Seen, run: Run, *, now: float) -> Decision:
     expected = seen.reports[0].of if seen.reports else None
     if expected is not None and len(ended) == expected and not any(r.code for r in ended):
         return Decision(do="done", why="the command ended well on every worker")
-    refused = [r for r in ended if r.code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and r.step is None]
+    refused = [
+        r for r in ended if r.code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and r.step is None
+    ]
     if refused:
         return Decision(
             do="stop",
@@ -54,7 +61,7 @@ def decide(seen: Seen, run: Run, *, now: float) -> Decision:
     return Decision(do="wait", why=_waiting(seen))
 
 
-def _lost(seen: Seen, limits: Limits) -> str | None:
+def _lost(seen: AttemptSnapshot, limits: Limits) -> str | None:
     """Why this attempt comes to nothing any more; None while it may."""
     failed = next((r for r in seen.reports if r.phase == "ended" and r.code), None)
     if failed is not None:
@@ -82,7 +89,9 @@ def _lost(seen: Seen, limits: Limits) -> str | None:
     return None
 
 
-def _again(lost: str, crash: Report | None, seen: Seen, run: Run) -> Decision:
+def _again(
+    lost: str, crash: WorkerReport | None, seen: AttemptSnapshot, run: RunRecord
+) -> Decision:
     """Create anew, unless that would not help or is not allowed."""
     code = crash.code if crash is not None and crash.code else exit_codes.PREEMPTED
     if crash is not None:
@@ -105,11 +114,11 @@ def _failing(attempts: Sequence[Attempt]) -> bool:
     return len(before) == FOREVER - 1 and not any(a.granted for a in before)
 
 
-def _waiting(seen: Seen) -> str:
+def _waiting(seen: AttemptSnapshot) -> str:
     """What is waited for, in a few words."""
     if not seen.reports:
         return f"the queued resource is {seen.queued}"
     phases = sorted({r.phase for r in seen.reports})
-    step = furthest(seen.reports)
+    step = furthest_step(seen.reports)
     here = f"{len(seen.reports)} of {seen.reports[0].of} workers: {' and '.join(phases)}"
     return f"{here}; {step}" if step else here

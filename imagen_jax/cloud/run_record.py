@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class LaunchSpec:
     """What every worker does, in every attempt."""
 
     run_id: str
@@ -52,10 +52,10 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunRecord:
     """The whole record."""
 
-    job: Job
+    job: LaunchSpec
     wanted: Slice
     limits: Limits
     attempts: tuple[Attempt, ...] = ()
@@ -81,26 +81,26 @@ class Run:
         """A file of the attempt in the bucket."""
         return f"{self.job.folder}/{attempt.number}/{file}"
 
-    def having(self, attempt: Attempt) -> "Run":
+    def having(self, attempt: Attempt) -> "RunRecord":
         """The record with this attempt, new or in place of its earlier state."""
         others = tuple(a for a in self.attempts if a.number != attempt.number)
         return dataclasses.replace(self, attempts=(*others, attempt))
 
 
-def to_json(run: Run) -> str:
+def to_json(run: RunRecord) -> str:
     """The record as JSON; `from_json` rebuilds it."""
     return json.dumps({"format": FORMAT, **dataclasses.asdict(run)}, indent=2)
 
 
-def from_json(text: str, *, where: str) -> Run:
+def from_json(text: str, *, where: str) -> RunRecord:
     """Errors: ValueError for what `to_json` did not write, or a newer version did."""
     try:
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise ValueError(f"{where} has format {found['format']}: a newer imagen_jax wrote it")
         job = found["job"]
-        return Run(
-            job=Job(
+        return RunRecord(
+            job=LaunchSpec(
                 **{
                     **job,
                     "commands": tuple(tuple(c) for c in job["commands"]),

@@ -9,7 +9,7 @@ LISTED = 5  # uncommitted files that a refusal names
 
 
 @dataclass(frozen=True)
-class Code:
+class SourceArchive:
     """A commit's files."""
 
     archive: bytes
@@ -21,7 +21,7 @@ class Code:
         return f"code-{hashlib.sha256(self.archive).hexdigest()}.tar"
 
 
-def committed(folder: Path, *, ignore_changes: bool = False) -> Code:
+def archive_head(folder: Path, *, ignore_changes: bool = False) -> SourceArchive:
     """What HEAD holds of the repository around `folder`, and nothing else.
 
     Errors: ValueError outside a repository of this package, and for changes that are not committed.
@@ -48,7 +48,7 @@ def committed(folder: Path, *, ignore_changes: bool = False) -> Code:
             "--ignore-changes to ship the last commit without them"
         )
     # Not compressed: most of it is, and the same command makes the same bytes by hand.
-    return Code(_git(root, "archive", "--format=tar", commit), commit)
+    return SourceArchive(_git(root, "archive", "--format=tar", commit), commit)
 
 
 def _git(folder: Path, *arguments: str) -> bytes:

@@ -4,19 +4,19 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
-from imagen_jax.io import log_files
 from imagen_jax.cloud import gcloud
+from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
+from imagen_jax.cloud.observe import HeartbeatTracker, furthest_step, observe
 from imagen_jax.cloud.restart_policy import LOST
-from imagen_jax.cloud.gcloud import Gcloud, Missing
-from imagen_jax.cloud.observe import Pulse, furthest, look
-from imagen_jax.cloud.run_record import Attempt, Run
+from imagen_jax.cloud.run_record import Attempt, RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
+from imagen_jax.io import log_files
 
 METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
 LAST = 8192  # bytes of the end of the metrics that are read
 
 
-def text(cloud: Gcloud, run: Run) -> str:
+def status_text(cloud: Gcloud, run: RunRecord) -> str:
     """Slice, workers, training, attempts. Errors: gcloud.Failed."""
     wanted, present = run.wanted, run.present
     lines = [
@@ -26,7 +26,7 @@ def text(cloud: Gcloud, run: Run) -> str:
     if run.finished is not None:
         lines.append(f"ended     {run.finished}")
     if present is not None:
-        seen = look(cloud, run, present, Pulse(time.monotonic))
+        seen = observe(cloud, run, present, HeartbeatTracker(time.monotonic))
         states = f"; slices {', '.join(seen.nodes)}" if seen.nodes else ""
         reason = f" ({seen.reason})" if seen.reason else ""
         lines.append(f"resource  {run.name(present)}: {seen.queued}{reason}{states}")
@@ -35,7 +35,7 @@ def text(cloud: Gcloud, run: Run) -> str:
             lines.append(
                 f"worker {report.worker}  {report.phase}{ended}, {report.step or 'no step yet'}"
             )
-        lines.append(f"reached   {furthest(seen.reports) or 'no step yet'}")
+        lines.append(f"reached   {furthest_step(seen.reports) or 'no step yet'}")
     lines += [f"training  {line}" for line in _training(cloud, run.job.workdir)]
     lines += [f"attempt {a.number} {_told(a)}" for a in run.attempts]
     left = max(run.limits.until - time.time(), 0) / 3600
@@ -54,12 +54,12 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
     for pattern in METRICS:
         try:
             files = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).split()
-        except Missing:
+        except MissingResourceError:
             continue
         for file in files:
             *_, last = (
                 {},
-                *log_files.entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
+                *log_files.parse_entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
             )
             rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
             stage = file.removesuffix("/metrics.jsonl")
@@ -73,13 +73,13 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
 def _checkpoint(cloud: Gcloud, stage: str) -> str:
     try:
         names = cloud.run(gcloud.ls(f"{stage}/checkpoints/")).split()
-    except Missing:
+    except MissingResourceError:
         return "none"
     steps = [int(n) for name in names if (n := name.rstrip("/").rpartition("/")[2]).isdigit()]
     return str(max(steps)) if steps else "none"
 
 
-def follow(
+def follow_logs(
     cloud: Gcloud,
     place: str,
     *,
@@ -92,7 +92,7 @@ def follow(
     while True:
         try:
             found = cloud.run(gcloud.cat(place))
-        except Missing as error:
+        except MissingResourceError as error:
             if not again:
                 raise ValueError(
                     f"{place} is not there: no worker has written a log yet; see "
@@ -107,7 +107,7 @@ def follow(
         sleep(every)
 
 
-def leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tuple[str, str]]:
+def list_leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tuple[str, str]]:
     """Name and state of the queued resources of a zone that hold quota and never come back.
 
     Those of `imagen launch` alone, by their label, unless `everyone`. Errors: gcloud.Failed.

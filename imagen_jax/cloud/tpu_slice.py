@@ -56,8 +56,8 @@ class Slice:
                 f"--accelerator {self.accelerator}: TPU7x is to be had through GKE alone; see "
                 "launch/jobset.yaml"
             )
-        validate.check("accelerator", self.accelerator)
-        validate.check("zone", self.zone)
+        validate.check_names("accelerator", self.accelerator)
+        validate.check_names("zone", self.zone)
         for kind, name in (
             ("project", self.project),
             ("runtime version", self.runtime_version),
@@ -66,9 +66,9 @@ class Slice:
             ("network", self.subnetwork),
         ):
             if name is not None:
-                validate.check(kind, name)
+                validate.check_names(kind, name)
         require(
-            validate.seconds(self.max_run) <= LONGEST,
+            validate.parse_seconds(self.max_run) <= LONGEST,
             f"--max-run {self.max_run}: flex-start grants 7d at most",
         )
         require(self.slices >= 1, f"--slices {self.slices}: give 1 or more")

@@ -45,7 +45,7 @@ RULES: Mapping[Kind, tuple[str, str]] = {
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
-def check(kind: Kind, name: str) -> str:
+def check_names(kind: Kind, name: str) -> str:
     """`name` itself. Errors: ValueError for one that Google would refuse, with an example."""
     pattern, example = RULES[kind]
     if re.fullmatch(pattern, name) is None:
@@ -53,7 +53,7 @@ def check(kind: Kind, name: str) -> str:
     return name
 
 
-def seconds(duration: str) -> int:
+def parse_seconds(duration: str) -> int:
     """Of `90s`, `15m`, `24h` or `3d`. Errors: as `check`."""
-    check("duration", duration)
+    check_names("duration", duration)
     return int(duration[:-1]) * SECONDS[duration[-1]]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagen_jax.cloud import gcloud, lease, run_record
+from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
+from imagen_jax.cloud.observe import HeartbeatTracker, WorkerReport, observe
 from imagen_jax.cloud.restart_policy import Decision, decide
-from imagen_jax.cloud.gcloud import Failed, Gcloud, Missing
-from imagen_jax.cloud.observe import Pulse, Report, look
-from imagen_jax.cloud.run_record import Attempt, Run
+from imagen_jax.cloud.run_record import Attempt, RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.runtime.exit_codes import PREEMPTED
 from imagen_jax.runtime.lease import Lease
@@ -29,7 +29,7 @@ class Watcher:
     """Keeps one run going."""
 
     cloud: Gcloud
-    run: Run
+    run: RunRecord
     startup: Path  # the script that the machines run at boot
     every: float = 30.0  # seconds between looks
     take_over: bool = False  # although another watches
@@ -41,7 +41,7 @@ class Watcher:
 
     def __post_init__(self) -> None:
         place = f"{self.run.job.folder}/{lease.FILE}"
-        self._lease = lease.of(self.cloud, place, clock=self.clock, sleep=self.sleep)
+        self._lease = lease.make_lease(self.cloud, place, clock=self.clock, sleep=self.sleep)
 
     def begin(self) -> int:
         """Create the first attempt, and leave it alone. Errors: as `watch`."""
@@ -59,7 +59,9 @@ class Watcher:
         self._lease.take(over=self.take_over, waits=False)
         self._renewed = self.clock()
         try:
-            self.run = read(self.cloud, self.run.job.workdir)  # as whoever watched before left it
+            self.run = read_record(
+                self.cloud, self.run.job.workdir
+            )  # as whoever watched before left it
             return self._watch()
         finally:
             self._give_back()
@@ -68,7 +70,7 @@ class Watcher:
         if self.run.finished is not None:
             self._say(f"it has ended ({self.run.finished}); `imagen launch tpu` begins again")
             return 0
-        pulse = Pulse(self.clock)
+        pulse = HeartbeatTracker(self.clock)
         while True:
             self._hold()
             present = self.run.present or self._create()
@@ -94,24 +96,24 @@ class Watcher:
         try:
             self._lease.renew(write=renew)
             self._renewed = now if renew else self._renewed
-        except Failed as error:
+        except GcloudError as error:
             self._say(f"no sign of life this time: {error}")
         self._lease.check()
 
     def _give_back(self) -> None:
         try:
             self._lease.give_back()
-        except Failed as error:
+        except GcloudError as error:
             self._say(f"the next watcher has to give --take-over: {error}")
 
-    def _decide(self, present: Attempt, pulse: Pulse) -> Decision:
+    def _decide(self, present: Attempt, pulse: HeartbeatTracker) -> Decision:
         """Look, and apply the rule. Where gcloud does not answer the run goes on without us."""
         try:
-            seen = look(self.cloud, self.run, present, pulse)
+            seen = observe(self.cloud, self.run, present, pulse)
             if seen.reports and not present.granted:
                 present = dataclasses.replace(present, granted=True)
                 self._keep(self.run.having(present))
-        except (Failed, ValueError, KeyError, TypeError) as error:
+        except (GcloudError, ValueError, KeyError, TypeError) as error:
             if self.clock() > self.run.limits.until:
                 return Decision(do="stop", why=f"the deadline has passed; {error}", code=PREEMPTED)
             return Decision(do="wait", why=f"no look this time: {error}")
@@ -123,8 +125,8 @@ class Watcher:
     def _told_to_stop(self) -> bool:
         """Whether `imagen launch stop` was given elsewhere; it is not to be created again."""
         try:
-            return read(self.cloud, self.run.job.workdir).finished is not None
-        except (Failed, ValueError):
+            return read_record(self.cloud, self.run.job.workdir).finished is not None
+        except (GcloudError, ValueError):
             return False
 
     def _create(self) -> Attempt | None:
@@ -137,8 +139,8 @@ class Watcher:
         name = self.run.name(attempt)
         self._say(f"creating {name}: {self.run.wanted.accelerator} in {self.run.wanted.zone}")
         try:
-            self.cloud.run(creation(self.run, attempt, self.startup, now=self.clock()))
-        except Failed as error:
+            self.cloud.run(create_command(self.run, attempt, self.startup, now=self.clock()))
+        except GcloudError as error:
             self._say(str(error))
             tries = len(self.run.attempts)
             late = self.clock() > self.run.limits.until
@@ -171,13 +173,13 @@ class Watcher:
         """Google refuses to delete what is just being provisioned: tried for some minutes."""
         for _ in range(TRIES - 1):
             try:
-                return remove(self.cloud, self.run.wanted, name)
-            except Failed as error:
+                return delete_resources(self.cloud, self.run.wanted, name)
+            except GcloudError as error:
                 self._say(str(error))
                 self.sleep(self.every)
-        return remove(self.cloud, self.run.wanted, name)
+        return delete_resources(self.cloud, self.run.wanted, name)
 
-    def _show(self, crash: Report) -> None:
+    def _show(self, crash: WorkerReport) -> None:
         place = self.run.place(self.run.attempts[-1], f"worker-{crash.worker}.log")
         print(f"\n---- {place}\n{crash.said[-SHOWN:].rstrip()}\n", file=sys.stderr, flush=True)
 
@@ -191,8 +193,8 @@ class Watcher:
         if vain:
             self.sleep(min(2.0**vain, LONGEST))
 
-    def _keep(self, run: Run) -> None:
-        keep(self.cloud, run)
+    def _keep(self, run: RunRecord) -> None:
+        write_record(self.cloud, run)
         self.run = run
 
     def _say(self, sentence: str) -> None:
@@ -201,7 +203,7 @@ class Watcher:
             self._said = sentence
 
 
-def creation(run: Run, attempt: Attempt, startup: Path, *, now: float) -> list[str]:
+def create_command(run: RunRecord, attempt: Attempt, startup: Path, *, now: float) -> list[str]:
     """The command that creates an attempt's resource; it is not granted after the deadline."""
     job = run.job
     metadata = {
@@ -221,51 +223,57 @@ def creation(run: Run, attempt: Attempt, startup: Path, *, now: float) -> list[s
     return gcloud.create(run.wanted, name, startup=startup, metadata=metadata, valid=valid)
 
 
-def keep(cloud: Gcloud, run: Run) -> None:
+def write_record(cloud: Gcloud, run: RunRecord) -> None:
     """Write the record. Errors: gcloud.Failed."""
-    cloud.run(gcloud.put(None, f"{run.job.folder}/{run_record.FILE}"), stdin=run_record.to_json(run) + "\n")
+    cloud.run(
+        gcloud.put(None, f"{run.job.folder}/{run_record.FILE}"),
+        stdin=run_record.to_json(run) + "\n",
+    )
 
 
-def read(cloud: Gcloud, workdir: str) -> Run:
+def read_record(cloud: Gcloud, workdir: str) -> RunRecord:
     """The record of the run in `workdir`. Errors: ValueError where there is none; gcloud.Failed."""
     place = f"{workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
         return run_record.from_json(cloud.run(gcloud.cat(place)), where=place)
-    except Missing as error:
+    except MissingResourceError as error:
         raise ValueError(
-            f"{workdir} was not launched: it has no {run_record.FOLDER}/{run_record.FILE}; give the "
+            f"{workdir} was not launched: it has no {run_record.FOLDER}/{run_record.FILE}; give "
+            f"the "
             "--workdir of `imagen launch tpu`"
         ) from error
 
 
-def remove(cloud: Gcloud, wanted: Slice, name: str) -> None:
+def delete_resources(cloud: Gcloud, wanted: Slice, name: str) -> None:
     """Delete a queued resource with its nodes, and look whether it is gone.
 
     Errors: gcloud.Failed, with the command to give by hand.
     """
     command = gcloud.delete(wanted, name)
     try:
-        with contextlib.suppress(Missing):
+        with contextlib.suppress(MissingResourceError):
             cloud.run(command)
         if not cloud.dry:
-            with contextlib.suppress(Missing):
+            with contextlib.suppress(MissingResourceError):
                 found = json.loads(cloud.run(gcloud.describe(wanted, name)))
                 state = found.get("state", {}).get("state")
                 if state != "DELETING":
-                    raise Failed(f"{name} is still there, {state}")
-    except Failed as error:
+                    raise GcloudError(f"{name} is still there, {state}")
+    except GcloudError as error:
         by_hand = " ".join(["gcloud", *command])
-        raise Failed(f"{name} was not deleted and may cost money ({error}): {by_hand}") from error
+        raise GcloudError(
+            f"{name} was not deleted and may cost money ({error}): {by_hand}"
+        ) from error
 
 
-def stopped(run: Run) -> Run:
+def mark_stopped(run: RunRecord) -> RunRecord:
     """The record of a run that somebody stopped."""
     if run.present is not None:
         run = run.having(dataclasses.replace(run.present, ended=STOPPED))
     return dataclasses.replace(run, finished=run.finished or STOPPED)
 
 
-def left(cloud: Gcloud, run: Run) -> list[str]:
+def list_remaining(cloud: Gcloud, run: RunRecord) -> list[str]:
     """Names of the run's queued resources that exist. Errors: gcloud.Failed."""
-    found = json.loads(cloud.run(gcloud.of_run(run.wanted, run.job.run_id)) or "[]")
+    found = json.loads(cloud.run(gcloud.list_queued(run.wanted, run.job.run_id)) or "[]")
     return sorted(resource["name"].rpartition("/")[2] for resource in found)

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from imagen_jax.parallel import accelerators
-from imagen_jax.runtime import exit_codes
+from imagen_jax.cloud.observe import WorkerReport
 from imagen_jax.cloud.restart_policy import MACHINE
-from imagen_jax.cloud.observe import Report
 from imagen_jax.io.log_files import Guard
-from imagen_jax.runtime import peer_errors, reached
-from imagen_jax.runtime.child_process import Child, imagen
-from imagen_jax.runtime.supervisor import same_step
 from imagen_jax.io.paths import Workdir
+from imagen_jax.parallel import accelerators
+from imagen_jax.runtime import exit_codes, peer_errors, reached
+from imagen_jax.runtime.child_process import ChildProcess, imagen_command
+from imagen_jax.runtime.supervisor import same_step
 
 PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
 PRESENT = 900.0  # seconds until all workers have to be there
@@ -35,7 +34,7 @@ JOINS = ("train", "encode")  # commands that take --processes, and refuse anothe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WorkerId:
     """Which worker this is."""
 
     folder: Workdir  # of the attempt
@@ -48,14 +47,14 @@ class Place:
             raise ValueError(f"--worker {self.worker} --of {self.of}: workers count from 0")
 
 
-class Teller:
+class WorkerReporter:
     """Writes this worker's report and log, at every beat and whenever something changes."""
 
-    def __init__(self, place: Place, file: Path, beat: float = BEAT) -> None:
+    def __init__(self, place: WorkerId, file: Path, beat: float = BEAT) -> None:
         self._place, self._reached = place, file
         name = f"imagen launch worker: worker-{place.worker}"
         self._logs, self._reports = Guard(f"{name}.log"), Guard(f"{name}.json")
-        self._report = Report(worker=place.worker, of=place.of, phase="setup", beat=0)
+        self._report = WorkerReport(worker=place.worker, of=place.of, phase="setup", beat=0)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beats, args=(beat,), daemon=True)
         self._thread.start()
@@ -90,8 +89,8 @@ class Teller:
             except Exception as error:  # as above; the next beat may come through
                 print(f"imagen launch worker: no report ({error})", file=sys.stderr)
 
-    def _write(self, report: Report) -> None:
-        step = reached.read(self._reached) or report.step
+    def _write(self, report: WorkerReport) -> None:
+        step = reached.read_step(self._reached) or report.step
         self._report = dataclasses.replace(report, beat=report.beat + 1, step=step)
         told = dataclasses.asdict(self._report)
         del told["silent"]  # the reader's own
@@ -107,9 +106,9 @@ class Teller:
 class Worker:
     """Runs the commands, one after another, and passes signals on."""
 
-    def __init__(self, place: Place, *, generation: str | None, beat: float = BEAT) -> None:
+    def __init__(self, place: WorkerId, *, generation: str | None, beat: float = BEAT) -> None:
         self._place, self._generation, self._beat = place, generation, beat
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self._stopped = 0
 
     def run(self, commands: Sequence[Sequence[str]]) -> int:
@@ -117,7 +116,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._stop)
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"
-            teller = Teller(self._place, file, self._beat)
+            teller = WorkerReporter(self._place, file, self._beat)
             code, said = exit_codes.CRASHED, ""
             try:
                 teller.tell("setup")
@@ -135,15 +134,15 @@ class Worker:
                 teller.end(code, said)
 
     def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
-        words = resolve(command, self._place)
+        words = resolve_command(command, self._place)
         print("+", *command, file=sys.stderr, flush=True)
-        environment = {**os.environ, **settings(self._generation), reached.VARIABLE: str(file)}
-        self._child = Child(imagen(*words), environment)
+        environment = {**os.environ, **read_settings(self._generation), reached.VARIABLE: str(file)}
+        self._child = ChildProcess(imagen_command(*words), environment)
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
         said, self._child = self._child.said(), None
-        if code and peer_errors.sentence(said):
+        if code and peer_errors.describe_lost_peer(said):
             code = exit_codes.LOST
         return code, said
 
@@ -173,7 +172,7 @@ class Worker:
             self._child.send(number)
 
 
-def crashed_before(place: Place) -> bool:
+def is_repeated_crash(place: WorkerId) -> bool:
     """Whether this attempt and the one before, by its number, crashed after the same step."""
     number = place.folder.name
     if not number.isdigit() or number == "0":
@@ -188,7 +187,7 @@ def crashed_before(place: Place) -> bool:
     return same_step(steps)
 
 
-def resolve(command: Sequence[str], place: Place) -> list[str]:
+def resolve_command(command: Sequence[str], place: WorkerId) -> list[str]:
     """The arguments after `imagen`: numbers filled in, and how many processes there have to be."""
     words = [
         word.replace("{worker}", str(place.worker)).replace("{workers}", str(place.of))
@@ -199,7 +198,7 @@ def resolve(command: Sequence[str], place: Place) -> list[str]:
     return words
 
 
-def settings(generation: str | None) -> Mapping[str, str]:
+def read_settings(generation: str | None) -> Mapping[str, str]:
     """The environment of the command: jax's port, and the compiler's options of the generation."""
     found = {"JAX_COORDINATOR_PORT": os.environ.get("JAX_COORDINATOR_PORT", PORT)}
     if generation in accelerators.TPUS:

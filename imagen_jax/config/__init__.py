@@ -9,13 +9,12 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
-| `processes.py` | `Processes`: how several of them find each other |
+| `distributed.py` | `Processes`: how several of them find each other |
 | `ranges.py` | which numbers a field may hold: `Range`, `Count`, `Seed`, ... |
 | `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
-| `files.py` | reading config files, JSON beside a checkpoint, chaining stages |
+| `load.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
-from imagen_jax.config.validate import require
 from imagen_jax.config.diffusion import (
     Diffusion,
     LossWeight,
@@ -27,7 +26,9 @@ from imagen_jax.config.diffusion import (
     Spacing,
     Threshold,
 )
+from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
+from imagen_jax.config.images import Crop, Filters, Framing
 from imagen_jax.config.load import chain, from_json, load, to_json
 from imagen_jax.config.models import (
     EfficientUNet,
@@ -37,8 +38,6 @@ from imagen_jax.config.models import (
     TextConditioning,
     UNet,
 )
-from imagen_jax.config.images import Crop, Filters, Framing
-from imagen_jax.config.distributed import Processes
 from imagen_jax.config.ranges import (
     Count,
     Counts,
@@ -52,7 +51,8 @@ from imagen_jax.config.ranges import (
     check_options,
     check_value,
 )
-from imagen_jax.config.sentences import check_texts, listed, shortened
+from imagen_jax.config.sentences import check_texts, join_values, shorten
+from imagen_jax.config.validate import require
 
 __all__ = [
     "Count",
@@ -95,9 +95,9 @@ __all__ = [
     "check_texts",
     "check_value",
     "from_json",
-    "listed",
+    "join_values",
     "load",
     "require",
-    "shortened",
+    "shorten",
     "to_json",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.validate import require
 from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
+from imagen_jax.config.validate import require
 
 Predicts = Literal["eps", "x0", "v"]
 Schedule = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]

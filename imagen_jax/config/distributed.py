@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from imagen_jax.config.validate import require
 from imagen_jax.config.ranges import Count, Range, Whole, check_options
+from imagen_jax.config.validate import require
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.validate import divides, require
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
 from imagen_jax.config.ranges import (
@@ -19,7 +18,8 @@ from imagen_jax.config.ranges import (
     Whole,
     check_fields,
 )
-from imagen_jax.config.sentences import check_texts, shortened
+from imagen_jax.config.sentences import check_texts, shorten
+from imagen_jax.config.validate import require, require_divides
 
 Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
 Chosen = Annotated[int, Range(low=1, also=(-1,), remedy="-1 has it chosen")]
@@ -46,7 +46,9 @@ class Stage:
         where = f"stage {self.name}"
         check_fields(self, where)
         for side, what in ((self.size, "size"), (self.train_side, "crop")):
-            divides(self.model.multiple(), side, "the network's total stride", f"{where}: {what}")
+            require_divides(
+                self.model.multiple(), side, "the network's total stride", f"{where}: {what}"
+            )
         require(
             self.is_super_resolution or not self.diffusion.predict_residual,
             f"{where}: predict_residual needs a low-resolution input (low_size)",
@@ -70,13 +72,15 @@ class Stage:
         if self.low_size is None:
             require(self.crop is None, f"{where}: crop={self.crop} needs low_size")
             return
-        divides(self.low_size, self.size, "low_size", f"{where}: size")
+        require_divides(self.low_size, self.size, "low_size", f"{where}: size")
         require(self.low_size < self.size, f"{where}: low_size is not below size={self.size}")
         require(
             self.train_side <= self.size,
             f"{where}: crop={self.crop} is larger than size={self.size}",
         )
-        divides(self.factor, self.train_side, "the scale factor size/low_size", f"{where}: crop")
+        require_divides(
+            self.factor, self.train_side, "the scale factor size/low_size", f"{where}: crop"
+        )
 
     @property
     def is_super_resolution(self) -> bool:
@@ -173,7 +177,9 @@ class Train:
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
-        divides(abs(self.micro_batches), self.batch_size, "micro_batches", "train: batch_size")
+        require_divides(
+            abs(self.micro_batches), self.batch_size, "micro_batches", "train: batch_size"
+        )
         check_texts(self.sample_prompts, what="train.sample_prompts: prompt")
 
 
@@ -216,7 +222,7 @@ class Experiment:
         if self.stage.is_super_resolution:
             require(
                 not prompts,
-                f"train.sample_prompts={shortened(prompts)}: stage {self.stage.name} enlarges "
+                f"train.sample_prompts={shorten(prompts)}: stage {self.stage.name} enlarges "
                 "records of the dataset instead; leave them out",
             )
         else:

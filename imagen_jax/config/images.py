@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.validate import require
 from imagen_jax.config.ranges import Count, Range, Seed, Whole, check_fields
+from imagen_jax.config.validate import require
 
 Crop = Literal["centre", "random"]
 Aspect = Annotated[float, Range(low=1, remedy="below 1 it drops every picture")]

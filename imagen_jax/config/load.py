@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import paths
 from imagen_jax.config.experiment import Experiment
+from imagen_jax.io import paths
 
 PACKAGED = "imagen_jax.configs"
 
@@ -80,7 +80,7 @@ def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment,
 
 
 def _find(path: str) -> Path:
-    here = paths.local(path)
+    here = paths.local_path(path)
     if here.exists():
         return here
     spec = importlib.util.find_spec(PACKAGED)

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from imagen_jax.config.validate import divides, require
 from imagen_jax.config.ranges import (
     Count,
     Counts,
@@ -19,6 +18,7 @@ from imagen_jax.config.ranges import (
     Whole,
     check_fields,
 )
+from imagen_jax.config.validate import require, require_divides
 
 Dtype = Literal["float32", "bfloat16"]
 TextKV = Literal["concat", "cross", "none"]
@@ -90,9 +90,11 @@ class UNet:
             sides > 0, "unet: channel_mult is empty: give a multiple of channels for each level"
         )
         for mult in self.channel_mult:
-            divides(self.norm_groups, self.channels * mult, "norm_groups", "channels*channel_mult")
+            require_divides(
+                self.norm_groups, self.channels * mult, "norm_groups", "channels*channel_mult"
+            )
         if self.text.pool == "attention":
-            divides(self.head_channels, self.width_cond, "head_channels", "cond_channels")
+            require_divides(self.head_channels, self.width_cond, "head_channels", "cond_channels")
         unknown = sorted(set(self.attention_at) - set(self._levels_by_side()))
         require(
             not unknown,
@@ -102,7 +104,7 @@ class UNet:
         )
         for level in self.attention_levels():
             width = self.channels * self.channel_mult[level]
-            divides(self.head_channels, width, "head_channels", "channels*channel_mult")
+            require_divides(self.head_channels, width, "head_channels", "channels*channel_mult")
         require(
             self.text.kv == "none" or bool(self.attention_at),
             f"unet: text.kv={self.text.kv!r} needs attention, but attention_at is empty",
@@ -186,15 +188,17 @@ class EfficientUNet:
     def __post_init__(self) -> None:
         check_fields(self, "efficient_unet")
         require(bool(self.levels), "efficient_unet: levels is empty")
-        divides(self.norm_groups, self.stem_channels, "norm_groups", "stem_channels")
+        require_divides(self.norm_groups, self.stem_channels, "norm_groups", "stem_channels")
         width = "channels" if self.attn_ffn else "channels*attn_hidden_mult"
         for level in self.levels:
-            divides(self.norm_groups, level.channels, "norm_groups", "channels of a level")
+            require_divides(self.norm_groups, level.channels, "norm_groups", "channels of a level")
             if level.self_attention or level.text_attention:
-                divides(self.heads, self.attention_width(level), "heads", f"{width} of a level")
+                require_divides(
+                    self.heads, self.attention_width(level), "heads", f"{width} of a level"
+                )
         if self.text.pool == "attention":
             heads = self.pool_head_channels
-            divides(heads, self.cond_channels, "pool_head_channels", "cond_channels")
+            require_divides(heads, self.cond_channels, "pool_head_channels", "cond_channels")
         reads = any(level.text_attention for level in self.levels)
         require(
             reads == (self.text.kv != "none"),

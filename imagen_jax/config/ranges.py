@@ -64,7 +64,7 @@ NotNegative = Annotated[float, Range(low=0)]
 Finite = Annotated[float, Range()]
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """A value that its annotation excludes; the message is what it has to be."""
 
 
@@ -84,50 +84,50 @@ def check_options(instance: Any) -> None:
 def check_value(value: Any, hint: Any, name: str) -> Any:
     """One argument, as `hint` has it. Errors: as `check_fields`."""
     try:
-        return fitted(hint, value)
-    except Misfit as misfit:
-        raise ValueError(f"{name}={shown(value)}: must be {misfit}") from None
+        return fit_value(hint, value)
+    except MisfitError as misfit:
+        raise ValueError(f"{name}={format_value(value)}: must be {misfit}") from None
 
 
 def _check(instance: Any, said: Callable[[str, str], str]) -> None:
-    for name, hint in hints(type(instance)).items():
+    for name, hint in type_hints(type(instance)).items():
         value = getattr(instance, name)
         try:
-            fit = fitted(hint, value)
-        except Misfit as misfit:
-            raise ValueError(f"{said(name, shown(value))}: must be {misfit}") from None
+            fit = fit_value(hint, value)
+        except MisfitError as misfit:
+            raise ValueError(f"{said(name, format_value(value))}: must be {misfit}") from None
         if fit is not value:
             object.__setattr__(instance, name, fit)
 
 
 @functools.cache
-def hints(kind: type) -> dict[str, Any]:
+def type_hints(kind: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, ranges included."""
     found = typing.get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
-def fitted(hint: Any, value: Any, limits: Range | None = None) -> Any:
+def fit_value(hint: Any, value: Any, limits: Range | None = None) -> Any:
     """A value of the annotated kind. Errors: Misfit for one that is of another, or out of range."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         given = [extra for extra in inside[1:] if isinstance(extra, Range)]
-        return fitted(inside[0], value, given[0] if given else limits)
+        return fit_value(inside[0], value, given[0] if given else limits)
     if origin in (typing.Union, types.UnionType):
         return _one_of(inside, value, limits)
     if origin is tuple:
         return _tuple(inside, value, limits)
     if origin is typing.Literal:
         if not any(type(value) is type(choice) and value == choice for choice in inside):
-            raise Misfit(f"one of {', '.join(map(repr, inside))}")
+            raise MisfitError(f"one of {', '.join(map(repr, inside))}")
         return value
     if hint in (int, float):
         return _number(hint, value, limits)
     if hint is type(None) and value is not None:
-        raise Misfit("None")
+        raise MisfitError("None")
     known = hint in (str, bool) or dataclasses.is_dataclass(hint)
     if known and not isinstance(value, hint):
-        raise Misfit({str: "a string", bool: "True or False"}.get(hint, hint.__name__))
+        raise MisfitError({str: "a string", bool: "True or False"}.get(hint, hint.__name__))
     return value
 
 
@@ -135,10 +135,10 @@ def _one_of(options: tuple[Any, ...], value: Any, limits: Range | None) -> Any:
     wanted = []
     for option in sorted(options, key=lambda option: option is not type(None)):
         try:
-            return fitted(option, value, limits)
-        except Misfit as misfit:
+            return fit_value(option, value, limits)
+        except MisfitError as misfit:
             wanted.append(str(misfit))
-    raise Misfit(" or ".join(wanted))
+    raise MisfitError(" or ".join(wanted))
 
 
 def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[Any, ...]:
@@ -146,12 +146,12 @@ def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[A
     try:
         if isinstance(value, tuple | list) and (endless or len(value) == len(inside)):
             kinds = inside[:1] * len(value) if endless else inside
-            fit = tuple(fitted(k, v, limits) for k, v in zip(kinds, value, strict=True))
+            fit = tuple(fit_value(k, v, limits) for k, v in zip(kinds, value, strict=True))
             same = isinstance(value, tuple) and all(map(lambda a, b: a is b, fit, value))
             return value if same else fit
-    except Misfit as misfit:
-        raise Misfit(f"several values, each {misfit}") from None
-    raise Misfit("several values" if endless else f"{len(inside)} values")
+    except MisfitError as misfit:
+        raise MisfitError(f"several values, each {misfit}") from None
+    raise MisfitError("several values" if endless else f"{len(inside)} values")
 
 
 def _number(kind: type, value: Any, limits: Range | None) -> int | float:
@@ -160,21 +160,21 @@ def _number(kind: type, value: Any, limits: Range | None) -> int | float:
     wanted = f"{'a whole number' if kind is int else 'a number'} {limits}".rstrip()
     wanted += f"; {limits.remedy}" if limits.remedy else ""
     if isinstance(value, bool) or not isinstance(value, abstract):
-        raise Misfit(wanted)
+        raise MisfitError(wanted)
     if kind is int:
         whole = int(value)
         if whole not in limits:
-            raise Misfit(wanted)
+            raise MisfitError(wanted)
         if limits.high is None and whole > LARGEST_INT:
-            raise Misfit(f"{wanted}, and at most {LARGEST_INT}")
+            raise MisfitError(f"{wanted}, and at most {LARGEST_INT}")
         return whole
     single = _in_float32(value)
     if single is None:
         if limits.infinite and value == math.inf:
             return math.inf
-        raise Misfit(f"{wanted}, and finite in float32")
+        raise MisfitError(f"{wanted}, and finite in float32")
     if value not in limits or single not in limits:
-        raise Misfit(wanted if value not in limits else f"{wanted}, in float32 as well")
+        raise MisfitError(wanted if value not in limits else f"{wanted}, in float32 as well")
     return value if type(value) is float else float(value)
 
 
@@ -189,7 +189,7 @@ def _in_float32(value: Any) -> float | None:
     return single if abs(single) >= SMALLEST_FLOAT else 0.0
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value in a sentence; of a long one its beginning."""
     if isinstance(value, int) and value.bit_length() > SHOWN_BITS:
         return f"a number of {value.bit_length()} bits"

@@ -7,7 +7,7 @@ LISTED = 8  # values of a list that are shown
 ESCAPED = range(0xDC80, 0xDD00)  # how Python reads a byte that is no UTF-8, less 0xDC00
 
 
-def shortened(value: object, *, most: int = MOST) -> str:
+def shorten(value: object, *, most: int = MOST) -> str:
     """A value as Python writes it; of a long text its beginning, and how long all of it is."""
     if isinstance(value, str | bytes):
         unit = "bytes" if isinstance(value, bytes) else "characters"
@@ -17,10 +17,10 @@ def shortened(value: object, *, most: int = MOST) -> str:
     return shown if len(shown) <= most else shown[:most] + "..."
 
 
-def listed(values: Sequence[object]) -> str:
+def join_values(values: Sequence[object]) -> str:
     """The first of several values, and how many more there are."""
     more = f" and {len(values) - LISTED:,} more" if len(values) > LISTED else ""
-    return ", ".join(shortened(value) for value in values[:LISTED]) + more
+    return ", ".join(shorten(value) for value in values[:LISTED]) + more
 
 
 def check_texts(texts: Iterable[object], *, what: str) -> None:
@@ -32,13 +32,13 @@ def check_texts(texts: Iterable[object], *, what: str) -> None:
         if not isinstance(text, str):
             remedy = "decode it" if isinstance(text, bytes) else "give a string, or leave it out"
             kind = type(text).__name__
-            raise ValueError(f"{what} {number} is {shortened(text)}, of type {kind}: {remedy}")
+            raise ValueError(f"{what} {number} is {shorten(text)}, of type {kind}: {remedy}")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             code = ord(text[error.start])
             wrong = f"byte {code - 0xDC00:#04x}" if code in ESCAPED else f"half character {code:#x}"
             raise ValueError(
-                f"{what} {number}, {shortened(text)}, is no Unicode text: {wrong} at character "
+                f"{what} {number}, {shorten(text)}, is no Unicode text: {wrong} at character "
                 f"{error.start + 1}; write it in UTF-8, or take that character out"
             ) from error

@@ -7,7 +7,7 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def divides(divisor: int, number: int, divisor_name: str, number_name: str) -> None:
+def require_divides(divisor: int, number: int, divisor_name: str, number_name: str) -> None:
     """Refuse a number that its divisor does not divide, naming both."""
     require(
         divisor > 0 and number % divisor == 0,

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.io import log_files
-from imagen_jax.data.pipeline import Loaded
+from imagen_jax.data.pipeline import LoadedBatch
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import log_files
 from imagen_jax.io.errors import CorruptDataError
 
 FILE = "damaged_records.jsonl"  # process n, from 1 on, has damaged_records.n.jsonl
 ENOUGH = 1000  # records; a share is of so many, or of the whole store, even while fewer were seen
 
 
-class Tally:
+class CorruptRecordCounter:
     """The damaged records among those of one process; a file in `folder` lists each once.
 
     A line has the step that first missed the record, its index, key and shard. The key is null
@@ -27,7 +27,7 @@ class Tally:
         self._store, self._records, self._most = store, store.source(), most
         self._file = folder / (f"damaged_records.{process}.jsonl" if process else FILE)
         self._log = log_files.JsonLines(self._file)
-        self._listed = {entry["record"] for entry in log_files.read(self._file, "record")}
+        self._listed = {entry["record"] for entry in log_files.read_entries(self._file, "record")}
         self._lost: set[int] = set()  # since the process began, as is by_shard
         self.by_shard: Counter[str] = Counter()
         self._seen = np.zeros(store.count, bool)
@@ -38,7 +38,7 @@ class Tally:
         """How many records were lost since the run began."""
         return len(self._listed)
 
-    def add(self, step: int, loaded: Loaded) -> None:
+    def add(self, step: int, loaded: LoadedBatch) -> None:
         """Count what a step lost.
 
         Errors: ValueError when too large a share of the records is damaged.

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.config import Filters
-from imagen_jax.data.images import decode, filters
 from imagen_jax.data import worker_pool
-from imagen_jax.data.sources.base import Names, Skips, Source
+from imagen_jax.data.images import decode, filters
+from imagen_jax.data.sources.base import SkipLog, SkippedNames, Source
 from imagen_jax.io.errors import CorruptDataError
 
 CHUNK = 2048  # examples that a process is given at once
@@ -30,7 +30,7 @@ SAME_PICTURE, SAME_PAIR = "picture again", "picture and caption again"
 Lengths = Callable[[Sequence[str]], Sequence[int]]  # tokens of captions
 
 
-class One(NamedTuple):
+class ExampleStats(NamedTuple):
     """An example that can be read."""
 
     index: int
@@ -44,15 +44,15 @@ class One(NamedTuple):
 
 
 @dataclass
-class Part:
+class PartialReport:
     """Some examples of a source, checked."""
 
-    ones: list[One] = field(default_factory=list)
+    ones: list[ExampleStats] = field(default_factory=list)
     left_out: list[tuple[str, int, str]] = field(default_factory=list)  # reason, index, why
 
 
 @dataclass(frozen=True)
-class Look:
+class ExampleInspector:
     """How examples are looked at; processes get a copy."""
 
     source: Source
@@ -60,28 +60,30 @@ class Look:
     lengths: Lengths
     decodes: bool = False
 
-    def __call__(self, indices: Sequence[int]) -> Part:
+    def __call__(self, indices: Sequence[int]) -> PartialReport:
         """Errors: those of the source, but for examples that are damaged."""
-        part, captions = Part(), []
+        part, captions = PartialReport(), []
         for index in indices:
             try:
                 example = self.source[index]
                 image = example["image"]
-                header = decode.header(image)
+                header = decode.read_header(image)
                 if self.decodes or not _ended(image, header.format):
                     _check_whole(image, header.format)
-            except (CorruptDataError, decode.Unreadable) as error:
+            except (CorruptDataError, decode.UnreadableImageError) as error:
                 part.left_out.append((error.reason, index, str(error)))
                 continue
             texts = example["captions"]
-            _, reason = filters.keep(self.filters, header, texts)
+            _, reason = filters.apply_filters(self.filters, header, texts)
             if reason is not None:
                 part.left_out.append((reason, index, ""))
             captions.append(texts)
             picture = _digest(image)
             pair = _digest(picture + "\n".join(texts).encode())
             part.ones.append(
-                One(index, header.width, header.height, 0, len(texts), len(image), picture, pair)
+                ExampleStats(
+                    index, header.width, header.height, 0, len(texts), len(image), picture, pair
+                )
             )
         tokens = iter(self.lengths([text for texts in captions for text in texts]))
         most = [max(next(tokens) for _ in texts) for texts in captions]
@@ -90,7 +92,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Checked:
+class DatasetReport:
     """A source, looked at; arrays have one number for each example that can be read."""
 
     examples: int  # of the source
@@ -100,13 +102,19 @@ class Checked:
     tokens: np.ndarray
     captions: np.ndarray
     bytes: np.ndarray
-    left_out: dict[str, Names]  # what the source, its pictures or a filter lose: keys by reason
-    again: dict[str, Names]  # examples that were there before
+    left_out: dict[
+        str, SkippedNames
+    ]  # what the source, its pictures or a filter lose: keys by reason
+    again: dict[str, SkippedNames]  # examples that were there before
 
 
-def check(
-    look: Look, indices: Sequence[int], *, processes: int | None = None, progress: bool = True
-) -> Checked:
+def inspect_source(
+    look: ExampleInspector,
+    indices: Sequence[int],
+    *,
+    processes: int | None = None,
+    progress: bool = True,
+) -> DatasetReport:
     """Look at these examples of a source, in parallel where there are many.
 
     Errors: those of `Look`.
@@ -116,18 +124,22 @@ def check(
     with tqdm(total=len(indices), unit="img", disable=not progress) as bar:
         if count < 2:
             return _gathered(look, len(indices), _told(map(look, chunks), chunks, bar))
-        with worker_pool.processes(count) as pool:
+        with worker_pool.start_pool(count) as pool:
             return _gathered(look, len(indices), _told(pool.map(look, chunks), chunks, bar))
 
 
-def _told(parts: Iterable[Part], chunks: Sequence[Sequence[int]], bar: tqdm) -> Iterable[Part]:
+def _told(
+    parts: Iterable[PartialReport], chunks: Sequence[Sequence[int]], bar: tqdm
+) -> Iterable[PartialReport]:
     for part, chunk in zip(parts, chunks, strict=True):
         yield part
         bar.update(len(chunk))
 
 
-def _gathered(look: Look, looked_at: int, parts: Iterable[Part]) -> Checked:
-    lost, again, ones = Skips(), Skips(), list[One]()
+def _gathered(
+    look: ExampleInspector, looked_at: int, parts: Iterable[PartialReport]
+) -> DatasetReport:
+    lost, again, ones = SkipLog(), SkipLog(), list[ExampleStats]()
     lost.extend(look.source.skipped)
     for part in parts:
         ones += part.ones
@@ -146,7 +158,7 @@ def _gathered(look: Look, looked_at: int, parts: Iterable[Part]) -> Checked:
         name: np.array([getattr(one, name) for one in ones], np.int64)
         for name in ("width", "height", "tokens", "captions", "bytes")
     }
-    return Checked(
+    return DatasetReport(
         examples=len(look.source),
         looked_at=looked_at,
         left_out=lost.collected(),
@@ -166,10 +178,10 @@ def _ended(image: bytes, kind: str) -> bool:
 def _check_whole(image: bytes, kind: str) -> None:
     """Errors: Unreadable for a picture that cannot be decoded; many have bytes behind their end."""
     try:
-        decode.decode(image)
-    except decode.Unreadable as error:
+        decode.decode_image(image)
+    except decode.UnreadableImageError as error:
         cut = "" if _ended(image, kind) else f": a {kind} that was cut short"
-        raise decode.Unreadable(f"{error}{cut}") from error
+        raise decode.UnreadableImageError(f"{error}{cut}") from error
 
 
 def _digest(data: bytes) -> bytes:

@@ -39,14 +39,14 @@ class Batch(NamedTuple):
     index: Int32[np.ndarray, " b"]  # of the record in the store
 
 
-class Loaded(NamedTuple):
+class LoadedBatch(NamedTuple):
     """A batch, and what should have been in it."""
 
     batch: Batch
     lost: Int32[np.ndarray, " k"]  # damaged records, in whose rows others stand in
 
 
-class Example(NamedTuple):
+class LoadedExample(NamedTuple):
     """One row of a batch, its text not yet padded."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -57,7 +57,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prepare:
+class LoadExample:
     """A record's index to what a stage trains on; decodes only the side that it needs.
 
     Of several captions one is drawn at every visit.
@@ -68,7 +68,7 @@ class Prepare:
     records: Records
     stage: config.Stage
 
-    def __call__(self, wanted: int, rng: np.random.Generator) -> Example:
+    def __call__(self, wanted: int, rng: np.random.Generator) -> LoadedExample:
         index, record, pixels = self._whole(wanted)
         low_pixels, lost = None, None if index == wanted else wanted
         if self.stage.is_super_resolution:
@@ -80,7 +80,7 @@ class Prepare:
         text = record.texts[rng.integers(count) if count > 1 else 0]
         if not text.is_finite():
             raise _not_finite(self.store, f"record {index}, {record.key!r},")
-        return Example(pixels, low_pixels, text.array(), index, lost)
+        return LoadedExample(pixels, low_pixels, text.array(), index, lost)
 
     def _whole(self, wanted: int) -> tuple[int, Record, transforms.RGB]:
         """The first record from `wanted` on that can be read, round the store."""
@@ -104,52 +104,52 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessRows:
     """The rows of every global batch that one process holds, in ascending order."""
 
     batch_size: int  # of the global batch
     rows: tuple[int, ...]
 
     @classmethod
-    def whole(cls, batch_size: int) -> "Share":
+    def whole(cls, batch_size: int) -> "ProcessRows":
         """That of a process which is alone."""
         return cls(batch_size, tuple(range(batch_size)))
 
 
 @dataclass(frozen=True)
-class Shared:
+class GlobalOrder:
     """The examples of a share, batch after batch, by their place in the run's global order."""
 
     ordered: grain.MapDataset
-    share: Share
+    share: ProcessRows
     start_step: int
 
     def __len__(self) -> int:
         return sys.maxsize // self.share.batch_size * len(self.share.rows)
 
-    def __getitem__(self, place: int) -> Example:
+    def __getitem__(self, place: int) -> LoadedExample:
         step, row = divmod(place, len(self.share.rows))
         first = (self.start_step + step) * self.share.batch_size
         return self.ordered[first + self.share.rows[row]]
 
 
-def stream(
+def example_stream(
     store: Store,
     *,
     stage: config.Stage,
     data: config.Data,
-    share: Share,
+    share: ProcessRows,
     seed: int,
     start_step: int = 0,
-) -> grain.DatasetIterator[Loaded]:
+) -> grain.DatasetIterator[LoadedBatch]:
     """This process's share of every global batch from `start_step` on, endlessly.
 
     To be closed at the end, where `data.workers` are processes.
     Errors: ValueError, while iterating, when no whole record follows a damaged one for long, or
     for an encoding that is not finite.
     """
-    dataset = batches(
-        examples(store, stage=stage, seed=seed),
+    dataset = load_batches(
+        load_examples(store, stage=stage, seed=seed),
         max_length=store.max_length,
         share=share,
         start_step=start_step,
@@ -164,26 +164,26 @@ def stream(
     return iter(loader)
 
 
-def examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDataset:
+def load_examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDataset:
     """All examples in the run's global order: every epoch anew shuffled and cropped, endlessly.
 
     An example depends on its place in this order alone, since random_map counts before any slice.
     """
     source = grain.MapDataset.range(store.count)
-    prepare = Prepare(store, store.source(), stage)
+    prepare = LoadExample(store, store.source(), stage)
     return source.seed(seed).shuffle().repeat().random_map(prepare)
 
 
-def batches(
-    ordered: grain.MapDataset, *, max_length: int, share: Share, start_step: int = 0
+def load_batches(
+    ordered: grain.MapDataset, *, max_length: int, share: ProcessRows, start_step: int = 0
 ) -> grain.MapDataset:
     """One process's batches of the global order, the first of them at `start_step`."""
-    return grain.MapDataset.source(Shared(ordered, share, start_step)).batch(
+    return grain.MapDataset.source(GlobalOrder(ordered, share, start_step)).batch(
         len(share.rows), drop_remainder=True, batch_fn=partial(collate, max_length=max_length)
     )
 
 
-def collate(rows: Sequence[Example], *, max_length: int) -> Loaded:
+def collate(rows: Sequence[LoadedExample], *, max_length: int) -> LoadedBatch:
     """Stack examples, padding their text with zeros to `max_length`."""
     width = rows[0].text.shape[-1]
     text = np.zeros((len(rows), max_length, width), np.float32)
@@ -195,10 +195,10 @@ def collate(rows: Sequence[Example], *, max_length: int) -> Loaded:
     pixels = np.stack([row.pixels for row in rows])
     index = np.array([row.index for row in rows], np.int32)
     lost = np.array([row.lost for row in rows if row.lost is not None], np.int32)
-    return Loaded(Batch(pixels, low, text, text_mask, index), lost)
+    return LoadedBatch(Batch(pixels, low, text, text_mask, index), lost)
 
 
-def to_device(batch: Batch, shardings: Batch, *, share: Share) -> Batch:
+def to_device(batch: Batch, shardings: Batch, *, share: ProcessRows) -> Batch:
     """The global batch on the devices, of which this process holds its share.
 
     Shapes: `shardings` has a jax Sharding in the place of each array.
@@ -216,7 +216,7 @@ def to_device(batch: Batch, shardings: Batch, *, share: Share) -> Batch:
     return jax.tree.map(place, batch, shardings)
 
 
-def check(store: Store, *, experiment: config.Experiment) -> None:
+def check_store(store: Store, *, experiment: config.Experiment) -> None:
     """Refuse a store that the experiment cannot train on.
 
     Errors: ValueError naming what differs and the remedy.

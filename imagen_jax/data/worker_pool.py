@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 
-def processes(count: int, *, start: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+def start_pool(count: int, *, start: Callable[[], None] | None = None) -> ProcessPoolExecutor:
     """A pool of fresh processes: what they work on has to be importable, and to survive a copy.
 
     Each calls `start` before any work.

@@ -9,7 +9,7 @@ import numpy as np
 from imagen_jax import config
 
 
-class Dials(NamedTuple):
+class SamplerParams(NamedTuple):
     """Scalars, numpy or jax; `config.Sampler` says what each means.
 
     `first` and `last` are the steps to make: first, ..., last - 1 of `steps`.
@@ -26,7 +26,7 @@ class Dials(NamedTuple):
     repeats: Any  # of each step where pixels are known (arXiv:2201.09865)
 
     @classmethod
-    def of(cls, sampler: config.Sampler, *, repeats: int = 1) -> Dials:
+    def of(cls, sampler: config.Sampler, *, repeats: int = 1) -> SamplerParams:
         """All steps, as `sampler` has them."""
         low, high = sampler.guidance_interval or (0.0, np.inf)
         return cls(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.types import Image, LogSNR, Number, RandomKey
 
 _TINY = 1e-8  # of a flat picture's contrast
@@ -45,7 +45,7 @@ def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
     return guided_x0 + share * (factor - 1.0) * around
 
 
-def wanted(logsnr: LogSNR, dials: Dials) -> Bool[Array, ""]:
+def is_guided(logsnr: LogSNR, dials: SamplerParams) -> Bool[Array, ""]:
     """Whether a step is guided, which all rows of a sampler's batch share.
 
     It is not at weight 1, nor outside the interval of `dials`.

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import schedules
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
 from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.types import Denoise, Image, Keys, LogSNR, RandomKey, Scale
 
 
-class Step(NamedTuple):
+class StepInputs(NamedTuple):
     """What a rule may use to go from z_t to z_s: arrays (b, h, w, c), levels and keys (b,)."""
 
     z_t: jax.Array
@@ -32,7 +32,7 @@ class Step(NamedTuple):
     stochasticity: jax.Array  # a scalar
 
 
-class State(NamedTuple):
+class SamplerState(NamedTuple):
     """A painting between two steps; images (b, h, w, c), float32."""
 
     keys: jax.Array  # (b,)
@@ -41,21 +41,21 @@ class State(NamedTuple):
     made: jax.Array  # steps so far, an int32 scalar
 
 
-class Known(NamedTuple):
+class KnownPixels(NamedTuple):
     """Pixels that the picture has to have: pixels (b, h, w, c), mask (b, h, w, 1), true there."""
 
     pixels: jax.Array
     mask: jax.Array
 
 
-def begin(
+def init_state(
     keys: Keys,
-    dials: Dials,
+    dials: SamplerParams,
     picture: Image,
     *,
     sampler: config.Sampler,
     diffusion: config.Diffusion,
-) -> State:
+) -> SamplerState:
     """The state before step `dials.first`: pure noise if it is the first of all, else `picture`
     with the noise of that level.
 
@@ -66,18 +66,18 @@ def begin(
     eps = rng.normal_each(_fold(keys, "start", 0), picture.shape[1:])
     alpha, sigma = alpha_sigma(level)
     z = jnp.where(dials.first > 0, alpha, 0.0) * picture + sigma * eps
-    return State(keys, z, picture, jnp.int32(0))
+    return SamplerState(keys, z, picture, jnp.int32(0))
 
 
 def sample(
     denoise: Denoise,
-    state: State,
-    dials: Dials,
+    state: SamplerState,
+    dials: SamplerParams,
     *,
     sampler: config.Sampler,
     diffusion: config.Diffusion,
-    known: Known | None = None,
-) -> State:
+    known: KnownPixels | None = None,
+) -> SamplerState:
     """The state after the steps `dials.first` to `dials.last`; image i depends on its key alone.
 
     `spacing.py` has the steps' levels. `denoise` is called once a step (twice by "edm_heun"); the
@@ -94,7 +94,7 @@ def sample(
         found = logsnr_at(_row(index), dials.steps, sampler=sampler, diffusion=diffusion)
         return jnp.broadcast_to(found, state.keys.shape)
 
-    def body(index: jax.Array, now: State) -> State:
+    def body(index: jax.Array, now: SamplerState) -> SamplerState:
         here, there = level(index), level(index + 1)
         before = jnp.where(now.made == 0, here, level(index - 1))
         last = index == dials.steps - 1
@@ -104,7 +104,7 @@ def sample(
                 z = jnp.where(known.mask, _noised(known.pixels, keys, here), z)
             x0 = seen(z, here)
             x0_before = jnp.where(now.made == 0, x0, now.x0)
-            step = Step(z, x0, x0_before, before, here, there, keys, dials.stochasticity)
+            step = StepInputs(z, x0, x0_before, before, here, there, keys, dials.stochasticity)
             return jax.lax.cond(last, lambda: x0, lambda: _RULES[sampler.kind](step, seen)), x0
 
         def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
@@ -114,12 +114,12 @@ def sample(
         found = once(now.z, _fold(now.keys, "step", index))
         if known is not None:
             found = jax.lax.fori_loop(1, jnp.where(last, 1, dials.repeats), again, found)
-        return State(now.keys, *found, now.made + 1)
+        return SamplerState(now.keys, *found, now.made + 1)
 
     return jax.lax.fori_loop(dials.first, dials.last, body, state)
 
 
-def _with_known(denoise: Denoise, known: Known | None) -> Denoise:
+def _with_known(denoise: Denoise, known: KnownPixels | None) -> Denoise:
     """`denoise` in float32, whose x0 has the known pixels."""
 
     def seen(z: Image, logsnr: LogSNR) -> Image:
@@ -129,13 +129,13 @@ def _with_known(denoise: Denoise, known: Known | None) -> Denoise:
     return seen
 
 
-def ddpm_step(step: Step, denoise: Denoise) -> Image:
+def ddpm_step(step: StepInputs, denoise: Denoise) -> Image:
     """Ancestral sampling with the variance interpolated by gamma (equation 6)."""
     mean, std = ddpm_mean_std(step)
     return mean + std * rng.normal_each(step.keys, step.z_t.shape[1:])
 
 
-def ddpm_mean_std(step: Step) -> tuple[Image, Scale]:
+def ddpm_mean_std(step: StepInputs) -> tuple[Image, Scale]:
     """Mean and standard deviation of the ancestral step.
 
     The variance is a geometric mean of the posterior's (gamma 0) and the transition's (gamma 1).
@@ -151,13 +151,13 @@ def ddpm_mean_std(step: Step) -> tuple[Image, Scale]:
     return mean, jnp.sqrt(small ** (1 - gamma) * large**gamma)
 
 
-def ddim_step(step: Step, denoise: Denoise) -> Image:
+def ddim_step(step: StepInputs, denoise: Denoise) -> Image:
     """DDIM (equation 5): eps is derived again from the thresholded x0, never kept."""
     eps = from_x0(step.x0, step.z_t, step.logsnr_t, predicts="eps")
     return schedules.add_noise(step.x0, eps, step.logsnr_s)
 
 
-def dpmpp_2m_step(step: Step, denoise: Denoise) -> Image:
+def dpmpp_2m_step(step: StepInputs, denoise: Denoise) -> Image:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), of first order on the first step.
 
     Its lambda is half a logsnr, h one step of it, and r the step before over this one.
@@ -171,7 +171,7 @@ def dpmpp_2m_step(step: Step, denoise: Denoise) -> Image:
     return (sigma_s / sigma_t) * step.z_t - alpha_s * jnp.expm1(-h) * estimate
 
 
-def heun_step(step: Step, denoise: Denoise) -> Image:
+def heun_step(step: StepInputs, denoise: Denoise) -> Image:
     """EDM's Heun step (arXiv:2206.00364, algorithm 1): the mean slope of both ends.
 
     In EDM's coordinates x = z / alpha and sigma_edm = sigma / alpha the slope dx / dsigma_edm is

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.data.synthetic.shapes.captions import Spec, parse
-from imagen_jax.evaluate.detector import FILL_SIZE, Blob, Seen, look
+from imagen_jax.evaluate.detector import FILL_SIZE, DetectedScene, DetectedShape, detect
 
 ATTRIBUTES = ("background", "count", "colour", "shape", "size", "fill", "relation", "all")
 LARGE = {1: 0.52, 2: 0.34}  # least extent of a large object, by how many the caption names
@@ -45,7 +45,7 @@ def judge(pixels: UInt8[np.ndarray, "h w 3"], caption: str | Spec) -> Verdict:
     Errors: ValueError for a caption outside the grammar or a picture of another form.
     """
     spec = parse(caption) if isinstance(caption, str) else caption
-    return compare(look(pixels), spec, fills=pixels.shape[0] >= FILL_SIZE)
+    return compare(detect(pixels), spec, fills=pixels.shape[0] >= FILL_SIZE)
 
 
 def score(
@@ -65,7 +65,7 @@ def score(
     return shares
 
 
-def compare(seen: Seen, spec: Spec, *, fills: bool) -> Verdict:
+def compare(seen: DetectedScene, spec: Spec, *, fills: bool) -> Verdict:
     """Compares what a picture shows with what a caption states.
 
     The caption's objects are matched with the largest ones seen, by colour before shape before
@@ -85,14 +85,14 @@ def compare(seen: Seen, spec: Spec, *, fills: bool) -> Verdict:
     )
 
 
-def _fitness(spec: Spec, order: Sequence[Blob | None]) -> tuple[int, bool]:
+def _fitness(spec: Spec, order: Sequence[DetectedShape | None]) -> tuple[int, bool]:
     agreed = sum(
         WEIGHTS[name] for trait in _traits(spec, order) for name, right in trait.items() if right
     )
     return agreed, spec.relation is not None and _related(order, spec.relation)
 
 
-def _traits(spec: Spec, order: Sequence[Blob | None]) -> list[dict[str, bool | None]]:
+def _traits(spec: Spec, order: Sequence[DetectedShape | None]) -> list[dict[str, bool | None]]:
     """For each object of the caption, which of its traits the matched one has; None: not stated."""
     least = LARGE[len(spec.shapes)]
     traits = []
@@ -119,7 +119,7 @@ def _both(traits: list[dict[str, bool | None]], name: str) -> bool | None:
     return all(judged) if judged else None
 
 
-def _related(order: Sequence[Blob | None], relation: str) -> bool:
+def _related(order: Sequence[DetectedShape | None], relation: str) -> bool:
     """Whether the first object stands so to the second, farther along that axis than across it."""
     first, second = order
     if first is None or second is None:

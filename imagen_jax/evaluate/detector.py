@@ -29,7 +29,7 @@ EVEN = 0.35  # stripes vary along one axis at most this much of what they do alo
 
 
 @dataclass(frozen=True)
-class Blob:
+class DetectedShape:
     """One object as seen; None where a trait cannot be told."""
 
     shape: str | None
@@ -41,11 +41,11 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DetectedScene:
     """What a picture shows; the largest object first."""
 
     background: str | None
-    blobs: tuple[Blob, ...]
+    blobs: tuple[DetectedShape, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Fit:
     y: float
 
 
-def look(pixels: UInt8[np.ndarray, "h w 3"]) -> Seen:
+def detect(pixels: UInt8[np.ndarray, "h w 3"]) -> DetectedScene:
     """Describes a picture.
 
     Shapes: (h, w, 3), square; anything above 64 pixels is area-averaged to 64.
@@ -80,7 +80,7 @@ def look(pixels: UInt8[np.ndarray, "h w 3"]) -> Seen:
         _blob(difference, strength, labels, number=number, ground=(background, ground))
         for number in range(1, labels.max() + 1)
     ]
-    return Seen(background, tuple(sorted(blobs, key=lambda blob: -blob.extent)))
+    return DetectedScene(background, tuple(sorted(blobs, key=lambda blob: -blob.extent)))
 
 
 def lab(rgb: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
@@ -144,7 +144,7 @@ def _blob(
     *,
     number: int,
     ground: tuple[str | None, Float[np.ndarray, "3"]],
-) -> Blob:
+) -> DetectedShape:
     """Traits of one object: the best template gives shape, extent and the pixels' weights."""
     size = labels.shape[0]
     reach = 3 if size >= FILL_SIZE else 1
@@ -166,7 +166,7 @@ def _blob(
         core &= ndimage.binary_erosion(labels[window] == number, np.ones((3, 3)))
         rest = part - fit.coverage[..., None] * mixed
         fill = _fill(rest, core, colour=colour, background=background)
-    return Blob(
+    return DetectedShape(
         shape=fit.shape if fit.likeness >= MIN_LIKENESS else None,
         colour=colour,
         fill=fill,
@@ -179,7 +179,7 @@ def _blob(
 @cache
 def _template(shape: str) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "2"], float]:
     """Coverage of the unit box by a shape, its centroid (x, y) and its second moment."""
-    place = render.Place((TEMPLATE / 2 + 1) / TEMPLATE, (TEMPLATE / 2 + 1) / TEMPLATE, 1.0)
+    place = render.ObjectBox((TEMPLATE / 2 + 1) / TEMPLATE, (TEMPLATE / 2 + 1) / TEMPLATE, 1.0)
     image, (left, top) = render.mask(shape, place, size=TEMPLATE)
     padded = np.asarray(image, float) / 255
     bins = padded[1 - top : 1 - top + TEMPLATE, 1 - left : 1 - left + TEMPLATE]

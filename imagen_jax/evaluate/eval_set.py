@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
+from imagen_jax.data.images.transforms import area_downsample
 from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.data.synthetic.shapes.captions import parse
-from imagen_jax.data.synthetic.shapes.generate import SIDE, Series, picture
-from imagen_jax.data.images.transforms import area_downsample
+from imagen_jax.data.synthetic.shapes.generate import SIDE, SceneStream, render_example
 
 KINDS = {"one": 1, "two": 2}  # objects that a caption names
 SPLIT = "validation"  # in whose manner the halves are drawn
 
 
 @dataclasses.dataclass(frozen=True)
-class Exam:
+class EvalSet:
     """Captions, and real pictures that show what they say."""
 
     captions: list[str]
@@ -35,19 +35,19 @@ class Exam:
         return area_downsample(self.real, self.real.shape[1] // side)
 
 
-def draw(dataset: str, split: str, *, count: int, seed: int, size: int) -> Exam:
+def draw_eval_set(dataset: str, split: str, *, count: int, seed: int, size: int) -> EvalSet:
     """New captions in a split's manner, one and two objects as they come.
 
     Shapes: real uint8 (count, size, size, 3).
     Errors: ValueError for a dataset that is not of shapes.
     """
     _require_shapes(dataset)
-    return Exam(*dataset.exam(dataset, split, count=count, seed=seed, size=size))
+    return EvalSet(*dataset.exam(dataset, split, count=count, seed=seed, size=size))
 
 
-def draw_halves(
+def balanced_eval_set(
     dataset: str, *, count: int, seed: int, size: int, plain: float | None = None
-) -> Exam:
+) -> EvalSet:
     """New captions in the validation split's manner, the first half with one object, then two.
 
     `plain` is the share in the plain wording, the dataset's own if None.
@@ -61,12 +61,12 @@ def draw_halves(
     plain = grammar.plain if plain is None else plain
     captions, real = [], []
     for single in (1.0, 0.0):  # the grammar's share of scenes with one object
-        series = Series(dataclasses.replace(grammar, single=single, plain=plain), seed, stream)
+        series = SceneStream(dataclasses.replace(grammar, single=single, plain=plain), seed, stream)
         for index in range(count // 2):
-            _, words, drawn = picture(series, index, size=SIDE)
+            _, words, drawn = render_example(series, index, size=SIDE)
             captions.append(words)
             real.append(area_downsample(drawn, SIDE // size))
-    return Exam(captions, np.stack(real))
+    return EvalSet(captions, np.stack(real))
 
 
 def _require_shapes(dataset: str) -> dataset.ShapesConfig:

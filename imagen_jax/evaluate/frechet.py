@@ -38,7 +38,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceSet:
     """Real pictures to measure against, and how far other real pictures are from them."""
 
     gaussian: Gaussian
@@ -46,20 +46,22 @@ class Reference:
 
     def distance(self, pictures: Pixels) -> float:
         """How far pictures are from the real ones; a perfect painter is at about `floor`."""
-        return distance(fit(describe(pictures)), self.gaussian)
+        return frechet_distance(fit_gaussian(describe_distribution(pictures)), self.gaussian)
 
 
-def reference(real: Pixels, other: UInt8[np.ndarray, "n h w 3"]) -> Reference:
+def load_reference(real: Pixels, other: UInt8[np.ndarray, "n h w 3"]) -> ReferenceSet:
     """A reference of real pictures, its floor measured with other real ones.
 
     The distance of finite sets is biased upwards: give as many `other` pictures as will be judged.
     Errors: ValueError as for `describe` and `fit`.
     """
-    gaussian = fit(describe(real))
-    return Reference(gaussian, distance(fit(describe(other)), gaussian))
+    gaussian = fit_gaussian(describe_distribution(real))
+    return ReferenceSet(
+        gaussian, frechet_distance(fit_gaussian(describe_distribution(other)), gaussian)
+    )
 
 
-def distance(first: Gaussian, second: Gaussian) -> float:
+def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), 0 for equal Gaussians.
 
     The trace of the last root is the sum of the singular values of C1^(1/2) C2^(1/2): real and
@@ -73,14 +75,14 @@ def distance(first: Gaussian, second: Gaussian) -> float:
     return max(shift + spread - 2 * shared, 0.0)  # rounding alone makes it negative
 
 
-def fit(descriptors: Float64[np.ndarray, "p d"]) -> Gaussian:
+def fit_gaussian(descriptors: Float64[np.ndarray, "p d"]) -> Gaussian:
     """Mean and unbiased covariance. Shapes: descriptors (p, d). Errors: ValueError for p < 2."""
     if len(descriptors) < 2:
         raise ValueError(f"a covariance needs at least 2 pictures, got {len(descriptors)}")
     return Gaussian(descriptors.mean(axis=0), np.cov(descriptors, rowvar=False))
 
 
-def describe(pictures: Pixels) -> Float64[np.ndarray, "b d"]:
+def describe_distribution(pictures: Pixels) -> Float64[np.ndarray, "b d"]:
     """The 64 numbers of each picture.
 
     Shapes: pictures (b, side, side, 3) uint8; result (b, 64).

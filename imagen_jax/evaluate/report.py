@@ -29,7 +29,7 @@ class Section:
     picture: str | None = None
 
 
-def write(folder: Path, title: str, sections: Sequence[Section]) -> Path:
+def write_report(folder: Path, title: str, sections: Sequence[Section]) -> Path:
     """Write the page in its three forms; returns index.html."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = {
@@ -44,15 +44,15 @@ def write(folder: Path, title: str, sections: Sequence[Section]) -> Path:
     return page
 
 
-def attributes(rows: Sequence[Row]) -> list[str]:
+def attribute_rows(rows: Sequence[Row]) -> list[str]:
     """Columns of a table: every attribute that some row could judge, in order of appearance."""
     names = dict.fromkeys(name for row in rows for name in row.scores)
     return [n for n in names if any(row.scores.get(n, (0.0, 0))[1] for row in rows)]
 
 
-def table(rows: Sequence[Row]) -> str:
+def markdown_table(rows: Sequence[Row]) -> str:
     """Scores in percent as a Markdown table; a dash where nothing could be judged."""
-    columns = attributes(rows)
+    columns = attribute_rows(rows)
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += ["| " + " | ".join([row.name, *_cells(row, columns)]) + " |" for row in rows]
     return "\n".join(lines)
@@ -73,7 +73,7 @@ def plot_sweep(file: Path, sweep: Mapping[float, Scores], *, label: str) -> None
     """Scores against `label` (the guidance weight, say), one line an attribute."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
-    for name in attributes([Row(name=str(w), scores=s) for w, s in sweep.items()]):
+    for name in attribute_rows([Row(name=str(w), scores=s) for w, s in sweep.items()]):
         axis.plot(list(sweep), [s[name][0] for s in sweep.values()], "o-", label=name)
     axis.set(xlabel=label, ylabel="share right", ylim=(0, 1.02))
     axis.legend(fontsize=7, ncols=2)
@@ -90,7 +90,7 @@ def _markdown(title: str, sections: Sequence[Section]) -> str:
     parts = [f"# {title}"]
     for s in sections:
         parts += [f"## {s.title}", s.text]
-        parts += [table(s.rows)] if s.rows else []
+        parts += [markdown_table(s.rows)] if s.rows else []
         parts += [f"![{s.title}]({s.picture})"] if s.picture else []
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -105,7 +105,7 @@ def _html(title: str, sections: Sequence[Section]) -> str:
     for s in sections:
         parts.append(f"<h2>{html.escape(s.title)}</h2><p>{html.escape(s.text)}</p>")
         if s.rows:
-            columns = attributes(s.rows)
+            columns = attribute_rows(s.rows)
             head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *columns])
             body = "".join(
                 "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"

@@ -12,33 +12,39 @@
 |---|---|
 | `bundle.py` | `write` and `read` |
 | `manifest.py` | what the folder holds, compared with what it should |
-| `words.py` | the text encoder: embedded, by reference or left out |
+| `text_encoder.py` | the text encoder: embedded, by reference or left out |
 | `programs.py` | sampling loop and text encoder as StableHLO |
-| `deviation.py` | what rounding changes, measured |
-| `card.py` | the card |
-| `plain.py` | for other JAX programs, instead of a bundle: weights as Orbax checkpoints |
+| `rounding_error.py` | what rounding changes, measured |
+| `model_card.py` | the card |
+| `orbax.py` | for other JAX programs, instead of a bundle: weights as Orbax checkpoints |
 | `saved_model.py` | for TensorFlow, instead of a bundle: its programs as SavedModels |
-| `fresh.py` | a new folder, complete or not at all |
+| `atomic.py` | a new folder, complete or not at all |
 
 Everything is data: JSON, safetensors, a SentencePiece model, and StableHLO, which is compiled and
 reads and writes nothing but its arguments.
 """
 
-from imagen_jax.export.bundle import Contents, Trained, inspect, read, write
-from imagen_jax.export.manifest import CARD, FORMAT, MANIFEST, Manifest, verify
-from imagen_jax.export.text_encoder import Words, chosen
+from imagen_jax.export.bundle import (
+    BundleOptions,
+    StageCheckpoint,
+    inspect_bundle,
+    read_stage,
+    write_bundle,
+)
+from imagen_jax.export.manifest import CARD, FORMAT, MANIFEST, Manifest, verify_bundle
+from imagen_jax.export.text_encoder import TextEncoderEntry, default_embedding
 
 __all__ = [
     "CARD",
     "FORMAT",
     "MANIFEST",
-    "Contents",
+    "BundleOptions",
     "Manifest",
-    "Trained",
-    "Words",
-    "chosen",
-    "inspect",
-    "read",
-    "verify",
-    "write",
+    "StageCheckpoint",
+    "TextEncoderEntry",
+    "default_embedding",
+    "inspect_bundle",
+    "read_stage",
+    "verify_bundle",
+    "write_bundle",
 ]

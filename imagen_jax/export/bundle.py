@@ -10,21 +10,21 @@ from typing import Any
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, models
-from imagen_jax.parallel import mesh
-from imagen_jax.io import run_dir, safetensors
-from imagen_jax.export import rounding_error, manifest, stablehlo, text_encoder
-from imagen_jax.export.model_card import card
-from imagen_jax.io.atomic import fresh
+from imagen_jax.export import manifest, rounding_error, stablehlo, text_encoder
 from imagen_jax.export.manifest import CARD, Manifest
-from imagen_jax.export.text_encoder import Words
+from imagen_jax.export.model_card import model_card
+from imagen_jax.export.text_encoder import TextEncoderEntry
+from imagen_jax.io import run_dir, safetensors
+from imagen_jax.io.atomic import new_folder
 from imagen_jax.io.run_dir import WEIGHTS
+from imagen_jax.parallel import mesh
 from imagen_jax.types import Params
 
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "safetensors")  # whose versions are noted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class StageCheckpoint:
     """One stage's run: its config, averaged parameters and the step they are from."""
 
     experiment: config.Experiment
@@ -33,7 +33,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class BundleOptions:
     """What a bundle shall hold beside weights and configs."""
 
     text: text_encoder.Kind = "reference"
@@ -41,12 +41,12 @@ class Contents:
     programs: bool = False
 
 
-def write(
+def write_bundle(
     folder: Path,
-    stages: Iterable[Trained],
+    stages: Iterable[StageCheckpoint],
     *,
     dtype: safetensors.Dtype,
-    contents: Contents = Contents(),
+    contents: BundleOptions = BundleOptions(),
 ) -> Mapping[str, Any]:
     """Write a cascade into a new folder, which appears complete or not at all; its manifest.
 
@@ -54,7 +54,7 @@ def write(
     for.
     Errors: FileExistsError when `folder` exists; ValueError for stage names that can't be folders.
     """
-    with fresh(folder) as unfinished:
+    with new_folder(folder) as unfinished:
         experiments, found = [], {}
         for stage in stages:
             name = stage.experiment.stage.name
@@ -68,23 +68,25 @@ def write(
             "text": asdict(_write_text(unfinished, experiments[0].text, contents)),
             "stages": found,
         }
-        document = manifest.write(unfinished, facts)
-        (unfinished / CARD).write_text(card(folder.name, document))
+        document = manifest.write_manifest(unfinished, facts)
+        (unfinished / CARD).write_text(model_card(folder.name, document))
     return document
 
 
-def read(stage_folder: Path, listed: Manifest, sharding: NamedSharding) -> Params:
+def read_stage(stage_folder: Path, listed: Manifest, sharding: NamedSharding) -> Params:
     """One stage's parameters on the devices.
 
     Tensor by tensor: no more than the largest is in the host's memory.
     Errors: ValueError for weights that have changed.
     """
     with listed.reading(_listed_as(stage_folder)):
-        place = functools.partial(mesh.place, sharding=sharding)
-        return safetensors.load(stage_folder / WEIGHTS, place=place)
+        place = functools.partial(mesh.to_global, sharding=sharding)
+        return safetensors.load_params(stage_folder / WEIGHTS, place=place)
 
 
-def inspect(stage_folder: Path, experiment: config.Experiment, listed: Manifest) -> tuple[int, str]:
+def inspect_bundle(
+    stage_folder: Path, experiment: config.Experiment, listed: Manifest
+) -> tuple[int, str]:
     """The step that a stage's weights are from, and what tells them from others.
 
     That they fit their config is looked at where another version of this package wrote them:
@@ -92,11 +94,11 @@ def inspect(stage_folder: Path, experiment: config.Experiment, listed: Manifest)
     Errors: ValueError for weights that don't fit, listing each tensor, or without their step.
     """
     file = stage_folder / WEIGHTS
-    step = safetensors.metadata(file).get("step", "")
+    step = safetensors.read_metadata(file).get("step", "")
     if not step.isdecimal():
         raise ValueError(f"{file} does not say its step; write it with `imagen export`")
     if listed.version != metadata.version(PACKAGES[0]):
-        safetensors.check(file, models.shapes(experiment.stage, experiment.text))
+        safetensors.check_params(file, models.parameter_shapes(experiment.stage, experiment.text))
     return int(step), listed.files[_listed_as(stage_folder)].sha256
 
 
@@ -108,37 +110,42 @@ def check_name(name: str, others: Sequence[str]) -> None:
     """Refuse a stage's name that can't be a folder beside others, by a ValueError."""
     if Path(name).name != name or name in ("", "..", text_encoder.FOLDER, *others):
         raise ValueError(
-            f"stage {name!r} can't be a folder beside {[*others, text_encoder.FOLDER]}: each stage needs "
+            f"stage {name!r} can't be a folder beside {[*others, text_encoder.FOLDER]}: each stage "
+            f"needs "
             "a name that a folder can have alone"
         )
 
 
 def _write_stage(
-    place: Path, stage: Trained, dtype: safetensors.Dtype, with_program: bool
+    place: Path, stage: StageCheckpoint, dtype: safetensors.Dtype, with_program: bool
 ) -> dict[str, Any]:
     """Config, weights and program; what the manifest says of them."""
     experiment, file = stage.experiment, place / WEIGHTS
     run_dir.write_config(place, experiment)
-    safetensors.save(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
+    safetensors.save_params(file, stage.params, dtype=dtype, metadata={"step": str(stage.step)})
     facts = {
-        "parameters": models.count(stage.params),
+        "parameters": models.count_parameters(stage.params),
         "step": stage.step,
         "bytes": file.stat().st_size,
-        "deviation": rounding_error.measure(stage.params, safetensors.load(file), experiment),
+        "deviation": rounding_error.measure_rounding(
+            stage.params, safetensors.load_params(file), experiment
+        ),
     }
     if with_program:
-        program = stablehlo.sampling(experiment, safetensors.kinds(file))
-        described = stablehlo.write(place / stablehlo.SAMPLE, program)
-        facts["program"] = {**described, "defaults": stablehlo.defaults(experiment.stage)}
+        program = stablehlo.export_sampling(experiment, safetensors.read_dtypes(file))
+        described = stablehlo.write_program(place / stablehlo.SAMPLE, program)
+        facts["program"] = {**described, "defaults": stablehlo.default_arguments(experiment.stage)}
     return facts
 
 
-def _write_text(folder: Path, trained: config.Text, contents: Contents) -> Words:
+def _write_text(folder: Path, trained: config.Text, contents: BundleOptions) -> TextEncoderEntry:
     source = contents.source or trained
-    described = text_encoder.describe(contents.text, trained, source)
+    described = text_encoder.describe_encoder(contents.text, trained, source)
     if described.kind == "embedded":
         place = folder / text_encoder.FOLDER
-        text_encoder.embed(place, source)
+        text_encoder.embed_encoder(place, source)
         if contents.programs:
-            stablehlo.write(place / stablehlo.ENCODE, stablehlo.encoding(place, trained))
+            stablehlo.write_program(
+                place / stablehlo.ENCODE, stablehlo.export_encoding(place, trained)
+            )
     return described

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax import config
-from imagen_jax.export.text_encoder import Words
+from imagen_jax.export.text_encoder import TextEncoderEntry
 
 FORMAT = 1  # of the whole folder; raised when an older reader would misunderstand it
 MANIFEST = "manifest.json"
@@ -21,7 +21,7 @@ AGAIN = "copy or export it again"
 
 
 @dataclass(frozen=True)
-class File:
+class FileEntry:
     """What a file has to be."""
 
     bytes: int
@@ -33,8 +33,8 @@ class Manifest:
     """A bundle's manifest: what it says of text encoder and files, and all the rest."""
 
     folder: Path
-    words: Words
-    files: Mapping[str, File]  # by their path in the folder
+    words: TextEncoderEntry
+    files: Mapping[str, FileEntry]  # by their path in the folder
     facts: Mapping[str, Any]  # the whole document
 
     def text(self, text: config.Text, *, given: str = "") -> config.Text | None:
@@ -62,7 +62,7 @@ class Manifest:
                 raise _unlike(self.folder, [f"{name} has changed"])
 
 
-def write(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write the manifest of a folder whose other files are there; the whole document."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = {
@@ -78,7 +78,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return document
 
 
-def verify(folder: Path) -> Manifest:
+def verify_bundle(folder: Path) -> Manifest:
     """The manifest of a bundle, whose files have been compared with it.
 
     The bytes of files above `AT_ONCE` are not: see `Manifest.reading`.
@@ -119,8 +119,10 @@ def _read(folder: Path) -> Manifest:
         )
     try:
         stated = facts.pop("sha256")
-        files = {n: File(entry["bytes"], entry["sha256"]) for n, entry in facts["files"].items()}
-        words = Words(**facts["text"])
+        files = {
+            n: FileEntry(entry["bytes"], entry["sha256"]) for n, entry in facts["files"].items()
+        }
+        words = TextEncoderEntry(**facts["text"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: not a manifest ({error!r}); {AGAIN}") from error
     if stated != _digest(facts):
@@ -143,7 +145,7 @@ def _writer(facts: Mapping[str, Any]) -> str:
     return str(versions.get("imagen_jax")) if isinstance(versions, dict) else "unknown"
 
 
-def _fault(path: Path, wanted: File) -> str:
+def _fault(path: Path, wanted: FileEntry) -> str:
     """What is wrong with a file; "" where nothing is."""
     if not path.is_file():
         return "is missing"

@@ -25,7 +25,7 @@ _KINDS = {
 }
 
 
-def card(name: str, manifest: Mapping[str, Any]) -> str:
+def model_card(name: str, manifest: Mapping[str, Any]) -> str:
     """In Markdown."""
     rows = [
         f"| `{stage}` | {facts['parameters']:,} | {facts['step']:,} | {facts['bytes']:,} | "

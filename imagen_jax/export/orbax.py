@@ -10,20 +10,20 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from imagen_jax.export.bundle import StageCheckpoint, check_name
 from imagen_jax.io import run_dir
-from imagen_jax.export.bundle import Trained, check_name
-from imagen_jax.io.atomic import fresh
+from imagen_jax.io.atomic import new_folder
 
 PARAMS = "params"
 
 
-def write(folder: Path, stages: Iterable[Trained]) -> None:
+def write_params(folder: Path, stages: Iterable[StageCheckpoint]) -> None:
     """Write a cascade's averaged weights into a new folder, complete or not at all.
 
     Errors: FileExistsError when `folder` exists; ValueError for stage names that can't be folders.
     """
     written: list[str] = []
-    with fresh(folder) as unfinished, ocp.StandardCheckpointer() as saver:
+    with new_folder(folder) as unfinished, ocp.StandardCheckpointer() as saver:
         for stage in stages:
             name = stage.experiment.stage.name
             check_name(name, written)

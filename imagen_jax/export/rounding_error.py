@@ -15,7 +15,9 @@ DIGITS = 3  # that are kept of a measurement
 PICTURES = 2
 
 
-def measure(params: Params, stored: Params, experiment: config.Experiment) -> dict[str, float]:
+def measure_rounding(
+    params: Params, stored: Params, experiment: config.Experiment
+) -> dict[str, float]:
     """Relative root mean square error of the weights, and of one network evaluation.
 
     That is of random pictures, levels and encodings, always the same, at the side of training.

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from imagen_jax.export import stablehlo
-from imagen_jax.io.atomic import fresh
+from imagen_jax.io.atomic import new_folder
 
 SIGNATURE = "serving_default"
 
@@ -29,7 +29,7 @@ def write(folder: Path, bundle: Path) -> None:
     Errors: ValueError without the libraries; FileExistsError when `folder` exists.
     """
     check()
-    with fresh(folder) as unfinished:
+    with new_folder(folder) as unfinished:
         for file in sorted(bundle.glob("[!.]*/[!.]*.stablehlo")):
             _write(unfinished / file.parent.name, file)
 
@@ -39,11 +39,11 @@ def _write(place: Path, file: Path) -> None:
     import tensorflow as tf
     from orbax.export import ExportManager, JaxModule, ServingConfig
 
-    program = stablehlo.read(file)
+    program = stablehlo.read_program(file)
     names = sorted(file.parent.glob("[!.]*.safetensors"))
     files = [load_file(found) for found in names]
     tensors = {name: x for tensors in files for name, x in tensors.items()}
-    arguments = stablehlo.described(program)["arguments"]
+    arguments = stablehlo.describe_program(program)["arguments"]
     shapes = {name: _shape(text) for name, text in arguments.items()}
     module = JaxModule(
         tensors,

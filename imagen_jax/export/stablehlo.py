@@ -19,12 +19,12 @@ from jax import export
 from jax.export import Exported
 
 from imagen_jax import config, models
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.io import safetensors
-from imagen_jax.diffusion.dials import Dials
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
-from imagen_jax.text.checkpoints import load, lazy_tensors
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import lazy_tensors, load
 
 SAMPLE, ENCODE = "sample.stablehlo", "encode.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -33,7 +33,7 @@ Kinds = Mapping[str, jax.ShapeDtypeStruct]
 Arrays = Mapping[str, jax.Array]
 
 
-def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
+def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     """A stage's whole sampling loop: pictures, float32 (b, side, side, 3) in [-1, 1].
 
     Shapes: of the named arguments text (b, n, d) and text_mask (b, n), as the encoder gives them;
@@ -48,17 +48,17 @@ def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
         guidance_weight=0.0,  # any but 1: the second pass is in the program
         guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
     )
-    painter = Painter(
+    painter = TrainedStage(
         stage=dataclasses.replace(stage, sampler=sampler),
         module=models.build(stage.model),
         params=None,
     )
-    program, dials = Program.of(painter, (stage.size, stage.size)), Dials.of(sampler)
+    program, dials = StageProgram.of(painter, (stage.size, stage.size)), SamplerParams.of(sampler)
 
     def sample(tensors: Arrays, given: Arrays) -> jax.Array:
         mask, steps = given["text_mask"], given["steps"]
-        captions = Captions(given["text"], mask, jnp.sum(mask, axis=1) > 1)
-        canvas = Canvas(
+        captions = EncodedText(given["text"], mask, jnp.sum(mask, axis=1) > 1)
+        canvas = SamplerInputs(
             captions=captions,
             negatives=captions._replace(has_text=jnp.zeros_like(captions.has_text)),
             keys=stage_program.image_keys(stage, given["seed"], given["index"]),
@@ -66,13 +66,15 @@ def sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
             low_res=given.get("low_res"),
         )
         turned = dials._replace(steps=steps, last=steps, guidance_weight=given["guidance_weight"])
-        params = safetensors.nested(safetensors.as_float32(tensors))
-        return stage_program.picture_of(stage_program.paint(params, canvas, None, turned, program=program))
+        params = safetensors.nest(safetensors.as_float32(tensors))
+        return stage_program.unscale_x0(
+            stage_program.sample_stage(params, canvas, None, turned, program=program)
+        )
 
     return _export(sample, kinds, _arguments(experiment))
 
 
-def defaults(stage: config.Stage) -> dict[str, float]:
+def default_arguments(stage: config.Stage) -> dict[str, float]:
     """A stage's own values of the arguments that are dials."""
     found = {"guidance_weight": stage.sampler.guidance_weight, "steps": stage.sampler.steps}
     if stage.is_super_resolution:
@@ -80,16 +82,16 @@ def defaults(stage: config.Stage) -> dict[str, float]:
     return found
 
 
-def encoding(folder: Path, text: config.Text) -> Exported:
-    """The encoder that `exported.write` wrote into `folder`: text, float32 (b, n, d).
+def export_encoding(folder: Path, text: config.Text) -> Exported:
+    """The encoder that `native.write` wrote into `folder`: text, float32 (b, n, d).
 
     Shapes: of the named arguments tokens (b, n) int32, which end with the end of sentence and are
     padded with 0, and text_mask (b, n), true at tokens.
     """
-    sizes, layout = load.inspect(folder)
+    sizes, layout = load.find_layout(folder)
     kinds = {
-        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, text.computed_in))
-        for name, shape in lazy_tensors.shapes(layout).items()
+        name: jax.ShapeDtypeStruct(shape, t5.storage_dtype(name, shape, text.computed_in))
+        for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
 
     def encode(tensors: Arrays, given: Arrays) -> jax.Array:
@@ -107,18 +109,18 @@ def encoding(folder: Path, text: config.Text) -> Exported:
     return _export(encode, kinds, given)
 
 
-def write(file: Path, program: Exported) -> dict[str, Any]:
+def write_program(file: Path, program: Exported) -> dict[str, Any]:
     """Serialise a program; what the manifest says of it."""
     file.write_bytes(program.serialize())
-    return {"file": file.name, **described(program)}
+    return {"file": file.name, **describe_program(program)}
 
 
-def read(file: Path) -> Exported:
+def read_program(file: Path) -> Exported:
     """The program in a file. It runs only when it is called."""
     return export.deserialize(bytearray(file.read_bytes()))
 
 
-def described(program: Exported) -> dict[str, Any]:
+def describe_program(program: Exported) -> dict[str, Any]:
     """Platforms, named arguments and result, such as float32[b,64,64,3]."""
     ((_, given), _), (result,) = program.in_tree.unflatten(program.in_avals), program.out_avals
     return {
@@ -159,7 +161,7 @@ class _Described:
 
 def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kinds) -> Exported:
     """A function of stored tensors and named arguments as a program."""
-    with _without_places(), jax.threefry_partitionable(True):  # as in `mesh.use`
+    with _without_places(), jax.threefry_partitionable(True):  # as in `mesh.activate`
         return export.export(jax.jit(run), platforms=PLATFORMS)(dict(kinds), dict(given))
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from imagen_jax import config
 from imagen_jax.text import encoder, t5
-from imagen_jax.text.checkpoints import native, load
+from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -19,7 +19,7 @@ LARGEST = 2**30  # bytes of weights that are embedded where nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class TextEncoderEntry:
     """How a bundle has its text encoder, and which one it was trained with."""
 
     kind: Kind
@@ -59,12 +59,12 @@ class Words:
         )
 
 
-def chosen(source: config.Text) -> Kind:
+def default_embedding(source: config.Text) -> Kind:
     """Embedded, so that the bundle paints anywhere; by reference where that takes a gigabyte."""
     return "embedded" if _bytes(source) <= LARGEST else "reference"
 
 
-def describe(kind: Kind, trained: config.Text, source: config.Text) -> Words:
+def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> TextEncoderEntry:
     """The text encoder of a cascade whose config is `trained`, and which lies where `source` says.
 
     Errors: as `TextEncoder.load`.
@@ -75,7 +75,7 @@ def describe(kind: Kind, trained: config.Text, source: config.Text) -> Words:
         identity, vocabulary = loaded.identity, loaded.vocabulary
         loaded.free()
     embedded = kind == "embedded"
-    return Words(
+    return TextEncoderEntry(
         kind=kind,
         encoder=trained.encoder if embedded else source.encoder,
         tokenizer="" if embedded else source.tokenizer,
@@ -88,23 +88,23 @@ def describe(kind: Kind, trained: config.Text, source: config.Text) -> Words:
     )
 
 
-def embed(folder: Path, source: config.Text) -> None:
+def embed_encoder(folder: Path, source: config.Text) -> None:
     """Write the encoder that `source` names into a new folder, its matrices in its dtype.
 
     That is the precision in which it computes: what it encodes stays the same to the last bit.
-    Errors: as `loading.inspect`, and as `exported.write`.
+    Errors: as `load.find_layout`, and as `native.write`.
     """
     place = _place(source)
-    sizes, layout = load.inspect(place)
+    sizes, layout = load.find_layout(place)
     words = Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))
     native.write(folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=False)
 
 
 def _bytes(source: config.Text) -> int:
-    shapes = t5.parameter_shapes(encoder.config_of(source.encoder))
+    shapes = t5.parameter_shapes(encoder.read_t5_config(source.encoder))
     return sum(
         math.prod(shape)
-        * (2 if t5.kept_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
+        * (2 if t5.storage_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
         for name, shape in shapes.items()
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def fresh(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path) -> Iterator[Path]:
     """A place to write what becomes `folder` at the end, unless something is raised.
 
     Errors: FileExistsError when `folder` exists.

@@ -25,8 +25,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from imagen_jax import config
 from imagen_jax.io import checksums, finite, tensor_mismatches
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.paths import Workdir, move
+from imagen_jax.io.run_dir import CHECKPOINTS
 
 STATE = "state"
 NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
@@ -91,7 +91,7 @@ class Checkpoints:
         Errors: what went wrong with the save before this one, as `check`.
         """
         about = {
-            "fingerprint": checksums.of(state),
+            "fingerprint": checksums.compute(state),
             "shapes": _names(state),
             "versions": _versions(),
         }
@@ -131,7 +131,7 @@ class Checkpoints:
         )
         with _naming(item.parent):
             restored = checkpointer.restore(item, arguments)
-        wrong = checksums.differences(checksums.of(restored), about.sums) if about else ()
+        wrong = checksums.changed_names(checksums.compute(restored), about.sums) if about else ()
         if wrong:
             raise CorruptDataError(
                 f"{item.parent}: the checkpoint is damaged: {len(wrong)} arrays are not as they "
@@ -235,7 +235,7 @@ class Checkpoints:
 
 def _require_finite(state: Any, place: Workdir) -> None:
     try:
-        finite.require(state, f"{place}: the weights of this checkpoint")
+        finite.require_finite(state, f"{place}: the weights of this checkpoint")
     except ValueError as error:
         raise CorruptDataError(str(error)) from error
 
@@ -299,14 +299,14 @@ def _is_damage(error: BaseException) -> bool:
 def _names(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by name; a saved tree spells tuple positions and fields as dictionary keys."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {checksums.name(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {checksums.path_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _compare(
     saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Workdir
 ) -> None:
     """Refuse, listing every array, when the checkpoint lacks or reshapes what is wanted."""
-    if wrong := tensor_mismatches.listed(saved, wanted, extra=False):
+    if wrong := tensor_mismatches.tensor_mismatches(saved, wanted, extra=False):
         raise ValueError(
             f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(wrong)
         )

@@ -20,12 +20,12 @@ WIDE = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by the bytes of an elemen
 ODD = (2_654_435_761, 2_246_822_519)  # of the two sums
 
 
-def of(tree: Any) -> Fingerprint:
+def compute(tree: Any) -> Fingerprint:
     """The fingerprint of a tree of arrays, whose leaves may be typed keys; on every process.
 
     Errors: ValueError for a leaf with elements of more than four bytes.
     """
-    leaves = {name(path): _bits(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = {path_name(path): _bits(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     # Part by part: many have the same shape, and one program of all takes long to compile.
     parts = jax.device_get([[_sums(*part) for part in _parts(x)] for x in leaves.values()])
     sums = np.zeros((len(leaves), 2), np.uint32)
@@ -36,7 +36,7 @@ def of(tree: Any) -> Fingerprint:
     return {what: (int(a), int(b)) for what, (a, b) in zip(leaves, sums, strict=True)}
 
 
-def differences(found: Fingerprint, saved: Fingerprint) -> list[str]:
+def changed_names(found: Fingerprint, saved: Fingerprint) -> list[str]:
     """Names of the arrays found that are not as they were saved; those not found don't count."""
     return [what for what, sums in found.items() if tuple(saved.get(what, ())) != sums]
 
@@ -97,7 +97,7 @@ def _mixed(bits: jax.Array, place: jax.Array, odd: int) -> jax.Array:
     return x ^ (x >> jnp.uint32(16))
 
 
-def name(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
     """An array's name from its path; tuple positions and fields as dictionary keys."""
     parts = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", None))) for k in path)
     return "/".join(str(part) for part in parts)

@@ -11,14 +11,14 @@ from jaxtyping import Array, Bool
 from imagen_jax.io import checksums
 
 
-def broken(tree: Any) -> list[str]:
+def nonfinite_names(tree: Any) -> list[str]:
     """Names of the arrays that are not finite; on every process, if they are of all.
 
     Each device looks at the parts that it holds: programs of several devices, many at once, could
     wait for each other for ever.
     """
     leaves = {
-        checksums.name(path): x
+        checksums.path_name(path): x
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
         if jax.dtypes.issubdtype(x.dtype, jnp.floating)
     }
@@ -37,9 +37,9 @@ def _parts(leaf: Any) -> list[Any]:
     return [shard.data for shard in leaf.addressable_shards if shard.replica_id == 0]
 
 
-def require(tree: Any, what: str) -> None:
+def require_finite(tree: Any, what: str) -> None:
     """Errors: ValueError, beginning with `what`, that names arrays that are not finite."""
-    if names := broken(tree):
+    if names := nonfinite_names(tree):
         raise ValueError(
             f"{what} are not finite: {len(names)} arrays have NaN or infinity, such as "
             f"{', '.join(names[:3])}"

@@ -19,7 +19,7 @@ ELLIPSIS = "..."
 NAME_LETTERS, NAME_BYTES = 60, 120  # of a prompt in a file's name
 
 
-def grid(
+def draw_grid(
     pictures: Sequence[np.ndarray], captions: Sequence[str], *, side: int = 192, columns: int = 0
 ) -> Image.Image:
     """One sheet with every picture, `side` pixels wide, above its caption.
@@ -27,7 +27,7 @@ def grid(
     Of many only the first `fitting(len(pictures), side=side)` are there, and a line that says so.
     Shapes: each picture uint8 (h, w, 3); smaller ones are enlarged without smoothing.
     """
-    total, count = len(pictures), fitting(len(pictures), side=side)
+    total, count = len(pictures), count_that_fits(len(pictures), side=side)
     columns = columns or min(count, max(4, round(count**0.5)))
     font = _font(side)
     lines = [_wrap(_drawable(caption), font, side) for caption in captions[:count]]
@@ -53,13 +53,13 @@ def grid(
     return sheet
 
 
-def fitting(count: int, *, side: int = 192) -> int:
+def count_that_fits(count: int, *, side: int = 192) -> int:
     """How many of so many pictures a grid shows: few enough for any viewer to open it."""
     cell = (side + MARGIN) * (side + 2 * MARGIN + LINES * round(_font(side).size * 1.3))
     return min(count, MOST, max(1, MOST_PIXELS // cell))
 
 
-def name(index: int, prompt: str) -> str:
+def file_name(index: int, prompt: str) -> str:
     """What the picture of a prompt is called as a file; no two indices have the same."""
     return f"{index:04d}_{_slug(prompt)}.png"
 

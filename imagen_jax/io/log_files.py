@@ -30,7 +30,7 @@ class Guard:
         except Exception as error:  # the writers' errors have no common kind
             self._lost += 1
             if self._lost == 1:
-                tell(self._name, error)
+                report_failure(self._name, error)
             return False
         if self._lost:
             _say(f"{self._name}: written again; {self._lost} entries are missing")
@@ -43,16 +43,16 @@ class JsonLines:
 
     def __init__(self, file: Path) -> None:
         self.file, self._guard = file, Guard(str(file))
-        self._guard.run(lambda: mend(file))
+        self._guard.run(lambda: repair(file))
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append an entry, or say that the log can't be written."""
-        self._guard.run(lambda: append(self.file, line(entry)))
+        self._guard.run(lambda: append_line(self.file, format_line(entry)))
 
 
-def tell(name: str, error: BaseException) -> None:
+def report_failure(name: str, error: BaseException) -> None:
     """Say that a log can't be written, and why."""
-    _say(f"{name}: not written ({reason(error)}); the run goes on without it")
+    _say(f"{name}: not written ({failure_reason(error)}); the run goes on without it")
 
 
 def _say(sentence: str) -> None:
@@ -60,12 +60,12 @@ def _say(sentence: str) -> None:
         tqdm.write(sentence, file=sys.stderr)
 
 
-def line(entry: dict[str, Any]) -> bytes:
+def format_line(entry: dict[str, Any]) -> bytes:
     """An entry as a log of JSON lines has it."""
     return (json.dumps(entry) + "\n").encode()
 
 
-def append(file: Path, data: bytes) -> None:
+def append_line(file: Path, data: bytes) -> None:
     """Append all of `data`, or nothing of it. Errors: OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab", buffering=0) as opened:
@@ -79,7 +79,7 @@ def append(file: Path, data: bytes) -> None:
             raise
 
 
-def mend(file: Path) -> None:
+def repair(file: Path) -> None:
     """Take away half a line at the end of a log of JSON lines. Errors: OSError."""
     if not file.is_file():
         return
@@ -87,18 +87,18 @@ def mend(file: Path) -> None:
         size = opened.seek(0, os.SEEK_END)
         begin = opened.seek(max(size - TAIL, 0))
         whole, newline, last = opened.read().rpartition(b"\n")
-        if last and entries(last.decode(errors="replace")):
+        if last and parse_entries(last.decode(errors="replace")):
             opened.write(b"\n")
         elif last:
             opened.truncate(begin + len(whole) + len(newline))
 
 
-def read(file: Path, *numbers: str) -> list[dict[str, Any]]:
+def read_entries(file: Path, *numbers: str) -> list[dict[str, Any]]:
     """The whole entries of a log of JSON lines, as `entries`; none where there is no file."""
-    return entries(file.read_text(errors="replace"), *numbers) if file.is_file() else []
+    return parse_entries(file.read_text(errors="replace"), *numbers) if file.is_file() else []
 
 
-def entries(text: str, *numbers: str) -> list[dict[str, Any]]:
+def parse_entries(text: str, *numbers: str) -> list[dict[str, Any]]:
     """The JSON objects among the lines of a text, of those that have these fields, numbers all."""
     found = []
     for one in text.split("\n"):
@@ -108,7 +108,7 @@ def entries(text: str, *numbers: str) -> list[dict[str, Any]]:
     return [e for e in objects if all(isinstance(e.get(n), int | float) for n in numbers)]
 
 
-def reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Why something failed, in one line."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,7 @@
-"""A run's folder: on this machine, or in a bucket (`gs://`), through the libraries' own drivers.
+"""Paths as users name them, and a run's folder: on this machine, or in a bucket (`gs://`).
+
+`~` is a home, and a scheme that nothing here reads is refused. Buckets go through the libraries'
+own drivers.
 
 Checkpoints and config go to a bucket directly. Logs grow line by line, which objects in a bucket
 can't: they are written here and copied up.
@@ -6,6 +9,8 @@ can't: they are written here and copied up.
 
 import importlib.util
 import itertools
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,15 +19,51 @@ from pathlib import Path
 
 from etils import epath
 
-from imagen_jax import paths
-
 Workdir = Path | epath.Path  # local | in a bucket
 
-BUCKET = paths.BUCKET
+BUCKET = "gs://"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a `Path` has made one slash of two
+_REMEDIES = {
+    "file": "give the path alone",
+    "http": "download it, and give the file here",
+    "https": "download it, and give the file here",
+    "hf": "download it with `hf download`, and give the folder here",
+    "gs": "mount the bucket, or copy it, and give the folder here",
+}
+_ELSE = "mount it, or copy it, and give the folder here"
 KEPT = "*.jsonl"  # logs that a later start goes on with
 
 
-def of(place: str | Workdir) -> Workdir:
+def local_path(path: Path | str) -> Path:
+    """A path of this machine, whose `~` or `~user` is the home.
+
+    Errors: ValueError for an address, or the home of somebody who is not known.
+    """
+    text = str(path)
+    if scheme := _SCHEME.match(text):
+        name = scheme[1].lower()
+        text = f"{scheme[1]}://{text[scheme.end() :].removeprefix('/')}"  # a Path has lost one
+        buckets = "" if name == "gs" else "; of buckets gs:// is read, where an option says so"
+        raise ValueError(
+            f"{text}: {name}:// is not read here: {_REMEDIES.get(name, _ELSE)}{buckets}"
+        )
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        user = found.split("/")[0]
+        raise ValueError(f"{text}: {user} is nobody's home here; a file of that name is ./{text}")
+    return Path(found)
+
+
+def path_or_address(path: object) -> str:
+    """As `local_path`, or an address of a bucket as it is."""
+    text = str(path)
+    if text.startswith(BUCKET):
+        return text
+    found = local_path(text)
+    return str(found) if text.startswith("~") else text
+
+
+def as_path(place: str | Workdir) -> Workdir:
     """The folder that a user named.
 
     Errors: ValueError where the driver for buckets is missing, for another address, or for none.
@@ -30,7 +71,7 @@ def of(place: str | Workdir) -> Workdir:
     if not str(place):
         raise ValueError("the name of the folder is empty: give one, or . for the current folder")
     if not str(place).startswith(BUCKET):
-        return paths.local(str(place))
+        return local_path(str(place))
     if importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{place}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
     return epath.Path(str(place).rstrip("/"))
@@ -96,7 +137,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
             yield entry
 
 
-class Logs:
+class LogUploader:
     """Where a process writes a run's logs: `folder`, always on this machine.
 
     In a bucket's case that is a temporary folder, which begins with the logs of earlier starts;

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax import paths
+from imagen_jax.io import paths
 from imagen_jax.io.errors import CorruptDataError
 
 BUCKET = paths.BUCKET
@@ -21,7 +21,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
-class File(NamedTuple):
+class SourceFile(NamedTuple):
     """A file as it was found."""
 
     path: str  # absolute, or gs://
@@ -30,7 +30,7 @@ class File(NamedTuple):
     stamp: str  # another one once the file has changed
 
 
-def find(pattern: str, *, ending: str) -> list[File]:
+def find_files(pattern: str, *, ending: str) -> list[SourceFile]:
     """The files of a pattern, by name: a path, a folder of files with that ending, or with `*`.
 
     `{00000..00099}` and `{a,b}` stand for several names, each of which has to be there; in names of
@@ -39,14 +39,14 @@ def find(pattern: str, *, ending: str) -> list[File]:
     ValueError for a bucket without its driver.
     """
     if not pattern.startswith(BUCKET):
-        pattern = os.path.abspath(paths.local(pattern))
+        pattern = os.path.abspath(paths.local_path(pattern))
     pattern = pattern.rstrip("/")
-    need_driver(pattern)
+    require_driver(pattern)
     there = _there(pattern)
     wild = _WILD.search(pattern, len(there))
     fixed = pattern[: wild.start()] if wild else pattern
     found = {}
-    for rest in expanded(pattern[len(there) :]):
+    for rest in expand_braces(pattern[len(there) :]):
         one, spelled = there + rest, glob.escape(there) + rest
         files = dict(_matches(spelled)) or dict(_matches(f"{spelled}/*.{ending}"))
         if not files and not wild:
@@ -57,7 +57,7 @@ def find(pattern: str, *, ending: str) -> list[File]:
     if not found:
         raise FileNotFoundError(f"no file matches {pattern}")
     cut = len(fixed) + 1 if fixed not in found and not wild else fixed.rfind("/") + 1
-    return [File(path, path[cut:], *found[path]) for path in sorted(found)]
+    return [SourceFile(path, path[cut:], *found[path]) for path in sorted(found)]
 
 
 def _there(pattern: str) -> str:
@@ -67,7 +67,7 @@ def _there(pattern: str) -> str:
     return _there(os.path.dirname(pattern))
 
 
-def expanded(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
     """The patterns that one with braces stands for, in order."""
     pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
     choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
@@ -84,7 +84,7 @@ def _choices(inside: str) -> list[str]:
 def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     """Path, size and stamp of each file that matches."""
     if pattern.startswith(BUCKET):
-        for path, about in driver().glob(pattern, detail=True).items():
+        for path, about in bucket_driver().glob(pattern, detail=True).items():
             if about["type"] == "file":
                 stamp = about.get("generation") or about.get("etag") or about.get("updated")
                 yield BUCKET + path, (about["size"], str(stamp))
@@ -95,32 +95,32 @@ def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
             yield path, (about.st_size, str(about.st_mtime_ns))
 
 
-def need_driver(path: str) -> None:
+def require_driver(path: str) -> None:
     """Errors: ValueError for a bucket without its driver."""
     if path.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{path}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
 
 
-def driver() -> Any:
+def bucket_driver() -> Any:
     """The driver of buckets that belongs to this thread and process."""
     import fsspec
 
     return fsspec.filesystem("gs")
 
 
-def opened(path: str) -> Any:
+def open_file(path: str) -> Any:
     """A file of bytes to read through, from its beginning."""
     if path.startswith(BUCKET):
-        return driver().open(path, "rb", block_size=BLOCK, cache_type="readahead")
+        return bucket_driver().open(path, "rb", block_size=BLOCK, cache_type="readahead")
     return Path(path).open("rb")
 
 
-def content(path: str) -> bytes:
+def read_file(path: str) -> bytes:
     """All of a small file. Errors: OSError where it is gone."""
-    return driver().cat_file(path) if path.startswith(BUCKET) else Path(path).read_bytes()
+    return bucket_driver().cat_file(path) if path.startswith(BUCKET) else Path(path).read_bytes()
 
 
-class Reader:
+class RangeReader:
     """Reads ranges of files; threads may share it, worker processes may copy it."""
 
     def __init__(self) -> None:
@@ -128,16 +128,16 @@ class Reader:
         weakref.finalize(self, _close, self._open)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Reader, ()
+        return RangeReader, ()
 
-    def read(self, file: File, start: int, count: int) -> bytes:
+    def read(self, file: SourceFile, start: int, count: int) -> bytes:
         """`count` bytes from `start` on.
 
         Errors: CorruptDataError where the file has ended before; else those of the disk or the
         bucket.
         """
         if file.path.startswith(BUCKET):
-            data = driver().cat_file(file.path, start=start, end=start + count)
+            data = bucket_driver().cat_file(file.path, start=start, end=start + count)
         else:
             data = self._pread(file.path, start, count)
         if len(data) != count:

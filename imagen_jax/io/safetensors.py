@@ -28,16 +28,16 @@ _LARGEST = 127.0  # of int8, the same on both sides
 Place = Callable[[np.ndarray], Any]  # of one float32 tensor; what is kept in its place
 
 
-def save(path: Path, params: Params, *, dtype: Dtype, metadata: dict[str, str]) -> None:
+def save_params(path: Path, params: Params, *, dtype: Dtype, metadata: dict[str, str]) -> None:
     """Write parameters, rounded to `dtype`, under their paths in the nest: "level_0/conv/kernel".
 
     One entry of metadata makes equal bytes each time; safetensors puts several in random order.
     """
     # Not save_file, which makes a file that only its owner can read.
-    path.write_bytes(tensors.save(rounded(params, dtype), metadata=metadata))
+    path.write_bytes(tensors.save(round_params(params, dtype), metadata=metadata))
 
 
-def rounded(params: Params, dtype: Dtype) -> dict[str, np.ndarray]:
+def round_params(params: Params, dtype: Dtype) -> dict[str, np.ndarray]:
     """Tensors by name, as `save` stores them."""
     named: dict[str, np.ndarray] = {}
     for where, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -65,12 +65,12 @@ def as_float32(stored: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def nested(named: Mapping[str, Any]) -> Params:
+def nest(named: Mapping[str, Any]) -> Params:
     """Arrays by their paths in the nest, nested."""
     return traverse_util.unflatten_dict(dict(named), sep=SLASH)
 
 
-def load(path: Path, *, place: Place | None = None) -> Params:
+def load_params(path: Path, *, place: Place | None = None) -> Params:
     """The parameters in `path`: float32 numpy arrays, or what `place` makes of each.
 
     Tensors are read one after another: with `place` no more than the largest of them is in the
@@ -79,10 +79,10 @@ def load(path: Path, *, place: Place | None = None) -> Params:
     """
     if wrong := _wrong_dtypes(path):
         raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
-    return nested({name: place(x) if place else x for name, x in _each(path)})
+    return nest({name: place(x) if place else x for name, x in _each(path)})
 
 
-def check(path: Path, like: Params) -> None:
+def check_params(path: Path, like: Params) -> None:
     """Refuse a file whose header doesn't fit. Nothing large is read.
 
     Errors: FileNotFoundError; ValueError for a damaged file, or one that lists every tensor that is
@@ -95,19 +95,22 @@ def check(path: Path, like: Params) -> None:
     scales = {
         name + SCALE: found[name][-1:] for name in wanted if name + SCALE in found and name in found
     }
-    if wrong := [*tensor_mismatches.listed(found, wanted | scales), *_wrong_dtypes(path)]:
+    if wrong := [
+        *tensor_mismatches.tensor_mismatches(found, wanted | scales),
+        *_wrong_dtypes(path),
+    ]:
         raise ValueError(f"{path}: the weights do not fit this config:\n  " + "\n  ".join(wrong))
 
 
-def named(path: Path) -> dict[str, np.ndarray]:
+def read_named(path: Path) -> dict[str, np.ndarray]:
     """All tensors in `path` by name, as float32.
 
     Errors: FileNotFoundError; ValueError for a damaged file or tensors of another dtype.
     """
-    return traverse_util.flatten_dict(load(path), sep=SLASH)
+    return traverse_util.flatten_dict(load_params(path), sep=SLASH)
 
 
-def metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """What `save` was given beside the parameters.
 
     Errors: FileNotFoundError; ValueError for a damaged file.
@@ -116,7 +119,7 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def kinds(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+def read_dtypes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `metadata`."""
     with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in sorted(file.keys())}

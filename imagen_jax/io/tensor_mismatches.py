@@ -5,7 +5,7 @@ from collections.abc import Mapping
 Shapes = Mapping[str, tuple[int, ...]]  # by the tensor's name
 
 
-def listed(there: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
+def tensor_mismatches(there: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
     """A line for each tensor that doesn't fit; those that nobody wants count if `extra`."""
     return [
         *(f"missing {name} {shape}" for name, shape in wanted.items() if name not in there),

@@ -23,7 +23,15 @@ from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
 from imagen_jax.types import Params, RandomKey
 
-__all__ = ["Conditioning", "EfficientUNet", "UNet", "build", "count", "init", "shapes"]
+__all__ = [
+    "Conditioning",
+    "EfficientUNet",
+    "UNet",
+    "build",
+    "count_parameters",
+    "init",
+    "parameter_shapes",
+]
 
 CHANNELS = 3
 
@@ -60,7 +68,7 @@ def init(
     return module.init(key, method=run)["params"]
 
 
-def shapes(stage: config.Stage, text: config.Text) -> Params:
+def parameter_shapes(stage: config.Stage, text: config.Text) -> Params:
     """Shapes and dtypes of a stage's parameters; nothing is computed."""
     module = build(stage.model)
     return jax.eval_shape(
@@ -71,6 +79,6 @@ def shapes(stage: config.Stage, text: config.Text) -> Params:
     )
 
 
-def count(params: Params) -> int:
+def count_parameters(params: Params) -> int:
     """Number of parameters; shapes may stand in for arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

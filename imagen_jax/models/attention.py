@@ -86,7 +86,7 @@ def split_heads(x: Float[Array, "b n d"], heads: int) -> Float[Array, "b n heads
     return jax.lax.platform_dependent(x, tpu=by_rows, default=directly)
 
 
-def joined_heads(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
+def join_heads(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
     """The inverse of `split_heads`, by the same way."""
     b, n, heads, width = x.shape
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
             pairs, masks = [*pairs, text], [*masks, text_mask]
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
         mask = None if text is None else jnp.concatenate(masks, axis=1)
-        mixed = joined_heads(attend(query, keys, values, mask)).reshape(b, h, w, -1)
+        mixed = join_heads(attend(query, keys, values, mask)).reshape(b, h, w, -1)
         out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
         return x + out
 

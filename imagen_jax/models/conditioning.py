@@ -195,19 +195,19 @@ class Pool(nn.Module):
     def __call__(self, text: Float32[Array, "b n d"], text_mask: TextMask) -> Embedding:
         text = TextNorm(self.options.norm, name="norm")(text)
         if self.options.pool == "mean":
-            return exact_dense(self.width, name="out")(masked_mean(text, text_mask))
+            return exact_dense(self.width, name="out")(mean_over_tokens(text, text_mask))
         b, n, heads = *text.shape[:2], self.width // self.head_channels
         row = self.param("query", nn.initializers.normal(1.0), (self.width,))
         query = jnp.broadcast_to(row[None, :], (b, self.width))
         if self.options.pool_query == "mean_plus_learned":
-            query = query + exact_dense(self.width, name="mean")(masked_mean(text, text_mask))
+            query = query + exact_dense(self.width, name="mean")(mean_over_tokens(text, text_mask))
         keys = exact_dense(self.width, name="key")(text).reshape(b, n, heads, -1)
         values = exact_dense(self.width, name="value")(text).reshape(b, n, heads, -1)
         pooled = attend(query.reshape(b, 1, heads, -1), keys, values, text_mask, EXACT)
         return exact_dense(self.width, name="out")(pooled.reshape(b, self.width))
 
 
-def masked_mean(text: Float32[Array, "b n d"], text_mask: TextMask) -> Float32[Array, "b d"]:
+def mean_over_tokens(text: Float32[Array, "b n d"], text_mask: TextMask) -> Float32[Array, "b d"]:
     """Mean over real tokens; zero where there are none."""
     weights = text_mask.astype(jnp.float32)[:, :, None]
     return (text * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1.0)

@@ -26,11 +26,11 @@ from imagen_jax.models.layers import (
     ResBlock,
     Upsample,
     block_style,
-    check_sides,
+    check_size,
     conv,
     exact_dense,
 )
-from imagen_jax.models.remat import rematerialised
+from imagen_jax.models.remat import maybe_remat
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
@@ -46,7 +46,7 @@ class EfficientUNet(nn.Module):
         o = self.options
         dtype = jnp.dtype(o.dtype)
         self.text = Conditioner(
-            o.text, text_layers(o), o.cond_channels, o.pool_head_channels, dtype
+            o.text, list_text_layers(o), o.cond_channels, o.pool_head_channels, dtype
         )
 
     def encode_text(
@@ -66,13 +66,13 @@ class EfficientUNet(nn.Module):
         Errors: ValueError for a side that `options.multiple()` does not divide.
         """
         o = self.options
-        check_sides(z, o.multiple())
+        check_size(z, o.multiple())
         style = block_style(o, train=train)
         width = o.cond_channels
         embed = NoiseEmbedding(o.stem_channels, width, o.time_embed, style.dtype, name="emb")
         emb = embed(logsnr, cond)
 
-        down, up = (rematerialised(level, o.remat, part="level") for level in (Down, Up))
+        down, up = (maybe_remat(level, o.remat, part="level") for level in (Down, Up))
 
         # Down
         x = network_input(z, cond).astype(style.dtype)
@@ -159,7 +159,7 @@ def run_blocks(
 ) -> Float[Array, "b h w o"]:
     """The residual blocks and the attention of a level, as submodules of its `Down` or `Up`."""
     o, style, level = module.options, module.style, module.options.levels[module.level]
-    block = rematerialised(ResBlock, o.remat, part="block")
+    block = maybe_remat(ResBlock, o.remat, part="block")
     if not o.film_per_block:
         h = Film(style.dtype, name="film")(h, emb)
     for k in range(level.blocks):
@@ -168,7 +168,7 @@ def run_blocks(
     if not (level.self_attention or level.text_attention):
         return h
     text = cond.kv[f"{module.name}_attn_0"] if level.text_attention else None
-    attention = rematerialised(AttentionBlock, o.remat, part="block")(
+    attention = maybe_remat(AttentionBlock, o.remat, part="block")(
         *(o.heads, o.attention_width(level) // o.heads, o.norm_groups, style.dtype),
         image_keys=level.self_attention,
         joined=o.text.kv == "concat",
@@ -178,7 +178,7 @@ def run_blocks(
     return attention(h, text, cond.text_mask)
 
 
-def text_layers(o: config.EfficientUNet) -> tuple[TextLayer, ...]:
+def list_text_layers(o: config.EfficientUNet) -> tuple[TextLayer, ...]:
     """Every attention block that reads the text, named as `run_blocks` asks for it."""
     return tuple(
         TextLayer(f"{way}_{i}_attn_0", o.heads, o.attention_width(level) // o.heads)

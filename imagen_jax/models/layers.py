@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
 from imagen_jax.models.resampling import (
-    ConvOfNearest,
-    ConvTransposed,
+    FusedUpsampleConv,
+    TransposedConv,
     average_pool,
     depth_to_space,
-    nearest,
+    repeat_pixels,
 )
 from imagen_jax.types import Embedding, Features, LogSNR
 
@@ -66,7 +66,7 @@ def block_style(options: config.UNet | config.EfficientUNet, *, train: bool) -> 
     )
 
 
-def check_sides(z: Features, multiple: int) -> None:
+def check_size(z: Features, multiple: int) -> None:
     """Errors: ValueError naming a side that the network's total stride does not divide."""
     for name, side in zip(("height", "width"), z.shape[1:3], strict=True):
         if side % multiple or side == 0:
@@ -165,7 +165,7 @@ class ResBlock(nn.Module):
         if self.resample == "down":
             x, h = average_pool(x), average_pool(h)
         if self.resample == "up":
-            h = ConvOfNearest(self.channels, style.dtype, name="conv_0")(h)
+            h = FusedUpsampleConv(self.channels, style.dtype, name="conv_0")(h)
         else:
             h = conv(self.channels, style.dtype, name="conv_0")(h)
         h = Norm(style.norm_groups, name="norm_1")(h)
@@ -178,7 +178,7 @@ class ResBlock(nn.Module):
         if self.project or x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=style.dtype, name="shortcut")(x)
         if self.resample == "up":
-            x = nearest(x)  # a pixel's shortcut does not change by being repeated
+            x = repeat_pixels(x)  # a pixel's shortcut does not change by being repeated
         return style.join(x, h)
 
 
@@ -226,7 +226,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
         if self.kind == "nearest":  # convolve where it is cheap
-            return nearest(conv(self.channels, self.dtype, name="conv")(x))
+            return repeat_pixels(conv(self.channels, self.dtype, name="conv")(x))
         if self.kind == "depth_to_space":
             return depth_to_space(conv(4 * self.channels, self.dtype, name="conv")(x), 2)
-        return ConvTransposed(self.channels, self.dtype, name="conv")(x)
+        return TransposedConv(self.channels, self.dtype, name="conv")(x)

@@ -7,7 +7,7 @@ import flax.linen as nn
 from imagen_jax import config
 
 
-def rematerialised(module: Any, remat: config.Remat, *, part: Literal["block", "level"]) -> Any:
+def maybe_remat(module: Any, remat: config.Remat, *, part: Literal["block", "level"]) -> Any:
     """The class of a block or of a level, as its backward pass shall be under `remat`."""
     if remat == part:
         return nn.remat(module)

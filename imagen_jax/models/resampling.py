@@ -17,7 +17,7 @@ def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
-def nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
+def repeat_pixels(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
     """Each pixel four times."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
@@ -36,7 +36,7 @@ def depth_to_space(x: Float[Array, "b p q d"], patch: int) -> Float[Array, "b h 
     return x.swapaxes(2, 3).reshape(b, h * patch, w * patch, d // patch**2)
 
 
-class ConvOfNearest(nn.Module):
+class FusedUpsampleConv(nn.Module):
     """`conv(...)(nearest(x))`, with the same parameters, in 4/9 of the products.
 
     Each of the four pixels that one becomes sees 2x2 others, under taps of the 3x3 kernel that fall
@@ -57,7 +57,7 @@ class ConvOfNearest(nn.Module):
         return _doubled(*nn.dtypes.promote_dtype(x, taps, bias, dtype=self.dtype))
 
 
-class ConvTransposed(nn.Module):
+class TransposedConv(nn.Module):
     """Flax's transposed convolution 4x4 of stride 2, with the same parameters."""
 
     channels: int

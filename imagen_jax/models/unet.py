@@ -21,10 +21,10 @@ from imagen_jax.models.layers import (
     Norm,
     ResBlock,
     block_style,
-    check_sides,
+    check_size,
     conv,
 )
-from imagen_jax.models.remat import rematerialised
+from imagen_jax.models.remat import maybe_remat
 from imagen_jax.models.resampling import depth_to_space, space_to_depth
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
@@ -40,7 +40,7 @@ class UNet(nn.Module):
     def setup(self) -> None:
         o = self.options
         dtype = jnp.dtype(o.dtype)
-        self.text = Conditioner(o.text, text_layers(o), o.width_cond, o.head_channels, dtype)
+        self.text = Conditioner(o.text, list_text_layers(o), o.width_cond, o.head_channels, dtype)
 
     def encode_text(
         self, text: TextEmbedding, text_mask: TextMask, has_text: Bool[Array, " b"]
@@ -59,13 +59,13 @@ class UNet(nn.Module):
         Errors: ValueError for a side that `options.multiple()` does not divide.
         """
         o = self.options
-        check_sides(z, o.multiple())
+        check_size(z, o.multiple())
         style = block_style(o, train=train)
         embed = NoiseEmbedding(o.channels, o.width_cond, o.time_embed, style.dtype, name="emb")
         emb = embed(logsnr, cond)
 
         down, middle, up = (
-            rematerialised(level, o.remat, part="level") for level in (Down, Middle, Up)
+            maybe_remat(level, o.remat, part="level") for level in (Down, Middle, Up)
         )
 
         # Down
@@ -102,11 +102,11 @@ class Down(nn.Module):
         self, h: Features, emb: Embedding, cond: Conditioning
     ) -> tuple[Float[Array, "b p q o"], list[Any]]:
         o, skips = self.options, []
-        block = rematerialised(ResBlock, o.remat, part="block")
+        block = maybe_remat(ResBlock, o.remat, part="block")
         for k in range(o.res_blocks):
             h = block(o.channels * o.channel_mult[self.level], self.style, name=f"res_{k}")(h, emb)
-            if attends(o, self.level, k, o.res_blocks):
-                h = attention(o, h.shape[-1], f"attn_{k}")(h, *text_of(self, cond, f"attn_{k}"))
+            if has_attention(o, self.level, k, o.res_blocks):
+                h = attention(o, h.shape[-1], f"attn_{k}")(h, *text_kv(self, cond, f"attn_{k}"))
             skips.append(h)
         if self.level < len(o.channel_mult) - 1:
             h = block(h.shape[-1], self.style, resample="down", name="down")(h, emb)
@@ -123,10 +123,10 @@ class Middle(nn.Module):
     @nn.compact
     def __call__(self, h: Features, emb: Embedding, cond: Conditioning) -> Features:
         o = self.options
-        block = rematerialised(ResBlock, o.remat, part="block")
+        block = maybe_remat(ResBlock, o.remat, part="block")
         h = block(h.shape[-1], self.style, name="res_0")(h, emb)
         if o.attention_at:
-            h = attention(o, h.shape[-1], "attn_0")(h, *text_of(self, cond, "attn_0"))
+            h = attention(o, h.shape[-1], "attn_0")(h, *text_kv(self, cond, "attn_0"))
         return block(h.shape[-1], self.style, name="res_1")(h, emb)
 
 
@@ -142,37 +142,37 @@ class Up(nn.Module):
         self, h: Features, skips: list[Any], emb: Embedding, cond: Conditioning
     ) -> Float[Array, "b p q o"]:
         o = self.options
-        block = rematerialised(ResBlock, o.remat, part="block")
+        block = maybe_remat(ResBlock, o.remat, part="block")
         for k, skip in enumerate(reversed(skips)):
             h = jnp.concatenate([h, self.style.long_skip(skip)], axis=-1)
             h = block(o.channels * o.channel_mult[self.level], self.style, name=f"res_{k}")(h, emb)
-            if attends(o, self.level, k, o.res_blocks + 1):
-                h = attention(o, h.shape[-1], f"attn_{k}")(h, *text_of(self, cond, f"attn_{k}"))
+            if has_attention(o, self.level, k, o.res_blocks + 1):
+                h = attention(o, h.shape[-1], f"attn_{k}")(h, *text_kv(self, cond, f"attn_{k}"))
         if self.level > 0:
             h = block(h.shape[-1], self.style, resample="up", name="up")(h, emb)
         return h
 
 
-def attends(o: config.UNet, level: int, block: int, blocks: int) -> bool:
+def has_attention(o: config.UNet, level: int, block: int, blocks: int) -> bool:
     """Whether attention follows the residual block number `block` of `blocks` at a level."""
     return level in o.attention_levels() and (o.attention_every_block or block == blocks - 1)
 
 
 def attention(o: config.UNet, channels: int, name: str) -> AttentionBlock:
     """The attention after a residual block of `channels`."""
-    block = rematerialised(AttentionBlock, o.remat, part="block")
+    block = maybe_remat(AttentionBlock, o.remat, part="block")
     sizes = (channels // o.head_channels, o.head_channels, o.norm_groups, jnp.dtype(o.dtype))
     return block(*sizes, joined=o.text.kv == "concat", name=name)
 
 
-def text_of(level: nn.Module, cond: Conditioning, name: str) -> tuple[Any, Any]:
+def text_kv(level: nn.Module, cond: Conditioning, name: str) -> tuple[Any, Any]:
     """Text keys and values of a level's attention block, and their mask; None without."""
     if level.options.text.kv == "none":
         return None, None
     return cond.kv[f"{level.name}_{name}"], cond.text_mask
 
 
-def text_layers(o: config.UNet) -> tuple[TextLayer, ...]:
+def list_text_layers(o: config.UNet) -> tuple[TextLayer, ...]:
     """Every attention block that reads the text, named as `text_of` asks for it."""
     if o.text.kv == "none":
         return ()
@@ -180,7 +180,9 @@ def text_layers(o: config.UNet) -> tuple[TextLayer, ...]:
     for way, blocks in (("down", o.res_blocks), ("up", o.res_blocks + 1)):
         for level, mult in enumerate(o.channel_mult):
             names = [
-                f"{way}_{level}_attn_{k}" for k in range(blocks) if attends(o, level, k, blocks)
+                f"{way}_{level}_attn_{k}"
+                for k in range(blocks)
+                if has_attention(o, level, k, blocks)
             ]
             heads = o.channels * mult // o.head_channels
             layers += [TextLayer(name, heads, o.head_channels) for name in names]

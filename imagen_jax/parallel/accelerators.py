@@ -155,14 +155,14 @@ _TPU_KINDS = {
 }
 
 
-def of(device_kind: str) -> Accelerator | None:
+def from_device_kind(device_kind: str) -> Accelerator | None:
     """The accelerator of a jax device, by its `device_kind`; None for one not listed."""
     if device_kind in _TPU_KINDS:
         return TPUS[_TPU_KINDS[device_kind]]
     return next((gpu for name, gpu in GPUS.items() if name in device_kind), None)
 
 
-def tpu(name: str) -> Accelerator:
+def from_topology_name(name: str) -> Accelerator:
     """The TPU generation of that name. Errors: ValueError that lists the generations."""
     if name not in TPUS:
         raise ValueError(f"no TPU generation {name!r}; there are {', '.join(TPUS)}")

@@ -24,7 +24,7 @@ def refuse_x64_variable(value: str | None) -> None:
         raise ValueError(DOUBLE.format(f"JAX_ENABLE_X64={value}", "unset that variable"))
 
 
-def sentence(error: Exception) -> str | None:
+def describe_failure(error: Exception) -> str | None:
     """What to do about devices that jax did not find; None for another error."""
     said = str(error).strip()
     no_plugin = isinstance(error, AssertionError)  # so jax says it, and its frames are taken away

@@ -13,7 +13,7 @@ from imagen_jax import config
 TIMEOUT = 900  # seconds: large slices need more than jax's 300 to come up
 
 
-def start(options: config.Processes) -> None:
+def initialize(options: config.Processes) -> None:
     """Join the other processes, then check that all are here. Before any other use of jax.
 
     Errors: ValueError when the number of processes is not the one expected, or when they don't find
@@ -41,7 +41,7 @@ def start(options: config.Processes) -> None:
     check(found=jax.process_count(), expected=options.processes)
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End this process; one that fails ends at once.
 
     jax's own end waits minutes for other processes, and they wait for this one in a collective;
@@ -58,7 +58,7 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def several(options: config.Processes) -> bool:
+def is_multiprocess(options: config.Processes) -> bool:
     """Whether `start` joins other processes."""
     return options.coordinator is not None or on_cloud_tpu()
 

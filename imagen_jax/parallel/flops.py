@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 
-def of(function: Callable[..., Any], *arguments: Any) -> int:
+def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """FLOPs of one call; shapes may stand in for arrays, and nothing is computed."""
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 

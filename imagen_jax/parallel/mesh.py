@@ -20,8 +20,8 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from imagen_jax.parallel import accelerators
 from imagen_jax import config
+from imagen_jax.parallel import accelerators
 
 DATA, FSDP, SPATIAL, TENSOR = "data", "fsdp", "spatial", "tensor"
 AXES = (DATA, FSDP, SPATIAL)
@@ -54,7 +54,7 @@ def build(
     Errors: ValueError when the axes' product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = choose(options, workload, devices=devices)
+    sizes = choose_axes(options, workload, devices=devices)
     slices = len({getattr(d, "slice_index", None) or 0 for d in devices})
     shape = tuple(sizes[axis] for axis in AXES)
     if slices > 1:
@@ -94,7 +94,7 @@ def for_encoder(
 
 
 @contextlib.contextmanager
-def use(devices: jax.sharding.Mesh) -> Iterator[None]:
+def activate(devices: jax.sharding.Mesh) -> Iterator[None]:
     """Networks that are traced inside keep batch and height split as the mesh says.
 
     What is drawn inside is the same on any mesh, whatever JAX_THREEFRY_PARTITIONABLE says.
@@ -109,7 +109,7 @@ def use(devices: jax.sharding.Mesh) -> Iterator[None]:
         yield
 
 
-def keep_split(x: jax.Array) -> jax.Array:
+def constrain_to_mesh(x: jax.Array) -> jax.Array:
     """Inside `use`: x with its batch split over the mesh, and its height if it has one.
 
     Rank 4 is pictures or their features (b, h, w, c). Elsewhere x itself.
@@ -128,10 +128,10 @@ def _keep_products_split(
     """
     result = layer(*args, **kwargs)
     is_product = isinstance(context.module, nn.Conv | nn.ConvTranspose | nn.Dense)
-    return keep_split(result) if is_product and context.method_name == "__call__" else result
+    return constrain_to_mesh(result) if is_product and context.method_name == "__call__" else result
 
 
-def choose(
+def choose_axes(
     options: config.Mesh, workload: Workload | None, *, devices: Sequence[Any]
 ) -> Mapping[str, int]:
     """The size of every axis: those that the options give, the others as the workload needs.
@@ -142,7 +142,7 @@ def choose(
     Errors: ValueError when the axes' product is not the number of devices.
     """
     count = len(devices)
-    chip = accelerators.of(devices[0].device_kind)
+    chip = accelerators.from_device_kind(devices[0].device_kind)
     spatial, fsdp = options.spatial, options.fsdp
     free = count // math.prod(s for s in (options.data, options.fsdp, options.spatial) if s > 0)
     if spatial == -1:
@@ -165,7 +165,7 @@ def choose(
 
 
 def _are_tpus(device: Any) -> bool:
-    chip = accelerators.of(device.device_kind)
+    chip = accelerators.from_device_kind(device.device_kind)
     return chip is not None and chip.name in accelerators.TPUS
 
 
@@ -189,14 +189,14 @@ def _spatial(workload: Workload, devices: int, free: int) -> int:
     return spatial
 
 
-def holders(devices: jax.sharding.Mesh) -> int:
+def batch_shards(devices: jax.sharding.Mesh) -> int:
     """Over how many devices the rows of a batch, pictures or captions, are split."""
     return devices.shape[DATA] * devices.shape[FSDP]
 
 
 def local_images(images: int, devices: jax.sharding.Mesh) -> float:
     """Pictures that a device computes at once, whole ones or strips of so many."""
-    return images / holders(devices)
+    return images / batch_shards(devices)
 
 
 def micro_batches(local: int, device: Any) -> int:
@@ -205,14 +205,14 @@ def micro_batches(local: int, device: Any) -> int:
     return max(fitting, default=1) if _are_tpus(device) else 1
 
 
-def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int) -> int:
+def padded_batch_size(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int) -> int:
     """So many pictures, or more: equal shares, and on TPUs full ones where that is worth it.
 
     `passes` counts a picture's rows in the network's batch. By the compiler's estimate throw-away
     rows that fill a batch cost less than its rewritten convolutions from 4 rows on, from 2 at 256
     px and above.
     """
-    split = holders(devices)
+    split = batch_shards(devices)
     local = -(-pictures // split)
     worth = 2 if side >= 256 else 4
     if _are_tpus(devices.devices.flat[0]) and worth <= local * passes < FULL_BATCH:
@@ -220,12 +220,12 @@ def filled(pictures: int, devices: jax.sharding.Mesh, *, passes: int, side: int)
     return local * split
 
 
-def strips(devices: jax.sharding.Mesh) -> int:
+def spatial_shards(devices: jax.sharding.Mesh) -> int:
     """Into how many strips of rows a picture is split."""
     return devices.shape[SPATIAL]
 
 
-def replicated(devices: jax.sharding.Mesh) -> NamedSharding:
+def replicated_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(devices, PartitionSpec())
 
@@ -240,7 +240,7 @@ def image_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(devices, PartitionSpec((DATA, FSDP), SPATIAL))
 
 
-def place(tree: Any, sharding: NamedSharding) -> Any:
+def to_global(tree: Any, sharding: NamedSharding) -> Any:
     """Host arrays and keys, the same on every process, as global arrays."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -254,20 +254,20 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(one, tree)
 
 
-def gather(rows: jax.Array) -> np.ndarray:
+def to_host(rows: jax.Array) -> np.ndarray:
     """A global array as numpy, whole on every process."""
     if rows.is_fully_addressable:
         return np.asarray(rows)
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
-def rows_here(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
+def local_rows(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
     """The rows of a global batch that this process's devices hold, in ascending order."""
     held = batch_sharding(devices).addressable_devices_indices_map((batch_size,))
     return tuple(sorted({row for (rows,) in held.values() for row in range(batch_size)[rows]}))
 
 
-def split_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
+def constrain_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
     """A kernel with the axis of heads or hidden units split over `tensor`; whole without one."""
     return NamedSharding(
         devices, PartitionSpec(*(TENSOR if i == axis else None for i in range(rank)))
@@ -290,10 +290,10 @@ def _sharding(shape: Any, devices: jax.sharding.Mesh, least: int) -> NamedShardi
     # A typed key has no itemsize of its own and is always small.
     is_key = jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key)
     if size == 1 or is_key or shape.size * np.dtype(shape.dtype).itemsize < least:
-        return replicated(devices)
+        return replicated_sharding(devices)
     divisible = [i for i, n in enumerate(shape.shape) if n % size == 0]
     if not divisible:
-        return replicated(devices)
+        return replicated_sharding(devices)
     best = max(divisible, key=lambda i: (shape.shape[i], i))
     last = len(shape.shape) - 1
     if last in divisible and shape.shape[last] >= size * LANES:

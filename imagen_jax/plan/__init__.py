@@ -7,7 +7,7 @@ Nothing of jax is imported here: `topology.use_compiler` has to come first.
 | `topology.py` | slices by name, described by the TPU compiler |
 | `programs.py` | the training step, the sampler and the encoder, lowered and compiled |
 | `collectives.py` | what a program sends between chips |
-| `estimate.py` | memory, roofline, and whether to believe the compiler's time |
-| `fit.py` | the largest batch and the cheapest rematerialisation that fit |
+| `roofline.py` | memory, roofline, and whether to believe the compiler's time |
+| `max_batch.py` | the largest batch and the cheapest rematerialisation that fit |
 | `report.py` | figures by name, as text and JSON |
 """

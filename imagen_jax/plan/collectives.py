@@ -20,18 +20,18 @@ _BITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
+class CollectiveTraffic:
     """Collectives of one kind in one step of one device."""
 
     count: int
     payload: int  # bytes of their results
 
-    def times(self, calls: int) -> "Traffic":
+    def times(self, calls: int) -> "CollectiveTraffic":
         """That of so many calls."""
-        return Traffic(count=calls * self.count, payload=calls * self.payload)
+        return CollectiveTraffic(count=calls * self.count, payload=calls * self.payload)
 
 
-def read(text: str) -> Mapping[str, Traffic]:
+def read_collectives(text: str) -> Mapping[str, CollectiveTraffic]:
     """The collectives of a compiled program (`compiled.as_text()`), by kind."""
     found: dict[str, list[int]] = defaultdict(list)
     for line in text.splitlines():
@@ -40,13 +40,13 @@ def read(text: str) -> Mapping[str, Traffic]:
                 _payload(match["type"], match["kind"], bool(match["start"]))
             )
     return {
-        kind: Traffic(count=len(found[kind]), payload=sum(found[kind]))
+        kind: CollectiveTraffic(count=len(found[kind]), payload=sum(found[kind]))
         for kind in KINDS
         if kind in found
     }
 
 
-def sent(traffic: Mapping[str, Traffic]) -> int:
+def bytes_sent(traffic: Mapping[str, CollectiveTraffic]) -> int:
     """Bytes that a device has to send at least: a ring sends all but its own part, at most all.
 
     An all-reduce is a reduce-scatter and an all-gather.

@@ -15,14 +15,14 @@ import numpy as np
 from flax import traverse_util
 
 from imagen_jax import config, models, rng
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.parallel import flops, mesh
-from imagen_jax.diffusion.dials import Dials
 from imagen_jax.plan import roofline
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
 from imagen_jax.text import packing, t5
-from imagen_jax.text.encoder import Split, sharding
+from imagen_jax.text.encoder import Split, parameter_sharding
 from imagen_jax.train import sharded_step, state
 
 EFFORT = {"optimization_level": 9}  # O0: 15 times faster and a third of the memory
@@ -30,7 +30,7 @@ CAPTION_TOKENS = 20  # of a caption from the web, about
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class CompiledPlan:
     """A compiled program and what it is for."""
 
     what: str  # train, sample, encode
@@ -46,7 +46,9 @@ class Planned:
     notes: tuple[str, ...] = ()
 
 
-def train(experiment: config.Experiment, topology: Topology, *, effort: bool = False) -> Planned:
+def compile_train(
+    experiment: config.Experiment, topology: Topology, *, effort: bool = False
+) -> CompiledPlan:
     """One training step. `effort` compiles as for a run, which takes long and much memory.
 
     Errors: ValueError for a batch or mesh that does not fit the topology.
@@ -60,22 +62,22 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
     local = mesh.local_images(size // parts, work.devices)
     notes = _small_batch(local)
     if parts == 1:
-        found = roofline.read(compiled, topology.chip, flops=work_of_one)
+        found = roofline.estimate(compiled, topology.chip, flops=work_of_one)
     else:
         one = sharded_step.build(_one_part(work), devices=topology.devices)
-        found = roofline.read(
+        found = roofline.estimate(
             compile_for(one.lower(), topology, effort=effort), topology.chip, flops=work_of_one
         ).times(parts, memory=roofline.memory_of(compiled, topology.chip))
         notes.append(
             f"{parts} micro-batches: estimated as so many steps, each with the optimiser's update"
         )
-    return Planned(
+    return CompiledPlan(
         what="train",
         name=experiment.stage.name,
         mesh=dict(work.devices.shape),
         images=size,
         local_images=local,
-        parameters=models.count(work.shapes.params),
+        parameters=models.count_parameters(work.shapes.params),
         flops=model_flops,
         estimate=found,
         remat=experiment.stage.model.remat,
@@ -83,7 +85,7 @@ def train(experiment: config.Experiment, topology: Topology, *, effort: bool = F
     )
 
 
-def _one_part(work: sharded_step.Program) -> config.Experiment:
+def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
     """A step as large as one micro-batch of a program, on its mesh."""
     train = work.experiment.train
     size = train.batch_size // train.micro_batches
@@ -94,9 +96,9 @@ def _one_part(work: sharded_step.Program) -> config.Experiment:
     )
 
 
-def sample(
+def compile_sample(
     experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
-) -> Planned:
+) -> CompiledPlan:
     """A stage's whole sampling loop for so many pictures at once, their whole side.
 
     The compiler counts a loop's body once: all but the memory is that of one step, which is no
@@ -104,45 +106,45 @@ def sample(
     """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
-    shapes = models.shapes(stage, text)
+    shapes = models.parameter_shapes(stage, text)
     guided = stage.sampler.guidance_weight != 1.0
     workload = mesh.Workload(
         images=pictures * (2 if guided else 1), rows=stage.size // stage.model.multiple()
     )
     grid = mesh.build(experiment.mesh, workload=workload, devices=topology.devices)
-    whole = mesh.replicated(grid)
-    params = state.sharded(shapes, jax.tree.map(lambda _: whole, shapes))
+    whole = mesh.replicated_sharding(grid)
+    params = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
     canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
-    painter = Painter(stage=stage, module=module, params=None)
-    program = Program.of(painter, (stage.size, stage.size))
-    dials = Dials.of(stage.sampler)
+    painter = TrainedStage(stage=stage, module=module, params=None)
+    program = StageProgram.of(painter, (stage.size, stage.size))
+    dials = SamplerParams.of(stage.sampler)
 
     def paint(last: int, *arguments: Any) -> Any:
         """With the steps known to the compiler."""
         known = dials._replace(last=np.int32(last))
-        return stage_program.paint.__wrapped__(*arguments, None, known, program=program)
+        return stage_program.sample_stage.__wrapped__(*arguments, None, known, program=program)
 
-    with mesh.use(grid):
-        whole_loop = stage_program.paint.lower(params, canvas, None, dials, program=program)
+    with mesh.activate(grid):
+        whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, program=program)
         step = jax.jit(functools.partial(paint, 1)).lower(params, canvas)
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
-    found = roofline.read(compile_for(step, topology, effort=effort), topology.chip)
-    work = flops.of(functools.partial(paint, stage.sampler.steps), params, canvas)
+    found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
+    work = flops.count_flops(functools.partial(paint, stage.sampler.steps), params, canvas)
     local = mesh.local_images(workload.images, grid)
-    return Planned(
+    return CompiledPlan(
         what="sample",
         name=stage.name,
         mesh=dict(grid.shape),
         images=pictures,
         local_images=local,
-        parameters=models.count(shapes),
+        parameters=models.count_parameters(shapes),
         flops=work / pictures,
         estimate=found.times(stage.sampler.steps, memory=memory),
         notes=tuple(_small_batch(local)),
     )
 
 
-def encode(
+def compile_encode(
     encoder: t5.T5Config,
     topology: Topology,
     *,
@@ -150,7 +152,7 @@ def encode(
     max_length: int,
     split: Split = "captions",
     effort: bool = False,
-) -> Planned:
+) -> CompiledPlan:
     """The T5 encoder in bfloat16 on the chips of one process, on packed rows of so many captions.
 
     Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
@@ -158,15 +160,18 @@ def encode(
     devices = [d for d in topology.devices if d.process_index == 0]
     length = packing.row_length(max_length)
     shapes = {
-        name: jax.ShapeDtypeStruct(shape, t5.kept_dtype(name, shape, "bfloat16"))
+        name: jax.ShapeDtypeStruct(shape, t5.storage_dtype(name, shape, "bfloat16"))
         for name, shape in t5.parameter_shapes(encoder).items()
     }
-    size = 2.0 * models.count(shapes)
+    size = 2.0 * models.count_parameters(shapes)
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
-    held_by = mesh.holders(grid)
+    held_by = mesh.batch_shards(grid)
     rows = -(-captions * CAPTION_TOKENS // (length * held_by)) * held_by
     params = traverse_util.unflatten_dict(
-        state.sharded(shapes, {n: sharding(n, x, grid, split) for n, x in shapes.items()}), sep="."
+        state.with_shardings(
+            shapes, {n: parameter_sharding(n, x, grid, split) for n, x in shapes.items()}
+        ),
+        sep=".",
     )
     by_row = mesh.batch_sharding(grid)
     ids = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_row)
@@ -174,19 +179,19 @@ def encode(
     def run(params: Any, tokens: Any, segments: Any) -> Any:
         return t5.encode_packed(params, tokens, segments, config=encoder, dtype="bfloat16")
 
-    work = flops.of(run, params, ids, ids)
-    with mesh.use(grid):
+    work = flops.count_flops(run, params, ids, ids)
+    with mesh.activate(grid):
         lowered = jax.jit(run, out_shardings=by_row).lower(params, ids, ids)
     packed = rows * length // CAPTION_TOKENS
-    return Planned(
+    return CompiledPlan(
         what="encode",
-        name=f"T5, {models.count(shapes) / 1e9:.2f} B, {rows} rows of {length} tokens",
+        name=f"T5, {models.count_parameters(shapes) / 1e9:.2f} B, {rows} rows of {length} tokens",
         mesh=dict(grid.shape),
         images=packed,
         local_images=packed / held_by,
-        parameters=models.count(shapes),
+        parameters=models.count_parameters(shapes),
         flops=work / packed,
-        estimate=roofline.read(
+        estimate=roofline.estimate(
             compile_for(lowered, topology, effort=effort),
             topology.chip,
             flops=work / len(devices),
@@ -197,8 +202,8 @@ def encode(
 
 def canvas_shapes(
     experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
-) -> Canvas:
-    """What `painting.paint` paints from, as shapes."""
+) -> SamplerInputs:
+    """What `stage_program.sample_stage` paints from, as shapes."""
     stage, text = experiment.stage, experiment.text
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -206,12 +211,12 @@ def canvas_shapes(
 
     keys = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
     low = stage.low_size
-    captions = Captions(
+    captions = EncodedText(
         text=array(text.max_length, text.width),
         text_mask=array(text.max_length, dtype=jnp.bool_),
         has_text=array(dtype=jnp.bool_),
     )
-    return Canvas(
+    return SamplerInputs(
         captions=captions,
         negatives=captions,
         keys=jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding),
@@ -232,10 +237,10 @@ def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool
         words = next((x for x in str(error).splitlines() if "memory" in x.lower()), None)
         if words is None:
             raise
-        raise OutOfMemory(f"{topology.name}: {words.strip()}") from error
+        raise OutOfMemoryError(f"{topology.name}: {words.strip()}") from error
 
 
-class OutOfMemory(ValueError):
+class OutOfMemoryError(ValueError):
     """The program does not fit the memory of a chip."""
 
 

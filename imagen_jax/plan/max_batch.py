@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from imagen_jax import config
 from imagen_jax.parallel import mesh
 from imagen_jax.plan import compile
-from imagen_jax.plan.compile import Planned
+from imagen_jax.plan.compile import CompiledPlan
 from imagen_jax.plan.topology import Topology
 
 HEADROOM = 0.95  # of the memory: at full effort, and on a chip, programs differ a little
@@ -16,13 +16,13 @@ POLICIES = typing.get_args(config.Remat)  # each recomputes more than the one be
 
 
 @dataclass(frozen=True, kw_only=True)
-class Try:
+class BatchTrial:
     """One batch and policy, and what came of it; no plan where it did not fit by far."""
 
     local_batch: int
     remat: config.Remat
     experiment: config.Experiment
-    planned: Planned | None
+    planned: CompiledPlan | None
 
     @property
     def fits(self) -> bool:
@@ -32,12 +32,12 @@ class Try:
         return memory.total <= HEADROOM * memory.capacity
 
 
-def search(
+def search_max_batch(
     experiment: config.Experiment,
     topology: Topology,
     *,
-    plan: Callable[[config.Experiment, Topology], Planned] = compile.train,
-) -> Iterator[Try]:
+    plan: Callable[[config.Experiment, Topology], CompiledPlan] = compile.compile_train,
+) -> Iterator[BatchTrial]:
     """Tries, one by one: the batch is doubled from `mesh.FULL_BATCH` a chip as long as it fits.
 
     Where it does not, the next policy is tried; the last try that fits is the answer.
@@ -47,9 +47,11 @@ def search(
         changed = with_batch(experiment, local * len(topology.devices), remat=policies[0])
         try:
             planned = plan(changed, topology)
-        except compile.OutOfMemory:
+        except compile.OutOfMemoryError:
             planned = None
-        tried = Try(local_batch=local, remat=policies[0], experiment=changed, planned=planned)
+        tried = BatchTrial(
+            local_batch=local, remat=policies[0], experiment=changed, planned=planned
+        )
         yield tried
         if tried.fits:
             local *= 2

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.plan.compile import Planned
+from imagen_jax.plan.compile import CompiledPlan
 from imagen_jax.plan.topology import Topology
 
 GIB = 2**30
 DAY = 24 * 3600
 
 
-def document(
-    planned: Planned,
+def plan_document(
+    planned: CompiledPlan,
     topology: Topology,
     *,
     calls: int | None = None,
@@ -71,7 +71,7 @@ def document(
     return figures
 
 
-def as_json(
+def plans_to_json(
     documents: Sequence[Mapping[str, Any]], *, versions: Mapping[str, str], date: str
 ) -> str:
     """All plans of a command, when they were made and the versions of what made them."""
@@ -79,7 +79,7 @@ def as_json(
     return json.dumps(document, indent=2)
 
 
-def read(file: Path) -> list[dict[str, Any]]:
+def read_plans(file: Path) -> list[dict[str, Any]]:
     """The plans of a file that `as_json` filled. Errors: ValueError when it holds none."""
     try:
         return json.loads(file.read_text())["plans"]
@@ -90,7 +90,7 @@ def read(file: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def text(figures: Mapping[str, Any]) -> str:
+def plan_text(figures: Mapping[str, Any]) -> str:
     """One plan as lines for people."""
     hbm, roofline = figures["hbm_per_device"], figures["roofline_seconds"]
     verdict = "fits" if hbm["fits"] else "DOES NOT FIT"
@@ -126,7 +126,7 @@ def text(figures: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"note      {note}" for note in figures["notes"])])
 
 
-def table(plans: Sequence[Mapping[str, Any]]) -> str:
+def plan_table(plans: Sequence[Mapping[str, Any]]) -> str:
     """Plans, one a row, in Markdown."""
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "program": lambda f: f"{f['what']} `{f['name']}`",

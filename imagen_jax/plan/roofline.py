@@ -14,7 +14,7 @@ TOLERANCE = 0.98  # of the bound: the compiler's figures for work and for time a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class MemoryUse:
     """Bytes on one device."""
 
     arguments: int  # state and batch, at the start of a step
@@ -53,15 +53,15 @@ class Roofline:
 class Estimate:
     """What the compiler says of a program, for one device and one call."""
 
-    memory: Memory
+    memory: MemoryUse
     flops: float  # of the program: recomputation and padding included
     bytes_accessed: float
-    traffic: Mapping[str, collectives.Traffic]
+    traffic: Mapping[str, collectives.CollectiveTraffic]
     roofline: Roofline
     seconds: float | None  # None when the compiler's model can't be believed
     refused: str = ""  # why
 
-    def times(self, calls: int, *, memory: Memory) -> "Estimate":
+    def times(self, calls: int, *, memory: MemoryUse) -> "Estimate":
         """So many calls one after another, of a program that needs this memory."""
         return Estimate(
             memory=memory,
@@ -74,7 +74,7 @@ class Estimate:
         )
 
 
-def read(
+def estimate(
     compiled: Any,
     chip: accelerators.Accelerator,
     *,
@@ -85,13 +85,13 @@ def read(
     `flops` (of one device), where known from elsewhere, replaces the compiler's where that is less.
     """
     cost, text = compiled.cost_analysis(), compiled.as_text()
-    traffic = collectives.read(text)
+    traffic = collectives.read_collectives(text)
     work = max(cost.get("flops", 0.0), flops or 0.0)
     moved = cost.get("bytes accessed", 0.0)
     roofline = Roofline(
         compute=work * chip.devices / chip.peak_flops,
         memory=moved * chip.devices / chip.hbm_bandwidth,
-        network=collectives.sent(traffic) * chip.devices / chip.network_bandwidth,
+        network=collectives.bytes_sent(traffic) * chip.devices / chip.network_bandwidth,
     )
     loops = " while(" in text
     seconds, refused = _believed(cost.get("optimal_seconds"), roofline, loops=loops)
@@ -106,10 +106,10 @@ def read(
     )
 
 
-def memory_of(compiled: Any, chip: accelerators.Accelerator) -> Memory:
+def memory_of(compiled: Any, chip: accelerators.Accelerator) -> MemoryUse:
     """What a program takes of a device's memory."""
     found = compiled.memory_analysis()
-    return Memory(
+    return MemoryUse(
         arguments=found.argument_size_in_bytes,
         outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
         temporaries=found.temp_size_in_bytes,

@@ -49,7 +49,9 @@ def use_compiler(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.update(ENVIRONMENT)
 
 
-def mismatch(requirements: Sequence[str] | None = None, installed: str | None = None) -> str:
+def describe_mismatch(
+    requirements: Sequence[str] | None = None, installed: str | None = None
+) -> str:
     """What is wrong with the installed compiler for the installed jax; nothing: an empty text.
 
     jax names the libtpu it is released with. Another one compiles, too, but 0.0.52 took 20 times as
@@ -66,7 +68,7 @@ def mismatch(requirements: Sequence[str] | None = None, installed: str | None = 
     )
 
 
-def parse(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]]:
+def parse_topology(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]]:
     """Generation and shape of `v5e:16x16`.
 
     Errors: ValueError for another spelling, an unknown generation or a shape of other dimension.
@@ -74,7 +76,7 @@ def parse(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]]:
     found = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)+)", name)
     if found is None:
         raise ValueError(f"topology {name!r} is not spelled {SPELLING}")
-    chip = accelerators.tpu(found[1])
+    chip = accelerators.from_topology_name(found[1])
     shape = tuple(int(side) for side in found[2].split("x"))
     if len(shape) != len(chip.minimal_shape):
         raise ValueError(
@@ -84,14 +86,14 @@ def parse(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]]:
     return chip, shape
 
 
-def describe(name: str, *, slices: int = 1) -> Topology:
+def describe_topology(name: str, *, slices: int = 1) -> Topology:
     """The devices of a topology, from the TPU compiler.
 
     Errors: ValueError for a name that `parse` refuses, or a shape that the compiler doesn't know.
     """
     from jax.experimental import topologies
 
-    chip, shape = parse(name)
+    chip, shape = parse_topology(name)
     options: dict[str, Any] = {} if slices == 1 else {"num_slices": slices}
     if chip.name == "v4":
         options["chip_config_name"] = "megacore"  # both cores of a chip as one device

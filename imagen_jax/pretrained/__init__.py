@@ -9,18 +9,18 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The embedded cascades."""
     return sorted(manifest.parent.name for manifest in FOLDER.glob("*/manifest.json"))
 
 
-def folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
     """Where the cascade `name` lies.
 
     Errors: FileNotFoundError that lists the embedded cascades.
     """
-    if name not in names():
+    if name not in list_names():
         raise FileNotFoundError(
-            f"no embedded cascade {name!r}; there are: {', '.join(names()) or 'none'}"
+            f"no embedded cascade {name!r}; there are: {', '.join(list_names()) or 'none'}"
         )
     return FOLDER / name

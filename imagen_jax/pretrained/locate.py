@@ -9,31 +9,31 @@ import jax
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, export, models, pretrained
-from imagen_jax.io import run_dir, paths
-from imagen_jax.sample.stage_program import Painter
-from imagen_jax.sample.stored import Stored
-from imagen_jax.types import Params
+from imagen_jax.io import paths, run_dir
 from imagen_jax.io.paths import Workdir
+from imagen_jax.sample.stage_program import TrainedStage
+from imagen_jax.sample.stored import LazyParams
+from imagen_jax.types import Params
 
 
-def find(path: str | Workdir) -> Workdir:
+def find_cascade(path: str | Workdir) -> Workdir:
     """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
 
     Errors: FileNotFoundError that lists the embedded cascades.
     """
-    folder = paths.of(path)
+    folder = paths.as_path(path)
     if folder.is_dir():
         return folder
-    if str(path) in pretrained.names():
-        return pretrained.folder(str(path))
+    if str(path) in pretrained.list_names():
+        return pretrained.folder_of(str(path))
     raise FileNotFoundError(f"no cascade at {path}: the folder does not exist, and {_embedded()}")
 
 
 def _embedded() -> str:
-    return f"the embedded cascades are: {', '.join(pretrained.names()) or 'none'}"
+    return f"the embedded cascades are: {', '.join(pretrained.list_names()) or 'none'}"
 
 
-def inside(folder: Workdir) -> list[Workdir]:
+def find_in_folder(folder: Workdir) -> list[Workdir]:
     """The folder itself, if it is a run, or the runs in it.
 
     Errors: FileNotFoundError where there are none.
@@ -43,9 +43,9 @@ def inside(folder: Workdir) -> list[Workdir]:
     found = (file.parent for file in folder.glob(f"*/{run_dir.CONFIG}"))
     runs = sorted(run for run in found if not run.name.startswith("."))  # not .ipynb_checkpoints
     if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
-        export.verify(folder)  # which names what is lost
+        export.verify_bundle(folder)  # which names what is lost
     if not runs:
-        hidden = " (this folder hides that one)" if str(folder) in pretrained.names() else ""
+        hidden = " (this folder hides that one)" if str(folder) in pretrained.list_names() else ""
         raise FileNotFoundError(
             f"no cascade at {folder}: neither it nor a folder in it has a {run_dir.CONFIG}; "
             f"train one with `imagen train CONFIG --workdir DIR`; {_embedded()}{hidden}"
@@ -62,8 +62,7 @@ def _is_exported(run: Workdir) -> bool:
     has_checkpoints = (run / run_dir.CHECKPOINTS).is_dir()
     if has_weights and has_checkpoints:
         raise ValueError(
-            f"{run} has both {run_dir.WEIGHTS} and {run_dir.CHECKPOINTS}/: "
-            "move one of them away"
+            f"{run} has both {run_dir.WEIGHTS} and {run_dir.CHECKPOINTS}/: move one of them away"
         )
     if not isinstance(run, Path):
         if has_weights:
@@ -73,47 +72,47 @@ def _is_exported(run: Workdir) -> bool:
     return has_weights or (listed and not has_checkpoints)
 
 
-def manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
+def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
     """Each run with the manifest that its exported files have been compared with, if any.
 
     Errors: ValueError for a run that has checkpoints, too, or as `export.verify`.
     """
     exported = [run for run in runs if _is_exported(run)]
-    found = {place: export.verify(place) for place in {r.resolve().parent for r in exported}}
+    found = {place: export.verify_bundle(place) for place in {r.resolve().parent for r in exported}}
     return {run: found[run.resolve().parent] if run in exported else None for run in runs}
 
 
-def bundle(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:
+def open_bundle(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:
     """The bundle that all runs are of, if there is one."""
     first, *others = {id(manifest): manifest for manifest in listed.values()}.values()
     return None if others else first
 
 
-def painter(
+def load_stage(
     run: Workdir, experiment: config.Experiment, listed: export.Manifest | None, *, keep: bool
-) -> tuple[Painter, int]:
+) -> tuple[TrainedStage, int]:
     """One run's stage with its EMA weights, to be read when they are needed, and their step.
 
     Errors: FileNotFoundError or ValueError for weights that are not there, or don't fit.
     """
     if listed is not None:
-        step, identity = export.inspect(Path(run), experiment, listed)
-        read = functools.partial(export.read, Path(run), listed)
+        step, identity = export.inspect_bundle(Path(run), experiment, listed)
+        read = functools.partial(export.read_stage, Path(run), listed)
     else:
         from imagen_jax.io import checkpoints  # here: Orbax takes most of a second to import
 
-        shapes = models.shapes(experiment.stage, experiment.text)
+        shapes = models.parameter_shapes(experiment.stage, experiment.text)
         saved = checkpoints.Checkpoints(run, read_only=True)
         step = saved.latest() or 0
         identity = saved.identity({"ema": shapes}, step=step)
         read = functools.partial(_restored, saved, shapes, step)
-    stored = Stored(identity=identity, keep=keep, read=read)
+    stored = LazyParams(identity=identity, keep=keep, read=read)
     module = models.build(experiment.stage.model)
-    return Painter(stage=experiment.stage, module=module, params=stored), step
+    return TrainedStage(stage=experiment.stage, module=module, params=stored), step
 
 
 def _restored(saved: Any, shapes: Any, step: int, sharding: NamedSharding) -> Params:
-    """The EMA weights of one of the `checkpoint.Checkpoints` saved, on the devices."""
+    """The EMA weights of one of the `checkpoints.Checkpoints` saved, on the devices."""
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
     )

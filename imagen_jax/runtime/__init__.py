@@ -2,8 +2,8 @@
 
 | file | holds |
 |---|---|
-| `restarts.py` | the rule: which ends are crashes, and when to start again |
-| `child.py` | one child: its output live and kept, signals passed on |
-| `lost.py` | what jax says when another process of the run is gone, in one sentence |
+| `supervisor.py` | the rule: which ends are crashes, and when to start again |
+| `child_process.py` | one child: its output live and kept, signals passed on |
+| `peer_errors.py` | what jax says when another process of the run is gone, in one sentence |
 | `reached.py` | the last step, in a file that outlives the process that writes it |
 """

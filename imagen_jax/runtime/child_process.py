@@ -20,7 +20,7 @@ _LEFT = 5.0  # seconds: what the child left in the pipe is read by then
 _REDRAWN = re.compile(rb"[^\n]*\r(?=[^\n])")  # earlier states of a progress bar
 
 
-def imagen(*arguments: str) -> list[str]:
+def imagen_command(*arguments: str) -> list[str]:
     """The command `imagen ARGUMENTS`, which runs nothing that lies in the current folder (-P).
 
     It is found where this package is, also where that was not installed.
@@ -29,7 +29,7 @@ def imagen(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", program, *arguments]
 
 
-class Child:
+class ChildProcess:
     """A running command in a process group of its own.
 
     So Ctrl-C reaches it once, from us, and its own children can be ended with it. Where our stderr

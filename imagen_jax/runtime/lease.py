@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from imagen_jax.runtime.lease_file import FREE, Seen, place_of, tidied
 from imagen_jax.io.paths import Workdir
+from imagen_jax.runtime.lease_file import FREE, ReadLease, open_lease_file, remove_empty_folders
 
 FILE = "lease.json"
 BEAT = 20.0  # seconds between two signs of life
@@ -31,18 +31,18 @@ TRIES = 10  # where several begin at the same moment
 
 
 @runtime_checkable
-class Place(Protocol):
+class ProcessIdentity(Protocol):
     """Where the file of a lease is. Errors: OSError where it can't be read or written."""
 
     def create(self, text: str) -> bool:
         """Write the file unless it is there; whether it was written."""
         ...
 
-    def read(self) -> Seen | None:
+    def read(self) -> ReadLease | None:
         """What is there; None where nothing is."""
         ...
 
-    def replace(self, text: str, seen: Seen) -> bool:
+    def replace(self, text: str, seen: ReadLease) -> bool:
         """Write over what was seen, unless it has changed; whether it was written."""
         ...
 
@@ -107,7 +107,7 @@ UNKNOWN = Holder("another host", 0, "", "?", "unknown", "", "?")  # of a file th
 class Lease:
     """The right to write into a folder, taken and given back."""
 
-    place: Place
+    place: ProcessIdentity
     where: str  # of the folder, for sentences
     remedy: str  # what to do where another has it
     holder: Holder
@@ -170,7 +170,7 @@ class Lease:
         if other is not None and other.owner == self.holder.owner:
             self.place.remove()
 
-    def _is_free(self, other: Holder, seen: Seen, waits: bool) -> bool:
+    def _is_free(self, other: Holder, seen: ReadLease, waits: bool) -> bool:
         """Whether a holder is gone; False where another look is needed.
 
         Errors: ValueError where it lives.
@@ -208,19 +208,19 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]:
+def hold(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]:
     """Hold a folder's lease until the block ends; signs of life are given by a thread.
 
     Errors: ValueError naming host, process and since when, where another holds it, or where the
     file can't be written.
     """
     lease = Lease(
-        place_of(folder, FILE),
+        open_lease_file(folder, FILE),
         where=str(folder),
         remedy=f"end that process, or give another {option}",
         holder=Holder.here(command),
     )
-    with tidied(folder):
+    with remove_empty_folders(folder):
         with _told(folder):
             lease.take()
         ended = threading.Event()
@@ -272,7 +272,7 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _parsed(seen: Seen) -> Holder | None:
+def _parsed(seen: ReadLease) -> Holder | None:
     """Who holds it; None for nobody, UNKNOWN for what is no lease, or is being written."""
     if seen.text.strip() == FREE:
         return None

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax.io.paths import Workdir, of
+from imagen_jax.io.paths import Workdir, as_path
 
 FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems that have none
 
 
-class Seen(NamedTuple):
+class ReadLease(NamedTuple):
     """A file as it was read."""
 
     text: str
@@ -25,18 +25,18 @@ class Seen(NamedTuple):
     at: float  # when it was last written, by the clock of whoever wrote
 
 
-def place_of(folder: Workdir | str, name: str) -> "Local | Bucket":
-    """The file `name` of a folder, which is made where it is missing. Errors: as `workdir.of`."""
-    folder = of(folder)
+def open_lease_file(folder: Workdir | str, name: str) -> "LocalLeaseFile | BucketLeaseFile":
+    """The file `name` of a folder, which is made where it is missing. Errors: as `paths.as_path`."""
+    folder = as_path(folder)
     if not isinstance(folder, Path):
-        return Bucket(f"{folder}/{name}")
-    return Local(folder / name)
+        return BucketLeaseFile(f"{folder}/{name}")
+    return LocalLeaseFile(folder / name)
 
 
 @contextlib.contextmanager
-def tidied(folder: Workdir | str) -> Iterator[None]:
+def remove_empty_folders(folder: Workdir | str) -> Iterator[None]:
     """Folders that are made in the block do not stay when they are empty at its end."""
-    folder = of(folder)
+    folder = as_path(folder)
     missing = [p for p in (folder, *folder.parents) if isinstance(p, Path) and not p.exists()]
     try:
         yield
@@ -46,7 +46,7 @@ def tidied(folder: Workdir | str) -> Iterator[None]:
                 place.rmdir()
 
 
-def written_at(text: str) -> float:
+def read_time(text: str) -> float:
     """The time in a lease's text; 0 where there is none."""
     try:
         return float(json.loads(text)["at"])
@@ -55,7 +55,7 @@ def written_at(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalLeaseFile:
     """A file of a file system, of this machine or of a network."""
 
     file: Path
@@ -71,7 +71,7 @@ class Local:
             return False
         return True
 
-    def read(self) -> Seen | None:
+    def read(self) -> ReadLease | None:
         """What is there."""
         try:
             with self.file.open(
@@ -79,11 +79,11 @@ class Local:
             ) as opened:  # a network's file system asks anew when one is opened
                 about = os.fstat(opened.fileno())
                 version = f"{about.st_ino} {about.st_mtime_ns}"
-                return Seen(opened.read(), version, about.st_mtime)
+                return ReadLease(opened.read(), version, about.st_mtime)
         except FileNotFoundError:
             return None
 
-    def replace(self, text: str, seen: Seen) -> bool:
+    def replace(self, text: str, seen: ReadLease) -> bool:
         """Write over what was seen, under a lock."""
         new = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}.tmp")
         with contextlib.ExitStack() as stack:
@@ -109,7 +109,7 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Bucket:
+class BucketLeaseFile:
     """An object of a bucket (`gs://`), by its generation."""
 
     address: str
@@ -122,15 +122,15 @@ class Bucket:
             return False
         return True
 
-    def read(self) -> Seen | None:
+    def read(self) -> ReadLease | None:
         """What is there."""
         try:
             text = _driver().cat_file(self.address).decode(errors="replace")
         except FileNotFoundError:
             return None
-        return Seen(text, text, written_at(text))
+        return ReadLease(text, text, read_time(text))
 
-    def replace(self, text: str, seen: Seen) -> bool:
+    def replace(self, text: str, seen: ReadLease) -> bool:
         """Delete that generation, which one of two can, then create it."""
         driver = _driver()
         driver.invalidate_cache()

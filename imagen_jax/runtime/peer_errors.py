@@ -13,7 +13,7 @@ _SILENT = re.compile(r"unhealthy \(stopped sending heartbeats\):\s((?:\S*\d+\n)+
 _RESTARTED = re.compile(r"(\d+) unexpectedly tried to connect with a different incarnation")
 
 
-def sentence(said: str) -> str | None:
+def describe_lost_peer(said: str) -> str | None:
     """Who is gone, from the end of a process's stderr; None when it ended for another reason."""
     if FATAL in said:
         who = _who(said[said.rindex(FATAL) :], said)

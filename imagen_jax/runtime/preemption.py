@@ -22,7 +22,7 @@ NOTICE = "/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_se
 PATIENCE = 90  # seconds until a request counts as lost
 
 
-class Watch:
+class PreemptionWatch:
     """Whether to stop; made by `watch`."""
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Watch:
 
 
 @contextmanager
-def watch(server: str | None = None) -> Iterator[Watch]:
+def watch_for_preemption(server: str | None = None) -> Iterator[PreemptionWatch]:
     """Listen until the block ends; in the main thread, as signals need.
 
     `server` is the host of Google Cloud's metadata server, where there is one.
     Errors: KeyboardInterrupt, with its words, in place of exits.Preempted after Ctrl-C.
     """
-    found, ended = Watch(), threading.Event()
+    found, ended = PreemptionWatch(), threading.Event()
     before = interrupt = None
     if jax.process_count() == 1:  # else jax's service has the signal
         before = signal.signal(signal.SIGTERM, found.ask)

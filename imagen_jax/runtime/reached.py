@@ -13,7 +13,7 @@ VARIABLE = "IMAGEN_REACHED"  # in a supervised child's environment: the file
 _WIDTH = 128  # bytes, always overwritten whole
 
 
-class Writer:
+class StepRecorder:
     """A hook of the training loop: called after each step of the stage `name`."""
 
     def __init__(self, file: Path, *, name: str) -> None:
@@ -26,6 +26,6 @@ class Writer:
         self._guard.run(lambda: os.pwrite(self._handle, told, 0))
 
 
-def read(file: Path) -> str | None:
+def read_step(file: Path) -> str | None:
     """Such as "step 12 of base64"; None before the first step."""
     return (file.read_text().strip() or None) if file.is_file() else None

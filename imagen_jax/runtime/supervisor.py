@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagen_jax.runtime import exit_codes
 from imagen_jax.io import paths
-from imagen_jax.runtime import peer_errors, reached
-from imagen_jax.runtime.child_process import Child
 from imagen_jax.io.paths import Workdir
+from imagen_jax.runtime import exit_codes, peer_errors, reached
+from imagen_jax.runtime.child_process import ChildProcess
 
 LONGEST = 60.0  # seconds between a crash and the next start
 SHOWN = 4000  # characters of each crash, when we give up
@@ -33,7 +32,7 @@ class Crash:
     @property
     def what(self) -> str:
         """What happened, and when, in a few words."""
-        happened = peer_errors.sentence(self.said) or f"the process {self._ended}"
+        happened = peer_errors.describe_lost_peer(self.said) or f"the process {self._ended}"
         return f"{happened}; {self.where}"
 
     @property
@@ -64,7 +63,7 @@ class Supervisor:
         self.command, self.folder, self.name = command, folder, name
         self.max_restarts = max_restarts
         self._sleep = sleep
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self._stopped = 0  # the number of the signal that ends us
 
     def run(self) -> int:
@@ -81,7 +80,7 @@ class Supervisor:
                 refused = code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and step is None
                 if code in (0, exit_codes.PREEMPTED, exit_codes.UNREAD) or refused or self._stopped:
                     return code
-                code = exit_codes.LOST if peer_errors.sentence(said) else code
+                code = exit_codes.LOST if peer_errors.describe_lost_peer(said) else code
                 crashes.append(Crash(code, step, said, _keep(said, self.folder)))
                 if why := self._why_not(crashes):
                     self._say(f"{crashes[-1].what}; {why}")
@@ -98,12 +97,12 @@ class Supervisor:
     def _once(self, file: Path) -> tuple[int, str | None, str]:
         """Exit code, last step and last words of one child."""
         file.unlink(missing_ok=True)
-        self._child = Child(self.command, {**os.environ, reached.VARIABLE: str(file)})
+        self._child = ChildProcess(self.command, {**os.environ, reached.VARIABLE: str(file)})
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
         said, self._child = self._child.said(), None
-        return code, reached.read(file), said
+        return code, reached.read_step(file), said
 
     def _why_not(self, crashes: list[Crash]) -> str | None:
         """Why the command is not started again; None when it is."""

@@ -77,7 +77,7 @@ class Watchdog:
         self._closed.set()
 
 
-def start(workdir: Path) -> Watchdog:
+def start_watchdog(workdir: Path) -> Watchdog:
     """A watchdog whose thread looks until `close`; each process has its own file."""
     index = jax.process_index()
     watchdog = Watchdog(workdir / (f"stacks-{index}.log" if index else STACKS))

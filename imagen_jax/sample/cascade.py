@@ -5,45 +5,45 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagen_jax import config, image_pixels
-from imagen_jax.sample import stage, sides
-from imagen_jax.sample.stage import Job
-from imagen_jax.sample.progress import ALONE, Following
-from imagen_jax.sample.stage_program import Painter, Prompts
+from imagen_jax.sample import sides, stage
+from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
+from imagen_jax.sample.stage import StageJob
+from imagen_jax.sample.stage_program import EncodedPrompts, TrainedStage
 
 
 def generate(
-    painters: Sequence[Painter],
-    prompts: Prompts,
+    painters: Sequence[TrainedStage],
+    prompts: EncodedPrompts,
     *,
     seed: int,
     batch_size: int,
     request: Request = PLAIN,
-    following: Following = ALONE,
+    following: SamplingCallbacks = NO_CALLBACKS,
 ) -> dict[str, np.ndarray]:
     """Paint every prompt through every stage: {stage name: (p, h, w, 3) float32 in [-1, 1]}.
 
     Picture i depends on the seed, its index and its prompt alone; batches are filled up with
     throw-away pictures, so that one compiled program serves all. `following` is told of each batch,
     and asked whether it has it.
-    Errors: as `check` and `batches.check_memory`; finite.NotFinite.
+    Errors: as `check` and `stage.check_memory`; finite.NotFinite.
     """
     stages = [painter.stage for painter in painters]
-    check(stages, request, len(prompts.indices))
+    check_request(stages, request, len(prompts.indices))
     first = request.first_sides(stages)
     low_res = None
     if request.low_res is not None:
-        wide = sides.padded(request.low_res, stages)
+        wide = sides.pad_low_res(request.low_res, stages)
         low_res = np.asarray(image_pixels.scale(wide))
         height, width = (side * stages[0].factor for side in wide.shape[1:3])
     else:
         height, width = first
     pictures: dict[str, np.ndarray] = {}
-    all_sides = sides.of_stages(stages, (height, width))
+    all_sides = sides.sizes_of_stages(stages, (height, width))
     for painter, painted in zip(painters, all_sides, strict=True):
         stage.check_memory(painter, prompts, painted, batch_size=batch_size)
     for painter, painted in zip(painters, all_sides, strict=True):
-        job = Job(
+        job = StageJob(
             painter=painter,
             prompts=prompts,
             sides=painted,
@@ -52,7 +52,7 @@ def generate(
             request=request,
         )
         try:
-            low_res = stage.run(job, batch_size=batch_size, following=following)
+            low_res = stage.sample_batches(job, batch_size=batch_size, following=following)
         finally:
             painter.done()
         scale = painted[0] // height
@@ -60,7 +60,7 @@ def generate(
     return pictures
 
 
-def check(stages: Sequence[config.Stage], request: Request, prompts: int) -> None:
+def check_request(stages: Sequence[config.Stage], request: Request, prompts: int) -> None:
     """Refuse a request that stages can't meet for so many prompts.
 
     Errors: ValueError for a first stage that needs a low-resolution picture and gets none, or gets
@@ -77,7 +77,7 @@ def check(stages: Sequence[config.Stage], request: Request, prompts: int) -> Non
         )
     first = request.first_sides(stages)
     if request.low_res is None:
-        sides.of_stages(stages, first)
+        sides.sizes_of_stages(stages, first)
 
 
 def _check_low_res(first: config.Stage, request: Request) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from imagen_jax import config
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.types import Denoise, Network, Params
 
 
@@ -15,7 +15,7 @@ def build(
     params: Params,
     cond: Any,
     uncond: Any | None,
-    dials: Dials,
+    dials: SamplerParams,
     *,
     module: Network,
     stage: config.Stage,
@@ -56,7 +56,7 @@ def build(
             x0 = guided(z, logsnr)
         else:
             # Decided as it runs: the second pass is not computed where it would change nothing.
-            wanted = guidance.wanted(logsnr, dials)
+            wanted = guidance.is_guided(logsnr, dials)
             x0 = jax.lax.cond(wanted, guided, plain, z, logsnr)
         # Clipping would make pixels of what overflowed; what is NaN once stays so to the end.
         x0 = jnp.where(jnp.isfinite(x0), x0, jnp.nan)

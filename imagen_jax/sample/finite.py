@@ -30,18 +30,18 @@ class NotFinite(FloatingPointError):
     def naming(self, prompts: Sequence[str], *, first_index: int) -> "NotFinite":
         """The same with the prompts, of which the first is that of image `first_index`."""
         named = ", ".join(
-            f"{i} ({config.shortened(prompts[i - first_index])})" for i in self.indices[:NAMED]
+            f"{i} ({config.shorten(prompts[i - first_index])})" for i in self.indices[:NAMED]
         )
         return NotFinite(self.stage, self.indices, self.cause, named)
 
 
 @jax.jit
-def each(images: Image) -> Bool[Array, " b"]:
+def is_finite_each(images: Image) -> Bool[Array, " b"]:
     """Which images are finite throughout: one reduction, where the images are."""
     return jnp.isfinite(images).all(axis=(1, 2, 3))
 
 
-def check(
+def check_finite(
     sound: Bool[Array, " b"],
     indices: np.ndarray,
     *,
@@ -53,7 +53,7 @@ def check(
     `inputs` are the stage's parameters and encoded prompts, searched for the cause.
     Errors: NotFinite.
     """
-    found = mesh.gather(sound)[: len(indices)]
+    found = mesh.to_host(sound)[: len(indices)]
     if not found.all():
         wrong = sorted({int(i) for i in np.asarray(indices)[: len(found)][~found]})
         raise NotFinite(stage.name, wrong, _cause(stage, *inputs))

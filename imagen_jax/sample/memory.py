@@ -11,10 +11,10 @@ import numpy as np
 from jax.extend import core
 
 from imagen_jax import models
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import Canvas, Captions, Painter, Program
-from imagen_jax.sample.stored import Stored
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
+from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Params
 
 # XLA's share of `peak_bytes`: 0.49 to 0.64 for the embedded cascade, 0.49 where attention decides.
@@ -63,7 +63,12 @@ def _inside(values: Iterable[Any]) -> Iterable[core.Jaxpr]:
 
 
 def check(
-    painter: Painter, captions: Captions, sides: tuple[int, int], *, images: int, devices: Any
+    painter: TrainedStage,
+    captions: EncodedText,
+    sides: tuple[int, int],
+    *,
+    images: int,
+    devices: Any,
 ) -> None:
     """Refuse images of larger sides than a stage was trained on, where its network needs too much.
 
@@ -117,7 +122,7 @@ def _on_host(devices: Any) -> bool:
 
 
 def _traced(
-    painter: Painter, captions: Captions, sides: tuple[int, int], images: int
+    painter: TrainedStage, captions: EncodedText, sides: tuple[int, int], images: int
 ) -> core.Jaxpr:
     """The program that samples a batch of so many images, not compiled."""
     stage, factor = painter.stage, painter.stage.factor
@@ -125,8 +130,8 @@ def _traced(
     def array(shape: tuple[int, ...], dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((images, *shape), dtype)
 
-    given = Captions(*(array(x.shape[1:], x.dtype) for x in captions))
-    canvas = Canvas(
+    given = EncodedText(*(array(x.shape[1:], x.dtype) for x in captions))
+    canvas = SamplerInputs(
         captions=given,
         negatives=given,
         keys=jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.arange(images))),
@@ -135,14 +140,16 @@ def _traced(
         if stage.is_super_resolution
         else None,
     )
-    program, dials = Program.of(painter, sides), Dials.of(stage.sampler)
-    traced = stage_program.paint.trace(_shapes(painter, captions), canvas, None, dials, program=program)
+    program, dials = StageProgram.of(painter, sides), SamplerParams.of(stage.sampler)
+    traced = stage_program.sample_stage.trace(
+        _shapes(painter, captions), canvas, None, dials, program=program
+    )
     return traced.jaxpr.jaxpr
 
 
-def _shapes(painter: Painter, captions: Captions) -> Params:
+def _shapes(painter: TrainedStage, captions: EncodedText) -> Params:
     """Of the parameters; those that are stored are not read."""
-    if not isinstance(painter.params, Stored):
+    if not isinstance(painter.params, LazyParams):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), painter.params)
     _, length, width = captions.text.shape
     options = {"stage": painter.stage, "text_width": width, "text_length": length}

@@ -6,13 +6,13 @@ from typing import Any
 
 from imagen_jax import config
 from imagen_jax.config.unread import why_unread
-from imagen_jax.sample.stage_program import Painter
+from imagen_jax.sample.stage_program import TrainedStage
 
 Changes = Sequence[tuple[str | None, Mapping[str, Any]]]  # stage or None for all, its changes
 FIELDS = frozenset(f.name for f in dataclasses.fields(config.Sampler))
 
 
-def applied(painters: Iterable[Painter], changes: Changes) -> tuple[Painter, ...]:
+def apply_overrides(painters: Iterable[TrainedStage], changes: Changes) -> tuple[TrainedStage, ...]:
     """Painters with fields of `config.Sampler` (or `aug_level`) changed, the later ones over all.
 
     Errors: ValueError for an unknown stage or field.
@@ -28,7 +28,7 @@ def applied(painters: Iterable[Painter], changes: Changes) -> tuple[Painter, ...
     return painters
 
 
-def check_read(
+def check_used(
     stages: Iterable[config.Stage], changes: Changes, *, flags: Mapping[str, str] | None = None
 ) -> None:
     """Refuse a change that none of the stages it is for reads; they are as they are in the end.
@@ -52,7 +52,7 @@ def check_read(
             raise ValueError(f"{said} would change nothing: {'; '.join(why)}")
 
 
-def _changed(painter: Painter, changes: Mapping[str, Any]) -> Painter:
+def _changed(painter: TrainedStage, changes: Mapping[str, Any]) -> TrainedStage:
     stage, known = painter.stage, FIELDS | {"aug_level"}
     if not isinstance(changes, Mapping):
         raise ValueError(f"changes={changes!r}: must be a dictionary, such as {{'steps': 64}}")

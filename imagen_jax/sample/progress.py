@@ -13,7 +13,7 @@ Progress = Callable[[str, int], None]  # (stage name, pictures done), after each
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glimpse:
+class Preview:
     """What a batch's pictures are taken for before they are finished."""
 
     stage: str
@@ -32,13 +32,13 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Following:
+class SamplingCallbacks:
     """Told of every batch; with a folder, batches that an earlier start painted are found there."""
 
     progress: Progress | None = None
     folder: Path | None = None
     every: int = 0  # steps between two glimpses; 0: none
-    glimpse: Callable[[Glimpse], None] | None = None
+    glimpse: Callable[[Preview], None] | None = None
 
     def of(self, stage: str, start: int, count: int) -> Watch | None:
         """Whoever wants glimpses of the batch of first index `start`, `count` being left."""
@@ -48,7 +48,7 @@ class Following:
 
         def show(step: int, steps: int, images: np.ndarray) -> None:
             shown = images[:count]
-            tell(Glimpse(stage=stage, start=start, step=step, steps=steps, images=shown))
+            tell(Preview(stage=stage, start=start, step=step, steps=steps, images=shown))
 
         return Watch(self.every, show)
 
@@ -101,10 +101,10 @@ class Following:
         return self.folder / f"{stage}_{start:07d}.npy"
 
 
-ALONE = Following()  # nobody follows
+NO_CALLBACKS = SamplingCallbacks()  # nobody follows
 
 
-def digest(params: Sequence[Any], *others: Any) -> str:
+def digest_of(params: Sequence[Any], *others: Any) -> str:
     """Sixteen letters that differ where weights or anything else differs: a name for a folder.
 
     `others` are numpy arrays, or what tells by its `repr` all that matters.

@@ -10,8 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from imagen_jax import config, image_pixels
-from imagen_jax.image import area_downsample
 from imagen_jax.config import require
+from imagen_jax.image import area_downsample
 
 Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
 LAST_INDEX = 2**31 - 1  # of a picture: exported programs take it as int32

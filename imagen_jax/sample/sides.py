@@ -10,7 +10,7 @@ from imagen_jax import config
 Sides = tuple[int, int]  # height, width
 
 
-def of_stages(stages: Sequence[config.Stage], first: Sides) -> list[Sides]:
+def sizes_of_stages(stages: Sequence[config.Stage], first: Sides) -> list[Sides]:
     """Sides of every stage's pictures, given those of the first.
 
     Errors: ValueError for sides that a network's strides don't divide.
@@ -29,7 +29,7 @@ def of_stages(stages: Sequence[config.Stage], first: Sides) -> list[Sides]:
     return found
 
 
-def padded(low_res: np.ndarray, stages: Sequence[config.Stage]) -> np.ndarray:
+def pad_low_res(low_res: np.ndarray, stages: Sequence[config.Stage]) -> np.ndarray:
     """Pictures (p, h, w, 3), the last row and column repeated until all stages can enlarge them."""
     unit, factor = 1, 1
     for stage in stages:

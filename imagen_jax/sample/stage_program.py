@@ -10,36 +10,36 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, rng
-from imagen_jax.parallel import mesh
 from imagen_jax.diffusion import noise_conditioning, samplers
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.parallel import mesh
 from imagen_jax.sample import denoiser
-from imagen_jax.sample.stored import Stored
+from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Image, Keys, Network, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Painter:
+class TrainedStage:
     """One trained stage: its config, network and (averaged) parameters, or where they are."""
 
     stage: config.Stage
     module: Network
-    params: Params | Stored
+    params: Params | LazyParams
 
     def placed(self, sharding: NamedSharding | None = None) -> Params:
         """The parameters on the devices: by default whole on each. Errors: those of reading."""
-        sharding = sharding or mesh.replicated(mesh.build(config.Mesh()))
-        if isinstance(self.params, Stored):
+        sharding = sharding or mesh.replicated_sharding(mesh.build(config.Mesh()))
+        if isinstance(self.params, LazyParams):
             return self.params.on(sharding)
         return jax.device_put(self.params, sharding)
 
     def done(self) -> None:
         """Free parameters that are read for each use."""
-        if isinstance(self.params, Stored):
+        if isinstance(self.params, LazyParams):
             self.params.done()
 
 
-class Captions(NamedTuple):
+class EncodedText(NamedTuple):
     """Encoded captions, numpy or jax: text (b, n, d), text_mask (b, n), has_text (b,).
 
     `has_text` is false for an empty one.
@@ -49,29 +49,29 @@ class Captions(NamedTuple):
     text_mask: Any
     has_text: Any
 
-    def nulled(self) -> "Captions":
+    def nulled(self) -> "EncodedText":
         """As many empty ones."""
         return self._replace(has_text=np.zeros(self.has_text.shape, np.bool_))
 
 
-class Canvas(NamedTuple):
+class SamplerInputs(NamedTuple):
     """What one batch of pictures is painted from; every array, numpy or jax, is batch-first.
 
     Shapes: keys (b,); aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's
     sides, None for a base; picture (b, h, w, 3) in [-1, 1] to begin from, None for pure noise.
     """
 
-    captions: Captions
-    negatives: Captions  # what guidance leads away from
+    captions: EncodedText
+    negatives: EncodedText  # what guidance leads away from
     keys: Keys
     aug_level: Any
     low_res: Any
     picture: Any = None
-    known: samplers.Known | None = None
+    known: samplers.KnownPixels | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
+class StageProgram:
     """What `paint` is compiled for; all else is an array."""
 
     module: Network
@@ -80,7 +80,7 @@ class Program:
     sides: tuple[int, int]  # height, width
 
     @classmethod
-    def of(cls, painter: Painter, sides: tuple[int, int]) -> "Program":
+    def of(cls, painter: TrainedStage, sides: tuple[int, int]) -> "StageProgram":
         """One program serves all numbers that are in `Dials` or on the canvas."""
         stage, plain = painter.stage, config.Sampler()
         sampler = dataclasses.replace(
@@ -101,14 +101,14 @@ _TURNED = ("steps", "stochasticity", "guidance_weight", "guidance_rescale")
 
 
 @functools.partial(jax.jit, static_argnames=("program",), donate_argnames=("state",))
-def paint(
+def sample_stage(
     params: Params,
-    canvas: Canvas,
-    state: samplers.State | None,
-    dials: Dials,
+    canvas: SamplerInputs,
+    state: samplers.SamplerState | None,
+    dials: SamplerParams,
     *,
-    program: Program,
-) -> samplers.State:
+    program: StageProgram,
+) -> samplers.SamplerState:
     """Steps `dials.first` to `dials.last` of one stage: one program, one loop over the steps.
 
     Without a state it begins there. The low-resolution input is noised before the loop, alike
@@ -126,7 +126,7 @@ def paint(
         )
         low = {"low_res": noised, "aug_logsnr": aug_logsnr}
 
-    def conditioning(captions: Captions) -> Any:
+    def conditioning(captions: EncodedText) -> Any:
         encoded = program.module.apply({"params": params}, *captions, method="encode_text")
         return encoded.replace(**low)
 
@@ -137,11 +137,13 @@ def paint(
     if state is None:
         blank = jnp.zeros((canvas.aug_level.shape[0], *sides, 3))
         picture = blank if canvas.picture is None else canvas.picture
-        state = samplers.begin(rng.fold_keys(canvas.keys, "sampler"), dials, picture, **options)
+        state = samplers.init_state(
+            rng.fold_keys(canvas.keys, "sampler"), dials, picture, **options
+        )
     return samplers.sample(denoise, state, dials, known=canvas.known, **options)
 
 
-def picture_of(state: samplers.State) -> Image:
+def unscale_x0(state: samplers.SamplerState) -> Image:
     """The finished pictures, in [-1, 1]."""
     return jnp.clip(state.x0, -1.0, 1.0)
 
@@ -152,16 +154,16 @@ def image_keys(stage: config.Stage, seed: int | jax.Array, indices: Any) -> Keys
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompts:
+class EncodedPrompts:
     """Encoded prompts, in numpy; `indices` (p,) number the pictures.
 
     With the seed they decide the noise.
     """
 
-    captions: Captions
+    captions: EncodedText
     indices: np.ndarray
-    negatives: Captions | None = None  # what guidance leads away from; None: empty ones
+    negatives: EncodedText | None = None  # what guidance leads away from; None: empty ones
 
-    def rows(self, chosen: np.ndarray) -> "Prompts":
+    def rows(self, chosen: np.ndarray) -> "EncodedPrompts":
         """The prompts at `chosen`."""
-        return Prompts(**jax.tree.map(lambda x: x[chosen], vars(self)))
+        return EncodedPrompts(**jax.tree.map(lambda x: x[chosen], vars(self)))

@@ -10,7 +10,7 @@ from imagen_jax.types import Params
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class LazyParams:
     """Weights that are read to the devices at their first use, and stay there if `keep`."""
 
     identity: str  # tells these weights from any others

@@ -15,14 +15,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import imagen_jax
-from imagen_jax import config, models, image_pixels
-from imagen_jax.io import log_files
+from imagen_jax import config, image_pixels, models
 from imagen_jax.data.images import transforms
 from imagen_jax.diffusion import noise_conditioning
-from imagen_jax.evaluate.eval_set import Exam, draw_halves
+from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.stage_program import Painter
+from imagen_jax.io import log_files
 from imagen_jax.sample.request import Request
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.studies import judging, training, writing
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.types import Params
@@ -61,7 +61,7 @@ def run(options: Options) -> None:
     settings = writing.settings(options, base, leave_out=("configs", "batch_size"))
     results = writing.read(options.out, STUDY, settings)
     encoder = TextEncoder.of(base.text)
-    exam = draw_halves(
+    exam = balanced_eval_set(
         base.data.dataset, count=options.pictures, seed=options.seed, size=base.stage.size
     )
     for name, experiment in networks.items():
@@ -141,11 +141,11 @@ def _unet(stage: config.Stage, *, channels: int, res_blocks: int) -> config.UNet
 def parameters(experiment: config.Experiment, network: config.UNet | config.EfficientUNet) -> int:
     """Number of parameters of a network in the experiment's place; nothing is computed."""
     stage = dataclasses.replace(experiment.stage, model=network)
-    return models.count(models.shapes(stage, experiment.text))
+    return models.count_parameters(models.parameter_shapes(stage, experiment.text))
 
 
 def _train(
-    experiment: config.Experiment, encoder: TextEncoder, exam: Exam, options: Options
+    experiment: config.Experiment, encoder: TextEncoder, exam: EvalSet, options: Options
 ) -> dict[str, Any]:
     """One network's curves and final scores."""
     workdir = options.workdir / STUDY / type(experiment.stage.model).__name__
@@ -155,7 +155,7 @@ def _train(
     def measure(step: int, ema: Params, _: object) -> None:
         if step % options.evaluate_every == 0 and step < options.steps:
             module = models.build(experiment.stage.model)
-            painter = Painter(stage=experiment.stage, module=module, params=ema)
+            painter = TrainedStage(stage=experiment.stage, module=module, params=ema)
             error, _scores = judge(painter)
             measured.add({"step": step, "error": error})
 
@@ -165,7 +165,7 @@ def _train(
     (painter,) = imagen_jax.load(workdir).painters
     error, scores = judge(painter)
     return {
-        "parameters": models.count(painter.placed()),
+        "parameters": models.count_parameters(painter.placed()),
         "step_seconds": training.step_seconds(workdir),
         "losses": [[line["step"], line["loss"]] for line in training.losses(workdir)],
         "errors": [*_errors(workdir), [options.steps, error]],
@@ -174,7 +174,7 @@ def _train(
 
 
 def _judge(
-    painter: Painter, *, exam: Exam, encoder: TextEncoder, options: Options
+    painter: TrainedStage, *, exam: EvalSet, encoder: TextEncoder, options: Options
 ) -> tuple[float, judging.Scores]:
     """Mean distance to the real pictures (0 to 255), fed with these downsampled, and scores."""
     stage = painter.stage
@@ -187,12 +187,12 @@ def _judge(
     return distance(painted, exam), judging.score(painted, exam)
 
 
-def distance(painted: np.ndarray, exam: Exam) -> float:
+def distance(painted: np.ndarray, exam: EvalSet) -> float:
     """Mean absolute difference to the real pictures, in steps of 255."""
     return float(np.abs(painted.astype(np.float64) - exam.real).mean())
 
 
-def bilinear_error(exam: Exam, stage: config.Stage) -> float:
+def bilinear_error(exam: EvalSet, stage: config.Stage) -> float:
     """The error of plain upsampling, which a network has to beat."""
     low = image_pixels.scale(transforms.area_downsample(exam.real, stage.factor))
     large = noise_conditioning.upsample(low, factor=stage.factor)
@@ -202,7 +202,8 @@ def bilinear_error(exam: Exam, stage: config.Stage) -> float:
 def _errors(workdir: Path) -> list[list[int | float]]:
     """What the hook measured, one a step: a run that was resumed measured some steps twice."""
     by_step = {
-        line["step"]: line["error"] for line in log_files.read(workdir / ERRORS, "step", "error")
+        line["step"]: line["error"]
+        for line in log_files.read_entries(workdir / ERRORS, "step", "error")
     }
     return [[step, by_step[step]] for step in sorted(by_step)]
 

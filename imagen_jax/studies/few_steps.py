@@ -92,7 +92,9 @@ def run(options: Options) -> None:
     imagen = load(options.cascade)
     dataset = imagen.experiments[0].data.dataset
     exams = {
-        kind: eval_set.draw(dataset, split, count=options.pictures, seed=options.seed, size=64)
+        kind: eval_set.draw_eval_set(
+            dataset, split, count=options.pictures, seed=options.seed, size=64
+        )
         for kind, split in SPLITS.items()
     }
     settings = writing.settings(options, imagen.experiments[0], leave_out=("batch_size",))
@@ -172,7 +174,7 @@ class _Part:
     groups: dict[str, list[int]]
 
 
-def _parts(exams: Mapping[str, eval_set.Exam], size: int) -> list[_Part]:
+def _parts(exams: Mapping[str, eval_set.EvalSet], size: int) -> list[_Part]:
     """The exams in turns, so that what an unfinished study kept is of every kind."""
     parts = []
     for start in range(0, max(len(e.captions) for e in exams.values()), size):

@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 from imagen_jax import config, image_pixels, rng
 from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment
-from imagen_jax.evaluate.eval_set import Exam
+from imagen_jax.evaluate.eval_set import EvalSet
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.progress import Following
-from imagen_jax.sample.stage_program import Captions
+from imagen_jax.sample.progress import SamplingCallbacks
+from imagen_jax.sample.stage_program import EncodedText
 from imagen_jax.types import Keys, Network, Params
 
 LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, how many
@@ -22,7 +22,7 @@ LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, h
 Scores = dict[str, dict[str, float]]  # kind of caption ("one", "two", "both") -> attribute -> share
 
 
-def score(pictures: UInt8[np.ndarray, "p h w 3"], exam: Exam) -> Scores:
+def score(pictures: UInt8[np.ndarray, "p h w 3"], exam: EvalSet) -> Scores:
     """The oracle's scores of pictures painted for the exam's captions."""
     kinds = {**exam.kinds(), "both": list(range(len(exam.captions)))}
     return {
@@ -38,7 +38,7 @@ def score(pictures: UInt8[np.ndarray, "p h w 3"], exam: Exam) -> Scores:
 
 def paint_and_score(
     imagen: Imagen,
-    exam: Exam,
+    exam: EvalSet,
     *,
     seed: int,
     batch_size: int,
@@ -46,12 +46,15 @@ def paint_and_score(
 ) -> Scores:
     """Scores of a base stage's own pictures."""
     painted = imagen.paint(
-        exam.captions, seed=seed, batch_size=batch_size, following=Following(progress=progress)
+        exam.captions,
+        seed=seed,
+        batch_size=batch_size,
+        following=SamplingCallbacks(progress=progress),
     )
     return score(list(painted.values())[-1], exam)
 
 
-def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> float:
+def noise_error(imagen: Imagen, exam: EvalSet, *, seed: int, batch_size: int) -> float:
     """Mean squared error of a base stage's noise prediction on the exam's pictures, with caption.
 
     The mean is over evenly spaced logsnr from -6 to 6, whatever the stage predicts and whichever
@@ -77,7 +80,7 @@ def noise_error(imagen: Imagen, exam: Exam, *, seed: int, batch_size: int) -> fl
 @functools.partial(jax.jit, static_argnames=("module", "stage"))
 def _errors(
     params: Params,
-    captions: Captions,
+    captions: EncodedText,
     keys: Keys,
     real: jax.Array,
     *,

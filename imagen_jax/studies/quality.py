@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from imagen_jax.evaluate import alignment, frechet
-from imagen_jax.evaluate.eval_set import Exam, draw_halves
 from imagen_jax.evaluate.detector import SMALLEST
+from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
 from imagen_jax.types import Pixels
 
 COLUMNS = ("colour", "shape", "size", "relation", "fill", "all")  # attributes in tables
@@ -25,8 +25,8 @@ NOTE = (  # what the columns of `cells` mean
 class Judge:
     """An exam, and other real pictures to measure distances from."""
 
-    exam: Exam
-    reference: frechet.Reference
+    exam: EvalSet
+    reference: frechet.ReferenceSet
 
     def measure(self, pictures: Pixels) -> dict[str, float]:
         """What `pictures` of the captions score; the exam's own score the ceiling and the floor.
@@ -57,9 +57,9 @@ def judge(dataset: str, *, size: int, count: int, others: int, seed: int) -> Jud
             f"the oracle judges pictures of {SMALLEST} px and more, not of {size}: "
             "choose a later stage"
         )
-    exam = draw_halves(dataset, count=count, seed=seed, size=size)
-    other = draw_halves(dataset, count=others, seed=seed + 1, size=size)
-    return Judge(exam, frechet.reference(other.real, exam.real))
+    exam = balanced_eval_set(dataset, count=count, seed=seed, size=size)
+    other = balanced_eval_set(dataset, count=others, seed=seed + 1, size=size)
+    return Judge(exam, frechet.load_reference(other.real, exam.real))
 
 
 def cells(measured: Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
-from imagen_jax.evaluate.eval_set import draw_halves
+from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.studies import judging, training, variants, writing
 from imagen_jax.text.encoder import TextEncoder
 
@@ -90,7 +90,7 @@ def _train_and_judge(
     training.train(timed, workdir, data_dir=options.data_dir, encoder=encoder)
     sampler = dataclasses.asdict(experiment.stage.sampler)
     imagen = imagen_jax.load(workdir).with_sampler(sampler)
-    exam = draw_halves(
+    exam = balanced_eval_set(
         experiment.data.dataset,
         count=options.pictures,
         seed=options.seed,
@@ -100,7 +100,7 @@ def _train_and_judge(
     judge = {"seed": options.seed, "batch_size": options.batch_size}
     return {
         "changes": {name: list(pair) for name, pair in changes.items()},
-        "parameters": models.count(imagen.painters[0].placed()),
+        "parameters": models.count_parameters(imagen.painters[0].placed()),
         "steps": steps,
         "pictures_seen": steps * experiment.train.batch_size,
         "step_seconds": training.step_seconds(workdir),

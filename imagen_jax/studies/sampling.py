@@ -13,7 +13,7 @@ import jax
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.evaluate.eval_set import draw_halves
+from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.imagen import Imagen, load
 from imagen_jax.studies import judging, recipe, training, variants, writing
 
@@ -68,7 +68,7 @@ def _judge(
     """One row's changes and scores."""
     base, stage = imagen.experiments[0], experiment.stage
     first = dataclasses.replace(imagen, painters=imagen.painters[:1])
-    exam = draw_halves(
+    exam = balanced_eval_set(
         base.data.dataset,
         count=options.pictures,
         seed=options.seed,

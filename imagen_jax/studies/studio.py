@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.progress import Following, digest
+from imagen_jax.sample.progress import SamplingCallbacks, digest_of
 from imagen_jax.sample.request import Request
 from imagen_jax.types import Pixels
 
@@ -52,7 +52,7 @@ class Studio:
                     until=until,
                     request=Request(low_res=low_res),
                     batch_size=self.batch_size,
-                    following=Following(progress=lambda _, done: bar.update(done)),
+                    following=SamplingCallbacks(progress=lambda _, done: bar.update(done)),
                 )
             _keep(file, painted[until])
         with np.load(file) as kept:
@@ -74,4 +74,4 @@ def _digest(
     used = imagen.painters[: names.index(until) + 1] if until in names else imagen.painters
     stages = [repr(painter.stage) for painter in used]
     params = [painter.placed() for painter in used]
-    return digest(params, imagen.encoder.identity, seed, captions, stages, low_res)
+    return digest_of(params, imagen.encoder.identity, seed, captions, stages, low_res)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
-from imagen_jax.evaluate.eval_set import draw_halves
+from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.studies import judging, random_encoder, training, variants, writing
 from imagen_jax.text.encoder import TextEncoder
 
@@ -107,7 +107,7 @@ def _train_and_judge(
         examples=options.examples,
     )
     imagen = imagen_jax.load(workdir)
-    exam = draw_halves(
+    exam = balanced_eval_set(
         experiment.data.dataset,
         count=options.pictures,
         seed=options.seed,
@@ -117,9 +117,9 @@ def _train_and_judge(
     return {
         "identity": encoder.identity,
         "text_width": encoder.width,
-        "encoder_parameters": models.count(encoder.params),
+        "encoder_parameters": models.count_parameters(encoder.params),
         "channels": experiment.stage.model.channels,
-        "unet_parameters": models.count(imagen.painters[0].placed()),
+        "unet_parameters": models.count_parameters(imagen.painters[0].placed()),
         "step_seconds": training.step_seconds(workdir),
         "noise_error": judging.noise_error(imagen, exam, **judge),
         "scores": judging.paint_and_score(imagen, exam, **judge),

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.io import checkpoints, log_files, run_dir
 from imagen_jax import config
-from imagen_jax.data.synthetic.shapes import dataset
-from imagen_jax.data.store.store import Store
 from imagen_jax.data.prepare import encode
-from imagen_jax.train import run_lease, loop, writers
+from imagen_jax.data.store.store import Store
+from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.io import checkpoints, log_files, run_dir
+from imagen_jax.train import loop, run_lease, writers
 
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
@@ -52,7 +52,7 @@ def train(
     workdir: Path,
     *,
     data_dir: Path,
-    encoder: encode.Encoder | None = None,
+    encoder: encode.CaptionEncoder | None = None,
     examples: int | None = None,
     hooks: Sequence[loop.Hook] = (),
 ) -> None:
@@ -69,7 +69,7 @@ def train(
             experiment, train=dataclasses.replace(options, log_every=every)
         )
         store = pairs(experiment, data_dir=data_dir, encoder=encoder, examples=examples)
-        with run_lease.alone(workdir):
+        with run_lease.hold_run(workdir):
             loop.train(experiment, workdir, store=store, hooks=hooks)
 
 
@@ -77,16 +77,16 @@ def pairs(
     experiment: config.Experiment,
     *,
     data_dir: Path,
-    encoder: encode.Encoder | None = None,
+    encoder: encode.CaptionEncoder | None = None,
     examples: int | None = None,
 ) -> Store:
     """The (image, encoding) pairs that `experiment` trains on; paints and encodes what is missing.
 
     Errors: ValueError for a dataset that is not ours, or another encoding at the same place.
     """
-    dataset.build(experiment.data.dataset, data_dir)
+    dataset.build_shapes(experiment.data.dataset, data_dir)
     sizes = {e.stage.size for e in config.load(CASCADE)} | {experiment.stage.size}
-    return encode.encode(
+    return encode.encode_source(
         experiment.data,
         experiment.text,
         data_dir=data_dir,
@@ -121,7 +121,8 @@ def matters(name: str) -> bool:
 def losses(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, one a step: a run that was resumed wrote some steps twice."""
     by_step = {
-        line["step"]: line for line in log_files.read(workdir / writers.LINES, "step", "loss")
+        line["step"]: line
+        for line in log_files.read_entries(workdir / writers.LINES, "step", "loss")
     }
     return [by_step[step] for step in sorted(by_step)]
 
@@ -134,7 +135,9 @@ def step_seconds(workdir: Path) -> float:
     return statistics.median(batch / line["images_per_s"] for line in losses(workdir)[1:])
 
 
-def measure(experiment: config.Experiment, *, data_dir: Path, encoder: encode.Encoder) -> float:
+def measure(
+    experiment: config.Experiment, *, data_dir: Path, encoder: encode.CaptionEncoder
+) -> float:
     """Seconds a training step will take, from a few steps that are thrown away."""
     options = dataclasses.replace(
         experiment.train,

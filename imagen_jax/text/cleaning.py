@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _SPACE = re.compile(r"\s+")
 
 
-def clean(caption: str) -> str:
+def clean_caption(caption: str) -> str:
     """A caption without HTML, addresses, names of picture files and control characters.
 
     Cleaning twice is cleaning once; a caption of none of these is itself.

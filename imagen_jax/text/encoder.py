@@ -14,11 +14,11 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
+from imagen_jax.io import paths
 from imagen_jax.parallel import mesh
-from imagen_jax import paths
-from imagen_jax.text import cleaning, packing, finite, t5
-from imagen_jax.text.checkpoints import remote_folders, huggingface_files, load
-from imagen_jax.text.checkpoints.remote_folders import Folder
+from imagen_jax.text import cleaning, finite, packing, t5
+from imagen_jax.text.checkpoints import huggingface_files, load, remote_folders
+from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
@@ -90,7 +90,7 @@ class TextEncoder:
         and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
-        place = place_of(name_or_path)
+        place = locate_encoder(name_or_path)
         if not _is_there(place):
             raise FileNotFoundError(
                 f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
@@ -101,7 +101,7 @@ class TextEncoder:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
         model = tokenizer or find_tokenizer(place)
         words = Tokenizer.load(model)
-        sizes, layout = load.inspect(place)
+        sizes, layout = load.find_layout(place)
         if words.size > sizes.vocab:
             raise ValueError(
                 f"{model} has {words.size} pieces, but the embedding in {place} only "
@@ -109,7 +109,7 @@ class TextEncoder:
             )
         devices = _devices(sizes, dtype, split)
         put = _Placer(devices, dtype, split)
-        params = load.read(layout, put)
+        params = load.read_layout(layout, put)
         return cls(sizes, params, words, max_length, devices, dtype, put.digest(), clean)
 
     @property
@@ -148,7 +148,7 @@ class TextEncoder:
         if not self.clean or isinstance(captions, str):
             return captions
         settings.check_texts(captions, what="caption")
-        return [cleaning.clean(caption) for caption in captions]
+        return [cleaning.clean_caption(caption) for caption in captions]
 
     def encode(
         self, captions: Sequence[str], *, batch_size: int = 256
@@ -177,14 +177,14 @@ class TextEncoder:
                     self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
-                for row in chosen if not finite.holds(text[chosen, :length]) else ():
-                    finite.check(captions[row], text[row], self.params, self.dtype)
+                for row in chosen if not finite.is_finite(text[chosen, :length]) else ():
+                    finite.check_encodings(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
 
     def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
         """Sentences about what of the captions the encodings do not hold."""
-        shown, pairs = settings.shortened, list(zip(captions, ragged, strict=True))
+        shown, pairs = settings.shorten, list(zip(captions, ragged, strict=True))
         # Only a row that is full can have lost something: few are tokenised twice.
         ends = [self.lost(caption) for caption, ids in pairs if len(ids) == self.max_length]
         if lost := list(filter(None, ends)):
@@ -196,30 +196,31 @@ class TextEncoder:
         odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
         if empty := [caption for caption in odd if not self.tokenizer.knows_any(caption)]:
             yield (
-                f"the text encoder knows nothing of {settings.listed(empty)}: all of it is outside "
+                f"the text encoder knows nothing of {settings.join_values(empty)}: all of it is "
+                f"outside "
                 "its vocabulary; say it in other words"
             )
         partly = [caption for caption in odd if caption not in empty]
         if parts := dict.fromkeys(part for c in partly for part in self.tokenizer.unknown(c)):
             yield (
-                f"the text encoder's vocabulary lacks {settings.listed(list(parts))}, as in "
+                f"the text encoder's vocabulary lacks {settings.join_values(list(parts))}, as in "
                 f"{shown(partly[0])}; say it in other words"
             )
 
-    def plan(self, captions: Sequence[str]) -> packing.Plan:
+    def plan(self, captions: Sequence[str]) -> packing.PackingPlan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
 
         Errors: TypeError if `captions` is one string.
         """
-        length, count = packing.row_length(self.max_length), mesh.holders(self.devices)
-        return packing.plan(
+        length, count = packing.row_length(self.max_length), mesh.batch_shards(self.devices)
+        return packing.plan_rows(
             self.ragged(captions),
             length=length,
             batch_rows=max(1, self.batch_tokens // (length * count)) * count,
             devices=count,
         )
 
-    def run(self, plan: packing.Plan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
+    def run(self, plan: packing.PackingPlan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
         """The number and the encoding of each caption of a plan, without padding, in any order.
 
         A batch is computed while the one before it is fetched.
@@ -228,7 +229,7 @@ class TextEncoder:
         """
         where = mesh.batch_sharding(self.devices)
 
-        def start(batch: packing.Batch) -> jax.Array:
+        def start(batch: packing.PackedBatch) -> jax.Array:
             tokens, segments = (jax.device_put(x, where) for x in plan.inputs(batch))
             return _encode_packed(
                 self.params, tokens, segments, config=self.config, dtype=self.dtype
@@ -239,19 +240,21 @@ class TextEncoder:
         for batch, members in zip(plan.batches, plan.members(), strict=True):
             encoded, ahead = ahead, next(started, None)
             text = np.asarray(encoded)
-            is_sound = finite.holds(text)
+            is_sound = finite.is_finite(text)
             for index in members:
                 row, first, end = plan.places[index]
                 found = text[row - batch.first, first:end]
                 if not is_sound:
                     caption = self.tokenizer.processor.decode(plan.tokens[row, first:end].tolist())
-                    finite.check(caption, found, self.params, self.dtype)
+                    finite.check_encodings(caption, found, self.params, self.dtype)
                 yield index, found
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""
-        splits = len(batch) % mesh.holders(self.devices) == 0
-        where = mesh.batch_sharding(self.devices) if splits else mesh.replicated(self.devices)
+        splits = len(batch) % mesh.batch_shards(self.devices) == 0
+        where = (
+            mesh.batch_sharding(self.devices) if splits else mesh.replicated_sharding(self.devices)
+        )
         tokens, text_mask = pad(batch, length=length)
         return jax.device_put(tokens, where), jax.device_put(text_mask, where)
 
@@ -265,8 +268,8 @@ class _Placer:
 
     def __call__(self, name: str, array: np.ndarray) -> jax.Array:
         self._digests[name] = _digest(array)
-        kept = jax.ShapeDtypeStruct(array.shape, t5.kept_dtype(name, array.shape, self._dtype))
-        where = sharding(name, kept, self._devices, self._split)
+        kept = jax.ShapeDtypeStruct(array.shape, t5.storage_dtype(name, array.shape, self._dtype))
+        where = parameter_sharding(name, kept, self._devices, self._split)
         return jax.make_array_from_callback(
             array.shape, where, lambda part: np.array(array[part], kept.dtype, order="C")
         )
@@ -284,10 +287,12 @@ def _digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def sharding(name: str, shape: jax.ShapeDtypeStruct, devices: Mesh, split: Split) -> NamedSharding:
+def parameter_sharding(
+    name: str, shape: jax.ShapeDtypeStruct, devices: Mesh, split: Split
+) -> NamedSharding:
     """How a parameter lies over the devices."""
     if split == "heads":
-        return mesh.split_products(len(shape.shape), t5.split_axis(name), devices)
+        return mesh.constrain_products(len(shape.shape), t5.split_axis(name), devices)
     return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)
 
 
@@ -298,19 +303,23 @@ def _devices(sizes: T5Config, dtype: Dtype, split: Split) -> Mesh:
     return mesh.for_encoder(state, by_heads=split == "heads")
 
 
-def place_of(name_or_path: str) -> str:
+def locate_encoder(name_or_path: str) -> str:
     """The folder or address of an encoder. Errors: ValueError for another address than gs://."""
-    return str(EMBEDDED[name_or_path]) if name_or_path in EMBEDDED else paths.place(name_or_path)
+    return (
+        str(EMBEDDED[name_or_path])
+        if name_or_path in EMBEDDED
+        else paths.path_or_address(name_or_path)
+    )
 
 
-def config_of(name_or_path: str) -> T5Config:
+def read_t5_config(name_or_path: str) -> T5Config:
     """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
 
-    Errors: ValueError for none of these; as `loading.inspect` for a folder.
+    Errors: ValueError for none of these; as `load.find_layout` for a folder.
     """
-    place = place_of(name_or_path)
+    place = locate_encoder(name_or_path)
     if _is_there(place):
-        return load.inspect(place)[0]
+        return load.find_layout(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
     raise ValueError(
@@ -322,7 +331,7 @@ def config_of(name_or_path: str) -> T5Config:
 def _is_there(place: str) -> bool:
     """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
     remote = place.startswith(remote_folders.BUCKET)
-    return remote or Path(place).is_dir() or huggingface_files.is_one(Path(place))
+    return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
 
 
 def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
@@ -339,15 +348,15 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def vocabulary_of(name_or_path: str, tokenizer: str = "") -> str:
+def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:
     """The `vocabulary` of an encoder whose tokenizer is on this machine, else "".
 
     Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
     """
-    place = place_of(name_or_path)
+    place = locate_encoder(name_or_path)
     if not tokenizer and place.startswith(remote_folders.BUCKET):
         return ""
-    model = tokenizer or _tokenizer_of(Folder.of(place))
+    model = tokenizer or _tokenizer_of(RemoteFolder.of(place))
     return _vocabulary(Tokenizer.load(model)) if model else ""
 
 
@@ -357,7 +366,7 @@ def find_tokenizer(path: Path | str) -> str:
     Of a bucket only the encoder's own folder is looked into.
     Errors: FileNotFoundError where there is none; ValueError for several.
     """
-    folder = Folder.of(path)
+    folder = RemoteFolder.of(path)
     found = _tokenizer_of(folder)
     if found is None:
         raise FileNotFoundError(
@@ -372,7 +381,7 @@ def _vocabulary(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.model).hexdigest()[:DIGEST]
 
 
-def _tokenizer_of(folder: Folder) -> str | None:
+def _tokenizer_of(folder: RemoteFolder) -> str | None:
     places = [folder]
     if not folder.is_remote:  # listing a bucket's parent would list all that is below
         places += [folder.parent, folder.parent / TOKENIZER]

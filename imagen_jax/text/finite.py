@@ -5,27 +5,29 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
-from imagen_jax.config import shortened
+from imagen_jax.config import shorten
 from imagen_jax.text.t5 import Dtype
 from imagen_jax.types import Params
 
 
-def holds(text: Float[np.ndarray, "..."]) -> bool:
+def is_finite(text: Float[np.ndarray, "..."]) -> bool:
     """Whether encodings have neither NaN nor infinities."""
     return bool(np.isfinite(text).all())
 
 
-def check(caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype) -> None:
+def check_encodings(
+    caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype
+) -> None:
     """Refuse a caption's encoding that is not finite.
 
     Errors: ValueError naming the caption, and the first tensor whose weights are not finite.
     """
-    if not holds(text):
-        which = shortened(caption)
-        raise ValueError(f"the encoding of {which} is not finite: {cause(params, dtype)}")
+    if not is_finite(text):
+        which = shorten(caption)
+        raise ValueError(f"the encoding of {which} is not finite: {explain(params, dtype)}")
 
 
-def cause(params: Params, dtype: Dtype) -> str:
+def explain(params: Params, dtype: Dtype) -> str:
     """Why encodings with these weights are not finite, and what helps."""
     weights = traverse_util.flatten_dict(params, sep=".")
     for name in sorted(weights):

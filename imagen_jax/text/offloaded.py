@@ -11,7 +11,7 @@ from imagen_jax.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
-class Borrowed:
+class OffloadedTextEncoder:
     """Loads the encoder of a config for each call of `encode`, and frees its memory at once.
 
     So T5-XXL and a large U-Net share a small device, one after the other.
@@ -38,7 +38,7 @@ class Borrowed:
 
 
 @dataclass(frozen=True)
-class Absent:
+class MissingTextEncoder:
     """Stands where a cascade was exported without its text encoder."""
 
     where: str  # the cascade

@@ -17,7 +17,7 @@ from imagen_jax.text.tokenizer import PAD
 ROW = 128  # tokens, or a multiple of it where captions may be longer
 
 
-class Place(NamedTuple):
+class RowSpan(NamedTuple):
     """Where a caption's tokens lie: from `start` to before `end` in a row."""
 
     row: int
@@ -25,7 +25,7 @@ class Place(NamedTuple):
     end: int
 
 
-class Batch(NamedTuple):
+class PackedBatch(NamedTuple):
     """Rows `first` to before `last`, computed as so many: empty ones fill it up."""
 
     first: int
@@ -34,13 +34,13 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class PackingPlan:
     """Captions in rows, and rows in batches, as `t5.encode_packed` takes them."""
 
     tokens: Int32[np.ndarray, "r n"]
     segments: Int32[np.ndarray, "r n"]  # which caption of its row a token belongs to; 0: padding
-    places: tuple[Place, ...]  # of every caption, in the order given
-    batches: tuple[Batch, ...]
+    places: tuple[RowSpan, ...]  # of every caption, in the order given
+    batches: tuple[PackedBatch, ...]
 
     @property
     def useful(self) -> int:
@@ -61,7 +61,9 @@ class Plan:
                 bisect.bisect_left(rows, batch.first) : bisect.bisect_left(rows, batch.last)
             ]
 
-    def inputs(self, batch: Batch) -> tuple[Int32[np.ndarray, "b n"], Int32[np.ndarray, "b n"]]:
+    def inputs(
+        self, batch: PackedBatch
+    ) -> tuple[Int32[np.ndarray, "b n"], Int32[np.ndarray, "b n"]]:
         """Tokens and segments of a batch."""
         empty = ((0, batch.rows - (batch.last - batch.first)), (0, 0))
         tokens, segments = (
@@ -75,9 +77,9 @@ def row_length(max_length: int) -> int:
     return -(-max_length // ROW) * ROW
 
 
-def plan(
+def plan_rows(
     ragged: Sequence[Sequence[int]], *, length: int, batch_rows: int, devices: int = 1
-) -> Plan:
+) -> PackingPlan:
     """Captions' ids in as few rows of `length` as best-fit decreasing finds; ties go by order.
 
     It depends on the captions alone, not on what was encoded before.
@@ -93,10 +95,12 @@ def plan(
         filled[row] += 1
         tokens[row, start:end] = ragged[index]
         segments[row, start:end] = filled[row]
-    return Plan(tokens, segments, places, tuple(_batches(rows, size=batch_rows, multiple=devices)))
+    return PackingPlan(
+        tokens, segments, places, tuple(_batches(rows, size=batch_rows, multiple=devices))
+    )
 
 
-def _batches(rows: int, *, size: int, multiple: int) -> Iterator[Batch]:
+def _batches(rows: int, *, size: int, multiple: int) -> Iterator[PackedBatch]:
     """Cuts rows into batches of `size`; the last is the next power of two times `multiple`.
 
     So few programs are compiled, and a short rest is not filled up to a whole batch.
@@ -106,17 +110,17 @@ def _batches(rows: int, *, size: int, multiple: int) -> Iterator[Batch]:
     for first in range(0, rows, size):
         last = min(first + size, rows)
         shares = -(-(last - first) // multiple)
-        yield Batch(first, last, min(size, multiple * (1 << (shares - 1).bit_length())))
+        yield PackedBatch(first, last, min(size, multiple * (1 << (shares - 1).bit_length())))
 
 
-def _places(lengths: Sequence[int], length: int) -> tuple[Place, ...]:
+def _places(lengths: Sequence[int], length: int) -> tuple[RowSpan, ...]:
     """Best-fit decreasing: each caption into the fullest row that still has room for it."""
     longest = max(lengths, default=0)
     if longest > length:
         raise ValueError(f"a caption of {longest} tokens does not fit a row of {length}")
     rooms: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the tokens that still fit
     free = 0  # bit r: there are rows with room for exactly r tokens
-    places: list[Place | None] = [None] * len(lengths)
+    places: list[RowSpan | None] = [None] * len(lengths)
     rows = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         need = lengths[index]
@@ -128,7 +132,7 @@ def _places(lengths: Sequence[int], length: int) -> tuple[Place, ...]:
         else:
             room, row, rows = length, rows, rows + 1
         start = length - room
-        places[index] = Place(row, start, start + need)
+        places[index] = RowSpan(row, start, start + need)
         rooms[room - need].append(row)
         free |= 1 << (room - need)
     return tuple(place for place in places if place is not None)

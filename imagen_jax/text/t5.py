@@ -260,7 +260,7 @@ def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     return {".".join(step.key for step in path): leaf.shape for path, leaf in leaves}
 
 
-def kept_dtype(name: str, shape: tuple[int, ...], dtype: Dtype) -> Dtype:
+def storage_dtype(name: str, shape: tuple[int, ...], dtype: Dtype) -> Dtype:
     """The dtype that a parameter is kept in where the encoder computes in `dtype`.
 
     Vectors and tables of positions are added or multiplied in float32, and small.

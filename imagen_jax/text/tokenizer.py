@@ -9,8 +9,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int32
 
-from imagen_jax.config import check_texts, shortened
-from imagen_jax.text.checkpoints.remote_folders import Folder
+from imagen_jax.config import check_texts, shorten
+from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 PAD = 0
 SPACE = "▁"  # as pieces have it
@@ -30,7 +30,7 @@ class Tokenizer:
 
         Errors: FileNotFoundError if there is no such file; ValueError if it is no usable model.
         """
-        file = Folder.of(path)
+        file = RemoteFolder.of(path)
         model = file.parent.read(file.name)
         if model is None:
             raise FileNotFoundError(f"no SentencePiece model at {path}: copy the encoder's there")
@@ -74,7 +74,7 @@ class Tokenizer:
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
         if isinstance(captions, str):
-            raise TypeError(f"captions must be a list, not the string {shortened(captions)}")
+            raise TypeError(f"captions must be a list, not the string {shorten(captions)}")
         check_texts(captions, what="caption")
         return [[*ids[: max_length - 1], self.eos] for ids in self.processor.encode(list(captions))]
 

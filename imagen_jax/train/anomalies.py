@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagen_jax.io import log_files
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import log_files
 from imagen_jax.train.step import GUARDED
 
 FILE = "skipped_steps.jsonl"  # of a process: skipped_steps-1.jsonl for the second
@@ -27,7 +27,7 @@ class Diverged(FloatingPointError):
         self.proven = proven
 
 
-class Health:
+class AnomalyMonitor:
     """Watches the steps of a run; what was skipped is written down with its records.
 
     `proven` is the last step after which the weights gave a finite loss and gradient, at the step

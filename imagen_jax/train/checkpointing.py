@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from imagen_jax.io import checkpoints, run_dir
 from imagen_jax import config
-from imagen_jax.train.state import TrainState
+from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.io.paths import Workdir
+from imagen_jax.train.state import TrainState
 
 MINUTE = 60.0
 LINE = 300  # characters of a reason
@@ -26,7 +26,7 @@ SHELTERS = ("~/.cache/imagen_jax/unsaved", tempfile.gettempdir())  # where room 
 FAILURES = (OSError, ValueError, RuntimeError)
 
 
-class Saving:
+class CheckpointWriter:
     """The checkpoints of a run, and the decision when to make one."""
 
     def __init__(self, workdir: Workdir, experiment: config.Experiment) -> None:
@@ -113,7 +113,7 @@ class Saving:
                 self.save(step, state)
 
     def way_back(self, proven: int) -> str:
-        """How a run whose steps were skipped goes on; `proven` is as in `health.Health`."""
+        """How a run whose steps were skipped goes on; `proven` is as in `anomalies.AnomalyMonitor`."""
         try:
             self._saves.wait()
         except FAILURES as error:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 Part = Literal["start", "data", "save", "hooks"]
 
 
-class Ledger:
+class GoodputTracker:
     """Seconds by part; what is in none of them was spent in steps."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

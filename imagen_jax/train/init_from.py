@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax.io import checkpoints, tensor_mismatches, safetensors
-from imagen_jax.parallel import mesh
-from imagen_jax.io.tensor_mismatches import Shapes
+from imagen_jax.io import checkpoints, safetensors, tensor_mismatches
+from imagen_jax.io.paths import Workdir
 from imagen_jax.io.run_dir import WEIGHTS
+from imagen_jax.io.tensor_mismatches import Shapes
+from imagen_jax.parallel import mesh
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Params
-from imagen_jax.io.paths import Workdir
 
 SLASH = "/"  # in names
 
@@ -24,7 +24,7 @@ Take = Literal["ema", "weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class InitFrom:
     """Another run's weights, or an exported stage's; step and optimiser begin anew."""
 
     folder: Workdir
@@ -51,7 +51,7 @@ class Source:
         file = Path(self.folder) / WEIGHTS
         if self.take != "ema":
             raise ValueError(f"{file} holds averaged weights alone: give --init-take ema")
-        named = safetensors.named(file)
+        named = safetensors.read_named(file)
         fitting = self._fitting({name: x.shape for name, x in named.items()}, wanted, file)
         return {"ema": {name: named[name] for name in fitting}}, file
 
@@ -80,7 +80,7 @@ class Source:
     def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
         """Names to take. Errors: ValueError, as `begin`."""
         fitting = [name for name, shape in wanted.items() if there.get(name) == shape]
-        wrong = tensor_mismatches.listed(there, wanted)
+        wrong = tensor_mismatches.tensor_mismatches(there, wanted)
         listed = "\n  ".join(wrong)
         if not fitting:
             raise ValueError(f"{where}: none of its tensors fits this config:\n  {listed}")
@@ -101,7 +101,7 @@ def _put(tree: Params, found: Mapping[str, np.ndarray | jax.Array]) -> Params:
         if isinstance(array, jax.Array):
             leaves[name] = jnp.copy(array)
         else:
-            leaves[name] = mesh.place(array, leaves[name].sharding)
+            leaves[name] = mesh.to_global(array, leaves[name].sharding)
     return traverse_util.unflatten_dict(leaves, sep=SLASH)
 
 

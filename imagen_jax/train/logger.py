@@ -7,17 +7,17 @@ import jax
 
 from imagen_jax import config
 from imagen_jax.data import corrupt_records
-from imagen_jax.data.pipeline import Loaded
+from imagen_jax.data.pipeline import LoadedBatch
 from imagen_jax.data.store.store import Store
-from imagen_jax.train import anomalies, update_monitor, progress, norms, writers
+from imagen_jax.io.paths import LogUploader, Workdir
 from imagen_jax.runtime import watchdog
-from imagen_jax.train.goodput import Ledger
-from imagen_jax.train.train_metrics import Speed
+from imagen_jax.train import anomalies, norms, progress, update_monitor, writers
+from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.state import TrainState
-from imagen_jax.io.paths import Logs, Workdir
+from imagen_jax.train.train_metrics import Throughput
 
 
-class Diary:
+class RunLogger:
     """Kept by every process; `say` and figures are process 0's alone.
 
     Use: `loaded` and `stepped` at every step, `judge` and `flush` now and then, with what may be
@@ -30,30 +30,32 @@ class Diary:
         experiment: config.Experiment,
         store: Store,
         *,
-        speed: Speed,
+        speed: Throughput,
         start: int,
-        ledger: Ledger,
+        ledger: GoodputTracker,
     ) -> None:
         options, process = experiment.train, jax.process_index()
         self._images, self._start, self._ledger = options.batch_size, start, ledger
-        self._logs = Logs(workdir)
+        self._logs = LogUploader(workdir)
         folder = self._logs.folder
-        self._tally = corrupt_records.Tally(store, folder, most=experiment.data.max_damaged, process=process)
-        self._health = anomalies.Health(folder, store, limit=options.max_skipped)
-        self._learning = update_monitor.Learning(experiment)
-        self.progress = progress.Progress(
+        self._tally = corrupt_records.CorruptRecordCounter(
+            store, folder, most=experiment.data.max_damaged, process=process
+        )
+        self._health = anomalies.AnomalyMonitor(folder, store, limit=options.max_skipped)
+        self._learning = update_monitor.UpdateMonitor(experiment)
+        self.progress = progress.ProgressMeter(
             folder,
-            writers.of(workdir, folder, experiment, start=start) if process == 0 else (),
+            writers.make_writers(workdir, folder, experiment, start=start) if process == 0 else (),
             speed,
             name=experiment.stage.name,
             steps=options.steps,
             start=start,
         )
         self.say = self.progress.say
-        self._watchdog = watchdog.start(folder)
+        self._watchdog = watchdog.start_watchdog(folder)
         self.beat = self._watchdog.beat
 
-    def loaded(self, step: int, loaded: Loaded) -> None:
+    def loaded(self, step: int, loaded: LoadedBatch) -> None:
         """What a step trains on. Errors: ValueError when too much of the store is damaged."""
         self._tally.add(step, loaded)
         self._health.remember(step, loaded.batch.index)
@@ -76,7 +78,7 @@ class Diary:
 
     def flush(self, step: int, state: TrainState) -> None:
         """Write the figures of what was judged since the last time, and the state's."""
-        found = jax.device_get(norms.of_state(state.params, state.ema))
+        found = jax.device_get(norms.state_norms(state.params, state.ema))
         also = self._ledger.shares() | {tag: float(value) for tag, value in found.items()}
         also |= {
             "damaged": float(self._tally.damaged),

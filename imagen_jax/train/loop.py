@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax.parallel import compilation_cache, mesh
 from imagen_jax import config, rng
-from imagen_jax.runtime import exit_codes
-from imagen_jax.io import finite, log_files, run_dir
 from imagen_jax.data import pipeline
 from imagen_jax.data.store.store import Store
-from imagen_jax.train import anomalies, init_from, sharded_step, resuming, checkpointing, state
-from imagen_jax.train.logger import Diary
-from imagen_jax.train.goodput import Ledger
-from imagen_jax.train.progress import Progress
-from imagen_jax.train.train_metrics import Speed
-from imagen_jax.types import Params
+from imagen_jax.io import finite, log_files, run_dir
 from imagen_jax.io.paths import Workdir
+from imagen_jax.parallel import compilation_cache, mesh
+from imagen_jax.runtime import exit_codes
+from imagen_jax.train import anomalies, checkpointing, init_from, resuming, sharded_step, state
+from imagen_jax.train.goodput import GoodputTracker
+from imagen_jax.train.logger import RunLogger
+from imagen_jax.train.progress import ProgressMeter
+from imagen_jax.train.train_metrics import Throughput
+from imagen_jax.types import Params
 
-Hook = Callable[[int, Params, Progress], None]  # (step, ema, progress), after each step
+Hook = Callable[[int, Params, ProgressMeter], None]  # (step, ema, progress), after each step
 
 
-def never(step: int) -> bool:
+def never_stop(step: int) -> bool:
     """Nobody asks this run to stop."""
     return False
 
@@ -33,9 +33,9 @@ def train(
     workdir: Workdir,
     *,
     store: Store,
-    source: init_from.Source | None = None,
+    source: init_from.InitFrom | None = None,
     hooks: Sequence[Hook] = (),
-    stop: Callable[[int], bool] = never,
+    stop: Callable[[int], bool] = never_stop,
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
@@ -49,24 +49,24 @@ def train(
     """
     options = experiment.train
     compilation_cache.use_cache()
-    pipeline.check(store, experiment=experiment)
+    pipeline.check_store(store, experiment=experiment)
     experiment = pipeline.with_encoder(experiment, store)
     changed = resuming.check(workdir, experiment)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
 
     # ---- shapes -> shardings -> arrays
-    ledger = Ledger()
+    ledger = GoodputTracker()
     work = sharded_step.build(experiment)
     root = rng.root(options.seed)
-    saves = checkpointing.Saving(workdir, experiment)
+    saves = checkpointing.CheckpointWriter(workdir, experiment)
     start, current = saves.restore(work.target())
     begun = ""
     if current is None:
         current = work.init(root)
         if source is not None:
             current, begun = source.begin(current)
-            finite.require(current, f"{source.folder}: the weights")
+            finite.require_finite(current, f"{source.folder}: the weights")
         current = state.with_empty_prompt(current, store.empty().array())
     else:
         begun = f"resumed from step {start}"
@@ -78,7 +78,7 @@ def train(
         _write_config(workdir, experiment)
     saves.has_config = True
     train_step, share = work.step(), work.share
-    batches = pipeline.stream(
+    batches = pipeline.example_stream(
         store,
         stage=experiment.stage,
         data=experiment.data,
@@ -86,8 +86,10 @@ def train(
         seed=options.seed,
         start_step=start,
     )
-    hardware = Speed(sharded_step.flops_per_image(experiment), work.devices.devices.flatten().tolist())
-    diary = Diary(workdir, experiment, store, speed=hardware, start=start, ledger=ledger)
+    hardware = Throughput(
+        sharded_step.flops_per_image(experiment), work.devices.devices.flatten().tolist()
+    )
+    diary = RunLogger(workdir, experiment, store, speed=hardware, start=start, ledger=ledger)
     if begun:
         diary.say(begun)
 
@@ -99,7 +101,7 @@ def train(
             with ledger.spend("data"):
                 loaded = next(batches)
             diary.loaded(number, loaded)
-            with mesh.use(work.devices):
+            with mesh.activate(work.devices):
                 # Held by no name: on a CPU it is the memory that worker processes share.
                 current, scalars = train_step(
                     current,
@@ -140,7 +142,9 @@ def train(
                 )
         diary.say(ledger.sentence())
     except anomalies.Diverged as error:
-        raise anomalies.Diverged(f"{error}; {saves.way_back(error.proven)}", error.proven) from error
+        raise anomalies.Diverged(
+            f"{error}; {saves.way_back(error.proven)}", error.proven
+        ) from error
     finally:
         batches.close()  # ends worker processes
         loaded = None
@@ -163,7 +167,8 @@ def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
             raise
         if not (workdir / run_dir.CONFIG).is_file():
             raise OSError(
-                f"{workdir}: there is no room for a run ({log_files.reason(error)}): make some, or "
+                f"{workdir}: there is no room for a run ({log_files.failure_reason(error)}): "
+                f"make some, or "
                 "give another --workdir"
             ) from error
-        log_files.tell(str(workdir / run_dir.CONFIG), error)
+        log_files.report_failure(str(workdir / run_dir.CONFIG), error)

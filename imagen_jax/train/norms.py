@@ -9,7 +9,7 @@ from imagen_jax.types import Params
 Norms = dict[str, jax.Array]  # scalars by tag
 
 
-def by_group(tag: str, tree: Params) -> Norms:
+def group_norms(tag: str, tree: Params) -> Norms:
     """The norm of each of the network's parts (its top-level names), and of all: `tag/stem`, `tag`.
 
     Leaves are read once: the compiler shares the sums of groups and whole.
@@ -19,8 +19,8 @@ def by_group(tag: str, tree: Params) -> Norms:
 
 
 @jax.jit
-def of_state(params: Params, averaged: Params) -> Norms:
+def state_norms(params: Params, averaged: Params) -> Norms:
     """Norms of the parameters, and how far their moving average is from them, as a share."""
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, averaged, params))
-    found = by_group("param_norm", params)
+    found = group_norms("param_norm", params)
     return found | {"ema_distance": apart / jnp.maximum(found["param_norm"], 1e-12)}

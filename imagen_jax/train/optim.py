@@ -41,7 +41,7 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationE
             rate,
             adam_b1=options.b1,
             adam_b2=options.b2,
-            muon_weight_dimension_numbers=matrices,
+            muon_weight_dimension_numbers=matrix_mask,
             consistent_rms=MUON_RMS,
         )
     else:
@@ -64,7 +64,7 @@ def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), clip)
 
 
-def matrices(params: Params) -> Any:
+def matrix_mask(params: Params) -> Any:
     """For each kernel how Muon reads it as a matrix; None where Adam rules.
 
     A convolution's kernel (h, w, i, o) is a matrix of h * w * i inputs by o outputs, a dense one
@@ -98,7 +98,7 @@ def update(
         return opt_state, updates
 
 
-def average(ema: Params, params: Params, step: jax.Array, *, decay: float) -> Params:
+def update_average(ema: Params, params: Params, step: jax.Array, *, decay: float) -> Params:
     """EMA after `step` updates: ema <- d * ema + (1 - d) * params, d = min(decay, (1+n)/(10+n)).
 
     Differs from the paper: it states no EMA; .9999 is its authors' habit elsewhere.

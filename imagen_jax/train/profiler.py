@@ -10,7 +10,7 @@ from imagen_jax.io.log_files import Guard
 FOLDER = "profile"
 
 
-class Profile:
+class ProfileWindow:
     """A hook of the training loop that traces the steps of a range, such as 100:105 (100 to 104).
 
     Open the trace with TensorBoard's profile plugin, or with XProf: `xprof RUN/profile`.
@@ -48,7 +48,7 @@ class Profile:
         return Guard("the profile").run(act)
 
 
-def parse(text: str, *, last: int) -> range:
+def parse_window(text: str, *, last: int) -> range:
     """The steps that "100:105" names, the second one left out, as in Python.
 
     Errors: ValueError for another form, for the first step, which compiles, and for steps past the

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.io.log_files import Guard
-from imagen_jax.train.train_metrics import Speed
 from imagen_jax.train.step import SKIPPED
+from imagen_jax.train.train_metrics import Throughput
 from imagen_jax.train.writers import Writer
 
 
-class Progress:
+class ProgressMeter:
     """The bar and the figures of one run; process 0 alone shows them, and has writers.
 
     Use: `add` each step's metrics (device arrays, not waited for); now and then `measured`, then
@@ -28,7 +28,7 @@ class Progress:
         self,
         folder: Path,
         writers: Sequence[Writer],
-        speed: Speed,
+        speed: Throughput,
         *,
         name: str,
         steps: int,

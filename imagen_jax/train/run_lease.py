@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from imagen_jax.runtime import lease
 from imagen_jax.io import run_dir
 from imagen_jax.io.paths import Workdir
+from imagen_jax.runtime import lease
 
 COMMAND = "imagen train"
 
 
 @contextlib.contextmanager
-def alone(workdir: Workdir, *, option: str = "--workdir") -> Iterator[Callable[[], None]]:
+def hold_run(workdir: Workdir, *, option: str = "--workdir") -> Iterator[Callable[[], None]]:
     """Hold a run's folder until the block ends; a function that raises once another has it.
 
     To be called by every process. Errors: ValueError on all of them where another run holds it.
@@ -26,7 +26,7 @@ def alone(workdir: Workdir, *, option: str = "--workdir") -> Iterator[Callable[[
         if jax.process_index() == 0:
             try:
                 check = stack.enter_context(
-                    lease.held(workdir, command=COMMAND, option=option)
+                    lease.hold(workdir, command=COMMAND, option=option)
                 ).check
                 stack.enter_context(lease.tidied(workdir / run_dir.CHECKPOINTS))
             except ValueError as error:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax.parallel import backend, compilation_cache, flops, mesh
 from imagen_jax import config, models, rng
-from imagen_jax.data.pipeline import Batch, Share
+from imagen_jax.data.pipeline import Batch, ProcessRows
+from imagen_jax.parallel import backend, compilation_cache, flops, mesh
 from imagen_jax.train import optim, state, step
 from imagen_jax.types import Network, Params, RandomKey
 
@@ -25,7 +25,7 @@ TRAINING = 3  # times the forward pass: the backward pass is twice it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class ShardedStep:
     """The step of an experiment on a mesh, and what it needs to run."""
 
     experiment: config.Experiment  # its micro-batches chosen
@@ -37,10 +37,10 @@ class Program:
     batch_shardings: Batch
 
     @property
-    def share(self) -> Share:
+    def share(self) -> ProcessRows:
         """The rows of every batch that this process has to load."""
         size = self.experiment.train.batch_size
-        return Share(size, mesh.rows_here(self.devices, size))
+        return ProcessRows(size, mesh.local_rows(self.devices, size))
 
     def init(self, key: RandomKey) -> state.TrainState:
         """A fresh state, made where it belongs."""
@@ -48,7 +48,7 @@ class Program:
             state.init, experiment=self.experiment, module=self.module, rule=self.rule
         )
         options = compilation_cache.run_once(self.devices)
-        with jax.threefry_partitionable(True):  # as in `mesh.use`
+        with jax.threefry_partitionable(True):  # as in `mesh.activate`
             return jax.jit(fresh, out_shardings=self.shardings, compiler_options=options)(key)
 
     def step(self) -> Any:
@@ -56,7 +56,7 @@ class Program:
 
         Call or lower it under `mesh.use(devices)`.
         """
-        whole = mesh.replicated(self.devices)
+        whole = mesh.replicated_sharding(self.devices)
         return jax.jit(
             step.build(self.experiment, self.module, self.rule),
             in_shardings=(self.shardings, self.batch_shardings, whole),
@@ -66,17 +66,17 @@ class Program:
 
     def target(self) -> state.TrainState:
         """Shapes that carry their shardings: what a restore and a lowering need to know."""
-        return state.sharded(self.shapes, self.shardings)
+        return state.with_shardings(self.shapes, self.shardings)
 
     def lower(self) -> jax.stages.Lowered:
         """The step for these devices, which need not be here, with nothing computed."""
-        batch = state.sharded(batch_shapes(self.experiment), self.batch_shardings)
+        batch = state.with_shardings(batch_shapes(self.experiment), self.batch_shardings)
         key = jax.eval_shape(lambda: rng.root(0))
-        with mesh.use(self.devices):
+        with mesh.activate(self.devices):
             return self.step().lower(self.target(), batch, key)
 
 
-def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None) -> Program:
+def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None) -> ShardedStep:
     """The program on all devices, or on the ones given.
 
     Errors: ValueError for a mesh that does not fit the devices, or a batch that does not fit it.
@@ -84,13 +84,13 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
     backend.refuse_x64()
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract(experiment, module, rule)
+    shapes = state.abstract_state(experiment, module, rule)
     grid = mesh.build(experiment.mesh, workload=workload(experiment, shapes), devices=devices)
     experiment = _with_micro_batches(experiment, grid)
     _check(experiment, grid)
     by_row, by_height = mesh.batch_sharding(grid), mesh.image_sharding(grid)
     low = by_row if experiment.stage.is_super_resolution else None
-    return Program(
+    return ShardedStep(
         experiment=experiment,
         devices=grid,
         module=module,
@@ -149,7 +149,7 @@ def flops_per_image(experiment: config.Experiment) -> float:
         experiment, train=dataclasses.replace(experiment.train, batch_size=1, micro_batches=1)
     )
     batch = batch_shapes(one)
-    shapes = models.shapes(stage, text)
+    shapes = models.parameter_shapes(stage, text)
 
     def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
         has_text = jnp.ones((1,), jnp.bool_)
@@ -160,7 +160,9 @@ def flops_per_image(experiment: config.Experiment) -> float:
 
     image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
     logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return TRAINING * float(flops.of(forward, shapes, batch.text, batch.text_mask, image, logsnr))
+    return TRAINING * float(
+        flops.count_flops(forward, shapes, batch.text, batch.text_mask, image, logsnr)
+    )
 
 
 def _check(experiment: config.Experiment, grid: jax.sharding.Mesh) -> None:
@@ -174,7 +176,7 @@ def _check(experiment: config.Experiment, grid: jax.sharding.Mesh) -> None:
             f"{holders * train.micro_batches}"
         )
     stage = experiment.stage
-    rows, strips = stage.train_side // stage.model.multiple(), mesh.strips(grid)
+    rows, strips = stage.train_side // stage.model.multiple(), mesh.spatial_shards(grid)
     if rows % strips:
         raise ValueError(
             f"mesh {sizes}: the coarsest feature map of stage {stage.name} has {rows} rows, which "

@@ -10,8 +10,8 @@ from flax import struct
 from jaxtyping import Float
 
 from imagen_jax import config, models, rng
-from imagen_jax.parallel import mesh
 from imagen_jax.models import conditioning
+from imagen_jax.parallel import mesh
 from imagen_jax.types import Network, Params
 
 
@@ -53,13 +53,13 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> Trai
     def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         if path[-1].key != conditioning.EMPTY_PROMPT:
             return leaf
-        return mesh.place(text[0].astype(np.float32), leaf.sharding)
+        return mesh.to_global(text[0].astype(np.float32), leaf.sharding)
 
     params, ema = (jax.tree_util.tree_map_with_path(put, x) for x in (state.params, state.ema))
     return state.replace(params=params, ema=ema)
 
 
-def abstract(
+def abstract_state(
     experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
 ) -> TrainState:
     """Shapes and dtypes of the state, without computing it."""
@@ -68,7 +68,7 @@ def abstract(
     )
 
 
-def sharded(shapes: Any, shardings: Any) -> Any:
+def with_shardings(shapes: Any, shardings: Any) -> Any:
     """`shapes` carrying `shardings`: what a restore needs to know."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings

@@ -37,7 +37,7 @@ def build(
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
         grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
-        metrics |= norms.by_group("grad_norm", grads)
+        metrics |= norms.group_norms("grad_norm", grads)
         norm = metrics["grad_norm"]
         updated, update_norms = update(state, grads, norm)
         metrics |= update_norms
@@ -51,9 +51,9 @@ def build(
     def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
-        ema = optim.average(state.ema, params, step, decay=experiment.optim.ema_decay)
+        ema = optim.update_average(state.ema, params, step, decay=experiment.optim.ema_decay)
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
-        return new, norms.by_group("update_norm", updates)
+        return new, norms.group_norms("update_norm", updates)
 
     return train_step
 
@@ -110,7 +110,9 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
                 rng.fold(key, "aug_level"), (size,)
             )
             low_res, aug_logsnr = noise_conditioning.augment(
-                noise_conditioning.upsample(image_pixels.scale(batch.low_pixels), factor=stage.factor),
+                noise_conditioning.upsample(
+                    image_pixels.scale(batch.low_pixels), factor=stage.factor
+                ),
                 aug_level,
                 rng.fold_each(key, "aug_noise", jnp.arange(size)),
                 options=stage.noise_conditioning,

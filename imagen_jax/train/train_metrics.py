@@ -10,7 +10,7 @@ from imagen_jax.parallel import accelerators
 GIB = 2**30
 
 
-class Speed:
+class Throughput:
     """Figures for the log; those that a device does not tell are left out.
 
     MFU counts the model's own work, 3 forward passes, without what rematerialisation adds.
@@ -19,7 +19,7 @@ class Speed:
     def __init__(self, flops_per_image: float, devices: Sequence[Any]) -> None:
         self._flops, self._count = flops_per_image, len(devices)
         self._here = [d for d in devices if d.process_index == jax.process_index()]
-        self._chip = accelerators.of(devices[0].device_kind)
+        self._chip = accelerators.from_device_kind(devices[0].device_kind)
 
     def figures(self, images_per_s: float) -> dict[str, float]:
         """Of this many images a second over all devices. Units: TFLOP/s of a device, GiB."""

@@ -18,7 +18,7 @@ LEAST_RMS = 0.1  # of parameters whose norm is taken: those that began at zero h
 LONG = 200  # steps after the warm-up
 
 
-class Learning:
+class UpdateMonitor:
     """Compares the updates of each part of the network with its parameters."""
 
     def __init__(self, experiment: config.Experiment) -> None:

@@ -44,7 +44,7 @@ class Writer(Protocol):
         ...
 
 
-class Lines:
+class JsonlWriter:
     """One JSON object a line; pictures are left out."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +61,7 @@ class Lines:
         """Nothing: no line is on its way."""
 
 
-class TensorBoard:
+class TensorBoardWriter:
     """An event file; those of steps after `start`, which are made again, are hidden.
 
     tensorboardX's own writer has a thread that dies of a full disk, and then blocks whoever writes.
@@ -88,7 +88,7 @@ class TensorBoard:
     def _write(self, event: Event) -> None:
         begun = self._file.is_file() and self._file.stat().st_size
         records = [] if begun else [_record(e) for e in self._first()]
-        log_files.append(self._file, b"".join([*records, _record(event)]))
+        log_files.append_line(self._file, b"".join([*records, _record(event)]))
 
     def _first(self) -> list[Event]:
         found = [Event(file_version="brain.Event:2")]
@@ -106,7 +106,7 @@ def _record(event: Event) -> bytes:
     return length + sums[0] + data + sums[1]
 
 
-class WeightsAndBiases:
+class WandbWriter:
     """The same run of Weights & Biases at every start; its id is in the run's folder.
 
     The x axis is our own step, not theirs, which must not go back after a crash.
@@ -154,7 +154,9 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def of(place: Workdir, folder: Path, experiment: config.Experiment, *, start: int) -> list[Writer]:
+def make_writers(
+    place: Workdir, folder: Path, experiment: config.Experiment, *, start: int
+) -> list[Writer]:
     """Every writer of a run in `place`, whose logs are written in `folder`.
 
     Weights & Biases that can't be begun for want of room, say, is left out, and that is told.
@@ -163,7 +165,7 @@ def of(place: Workdir, folder: Path, experiment: config.Experiment, *, start: in
     found: list[Writer] = []
     if experiment.train.wandb_project:
         try:
-            found.append(WeightsAndBiases(place, folder, experiment))
+            found.append(WandbWriter(place, folder, experiment))
         except OSError as error:
-            log_files.tell(WeightsAndBiases.name, error)
-    return [*found, Lines(folder), TensorBoard(folder, start=start)]
+            log_files.report_failure(WandbWriter.name, error)
+    return [*found, JsonlWriter(folder), TensorBoardWriter(folder, start=start)]

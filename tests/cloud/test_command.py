@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imagen_jax import cli
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch
+from imagen_jax.runtime import exit_codes
 
 UP = ["WAITING_FOR_RESOURCES", "ACTIVE"]
 WORKDIR = "gs://bucket/runs/mine"

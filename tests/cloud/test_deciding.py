@@ -4,25 +4,27 @@ from dataclasses import replace
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
+from imagen_jax.cloud.observe import AttemptSnapshot, HeartbeatTracker, WorkerReport
 from imagen_jax.cloud.restart_policy import COMING, GOING, LOST, decide
-from imagen_jax.cloud.observe import Pulse, Report, Seen
-from imagen_jax.cloud.run_record import Attempt, Job, Limits, Run, from_json, to_json
+from imagen_jax.cloud.run_record import Attempt, LaunchSpec, Limits, RunRecord, from_json, to_json
 from imagen_jax.cloud.tpu_slice import Slice
+from imagen_jax.runtime import exit_codes
 
-RUN = Run(
-    job=Job(run_id="a", workdir="gs://bucket/a", commands=(("imagen", "train", "b"),), code="c"),
+RUN = RunRecord(
+    job=LaunchSpec(
+        run_id="a", workdir="gs://bucket/a", commands=(("imagen", "train", "b"),), code="c"
+    ),
     wanted=Slice(accelerator="v6e-16", zone="us-east5-a", slices=2),
     limits=Limits(until=1000.0, max_restarts=3, silence=100, setup=200),
     attempts=(Attempt(number=1, made=0.0),),
 )
-UP = Seen(queued="ACTIVE", nodes=("READY", "READY"), workers=2, active=10.0)
+UP = AttemptSnapshot(queued="ACTIVE", nodes=("READY", "READY"), workers=2, active=10.0)
 
 
-def said(*reports: dict) -> tuple[Report, ...]:
+def said(*reports: dict) -> tuple[WorkerReport, ...]:
     """Of as many workers."""
     plain = {"of": len(reports), "beat": 1, "phase": "running"}
-    return tuple(Report(**{**plain, "worker": i, **r}) for i, r in enumerate(reports))
+    return tuple(WorkerReport(**{**plain, "worker": i, **r}) for i, r in enumerate(reports))
 
 
 def ended(code: int, **more) -> dict:
@@ -31,12 +33,12 @@ def ended(code: int, **more) -> dict:
 
 @pytest.mark.parametrize("state", [*COMING, *GOING])
 def test_what_is_on_its_way_or_going_is_waited_for(state: str) -> None:
-    assert decide(Seen(queued=state), RUN, now=0.0).do == "wait"
+    assert decide(AttemptSnapshot(queued=state), RUN, now=0.0).do == "wait"
 
 
 @pytest.mark.parametrize("state", [*LOST, None])
 def test_what_is_lost_is_made_again(state: str | None) -> None:
-    assert decide(Seen(queued=state), RUN, now=0.0).do == "again"
+    assert decide(AttemptSnapshot(queued=state), RUN, now=0.0).do == "again"
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED", "STOPPED", "DELETING", "MISSING"])
@@ -118,18 +120,20 @@ def test_setting_up(active: float, do: str, heard: int) -> None:
 
 
 def test_costs_are_bounded() -> None:
-    waiting = Seen(queued="WAITING_FOR_RESOURCES")
+    waiting = AttemptSnapshot(queued="WAITING_FOR_RESOURCES")
     assert decide(waiting, RUN, now=1000.0).do == "wait"
     late = decide(waiting, RUN, now=1001.0)
     assert (late.do, late.code) == ("stop", exit_codes.PREEMPTED)
     for number, do in ((3, "again"), (4, "stop")):
         attempts = tuple(Attempt(number=i, made=0.0, granted=True) for i in range(1, number + 1))
-        assert decide(Seen(queued=None), replace(RUN, attempts=attempts), now=0.0).do == do
+        assert (
+            decide(AttemptSnapshot(queued=None), replace(RUN, attempts=attempts), now=0.0).do == do
+        )
 
 
 def test_beats_are_timed_by_our_own_clock() -> None:
     now = [0.0]
-    pulse = Pulse(lambda: now[0])
+    pulse = HeartbeatTracker(lambda: now[0])
     heard = []
     for beat in (1, 1, 2, 2, 1):  # the machine began anew: the beat is another one
         heard.append(pulse.silent(1, 0, beat))

@@ -42,7 +42,7 @@ def commands() -> list[list[str]]:
         found += [
             gcloud.create(wanted, "mine-1", startup=startup, metadata=METADATA, valid=60),
             gcloud.describe(wanted, "mine-1"),
-            gcloud.of_run(wanted, "mine"),
+            gcloud.list_queued(wanted, "mine"),
             gcloud.every(wanted),
             gcloud.delete(wanted, "mine-1"),
             gcloud.node(wanted, "mine-1"),
@@ -132,7 +132,7 @@ def test_the_stand_in_refuses_what_is_not_documented(cloud, flag: str) -> None:
     arguments = gcloud.create(
         Slice(**PLAIN), "mine-1", startup=Path(__file__), metadata=METADATA, valid=60
     )
-    with pytest.raises(gcloud.Failed, match="unrecognized arguments"):
+    with pytest.raises(gcloud.GcloudError, match="unrecognized arguments"):
         Gcloud().run([*arguments, flag])
     assert cloud.left() == []
 
@@ -151,13 +151,15 @@ def test_each_generation_has_its_image(accelerator: str) -> None:
 )
 def test_what_a_shell_or_gcloud_could_misread_is_no_name(kind: validate.Kind, name: str) -> None:
     with pytest.raises(ValueError, match=f"is no {kind}: give one such as"):
-        validate.check(kind, name)
+        validate.check_names(kind, name)
 
 
 @pytest.mark.parametrize("kind", get_args(validate.Kind))
 def test_the_examples_are_names(kind: validate.Kind) -> None:
-    for example in validate.RULES[kind][1].removeprefix("such as ").replace(" or ", ", ").split(", "):
-        assert validate.check(kind, example.replace("...", "a" * 64))
+    for example in (
+        validate.RULES[kind][1].removeprefix("such as ").replace(" or ", ", ").split(", ")
+    ):
+        assert validate.check_names(kind, example.replace("...", "a" * 64))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +167,16 @@ def test_the_examples_are_names(kind: validate.Kind) -> None:
 )
 def test_a_workdir_is_a_folder_of_a_bucket(place: str) -> None:
     with pytest.raises(ValueError, match="is no workdir"):
-        validate.check("workdir", place)
+        validate.check_names("workdir", place)
 
 
 def test_durations() -> None:
-    assert [validate.seconds(d) for d in ("90s", "15m", "24h", "3d")] == [90, 900, 86400, 259200]
+    assert [validate.parse_seconds(d) for d in ("90s", "15m", "24h", "3d")] == [
+        90,
+        900,
+        86400,
+        259200,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,7 @@ def test_a_slice_that_google_would_refuse_is_refused_here(given: dict, says: str
 
 def test_without_gcloud_it_is_said_what_to_install(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(gcloud.Failed, match="gcloud is not on PATH: install it"):
+    with pytest.raises(gcloud.GcloudError, match="gcloud is not on PATH: install it"):
         Gcloud().run(["storage", "ls", "gs://b/"])
 
 

@@ -13,9 +13,9 @@ import pytest
 import tyro
 import yaml
 
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch_worker
 from imagen_jax.cloud.tpu_slice import RUNTIMES
+from imagen_jax.runtime import exit_codes
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import data, encode
+from imagen_jax.runtime import exit_codes
 
 pytestmark = pytest.mark.faults
 

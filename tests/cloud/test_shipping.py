@@ -29,37 +29,37 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(folder), *arguments], check=True)
 
 
-def files(code: source_archive.Code) -> dict[str, bytes]:
+def files(code: source_archive.SourceArchive) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(code.archive)) as tar:
         opened = {m.name: tar.extractfile(m) for m in tar.getmembers() if m.isfile()}
         return {name: file.read() for name, file in opened.items() if file}
 
 
 def test_the_commit_and_nothing_else(repository: Path) -> None:
-    code = source_archive.committed(repository / "launch")
+    code = source_archive.archive_head(repository / "launch")
     assert files(code) == {"a.py": b"committed\n", "launch/requirements.lock": b"jax==0.10.2\n"}
     assert code.name == f"code-{hashlib.sha256(code.archive).hexdigest()}.tar"
-    assert source_archive.committed(repository).name == code.name
+    assert source_archive.archive_head(repository).name == code.name
 
 
 @pytest.mark.parametrize("name", ["a.py", "new.py"])
 def test_changes_are_refused_unless_told_otherwise(repository: Path, name: str) -> None:
-    before = source_archive.committed(repository).name
+    before = source_archive.archive_head(repository).name
     (repository / name).write_text("changed\n")
     with pytest.raises(
         ValueError, match=rf"1 file.s. are not as committed \({name}\): commit them"
     ):
-        source_archive.committed(repository)
-    assert source_archive.committed(repository, ignore_changes=True).name == before
+        source_archive.archive_head(repository)
+    assert source_archive.archive_head(repository, ignore_changes=True).name == before
 
 
 def test_other_places_are_refused(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is in no git repository"):
-        source_archive.committed(tmp_path)
+        source_archive.archive_head(tmp_path)
     git(repository, "rm", "-q", "launch/requirements.lock")
     git(repository, "commit", "-qm", "second")
     with pytest.raises(ValueError, match=r"has no launch/requirements\.lock"):
-        source_archive.committed(repository)
+        source_archive.archive_head(repository)
 
 
 def test_the_lock_file_has_what_setup_asks_for() -> None:

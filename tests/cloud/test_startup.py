@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from imagen_jax.cloud.restart_policy import MACHINE
-from imagen_jax.cloud.run_record import Job, Limits, Run, to_json
+from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord, to_json
 from imagen_jax.cloud.tpu_slice import Slice
 
 ROOT = Path(__file__).parents[2]
@@ -92,11 +92,11 @@ class Machine:
 
     def runs(self, *commands: list[str]) -> None:
         """What the record says."""
-        job = Job(
+        job = LaunchSpec(
             run_id="mine", workdir="gs://bucket/runs/mine", commands=tuple(map(tuple, commands))
         )
         wanted = Slice(accelerator="v5litepod-4", zone="us-west4-a")
-        text = to_json(Run(job=job, wanted=wanted, limits=Limits(until=9e9)))
+        text = to_json(RunRecord(job=job, wanted=wanted, limits=Limits(until=9e9)))
         self.cloud.bucket.put("runs/mine/launch/run.json", text.encode())
 
     def boot(self, server: str, **more: str) -> subprocess.Popen:

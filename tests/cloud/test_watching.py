@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cloud import gcloud, lease, watcher
 from imagen_jax.cloud.gcloud import Gcloud
-from imagen_jax.cloud.run_record import Job, Limits, Run
+from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
+from imagen_jax.runtime import exit_codes
 from imagen_jax.runtime.lease import Holder, Lease
 
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
@@ -22,16 +22,18 @@ WORKDIR = "gs://bucket/runs/mine"
 LEASE = f"{WORKDIR}/launch/{lease.FILE}"
 
 
-def run(**limits) -> Run:
-    job = Job(run_id="mine", workdir=WORKDIR, commands=(("imagen", "train", "tiny"),), code="c")
+def run(**limits) -> RunRecord:
+    job = LaunchSpec(
+        run_id="mine", workdir=WORKDIR, commands=(("imagen", "train", "tiny"),), code="c"
+    )
     wanted = Slice(accelerator="v5litepod-8", zone="us-west4-a", provisioning="spot")
     given = {"until": time.time() + 3600, **limits}
-    return Run(job=job, wanted=wanted, limits=Limits(**given))
+    return RunRecord(job=job, wanted=wanted, limits=Limits(**given))
 
 
-def watcher(given: Run) -> watcher.Watcher:
+def watcher(given: RunRecord) -> watcher.Watcher:
     quick = Gcloud(sleep=lambda _: None)
-    watcher.keep(quick, given)
+    watcher.write_record(quick, given)
     return watcher.Watcher(
         quick, given, STARTUP, every=0.1, sleep=lambda s: time.sleep(min(s, 0.1))
     )
@@ -172,7 +174,7 @@ def test_an_answer_that_was_lost_makes_no_second_resource(cloud, monkeypatch) ->
 
 def test_a_resource_that_is_refused_is_said_and_noted(cloud) -> None:
     cloud.plan(UP, errors={"create": ["PERMISSION_DENIED: Permission 'tpu.nodes.create' denied"]})
-    with pytest.raises(gcloud.Failed, match=r"tpu\.nodes\.create"):
+    with pytest.raises(gcloud.GcloudError, match=r"tpu\.nodes\.create"):
         watch(cloud)
     assert cloud.left() == []
     assert "PERMISSION_DENIED" in cloud.record()["finished"]
@@ -180,7 +182,9 @@ def test_a_resource_that_is_refused_is_said_and_noted(cloud) -> None:
 
 def test_what_cannot_be_deleted_is_said_with_the_command(cloud) -> None:
     cloud.plan(UP, does="exit 0", errors={"delete": ["PERMISSION_DENIED: no"] * 99})
-    with pytest.raises(gcloud.Failed, match=r"may cost money.*: gcloud compute tpus .* --force"):
+    with pytest.raises(
+        gcloud.GcloudError, match=r"may cost money.*: gcloud compute tpus .* --force"
+    ):
         watcher(run()).watch()
     assert cloud.left() == ["mine-1"]
 
@@ -212,8 +216,8 @@ def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
     mine = watcher(run())
 
     def stop(_: float) -> None:  # as `imagen launch stop` does, elsewhere
-        watcher.keep(Gcloud(), watcher.stopped(mine.run))
-        watcher.remove(Gcloud(), mine.run.wanted, "mine-1")
+        watcher.write_record(Gcloud(), watcher.mark_stopped(mine.run))
+        watcher.delete_resources(Gcloud(), mine.run.wanted, "mine-1")
 
     mine.sleep = stop
     assert mine.watch() == exit_codes.PREEMPTED
@@ -224,18 +228,20 @@ def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
 def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 3], does="step 3; exit 0")
     assert watcher(run()).begin() == 0
-    found = watcher.read(Gcloud(), WORKDIR)
+    found = watcher.read_record(Gcloud(), WORKDIR)
     assert watcher(found).watch() == 0
     assert len(cloud.calls("queued-resources create")) == 1
     assert cloud.left() == []
-    assert watcher(watcher.read(Gcloud(), WORKDIR)).watch() == 0  # it has ended: nothing is made
+    assert (
+        watcher(watcher.read_record(Gcloud(), WORKDIR)).watch() == 0
+    )  # it has ended: nothing is made
     assert len(cloud.calls("queued-resources create")) == 1
 
 
 def elsewhere(clock: Callable[[], float] = time.time, **other) -> Lease:
     """Another watcher's."""
     cloud, quick = Gcloud(sleep=lambda _: None), {"clock": clock, "sleep": lambda _: None}
-    found = lease.of(cloud, LEASE, **quick)
+    found = lease.make_lease(cloud, LEASE, **quick)
     told = {"host": "laptop", "process": 7, "machine": "that of the laptop", **other}
     found.holder = dataclasses.replace(found.holder, **told)
     return found

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.parallel import accelerators
-from imagen_jax.runtime import exit_codes
 from imagen_jax.cli import launch_worker
 from imagen_jax.cloud import worker
-from imagen_jax.cloud.worker import Place, Worker, resolve, settings
-from imagen_jax.runtime import child_process
+from imagen_jax.cloud.worker import Worker, WorkerId, read_settings, resolve_command
+from imagen_jax.parallel import accelerators
+from imagen_jax.runtime import child_process, exit_codes
 
 # In place of `imagen`: its arguments are Python.
 PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
@@ -35,7 +34,7 @@ def report(folder: Path, number: int = 0) -> dict:
 
 
 def run(folder: Path, *programs: str, of: int = 1, log: Path | None = None) -> int:
-    place = Place(folder=folder, worker=0, of=of, log=log)
+    place = WorkerId(folder=folder, worker=0, of=of, log=log)
     return Worker(place, generation=None, beat=0.05).run([("imagen", p) for p in programs])
 
 
@@ -91,7 +90,7 @@ def test_all_have_to_be_here(tmp_path: Path, monkeypatch, capfd) -> None:
 
 
 def test_a_bucket_that_is_away_for_a_while_ends_nothing(tmp_path: Path, monkeypatch, capfd) -> None:
-    write, calls = worker.Teller._write, []
+    write, calls = worker.WorkerReporter._write, []
 
     def fails(self, told) -> None:
         calls.append(told.phase)
@@ -99,7 +98,7 @@ def test_a_bucket_that_is_away_for_a_while_ends_nothing(tmp_path: Path, monkeypa
             raise OSError("503")
         write(self, told)
 
-    monkeypatch.setattr(worker.Teller, "_write", fails)
+    monkeypatch.setattr(worker.WorkerReporter, "_write", fails)
     assert run(tmp_path, "time.sleep(0.5)") == 0
     assert report(tmp_path)["phase"] == "ended"
     assert "no report (503)" in capfd.readouterr().err
@@ -108,7 +107,7 @@ def test_a_bucket_that_is_away_for_a_while_ends_nothing(tmp_path: Path, monkeypa
 def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
     tmp_path: Path, monkeypatch, capfd
 ) -> None:
-    write, failed = worker.Teller._write, []
+    write, failed = worker.WorkerReporter._write, []
 
     def fails(self, told) -> None:
         if told.phase not in failed and told.phase in ("setup", "running"):
@@ -116,7 +115,7 @@ def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
             raise OSError("503")
         write(self, told)
 
-    monkeypatch.setattr(worker.Teller, "_write", fails)
+    monkeypatch.setattr(worker.WorkerReporter, "_write", fails)
     (tmp_path / "worker-0.log").mkdir()
     log = tmp_path / "log"
     log.write_text("what was printed")
@@ -128,30 +127,30 @@ def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
 
 
 def test_processes_are_counted_and_numbers_filled_in(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path, worker=1, of=4)
+    place = WorkerId(folder=tmp_path, worker=1, of=4)
     command = ("imagen", "train", "tiny", "--process-id", "{worker}")
-    assert resolve(command, place) == [*command[1:4], "1", "--processes", "4"]
+    assert resolve_command(command, place) == [*command[1:4], "1", "--processes", "4"]
     given = ("imagen", "encode", "tiny", "--processes={workers}")
-    assert resolve(given, place) == ["encode", "tiny", "--processes=4"]
-    assert resolve(("imagen", "data", "build"), place) == ["data", "build"]
+    assert resolve_command(given, place) == ["encode", "tiny", "--processes=4"]
+    assert resolve_command(("imagen", "data", "build"), place) == ["data", "build"]
 
 
 @pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])
 def test_workers_count_from_0(tmp_path: Path, number: int, of: int) -> None:
     with pytest.raises(ValueError, match="workers count from 0"):
-        Place(folder=tmp_path, worker=number, of=of)
+        WorkerId(folder=tmp_path, worker=number, of=of)
 
 
 def test_the_environment(monkeypatch) -> None:
     monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
-    assert settings(None) == {"JAX_COORDINATOR_PORT": "8476"}
-    flags = settings("v5e")["LIBTPU_INIT_ARGS"].split()
+    assert read_settings(None) == {"JAX_COORDINATOR_PORT": "8476"}
+    flags = read_settings("v5e")["LIBTPU_INIT_ARGS"].split()
     assert "--xla_tpu_enable_async_collective_fusion=true" in flags
     assert len(flags) == len(accelerators.TPUS["v5e"].compiler_options)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
     monkeypatch.setenv("JAX_COORDINATOR_PORT", "9")
-    assert settings("v4")["LIBTPU_INIT_ARGS"].split()[-1] == "--mine=1"
-    assert settings("v4")["JAX_COORDINATOR_PORT"] == "9"
+    assert read_settings("v4")["LIBTPU_INIT_ARGS"].split()[-1] == "--mine=1"
+    assert read_settings("v4")["JAX_COORDINATOR_PORT"] == "9"
 
 
 @pytest.mark.parametrize("generation", sorted(accelerators.TPUS))
@@ -162,7 +161,7 @@ def test_libtpu_takes_the_options(generation: str) -> None:
         "chips_per_host_bounds=(2, 2, 1))"
     )
     quiet = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu"}
-    known = dict(settings(generation))
+    known = dict(read_settings(generation))
     unknown = {**known, "LIBTPU_INIT_ARGS": known["LIBTPU_INIT_ARGS"] + " --xla_of_ours=true"}
     for environment, code in ((known, 0), (unknown, 1)):
         done = subprocess.run(
@@ -193,7 +192,7 @@ def test_time_of_missing_workers_is_bounded(tmp_path: Path) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    alone = Worker(Place(folder=tmp_path, worker=0, of=2), generation=None)
+    alone = Worker(WorkerId(folder=tmp_path, worker=0, of=2), generation=None)
     assert "worker 0 of 2 is not here after 900 s" in str(alone._missing(lambda: now[0], sleep))
     assert 900 < now[0] < 905
 

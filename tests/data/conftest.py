@@ -13,11 +13,11 @@ from imagen_jax.data.store.store import Store
 
 
 def write(target: Store, examples: Sequence[Record]) -> Store:
-    for number in store.begin(target):
+    for number in store.begin_store(target):
         store.write_shard(target, number, [examples[i] for i in target.shards()[number]])
     empty = np.full((1, target.width), 7, np.float32)
-    store.write_empty(target, records.rounded(empty, target.text_dtype))
-    finished = store.finish(target)
+    store.write_empty(target, records.round_encoding(empty, target.text_dtype))
+    finished = store.finish_store(target)
     assert finished is not None
     return finished
 

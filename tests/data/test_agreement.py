@@ -13,8 +13,8 @@ from small_store import make_store
 from imagen_jax import config
 from imagen_jax.cli import data, store_options
 from imagen_jax.data import inspect
-from imagen_jax.data.sources import base, addresses
 from imagen_jax.data.prepare import images
+from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.store import records, skipped, store
 from imagen_jax.data.store.records import Record
 
@@ -49,13 +49,13 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored(source: base.Source, folder: Path) -> tuple[list[str], list[skipped.Skipped]]:
     """Keys of the records that `encode` writes, and what it lists as skipped."""
     target = make_store(folder, count=len(source), framing=config.Framing())
-    text = records.rounded(np.ones((1, 1), np.float32), target.text_dtype)
-    for number, pictures, lacks in images.shards(source, target, store.begin(target)):
+    text = records.round_encoding(np.ones((1, 1), np.float32), target.text_dtype)
+    for number, pictures, lacks in images.prepare_shards(source, target, store.begin_store(target)):
         made = [Record(**one._asdict(), texts=(text,) * len(one.captions)) for one in pictures]
         store.write_shard(target, number, made, lacks=lacks)
     store.write_empty(target, text)
     with contextlib.suppress(ValueError):  # of a store without any record
-        store.finish(target)
+        store.finish_store(target)
     keys = [one.key for one in made]
     return keys, lacks
 
@@ -66,9 +66,11 @@ def test_check_names_just_what_encode_leaves_out(
 ) -> None:
     form, _, place = address.partition(":")
     address = f"{form}:{faults / place}"
-    source = addresses.open(addresses.parse(address), tmp_path)
-    look = inspect.Look(source, config.Filters(), lambda texts: [len(t.encode()) for t in texts])
-    found = inspect.check(look, range(len(source)), processes=1, progress=False)
+    source = addresses.open_source(addresses.parse_address(address), tmp_path)
+    look = inspect.ExampleInspector(
+        source, config.Filters(), lambda texts: [len(t.encode()) for t in texts]
+    )
+    found = inspect.inspect_source(look, range(len(source)), processes=1, progress=False)
     keys, lacks = stored(source, tmp_path / "pairs")
     assert len(keys) == len(found.width) == KEPT[f"{form}:{place}"]
     said = {reason: names.total for reason, names in found.left_out.items()}
@@ -91,15 +93,15 @@ def test_the_report_is_written_whatever_the_names_and_captions(
     with contextlib.redirect_stdout(printed):
         data.run([*command, "--workers", "1"])
     assert "caf\\udce9" in (out / "report.md").read_text(encoding="utf-8")
-    assert base.printable(str(folder)) in (out / "report.md").read_text(encoding="utf-8")
+    assert base.make_printable(str(folder)) in (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_encode_says_what_the_source_left_out(faults: Path, tmp_path: Path) -> None:
-    address = addresses.parse(f"tars:{faults / 'surrogate.tar'}")
-    said = store_options.left_out(addresses.open(address, tmp_path), address)
+    address = addresses.parse_address(f"tars:{faults / 'surrogate.tar'}")
+    said = store_options.describe_skipped(addresses.open_source(address, tmp_path), address)
     assert said == (
         f"tars:{faults}/surrogate.tar itself left out 1 caption that is no Unicode text "
         "(surrogate.tar: 0); `imagen data check` names more\n"
     )
-    whole = addresses.parse(f"folder:{faults / 'rows'}")
-    assert store_options.left_out(addresses.open(whole, tmp_path), whole) == ""
+    whole = addresses.parse_address(f"folder:{faults / 'rows'}")
+    assert store_options.describe_skipped(addresses.open_source(whole, tmp_path), whole) == ""

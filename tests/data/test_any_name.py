@@ -12,8 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from imagen_jax.data.sources import base, folders, tars
-from imagen_jax.data.store import records, skipped
 from imagen_jax.data.sources.base import Source
+from imagen_jax.data.store import records, skipped
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.skipped import Skipped
 
@@ -50,7 +50,7 @@ def in_folder(root: Path, names: list[bytes]) -> Source:
     for name in names:
         for ending in (b".jpg", b".txt"):
             (root / os.fsdecode(name + ending)).write_text(name.hex())
-    return folders.open(str(root))
+    return folders.open_folder(str(root))
 
 
 def in_tar(root: Path, names: list[bytes]) -> Source:
@@ -60,7 +60,7 @@ def in_tar(root: Path, names: list[bytes]) -> Source:
                 info = tarfile.TarInfo((name + ending).decode("utf-8", "surrogateescape"))
                 info.size = 2 * len(name)
                 tar.addfile(info, io.BytesIO(name.hex().encode()))
-    return tars.open(str(root / "x.tar"), cache=root)
+    return tars.open_tars(str(root / "x.tar"), cache=root)
 
 
 def keys(source: Source) -> dict[str, str]:
@@ -78,12 +78,12 @@ def check(names: list[bytes], *, alike: bool = True) -> None:
     assert {said: key.removeprefix("x.tar/") + ".jpg" for said, key in tar.items()} == folder
     for key in folder.values():
         assert key.isprintable()
-        packed = records.pack(record(key))
-        assert records.unpack(packed, text_dtype="float32").key == key
+        packed = records.pack_record(record(key))
+        assert records.unpack_record(packed, text_dtype="float32").key == key
 
 
 def record(key: str) -> Record:
-    text = records.rounded(np.ones((1, 2), np.float32), "float32")
+    text = records.round_encoding(np.ones((1, 2), np.float32), "float32")
     return Record(key=key, captions=("a",), images={1: b"png"}, texts=(text,))
 
 
@@ -104,11 +104,11 @@ def test_any_legal_name_has_the_same_key_in_folders_and_tars(names: list[bytes])
 def test_latin_1_names_of_a_folder_can_be_stored(tmp_path: Path) -> None:
     with tarfile.open(FAULTS / "latin1names.tar") as tar:
         tar.extractall(tmp_path, filter="data")
-    source = folders.open(str(tmp_path / "latin1names"))
+    source = folders.open_folder(str(tmp_path / "latin1names"))
     assert [source.key(n) for n in range(len(source))] == ["b.png", "caf\\udce9.jpg"]
-    assert records.pack(record(source.key(1)))
-    skipped.write(tmp_path / "skipped.jsonl", [Skipped(1, source.key(1), "unreadable")])
-    assert skipped.read(tmp_path)[0].key == source.key(1)
+    assert records.pack_record(record(source.key(1)))
+    skipped.write_skipped(tmp_path / "skipped.jsonl", [Skipped(1, source.key(1), "unreadable")])
+    assert skipped.read_skipped(tmp_path)[0].key == source.key(1)
 
 
 @pytest.mark.parametrize("codec", ["latin-1", "utf-8"])
@@ -116,15 +116,15 @@ def test_a_table_names_files_in_its_own_encoding(tmp_path: Path, codec: str) -> 
     name = "café.jpg".encode(codec)
     (tmp_path / os.fsdecode(name)).write_bytes(b"jpeg")
     (tmp_path / "metadata.csv").write_bytes(b"file_name,text\n" + name + b",a cafe\n")
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert source[0]["captions"] == ("a cafe",)
-    assert source.key(0) == base.printable(os.fsdecode(name))
+    assert source.key(0) == base.make_printable(os.fsdecode(name))
 
 
 def test_tars_may_have_any_names_themselves(tmp_path: Path) -> None:
     in_tar(tmp_path, [b"a"])
     path = tmp_path / os.fsdecode(b"caf\xe9 {1}.tar")
     (tmp_path / "x.tar").rename(path)
-    source = tars.open(str(path), cache=tmp_path)
+    source = tars.open_tars(str(path), cache=tmp_path)
     assert source.key(0) == "caf\\udce9 {1}.tar/a"
-    assert records.pack(record(source.key(0)))
+    assert records.pack_record(record(source.key(0)))

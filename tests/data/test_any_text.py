@@ -19,10 +19,10 @@ from small_store import make_store
 
 from imagen_jax import config
 from imagen_jax.data import inspect
-from imagen_jax.data.sources import base, folders, parquet, tars
 from imagen_jax.data.prepare import images
-from imagen_jax.data.sources.base import BadCaption, Source
-from imagen_jax.data.prepare.images import Picture
+from imagen_jax.data.prepare.images import PreparedImage
+from imagen_jax.data.sources import base, folders, parquet, tars
+from imagen_jax.data.sources.base import BadCaptionError, Source
 
 GOOD = "a good one"
 LONE = "smile \ud83d end"  # half of an emoji
@@ -65,14 +65,14 @@ def _tar(folder: Path, members: dict[str, bytes]) -> Source:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return tars.open(str(folder / "x.tar"), cache=folder)
+    return tars.open_tars(str(folder / "x.tar"), cache=folder)
 
 
 def folder_txt(folder: Path, caption: bytes) -> Source:
     _pictures(folder)
     (folder / "bad.txt").write_bytes(caption)
     (folder / "good.txt").write_text(GOOD)
-    return folders.open(str(folder))
+    return folders.open_folder(str(folder))
 
 
 def _pictures(folder: Path) -> None:
@@ -91,7 +91,7 @@ def parquet_text(folder: Path, caption: bytes) -> Source:
 def _rows(folder: Path, texts: pa.Array) -> Source:
     images = pa.array(list(PNG.values()))
     pq.write_table(pa.table({"image": images, "text": texts}), folder / "x.parquet")
-    return parquet.open(str(folder / "x.parquet"))
+    return parquet.open_parquet(str(folder / "x.parquet"))
 
 
 def table_parquet(folder: Path, caption: bytes) -> Source:
@@ -99,7 +99,7 @@ def table_parquet(folder: Path, caption: bytes) -> Source:
     texts = pa.array([caption, GOOD.encode()]).view(pa.string())
     rows = pa.table({"file_name": ["bad.png", "good.png"], "text": texts})
     pq.write_table(rows, folder / "metadata.parquet")
-    return folders.open(str(folder))
+    return folders.open_folder(str(folder))
 
 
 def tar_json(folder: Path, caption: str) -> Source:
@@ -116,7 +116,7 @@ def table_jsonl(folder: Path, caption: str) -> Source:
     _pictures(folder)
     rows = [json.dumps({"file_name": f"{name}.png", "text": c}) for name, c in _two(caption)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
-    return folders.open(str(folder))
+    return folders.open_folder(str(folder))
 
 
 def table_csv(folder: Path, caption: str) -> Source:
@@ -125,7 +125,7 @@ def table_csv(folder: Path, caption: str) -> Source:
     csv.writer(lines).writerows([("file_name", "text"), *_csv_rows(caption)])
     data = lines.getvalue().encode("utf-8", "surrogatepass")
     (folder / "metadata.csv").write_bytes(data)
-    return folders.open(str(folder))
+    return folders.open_folder(str(folder))
 
 
 def _csv_rows(caption: str) -> list[tuple[str, str]]:
@@ -148,11 +148,13 @@ def captions_of(source: Source) -> tuple[dict[str, str], str]:
         framing=config.Framing(),
         filters=config.Filters(max_caption_chars=2_000_000),
     )
-    made = [images.prepare(source, target, index) for index in range(len(source))]
-    kept = [one for one in made if isinstance(one, Picture)]
-    lacks = [one for one in made if not isinstance(one, Picture)]
-    look = inspect.Look(source, target.filters, lambda texts: [len(t.encode()) for t in texts])
-    checked = inspect.check(look, range(len(source)), processes=1, progress=False)
+    made = [images.prepare_image(source, target, index) for index in range(len(source))]
+    kept = [one for one in made if isinstance(one, PreparedImage)]
+    lacks = [one for one in made if not isinstance(one, PreparedImage)]
+    look = inspect.ExampleInspector(
+        source, target.filters, lambda texts: [len(t.encode()) for t in texts]
+    )
+    checked = inspect.inspect_source(look, range(len(source)), processes=1, progress=False)
     assert len(checked.width) == len(kept)
     for one in lacks:
         assert any(n.startswith(one.key) for n in checked.left_out[one.reason])
@@ -228,7 +230,7 @@ def read(build: Callable[[Path, object], Source], caption: object) -> str | None
     with tempfile.TemporaryDirectory() as folder:
         source = build(Path(folder), caption)
         for index in range(len(source)):
-            with contextlib.suppress(BadCaption):
+            with contextlib.suppress(BadCaptionError):
                 example = source[index]
                 captions[example["image"]] = example["caption"]
     assert captions.pop(PNG["good"]) == GOOD

@@ -17,7 +17,7 @@ from imagen_jax import config
 from imagen_jax.cli import data
 from imagen_jax.data import inspect
 from imagen_jax.data.images import decode
-from imagen_jax.data.sources.base import Names, example
+from imagen_jax.data.sources.base import SkippedNames, make_example
 from imagen_jax.io.errors import CorruptDataError
 
 FAULTS = Path(__file__).parent.parent / "fixtures" / "faults"
@@ -44,7 +44,7 @@ class Mixed:
 
     @property
     def skipped(self) -> MappingProxyType:
-        return MappingProxyType({"no caption": Names(("a", "b"), 7)})
+        return MappingProxyType({"no caption": SkippedNames(("a", "b"), 7)})
 
     def key(self, index: int) -> str:
         return f"k{index}"
@@ -59,24 +59,24 @@ class Mixed:
         if index in NOISE:
             image = os.urandom(100)
         words = "a word " * 99 if index in WORDY else f"number {AGAIN.get(index, index)}"
-        return example(image, (words, "another") if index % 2 else (words,))
+        return make_example(image, (words, "another") if index % 2 else (words,))
 
 
 def lengths(captions: list[str]) -> list[int]:
     return [len(caption.split()) for caption in captions]
 
 
-def look(**options: object) -> inspect.Look:
+def look(**options: object) -> inspect.ExampleInspector:
     filters = config.Filters(max_caption_chars=200, max_aspect=6.0)
-    return inspect.Look(Mixed(), filters, lengths, **options)
+    return inspect.ExampleInspector(Mixed(), filters, lengths, **options)
 
 
 @pytest.fixture(scope="module")
-def found() -> inspect.Checked:
-    return inspect.check(look(), range(COUNT), processes=1, progress=False)
+def found() -> inspect.DatasetReport:
+    return inspect.inspect_source(look(), range(COUNT), processes=1, progress=False)
 
 
-def test_what_is_left_out_is_named_by_reason(found: inspect.Checked) -> None:
+def test_what_is_left_out_is_named_by_reason(found: inspect.DatasetReport) -> None:
     unreadable = found.left_out["unreadable"]
     assert {name.split(":")[0] for name in unreadable} == {f"k{i}" for i in CUT | NOISE | GONE}
     assert unreadable.total == 4
@@ -88,7 +88,7 @@ def test_what_is_left_out_is_named_by_reason(found: inspect.Checked) -> None:
     assert found.left_out["no caption"].total == 7  # of the source itself
 
 
-def test_numbers_are_those_of_every_readable_example(found: inspect.Checked) -> None:
+def test_numbers_are_those_of_every_readable_example(found: inspect.DatasetReport) -> None:
     readable = [i for i in range(COUNT) if i not in CUT | NOISE | GONE]
     assert (found.examples, found.looked_at) == (COUNT, COUNT)
     assert len(found.width) == len(readable)
@@ -100,7 +100,7 @@ def test_numbers_are_those_of_every_readable_example(found: inspect.Checked) -> 
     assert found.bytes.tolist() == [len(Mixed()[i]["image"]) for i in readable]
 
 
-def test_pictures_that_come_again_are_told_apart_from_pairs(found: inspect.Checked) -> None:
+def test_pictures_that_come_again_are_told_apart_from_pairs(found: inspect.DatasetReport) -> None:
     again = {reason: set(names) for reason, names in found.again.items()}
     pairs = {f"k{i}" for i in AGAIN if i % 2 == AGAIN[i] % 2}
     others = {f"k{i}" for i in AGAIN | RENAMED} - pairs
@@ -108,12 +108,12 @@ def test_pictures_that_come_again_are_told_apart_from_pairs(found: inspect.Check
 
 
 def test_several_processes_find_the_same(
-    found: inspect.Checked, monkeypatch: pytest.MonkeyPatch
+    found: inspect.DatasetReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspect, "CHUNK", 16)
     # Threads, since processes cannot import what this file defines.
     monkeypatch.setattr(inspect.workers, "processes", ThreadPoolExecutor)
-    other = inspect.check(look(), range(COUNT), processes=4, progress=False)
+    other = inspect.inspect_source(look(), range(COUNT), processes=4, progress=False)
     for name in ("width", "height", "tokens", "captions", "bytes"):
         np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
     assert (other.left_out, other.again) == (found.left_out, found.again)
@@ -132,7 +132,7 @@ def test_decoding_finds_damage_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mixed, "__getitem__", hurt)
     some = range(21, 29)
     names = [
-        inspect.check(look(decodes=decodes), some, processes=1, progress=False).left_out
+        inspect.inspect_source(look(decodes=decodes), some, processes=1, progress=False).left_out
         for decodes in (False, True)
     ]
     assert "unreadable" not in names[0]
@@ -187,16 +187,16 @@ def checked(images: dict[str, bytes]) -> tuple[set[str], set[str]]:
             return list(images)[index]
 
         def __getitem__(self, index: int) -> dict:
-            return example(list(images.values())[index], ("words",))
+            return make_example(list(images.values())[index], ("words",))
 
-    look = inspect.Look(Pictures(), config.Filters(), lengths)
-    found = inspect.check(look, range(len(images)), processes=1, progress=False)
+    look = inspect.ExampleInspector(Pictures(), config.Filters(), lengths)
+    found = inspect.inspect_source(look, range(len(images)), processes=1, progress=False)
     left_out = {name.partition(":")[0] for name in found.left_out.get("unreadable", ())}
     decodable = set(images)
     for name, image in images.items():
         try:
-            decode.load(image, side=8)
-        except decode.Unreadable:
+            decode.load_image(image, side=8)
+        except decode.UnreadableImageError:
             decodable.discard(name)
     return set(images) - left_out, decodable
 

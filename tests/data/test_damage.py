@@ -14,16 +14,16 @@ from small_network import SMALL
 
 from imagen_jax import config
 from imagen_jax.data import corrupt_records, pipeline
-from imagen_jax.data.store import records, store
 from imagen_jax.data.images import transforms
-from imagen_jax.data.pipeline import Loaded, Share
+from imagen_jax.data.pipeline import LoadedBatch, ProcessRows
+from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 from imagen_jax.io.errors import CorruptDataError
 
 COUNT, SHARD, BATCH, SIDE, CROP = 400, 64, 8, 16, 8
 EPOCH = COUNT // BATCH
-ALONE = Share.whole(BATCH)
+ALONE = ProcessRows.whole(BATCH)
 INLINE = config.Data(threads=0, prefetch=0)
 STAGE = config.Stage(
     name="test",
@@ -73,7 +73,7 @@ def make_store(
     def make(index: int) -> Record:
         text = np.full((1 + index % 6, 3), index, np.float32)
         png = broken(index) if index in bad_pictures else picture(index)
-        text = records.rounded(text, "bfloat16")
+        text = records.round_encoding(text, "bfloat16")
         return Record(key=f"k{index}", captions=("",), images={SIDE: png}, texts=(text,))
 
     return write_store(target, [make(index) for index in range(count)])
@@ -82,7 +82,7 @@ def make_store(
 def flip(target: Store, indices: Sequence[int]) -> None:
     """Flip one bit of each of these records, at a random place in the file."""
     rng, source = np.random.default_rng(1), target.source()
-    packed = {index: records.pack(source[index]) for index in indices}
+    packed = {index: records.pack_record(source[index]) for index in indices}
     for index, data in packed.items():
         path = target.shard(index // SHARD)
         content, window = bytearray(path.read_bytes()), b""
@@ -106,17 +106,24 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, write_store: Callable) -> 
     folder = tmp_path_factory.mktemp("damaged") / "s"
     target = make_store(write_store, folder, bad_pictures=BAD_PICTURES)
     flip(target, [index for index in DAMAGED if index not in BAD_PICTURES])
-    return store.open(folder)
+    return store.open_store(folder)
 
 
 def take(
-    target: Store, count: int, *, start: int = 0, share: Share = ALONE, data: config.Data = INLINE
-) -> list[Loaded]:
-    loaded = pipeline.stream(target, stage=STAGE, data=data, share=share, seed=0, start_step=start)
+    target: Store,
+    count: int,
+    *,
+    start: int = 0,
+    share: ProcessRows = ALONE,
+    data: config.Data = INLINE,
+) -> list[LoadedBatch]:
+    loaded = pipeline.example_stream(
+        target, stage=STAGE, data=data, share=share, seed=0, start_step=start
+    )
     return list(itertools.islice(loaded, count))
 
 
-def assert_same(found: Sequence[Loaded], expected: Sequence[Loaded]) -> None:
+def assert_same(found: Sequence[LoadedBatch], expected: Sequence[LoadedBatch]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours.lost, theirs.lost)
         for name in ours.batch._fields:
@@ -167,7 +174,7 @@ def test_neither_threads_nor_workers_change_what_is_lost(damaged: Store, data: c
 
 def test_the_shares_of_two_processes_are_what_one_alone_reads(damaged: Store) -> None:
     alone = take(damaged, EPOCH)
-    shares = [Share(BATCH, (0, 1, 4, 5)), Share(BATCH, (2, 3, 6, 7))]
+    shares = [ProcessRows(BATCH, (0, 1, 4, 5)), ProcessRows(BATCH, (2, 3, 6, 7))]
     parts = [take(damaged, EPOCH, share=share) for share in shares]
     for step, whole in enumerate(alone):
         for share, part in zip(shares, parts, strict=True):
@@ -215,7 +222,9 @@ def test_a_shard_hurt_at_a_random_place_gives_true_records_or_none(
 ) -> None:
     """Sixteen shards each: every record is as it was written, or damaged, or the shard refused."""
     draw, lost, refused = np.random.default_rng(len(hurt)), 0, []
-    expected = [records.pack(record) for record in map(clean.source().__getitem__, range(COUNT))]
+    expected = [
+        records.pack_record(record) for record in map(clean.source().__getitem__, range(COUNT))
+    ]
     for number in range(16):
         folder = tmp_path / str(number)
         shutil.copytree(clean.folder, folder)
@@ -230,13 +239,13 @@ def test_a_shard_hurt_at_a_random_place_gives_true_records_or_none(
             del content[place:]
         (folder / path.name).write_bytes(content)
         try:
-            source = store.open(folder).source()
+            source = store.open_store(folder).source()
         except ValueError as error:
             refused.append((path.name, str(error)))
             continue
         for index in range(COUNT):
             try:
-                found = records.pack(source[index])
+                found = records.pack_record(source[index])
             except CorruptDataError:
                 assert clean.shard_of(index).name == path.name
                 lost += 1
@@ -264,7 +273,9 @@ def entries(folder: Path, name: str = corrupt_records.FILE) -> list[dict]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def add_all(tally: corrupt_records.Tally, loaded: Sequence[Loaded], *, start: int = 0) -> None:
+def add_all(
+    tally: corrupt_records.CorruptRecordCounter, loaded: Sequence[LoadedBatch], *, start: int = 0
+) -> None:
     for step, one in enumerate(loaded, start + 1):
         tally.add(step, one)
 
@@ -272,7 +283,10 @@ def add_all(tally: corrupt_records.Tally, loaded: Sequence[Loaded], *, start: in
 def test_count_and_list_are_exact(
     damaged: Store, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    tally, loaded = corrupt_records.Tally(damaged, tmp_path, most=0.05), take(damaged, 2 * EPOCH)
+    tally, loaded = (
+        corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.05),
+        take(damaged, 2 * EPOCH),
+    )
     for step, one in enumerate(loaded, 1):
         tally.add(step, one)
         assert tally.damaged == len({i for x in loaded[:step] for i in x.lost.tolist()})
@@ -293,11 +307,11 @@ def test_count_and_list_are_exact(
 
 def test_a_resumed_run_lists_nothing_twice(damaged: Store, tmp_path: Path) -> None:
     loaded = take(damaged, EPOCH)
-    add_all(corrupt_records.Tally(damaged, tmp_path, most=0.5), loaded[:30])
+    add_all(corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.5), loaded[:30])
     before = entries(tmp_path)
     with (tmp_path / corrupt_records.FILE).open("a") as file:
         file.write('{"step": 31, "rec')  # killed while it wrote
-    again = corrupt_records.Tally(damaged, tmp_path, most=0.5)
+    again = corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.5)
     assert again.damaged == len(before) > 0
     add_all(again, loaded[20:], start=20)
     assert again.damaged == len(DAMAGED)
@@ -307,8 +321,8 @@ def test_a_resumed_run_lists_nothing_twice(damaged: Store, tmp_path: Path) -> No
 
 def test_each_process_has_its_own_list(damaged: Store, tmp_path: Path) -> None:
     for process, rows in enumerate(([0, 1, 2, 3], [4, 5, 6, 7])):
-        share = Share(BATCH, tuple(rows))
-        tally = corrupt_records.Tally(damaged, tmp_path, most=1.0, process=process)
+        share = ProcessRows(BATCH, tuple(rows))
+        tally = corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=1.0, process=process)
         add_all(tally, take(damaged, EPOCH, share=share))
     listed = [entries(tmp_path, n) for n in (corrupt_records.FILE, "damaged_records.1.jsonl")]
     assert all(listed)
@@ -316,7 +330,7 @@ def test_each_process_has_its_own_list(damaged: Store, tmp_path: Path) -> None:
 
 
 def test_a_store_without_damage_leaves_no_list(clean: Store, tmp_path: Path) -> None:
-    tally = corrupt_records.Tally(clean, tmp_path, most=0.0)
+    tally = corrupt_records.CorruptRecordCounter(clean, tmp_path, most=0.0)
     add_all(tally, take(clean, EPOCH))
     assert tally.damaged == 0
     assert not list(tmp_path.iterdir())
@@ -326,12 +340,15 @@ def test_more_damage_than_allowed_ends_the_run_with_a_sentence(
     damaged: Store, tmp_path: Path
 ) -> None:
     loaded = take(damaged, EPOCH)
-    add_all(corrupt_records.Tally(damaged, tmp_path, most=0.05), loaded)  # 20 of 400 are not more
+    add_all(
+        corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.05), loaded
+    )  # 20 of 400 are not more
     with pytest.raises(
         ValueError,
         match=rf"20 of \d+ records read from {damaged.folder} are damaged \(\d+ in records-0000.*\)"
-        rf", more than data\.max_damaged=0\.049 allows: see {tmp_path}/{corrupt_records.FILE}; delete the",
+        rf", more than data\.max_damaged=0\.049 allows: see {tmp_path}/{corrupt_records.FILE}; "
+        r"delete the",
     ):
-        add_all(corrupt_records.Tally(damaged, tmp_path, most=0.049), loaded)
+        add_all(corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.049), loaded)
     with pytest.raises(ValueError, match="1 of"):
-        add_all(corrupt_records.Tally(damaged, tmp_path, most=0.0), loaded)
+        add_all(corrupt_records.CorruptRecordCounter(damaged, tmp_path, most=0.0), loaded)

@@ -17,10 +17,10 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from imagen_jax.cli import data as command
-from imagen_jax.data.synthetic import tfds_builder
-from imagen_jax.data.synthetic.emoji import dataset, emoji_font, emoji_names
 from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import Source
+from imagen_jax.data.synthetic import tfds_builder
+from imagen_jax.data.synthetic.emoji import dataset, emoji_font, emoji_names
 
 NOTO = emoji_font.NOTO
 noto = pytest.mark.skipif(not NOTO.is_file(), reason="fonts-noto-color-emoji is not installed")
@@ -35,7 +35,7 @@ def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(font: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    dataset.build("full", folder, font=font)
+    dataset.build_emoji("full", folder, font=font)
     return folder
 
 
@@ -57,20 +57,20 @@ def pixels_of(example: dict) -> np.ndarray:
 
 def examples(data_dir: Path) -> dict[str, dict]:
     """Every example of every split, by emoji."""
-    splits = (dataset.source("emoji/full", split, data_dir) for split in tfds_builder.SPLITS)
+    splits = (dataset.open_emoji("emoji/full", split, data_dir) for split in tfds_builder.SPLITS)
     return {example["emoji"]: example for source in splits for example in source}
 
 
 @pytest.mark.parametrize("text", EMOJI)
 def test_a_font_has_a_bitmap_for_every_kind_of_emoji(font: Path, text: str) -> None:
-    read, expected = emoji_font.read(font), emoji_font_file.bitmaps()[text]
+    read, expected = emoji_font.read_font(font), emoji_font_file.bitmaps()[text]
     assert read.bitmap(text) == expected
     assert read.bitmap(text.replace("\ufe0f", "")) == expected
 
 
 @pytest.mark.parametrize("text", ["", "x", "🚀", "👍🏿", "👩🏽‍🚀👍", "👩🏽🚀", "\ufe0f"])
 def test_what_a_font_lacks_is_no_emoji_of_it(font: Path, text: str) -> None:
-    assert emoji_font.read(font).bitmap(text) is None
+    assert emoji_font.read_font(font).bitmap(text) is None
 
 
 def test_the_largest_size_of_a_font_is_taken(font: Path, tmp_path: Path) -> None:
@@ -83,22 +83,22 @@ def test_the_largest_size_of_a_font_is_taken(font: Path, tmp_path: Path) -> None
         changed["CBLC"].strikes.insert(0, small)
         changed["CBDT"].strikeData.insert(0, pictures)
         changed.save(tmp_path / "two.ttf")
-    assert emoji_font.read(tmp_path / "two.ttf").bitmaps == emoji_font.read(font).bitmaps
+    assert emoji_font.read_font(tmp_path / "two.ttf").bitmaps == emoji_font.read_font(font).bitmaps
 
 
 def test_fonts_that_cannot_be_used_are_refused(font: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="install the Debian package fonts-noto-color"):
-        emoji_font.read(tmp_path / "nowhere.ttf")
+        emoji_font.read_font(tmp_path / "nowhere.ttf")
     whole, broken = font.read_bytes(), tmp_path / "broken.ttf"
     for cut in (b"", b"hello", whole[:100], whole[: len(whole) // 2], whole[:-3000]):
         broken.write_bytes(cut)
         with pytest.raises(ValueError, match=r"broken.ttf is no font that can be read"):
-            emoji_font.read(broken)
+            emoji_font.read_font(broken)
     with TTFont(font) as changed:
         del changed["CBDT"], changed["CBLC"]
         changed.save(broken)
     with pytest.raises(ValueError, match="has no coloured bitmaps"):
-        emoji_font.read(broken)
+        emoji_font.read_font(broken)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_fonts_that_cannot_be_used_are_refused(font: Path, tmp_path: Path) -> No
 def test_a_bitmap_that_cannot_be_used_is_named(data: bytes, says: str, tmp_path: Path) -> None:
     font = emoji_font_file.write(tmp_path / "f.ttf", {**emoji_font_file.bitmaps(), "🐙": data})
     with pytest.raises(ValueError, match=f"the font's bitmap of 🐙 cannot be used: .*{says}"):
-        dataset.build("full", tmp_path, font=font)
+        dataset.build_emoji("full", tmp_path, font=font)
 
 
 def test_a_font_that_leaves_a_split_empty_is_refused(tmp_path: Path) -> None:
     font = emoji_font_file.write(tmp_path / "f.ttf", {"🐙": emoji_font_file.bitmaps()["🐙"]})
     with pytest.raises(ValueError, match="has 1 emoji and none of the split validation"):
-        dataset.build("full", tmp_path, font=font)
+        dataset.build_emoji("full", tmp_path, font=font)
     assert not list(tmp_path.rglob("dataset_info.json"))
 
 
@@ -127,19 +127,19 @@ def test_the_middle_of_a_wide_bitmap_is_kept_pixel_by_pixel() -> None:
     rgba = np.asarray(bitmap).astype(np.float64)[:, 4:-4]
     alpha = rgba[..., 3:] / 255
     over = alpha * rgba[..., :3] + (1 - alpha) * 255
-    assert np.abs(dataset.on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
+    assert np.abs(dataset.paste_on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
 
 
 def test_what_does_not_fit_is_scaled_undistorted_and_antialiased() -> None:
-    red = dataset.on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
+    red = dataset.paste_on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
     np.testing.assert_array_equal(red[32:96], np.full((64, 128, 3), (255, 0, 0)))
     assert (np.delete(red, np.s_[32:96], axis=0) == 255).all()
     chess = np.indices((512, 512)).sum(0) % 2 * 255
-    grey = dataset.on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
+    grey = dataset.paste_on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
     assert np.abs(grey.astype(int) - 127).max() <= 2
     to_the_edge = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
     to_the_edge.paste("blue", (0, 0, 4, 128))  # all of it outside the middle
-    shown = dataset.on_white(emoji_font_file.png(to_the_edge))
+    shown = dataset.paste_on_white(emoji_font_file.png(to_the_edge))
     assert (shown[64, 0] == (0, 0, 255)).all()
 
 
@@ -169,7 +169,7 @@ def test_captions_are_names_and_aliases(text: str, captions: list[str]) -> None:
 
 
 def test_captions_are_plain_words_and_none_comes_twice() -> None:
-    for text in emoji_names.known():
+    for text in emoji_names.known_emoji():
         found = emoji_names.captions(text)
         assert len(set(found)) == len(found)
         assert all(caption == " ".join(caption.split()) for caption in found)
@@ -193,7 +193,7 @@ def test_a_combination_is_of_all_genders(texts, subject: str, tones: tuple[int, 
 
 def test_held_out_combinations_are_never_seen_and_their_parts_always() -> None:
     seen, held = defaultdict(set), defaultdict(set)
-    for text in emoji_names.known():
+    for text in emoji_names.known_emoji():
         assert emoji_names.split_of(text) == emoji_names.split_of(text.replace("\ufe0f", ""))
         subject, tones = emoji_names.combination(text)
         split = emoji_names.split_of(text)
@@ -212,36 +212,38 @@ def test_held_out_combinations_are_never_seen_and_their_parts_always() -> None:
 
 
 def test_the_splits_have_their_sizes() -> None:
-    splits = [emoji_names.split_of(text) for text in emoji_names.known()]
+    splits = [emoji_names.split_of(text) for text in emoji_names.known_emoji()]
     assert 0.04 < splits.count("held_out") / len(splits) < 0.08
     assert 0.015 < splits.count("validation") / len(splits) < 0.035
 
 
 def test_a_built_dataset_holds_every_picture_with_all_its_captions(font, built: Path) -> None:
-    found, read = examples(built), emoji_font.read(font)
+    found, read = examples(built), emoji_font.read_font(font)
     assert set(found) == set(EMOJI) - {"🇸🇯"}
     for text, example in found.items():
-        np.testing.assert_array_equal(pixels_of(example), dataset.on_white(read.bitmap(text)))
+        np.testing.assert_array_equal(pixels_of(example), dataset.paste_on_white(read.bitmap(text)))
         assert np.abs(pixels_of(example) - shaped(font, text)[:, 4:-4].astype(int)).max() <= 1
         assert example["caption"] == example["captions"][0] == emoji_names.captions(text)[0]
     assert found["👍🏽"]["captions"] == emoji_names.captions("👍🏽")
     norway, svalbard = map(emoji_names.captions, ("🇳🇴", "🇸🇯"))
     assert found["🇳🇴"]["captions"] == norway + svalbard  # their flags are the same
-    source = dataset.source("full", "held_out", built)
+    source = dataset.open_emoji("full", "held_out", built)
     assert [example["emoji"] for example in source] == ["👩🏿‍🚀"]
 
 
 def test_the_dataset_is_a_source(built: Path) -> None:
-    address = addresses.parse("emoji?split=validation")
-    assert address == addresses.parse("emoji/full?split=validation")
+    address = addresses.parse_address("emoji?split=validation")
+    assert address == addresses.parse_address("emoji/full?split=validation")
     assert address.dataset == "emoji/full"
-    source = addresses.open(address, built)
+    source = addresses.open_source(address, built)
     assert isinstance(source, Source)
     assert [example["caption"] for example in source] == ["avocado"]
     assert pickle.loads(pickle.dumps(source))[0] == source[0]  # as loader processes need it
     with pytest.raises(ValueError, match="no data source 'emoji/': give shapes/NAME"):
-        addresses.parse("emoji/")
-    by_tfds = addresses.open(addresses.parse("tfds:emoji/full?split=validation"), built)
+        addresses.parse_address("emoji/")
+    by_tfds = addresses.open_source(
+        addresses.parse_address("tfds:emoji/full?split=validation"), built
+    )
     assert by_tfds[0] == {name: source[0][name] for name in ("image", "caption", "captions")}
 
 
@@ -250,15 +252,15 @@ def test_building_again_changes_nothing_and_refuses_another_font(
 ) -> None:
     files = sorted(path for path in built.rglob("*") if path.is_file())
     before = [(path, path.stat().st_mtime_ns) for path in files]
-    dataset.build("full", built)  # the font is not needed any more
-    dataset.build("emoji/full", built, font=font)
+    dataset.build_emoji("full", built)  # the font is not needed any more
+    dataset.build_emoji("emoji/full", built, font=font)
     other = emoji_font_file.write(tmp_path / "other.ttf", {"🐙": emoji_font_file.bitmaps()["🐙"]})
     with pytest.raises(ValueError, match=r"were drawn from another font than .*other.ttf: delete"):
-        dataset.build("full", built, font=other)
+        dataset.build_emoji("full", built, font=other)
     with pytest.raises(ValueError, match=r"no dataset 'emoji/half'; known: full"):
-        dataset.build("emoji/half", built)
+        dataset.build_emoji("emoji/half", built)
     with pytest.raises(ValueError, match="emoji has no split 'test'; it has train"):
-        dataset.source("full", "test", built)
+        dataset.open_emoji("full", "test", built)
     files = sorted(path for path in built.rglob("*") if path.is_file())
     assert [(path, path.stat().st_mtime_ns) for path in files] == before
 
@@ -304,6 +306,6 @@ def test_noto_color_emoji_is_read_whole(tmp_path: Path) -> None:
     captions = [example["caption"] for example in found.values()]
     assert len(set(captions)) == len(captions)
     assert {"octopus", "flag for France", "woman astronaut, dark skin tone"} <= set(captions)
-    read = emoji_font.read(NOTO)
-    sequences = [text for text in emoji_names.known() if read.bitmap(text) is not None]
+    read = emoji_font.read_font(NOTO)
+    sequences = [text for text in emoji_names.known_emoji() if read.bitmap(text) is not None]
     assert 0 <= len(sequences) - len(found) < 30  # those that look like others

@@ -62,7 +62,9 @@ TABLES = {"jsonl": jsonl, "csv": comma_separated, "parquet": parquet}
 
 def test_a_text_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     names = ["b.jpg", "b.txt", "a/2.v1.PNG", "a/2.v1.txt", "a/10.webp", "a/10.txt", "a/b/c.jpeg"]
-    source = folders.open(str(filled(tmp_path, [*names, "a/b/c.txt", "b.json", "b.parquet"])))
+    source = folders.open_folder(
+        str(filled(tmp_path, [*names, "a/b/c.txt", "b.json", "b.parquet"]))
+    )
     wanted = ["a/10.webp", "a/2.v1.PNG", "a/b/c.jpeg", "b.jpg"]
     captions = ["a/10.txt", "a/2.v1.txt", "a/b/c.txt", "b.txt"]
     assert rows_of(source) == {n: (c,) for n, c in zip(wanted, captions, strict=True)}
@@ -94,7 +96,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     (folder / "inside.jpg").symlink_to("real/r.jpg")
     (folder / "inside.txt").symlink_to("a.txt")
     os.mkfifo(folder / "pipe.jpg")
-    source = folders.open(str(folder))
+    source = folders.open_folder(str(folder))
     assert rows_of(source) == {"a.jpg": ("a.txt",), "inside.jpg": ("a.txt",)}
     assert {reason: set(names) for reason, names in source.skipped.items()} == {
         "duplicate key": {"a.png"},
@@ -113,7 +115,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
 def test_a_folder_may_itself_be_a_link(tmp_path: Path) -> None:
     filled(tmp_path / "real", ["a.jpg", "a.txt"])
     (tmp_path / "link").symlink_to("real")
-    assert list(rows_of(folders.open(str(tmp_path / "link")))) == ["a.jpg"]
+    assert list(rows_of(folders.open_folder(str(tmp_path / "link")))) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
@@ -130,7 +132,7 @@ def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) 
     rows[4]["text"] = " "
     rows[6]["text"] = "w" * (base.LARGEST_TEXT + 1)
     write(folder / "metadata", rows)
-    source = folders.open(str(folder))
+    source = folders.open_folder(str(folder))
     captions = {"b.jpg": ('"№", 0', '"№", 2'), "a/1.png": ('"№", 1',)}  # rows of one picture
     assert list(rows_of(source).items()) == list(captions.items())
     # Python's csv stops at fields of 128 KiB.
@@ -154,7 +156,7 @@ def test_a_row_may_have_several_captions(tmp_path: Path, write: Callable) -> Non
         {"file_name": "b.jpg", "alt": {"texts": []}},
     ]
     write(tmp_path / "metadata", rows)
-    source = folders.open(str(tmp_path), column="alt/texts")
+    source = folders.open_folder(str(tmp_path), column="alt/texts")
     assert rows_of(source) == {"a.jpg": ("one", "two")}
 
 
@@ -163,7 +165,7 @@ def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     good = [json.dumps({"file_name": n, "text": n}) for n in ("a.jpg", "b.jpg")]
     lines = [good[0], "", "{", "[1]", "[" * 100_000, '{"file_name": 7, "text": "x"}', good[1]]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert list(rows_of(source)) == ["a.jpg", "b.jpg"]
     assert source.skipped == {
         "row without file_name": ("7",),
@@ -176,27 +178,27 @@ def test_a_table_without_its_columns_is_refused(tmp_path: Path, write: Callable)
     filled(tmp_path, ["a.jpg"])
     write(tmp_path / "metadata", [{"file_name": "a.jpg", "alt": "words"}])
     with pytest.raises(ValueError, match="no column 'text'; it has file_name, alt: name the one"):
-        folders.open(str(tmp_path))
+        folders.open_folder(str(tmp_path))
     write(tmp_path / "metadata", [{"file": "a.jpg", "text": "words"}])
     with pytest.raises(ValueError, match=r"no column 'file_name'; it has file, text$"):
-        folders.open(str(tmp_path))
+        folders.open_folder(str(tmp_path))
 
 
 def test_a_column_of_something_else_is_refused(tmp_path: Path) -> None:
     filled(tmp_path, ["a.jpg"])
     jsonl(tmp_path / "metadata", [{"file_name": "a.jpg", "text": 7}])
     with pytest.raises(ValueError, match=r"metadata.jsonl: column 'text' of a.jpg is no text but"):
-        folders.open(str(tmp_path))
+        folders.open_folder(str(tmp_path))
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder .*missing"):
-        folders.open(str(tmp_path / "missing"))
+        folders.open_folder(str(tmp_path / "missing"))
     filled(tmp_path, ["a.jpg"])
     with pytest.raises(ValueError, match=r"has no table for text=alt: add metadata.jsonl, "):
-        folders.open(str(tmp_path), column="alt")
+        folders.open_folder(str(tmp_path), column="alt")
     with pytest.raises(ValueError, match=r"left out: 1 picture without caption \(a.jpg\)"):
-        folders.open(str(tmp_path))
+        folders.open_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("table", [None, *TABLES])
@@ -216,18 +218,18 @@ def test_a_folder_in_a_bucket_is_that_folder(
         if path.is_file():
             bucket.put(f"data/{path.relative_to(tmp_path)}", path.read_bytes())
     bucket.put("data2/e.jpg", b"another")
-    here, there = folders.open(str(tmp_path)), folders.open("gs://bucket/data/")
+    here, there = folders.open_folder(str(tmp_path)), folders.open_folder("gs://bucket/data/")
     assert len(here) == 2
     assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
     assert [there.key(i) for i in range(2)] == [here.key(i) for i in range(2)]
     named = {reason: names.total for reason, names in here.skipped.items()}
     assert {reason: names.total for reason, names in there.skipped.items()} == named
     with pytest.raises(FileNotFoundError, match="no files below gs://bucket/none"):
-        folders.open("gs://bucket/none")
+        folders.open_folder("gs://bucket/none")
 
 
 def test_tables_of_subfolders_are_for_their_own_pictures(tmp_path: Path) -> None:
-    source = folders.open(str(FAULTS / "nested_meta"))
+    source = folders.open_folder(str(FAULTS / "nested_meta"))
     assert rows_of(source) == {"test/b.png": ("blue",), "train/a.png": ("red",)}
     assert source.skipped == {}
     names = ["train/b.jpg", "train/deep/c.jpg", "train/lost.jpg", "other/b.jpg", "other/b.txt"]
@@ -237,7 +239,7 @@ def test_tables_of_subfolders_are_for_their_own_pictures(tmp_path: Path) -> None
     comma_separated(tmp_path / "train" / "metadata", [{"file_name": "lost.jpg", "text": "words"}])
     jsonl(tmp_path / "train" / "deep" / "metadata", [{"file_name": "c.jpg", "text": "words"}])
     jsonl(tmp_path / "test" / "metadata", [{"file_name": "a.jpg", "label": 3}])
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {
         "train/b.jpg": ("b.jpg",),
         "train/deep/c.jpg": ("deep/c.jpg",),
@@ -257,14 +259,14 @@ def test_tables_of_subfolders_are_for_their_own_pictures(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
 def test_rows_of_one_picture_are_its_captions(tmp_path: Path, write: Callable) -> None:
-    assert rows_of(folders.open(str(FAULTS / "rows"))) == {
+    assert rows_of(folders.open_folder(str(FAULTS / "rows"))) == {
         "a.png": ("first", "second", "third"),
         "b.png": ("blue",),
     }
     filled(tmp_path, ["a.jpg", "b.jpg"])
     words = [("a", "one"), ("b", "x"), ("a", "two"), ("a", "one"), ("a", " "), ("b", "y")]
     write(tmp_path / "metadata", [{"file_name": f"{n}.jpg", "text": t} for n, t in words])
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {"a.jpg": ("one", "two"), "b.jpg": ("x", "y")}
     assert source.skipped == {
         "duplicate row": ("a.jpg",),
@@ -279,7 +281,7 @@ def test_links_of_a_snapshot_of_the_hub_are_followed_within_its_cache(tmp_path: 
     (revision / "a.png").symlink_to("../../blobs/aaa")
     (revision / "a.txt").symlink_to("../../blobs/bbb")
     for place in (revision, revision.parent, revision.parent.parent):
-        source = folders.open(str(place))
+        source = folders.open_folder(str(place))
         assert [source[n]["captions"] for n in range(len(source))] == [("a red circle",)]
     outside = filled(tmp_path, ["secret.jpg", "secret.txt", "repo/blobs/a", "repo/refs/main"])
     snapshot = filled(tmp_path / "repo" / "snapshots" / "rev" / "train", ["b.jpg", "b.txt"])
@@ -287,7 +289,7 @@ def test_links_of_a_snapshot_of_the_hub_are_followed_within_its_cache(tmp_path: 
         (snapshot / f"a.{ending}").symlink_to("../../../blobs/a")
         (snapshot / f"s.{ending}").symlink_to(outside / f"secret.{ending}")
         (snapshot / f"r.{ending}").symlink_to("../../../refs/main")
-    source = folders.open(str(snapshot))
+    source = folders.open_folder(str(snapshot))
     assert [source.key(n) for n in range(len(source))] == ["a.jpg", "b.jpg"]
     assert source.skipped["link out of the folder"].total == 4
 
@@ -298,7 +300,7 @@ def test_of_links_that_are_not_followed_it_is_said_what_helps(tmp_path: Path) ->
     for name in ("a.jpg", "a.txt"):
         (tmp_path / "in" / name).symlink_to(outside / name)
     with pytest.raises(ValueError, match=r"2 link out of the folder .*copy their files \(cp -rL\)"):
-        folders.open(str(tmp_path / "in"))
+        folders.open_folder(str(tmp_path / "in"))
 
 
 def test_one_bad_row_is_named_and_the_others_stay(tmp_path: Path) -> None:
@@ -316,7 +318,7 @@ def test_one_bad_row_is_named_and_the_others_stay(tmp_path: Path) -> None:
         "NaN",
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join([*bad, "", good]))
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {"0.jpg": ("words",)}
     without = {n: source.skipped[n] for n in source.skipped if n != "picture without row"}
     assert without == {
@@ -336,7 +338,7 @@ def test_a_quote_that_is_not_closed_costs_no_row_silently(tmp_path: Path) -> Non
     filled(tmp_path, [f"{n}.jpg" for n in range(4)])
     lines = ["file_name,text", '0.jpg,"a ""red"" one,', 'on two lines"', '1.jpg,"open', "2.jpg,b"]
     (tmp_path / "metadata.csv").write_text("\n".join([*lines, "3.jpg,c"]))
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {"0.jpg": ('a "red" one,\non two lines',)}
     assert source.skipped["unreadable row"] == ("metadata.csv line 4-6",)
 
@@ -350,7 +352,7 @@ def test_tables_may_be_of_any_unicode_encoding(tmp_path: Path, ending: str, code
     data = table.read_text(encoding="utf-8-sig").encode(codec)
     for cut in (b"", b"\0" if codec != "utf-8-sig" else b"\xc3"):
         table.write_bytes(data + cut)
-        assert rows_of(folders.open(str(tmp_path))) == {"赤.jpg": ("赤い円",)}
+        assert rows_of(folders.open_folder(str(tmp_path))) == {"赤.jpg": ("赤い円",)}
 
 
 @pytest.mark.parametrize("ending", TABLES)
@@ -362,11 +364,11 @@ def test_empty_tables_are_refused_by_what_lacks(tmp_path: Path, ending: str) -> 
         (tmp_path / "metadata.parquet").unlink()
         (tmp_path / f"metadata.{ending}").write_bytes(b"")
     with pytest.raises(ValueError, match=r"left out: 1 picture without row \(a.jpg\)"):
-        folders.open(str(tmp_path))
+        folders.open_folder(str(tmp_path))
     if ending == "parquet":
         (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
         with pytest.raises(ValueError, match=r"metadata.parquet is damaged \(.*\): write it again"):
-            folders.open(str(tmp_path))
+            folders.open_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -380,7 +382,7 @@ def test_of_a_table_in_latin_1_the_rows_with_other_letters_are_left_out(
         "csv": ["file_name,text", *(f"{name},{text}" for name, text in words.items())],
     }
     (tmp_path / f"metadata.{ending}").write_bytes("\n".join(rows[ending]).encode("latin-1"))
-    source = folders.open(str(tmp_path))
+    source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {"a.jpg": ("plain",), "c.jpg": ("plain too",)}
     assert source.skipped[base.NOT_UNICODE] == (
         "b.jpg: '\\udce9' at character 3: save it as UTF-8",

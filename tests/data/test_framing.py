@@ -7,8 +7,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from imagen_jax.config import Filters, Framing
-from imagen_jax.data.images import decode, filters, crop, transforms
-from imagen_jax.data.images.decode import Decoded, Header
+from imagen_jax.data.images import crop, decode, filters, transforms
+from imagen_jax.data.images.decode import DecodedImage, ImageHeader
 
 CENTRE, RANDOM = Framing(), Framing(crop="random")
 FACTORS = [(512, 384), (300, 176), (500, 195), (400, 70), (511, 64)]  # sides before and after
@@ -50,8 +50,10 @@ def rms(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(np.mean((found.astype(np.float64) - expected) ** 2)))
 
 
-def whole(image: Image.Image) -> Decoded:
-    return Decoded(image, (0.0, 0.0, float(image.width), float(image.height)), is_rgb_png=False)
+def whole(image: Image.Image) -> DecodedImage:
+    return DecodedImage(
+        image, (0.0, 0.0, float(image.width), float(image.height)), is_rgb_png=False
+    )
 
 
 def jpeg(image: Image.Image, **options) -> bytes:
@@ -63,7 +65,7 @@ def jpeg(image: Image.Image, **options) -> bytes:
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 7, 8, 16])
 def test_a_whole_factor_gives_the_mean_of_each_box(factor: int) -> None:
     pixels = rng().integers(0, 256, (16 * factor, 16 * factor, 3), dtype=np.uint8)
-    found = crop.square(whole(Image.fromarray(pixels)), 16, framing=CENTRE, rng=rng())
+    found = crop.crop_square(whole(Image.fromarray(pixels)), 16, framing=CENTRE, rng=rng())
     expected = area(pixels, (0, 0, 16 * factor, 16 * factor), 16)
     np.testing.assert_array_equal(found, np.floor(expected + 0.5 + 1e-9))
 
@@ -71,7 +73,7 @@ def test_a_whole_factor_gives_the_mean_of_each_box(factor: int) -> None:
 @pytest.mark.parametrize(("before", "after"), FACTORS)
 def test_any_other_factor_comes_close_to_area_means(before: int, after: int) -> None:
     image = natural(before, before)
-    found = crop.square(whole(image), after, framing=CENTRE, rng=rng())
+    found = crop.crop_square(whole(image), after, framing=CENTRE, rng=rng())
     expected = area(np.asarray(image), (0, 0, before, before), after)
     error = rms(found, expected)
     box = rms(np.asarray(image.resize((after, after), Image.Resampling.BOX)), expected)
@@ -83,10 +85,10 @@ def test_any_other_factor_comes_close_to_area_means(before: int, after: int) -> 
 def test_nothing_overshoots(before: int, after: int) -> None:
     levels = np.where(rng().integers(0, 2, (before, before, 1)) > 0, 50, 200).astype(np.uint8)
     image = Image.fromarray(np.repeat(levels, 3, axis=-1))
-    found = crop.square(whole(image), after, framing=CENTRE, rng=rng())
+    found = crop.crop_square(whole(image), after, framing=CENTRE, rng=rng())
     assert found.min() >= 50
     assert found.max() <= 200
-    flat = crop.square(
+    flat = crop.crop_square(
         whole(Image.new("RGB", image.size, (1, 127, 254))), after, framing=CENTRE, rng=rng()
     )
     assert (flat == (1, 127, 254)).all()
@@ -96,7 +98,7 @@ def test_nothing_overshoots(before: int, after: int) -> None:
 @pytest.mark.parametrize("side", [32, 64, 200])
 def test_a_jpeg_is_framed_as_its_whole_decoding(size: tuple[int, int], side: int) -> None:
     image = jpeg(natural(*size))
-    found = crop.frame(image, side, framing=CENTRE, rng=rng())
+    found = crop.frame_image(image, side, framing=CENTRE, rng=rng())
     assert found.shape == (side, side, 3)
     full, scale = np.asarray(Image.open(io.BytesIO(image))), min(size) / side
     left, top = ((int(n / scale) - side) // 2 * scale for n in size)
@@ -112,7 +114,7 @@ def test_a_turned_jpeg_is_framed_as_its_upright_decoding(orientation: int, side:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     image = jpeg(natural(645, 331), exif=exif)
-    found = crop.frame(image, side, framing=CENTRE, rng=rng())
+    found = crop.frame_image(image, side, framing=CENTRE, rng=rng())
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(image)))
     scale = 331 / side
     left, top = ((int(n / scale) - side) // 2 * scale for n in upright.size)
@@ -128,7 +130,7 @@ def places(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize(("width", "height"), [(20, 13), (13, 20), (13, 13), (24, 13)])
 def test_the_centre_is_kept(width: int, height: int) -> None:
-    found = crop.square(whole(places(width, height)), 13, framing=CENTRE, rng=rng())
+    found = crop.crop_square(whole(places(width, height)), 13, framing=CENTRE, rng=rng())
     assert tuple(found[0, 0, :2]) == ((width - 13) // 2, (height - 13) // 2)
     assert (
         found[..., :2].astype(int) - found[0, 0, :2] == np.asarray(places(13, 13))[..., :2]
@@ -138,7 +140,7 @@ def test_the_centre_is_kept(width: int, height: int) -> None:
 def test_a_random_window_reaches_every_place_equally_and_no_other() -> None:
     draw, image = rng(), whole(places(20, 16))
     corners = [
-        tuple(crop.square(image, 16, framing=RANDOM, rng=draw)[0, 0].tolist())
+        tuple(crop.crop_square(image, 16, framing=RANDOM, rng=draw)[0, 0].tolist())
         for _ in range(1000)
     ]
     counts = np.array([corners.count((column, 0, 0)) for column in range(5)])
@@ -153,7 +155,7 @@ def test_a_window_is_that_of_the_whole_resized_picture(factor: int) -> None:
     small = transforms.area_downsample(pixels, factor)
     windows = [small[:, left : left + 24] for left in range(37 - 24 + 1)]
     for _ in range(20):
-        found = crop.square(whole(image), 24, framing=RANDOM, rng=draw)
+        found = crop.crop_square(whole(image), 24, framing=RANDOM, rng=draw)
         assert any(np.array_equal(found, window) for window in windows)
 
 
@@ -162,8 +164,8 @@ def test_what_is_drawn_depends_on_seed_and_index_alone() -> None:
 
     def frame(index: int, **options) -> bytes:
         drawn = Framing(crop="random", flip=True, **options)
-        generator = crop.generator(drawn, index)
-        return crop.square(image, 64, framing=drawn, rng=generator).tobytes()
+        generator = crop.crop_generator(drawn, index)
+        return crop.crop_square(image, 64, framing=drawn, rng=generator).tobytes()
 
     assert frame(5) == frame(5)
     assert len({frame(index) for index in range(20)}) > 15
@@ -176,11 +178,11 @@ def test_pictures_are_mirrored_only_on_request_and_then_every_second() -> None:
     flipped = Framing(flip=True)
     for _ in range(20):
         np.testing.assert_array_equal(
-            crop.square(whole(image), 40, framing=CENTRE, rng=draw), upright
+            crop.crop_square(whole(image), 40, framing=CENTRE, rng=draw), upright
         )
     mirrored = 0
     for _ in range(200):
-        found = crop.square(whole(image), 40, framing=flipped, rng=draw)
+        found = crop.crop_square(whole(image), 40, framing=flipped, rng=draw)
         mirrored += np.array_equal(found, upright[:, ::-1])
         assert np.array_equal(found, upright) or np.array_equal(found, upright[:, ::-1])
     assert 70 < mirrored < 130
@@ -189,10 +191,10 @@ def test_pictures_are_mirrored_only_on_request_and_then_every_second() -> None:
 @pytest.mark.parametrize("size", [(63, 200), (200, 63), (1, 1)])
 def test_small_pictures_are_never_enlarged(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=rf"{size[0]}x{size[1]} .* too small for a square of 64"):
-        crop.frame(jpeg(Image.new("RGB", size)), 64, framing=CENTRE, rng=rng())
+        crop.frame_image(jpeg(Image.new("RGB", size)), 64, framing=CENTRE, rng=rng())
 
 
-PHOTO = Header("JPEG", 640, 480)
+PHOTO = ImageHeader("JPEG", 640, 480)
 
 
 @pytest.mark.parametrize(
@@ -211,20 +213,20 @@ PHOTO = Header("JPEG", 640, 480)
     ],
 )
 def test_a_filter_says_why(options: dict, reason: str | None) -> None:
-    for header in (PHOTO, Header("PNG", 480, 640)):  # neither the format nor turning counts
-        assert filters.keep(Filters(**options), header, [" a cat\n"])[1] == reason
+    for header in (PHOTO, ImageHeader("PNG", 480, 640)):  # neither the format nor turning counts
+        assert filters.apply_filters(Filters(**options), header, [" a cat\n"])[1] == reason
 
 
 def test_enormous_captions_are_dropped_unasked() -> None:
-    assert filters.keep(Filters(), PHOTO, ["x" * 10_000]) == (("x" * 10_000,), None)
-    assert "more than 10000" in (filters.keep(Filters(), PHOTO, ["x" * 10_001])[1] or "")
+    assert filters.apply_filters(Filters(), PHOTO, ["x" * 10_000]) == (("x" * 10_000,), None)
+    assert "more than 10000" in (filters.apply_filters(Filters(), PHOTO, ["x" * 10_001])[1] or "")
 
 
 def test_captions_are_filtered_one_by_one() -> None:
     options = Filters(min_caption_chars=3, max_caption_chars=5, max_captions=2)
     captions = ["far too long", "a cat", "", "tom", "a dog"]
-    assert filters.keep(options, PHOTO, captions) == (("a cat", "tom"), None)
-    kept, reason = filters.keep(options, PHOTO, ["far too long", ""])
+    assert filters.apply_filters(options, PHOTO, captions) == (("a cat", "tom"), None)
+    kept, reason = filters.apply_filters(options, PHOTO, ["far too long", ""])
     assert not kept
     assert reason == "caption of more than 5 characters"
 
@@ -249,4 +251,4 @@ def test_a_negative_seed_is_refused() -> None:
 
 def test_filters_need_the_header_alone() -> None:
     image = jpeg(natural(640, 480))
-    assert decode.header(image[:800]) == PHOTO
+    assert decode.read_header(image[:800]) == PHOTO

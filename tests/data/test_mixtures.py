@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from imagen_jax.data.sources import base, addresses
-from imagen_jax.data.sources.base import Names
-from imagen_jax.data.sources.mixture import Mixture, interleaved
+from imagen_jax.data.sources import addresses, base
+from imagen_jax.data.sources.base import SkippedNames
+from imagen_jax.data.sources.mixture import Mixture, interleave
 
 
 class Numbers:
@@ -18,7 +18,7 @@ class Numbers:
 
     def __init__(self, name: str, count: int) -> None:
         self.name, self.count = name, count
-        self.skipped = {"empty": Names([name], 7)}
+        self.skipped = {"empty": SkippedNames([name], 7)}
 
     def __len__(self) -> int:
         return self.count
@@ -41,7 +41,7 @@ def test_every_prefix_has_the_shares_to_within_one_example() -> None:
         parts = [rng.randint(1, rng.choice([1, 3, 40])) for _ in range(rng.randint(1, 7))]
         counts, total = [0] * len(parts), sum(parts)
         bound = 1 - 1 / max(2 * len(parts) - 2, 1)  # Tijdeman's theorem
-        for n, chosen in enumerate(interleaved(parts), 1):
+        for n, chosen in enumerate(interleave(parts), 1):
             counts[chosen] += 1
             for count, part in zip(counts, parts, strict=True):
                 assert abs(count - n * part / total) <= bound + 1e-9, (parts, n)
@@ -118,12 +118,12 @@ def test_a_file_lists_addresses_with_their_weights(tmp_path: Path) -> None:
     one, two = folder_of(tmp_path / "1", list("abcd")), folder_of(tmp_path / "2", list("xy"))
     listed = tmp_path / "mixture.txt"
     listed.write_text(f"# two folders\n\nfolder:{one}?weight=2\n  folder:{two}\n")
-    source = addresses.open(addresses.parse(f"mixture:{listed}"), tmp_path)
+    source = addresses.open_source(addresses.parse_address(f"mixture:{listed}"), tmp_path)
     captions = [source[i]["caption"] for i in range(len(source))]
     assert sorted(captions) == sorted("abcdxy")
     assert [c for c in captions if c in "abcd"] == list("abcd")
     assert Counter(c in "xy" for c in captions[:3]) == {False: 2, True: 1}
-    alone = addresses.mixed([addresses.parse(f"folder:{two}?weight=2")], tmp_path)
+    alone = addresses.open_mixture([addresses.parse_address(f"folder:{two}?weight=2")], tmp_path)
     assert [alone.key(i) for i in range(len(alone))] == ["x.jpg", "y.jpg"]
 
 
@@ -143,4 +143,4 @@ def test_files_that_list_none_are_refused(
     if text is not None:
         (tmp_path / "mixture.txt").write_text(text)
     with pytest.raises(error, match=says):
-        addresses.open(addresses.parse(f"mixture:{tmp_path}/mixture.txt"), tmp_path)
+        addresses.open_source(addresses.parse_address(f"mixture:{tmp_path}/mixture.txt"), tmp_path)

@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
 def test_every_row_is_there_in_order_and_at_any_place(tmp_path: Path, image: pa.DataType) -> None:
     written(tmp_path / "a.parquet", range(10), image)
     written(tmp_path / "b.parquet", range(10, 16), image)
-    source = parquet.open(str(tmp_path))
+    source = parquet.open_parquet(str(tmp_path))
     wanted = [(picture_of(n), (f"№ {n}",)) for n in range(16)]
     assert rows_of(source) == wanted
     for index in random.Random(0).choices(range(16), k=60):
@@ -93,7 +93,7 @@ def test_every_row_is_there_in_order_and_at_any_place(tmp_path: Path, image: pa.
 def test_a_row_group_is_read_once_in_order_and_kept_for_a_while(
     folder: Path, reads: list[tuple[str, int]]
 ) -> None:
-    source = parquet.open(str(folder))
+    source = parquet.open_parquet(str(folder))
     assert reads == []
     rows_of(source)
     first, second = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
@@ -111,7 +111,7 @@ def test_large_row_groups_are_not_kept_beside_others(
     folder: Path, reads: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "KEPT_BYTES", 100)
-    source = parquet.open(str(folder))
+    source = parquet.open_parquet(str(folder))
     for index in (0, 1, 4, 5, 0):
         assert source[index]["image"] == picture_of(index)
     assert [group for _, group in reads] == [0, 1, 0]
@@ -122,7 +122,7 @@ def test_captions_may_be_several_and_nested(tmp_path: Path) -> None:
     nested = [{"raw": w, "id": 1} for w in words]
     written(tmp_path / "x.parquet", range(4), alt=words, sentences=nested, id=[1, 2, 3, 4])
     for text in ("alt", "sentences/raw"):
-        source = parquet.open(str(tmp_path), text=text)
+        source = parquet.open_parquet(str(tmp_path), text=text)
         assert [captions for _, captions in rows_of(source)] == [("one", "two"), ("three",)]
         assert source.skipped == {"picture without caption": ("x.parquet/2", "x.parquet/3")}
 
@@ -137,7 +137,7 @@ def test_rows_that_lack_something_are_left_out(tmp_path: Path) -> None:
     pq.write_table(
         pa.table(columns | {"text": [*texts[:-1], None]}), tmp_path / "x.parquet", row_group_size=4
     )
-    source = parquet.open(str(tmp_path))
+    source = parquet.open_parquet(str(tmp_path))
     assert rows_of(source) == [(picture_of(n), (f"№ {n}",)) for n in (0, 1, 3, 6, 7)]
     assert source.key(2) == "x.parquet/3"
     assert source.skipped == {
@@ -152,7 +152,7 @@ def test_files_and_row_groups_that_are_damaged_are_left_out(folder: Path) -> Non
     (folder / "cut.parquet").write_bytes(whole[:-30])
     (folder / "empty.parquet").write_bytes(b"")
     (folder / "page.parquet").write_bytes(damaged(whole, group=1, column="text"))
-    source = parquet.open(str(folder))
+    source = parquet.open_parquet(str(folder))
     assert len(source) == 16 + 6
     assert [key.split("/")[1] for key in map(source.key, range(6))] == list("012389")
     assert [image for image, _ in rows_of(source)[:6]] == [
@@ -178,14 +178,14 @@ def damaged(data: bytes, *, group: int, column: str) -> bytes:
 def test_pictures_that_are_damaged_are_named_when_they_are_read(tmp_path: Path) -> None:
     path = written(tmp_path / "x.parquet", range(10))
     path.write_bytes(damaged(path.read_bytes(), group=1, column="image.bytes"))
-    source = parquet.open(str(tmp_path))
+    source = parquet.open_parquet(str(tmp_path))
     assert source[9]["image"] == picture_of(9)
     with pytest.raises(CorruptDataError, match=r"x.parquet: row group 1: "):
         source[5]
 
 
 def test_files_that_are_gone_are_not_called_damaged(folder: Path) -> None:
-    source = parquet.open(str(folder))
+    source = parquet.open_parquet(str(folder))
     for path in folder.iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError):
@@ -207,7 +207,7 @@ def test_columns_that_do_not_fit_are_named(
 ) -> None:
     written(tmp_path / "x.parquet", range(3))
     with pytest.raises(ValueError, match=says):
-        parquet.open(str(tmp_path), **columns)
+        parquet.open_parquet(str(tmp_path), **columns)
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -217,18 +217,18 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="has several columns 'text'; it has image, text, text"):
-        parquet.open(str(tmp_path))
+        parquet.open_parquet(str(tmp_path))
 
 
 def test_pictures_by_path_alone_are_none(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "a.jpg"}], IMAGE)
     pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"left out: 1 caption without picture \(x.parquet/0\)"):
-        parquet.open(str(tmp_path))
+        parquet.open_parquet(str(tmp_path))
 
 
 def test_threads_share_it_and_processes_copy_it(folder: Path) -> None:
-    source = parquet.open(str(folder))
+    source = parquet.open_parquet(str(folder))
     rows_of(source)
     copy = pickle.loads(pickle.dumps(source))
     order = random.Random(0).choices(range(16), k=400)
@@ -241,18 +241,18 @@ def test_threads_share_it_and_processes_copy_it(folder: Path) -> None:
 def test_a_bucket_is_read_in_ranges(folder: Path, bucket: cloud_storage.Bucket) -> None:
     for path in folder.iterdir():
         bucket.put(f"data/{path.name}", path.read_bytes())
-    source = parquet.open("gs://bucket/data")
-    assert rows_of(source) == rows_of(parquet.open(str(folder)))
+    source = parquet.open_parquet("gs://bucket/data")
+    assert rows_of(source) == rows_of(parquet.open_parquet(str(folder)))
     assert source.key(10) == "train-00001-of-00002.parquet/0"
 
 
 def test_without_pyarrow_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"Parquet needs pyarrow; pip install 'imagen_jax\[parq"):
-        parquet.open(str(folder))
+        parquet.open_parquet(str(folder))
     (folder / "metadata.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match=r"metadata.parquet: Parquet needs pyarrow"):
-        folders.open(str(folder))
+        folders.open_folder(str(folder))
 
 
 BAD = {
@@ -291,7 +291,7 @@ def test_a_text_that_is_no_unicode_costs_its_row_alone(
     column = nesting.partition("/")[0]
     table = pa.table({"image": images, column: NESTINGS[nesting](words)})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=GROUP)
-    source = parquet.open(str(tmp_path), text=nesting)
+    source = parquet.open_parquet(str(tmp_path), text=nesting)
     assert rows_of(source) == [
         (images[0], ("one",)),
         (images[2], ("three",)),
@@ -301,6 +301,6 @@ def test_a_text_that_is_no_unicode_costs_its_row_alone(
 
 
 def test_the_rows_of_a_file_with_a_latin_1_caption_are_read() -> None:
-    source = parquet.open(str(FAULTS / "pq"))
+    source = parquet.open_parquet(str(FAULTS / "pq"))
     assert source.skipped[base.NOT_UNICODE].total == 1
     assert all(row["caption"].encode() for row in map(source.__getitem__, range(len(source))))

@@ -13,9 +13,9 @@ from small_network import SMALL
 
 from imagen_jax import config
 from imagen_jax.data import pipeline
-from imagen_jax.data.store import records
 from imagen_jax.data.images import transforms
-from imagen_jax.data.pipeline import Batch, Share
+from imagen_jax.data.pipeline import Batch, ProcessRows
+from imagen_jax.data.store import records
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 
@@ -63,7 +63,7 @@ def make_store(
     def make(index: int) -> Record:
         pyramid = transforms.pyramid(transforms.encode(pixels_of(index)), SIDES)
         ways = range(index, index + told * COUNT, COUNT)
-        texts = tuple(records.rounded(text_of(way), "bfloat16") for way in ways)
+        texts = tuple(records.round_encoding(text_of(way), "bfloat16") for way in ways)
         captions = tuple(map(str, ways))
         return Record(key=str(index), captions=captions, images=pyramid | replaced, texts=texts)
 
@@ -79,8 +79,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, write_store: Callable) -> St
 
 def take(store: Store, count: int, stage: config.Stage = CROPPED, start: int = 0, **options):
     chosen = {"data": INLINE, "seed": 0} | options
-    share = pipeline.Share.whole(BATCH)
-    batches = pipeline.stream(store, stage=stage, share=share, start_step=start, **chosen)
+    share = pipeline.ProcessRows.whole(BATCH)
+    batches = pipeline.example_stream(store, stage=stage, share=share, start_step=start, **chosen)
     return [loaded.batch for loaded in itertools.islice(batches, count)]
 
 
@@ -99,11 +99,13 @@ def assert_equal(found: Batch, expected: Batch) -> None:
     ],
 )
 def test_order_and_crops_do_not_depend_on_how_processes_share(store: Store, shares: list) -> None:
-    ordered = pipeline.examples(store, stage=CROPPED, seed=3)
+    ordered = pipeline.load_examples(store, stage=CROPPED, seed=3)
     options = {"max_length": LENGTH, "start_step": 22}  # over an epoch's end
-    alone = pipeline.batches(ordered, share=pipeline.Share.whole(BATCH), **options)
+    alone = pipeline.load_batches(ordered, share=pipeline.ProcessRows.whole(BATCH), **options)
     for rows in shares:
-        part = pipeline.batches(ordered, share=pipeline.Share(BATCH, tuple(rows)), **options)
+        part = pipeline.load_batches(
+            ordered, share=pipeline.ProcessRows(BATCH, tuple(rows)), **options
+        )
         for step in range(6):
             expected = jax.tree.map(lambda x, rows=rows: x[list(rows)], alone[step].batch)
             assert_equal(part[step].batch, expected)
@@ -168,8 +170,8 @@ def test_each_visit_draws_one_of_the_captions_and_a_resumed_run_the_same(
     size, steps = 10, 40
 
     def batches(store: Store, start: int = 0) -> list[Batch]:
-        parts = {"stage": CROPPED, "data": INLINE, "share": Share.whole(size), "seed": 3}
-        loaded = pipeline.stream(store, **parts, start_step=start)
+        parts = {"stage": CROPPED, "data": INLINE, "share": ProcessRows.whole(size), "seed": 3}
+        loaded = pipeline.example_stream(store, **parts, start_step=start)
         return [next(loaded).batch for _ in range(steps - start)]
 
     drawn, visits = np.zeros(3, int), batches(told)
@@ -237,7 +239,7 @@ def test_to_device_splits_the_rows_and_the_height(store: Store, stage: config.St
     (batch,) = take(store, 1, stage)
     low = None if batch.low_pixels is None else by_row
     shardings = Batch(by_height, low, by_row, by_row, by_row)
-    placed = pipeline.to_device(batch, shardings, share=pipeline.Share.whole(BATCH))
+    placed = pipeline.to_device(batch, shardings, share=pipeline.ProcessRows.whole(BATCH))
     assert isinstance(placed, Batch)
     assert [leaf.sharding for leaf in jax.tree.leaves(placed)] == jax.tree.leaves(shardings)
     assert_equal(jax.device_get(placed), batch)
@@ -250,8 +252,8 @@ def make_experiment(stage: config.Stage = BASE, **text: object) -> config.Experi
 
 def test_check_accepts_what_fits(store: Store) -> None:
     for stage in (BASE, SUPER, CROPPED):
-        pipeline.check(store, experiment=make_experiment(stage))
-    pipeline.check(store, experiment=make_experiment(encoder="checkpoints/t5"))
+        pipeline.check_store(store, experiment=make_experiment(stage))
+    pipeline.check_store(store, experiment=make_experiment(encoder="checkpoints/t5"))
 
 
 @pytest.mark.parametrize(
@@ -268,13 +270,13 @@ def test_check_accepts_what_fits(store: Store) -> None:
 )
 def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        pipeline.check(store, experiment=make_experiment(**text))
+        pipeline.check_store(store, experiment=make_experiment(**text))
 
 
 def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
     kept = pipeline.with_encoder(make_experiment(), store)
     assert (kept.text.identity, kept.text.vocabulary) == ("0", "1")
-    pipeline.check(store, experiment=kept)
+    pipeline.check_store(store, experiment=kept)
 
 
 def test_a_run_keeps_the_dtype_of_its_encoder(store: Store) -> None:
@@ -283,16 +285,16 @@ def test_a_run_keeps_the_dtype_of_its_encoder(store: Store) -> None:
     assert pipeline.with_encoder(make_experiment(), store).text.dtype == "float32"
     kept = pipeline.with_encoder(make_experiment(), rounded)
     assert kept.text.dtype == "bfloat16"
-    pipeline.check(rounded, experiment=kept)
+    pipeline.check_store(rounded, experiment=kept)
     with pytest.raises(ValueError, match=r"with dtype 'float32', but text.dtype='bfloat16'"):
-        pipeline.check(store, experiment=kept)
+        pipeline.check_store(store, experiment=kept)
     with pytest.raises(ValueError, match=r"with dtype 'bfloat16', but text.dtype='float32'"):
-        pipeline.check(rounded, experiment=make_experiment(dtype="float32"))
+        pipeline.check_store(rounded, experiment=make_experiment(dtype="float32"))
 
 
 def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:
     with pytest.raises(ValueError, match=r"sides \[4, 16\], but stage test trains on 64"):
-        pipeline.check(store, experiment=make_experiment(make_stage(64)))
+        pipeline.check_store(store, experiment=make_experiment(make_stage(64)))
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -302,13 +304,13 @@ def test_encodings_that_are_not_finite_are_told(
     sound = text_of
     monkeypatch.setitem(globals(), "text_of", lambda i: sound(i) * (np.nan if i == 5 else 1))
     found = make_store(write_store, tmp_path / "s", count=8)
-    pipeline.check(found, experiment=make_experiment())
+    pipeline.check_store(found, experiment=make_experiment())
     with pytest.raises(ValueError, match=r"encoding of record 5, '5', is NaN or inf.* delete the"):
         take(found, 1, BASE, data=config.Data(threads=0, prefetch=1, workers=workers))
 
 
 def test_a_store_whose_empty_caption_is_not_finite_is_refused(store: Store, monkeypatch) -> None:
-    empty = records.rounded(np.full((1, WIDTH), np.inf, np.float32), "bfloat16")
+    empty = records.round_encoding(np.full((1, WIDTH), np.inf, np.float32), "bfloat16")
     monkeypatch.setattr(Store, "empty", lambda _: empty)
     with pytest.raises(ValueError, match=r"encoding of the empty caption is NaN or infinite"):
-        pipeline.check(store, experiment=make_experiment())
+        pipeline.check_store(store, experiment=make_experiment())

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from jpegs import photo
 
-from imagen_jax.io import errors
 from imagen_jax.config import Filters, Framing
-from imagen_jax.data.sources import base
-from imagen_jax.data.prepare import images
-from imagen_jax.data.store import records, skipped, store
 from imagen_jax.data.images import transforms
-from imagen_jax.data.prepare.images import Picture
+from imagen_jax.data.prepare import images
+from imagen_jax.data.prepare.images import PreparedImage
+from imagen_jax.data.sources import base
+from imagen_jax.data.store import records, skipped, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.skipped import Skipped, Total
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import errors
 from imagen_jax.io.errors import CorruptDataError
 
 COUNT, WIDTH = 23, 3
@@ -52,7 +52,7 @@ class Source:
         image = photo(size, seed=index)
         image = image[: len(image) // 2] if index in BROKEN else image
         wordy, plain = "word " * 9, f"number {index}"
-        return base.example(image, (wordy,) if index in WORDY else (wordy, plain))
+        return base.make_example(image, (wordy,) if index in WORDY else (wordy, plain))
 
 
 def target(folder: Path, **changes) -> Store:
@@ -74,20 +74,20 @@ def target(folder: Path, **changes) -> Store:
     return dataclasses.replace(made, **changes)
 
 
-def record(picture: Picture) -> Record:
-    text = records.rounded(np.ones((1, WIDTH), np.float32), "bfloat16")
+def record(picture: PreparedImage) -> Record:
+    text = records.round_encoding(np.ones((1, WIDTH), np.float32), "bfloat16")
     texts = (text,) * len(picture.captions)
     return Record(key=picture.key, captions=picture.captions, images=picture.images, texts=texts)
 
 
 def write(target: Store, numbers: list[int] | None = None) -> Store | None:
-    missing = store.begin(target)
+    missing = store.begin_store(target)
     todo = missing if numbers is None else [n for n in numbers if n in missing]
-    for number, pictures, lacks in images.shards(Source(), target, todo):
+    for number, pictures, lacks in images.prepare_shards(Source(), target, todo):
         store.write_shard(target, number, [record(one) for one in pictures], lacks=lacks)
     text = np.ones((1, WIDTH), np.float32)
-    store.write_empty(target, records.rounded(text, target.text_dtype))
-    return store.finish(target)
+    store.write_empty(target, records.round_encoding(text, target.text_dtype))
+    return store.finish_store(target)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -104,7 +104,7 @@ def written(tmp_path: Path) -> Store:
 def test_the_others_keep_their_order_their_keys_and_their_windows(written: Store) -> None:
     kept = [index for index in range(COUNT) if index not in DROPPED]
     assert (written.count, written.examples) == (len(kept), COUNT)
-    source = store.open(written.folder).source()
+    source = store.open_store(written.folder).source()
     assert len(source) == len(kept)
     for place, index in enumerate(kept):
         found = source[place]
@@ -116,7 +116,7 @@ def test_the_others_keep_their_order_their_keys_and_their_windows(written: Store
 
 
 def test_what_is_skipped_is_counted_and_listed_with_its_reason(written: Store) -> None:
-    listed = skipped.read(written.folder)
+    listed = skipped.read_skipped(written.folder)
     assert [one.example for one in listed] == sorted(DROPPED)
     for reason, indices in REASONS.items():
         assert [one.example for one in listed if one.reason == reason] == sorted(indices)
@@ -126,11 +126,13 @@ def test_what_is_skipped_is_counted_and_listed_with_its_reason(written: Store) -
     assert details.keys() == {*BROKEN, *LOST}
     assert details[14] == "example 14 is gone"
     assert "no complete picture" in details[9]
-    assert skipped.summary(written.skipped).startswith("3 unreadable, 2 longer than 3.0 times")
+    assert skipped.summarise_skipped(written.skipped).startswith(
+        "3 unreadable, 2 longer than 3.0 times"
+    )
 
 
 def test_a_finished_store_opens_as_it_was_made(written: Store) -> None:
-    assert store.open(written.folder) == written
+    assert store.open_store(written.folder) == written
     names = set(contents(written.folder))
     assert names == {store.INDEX, skipped.FILE, *(file.name for file in written.files)}
 
@@ -140,7 +142,7 @@ def test_a_store_of_before_there_was_framing_opens(written: Store) -> None:
     for name in ("framing", "filters", "skipped"):
         del index[name]
     (written.folder / store.INDEX).write_text(json.dumps(index))
-    opened = store.open(written.folder)
+    opened = store.open_store(written.folder)
     assert (opened.framing, opened.skipped, opened.count) == (None, (), written.count)
 
 
@@ -168,12 +170,12 @@ def test_a_process_that_comes_second_to_the_end_finds_it_done(
     tmp_path: Path, written: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = target(tmp_path / "two")
-    gather = skipped.gather
+    gather = skipped.gather_skipped
 
     def late(*arguments) -> object:
         monkeypatch.setattr(skipped, "gather", gather)
-        store.finish(wanted)  # by another process, which takes the lists away
-        skipped.write(wanted.skipped_in(3), [])  # where both wrote all shards
+        store.finish_store(wanted)  # by another process, which takes the lists away
+        skipped.write_skipped(wanted.skipped_in(3), [])  # where both wrote all shards
         return gather(*arguments)
 
     monkeypatch.setattr(skipped, "gather", late)
@@ -186,7 +188,7 @@ def test_a_shard_may_lose_all_of_its_examples(tmp_path: Path) -> None:
     made = write(wanted)
     assert made is not None
     assert [file.count for file in made.files[:-1]] == [int(i not in DROPPED) for i in range(COUNT)]
-    source = store.open(wanted.folder).source()
+    source = store.open_store(wanted.folder).source()
     assert [source[n].captions for n in range(3)] == [(f"number {n}",) for n in range(3)]
     assert source[made.count - 1].captions == (f"number {COUNT - 1}",)
 
@@ -217,15 +219,15 @@ def test_another_framing_is_refused(
     wanted = target(tmp_path / "begun")
     write(wanted, [1])
     with pytest.raises(ValueError, match="holds another encoding"):
-        store.begin(target(wanted.folder, **change))
+        store.begin_store(target(wanted.folder, **change))
 
 
 def test_without_framing_a_picture_that_does_not_fit_stops_it(tmp_path: Path) -> None:
     strict = target(tmp_path / "s", framing=None)
     with pytest.raises(ValueError, match=r"photos 0: .* 30x24 pixels cannot become"):
-        images.prepare(Source(), strict, 0)
+        images.prepare_image(Source(), strict, 0)
     with pytest.raises(CorruptDataError, match="example 14 is gone"):
-        images.prepare(Source(), strict, 14)
+        images.prepare_image(Source(), strict, 14)
 
 
 def test_five_percent_damaged_at_random_are_counted_right(
@@ -238,10 +240,10 @@ def test_five_percent_damaged_at_random_are_counted_right(
         def __getitem__(self, index: int) -> dict:
             image = photo((40, 24), seed=index)
             at = int(rng.integers(4, 200))
-            return base.example(image[:at] if index in broken else image, ("one",))
+            return base.make_example(image[:at] if index in broken else image, ("one",))
 
     wanted = target(tmp_path / "s", count=count, shard_records=90)
-    found = list(images.shards(Damaging(), wanted, range(5)))
+    found = list(images.prepare_shards(Damaging(), wanted, range(5)))
     lacks = [one for _, _, lacking in found for one in lacking]
     assert {one.example for one in lacks} == broken
     assert Counter(one.reason for one in lacks) == {errors.UNREADABLE: len(broken)}

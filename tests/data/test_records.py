@@ -6,9 +6,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from imagen_jax.io import errors
 from imagen_jax.data.store import records
 from imagen_jax.data.store.records import Encoding, Record
+from imagen_jax.io import errors
 
 WIDTH = 16
 
@@ -22,11 +22,11 @@ def text_of(tokens: int, *, spread: float = 1.0) -> np.ndarray:
 @pytest.mark.parametrize("tokens", [0, 1, 7])
 @pytest.mark.parametrize("dtype", get_args(records.TextDtype))
 def test_unpack_inverts_pack(dtype: records.TextDtype, tokens: int) -> None:
-    texts = tuple(records.rounded(text_of(n), dtype) for n in (tokens, 4, tokens))
+    texts = tuple(records.round_encoding(text_of(n), dtype) for n in (tokens, 4, tokens))
     images = {16: b"large", 4: b"small"}
     captions = ("ein Kreis № 3", "", "rund")
     record = Record(key="k3", captions=captions, images=images, texts=texts)
-    found = records.unpack(records.pack(record), text_dtype=dtype)
+    found = records.unpack_record(records.pack_record(record), text_dtype=dtype)
     assert (found.key, found.captions, found.images) == (record.key, captions, images)
     for text, expected in zip(found.texts, texts, strict=True):
         assert text.values.dtype == expected.values.dtype == records.DTYPES[dtype]
@@ -36,8 +36,8 @@ def test_unpack_inverts_pack(dtype: records.TextDtype, tokens: int) -> None:
 
 def test_floats_are_rounded_to_the_nearest() -> None:
     text = text_of(9, spread=10.0)
-    np.testing.assert_array_equal(records.rounded(text, "float32").array(), text)
-    half = records.rounded(text, "bfloat16").array()
+    np.testing.assert_array_equal(records.round_encoding(text, "float32").array(), text)
+    half = records.round_encoding(text, "bfloat16").array()
     np.testing.assert_array_less(
         np.abs(half.astype(np.float32) - text), 2**-8 * np.abs(text) + 1e-9
     )
@@ -46,7 +46,7 @@ def test_floats_are_rounded_to_the_nearest() -> None:
 def test_int8_is_within_half_a_step_of_each_tokens_own_scale() -> None:
     text = text_of(50, spread=100.0)
     text[7] = 0
-    kept = records.rounded(text, "int8")
+    kept = records.round_encoding(text, "int8")
     assert kept.values.dtype == np.int8
     assert np.abs(kept.values).max(axis=1).tolist() == [0 if i == 7 else 127 for i in range(50)]
     step = np.abs(text).max(axis=1, keepdims=True) / 127
@@ -58,21 +58,21 @@ def test_int8_is_within_half_a_step_of_each_tokens_own_scale() -> None:
     ("dtype", "bytes_of_a_token"), [("bfloat16", 32), ("float32", 64), ("int8", 20)]
 )
 def test_no_padding_is_stored(dtype: records.TextDtype, bytes_of_a_token: int) -> None:
-    assert len(records.rounded(text_of(5), dtype).to_bytes()) == 5 * bytes_of_a_token
+    assert len(records.round_encoding(text_of(5), dtype).to_bytes()) == 5 * bytes_of_a_token
 
 
 def test_a_record_of_another_dtype_is_refused() -> None:
-    text = records.rounded(text_of(3), "bfloat16")
-    packed = records.pack(Record(key="k", captions=("",), images={}, texts=(text,)))
+    text = records.round_encoding(text_of(3), "bfloat16")
+    packed = records.pack_record(Record(key="k", captions=("",), images={}, texts=(text,)))
     with pytest.raises(errors.CorruptDataError, match="size"):
-        records.unpack(packed, text_dtype="float32")
+        records.unpack_record(packed, text_dtype="float32")
 
 
 @pytest.mark.parametrize("dtype", get_args(records.TextDtype))
 def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype) -> None:
     rng = np.random.default_rng(0)
-    text = records.rounded(text_of(3), dtype)
-    whole = records.pack(
+    text = records.round_encoding(text_of(3), dtype)
+    whole = records.pack_record(
         Record(key="k", captions=("abc",), images={4: b"1", 16: b"2"}, texts=(text,))
     )
     refused = 0
@@ -82,7 +82,7 @@ def test_damaged_bytes_are_a_record_or_refused_as_such(dtype: records.TextDtype)
             data[place] = rng.integers(256)
         damaged = bytes(data if rng.integers(2) else data[: rng.integers(len(data))])
         try:
-            record = records.unpack(damaged, text_dtype=dtype)
+            record = records.unpack_record(damaged, text_dtype=dtype)
         except errors.CorruptDataError:
             refused += 1
         else:
@@ -110,7 +110,7 @@ def test_other_things_than_a_record_are_refused_as_damaged(
     fields: object, dtype: records.TextDtype
 ) -> None:
     with pytest.raises(errors.CorruptDataError, match="bytes are no record"):
-        records.unpack(msgpack.packb(fields), text_dtype=dtype)
+        records.unpack_record(msgpack.packb(fields), text_dtype=dtype)
 
 
 def test_an_encoding_without_scale_is_its_values() -> None:

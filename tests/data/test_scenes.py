@@ -5,8 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from imagen_jax.data.synthetic.shapes import render, generate, scenes
-from imagen_jax.data.synthetic.shapes.captions import FRONTED, GROUNDS, PREFIXES, ShapeSpec, Spec, caption, parse
+from imagen_jax.data.synthetic.shapes import generate, render, scenes
+from imagen_jax.data.synthetic.shapes.captions import (
+    FRONTED,
+    GROUNDS,
+    PREFIXES,
+    ShapeSpec,
+    Spec,
+    caption,
+    parse,
+)
 from imagen_jax.data.synthetic.shapes.scenes import HELD_OUT, Grammar, Scene, Shape, sample_scene
 
 DEFAULT = Grammar()
@@ -21,19 +29,19 @@ def _pairs(found: list[Scene]) -> set[tuple[str, str]]:
 
 
 def test_an_example_depends_on_seed_stream_and_index_alone() -> None:
-    series = generate.Series(Grammar(), seed=3, stream=1)
-    alone = generate.paint(series, 70)
-    together = list(generate.paint_all(series, 72, workers=1))
+    series = generate.SceneStream(Grammar(), seed=3, stream=1)
+    alone = generate.generate_split(series, 70)
+    together = list(generate.generate_splits(series, 72, workers=1))
     assert together[70] == alone
-    others = (generate.Series(Grammar(), 4, 1), generate.Series(Grammar(), 3, 2))
-    assert all(generate.paint(other, 70) != alone for other in others)
+    others = (generate.SceneStream(Grammar(), 4, 1), generate.SceneStream(Grammar(), 3, 2))
+    assert all(generate.generate_split(other, 70) != alone for other in others)
     assert len({example.image for example in together}) == len(together)
 
 
 def test_processes_paint_what_one_paints() -> None:
-    series = generate.Series(Grammar(), seed=0, stream=0)
+    series = generate.SceneStream(Grammar(), seed=0, stream=0)
     count = generate.CHUNK + 2
-    one, two = (list(generate.paint_all(series, count, workers=n)) for n in (1, 2))
+    one, two = (list(generate.generate_splits(series, count, workers=n)) for n in (1, 2))
     assert one == two
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_jax.data.synthetic.shapes import generate, scenes, dataset
+from imagen_jax.data.synthetic.shapes import dataset, generate, scenes
 from imagen_jax.data.synthetic.shapes.captions import parse
 
 SHARD = "shapes-train.array_record-00000-of-00001"
@@ -22,7 +22,7 @@ SHARD = "shapes-train.array_record-00000-of-00001"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    dataset.build("tiny", folder, workers=1)
+    dataset.build_shapes("tiny", folder, workers=1)
     return folder
 
 
@@ -36,19 +36,19 @@ def copied(built: Path, tmp_path: Path) -> Path:
 def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
     config = dataset.Shapes.builder_configs["tiny"]
     for stream, split in enumerate(dataset.SPLITS):
-        source = dataset.source("shapes/tiny", split, built)
+        source = dataset.open_shapes("shapes/tiny", split, built)
         assert len(source) == config.size(split)
-        series = generate.Series(config.grammar_of(split), config.seed, stream)
+        series = generate.SceneStream(config.grammar_of(split), config.seed, stream)
         with pytest.raises(IndexError, match=f"example {len(source)} of {len(source)}"):
             source[len(source)]
         for index in (0, len(source) - 1):
-            painted = vars(generate.paint(series, index))
+            painted = vars(generate.generate_split(series, index))
             assert source[index] == painted | {"captions": (painted["caption"],)}
             assert source.key(index) == f"{split}-{index:07d}"
 
 
 def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:
-    for example in dataset.source("tiny", "held_out", built):
+    for example in dataset.open_shapes("tiny", "held_out", built):
         picture = Image.open(io.BytesIO(example["image"]))
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (256, 256))
         scene = scenes.from_json(example["scene"])
@@ -57,7 +57,7 @@ def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:
 
 
 def test_a_source_can_be_sent_to_loader_processes(built: Path) -> None:
-    source = dataset.source("tiny", "train", built)
+    source = dataset.open_shapes("tiny", "train", built)
     again = pickle.loads(pickle.dumps(source))
     assert again[7] == source[7]
 
@@ -65,7 +65,7 @@ def test_a_source_can_be_sent_to_loader_processes(built: Path) -> None:
 def test_building_again_changes_nothing(built: Path) -> None:
     files = sorted(path for path in built.rglob("*") if path.is_file())
     before = [(path, path.stat().st_mtime_ns) for path in files]
-    dataset.build("tiny", built)
+    dataset.build_shapes("tiny", built)
     files = sorted(path for path in built.rglob("*") if path.is_file())
     assert [(path, path.stat().st_mtime_ns) for path in files] == before
     assert not (built / "downloads").exists()
@@ -108,7 +108,7 @@ def _cut(path: Path, share: float) -> None:
 )
 def test_a_dataset_that_was_cut_short_says_so(copied: Path, tmp_path: Path, damage, what) -> None:
     damage(copied)
-    for use in (dataset.build, lambda name, root: dataset.source(name, "train", root)):
+    for use in (dataset.build_shapes, lambda name, root: dataset.open_shapes(name, "train", root)):
         with pytest.raises(ValueError, match="unusable dataset") as refusal:
             use("tiny", tmp_path)
         told = str(refusal.value)
@@ -120,49 +120,51 @@ def test_a_dataset_that_was_cut_short_says_so(copied: Path, tmp_path: Path, dama
 def test_pictures_of_an_older_recipe_are_refused(copied: Path, tmp_path: Path) -> None:
     (copied / "metadata.json").write_text(json.dumps({"recipe": "older"}))
     with pytest.raises(ValueError, match="another recipe"):
-        dataset.build("tiny", tmp_path)
+        dataset.build_shapes("tiny", tmp_path)
 
 
 def test_an_interrupted_build_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(series: generate.Series, count: int, *, workers: int):
-        yield generate.paint(series, 0)
+    def interrupted(series: generate.SceneStream, count: int, *, workers: int):
+        yield generate.generate_split(series, 0)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "paint_all", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            dataset.build("tiny", tmp_path, workers=1)
+            dataset.build_shapes("tiny", tmp_path, workers=1)
     assert not list(tmp_path.rglob("*1.1.0*"))
     killed = tmp_path / "shapes" / "tiny" / "incomplete.ABC123_1.1.0"  # what a killed one leaves
     killed.mkdir()
     (killed / "dataset_info.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="run `imagen data`"):
-        dataset.source("tiny", "train", tmp_path)
-    dataset.build("tiny", tmp_path, workers=1)
+        dataset.open_shapes("tiny", "train", tmp_path)
+    dataset.build_shapes("tiny", tmp_path, workers=1)
     assert not killed.exists()
-    assert len(dataset.source("tiny", "train", tmp_path)) == 40
+    assert len(dataset.open_shapes("tiny", "train", tmp_path)) == 40
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no dataset 'emoji'; known: full, quickstart, tiny"):
-        dataset.build("emoji", tmp_path)
+        dataset.build_shapes("emoji", tmp_path)
     with pytest.raises(ValueError, match="no split 'test'; it has train, validation, held_out"):
-        dataset.source("tiny", "test", tmp_path)
+        dataset.open_shapes("tiny", "test", tmp_path)
 
 
 def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:
-    words, pixels = dataset.exam("tiny", "held_out", count=6, seed=0, size=64)
+    words, pixels = dataset.eval_set_of("tiny", "held_out", count=6, seed=0, size=64)
     assert pixels.shape == (6, 64, 64, 3)
     assert pixels.dtype == np.uint8
     for spec in map(parse, words):
         assert {(shape.shape, shape.colour) for shape in spec.shapes} <= scenes.HELD_OUT
     config = dataset.Shapes.builder_configs["tiny"]
-    series = generate.Series(config.grammar_of("held_out"), 0, dataset.SPLITS.index("held_out"))
-    assert words != [generate.paint(series, index).caption for index in range(6)]
-    assert words == dataset.exam("tiny", "held_out", count=6, seed=0, size=64)[0]
-    assert words != dataset.exam("tiny", "held_out", count=6, seed=1, size=64)[0]
+    series = generate.SceneStream(
+        config.grammar_of("held_out"), 0, dataset.SPLITS.index("held_out")
+    )
+    assert words != [generate.generate_split(series, index).caption for index in range(6)]
+    assert words == dataset.eval_set_of("tiny", "held_out", count=6, seed=0, size=64)[0]
+    assert words != dataset.eval_set_of("tiny", "held_out", count=6, seed=1, size=64)[0]
 
 
 def test_a_recipe_tells_sizes_where_they_are_not_all() -> None:

@@ -12,10 +12,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagen_jax.data.sources import base, addresses
-from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.sources.base import Address
 from imagen_jax.data.sources.tfds import Prepared
+from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io.errors import CorruptDataError
 
 SIDE, COUNT = 8, 5
@@ -105,12 +105,16 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_address_has_defaults_and_names_features() -> None:
-    assert addresses.parse("shapes/full") == Address("shapes/full", "train", "image", "caption")
-    given = addresses.parse("tfds:coco_captions/2014?split=val&image=photo&text=alt%20text&weight=.5")
+    assert addresses.parse_address("shapes/full") == Address(
+        "shapes/full", "train", "image", "caption"
+    )
+    given = addresses.parse_address(
+        "tfds:coco_captions/2014?split=val&image=photo&text=alt%20text&weight=.5"
+    )
     assert given == Address("tfds:coco_captions/2014", "val", "photo", "alt text", 0.5)
-    assert addresses.parse("tars:/a/{00..12}.tar").dataset == "tars:/a/{00..12}.tar"
+    assert addresses.parse_address("tars:/a/{00..12}.tar").dataset == "tars:/a/{00..12}.tar"
     for form, text in {"tars": "", "folder": "", "parquet": "text", "tfds": "caption"}.items():
-        assert addresses.parse(f"{form}:x").text == text
+        assert addresses.parse_address(f"{form}:x").text == text
 
 
 @pytest.mark.parametrize(
@@ -129,11 +133,13 @@ def test_an_address_has_defaults_and_names_features() -> None:
 )
 def test_what_is_no_address_is_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        addresses.parse(text)
+        addresses.parse_address(text)
 
 
 def test_a_prepared_dataset_is_read_by_its_own_names(data_dir: Path) -> None:
-    source = addresses.open(addresses.parse("tfds:photographs?image=photo&text=alt"), data_dir)
+    source = addresses.open_source(
+        addresses.parse_address("tfds:photographs?image=photo&text=alt"), data_dir
+    )
     assert len(source) == COUNT
     for index in (3, 0, 4):
         words = f"№ {index}"
@@ -145,7 +151,9 @@ def test_a_prepared_dataset_is_read_by_its_own_names(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("text", ["captions/text", "words"])
 def test_several_captions_come_in_order(data_dir: Path, text: str) -> None:
-    source = addresses.open(addresses.parse(f"tfds:captions?split=val&text={text}"), data_dir)
+    source = addresses.open_source(
+        addresses.parse_address(f"tfds:captions?split=val&text={text}"), data_dir
+    )
     for index in range(COUNT):
         wanted = tuple(c for c in captions_of(index) if c != " ")
         example = source[index]
@@ -158,7 +166,9 @@ def test_several_captions_come_in_order(data_dir: Path, text: str) -> None:
     ("text", "wanted"), [("about/title", "title 3"), ("image/filename", "3.png")]
 )
 def test_a_text_may_be_a_part_or_have_a_slash(data_dir: Path, text: str, wanted: str) -> None:
-    source = addresses.open(addresses.parse(f"tfds:captions?split=val&text={text}"), data_dir)
+    source = addresses.open_source(
+        addresses.parse_address(f"tfds:captions?split=val&text={text}"), data_dir
+    )
     assert source[3]["captions"] == (wanted,)
 
 
@@ -175,13 +185,13 @@ def test_a_text_may_be_a_part_or_have_a_slash(data_dir: Path, text: str, wanted:
 )
 def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says: str) -> None:
     with pytest.raises(error, match=says):
-        addresses.open(addresses.parse(text), data_dir)
+        addresses.open_source(addresses.parse_address(text), data_dir)
 
 
 def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
     texts = [b"words", b"caf\xe9", "a\ud83d", np.array([b"one", b"\xff"], object)]
     records = [{"image": b"png", "caption": text} for text in texts]
-    source = Prepared(records, addresses.parse("tfds:any"))
+    source = Prepared(records, addresses.parse_address("tfds:any"))
     assert source[0]["captions"] == ("words",)
     for index in (1, 2, 3):
         with pytest.raises(CorruptDataError, match="save it as UTF-8") as found:
@@ -192,13 +202,15 @@ def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
 def test_a_mixture_may_name_files_in_any_bytes(tmp_path: Path) -> None:
     for codec in ("latin-1", "utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "list").write_bytes("folder:/caf\xe9\n# no\n".encode(codec))
-        (address,) = addresses.listed(str(tmp_path / "list"))
+        (address,) = addresses.read_addresses(str(tmp_path / "list"))
         wanted = "folder:/caf\udce9" if codec == "latin-1" else "folder:/café"
         assert address.dataset == wanted
 
 
 def test_a_feature_that_is_no_text_is_named(data_dir: Path) -> None:
-    source = addresses.open(addresses.parse("tfds:photographs?image=photo&text=label"), data_dir)
+    source = addresses.open_source(
+        addresses.parse_address("tfds:photographs?image=photo&text=label"), data_dir
+    )
     with pytest.raises(ValueError, match=r"feature 'label' of example 2 is no text but"):
         source[2]
 
@@ -211,15 +223,19 @@ def test_files_that_need_tensorflow_are_named(data_dir: Path, tmp_path: Path) ->
         changed = file.read_bytes().replace(b"array_record", b"tfrecord")
         (folder / file.name.replace("array_record", "tfrecord")).write_bytes(changed)
     with pytest.raises(ValueError, match=r"is stored as tfrecord, .* prepare it with"):
-        addresses.open(addresses.parse("tfds:photographs?image=photo&text=alt"), tmp_path)
+        addresses.open_source(
+            addresses.parse_address("tfds:photographs?image=photo&text=alt"), tmp_path
+        )
 
 
 def test_the_embedded_dataset_is_one(tmp_path: Path) -> None:
-    dataset.build("shapes/tiny", tmp_path, workers=1)
-    source = addresses.open(addresses.parse("shapes/tiny?split=validation"), tmp_path)
+    dataset.build_shapes("shapes/tiny", tmp_path, workers=1)
+    source = addresses.open_source(
+        addresses.parse_address("shapes/tiny?split=validation"), tmp_path
+    )
     assert source[1] == {
         k: v
-        for k, v in dataset.source("shapes/tiny", "validation", tmp_path)[1].items()
+        for k, v in dataset.open_shapes("shapes/tiny", "validation", tmp_path)[1].items()
         if k in ("image", "caption", "captions", "scene")
     }
     assert source[1]["captions"] == (source[1]["caption"],)
@@ -253,7 +269,9 @@ def test_every_form_leads_to_its_source(tmp_path: Path) -> None:
     }
     for text, captions in found.items():
         form, _, place = text.partition(":")
-        source = addresses.open(addresses.parse(f"{form}:{tmp_path}/{place}"), data_dir)
+        source = addresses.open_source(
+            addresses.parse_address(f"{form}:{tmp_path}/{place}"), data_dir
+        )
         assert isinstance(source, base.Source)
         assert [dict(example) for example in source] == [
             {"image": png, "caption": captions[0], "captions": captions}
@@ -263,7 +281,7 @@ def test_every_form_leads_to_its_source(tmp_path: Path) -> None:
 
 
 def test_names_are_kept_up_to_a_number_and_counted_beyond() -> None:
-    skips, more = base.Skips(), base.Skips()
+    skips, more = base.SkipLog(), base.SkipLog()
     for n in range(150):
         skips.add("empty", f"{n}")
     more.extend(skips.collected(), "x/")
@@ -272,4 +290,4 @@ def test_names_are_kept_up_to_a_number_and_counted_beyond() -> None:
         names = found.collected()["empty"]
         assert (len(names), names[0], names.total) == (base.LISTED, first, total)
         assert pickle.loads(pickle.dumps(names)).total == total
-    assert base.summary(more.collected()) == "151 empty (x/0)"
+    assert base.summarise_skips(more.collected()) == "151 empty (x/0)"

@@ -17,10 +17,10 @@ from pathlib import Path
 import cloud_storage
 import pytest
 
-from imagen_jax.data.sources import base, addresses, tar_index, tars
+from imagen_jax.data.sources import addresses, base, tar_index, tars
 from imagen_jax.io import remote_files
-from imagen_jax.io.remote_files import KEPT_OPEN
 from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.remote_files import KEPT_OPEN
 
 Content = bytes | tarfile.TarInfo
 REAL_SCAN = tar_index.build
@@ -65,7 +65,7 @@ def sample(
 
 
 def opened(path: Path | str, cache: Path | None = None, **options: str) -> tars.Tars:
-    return tars.open(str(path), cache=cache or Path("/nowhere"), **options)
+    return tars.open_tars(str(path), cache=cache or Path("/nowhere"), **options)
 
 
 def only(source: base.Source) -> list[tuple[str, bytes, tuple[str, ...]]]:
@@ -305,7 +305,7 @@ def test_whatever_bytes_are_flipped_what_is_listed_can_be_read(tmp_path: Path, f
         for _ in range(rng.choice([1, 3, 30])):
             data[rng.randrange(len(data))] = rng.choice([0, 255, 48, 55, rng.randrange(256)])
         path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
-        file = remote_files.find(str(path), ending="tar")[0]
+        file = remote_files.find_files(str(path), ending="tar")[0]
         index = tar_index.build(file, "")
         counts.add(len(index.rows))
         if len(index.rows):
@@ -327,7 +327,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tars that were gone through, as they are."""
     names: list[str] = []
 
-    def build(file: remote_files.File, field: str) -> tar_index.Index:
+    def build(file: remote_files.SourceFile, field: str) -> tar_index.Index:
         names.append(file.name)
         return REAL_SCAN(file, field)
 
@@ -469,7 +469,7 @@ def test_a_bucket_is_read_in_ranges(
 def test_a_bucket_without_its_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"gs://bucket/x.tar: buckets need gcsfs; pip install"):
-        remote_files.find("gs://bucket/x.tar", ending="tar")
+        remote_files.find_files("gs://bucket/x.tar", ending="tar")
 
 
 def archive(*numbers: int) -> bytes:
@@ -559,7 +559,7 @@ def test_an_index_of_an_older_reader_is_made_anew(
     opened(path)
     monkeypatch.undo()
     assert tar_index.VERSION > 1
-    assert tar_index.load(remote_files.find(str(path), ending="tar")[0], "", tmp_path) is None
+    assert tar_index.load(remote_files.find_files(str(path), ending="tar")[0], "", tmp_path) is None
     assert len(opened(path)) == 2
 
 
@@ -583,8 +583,8 @@ def test_a_path_that_is_there_is_taken_as_it_is_spelled(tmp_path: Path, name: st
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.tar").write_bytes(archive(2))
     for given in (folder, folder / f"{name}.tar", folder / "*.tar"):
-        address = addresses.parse(f"tars:{given}?text=caption")
+        address = addresses.parse_address(f"tars:{given}?text=caption")
         assert address.text == "caption"
-        source = addresses.open(address, tmp_path)
+        source = addresses.open_source(address, tmp_path)
         assert only(source) == [(f"{name}.tar/000000001", picture_of(1), ("№ 1",))]
-        assert addresses.parse(f"tars:{given}").dataset == f"tars:{given}"
+        assert addresses.parse_address(f"tars:{given}").dataset == f"tars:{given}"

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from imagen_jax import image_pixels as unit
 from imagen_jax.config import Framing
 from imagen_jax.data.images import transforms
-from imagen_jax.data.images.crop import frame, generator
+from imagen_jax.data.images.crop import crop_generator, frame_image
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -226,7 +226,7 @@ def test_a_framed_pyramid_is_the_frame_drawn_for_its_index() -> None:
     framing = Framing(crop="random")
     image, found = photo(400, 64), set()
     for index in range(8):
-        drawn = frame(image, 64, framing=framing, rng=generator(framing, index))
+        drawn = frame_image(image, 64, framing=framing, rng=crop_generator(framing, index))
         (png,) = transforms.pyramid(image, (64,), framing=framing, index=index).values()
         np.testing.assert_array_equal(transforms.decode(png), drawn)
         found.add(png)

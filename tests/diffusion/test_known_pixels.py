@@ -9,8 +9,8 @@ import pytest
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import Dials
-from imagen_jax.diffusion.samplers import Known
+from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import KnownPixels
 
 KINDS = get_args(config.SamplerKind)
 GRIDS = [(kind, None) for kind in KINDS] + [("dpmpp_2m", "logsnr"), ("ancestral", "karras")]
@@ -25,11 +25,11 @@ def keys_of(batch: int) -> jax.Array:
 def paint(denoise, sampler: config.Sampler, picture, *, first: int = 0, known=None, repeats=1):
     """From `picture`, noised as before step `first`; the last state."""
     options = {"sampler": sampler, "diffusion": COSINE}
-    dials = Dials.of(sampler, repeats=repeats)._replace(first=np.int32(first))
+    dials = SamplerParams.of(sampler, repeats=repeats)._replace(first=np.int32(first))
 
     @jax.jit
-    def run(picture, known, dials) -> samplers.State:
-        state = samplers.begin(keys_of(picture.shape[0]), dials, picture, **options)
+    def run(picture, known, dials) -> samplers.SamplerState:
+        state = samplers.init_state(keys_of(picture.shape[0]), dials, picture, **options)
         return samplers.sample(denoise, state, dials, known=known, **options)
 
     return run(picture, known, dials)
@@ -43,9 +43,9 @@ def test_a_picture_enters_a_step_with_the_noise_of_its_level(kind, asked) -> Non
     options = {"sampler": sampler, "diffusion": COSINE}
     levels = spacing.logsnr_at(jnp.arange(9), 8, **options)
     for first in (1, 4, 7):
-        dials = Dials.of(sampler)._replace(first=np.int32(first))
+        dials = SamplerParams.of(sampler)._replace(first=np.int32(first))
         with_it, without = (
-            samplers.begin(keys_of(1), dials, shown, **options).z for shown in (flat, 0 * flat)
+            samplers.init_state(keys_of(1), dials, shown, **options).z for shown in (flat, 0 * flat)
         )
         alpha, sigma = (float(x[0, 0, 0, 0]) for x in schedules.alpha_sigma(levels[first][None]))
         np.testing.assert_allclose(with_it - without, 0.7 * alpha, atol=1e-6)
@@ -75,7 +75,7 @@ def test_known_pixels_have_the_level_that_the_network_is_told(kind, asked, repea
     pixels = jnp.full((1, SIDE, SIDE, 3), 0.6)
     mask = jnp.broadcast_to((jnp.arange(SIDE) < SIDE // 2)[None, None, :, None], (1, SIDE, SIDE, 1))
     sampler = config.Sampler(kind=kind, steps=5, stochasticity=0.0, spacing=asked)
-    state = paint(denoise, sampler, pixels, known=Known(pixels, mask), repeats=repeats)
+    state = paint(denoise, sampler, pixels, known=KnownPixels(pixels, mask), repeats=repeats)
     jax.effects_barrier()
     steps = 4 * repeats + 1
     assert len(calls) == (2 * steps - 1 if kind == "edm_heun" else steps)
@@ -95,7 +95,9 @@ def test_nothing_known_is_image_to_image_and_all_known_the_picture(
 
     def around(known: bool) -> jax.Array:
         mask = jnp.full((2, 4, 4, 1), known)
-        return paint(lambda z, _: 0.5 * z, sampler, picture, first=1, known=Known(picture, mask)).x0
+        return paint(
+            lambda z, _: 0.5 * z, sampler, picture, first=1, known=KnownPixels(picture, mask)
+        ).x0
 
     free = paint(lambda z, _: 0.5 * z, sampler, picture, first=1).x0
     np.testing.assert_allclose(around(False), free, atol=1e-6)
@@ -125,7 +127,7 @@ def test_repeats_draw_the_unknown_from_what_is_known() -> None:
         return jnp.einsum("vw,bhwc->bhvc", gain, z)
 
     pixels = jnp.ones((1, 4096, 2, 1))
-    known = Known(
+    known = KnownPixels(
         pixels, jnp.broadcast_to(jnp.array([True, False])[None, None, :, None], (1, 4096, 2, 1))
     )
     sampler = config.Sampler(kind="ancestral", steps=128, stochasticity=0.5)

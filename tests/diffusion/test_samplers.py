@@ -15,8 +15,8 @@ import pytest
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import Dials
-from imagen_jax.diffusion.samplers import Step
+from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import StepInputs
 
 KINDS = get_args(config.SamplerKind)
 COSINE = config.Diffusion()
@@ -65,9 +65,9 @@ def starting_noise() -> np.ndarray:
 
 def sample(denoise, keys, *, shape, sampler, diffusion=COSINE) -> jax.Array:
     """All steps, from pure noise."""
-    dials, options = Dials.of(sampler), {"sampler": sampler, "diffusion": diffusion}
+    dials, options = SamplerParams.of(sampler), {"sampler": sampler, "diffusion": diffusion}
     blank = jnp.zeros((*keys.shape, *shape))
-    start = samplers.begin(keys, dials, blank, **options)
+    start = samplers.init_state(keys, dials, blank, **options)
     return samplers.sample(denoise, start, dials, **options).x0
 
 
@@ -90,11 +90,11 @@ class Spy:
         return self.denoise(z, logsnr)
 
 
-def constant_step(z, x0, x0_before, levels) -> Step:
+def constant_step(z, x0, x0_before, levels) -> StepInputs:
     """A step on (b, 1, 1, 1) arrays; levels are (before, t, s)."""
     z, x0, x0_before = (jnp.float32(x).reshape(-1, 1, 1, 1) for x in (z, x0, x0_before))
     before, t, s = (jnp.float32(x).reshape(-1) for x in levels)
-    return Step(z, x0, x0_before, before, t, s, keys_of(z.shape[0]), jnp.float32(0.3))
+    return StepInputs(z, x0, x0_before, before, t, s, keys_of(z.shape[0]), jnp.float32(0.3))
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "ancestral"])
@@ -116,7 +116,7 @@ def test_final_std_of_ancestral_sampling() -> None:
         z = jnp.ones((steps, 1, 1, 1))
         x0 = gaussian(s)(z, levels[:-1])
         spans = levels[:-1], levels[:-1], levels[1:]
-        step = Step(z, x0, x0, *spans, keys_of(1), jnp.float32(gamma))
+        step = StepInputs(z, x0, x0, *spans, keys_of(1), jnp.float32(gamma))
         return *samplers.ddpm_mean_std(step), x0
 
     gammas = (0.0, 0.3, 1.0)
@@ -173,7 +173,7 @@ def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
             z, x0_before, first = carry
             x0 = denoise(z, span[1])
             x0_before = jnp.where(first, x0, x0_before)
-            step = Step(z, x0, x0_before, *span, keys_of(1), jnp.float32(0.3))
+            step = StepInputs(z, x0, x0_before, *span, keys_of(1), jnp.float32(0.3))
             return (rule(step, denoise), x0, False), None
 
         start = jnp.ones((1, 1, 1, 1))
@@ -235,7 +235,7 @@ def test_levels_form_one_chain(kind: config.SamplerKind, asked, monkeypatch) -> 
     """Each step's s is the next step's t; the last step returns x0 as it is: here, its level."""
     chain, rule = [], samplers._RULES[kind]
 
-    def spying(step: Step, denoise) -> jax.Array:
+    def spying(step: StepInputs, denoise) -> jax.Array:
         levels = (step.logsnr_before[0], step.logsnr_t[0], step.logsnr_s[0])
         jax.debug.callback(lambda *r: chain.append(np.float64(r)), *levels, ordered=True)
         return rule(step, denoise)

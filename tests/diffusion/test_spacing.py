@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 
 SPACINGS = get_args(config.Spacing)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -108,7 +108,7 @@ def test_another_number_of_steps_compiles_nothing() -> None:
         sampler = config.Sampler(kind="dpmpp_2m", spacing=asked)
         keep = program(sampler.kind, sampler.spacing, config.Diffusion())
         for steps in (2, 3):
-            keep(Dials.of(sampler)._replace(steps=np.int32(steps), last=np.int32(steps)))
+            keep(SamplerParams.of(sampler)._replace(steps=np.int32(steps), last=np.int32(steps)))
         assert keep._cache_size() == 1
 
 
@@ -123,9 +123,9 @@ def program(kind: config.SamplerKind, asked: config.Spacing | None, diffusion: c
         return alpha * std**2 * z / (alpha**2 * std**2 + sigma**2)
 
     @jax.jit
-    def kept(dials: Dials) -> jax.Array:
+    def kept(dials: SamplerParams) -> jax.Array:
         keys = rng.fold_each(rng.root(1), "test", jnp.arange(len(TEXTURES)))
-        state = samplers.begin(keys, dials, jnp.zeros((len(TEXTURES), 128, 128, 1)), **options)
+        state = samplers.init_state(keys, dials, jnp.zeros((len(TEXTURES), 128, 128, 1)), **options)
         images = samplers.sample(denoise, state, dials, **options).x0
         return images.std(axis=(1, 2, 3)) / std.ravel()
 
@@ -134,7 +134,7 @@ def program(kind: config.SamplerKind, asked: config.Spacing | None, diffusion: c
 
 @functools.cache
 def shares(sampler: config.Sampler, diffusion: config.Diffusion) -> np.ndarray:
-    return np.asarray(program(sampler.kind, sampler.spacing, diffusion)(Dials.of(sampler)))
+    return np.asarray(program(sampler.kind, sampler.spacing, diffusion)(SamplerParams.of(sampler)))
 
 
 @pytest.mark.parametrize("name", FLOORS)

@@ -160,9 +160,9 @@ def test_blurred_solid_shapes_stay_solid() -> None:
 def test_a_relation_holds_along_the_longer_axis(
     x: float, y: float, above: bool, left: bool
 ) -> None:
-    first = detector.Blob("circle", "red", "solid", x=0.5, y=0.5, extent=0.3)
-    second = detector.Blob("star", "blue", "solid", x=x, y=y, extent=0.3)
-    seen = detector.Seen("white", (first, second))
+    first = detector.DetectedShape("circle", "red", "solid", x=0.5, y=0.5, extent=0.3)
+    second = detector.DetectedShape("star", "blue", "solid", x=x, y=y, extent=0.3)
+    seen = detector.DetectedScene("white", (first, second))
     for relation, right in (("above", above), ("to the left of", left), ("below", False)):
         spec = parse(f"a red circle {relation} a blue star")
         assert alignment.compare(seen, spec, fills=True).relation is right
@@ -183,7 +183,7 @@ def test_every_colour_is_named_on_every_ground(background: str, fill: str) -> No
         if colour != background:
             scene = Scene(background, (Shape("ring", colour, "small", fill),))
             pixels = render.render(scene, np.random.default_rng(0), size=64)
-            (blob,) = detector.look(pixels).blobs
+            (blob,) = detector.detect(pixels).blobs
             assert (blob.shape, blob.colour, blob.fill) == ("ring", colour, fill)
 
 
@@ -191,10 +191,10 @@ def test_colours_and_outlines_without_a_name_are_wrong() -> None:
     rng = np.random.default_rng(0)
     junk = np.full((64, 64, 3), 250, np.uint8)
     junk[8:20, 8:56] = junk[20:56, 8:14] = (220, 30, 35)  # an L
-    (blob,) = detector.look(junk).blobs
+    (blob,) = detector.detect(junk).blobs
     assert (blob.shape, blob.colour) == (None, "red")
     cyan = np.full((64, 64, 3), (0, 255, 255), np.uint8)
-    assert detector.look(cyan).background is None
+    assert detector.detect(cyan).background is None
     noise = np.uint8(rng.integers(0, 256, size=(64, 64, 3)))
     assert not alignment.judge(noise, "a red circle on a white background").all
 
@@ -206,7 +206,7 @@ def test_extent_and_place_are_measured(shape: str, size: int) -> None:
         scene = Scene("white", (Shape(shape, "blue", extent),))
         pixels = render.render(scene, np.random.default_rng(seed), size=size)
         (place,) = render.layout(scene, np.random.default_rng(seed))
-        (blob,) = detector.look(pixels).blobs
+        (blob,) = detector.detect(pixels).blobs
         found = (blob.x, blob.y, blob.extent)
         np.testing.assert_allclose(found, (place.x, place.y, place.extent), atol=0.004)
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import linalg
 
-from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.data.images import transforms
+from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.evaluate import frechet
 
 RNG = np.random.default_rng(0)
@@ -22,32 +22,32 @@ def test_distance_is_the_closed_form_of_commuting_covariances() -> None:
     turn = np.linalg.qr(RNG.standard_normal((3, 3)))[0]  # the same axes for both, none of ours
     a = frechet.Gaussian(np.array([1.0, 2.0, 3.0]), turn @ np.diag(first) @ turn.T)
     b = frechet.Gaussian(np.array([1.0, 0.0, 0.0]), turn @ np.diag(second) @ turn.T)
-    assert frechet.distance(a, b) == pytest.approx(13 + (2 - 1) ** 2 + (3 - 4) ** 2 + 5**2)
+    assert frechet.frechet_distance(a, b) == pytest.approx(13 + (2 - 1) ** 2 + (3 - 4) ** 2 + 5**2)
 
 
 def test_distance_is_that_of_the_matrix_square_root() -> None:
     a, b = _gaussian(12), _gaussian(12)
     root = linalg.sqrtm(a.covariance @ b.covariance).real
     expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance + b.covariance - 2 * root)
-    assert frechet.distance(a, b) == pytest.approx(expected, rel=1e-9)
-    assert frechet.distance(b, a) == pytest.approx(expected, rel=1e-9)
+    assert frechet.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet.frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
 
 
 def test_distance_to_itself_is_zero_even_where_singular() -> None:
-    few = frechet.fit(RNG.standard_normal((5, 64)))  # rank 4
-    assert 0 <= frechet.distance(few, few) < 1e-9
+    few = frechet.fit_gaussian(RNG.standard_normal((5, 64)))  # rank 4
+    assert 0 <= frechet.frechet_distance(few, few) < 1e-9
     moved = frechet.Gaussian(few.mean + 0.5, few.covariance)
-    assert frechet.distance(few, moved) == pytest.approx(16)
+    assert frechet.frechet_distance(few, moved) == pytest.approx(16)
 
 
 def test_fit_is_unbiased_and_needs_two_pictures() -> None:
     rows = RNG.standard_normal((7, 3))
     centred = rows - rows.mean(axis=0)
-    found = frechet.fit(rows)
+    found = frechet.fit_gaussian(rows)
     np.testing.assert_allclose(found.covariance, centred.T @ centred / 6)
     np.testing.assert_allclose(found.mean, rows.mean(axis=0))
     with pytest.raises(ValueError, match="at least 2 pictures, got 1"):
-        frechet.fit(rows[:1])
+        frechet.fit_gaussian(rows[:1])
 
 
 def _plain(side: int, rgb: tuple[int, int, int]) -> np.ndarray:
@@ -55,7 +55,7 @@ def _plain(side: int, rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_a_plain_picture_is_its_colour_and_has_no_edges() -> None:
-    numbers = frechet.describe(_plain(16, (255, 0, 0)))[0]
+    numbers = frechet.describe_distribution(_plain(16, (255, 0, 0)))[0]
     assert numbers.shape == (64,)
     red = np.array([53.24, 80.09, 67.20]) / 30  # CIELAB of sRGB red under D65
     np.testing.assert_allclose(numbers[:48].reshape(16, 3), np.tile(red, (16, 1)), atol=0.01)
@@ -65,7 +65,7 @@ def test_a_plain_picture_is_its_colour_and_has_no_edges() -> None:
 def test_cells_are_where_their_colours_are() -> None:
     picture = np.zeros((1, 16, 16, 3), np.uint8)
     picture[0, 4:8, 12:] = 255
-    lightness = frechet.describe(picture)[0, :48].reshape(4, 4, 3)[..., 0]
+    lightness = frechet.describe_distribution(picture)[0, :48].reshape(4, 4, 3)[..., 0]
     expected = np.zeros((4, 4))
     expected[1, 3] = 100 / 30
     np.testing.assert_allclose(lightness, expected, atol=1e-3)
@@ -81,9 +81,9 @@ def _ramp(angle: float, side: int = 32) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(8))
 def test_an_edge_speaks_in_its_own_orientation(orientation: int) -> None:
     angle = orientation * np.pi / 8
-    edges = frechet.describe(_ramp(angle))[0, 48:].reshape(2, 8)
+    edges = frechet.describe_distribution(_ramp(angle))[0, 48:].reshape(2, 8)
     assert edges.argmax(axis=1).tolist() == [orientation] * 2
-    opposite = frechet.describe(_ramp(angle + np.pi))[0, 48:].reshape(2, 8)
+    opposite = frechet.describe_distribution(_ramp(angle + np.pi))[0, 48:].reshape(2, 8)
     np.testing.assert_allclose(opposite, edges, rtol=0.1, atol=0.05)
     assert (np.delete(edges, orientation, axis=1).max(axis=1) < 0.35 * edges.max(axis=1)).all()
 
@@ -104,7 +104,7 @@ def test_a_crisp_edge_counts_the_same_at_every_size() -> None:
     def edge(side: int) -> float:
         picture = np.zeros((1, side, side, 3), np.uint8)
         picture[:, :, side // 2 :] = 200
-        return float(frechet.describe(picture)[0, 48])
+        return float(frechet.describe_distribution(picture)[0, 48])
 
     assert edge(64) == pytest.approx(edge(128), rel=0.02)
     assert edge(64) > 1
@@ -113,9 +113,9 @@ def test_a_crisp_edge_counts_the_same_at_every_size() -> None:
 @pytest.mark.parametrize("side", [12, 20])
 def test_pictures_that_do_not_divide_are_refused(side: int) -> None:
     with pytest.raises(ValueError, match=f"pictures of {side}x{side}"):
-        frechet.describe(_plain(side, (0, 0, 0)))
+        frechet.describe_distribution(_plain(side, (0, 0, 0)))
     with pytest.raises(ValueError, match="pictures of 8x16"):
-        frechet.describe(np.zeros((2, 8, 16, 3), np.uint8))
+        frechet.describe_distribution(np.zeros((2, 8, 16, 3), np.uint8))
 
 
 COUNT = 200
@@ -123,13 +123,13 @@ COUNT = 200
 
 @pytest.fixture(scope="module")
 def real() -> np.ndarray:
-    pictures = dataset.exam("full", "validation", count=3 * COUNT, seed=3, size=64)[1]
+    pictures = dataset.eval_set_of("full", "validation", count=3 * COUNT, seed=3, size=64)[1]
     return transforms.area_downsample(pictures, 2)
 
 
 @pytest.fixture(scope="module")
-def reference(real) -> frechet.Reference:
-    return frechet.reference(real[COUNT:], real[:COUNT])
+def reference(real) -> frechet.ReferenceSet:
+    return frechet.load_reference(real[COUNT:], real[:COUNT])
 
 
 def _each(pictures: np.ndarray, change) -> np.ndarray:

@@ -15,19 +15,19 @@ def random_bundle(tmp_path_factory) -> Path:
     """Two stages, int8, text encoder and programs."""
     noise = np.random.default_rng(0)
     stages = [
-        export.Trained(
+        export.StageCheckpoint(
             experiment=experiment,
             params=jax.tree.map(
                 lambda x: noise.normal(0.0, 0.2, x.shape).astype(np.float32),
-                models.shapes(experiment.stage, experiment.text),
+                models.parameter_shapes(experiment.stage, experiment.text),
             ),
             step=1,
         )
         for experiment in config.load("tiny")[:2]
     ]
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    contents = export.Contents(text="embedded", programs=True)
-    export.write(folder, stages, dtype="int8", contents=contents)
+    contents = export.BundleOptions(text="embedded", programs=True)
+    export.write_bundle(folder, stages, dtype="int8", contents=contents)
     return folder
 
 

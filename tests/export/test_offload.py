@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import imagen_jax
-from imagen_jax.io import checkpoints, run_dir
 from imagen_jax import config, models
+from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.text.encoder import TextEncoder
 
 PROMPTS = ["a large red circle", ""]
@@ -22,7 +22,7 @@ def saved_runs(tmp_path_factory) -> Path:
     for experiment in config.load("tiny")[:2]:
         run, shapes = (
             folder / experiment.stage.name,
-            models.shapes(experiment.stage, experiment.text),
+            models.parameter_shapes(experiment.stage, experiment.text),
         )
         ema = jax.tree.map(lambda x: noise.normal(0.0, 0.2, x.shape).astype(np.float32), shapes)
         run_dir.write_config(run, experiment)

@@ -100,8 +100,8 @@ def test_the_encoder_encodes_as_the_package(encoded, loaded: imagen_jax.Imagen) 
 def test_a_rounded_encoder_encodes_what_it_would_have(tmp_path: Path) -> None:
     """Matrices are stored in the dtype that they are multiplied in: not a bit changes."""
     text = config.Text(dtype="bfloat16", max_length=8)
-    text_encoder.embed(tmp_path / "text", text)
-    program = stablehlo.encoding(tmp_path / "text", text)
+    text_encoder.embed_encoder(tmp_path / "text", text)
+    program = stablehlo.export_encoding(tmp_path / "text", text)
     tensors = load_file(tmp_path / "text/weights-00001-of-00001.safetensors")
     assert {str(x.dtype) for x in tensors.values()} == {"bfloat16", "float32"}
     before = TextEncoder.of(text)

@@ -10,7 +10,7 @@ from imagen_jax.models.attention import (
     AttentionBlock,
     FeedForward,
     attend,
-    joined_heads,
+    join_heads,
     split_heads,
 )
 
@@ -70,7 +70,7 @@ def test_heads_are_the_same_by_the_way_of_a_tpu(monkeypatch: pytest.MonkeyPatch)
     x = jnp.asarray(X.reshape(2, 6, 8), jnp.float32)
     heads = split_heads(x, 2)
     np.testing.assert_array_equal(heads, X.reshape(2, 6, 2, 4).astype(np.float32))
-    np.testing.assert_array_equal(joined_heads(heads), x)
+    np.testing.assert_array_equal(join_heads(heads), x)
 
 
 @pytest.mark.parametrize("head_dim", [32, 64])

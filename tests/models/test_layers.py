@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.parallel import flops
 from imagen_jax.models import layers, resampling
 from imagen_jax.models.efficient_unet import Merge
+from imagen_jax.parallel import flops
 
 STYLE = layers.BlockStyle(
     norm_groups=4,
@@ -77,7 +77,7 @@ def test_pooling_averages_and_nearest_repeats() -> None:
     pooled = np.asarray(resampling.average_pool(jnp.asarray(X, jnp.float32)))
     expected = (X[:, ::2, ::2] + X[:, 1::2, ::2] + X[:, ::2, 1::2] + X[:, 1::2, 1::2]) / 4
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
-    doubled = np.asarray(resampling.nearest(jnp.asarray(X, jnp.float32)))
+    doubled = np.asarray(resampling.repeat_pixels(jnp.asarray(X, jnp.float32)))
     np.testing.assert_array_equal(doubled, np.kron(X, np.ones((1, 2, 2, 1))).astype(np.float32))
 
 
@@ -97,7 +97,7 @@ def test_a_residual_block_without_main_branch_is_its_scaled_shortcut(scaling: st
     for resample, expected in (
         ("none", x),
         ("down", resampling.average_pool(x)),
-        ("up", resampling.nearest(x)),
+        ("up", resampling.repeat_pixels(x)),
     ):
         block = layers.ResBlock(8, style, resample=resample)
         found, _ = block.init_with_output(jax.random.key(0), x, emb)
@@ -154,10 +154,10 @@ def test_a_merged_skip_is_appended_or_projected_and_added() -> None:
 def test_a_convolution_of_doubled_pixels_is_that_of_nearest(height: int, width: int) -> None:
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, height, width, 8)), jnp.float32)
     plain = layers.conv(5, jnp.float32, name="conv")
-    params = plain.init(jax.random.key(0), resampling.nearest(x))
+    params = plain.init(jax.random.key(0), resampling.repeat_pixels(x))
     params["params"]["bias"] += jnp.arange(5.0)
-    expected = plain.apply(params, resampling.nearest(x))
-    module = resampling.ConvOfNearest(5, jnp.float32)
+    expected = plain.apply(params, resampling.repeat_pixels(x))
+    module = resampling.FusedUpsampleConv(5, jnp.float32)
     np.testing.assert_allclose(module.apply(params, x), expected, atol=2e-6)
     own = module.init(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, params)
@@ -165,7 +165,7 @@ def test_a_convolution_of_doubled_pixels_is_that_of_nearest(height: int, width: 
 
 def test_a_convolution_that_doubles_is_the_same_on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
-    module = resampling.ConvOfNearest(5, jnp.float32)
+    module = resampling.FusedUpsampleConv(5, jnp.float32)
     params = module.init(jax.random.key(1), x)
 
     def loss(params: dict, x: jax.Array) -> jax.Array:
@@ -182,13 +182,13 @@ def test_a_block_that_doubles_makes_fewer_products_than_its_pixels_would_have() 
     up = layers.ResBlock(8, STYLE, resample="up")
     params = jax.eval_shape(up.init, jax.random.key(0), x, None)
     pixels = 2 * 32 * 32 * 8 * 8  # FLOPs of a 1x1 convolution of the result
-    assert flops.of(up.apply, params, x, None) == pytest.approx(pixels * (4 + 9), rel=0.1)
+    assert flops.count_flops(up.apply, params, x, None) == pytest.approx(pixels * (4 + 9), rel=0.1)
 
 
 def test_a_transposed_convolution_is_that_of_flax() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 7))
     plain = nn.ConvTranspose(3, (4, 4), strides=(2, 2))
     params = plain.init(jax.random.key(1), x)
-    own = resampling.ConvTransposed(3, jnp.float32)
+    own = resampling.TransposedConv(3, jnp.float32)
     jax.tree.map(np.testing.assert_array_equal, own.init(jax.random.key(1), x), params)
     np.testing.assert_allclose(own.apply(params, x), plain.apply(params, x), atol=1e-5)

@@ -19,7 +19,7 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
     init = functools.partial(
         models.init, module, stage=stage, text_width=text_width, text_length=text_length
     )
-    return models.count(jax.eval_shape(init, jax.random.key(0)))
+    return models.count_parameters(jax.eval_shape(init, jax.random.key(0)))
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,13 @@ def test_forward_and_gradient_equal_those_of_one_device(toy: Any, name: str) -> 
     inputs = toy.make_inputs()
     (_, expected), gradients = jax.jit(both)(params, inputs.z, inputs)
     grid = _grid(2)
-    whole, split = mesh.replicated(grid), mesh.image_sharding(grid)
+    whole, split = mesh.replicated_sharding(grid), mesh.image_sharding(grid)
     run = jax.jit(
         both,
         in_shardings=(whole, split, whole),
         out_shardings=((whole, split), (whole, split)),
     )
-    with mesh.use(grid):
+    with mesh.activate(grid):
         text = run.lower(params, inputs.z, inputs).compile().as_text()
         (_, found), split_gradients = run(params, inputs.z, inputs)
     assert {s.data.shape for s in found.addressable_shards} == {(3, toy.SIDE // 2, toy.SIDE, 3)}
@@ -67,14 +67,14 @@ def test_no_operation_gathers_whole_maps(toy: Any, name: str) -> None:
     both, params = _loss(toy, name)
     inputs = toy.make_inputs(height, width)
     grid = _grid(4)
-    whole, split = mesh.replicated(grid), mesh.image_sharding(grid)
+    whole, split = mesh.replicated_sharding(grid), mesh.image_sharding(grid)
     rows = dataclasses.replace(
         jax.tree.map(lambda _: whole, inputs), z=split, low_res=None if name == "base" else split
     )
     if name == "base":
         inputs = dataclasses.replace(inputs, low_res=None)
     run = jax.jit(both, in_shardings=(whole, split, rows), out_shardings=((whole, split), None))
-    with mesh.use(grid):
+    with mesh.activate(grid):
         text = run.lower(params, inputs.z, inputs).compile().as_text()
     maps = {tuple(map(int, found)) for found in MAPS.findall(text)}
     assert (3, height // 4, width) in maps

@@ -21,22 +21,24 @@ TEXT = """
 
 
 def test_kinds_counts_and_bytes() -> None:
-    found = collectives.read(TEXT)
+    found = collectives.read_collectives(TEXT)
     assert {k: (v.count, v.payload) for k, v in found.items()} == {
         "all-gather": (2, 8 * 128 * 2 + 8 * 4 * 4),
         "all-reduce": (1, 16 * 4 + 4 * 2),
         "collective-permute": (1, 12),
         "all-to-all": (1, 10),
     }
-    assert collectives.sent(found) == 2048 + 128 + 2 * 72 + 12 + 10
+    assert collectives.bytes_sent(found) == 2048 + 128 + 2 * 72 + 12 + 10
 
 
 def test_a_real_program() -> None:
     """Each of eight devices gets the mean of a row that is split over all: one all-reduce."""
     devices = mesh.build(config.Mesh())
     split = NamedSharding(devices, PartitionSpec("data"))
-    mean = jax.jit(lambda x: x.sum(0), in_shardings=split, out_shardings=mesh.replicated(devices))
+    mean = jax.jit(
+        lambda x: x.sum(0), in_shardings=split, out_shardings=mesh.replicated_sharding(devices)
+    )
     text = mean.lower(jax.ShapeDtypeStruct((8, 32), jnp.float32)).compile().as_text()
-    found = collectives.read(text)
+    found = collectives.read_collectives(text)
     assert {k: (v.count, v.payload) for k, v in found.items()} == {"all-reduce": (1, 128)}
     np.testing.assert_array_equal(mean(np.ones((8, 32), np.float32)), np.full(32, 8.0))

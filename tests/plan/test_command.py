@@ -44,8 +44,8 @@ def test_versions_are_told(plans: dict) -> None:
 def test_a_training_plan_has_every_figure_and_they_agree(plans: dict) -> None:
     (plan,) = plans["train"]["plans"]
     experiment = config.load("tiny/base8")[0]
-    shapes = models.shapes(experiment.stage, experiment.text)
-    assert plan["parameters"] == models.count(shapes)
+    shapes = models.parameter_shapes(experiment.stage, experiment.text)
+    assert plan["parameters"] == models.count_parameters(shapes)
     assert (plan["chips"], plan["images"], plan["local_images"]) == (4, 64, 16)
     assert plan["mesh"] == {"data": 4, "fsdp": 1, "spatial": 1}
     hbm = plan["hbm_per_device"]

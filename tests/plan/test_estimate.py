@@ -30,7 +30,7 @@ def _compiled(
 
 
 def test_roofline_and_memory() -> None:
-    found = roofline.read(_compiled(0.02), V5E)
+    found = roofline.estimate(_compiled(0.02), V5E)
     assert found.roofline.compute == pytest.approx(0.010)
     assert found.roofline.memory == pytest.approx(0.001)
     assert found.roofline.network == pytest.approx(2 * 4e6 / (4 * 45e9))
@@ -43,7 +43,7 @@ def test_roofline_and_memory() -> None:
 def test_a_program_that_is_too_large_does_not_fit() -> None:
     compiled = _compiled(0.02)
     compiled.memory_analysis().temp_size_in_bytes += 2 * 2**30
-    assert not roofline.read(compiled, V5E).memory.fits
+    assert not roofline.estimate(compiled, V5E).memory.fits
 
 
 @pytest.mark.parametrize(
@@ -55,27 +55,27 @@ def test_a_program_that_is_too_large_does_not_fit() -> None:
     ],
 )
 def test_times_below_the_roofline_are_refused(seconds: float | None, says: str) -> None:
-    found = roofline.read(_compiled(seconds), V5E)
+    found = roofline.estimate(_compiled(seconds), V5E)
     assert found.seconds is None
     assert says in found.refused
 
 
 def test_a_memory_bound_holds_too() -> None:
-    found = roofline.read(_compiled(0.015, moved=16.4e9), V5E)
+    found = roofline.estimate(_compiled(0.015, moved=16.4e9), V5E)
     assert found.seconds is None
     assert "20.0 ms of memory" in found.refused
 
 
 def test_loops_are_not_timed_and_count_all_their_work() -> None:
     loop = "\n  %y = (s32[], f32[8]{0}) while(%x), condition=%c, body=%b"
-    found = roofline.read(_compiled(0.02, flops=1e12, more=loop), V5E, flops=3.94e12)
+    found = roofline.estimate(_compiled(0.02, flops=1e12, more=loop), V5E, flops=3.94e12)
     assert found.seconds is None
     assert "loop" in found.refused
     assert found.roofline.compute == pytest.approx(0.020)
 
 
 def test_calls_one_after_another_take_their_sum_and_no_more_memory() -> None:
-    once = roofline.read(_compiled(0.02), V5E)
+    once = roofline.estimate(_compiled(0.02), V5E)
     found = once.times(3, memory=once.memory)
     assert found.seconds == pytest.approx(0.06)
     assert found.flops == pytest.approx(3 * 1.97e12)
@@ -86,6 +86,6 @@ def test_calls_one_after_another_take_their_sum_and_no_more_memory() -> None:
 
 def test_a_chip_of_two_devices_shares_its_peak() -> None:
     chip = accelerators.TPUS["tpu7x"]
-    found = roofline.read(_compiled(0.02), chip)
+    found = roofline.estimate(_compiled(0.02), chip)
     assert found.roofline.compute == pytest.approx(2 * 1.97e12 / chip.peak_flops)
     assert found.memory.capacity == chip.hbm_bytes / 2

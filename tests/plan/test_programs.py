@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from imagen_jax.parallel import accelerators
 from imagen_jax import config
+from imagen_jax.parallel import accelerators
 from imagen_jax.plan import compile
 from imagen_jax.plan.topology import Topology
 
@@ -27,7 +27,7 @@ def _experiment(parts: int) -> config.Experiment:
 
 
 def test_micro_batches_are_counted_one_by_one(here: Topology) -> None:
-    whole, parts = (compile.train(_experiment(n), here) for n in (1, 4))
+    whole, parts = (compile.compile_train(_experiment(n), here) for n in (1, 4))
     assert (whole.local_images, parts.local_images) == (8, 2)
     assert whole.flops == parts.flops
     assert not any("micro-batches: " in note for note in whole.notes)

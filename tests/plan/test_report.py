@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.plan import roofline, compile, report, topology
+from imagen_jax.plan import compile, report, roofline, topology
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> compile.Planned:
-    memory = roofline.Memory(
+def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> compile.CompiledPlan:
+    memory = roofline.MemoryUse(
         arguments=2 * 2**30, outputs=0, temporaries=5 * 2**30, capacity=16 * 2**30
     )
     found = roofline.Estimate(
@@ -23,7 +23,7 @@ def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> com
         seconds=seconds,
         refused="" if seconds else "the program has a loop",
     )
-    return compile.Planned(
+    return compile.CompiledPlan(
         what="train",
         name="base64",
         mesh={"data": 2, "fsdp": 2, "spatial": 1},
@@ -37,16 +37,16 @@ def _planned(*, seconds: float | None = 0.2, notes: tuple[str, ...] = ()) -> com
     )
 
 
-def _document(planned: compile.Planned, *, slices: int = 1) -> dict:
-    chip, _ = topology.parse("v5e:2x2")
+def _document(planned: compile.CompiledPlan, *, slices: int = 1) -> dict:
+    chip, _ = topology.parse_topology("v5e:2x2")
     slice_ = topology.Topology(
         name="v5e:2x2", chip=chip, chips=4 * slices, slices=slices, devices=[None] * 4 * slices
     )
-    return report.document(planned, slice_, calls=864_000, price=1.5)
+    return report.plan_document(planned, slice_, calls=864_000, price=1.5)
 
 
 def test_a_plan_is_told_in_lines() -> None:
-    lines = report.text(_document(_planned(notes=("mind the batch",)))).splitlines()
+    lines = report.plan_text(_document(_planned(notes=("mind the batch",)))).splitlines()
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
     assert told["program"] == "train base64, 1.5 M parameters"
     assert told["devices"] == "v5e:2x2, 4 chips, data 2 x fsdp 2"
@@ -66,13 +66,13 @@ def test_a_plan_is_told_in_lines() -> None:
 def test_a_refused_time_leaves_no_figure_that_rests_on_it() -> None:
     figures = _document(_planned(seconds=None))
     assert not any(name.startswith("estimated_") and figures[name] for name in figures)
-    assert "refused: the program has a loop" in report.text(figures)
-    row = report.table([figures]).splitlines()[-1]
+    assert "refused: the program has a loop" in report.plan_text(figures)
+    row = report.plan_table([figures]).splitlines()[-1]
     assert row.endswith("| compute, 0.150 s | - | - | - | - |")
 
 
 def test_a_table_has_a_row_a_plan() -> None:
-    rows = report.table([_document(_planned()), _document(_planned(), slices=2)]).splitlines()
+    rows = report.plan_table([_document(_planned()), _document(_planned(), slices=2)]).splitlines()
     assert len(rows) == 4
     assert {row.count("|") for row in rows} == {12}
     assert rows[2] == (
@@ -85,8 +85,8 @@ def test_a_table_has_a_row_a_plan() -> None:
 def test_what_json_printed_can_be_read(tmp_path: Path) -> None:
     document = _document(_planned())
     file = tmp_path / "plan.json"
-    file.write_text(report.as_json([document], versions={"jax": "1"}, date="2026-01-01"))
-    assert report.read(file) == [document]
+    file.write_text(report.plans_to_json([document], versions={"jax": "1"}, date="2026-01-01"))
+    assert report.read_plans(file) == [document]
     assert json.loads(file.read_text())["date"] == "2026-01-01"
 
 
@@ -96,14 +96,14 @@ def test_a_file_without_plans_is_named(tmp_path: Path, content: str | None) -> N
     if content is not None:
         file.write_text(content)
     with pytest.raises(ValueError, match=r"other\.json holds no plan"):
-        report.read(file)
+        report.read_plans(file)
 
 
 def test_the_page_shows_the_plans_that_are_kept() -> None:
     page = (ROOT / "docs" / "benchmarks" / "plans.md").read_text()
     files = sorted((ROOT / "docs" / "plans").glob("*.json"))
-    plans = [plan for file in files for plan in report.read(file)]
+    plans = [plan for file in files for plan in report.read_plans(file)]
     assert len(plans) > 10
-    assert report.table(plans) in page
+    assert report.plan_table(plans) in page
     versions = json.loads(files[0].read_text())["versions"]
     assert f"jax {versions['jax']}, libtpu {versions['libtpu']}" in page

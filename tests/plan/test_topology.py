@@ -17,11 +17,11 @@ from imagen_jax.plan import topology
 )
 def test_names_that_do_not_fit_are_refused(name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        topology.parse(name)
+        topology.parse_topology(name)
 
 
 def test_generation_and_shape() -> None:
-    chip, shape = topology.parse("v5p:4x4x8")
+    chip, shape = topology.parse_topology("v5p:4x4x8")
     assert (chip.name, shape) == ("v5p", (4, 4, 8))
 
 
@@ -44,7 +44,7 @@ def test_planning_without_the_compiler_says_what_to_install(monkeypatch) -> None
     ],
 )
 def test_another_compiler_than_that_of_jax_is_told(requirement, installed, says) -> None:
-    found = topology.mismatch(["scipy>=1.14", requirement], installed)
+    found = topology.describe_mismatch(["scipy>=1.14", requirement], installed)
     assert says in found
     assert bool(says) == bool(found)
 

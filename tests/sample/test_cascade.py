@@ -9,16 +9,18 @@ import pytest
 from small_cascade import make_painter, make_prompts
 
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.sample import cascade, stage_program
-from imagen_jax.sample.stage_program import Canvas, Captions, Program, Prompts
 from imagen_jax.sample.request import Request
+from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText, SamplerInputs, StageProgram
 
 
-def _canvas(prompts: Prompts, *, keys: jax.Array, level: float, low_res=None) -> Canvas:
-    captions = Captions(*map(jnp.asarray, prompts.captions))
+def _canvas(
+    prompts: EncodedPrompts, *, keys: jax.Array, level: float, low_res=None
+) -> SamplerInputs:
+    captions = EncodedText(*map(jnp.asarray, prompts.captions))
     levels = jnp.full(len(prompts.indices), level)
-    return Canvas(captions, captions.nulled(), keys, levels, low_res)
+    return SamplerInputs(captions, captions.nulled(), keys, levels, low_res)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +58,12 @@ def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) ->
     painter, prompts = painters[0], make_prompts(16)
     keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
     canvas = _canvas(prompts, keys=keys, level=0.0)
-    one = stage_program.paint(
+    one = stage_program.sample_stage(
         painter.params,
         jax.device_put(canvas, jax.devices()[0]),
         None,
-        Dials.of(painter.stage.sampler),
-        program=Program.of(painter, (8, 8)),
+        SamplerParams.of(painter.stage.sampler),
+        program=StageProgram.of(painter, (8, 8)),
     ).x0
     np.testing.assert_allclose(one, painted["base8"], atol=2e-5)
 
@@ -69,7 +71,7 @@ def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) ->
 def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
     prompts, nothing = make_prompts(8), make_prompts(8, has_text=False)
 
-    def paint(weight: float, shown: Prompts) -> np.ndarray:
+    def paint(weight: float, shown: EncodedPrompts) -> np.ndarray:
         painter = make_painter("tiny/base8", guidance_weight=weight)
         return cascade.generate([painter], shown, seed=0, batch_size=8)["base8"]
 
@@ -97,7 +99,7 @@ def test_guidance_in_an_interval(painters) -> None:
 
 
 def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
-    before = stage_program.paint._cache_size()
+    before = stage_program.sample_stage._cache_size()
     for weight in (4.0, 5.5):
         painter = dataclasses.replace(
             painters[0],
@@ -107,7 +109,7 @@ def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
             ),
         )
         cascade.generate([painter], make_prompts(16), seed=0, batch_size=16)
-    assert stage_program.paint._cache_size() == before
+    assert stage_program.sample_stage._cache_size() == before
 
 
 class _Recorder:
@@ -133,9 +135,9 @@ def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int
     prompts = make_prompts(4)
     keys = rng.fold_each(rng.root(0), "image", prompts.indices)
     canvas = _canvas(prompts, keys=keys, level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
-    dials = Dials.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
-    program = Program(module=recorder, stage=stage, guided=guided, sides=(16, 16))
-    stage_program.paint.__wrapped__({}, canvas, None, dials, program=program)
+    dials = SamplerParams.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
+    program = StageProgram(module=recorder, stage=stage, guided=guided, sides=(16, 16))
+    stage_program.sample_stage.__wrapped__({}, canvas, None, dials, program=program)
     # Traced once in the scan and once more for the step after it: never one call a sampling step.
     assert set(recorder.batches) == {rows}
     assert len(recorder.batches) <= 2

@@ -9,7 +9,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.diffusion import prediction
-from imagen_jax.diffusion.dials import Dials
+from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.sample import denoiser
 
 Z, DRAW = jax.random.normal(jax.random.key(5), (2, 3, 8, 8, 3))
@@ -39,7 +39,7 @@ def test_rescaling_keeps_a_bright_picture_bright(logsnr: float) -> None:
     sampler = config.Sampler(guidance_weight=2.0, guidance_rescale=0.7, threshold="none")
     stage = config.Stage(name="s", size=64, model=config.UNet(), sampler=sampler)
     told = [Told(0.78 + contrast * TEXTURE) for contrast in (0.1, 0.05)]
-    denoise = denoiser.build({}, *told, Dials.of(sampler), module=Exact(), stage=stage)
+    denoise = denoiser.build({}, *told, SamplerParams.of(sampler), module=Exact(), stage=stage)
     found = jax.jit(denoise)(Z, jnp.full(3, logsnr))
     np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), 0.78, atol=1e-3)
     expected = TEXTURE.std(axis=(1, 2, 3)) * (0.7 * 0.1 + 0.3 * 0.15)

@@ -11,12 +11,12 @@ from small_cascade import make_painter, make_prompts
 
 from imagen_jax.sample import cascade
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.progress import Following
-from imagen_jax.sample.stage_program import Painter
+from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.request import Request
+from imagen_jax.sample.stage_program import TrainedStage
 
 
-def _scaled(painter: Painter, factor: float) -> Painter:
+def _scaled(painter: TrainedStage, factor: float) -> TrainedStage:
     return dataclasses.replace(painter, params=jax.tree.map(lambda x: x * factor, painter.params))
 
 
@@ -46,7 +46,7 @@ def test_one_image_of_a_batch_is_named_and_the_batch_not_kept(painters, tmp_path
     prompts = dataclasses.replace(prompts, indices=prompts.indices + 5)
     prompts.captions.text[1] = np.nan
     told: list[tuple[str, int]] = []
-    following = Following(lambda *done: told.append(done), tmp_path / "kept")
+    following = SamplingCallbacks(lambda *done: told.append(done), tmp_path / "kept")
     options = {"seed": 0, "batch_size": 8, "following": following}
     with pytest.raises(NotFinite, match=r"base8: image 6 is not finite: nor are the encoded") as e:
         cascade.generate(painters, prompts, **options)
@@ -59,7 +59,7 @@ def test_one_image_of_a_batch_is_named_and_the_batch_not_kept(painters, tmp_path
 
 def test_a_glimpse_that_is_not_finite_is_not_shown(painters) -> None:
     seen = []
-    following = Following(every=1, glimpse=seen.append)
+    following = SamplingCallbacks(every=1, glimpse=seen.append)
     bad = _scaled(painters[0], np.nan)
     with pytest.raises(NotFinite, match="base8: image 0 is"):
         cascade.generate([bad], make_prompts(1), seed=0, batch_size=8, following=following)

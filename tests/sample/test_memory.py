@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_cascade import make_prompts
 
-from imagen_jax.sample import stage, cascade, memory
+from imagen_jax.sample import cascade, memory, stage
 from imagen_jax.sample.request import Request
 
 

@@ -7,8 +7,8 @@ import pytest
 from small_cascade import make_painter, make_prompts
 
 from imagen_jax import image_pixels
-from imagen_jax.sample import cascade, stage_program, sides
-from imagen_jax.sample.progress import Following, Glimpse
+from imagen_jax.sample import cascade, sides, stage_program
+from imagen_jax.sample.progress import Preview, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
 
 COUNT = 2
@@ -96,7 +96,7 @@ def test_any_picture_is_enlarged(painters) -> None:
     found = paint(upscalers, Request(low_res=odd))
     assert {n: x.shape[1:3] for n, x in found.items()} == {"sr16": (18, 30), "sr32": (36, 60)}
     stages = [p.stage for p in upscalers]
-    wide = sides.padded(odd, stages)
+    wide = sides.pad_low_res(odd, stages)
     np.testing.assert_array_equal(wide[:, :9, :15], odd)
     np.testing.assert_array_equal(wide[:, 9:, :15], np.repeat(odd[:, 8:9], wide.shape[1] - 9, 1))
     whole = paint(upscalers, Request(low_res=wide))
@@ -104,8 +104,8 @@ def test_any_picture_is_enlarged(painters) -> None:
 
 
 def test_glimpses_are_of_the_same_painting(painters) -> None:
-    seen: list[Glimpse] = []
-    watched = paint(painters[:2], following=Following(every=3, glimpse=seen.append))
+    seen: list[Preview] = []
+    watched = paint(painters[:2], following=SamplingCallbacks(every=3, glimpse=seen.append))
     unwatched = paint(painters[:2])
     for name, images in watched.items():
         np.testing.assert_allclose(images, unwatched[name], atol=1e-5)
@@ -122,13 +122,13 @@ def test_glimpses_are_of_the_same_painting(painters) -> None:
 def test_a_new_number_compiles_nothing() -> None:
     painter = make_painter("tiny/base8", threshold="static")
     plain = paint([painter])["base8"]
-    before = stage_program.paint._cache_size()
+    before = stage_program.sample_stage._cache_size()
     for changes in ({"steps": 5}, {"guidance_rescale": 0.7}, {"stochasticity": 0.9}):
         sampler = dataclasses.replace(painter.stage.sampler, **changes)
         stage = dataclasses.replace(painter.stage, sampler=sampler)
         changed = paint([dataclasses.replace(painter, stage=stage)])["base8"]
         assert np.abs(changed - plain).max() > 1e-4, changes
-    assert stage_program.paint._cache_size() == before
+    assert stage_program.sample_stage._cache_size() == before
 
 
 @pytest.mark.parametrize(

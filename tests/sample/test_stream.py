@@ -13,7 +13,7 @@ from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade, stage_program
 from imagen_jax.sample.finite import NotFinite
-from imagen_jax.sample.progress import Following
+from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.request import Request
 from imagen_jax.text.encoder import TextEncoder
 
@@ -46,7 +46,7 @@ def _peak(silent: Imagen, count: int) -> int:
 
     gc.collect()
     tracemalloc.start()
-    request, following = Request(sides=(64, 64)), Following(progress=measure)
+    request, following = Request(sides=(64, 64)), SamplingCallbacks(progress=measure)
     options = {"batch_size": 8, "request": request, "following": following}
     for _ in silent.stream(PROMPTS[:count], **options):
         measure()
@@ -66,9 +66,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tiny) -> None:
 
 def test_parts_are_the_whole_and_compile_nothing_anew(tiny) -> None:
     whole = tiny.paint(PROMPTS[:37], batch_size=8)
-    before = stage_program.paint._cache_size()
+    before = stage_program.sample_stage._cache_size()
     parts = list(tiny.stream(PROMPTS[:37], batch_size=8))
-    assert stage_program.paint._cache_size() == before
+    assert stage_program.sample_stage._cache_size() == before
     assert [part.first_index for part in parts] == [0, 32]
     for name, images in whole.items():
         np.testing.assert_array_equal(images, np.concatenate([p.images[name] for p in parts]))
@@ -105,12 +105,12 @@ def test_each_part_of_a_request_is_its_images(tiny) -> None:
 
 
 def test_finished_parts_are_found_again(tiny, tmp_path: Path, monkeypatch) -> None:
-    following = Following(folder=tmp_path)
+    following = SamplingCallbacks(folder=tmp_path)
     parts = tiny.stream(PROMPTS[:37], batch_size=8, following=following)
     first = next(parts)
     assert [f.name for f in tmp_path.iterdir()] == ["0000000.npz"]  # no batch is left beside
     told = []
-    again = Following(lambda *done: told.append(done), tmp_path)
+    again = SamplingCallbacks(lambda *done: told.append(done), tmp_path)
     monkeypatch.setattr(cascade, "generate", lambda *_, **__: pytest.fail("painted again"))
     found = next(tiny.stream(PROMPTS[:37], batch_size=8, following=again))
     for name, images in first.images.items():

@@ -9,7 +9,7 @@ import pytest
 
 from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.stage_program import Painter
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text.encoder import TextEncoder
 
 
@@ -37,7 +37,7 @@ def base16() -> Imagen:
     return Imagen((_painter(experiment),), encoder, (experiment,), (0,))
 
 
-def _painter(experiment: config.Experiment) -> Painter:
+def _painter(experiment: config.Experiment) -> TrainedStage:
     sampler = dataclasses.replace(experiment.stage.sampler, steps=2)
     stage = dataclasses.replace(experiment.stage, sampler=sampler)
     text, module = experiment.text, models.build(stage.model)
@@ -51,4 +51,4 @@ def _painter(experiment: config.Experiment) -> Painter:
     params = jax.tree.map(
         lambda p: jax.device_put(np.float32(draw.normal(0, 0.2, p.shape))), shapes
     )
-    return Painter(stage=stage, module=module, params=params)
+    return TrainedStage(stage=stage, module=module, params=params)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from imagen_jax import config, models
-from imagen_jax.data.pipeline import Batch
 from imagen_jax.data.images.transforms import area_downsample
+from imagen_jax.data.pipeline import Batch
 from imagen_jax.imagen import Imagen, Request
 from imagen_jax.studies import augmentation
 from imagen_jax.train import step

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
+from imagen_jax.evaluate.eval_set import EvalSet
 from imagen_jax.io import run_dir
-from imagen_jax.evaluate.eval_set import Exam
 from imagen_jax.studies import efficient_unet, training, writing
 
 SCORES = ("colour", "shape", "all")
@@ -116,11 +116,11 @@ def test_equal_time_ends_with_the_faster_network() -> None:
 
 def test_bilinear_error_is_that_of_plain_upsampling(options: efficient_unet.Options) -> None:
     stage = config.load(options.configs)[1].stage
-    flat = Exam(["a"], np.full((1, 64, 64, 3), 40, np.uint8))
+    flat = EvalSet(["a"], np.full((1, 64, 64, 3), 40, np.uint8))
     assert efficient_unet.bilinear_error(flat, stage) == 0.0
     stripes = np.tile(np.array([0, 0, 200, 200], np.uint8), 16)  # the mean of each box is 100
     picture = np.broadcast_to(stripes[None, None, :, None], (1, 64, 64, 3))
-    assert efficient_unet.bilinear_error(Exam(["a"], picture), stage) == 100.0
+    assert efficient_unet.bilinear_error(EvalSet(["a"], picture), stage) == 100.0
 
 
 def test_a_measurement_made_twice_counts_once(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> Non
     groups = results["second"]
     assert groups[few_steps.ALL]["captions"] == 12
     for kind, split in few_steps.SPLITS.items():
-        drawn = eval_set.draw("shapes/tiny", split, count=6, seed=1, size=64).kinds()
+        drawn = eval_set.draw_eval_set("shapes/tiny", split, count=6, seed=1, size=64).kinds()
         for objects, rows in drawn.items():
             assert groups[f"{kind}, {few_steps.OBJECTS[objects]}"]["captions"] == len(rows)
     assert all(row["difference"] == 0.0 for row in results["first"].values())

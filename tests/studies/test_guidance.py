@@ -71,9 +71,9 @@ def test_it_writes_plot_table_numbers_and_sheet(tiny, options, monkeypatch, caps
 def test_weights_share_one_program_for_each_threshold(options) -> None:
     few = dataclasses.replace(options, thresholds=("static",), shown_weights=())
     guidance.run(dataclasses.replace(few, weights=(2.0,)))
-    before = stage_program.paint._cache_size()
+    before = stage_program.sample_stage._cache_size()
     guidance.run(dataclasses.replace(few, weights=(2.0, 4.0, 7.0)))
-    assert stage_program.paint._cache_size() == before
+    assert stage_program.sample_stage._cache_size() == before
 
 
 def test_a_base_stage_too_small_for_the_oracle_is_refused(options) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.evaluate.eval_set import draw_halves
+from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.cascade import Painter
 from imagen_jax.studies import judging
@@ -14,7 +14,7 @@ from imagen_jax.text.encoder import TextEncoder
 
 
 def test_kinds_are_scored_apart() -> None:
-    exam = draw_halves("shapes/full", count=12, seed=1, size=64)
+    exam = balanced_eval_set("shapes/full", count=12, seed=1, size=64)
     right = judging.score(exam.real, exam)
     assert {kind: scores["colour"] for kind, scores in right.items()} == dict.fromkeys(
         ("one", "two", "both"), 1.0
@@ -44,7 +44,7 @@ def test_the_noise_error_of_zero_is_its_closed_form(predicts: config.Predicts) -
     experiment = config.load("tiny/base8")[0]
     diffusion = config.Diffusion(predicts=predicts)
     stage = dataclasses.replace(experiment.stage, diffusion=diffusion)
-    exam = draw_halves("shapes/full", count=6, seed=0, size=16)
+    exam = balanced_eval_set("shapes/full", count=6, seed=0, size=16)
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
     imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
     found = judging.noise_error(imagen, exam, seed=0, batch_size=4)  # the last batch is filled up
@@ -62,6 +62,6 @@ def test_super_resolution_has_no_noise_error() -> None:
     stage = config.load("tiny/sr16")[0].stage
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
     imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
-    exam = draw_halves("shapes/full", count=2, seed=0, size=16)
+    exam = balanced_eval_set("shapes/full", count=2, seed=0, size=16)
     with pytest.raises(ValueError, match="stage sr16 needs a low-resolution picture"):
         judging.noise_error(imagen, exam, seed=0, batch_size=2)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.io import checkpoints, run_dir
 from imagen_jax import config
 from imagen_jax.data.store import store as stores
+from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.studies import training
 from imagen_jax.text.encoder import TextEncoder
 
@@ -90,7 +90,7 @@ def test_the_store_serves_every_stage(experiment: config.Experiment, data_dir: P
     sizes = {e.stage.size for e in config.load("shapes")}
     assert sizes | {16} == set(store.sizes)
     assert store.count == 40
-    stores.open(data_dir / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
+    stores.open_store(data_dir / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
 
 
 def test_a_part_of_the_dataset_is_kept_apart(experiment: config.Experiment, data_dir: Path) -> None:

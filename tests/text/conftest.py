@@ -27,4 +27,4 @@ def reference() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny():
     """(T5Config, params) of the embedded encoder."""
-    return load.load(encoder.EMBEDDED["t5_1_1_tiny"])
+    return load.load_parameters(encoder.EMBEDDED["t5_1_1_tiny"])

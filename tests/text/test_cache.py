@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
+from imagen_jax.data.images import transforms
+from imagen_jax.data.prepare import encode
+from imagen_jax.data.prepare.encode import ProcessShare
 from imagen_jax.data.sources import base
 from imagen_jax.data.store import records, store
-from imagen_jax.data.images import transforms
 from imagen_jax.data.store.records import TextDtype
 from imagen_jax.data.store.store import Store
-from imagen_jax.data.prepare import encode
 from imagen_jax.text import packing
-from imagen_jax.data.prepare.encode import Share
 
 COUNT, WIDTH, LENGTH = 10, 3, 5
 
@@ -34,7 +34,7 @@ class FakeSource:
 
     def __getitem__(self, index: int) -> dict[str, object]:
         self.reads += 1
-        return base.example(png_of(index), (caption_of(index),))
+        return base.make_example(png_of(index), (caption_of(index),))
 
     def key(self, index: int) -> str:
         return str(index)
@@ -49,13 +49,13 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.captions: list[str] = []
 
-    def plan(self, captions: Sequence[str]) -> packing.Plan:
+    def plan(self, captions: Sequence[str]) -> packing.PackingPlan:
         self.captions += captions
         self._planned = list(captions)
         ids = [[1] * len(words(caption)) for caption in captions]
-        return packing.plan(ids, length=8, batch_rows=2)
+        return packing.plan_rows(ids, length=8, batch_rows=2)
 
-    def run(self, plan: packing.Plan) -> Iterator[tuple[int, np.ndarray]]:
+    def run(self, plan: packing.PackingPlan) -> Iterator[tuple[int, np.ndarray]]:
         for index, caption in reversed(list(enumerate(self._planned))):
             yield index, encoding_of(caption)
 
@@ -82,7 +82,7 @@ def encoding_of(caption: str) -> np.ndarray:
 
 
 def target(folder: Path, sizes: tuple[int, ...] = (16, 4), **changes) -> Store:
-    made = encode.target(
+    made = encode.store_target(
         FakeEncoder(),
         FakeSource(),
         folder=folder,
@@ -94,7 +94,7 @@ def target(folder: Path, sizes: tuple[int, ...] = (16, 4), **changes) -> Store:
 
 
 def write(target: Store, **options) -> Store:
-    written = encode.write(FakeSource(), FakeEncoder(), target, progress=False, **options)
+    written = encode.write_store(FakeSource(), FakeEncoder(), target, progress=False, **options)
     assert written.store is not None
     return written.store
 
@@ -104,7 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_path_has_one_folder_per_dataset_encoder_and_split() -> None:
-    found = encode.path("data", dataset="shapes/full", split="train", encoder="t5_1_1_tiny")
+    found = encode.store_path("data", dataset="shapes/full", split="train", encoder="t5_1_1_tiny")
     assert found == Path("data/encoded/shapes-full/t5_1_1_tiny/train")
 
 
@@ -120,7 +120,7 @@ def test_target_refuses_an_encoder_that_the_config_does_not_describe(
 ) -> None:
     text = config.Text(**{"encoder": "t5", "width": WIDTH, "max_length": LENGTH} | {field: value})
     with pytest.raises(ValueError, match=rf"text\.{field}={value}, but encoder 't5' has \w"):
-        encode.target(
+        encode.store_target(
             FakeEncoder(), FakeSource(), folder=Path(), data=config.Data(), text=text, sizes=(4,)
         )
 
@@ -129,20 +129,20 @@ class Told(FakeSource):
     """The same pictures, each with a second caption that all share."""
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        return base.example(png_of(index), (caption_of(index), "noise"))
+        return base.make_example(png_of(index), (caption_of(index), "noise"))
 
 
 def test_every_caption_of_a_picture_is_kept_and_those_that_come_again_are_encoded_once(
     tmp_path: Path,
 ) -> None:
     encoder, made = FakeEncoder(), target(tmp_path / "s", shard_records=COUNT)
-    found, counts = encode.write(Told(), encoder, made, progress=False)
+    found, counts = encode.write_store(Told(), encoder, made, progress=False)
     assert found is not None
     for index in range(COUNT):
         record = found.source()[index]
         assert record.captions == (caption_of(index), "noise")
         for caption, text in zip(record.captions, record.texts, strict=True):
-            expected = records.rounded(encoding_of(caption), made.text_dtype)
+            expected = records.round_encoding(encoding_of(caption), made.text_dtype)
             np.testing.assert_array_equal(text.values, expected.values)
     assert (counts.captions, counts.different) == (2 * COUNT, 5 + 1)
     assert sorted(encoder.captions) == sorted(["", "noise", *(caption_of(i) for i in range(5))])
@@ -157,7 +157,7 @@ def test_records_hold_the_source_in_order_and_its_encodings(
     for index in range(COUNT):
         record = source[index]
         assert (record.key, record.captions) == (str(index), (caption_of(index),))
-        expected = records.rounded(encoding_of(caption_of(index)), dtype)
+        expected = records.round_encoding(encoding_of(caption_of(index)), dtype)
         np.testing.assert_array_equal(record.texts[0].values, expected.values)
         np.testing.assert_array_equal(record.texts[0].array(), expected.array())
         assert record.images[16] == png_of(index)
@@ -172,7 +172,7 @@ def test_the_empty_caption_is_stored_once(tmp_path: Path) -> None:
 
 
 def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
-    counts = encode.write(
+    counts = encode.write_store(
         FakeSource(), FakeEncoder(), target(tmp_path / "s", text_dtype="int8"), progress=False
     ).counts
     shards = [{caption_of(i) for i in part} for part in (range(4), range(4, 8), range(8, 10))]
@@ -182,7 +182,7 @@ def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
     assert counts.computed >= counts.useful
     assert counts.cut == sum(len(caption.split()) + 1 > LENGTH for caption in different) > 0
     texts = [encoding_of(caption) for caption in different]
-    off = [records.rounded(text, "int8").array() - text for text in texts]
+    off = [records.round_encoding(text, "int8").array() - text for text in texts]
     expected = np.sqrt(sum(np.sum(x**2) for x in off) / sum(np.sum(x**2) for x in texts))
     assert counts.error == pytest.approx(expected, rel=1e-5)
     assert 1e-3 < counts.error < 1e-2
@@ -190,7 +190,9 @@ def test_counts_tell_what_was_encoded_and_its_error(tmp_path: Path) -> None:
 
 def test_a_caption_that_comes_again_in_a_shard_is_encoded_once(tmp_path: Path) -> None:
     encoder = FakeEncoder()
-    encode.write(FakeSource(), encoder, target(tmp_path / "s", shard_records=10), progress=False)
+    encode.write_store(
+        FakeSource(), encoder, target(tmp_path / "s", shard_records=10), progress=False
+    )
     assert sorted(encoder.captions) == sorted(["", *(caption_of(i) for i in range(5))])
 
 
@@ -201,7 +203,7 @@ class Interrupted(FakeEncoder):
         super().__init__()
         self._left = after
 
-    def run(self, plan: packing.Plan) -> Iterator[tuple[int, np.ndarray]]:
+    def run(self, plan: packing.PackingPlan) -> Iterator[tuple[int, np.ndarray]]:
         if not self._left:
             raise KeyboardInterrupt
         self._left -= 1
@@ -213,9 +215,9 @@ def test_interrupted_and_resumed_it_gives_the_same_bytes(tmp_path: Path, after: 
     write(target(tmp_path / "whole"))
     wanted = target(tmp_path / "resumed")
     with pytest.raises(KeyboardInterrupt):
-        encode.write(FakeSource(), Interrupted(after), wanted, progress=False)
+        encode.write_store(FakeSource(), Interrupted(after), wanted, progress=False)
     encoder = FakeEncoder()
-    assert encode.write(FakeSource(), encoder, wanted, progress=False).store is not None
+    assert encode.write_store(FakeSource(), encoder, wanted, progress=False).store is not None
     whole = [c for part in (range(4), range(4, 8), range(8, 10)) for c in map(caption_of, part)]
     left = whole[4 * max(after - 1, 0) :]  # the first that is encoded is the empty caption
     assert sorted(encoder.captions) == sorted(["", *left])
@@ -227,11 +229,13 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, order: tuple) 
     write(target(tmp_path / "one"))
     wanted = target(tmp_path / "two")
     first, second = (
-        encode.write(FakeSource(), FakeEncoder(), wanted, share=Share(process, 2), progress=False)
+        encode.write_store(
+            FakeSource(), FakeEncoder(), wanted, share=ProcessShare(process, 2), progress=False
+        )
         for process in order
     )
     assert first.store is None  # the last one completes it
-    assert second.store == store.open(wanted.folder)
+    assert second.store == store.open_store(wanted.folder)
     assert first.counts.captions + second.counts.captions == COUNT
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
@@ -240,7 +244,9 @@ def test_complete_store_is_reused_without_work(tmp_path: Path) -> None:
     first = write(target(tmp_path / "s"))
     source, encoder = FakeSource(), FakeEncoder()
     for changes in ({"sizes": (4, 16)}, {"sizes": (16,)}, {"shard_records": 3}):
-        again = encode.write(source, encoder, target(tmp_path / "s", **changes), progress=False)
+        again = encode.write_store(
+            source, encoder, target(tmp_path / "s", **changes), progress=False
+        )
         assert again.store == first
     assert source.reads == 0
     assert not encoder.captions
@@ -265,7 +271,7 @@ def test_another_encoding_is_refused_and_kept(tmp_path: Path, change: dict, sent
     first = write(target(tmp_path / "s"))
     with pytest.raises(ValueError, match=sentence):
         write(dataclasses.replace(first, files=(), **change))
-    assert store.open(first.folder) == first
+    assert store.open_store(first.folder) == first
 
 
 def test_picture_that_does_not_fit_is_named(tmp_path: Path) -> None:

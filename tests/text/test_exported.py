@@ -18,7 +18,7 @@ from safetensors import numpy as tensors
 
 from imagen_jax import cli
 from imagen_jax.text import encoder
-from imagen_jax.text.checkpoints import native, load, safetensors_io, lazy_tensors
+from imagen_jax.text.checkpoints import lazy_tensors, load, native, safetensors_io
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ def written(tmp_path: Path, small) -> Path:
 
 
 def _write(folder: Path, source: Path, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
-    sizes, layout = load.inspect(source)
+    sizes, layout = load.find_layout(source)
     native.write(folder, sizes, layout, tokenizer=tokenizer, dtype=dtype, progress=False)
     return folder
 
@@ -76,9 +76,9 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_is_written_is_read(name: str, tmp_path: Path, small) -> None:
-    config, params = load.load(SOURCES[name])
+    config, params = load.load_parameters(SOURCES[name])
     folder = _write(tmp_path / "e", SOURCES[name], small)
-    found, ours = load.load(folder)
+    found, ours = load.load_parameters(folder)
     assert found == config
     _assert_same(ours, params)
     assert (folder / native.TOKENIZER).read_bytes() == small.model
@@ -113,7 +113,7 @@ def test_bfloat16_keeps_what_an_encoder_of_bfloat16_keeps(tmp_path: Path, small)
 
 def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch) -> None:
     monkeypatch.setattr(native, "SHARD", 100_000)
-    _, params = load.load(TINY)
+    _, params = load.load_parameters(TINY)
     folder = _write(tmp_path / "e", TINY, small, "bfloat16")
     files = sorted(folder.glob("*.safetensors"))
     count = len(files)
@@ -134,7 +134,7 @@ def test_several_files_that_the_library_opens(tmp_path: Path, small, monkeypatch
         for n, x in _flat(params).items()
     }
     _assert_same(traverse_util.unflatten_dict(found, sep="."), expected)
-    _, ours = load.load(folder)
+    _, ours = load.load_parameters(folder)
     _assert_same(ours, jax.tree.map(lambda x: np.asarray(x, np.float32), expected))
 
 
@@ -142,7 +142,7 @@ def test_a_tensor_larger_than_a_file_has_its_own(tmp_path: Path, small, monkeypa
     monkeypatch.setattr(native, "SHARD", 1)
     folder = _write(tmp_path / "e", SOURCES["v1_1"], small)
     held = [tensors.load_file(file) for file in sorted(folder.glob("*.safetensors"))]
-    assert [len(content) for content in held] == [1] * len(_flat(load.load(folder)[1]))
+    assert [len(content) for content in held] == [1] * len(_flat(load.load_parameters(folder)[1]))
 
 
 def test_tensors_are_aligned(tmp_path: Path, small) -> None:
@@ -163,7 +163,7 @@ def test_equal_weights_give_equal_files(tmp_path: Path, small, written, monkeypa
     expected = _files(written)
     assert _files(_write(tmp_path / "orbax", SOURCES["orbax"], small)) == expected
     assert _files(_write(tmp_path / "twice", written, small)) == expected
-    sizes, layout = load.inspect(TINY)
+    sizes, layout = load.find_layout(TINY)
     layout = random.Random(0).sample(list(layout), len(layout))
     native.write(tmp_path / "o", sizes, layout, tokenizer=small, dtype="float32", progress=False)
     assert _files(tmp_path / "o") == expected
@@ -240,10 +240,10 @@ def _other_file(folder: Path) -> None:
     ],
 )
 def test_damage_is_named(written: Path, change, error, says: str) -> None:
-    load.load(written)
+    load.load_parameters(written)
     change(written)
     with pytest.raises(error, match=says) as told:
-        load.load(written)
+        load.load_parameters(written)
     assert (
         "copy the folder again" in str(told.value)
         or "again, or use" in str(told.value)
@@ -253,7 +253,7 @@ def test_damage_is_named(written: Path, change, error, says: str) -> None:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
 def test_interrupted_it_leaves_nothing(tmp_path: Path, small, monkeypatch, stop) -> None:
-    fill, written = safetensors_io.fill, []
+    fill, written = safetensors_io.fill_tensor, []
 
     def fail(slot, array) -> str:
         written.append(fill(slot, array))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as tensors
 
-from imagen_jax.text.checkpoints import huggingface, huggingface_files, load
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import huggingface, huggingface_files, load
 
 FOLDER = Path(__file__).parent / "fixtures" / "hugging_face"
 MODELS = ("v1_0", "v1_1", "umt5")
@@ -35,7 +35,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 def _encoded(folder: Path, reference) -> np.ndarray:
-    config, params = load.load(folder)
+    config, params = load.load_parameters(folder)
     text = np.asarray(run(params, reference["tokens"], reference["mask"], config=config))
     assert not text[~reference["mask"]].any()
     return text[reference["mask"]]
@@ -58,7 +58,7 @@ def test_encodings_equal_transformers(reference, name: str) -> None:
     [("v1_0", False, False), ("v1_1", True, False), ("umt5", True, True)],
 )
 def test_the_network_is_read_from_its_tensors(name: str, gated: bool, bias_per_layer: bool) -> None:
-    config, layout = load.inspect(FOLDER / name)
+    config, layout = load.find_layout(FOLDER / name)
     assert config == t5.T5Config(
         vocab=48, width=16, layers=2, heads=3, head_dim=4, mlp_width=24, gated=gated,
         bias_per_layer=bias_per_layer,
@@ -81,12 +81,12 @@ def test_several_shards_of_mixed_dtypes(copied: Path, reference) -> None:
     (copied / huggingface_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
     expected = reference["v1_1"][reference["mask"]]
     np.testing.assert_allclose(_encoded(copied, reference), expected, rtol=0, atol=0.1)
-    _, params = load.load(copied)
+    _, params = load.load_parameters(copied)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
 
     (copied / "b.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks b\.safetensors, which .*index"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -114,20 +114,20 @@ def test_the_embedding_has_two_names(copied: Path, reference, both: bool) -> Non
 def test_a_wrong_tensor_is_named(copied: Path, change, says: str) -> None:
     _rewrite(copied, change)
     with pytest.raises(ValueError, match=says):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def test_a_file_cut_short_is_named(copied: Path) -> None:
     file = copied / huggingface_files.FILE
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors is not a whole safetensors file"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def test_pickles_are_refused(copied: Path) -> None:
     (copied / huggingface_files.FILE).rename(copied / "pytorch_model.bin")
     with pytest.raises(ValueError, match="only safetensors can be read"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_another_network_is_refused(copied: Path, name: str, value: object) -> N
     config = json.loads((copied / huggingface.CONFIG).read_text())
     (copied / huggingface.CONFIG).write_text(json.dumps(config | {name: value}))
     with pytest.raises(ValueError, match=rf"config\.json: {name} is {value!r}"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def _move(found: dict, *, folder: Path, name: str, prefix: str = "") -> None:
@@ -188,12 +188,14 @@ def test_shards_of_a_variant(copied: Path, reference, form: str) -> None:
         index = copied / "model.safetensors.index.fp16.json"
         index.write_text(json.dumps({"weight_map": where}))
         # Comes along with the variant, without its shards.
-        (copied / huggingface_files.INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+        (copied / huggingface_files.INDEX).write_text(
+            json.dumps({"weight_map": {"a": "a.safetensors"}})
+        )
     _assert_equal(copied, reference)
     (copied / files[1]).unlink()
     (copied / huggingface_files.INDEX).unlink(missing_ok=True)
     with pytest.raises(FileNotFoundError, match=f"lacks {files[1]}"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def test_of_several_files_that_with_a_t5_is_read(copied: Path, reference) -> None:
@@ -206,7 +208,7 @@ def test_of_several_files_that_with_a_t5_is_read(copied: Path, reference) -> Non
     with pytest.raises(
         ValueError, match=r"several .*t5xxl_bf16\.safetensors, t5xxl_fp16.*give one"
     ):
-        load.load(copied)
+        load.load_parameters(copied)
     _assert_equal(copied / "t5xxl_bf16.safetensors", reference)
 
 
@@ -236,21 +238,21 @@ def test_what_is_no_encoders_is_not_read(copied: Path, reference) -> None:
     }
     _save_bytes(others | found, copied / huggingface_files.FILE)
     _assert_equal(copied, reference)
-    assert huggingface.unused(copied) == sorted(others)
+    assert huggingface.unused_tensors(copied) == sorted(others)
     rows, columns = found[WI][1]
     few = found | {WI: ("F8_E4M3", [rows, columns], bytes(rows * columns))}
     _save_bytes(few, copied / huggingface_files.FILE)
     with pytest.raises(ValueError, match=rf"{WI} in .* is F8_E4M3; .* can be read: take the same"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def test_two_encoders_in_one_file_are_told(copied: Path) -> None:
     _rewrite(copied, lambda x: x | {f"b.{n}": a for n, a in x.items()})
     with pytest.raises(ValueError, match=r"several T5 encoders, under 'b\.encoder\.', 'encoder\.'"):
-        load.load(copied)
+        load.load_parameters(copied)
 
 
 def test_a_bias_is_not_left_out_silently(copied: Path) -> None:
     _rewrite(copied, lambda x: x | {WI.replace("weight", "bias"): x[WI][0].copy()})
     with pytest.raises(ValueError, match=r"wi_1\.bias is unknown"):
-        load.load(copied)
+        load.load_parameters(copied)

@@ -56,7 +56,7 @@ def _save(folder: Path, target, **options) -> Path:
 
 
 def test_t5x_wrote_the_same_weights_with_orbax(tiny) -> None:
-    config, params = load.load(ORBAX)
+    config, params = load.load_parameters(ORBAX)
     assert config == tiny[0]
     _assert_same(params, tiny[1])
 
@@ -68,7 +68,7 @@ def test_what_orbax_writes_today(tmp_path: Path, tiny, options: dict) -> None:
     decoder = {"decoder_norm": {"scale": np.ones(4, np.float32)}}
     folder = _save(tmp_path / "checkpoint_3", {**rounded, "decoder": decoder}, **options)
     for path in (folder, folder / "state", tmp_path):
-        found, loaded = load.load(path)
+        found, loaded = load.load_parameters(path)
         assert found == config
         _assert_same(loaded, jax.tree.map(lambda x: np.asarray(x, np.float32), rounded))
 
@@ -79,17 +79,17 @@ def test_a_damaged_database_is_named(tmp_path: Path, tiny) -> None:
     content = largest.read_bytes()
     largest.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"cannot be read from .*/checkpoint_3/state: a chunk"):
-        load.load(folder)
+        load.load_parameters(folder)
     largest.unlink()
     with pytest.raises(ValueError, match=r"cannot be read"):
-        load.load(folder)
+        load.load_parameters(folder)
 
 
 def test_a_tree_without_parameters_is_refused(tmp_path: Path) -> None:
     with ocp.PyTreeCheckpointer() as saver:
         saver.save(tmp_path / "checkpoint_3" / "state", {"step": np.int32(3)})
     with pytest.raises(ValueError, match=r"state has no parameters target\.\*"):
-        load.load(tmp_path)
+        load.load_parameters(tmp_path)
 
 
 class _Bucket(http.server.BaseHTTPRequestHandler):
@@ -198,7 +198,7 @@ def test_a_bucket_is_converted(bucket: dict[str, str], tmp_path: Path, tiny) -> 
     asked = ["--out", str(tmp_path / "e"), "--tokenizer", str(EMBEDDED / "spiece.model")]
     done = subprocess.run([*command, "gs://bucket/orbax", *asked], env=bucket, capture_output=True)
     assert done.returncode == 0, done.stderr
-    _assert_same(load.load(tmp_path / "e")[1], tiny[1])
+    _assert_same(load.load_parameters(tmp_path / "e")[1], tiny[1])
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import tensorstore
 from flax import serialization, traverse_util
 
-from imagen_jax.text.checkpoints import lazy_tensors
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import lazy_tensors
 
 # XXL's widths and vocabulary, two layers: 2.07 GB, of which the embedding is 526 MB.
 CONFIG = t5.T5Config(vocab=32_128, width=4096, layers=2, heads=64, head_dim=64, mlp_width=10_240)
@@ -115,10 +115,10 @@ def test_tensors_wait_for_the_memory_of_others() -> None:
 
     def piece(name: str, size: int):
         whole = lazy_tensors.Parameter(name, (size,), lambda array: array)
-        return lazy_tensors.Stored(name, (size,), "here", lambda: read(size), size), (whole,)
+        return lazy_tensors.LazyTensor(name, (size,), "here", lambda: read(size), size), (whole,)
 
     layout = [piece(f"t{n}", size) for n, size in enumerate([10, 3, 4, 100, 60, 50, 7] * 20)]
-    found = lazy_tensors.read(layout, place)
+    found = lazy_tensors.read_parameters(layout, place)
     assert list(found.values()) == [10, 3, 4, 100, 60, 50, 7] * 20
     assert most[0] <= 100
 
@@ -127,8 +127,10 @@ def test_a_tensor_that_cannot_be_read_ends_it() -> None:
     def fail() -> np.ndarray:
         raise ValueError("no")
 
-    bad = lazy_tensors.Stored("bad", (1,), "here", fail, 100)
-    good = lazy_tensors.Stored("good", (1,), "here", lambda: np.zeros(1), 100)
+    bad = lazy_tensors.LazyTensor("bad", (1,), "here", fail, 100)
+    good = lazy_tensors.LazyTensor("good", (1,), "here", lambda: np.zeros(1), 100)
     one = lazy_tensors.Parameter("one", (1,), lambda array: array)
     with pytest.raises(ValueError, match="no"):
-        lazy_tensors.read([(bad, (one,)), *[(good, (one,))] * 50], lambda _, array: array)
+        lazy_tensors.read_parameters(
+            [(bad, (one,)), *[(good, (one,))] * 50], lambda _, array: array
+        )

@@ -19,7 +19,7 @@ def captions(lengths: np.ndarray) -> list[list[int]]:
 
 def test_every_caption_lies_whole_in_its_place() -> None:
     ragged = captions(web_lengths(500))
-    plan = packing.plan(ragged, length=128, batch_rows=16)
+    plan = packing.plan_rows(ragged, length=128, batch_rows=16)
     seen = np.zeros(plan.tokens.shape, int)
     for ids, (row, start, end) in zip(ragged, plan.places, strict=True):
         assert plan.tokens[row, start:end].tolist() == ids
@@ -36,7 +36,7 @@ def test_padding_is_under_three_percent_of_a_realistic_shard() -> None:
     lengths = web_lengths(8192)
     assert 19 < lengths.mean() < 21
     assert lengths.max() == 128
-    plan = packing.plan(captions(lengths), length=128, batch_rows=128, devices=8)
+    plan = packing.plan_rows(captions(lengths), length=128, batch_rows=128, devices=8)
     assert plan.useful == lengths.sum()
     assert plan.useful / plan.computed > 0.97
     assert 128 * len(lengths) / plan.computed > 6  # against padding to 128
@@ -44,7 +44,7 @@ def test_padding_is_under_three_percent_of_a_realistic_shard() -> None:
 
 def test_batches_hold_all_rows_in_few_shapes() -> None:
     for count in (1, 3, 40, 333):
-        plan = packing.plan(captions(web_lengths(count)), length=128, batch_rows=16, devices=2)
+        plan = packing.plan_rows(captions(web_lengths(count)), length=128, batch_rows=16, devices=2)
         rows = [row for b in plan.batches for row in range(b.first, b.last)]
         assert rows == list(range(len(plan.tokens)))
         assert {b.rows for b in plan.batches[:-1]} <= {16}
@@ -60,7 +60,7 @@ def test_batches_hold_all_rows_in_few_shapes() -> None:
 
 
 def test_nothing_is_planned_for_nothing() -> None:
-    plan = packing.plan([], length=128, batch_rows=8)
+    plan = packing.plan_rows([], length=128, batch_rows=8)
     assert (plan.batches, plan.places, plan.useful, plan.computed) == ((), (), 0, 0)
 
 
@@ -71,6 +71,6 @@ def test_rows_are_multiples_of_the_lanes_of_a_tpu(longest: int, row: int) -> Non
 
 def test_refusals_name_the_numbers() -> None:
     with pytest.raises(ValueError, match="129 tokens does not fit a row of 128"):
-        packing.plan(captions(np.array([3, 129])), length=128, batch_rows=8)
+        packing.plan_rows(captions(np.array([3, 129])), length=128, batch_rows=8)
     with pytest.raises(ValueError, match="batches of 6 rows do not divide over 4 devices"):
-        packing.plan(captions(np.array([3])), length=128, batch_rows=6, devices=4)
+        packing.plan_rows(captions(np.array([3])), length=128, batch_rows=6, devices=4)

@@ -8,7 +8,7 @@ from flax import serialization
 
 from imagen_jax.data.store import records
 from imagen_jax.imagen import Imagen
-from imagen_jax.text.checkpoints import native, load
+from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
 TENSOR = "encoder.layers_1.mlp.wo.kernel"
@@ -93,7 +93,7 @@ def test_nothing_is_converted(spoilt: Path, tmp_path: Path) -> None:
 def test_what_bfloat16_cannot_hold_is_not_converted(tiny, tmp_path: Path) -> None:
     params = {**tiny[1], "token_embedder": {"embedding": np.full((1152, 64), 3.4e38, np.float32)}}
     folder = _t5x(tmp_path / "large", params)
-    sizes, layout = load.inspect(folder)
+    sizes, layout = load.find_layout(folder)
     tokenizer = TextEncoder.load("t5_1_1_tiny", max_length=4).tokenizer
     with pytest.raises(ValueError, match=r"token_embedder\.embedding has .* finite as bfloat16"):
         native.write(
@@ -104,8 +104,8 @@ def test_what_bfloat16_cannot_hold_is_not_converted(tiny, tmp_path: Path) -> Non
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
 def test_finite_is_told_of_what_is_stored(dtype) -> None:
     sound = np.array([[0.0, 1.0], [2.0, -3.0]], np.float32)
-    assert records.rounded(sound, dtype).is_finite()
+    assert records.round_encoding(sound, dtype).is_finite()
     for wrong in (np.nan, np.inf, -np.inf):
         with np.errstate(invalid="ignore"):  # of casts to int8
-            kept = records.rounded(np.array([[0.0, wrong]], np.float32), dtype)
+            kept = records.round_encoding(np.array([[0.0, wrong]], np.float32), dtype)
         assert not kept.is_finite()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from imagen_jax.text.checkpoints import load
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import load
 from imagen_jax.text.t5 import T5, T5Config
 
 ATOL = 2e-5  # erf instead of tanh GELU, the smallest known mistake, costs 8.7e-4
@@ -32,7 +32,7 @@ def test_encodings_equal_t5x(tiny, reference) -> None:
 
 
 def test_scanned_checkpoint_encodes_alike(fixtures, reference) -> None:
-    config, params = load.load(fixtures / "scalable_t5_tiny")
+    config, params = load.load_parameters(fixtures / "scalable_t5_tiny")
     text = np.asarray(run(params, *_inputs(reference), config=config))
     mask = reference["mask"]
     np.testing.assert_allclose(text[mask], reference["encoded_scan"][mask], rtol=0, atol=ATOL)

@@ -134,7 +134,7 @@ def rounded(tensors: Tensors) -> Tensors:
 
 def check(path: Path, expected: Tensors) -> T5Config:
     """Load, and compare names and values exactly."""
-    config, params = load.load(path)
+    config, params = load.load_parameters(path)
     loaded = traverse_util.flatten_dict(params, sep=".")
     assert loaded.keys() == expected.keys()
     for name, array in expected.items():
@@ -184,7 +184,7 @@ def test_version_2_stores_bfloat16_as_bits(tmp_path) -> None:
     check(Writer(version=2, inlined=r"scale$").write(tmp_path / "checkpoint_7", bits), tensors)
     now = Writer().write(tmp_path / "checkpoint_8", bits)
     with pytest.raises(ValueError, match="uint16, not a float"):
-        load.load(now)
+        load.load_parameters(now)
 
 
 def test_one_file_with_chunked_inlined_arrays(tmp_path, monkeypatch) -> None:
@@ -199,17 +199,17 @@ def test_one_file_with_chunked_inlined_arrays(tmp_path, monkeypatch) -> None:
 def test_a_parent_holds_exactly_one_checkpoint(tmp_path) -> None:
     tensors = per_layer()
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
-        load.load(tmp_path)
+        load.load_parameters(tmp_path)
     Writer(inlined="").write(tmp_path / "checkpoint_1000.tmp-1700000000", tensors)
     with pytest.raises(FileNotFoundError, match="checkpoint_N"):
-        load.load(tmp_path)
+        load.load_parameters(tmp_path)
     Writer(inlined="").write(tmp_path / "checkpoint_1000", tensors)
     check(tmp_path, tensors)
     Writer(inlined="").write(tmp_path / "checkpoint_2000", tensors)
     with pytest.raises(ValueError, match="checkpoint_1000, checkpoint_2000"):
-        load.load(tmp_path)
+        load.load_parameters(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent"):
-        load.load(tmp_path / "absent")
+        load.load_parameters(tmp_path / "absent")
 
 
 def test_a_missing_chunk_is_not_read_as_zeros(tmp_path) -> None:
@@ -223,13 +223,13 @@ def test_a_missing_chunk_is_not_read_as_zeros(tmp_path) -> None:
         if name:
             (directory / name).write_bytes(content)
         with pytest.raises(ValueError, match=match):
-            load.load(folder)
+            load.load_parameters(folder)
     chunk.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=match):
-        load.load(folder)
+        load.load_parameters(folder)
     shutil.rmtree(directory)
     with pytest.raises(FileNotFoundError, match=f"{re.escape(QUERY)}: its folder .* is missing"):
-        load.load(folder)
+        load.load_parameters(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
@@ -238,14 +238,14 @@ def test_a_truncated_msgpack_file_is_refused(tmp_path, keep: int) -> None:
     file = folder / "checkpoint"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"checkpoint_1000/checkpoint \(\d+ bytes\) is cut short"):
-        load.load(folder)
+        load.load_parameters(folder)
 
 
 @pytest.mark.parametrize("version", [1, 4])
 def test_other_versions_are_refused(tmp_path, version: int) -> None:
     folder = Writer(version=version).write(tmp_path / "checkpoint_1000", per_layer())
     with pytest.raises(ValueError, match=f"checkpoint is of version {version}; versions 2 to 3"):
-        load.load(folder)
+        load.load_parameters(folder)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_other_versions_are_refused(tmp_path, version: int) -> None:
 def test_trees_of_something_else_are_refused(tmp_path, tree, match: str) -> None:
     (tmp_path / "checkpoint").write_bytes(serialization.msgpack_serialize(tree))
     with pytest.raises(ValueError, match=match):
-        load.load(tmp_path)
+        load.load_parameters(tmp_path)
 
 
 NORM = "encoder.layers_1.pre_mlp_layer_norm.scale"
@@ -288,7 +288,7 @@ def test_a_wrong_tensor_is_named(tmp_path, change, match: str) -> None:
     tensors = {n: a for n, a in (per_layer() | change).items() if a is not None}
     folder = Writer(inlined="").write(tmp_path / "checkpoint_1000", tensors)
     with pytest.raises(ValueError, match=match):
-        load.load(folder)
+        load.load_parameters(folder)
 
 
 def test_a_folder_of_another_checkpoint_is_named(tmp_path) -> None:
@@ -297,4 +297,4 @@ def test_a_folder_of_another_checkpoint_is_named(tmp_path) -> None:
     other = f"target.{QUERY.replace('attention.query', 'mlp.wi_0')}"
     shutil.copytree(folder / other, folder / f"target.{QUERY}")
     with pytest.raises(ValueError, match=rf"{QUERY} in .* \(8, 16\), .* states \(8, 8\)"):
-        load.load(folder)
+        load.load_parameters(folder)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_jax.train.goodput import Ledger
+from imagen_jax.train.goodput import GoodputTracker
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 
 def test_every_second_has_its_place() -> None:
     clock = Clock()
-    ledger = Ledger(clock)
+    ledger = GoodputTracker(clock)
     with ledger.spend("data"):
         clock.now += 5
     clock.now += 15
@@ -39,14 +39,14 @@ def test_every_second_has_its_place() -> None:
 
 def test_a_part_that_fails_is_counted() -> None:
     clock = Clock()
-    ledger = Ledger(clock)
+    ledger = GoodputTracker(clock)
     with pytest.raises(OSError, match="disk"):
         _save(ledger, clock)
     assert ledger.seconds["save"] == 2.0
     assert ledger.goodput == 0.0
 
 
-def _save(ledger: Ledger, clock: Clock) -> None:
+def _save(ledger: GoodputTracker, clock: Clock) -> None:
     with ledger.spend("save"):
         clock.now += 2
         raise OSError("disk full")

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from small_network import SMALL
 
-from imagen_jax.io import checkpoints, log_files
 from imagen_jax import config
-from imagen_jax.runtime import exit_codes
 from imagen_jax.data import corrupt_records
-from imagen_jax.data.store import records, store
 from imagen_jax.data.images import transforms
+from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
-from imagen_jax.train import run_lease, anomalies, init_from, loop, progress, sharded_step
+from imagen_jax.io import checkpoints, log_files
+from imagen_jax.runtime import exit_codes
+from imagen_jax.train import anomalies, init_from, loop, progress, run_lease, sharded_step
 
 COUNT, SIDE, WIDTH, LENGTH = 24, 4, 3, 6
 DAMAGED = [3, 4, 20]
@@ -54,17 +54,17 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
         max_length=LENGTH,
     )
     png = transforms.encode(np.full((SIDE, SIDE, 3), 100, np.uint8))
-    text = records.rounded(np.ones((2, WIDTH), np.float32), "bfloat16")
+    text = records.round_encoding(np.ones((2, WIDTH), np.float32), "bfloat16")
     made = [
         Record(key=str(i), captions=("",), images={SIDE: png}, texts=(text,)) for i in range(COUNT)
     ]
     for index in DAMAGED:
         made[index] = dataclasses.replace(made[index], images={SIDE: png[:40]})
-    store.begin(target)
+    store.begin_store(target)
     store.write_shard(target, 0, made)
-    store.write_empty(target, records.rounded(np.ones((1, WIDTH), np.float32), "bfloat16"))
-    store.finish(target)
-    return store.open(target.folder)
+    store.write_empty(target, records.round_encoding(np.ones((1, WIDTH), np.float32), "bfloat16"))
+    store.finish_store(target)
+    return store.open_store(target.folder)
 
 
 def test_a_run_goes_on_and_logs_how_many_records_it_lost(damaged: Store, tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -
 
 
 def test_weights_that_are_refused_leave_no_folder(damaged: Store, tmp_path: Path) -> None:
-    class Refused(init_from.Source):
+    class Refused(init_from.InitFrom):
         def begin(self, current):
             return jax.tree.map(lambda x: x * np.float32("nan"), current.params), ""
 
     folder, source = tmp_path / "runs" / "new", Refused(folder=tmp_path, take="ema", partial=False)
-    with run_lease.alone(folder), pytest.raises(ValueError, match="the weights are not finite"):
+    with run_lease.hold_run(folder), pytest.raises(ValueError, match="the weights are not finite"):
         loop.train(experiment(0.2), folder, store=damaged, source=source)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,7 +145,7 @@ def test_the_loop_is_one_step_ahead_of_the_devices(
             losses.append(after_a_while(metrics["loss"]))
             return state, metrics | {"loss": losses[-1]}
 
-        monkeypatch.setattr(sharded_step.Program, "step", lambda _: train_step)
+        monkeypatch.setattr(sharded_step.ShardedStep, "step", lambda _: train_step)
         return work
 
     def stop(step: int) -> bool:
@@ -172,7 +172,7 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A full disk, of the logs alone: each log is told once, and the run is trained and saved."""
-    append = log_files.append
+    append = log_files.append_line
     for name in ("metrics.jsonl", corrupt_records.FILE, anomalies.FILE):
         (tmp_path / name).symlink_to(FULL)
     monkeypatch.setattr(
@@ -183,7 +183,11 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
     loop.train(experiment(0.2), tmp_path, store=damaged)
     assert checkpoints.Checkpoints(tmp_path, read_only=True).latest() == 3
     told = capsys.readouterr().err
-    for name in (tmp_path / "metrics.jsonl", tmp_path / corrupt_records.FILE, "TensorBoard's events"):
+    for name in (
+        tmp_path / "metrics.jsonl",
+        tmp_path / corrupt_records.FILE,
+        "TensorBoard's events",
+    ):
         sentence = f"{name}: not written (No space left on device); the run goes on without it"
         assert told.count(sentence) == 1
 
@@ -194,7 +198,7 @@ def test_what_is_worth_saving_is_saved_before_it_is_logged(
     def fails(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(progress.Progress, "flush", fails)
+    monkeypatch.setattr(progress.ProgressMeter, "flush", fails)
     every = dataclasses.replace(experiment(0.2).train, save_every=1)
     with pytest.raises(OSError, match="No space"):
         loop.train(dataclasses.replace(experiment(0.2), train=every), tmp_path, store=damaged)
@@ -239,5 +243,5 @@ def test_a_run_that_diverged_goes_on_from_its_last_sound_checkpoint(
     for command in commands:
         subprocess.run(command, shell=True, check=True)
     run(1e-3, 6)
-    lines = log_files.read(tmp_path / "metrics.jsonl")
+    lines = log_files.read_entries(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines if np.isfinite(line["loss"])][-3:] == [4, 5, 6]

@@ -15,7 +15,7 @@ TREE = {"stem": {"kernel": jnp.full((3, 4), 2.0)}, "head": [jnp.ones(5), jnp.ful
 
 
 def test_norms_of_the_parts_make_the_norm_of_all() -> None:
-    found = norms.by_group("grad_norm", TREE)
+    found = norms.group_norms("grad_norm", TREE)
     assert set(found) == {"grad_norm", "grad_norm/stem", "grad_norm/head"}
     np.testing.assert_allclose(found["grad_norm/stem"], np.sqrt(12 * 4.0), rtol=1e-6)
     np.testing.assert_allclose(found["grad_norm/head"], np.sqrt(5 + 2 * 9.0), rtol=1e-6)
@@ -24,10 +24,10 @@ def test_norms_of_the_parts_make_the_norm_of_all() -> None:
 
 def test_the_distance_of_the_average_is_a_share_of_the_weights() -> None:
     averaged = jax.tree.map(lambda x: 0.75 * x, TREE)
-    found = norms.of_state(TREE, averaged)
+    found = norms.state_norms(TREE, averaged)
     np.testing.assert_allclose(found["ema_distance"], 0.25, rtol=1e-6)
     np.testing.assert_allclose(found["param_norm"], np.sqrt(48 + 23.0), rtol=1e-6)
-    assert float(norms.of_state(TREE, TREE)["ema_distance"]) == 0.0
+    assert float(norms.state_norms(TREE, TREE)["ema_distance"]) == 0.0
 
 
 def _device(kind: str, memory: dict[str, int] | None, process: int = 0) -> Any:
@@ -39,7 +39,7 @@ def test_mfu_is_the_models_work_over_the_chips_peak(kind: str, name: str) -> Non
     chip = accelerators.TPUS[name]
     devices = [_device(kind, {"bytes_in_use": 2**30, "peak_bytes_in_use": 2**31})] * 8
     images_per_s = 0.4 * chip.peak_flops * (8 / chip.devices) / 1e12
-    found = train_metrics.Speed(1e12, devices).figures(images_per_s)
+    found = train_metrics.Throughput(1e12, devices).figures(images_per_s)
     assert found["mfu"] == pytest.approx(0.4)
     assert found["tflops_per_device"] == pytest.approx(images_per_s / 8)
     assert (found["memory_gib"], found["memory_peak_gib"]) == (1.0, 2.0)
@@ -50,13 +50,13 @@ def test_of_the_devices_here_the_fullest_counts() -> None:
         _device("TPU v4", {"bytes_in_use": gib * 2**30}, process)
         for gib, process in ((1, 0), (3, 0), (9, 1))
     ]
-    found = train_metrics.Speed(1.0, devices).figures(1.0)
+    found = train_metrics.Throughput(1.0, devices).figures(1.0)
     assert found["memory_gib"] == 3.0
     assert "memory_peak_gib" not in found
 
 
 def test_what_a_device_does_not_tell_is_left_out() -> None:
-    found = train_metrics.Speed(1e9, jax.devices()).figures(16.0)
+    found = train_metrics.Throughput(1e9, jax.devices()).figures(16.0)
     assert set(found) == {"tflops_per_device"}
     assert found["tflops_per_device"] == pytest.approx(16e9 / 8 / 1e12)
 
@@ -74,11 +74,11 @@ def test_what_a_device_does_not_tell_is_left_out() -> None:
 )
 def test_steps_that_cannot_be_traced_are_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"--profile-steps {text}: .*{says}"):
-        profiler.parse(text, last=10)
+        profiler.parse_window(text, last=10)
 
 
 def test_steps_are_read_as_python_reads_them() -> None:
-    assert profiler.parse("8:11", last=10) == range(8, 11)
+    assert profiler.parse_window("8:11", last=10) == range(8, 11)
 
 
 class _Told:
@@ -90,7 +90,7 @@ class _Told:
 
 
 def test_a_profile_holds_the_steps_that_were_asked_for(tmp_path: Any) -> None:
-    told, profile = _Told(tmp_path), profiler.Profile(range(3, 5))
+    told, profile = _Told(tmp_path), profiler.ProfileWindow(range(3, 5))
     for step in range(1, 8):
         with jax.profiler.TraceAnnotation(f"this is step {step}"):
             profile_input = jnp.ones(step) * 2
@@ -103,7 +103,7 @@ def test_a_profile_holds_the_steps_that_were_asked_for(tmp_path: Any) -> None:
 
 
 def test_a_start_past_the_steps_says_so_once(tmp_path: Any) -> None:
-    told, profile = _Told(tmp_path), profiler.Profile(range(3, 5))
+    told, profile = _Told(tmp_path), profiler.ProfileWindow(range(3, 5))
     for step in range(4, 8):
         profile(step, jnp.ones(1), told)
     assert len(told.said) == 1

@@ -12,7 +12,7 @@ import pytest
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.evaluate import eval_set
-from imagen_jax.train import update_monitor, norms, optim, state, step
+from imagen_jax.train import norms, optim, state, step, update_monitor
 
 
 def test_learning_rate_of_the_paper() -> None:
@@ -56,20 +56,26 @@ def _judged(options: config.Optim, *, steps: int = 400) -> list[str]:
     rule = optim.build(options, steps=steps)
     experiment = config.load("tiny/base8")[0]
     train = dataclasses.replace(experiment.train, steps=steps)
-    watched = update_monitor.Learning(dataclasses.replace(experiment, optim=options, train=train))
+    watched = update_monitor.UpdateMonitor(
+        dataclasses.replace(experiment, optim=options, train=train)
+    )
 
     @jax.jit
     def step(state, params, key):
         grads = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
         state, updates = optim.update(rule, grads, state, params, norm=optax.tree.norm(grads))
-        return state, optax.apply_updates(params, updates), norms.by_group("update_norm", updates)
+        return (
+            state,
+            optax.apply_updates(params, updates),
+            norms.group_norms("update_norm", updates),
+        )
 
     state, rows, told = rule.init(params), {}, []
     for number in range(1, steps + 1):
         state, params, found = step(state, params, jax.random.fold_in(keys[1], number))
         rows[number] = {"skipped": 0.0} | found
         if number % 50 == 0:
-            told += watched.judge(rows, params, norms.of_state(params, params))
+            told += watched.judge(rows, params, norms.state_norms(params, params))
             rows = {}
     return told
 
@@ -101,7 +107,9 @@ def _short_training(options: config.Optim, ends: tuple[int, ...]) -> list[float]
     start = functools.partial(state.init, experiment=experiment, module=module, rule=rule)
     current = jax.jit(start)(root)
     train_step = jax.jit(step.build(experiment, module, rule))
-    real = eval_set.draw("shapes/quickstart", "validation", count=256, seed=0, size=64).real
+    real = eval_set.draw_eval_set(
+        "shapes/quickstart", "validation", count=256, seed=0, size=64
+    ).real
     small = real.reshape(256, 8, 8, 8, 8, 3).mean(axis=(2, 4)).astype(np.uint8)
     encoded = np.zeros((32, text.max_length, text.width), np.float32)
     losses = []
@@ -195,7 +203,7 @@ def _is_adam(node: object) -> bool:
 def test_average_follows_its_recursion() -> None:
     ema, expected = {"w": jnp.float32(1.0)}, 1.0
     for n in range(1, 200):
-        ema = optim.average(ema, {"w": jnp.float32(n)}, jnp.int32(n), decay=0.9)
+        ema = optim.update_average(ema, {"w": jnp.float32(n)}, jnp.int32(n), decay=0.9)
         decay = min(0.9, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * n
     assert float(ema["w"]) == pytest.approx(expected, rel=1e-5)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imagen_jax.runtime import exit_codes
-from imagen_jax.runtime import preemption
+from imagen_jax.runtime import exit_codes, preemption
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +20,7 @@ def _heeded() -> Iterator[None]:
 
 
 def test_the_first_interrupt_stops_and_the_second_ends_at_once(capfd) -> None:
-    with preemption.watch() as watch:
+    with preemption.watch_for_preemption() as watch:
         assert not watch.reached(1)
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.reached(2)
@@ -39,14 +38,14 @@ def test_what_was_saved_is_said_with_the_code_of_an_interrupt() -> None:
 
 
 def _stopped_by(number: int) -> None:
-    with preemption.watch():
+    with preemption.watch_for_preemption():
         os.kill(os.getpid(), number)
         raise exit_codes.Preempted("saved at step 3")
 
 
 def test_an_interrupt_that_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with preemption.watch() as watch:
+    with preemption.watch_for_preemption() as watch:
         os.kill(os.getpid(), signal.SIGINT)
         assert not watch.reached(1)
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

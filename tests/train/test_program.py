@@ -15,7 +15,7 @@ LOCAL, FSDP, DATA = 11, 4, 2
 ARRAY = re.compile(r"\b(?:f32|bf16)\[(\d+),(\d+),(\d+)(?:,(\d+))?\]")
 
 
-def _program(name: str) -> sharded_step.Program:
+def _program(name: str) -> sharded_step.ShardedStep:
     experiment = config.load(name)[0]
     experiment = dataclasses.replace(
         experiment,

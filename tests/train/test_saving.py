@@ -20,7 +20,7 @@ from imagen_jax import config
 from imagen_jax.io import run_dir
 from imagen_jax.io.checkpoints import Checkpoints
 from imagen_jax.train import checkpointing
-from imagen_jax.train.checkpointing import Saving
+from imagen_jax.train.checkpointing import CheckpointWriter
 from imagen_jax.train.state import TrainState
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
@@ -77,12 +77,12 @@ def options(**changes: object) -> config.Experiment:
     return dataclasses.replace(EXPERIMENT, train=train)
 
 
-def due(saves: Saving, last: int) -> list[int]:
+def due(saves: CheckpointWriter, last: int) -> list[int]:
     return [step for step in range(1, last + 1) if saves.is_due(step)]
 
 
 def test_saves_come_by_steps(tmp_path: Path) -> None:
-    saves = Saving(tmp_path, options(save_every=4, keep_every=6, save_minutes=0.0))
+    saves = CheckpointWriter(tmp_path, options(save_every=4, keep_every=6, save_minutes=0.0))
     assert due(saves, 13) == [4, 6, 8, 12]
     saves.close()
 
@@ -90,7 +90,7 @@ def test_saves_come_by_steps(tmp_path: Path) -> None:
 def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
-    saves = Saving(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
+    saves = CheckpointWriter(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
     assert due(saves, 20) == []
     now[0] += 121
     assert due(saves, 20) == [5, 10, 15, 20]  # asked when a line is logged, until one is saved
@@ -103,7 +103,7 @@ def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_clock_that_is_set_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
-    saves = Saving(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
+    saves = CheckpointWriter(tmp_path, options(save_every=1000, log_every=5, save_minutes=2.0))
     now = time.time() + jump
     monkeypatch.setattr(checkpointing.time, "time", lambda: now)
     assert due(saves, 20) == []
@@ -114,7 +114,7 @@ def test_a_clock_that_is_set_changes_nothing(
 
 
 def test_the_stall_is_counted(tmp_path: Path) -> None:
-    saves = Saving(tmp_path, EXPERIMENT)
+    saves = CheckpointWriter(tmp_path, EXPERIMENT)
     assert saves.stall_seconds == 0.0
     saves.save(1, STATE)
     assert 0.0 < saves.stall_seconds < 60.0
@@ -129,7 +129,7 @@ def test_what_devices_report_is_no_failed_save(
     def gone(*_: object) -> None:
         raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
 
-    saves = Saving(tmp_path, EXPERIMENT)
+    saves = CheckpointWriter(tmp_path, EXPERIMENT)
     monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", gone)
     with pytest.raises(jax.errors.JaxRuntimeError, match="closed by peer"):
         saves.save(1, STATE)
@@ -199,14 +199,14 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
     monkeypatch.setattr(checkpointing, "PAUSE", 0.0)
     monkeypatch.setattr(checkpointing, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
     monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
-    saves = Saving(tmp_path / "the run", EXPERIMENT)
+    saves = CheckpointWriter(tmp_path / "the run", EXPERIMENT)
     saves.save(5, STATE)
     with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*shelter") as told:
         saves.finish(5, STATE)
     saves.close()
     (command,) = re.findall("`(.*?)`", str(told.value))
     subprocess.run(command, shell=True, check=True, cwd=tmp_path / "shelter")
-    again = Saving(tmp_path / "the run", EXPERIMENT)
+    again = CheckpointWriter(tmp_path / "the run", EXPERIMENT)
     step, found = again.restore(STATE)
     again.close()
     assert step == 5
@@ -223,7 +223,7 @@ def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
-    saves = Saving(tmp_path, EXPERIMENT)
+    saves = CheckpointWriter(tmp_path, EXPERIMENT)
     saves.save(1, STATE)
     assert "No space left" in saves.trouble()
     assert not saves.trouble()  # told once
@@ -250,7 +250,7 @@ def test_the_way_back_leads_to_the_last_sound_checkpoint(
     tmp_path: Path, proven: int, says: str, left: list[int]
 ) -> None:
     folder = tmp_path / "a run"
-    saves = Saving(folder, options(keep=2))
+    saves = CheckpointWriter(folder, options(keep=2))
     assert saves.way_back(proven) == "the same command then begins anew"
     for step in (2, 4):
         saves.save(step, STATE)
@@ -269,7 +269,10 @@ def test_a_background_save_that_fails_at_the_end_hides_no_other_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "close", full)
-    with contextlib.closing(Saving(tmp_path / "run", EXPERIMENT)), pytest.raises(KeyError):
+    with (
+        contextlib.closing(CheckpointWriter(tmp_path / "run", EXPERIMENT)),
+        pytest.raises(KeyError),
+    ):
         raise KeyError
     assert "a save failed ([Errno 28] No space left on device)" in capsys.readouterr().err
 
@@ -279,7 +282,7 @@ def test_a_folder_that_was_deleted_is_a_run_again(
 ) -> None:
     folder = tmp_path / "run"
     run_dir.write_config(folder, EXPERIMENT)
-    saves = Saving(folder, EXPERIMENT)
+    saves = CheckpointWriter(folder, EXPERIMENT)
     saves.has_config = True
     saves.save(1, STATE)
     saves.finish(1, STATE)

@@ -79,7 +79,7 @@ def test_a_full_disk_does_not_keep_it_from_speaking(dog, clock, capfd) -> None:
 def test_its_thread_looks_until_it_is_closed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(watchdog, "LOOK", 0.005)
     monkeypatch.setattr(watchdog, "LEAST", 0.0)
-    dog = watchdog.start(tmp_path)
+    dog = watchdog.start_watchdog(tmp_path)
     dog.beat()
     deadline = time.monotonic() + 20
     while not (tmp_path / watchdog.STACKS).exists() and time.monotonic() < deadline:

@@ -24,7 +24,7 @@ def _experiment(project: str = "") -> config.Experiment:
 
 
 def _write(folder: Path, experiment: config.Experiment, *, start: int) -> list[writers.Writer]:
-    found = writers.of(folder, folder, experiment, start=start)
+    found = writers.make_writers(folder, folder, experiment, start=start)
     for writer in found:
         writer.scalars(start + 5, {"loss": 0.25, "grad_norm/stem": 0.5})
         writer.pictures(start + 5, PICTURES)
@@ -83,18 +83,18 @@ def test_a_refused_login_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ValueError, match=r"train.wandb_project=p: No API key .*WANDB_MODE=offline"):
-        writers.of(tmp_path, tmp_path, _experiment("p"), start=0)
+        writers.make_writers(tmp_path, tmp_path, _experiment("p"), start=0)
 
 
 def test_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = _experiment("p")
     monkeypatch.setattr(writers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"wandb is missing; pip install 'imagen_jax\[wandb\]'"):
-        writers.of(tmp_path, tmp_path, experiment, start=0)
+        writers.make_writers(tmp_path, tmp_path, experiment, start=0)
 
 
 def test_events_can_be_read_in_a_folder_that_was_made_again(tmp_path: Path) -> None:
-    writer = writers.TensorBoard(tmp_path / "run", start=0)
+    writer = writers.TensorBoardWriter(tmp_path / "run", start=0)
     writer.scalars(1, {"loss": 0.25})
     shutil.rmtree(tmp_path / "run")
     writer.scalars(2, {"loss": 0.25})
@@ -105,5 +105,5 @@ def test_events_can_be_read_in_a_folder_that_was_made_again(tmp_path: Path) -> N
 def test_what_is_not_finite_is_told_by_the_guard_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    writers.TensorBoard(tmp_path, start=0).scalars(1, {"loss": float("nan")})
+    writers.TensorBoardWriter(tmp_path, start=0).scalars(1, {"loss": float("nan")})
     assert not caplog.records

@@ -13,40 +13,42 @@ of it from colour that the file has at half its size; a fifth of the time is sav
 import numpy as np
 from PIL import Image
 
-from imagen_jax.image import area_downsample
 from imagen_jax.config import Framing
 from imagen_jax.data.images import decode
-from imagen_jax.data.images.decode import RGB, Decoded
+from imagen_jax.data.images.decode import RGB, DecodedImage
+from imagen_jax.image import area_downsample
 
 GAP = 3.0  # means of boxes first, down to so many pixels for one: Pillow's reducing_gap
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def generator(framing: Framing, index: int) -> np.random.Generator:
+def crop_generator(framing: Framing, index: int) -> np.random.Generator:
     """What decides for one picture, whoever asks and whenever."""
     return np.random.default_rng([framing.crop_seed, index])
 
 
-def frame(image: bytes, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
+def frame_image(image: bytes, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
     """An encoded picture as a square of `side` pixels.
 
     Errors: ValueError when it cannot be decoded, or would have to be enlarged.
     """
-    return square(decode.load(image, side=side), side, framing=framing, rng=rng)
+    return crop_square(decode.load_image(image, side=side), side, framing=framing, rng=rng)
 
 
-def square(decoded: Decoded, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
+def crop_square(
+    decoded: DecodedImage, side: int, *, framing: Framing, rng: np.random.Generator
+) -> RGB:
     """A decoded picture as a square of `side` pixels.
 
     Errors: ValueError when it would have to be enlarged.
     """
-    box = window(decoded.box, side, framing=framing, rng=rng)
-    pixels = resize(decoded.picture, side, box=box)
+    box = crop_window(decoded.box, side, framing=framing, rng=rng)
+    pixels = resize_image(decoded.picture, side, box=box)
     flipped = framing.flip and rng.integers(2) == 1
     return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
 
 
-def window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -> Box:
+def crop_window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -> Box:
     """The part of a picture that becomes the square: as if all of it were resized, then cropped.
 
     Units: pixels of the picture, which lies in `box`; the corner is on a pixel of the resized one.
@@ -68,7 +70,7 @@ def window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -
     return left, top, min(left + short, right), min(top + short, bottom)
 
 
-def resize(picture: Image.Image, side: int, *, box: Box) -> RGB:
+def resize_image(picture: Image.Image, side: int, *, box: Box) -> RGB:
     """A square part of a picture at `side` x `side` pixels, no more than it has."""
     scale = (box[2] - box[0]) / side
     if scale.is_integer() and all(edge.is_integer() for edge in box):

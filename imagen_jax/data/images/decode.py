@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from imagen_jax.data.images.quiet import Quiet
+from imagen_jax.data.images.quiet import SuppressedWarnings
 from imagen_jax.io.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -49,16 +49,16 @@ TURNS = {
     8: (Image.Transpose.ROTATE_90, False, True),
 }
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
-QUIET = Quiet()
+QUIET = SuppressedWarnings()
 
 
-class Unreadable(ValueError):
+class UnreadableImageError(ValueError):
     """Bytes that are no complete picture, or one that is too large to decode."""
 
     reason = UNREADABLE  # the same words for all of a kind
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What the beginning of a file says of its picture, before it is made upright."""
 
     format: str  # one of FORMATS, or MPO for a JPEG with more than one picture
@@ -66,7 +66,7 @@ class Header(NamedTuple):
     height: int
 
 
-class Decoded(NamedTuple):
+class DecodedImage(NamedTuple):
     """An upright RGB picture; what the file shows of it lies in `box`.
 
     A picture that was scaled while it was decoded has whole pixels, of which the last ones may
@@ -78,16 +78,16 @@ class Decoded(NamedTuple):
     is_rgb_png: bool  # and upright: decoding its bytes gives just these pixels
 
 
-def header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> Header:
+def read_header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> ImageHeader:
     """A picture's format and size; nothing is decoded.
 
     Errors: Unreadable when the bytes are no picture, or one of more than `most_pixels`.
     """
     with _opened(image, most_pixels) as opened:
-        return Header(opened.format or "", *opened.size)
+        return ImageHeader(opened.format or "", *opened.size)
 
 
-def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> RGB:
+def decode_image(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> RGB:
     """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
 
     Errors: Unreadable when the bytes are no picture or were cut short, when it has other sides, or
@@ -99,18 +99,20 @@ def decode(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIX
         return np.asarray(_upright(opened).picture)
 
 
-def load(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> Decoded:
+def load_image(
+    image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS
+) -> DecodedImage:
     """A picture, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
     Errors: Unreadable as `decode`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
     """
     with _opened(image, most_pixels) as opened:
-        drafted = opened.draft("RGB", least(opened.size, side)) if side else None
+        drafted = opened.draft("RGB", minimum_size(opened.size, side)) if side else None
         return _upright(opened, drafted[1][2:] if drafted else None)
 
 
-def least(size: tuple[int, int], side: int) -> tuple[int, int]:
+def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Below which width and height a JPEG is not scaled: twice those of its square.
 
     Only 1/8 may be the square's own scale: it is the mean of each block, as an area downsample is.
@@ -132,23 +134,25 @@ def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"
         what = found if isinstance(error, UnidentifiedImageError) else error
-        raise Unreadable(f"{len(image)} bytes are no complete picture: {what}") from error
+        raise UnreadableImageError(f"{len(image)} bytes are no complete picture: {what}") from error
 
 
-def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> Decoded:
+def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> DecodedImage:
     """Load, turn and convert; `extent` is how much of the loaded pixels is the file's."""
     opened.load()
     width, height = extent or map(float, opened.size)
     rgb, orientation = _rgb(opened), _orientation(opened)
     if orientation not in TURNS:
-        return Decoded(rgb, (0.0, 0.0, width, height), rgb is opened and opened.format == "PNG")
+        return DecodedImage(
+            rgb, (0.0, 0.0, width, height), rgb is opened and opened.format == "PNG"
+        )
     turn, from_right, from_below = TURNS[orientation]
     turned = rgb.transpose(turn)
     if orientation in SIDEWAYS:
         width, height = height, width
     left = turned.width - width if from_right else 0.0
     top = turned.height - height if from_below else 0.0
-    return Decoded(turned, (left, top, left + width, top + height), is_rgb_png=False)
+    return DecodedImage(turned, (left, top, left + width, top + height), is_rgb_png=False)
 
 
 def _orientation(loaded: Image.Image) -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from imagen_jax.config import Filters
-from imagen_jax.data.images.decode import Header
+from imagen_jax.data.images.decode import ImageHeader
 
 
-def keep(
-    filters: Filters, header: Header, captions: Sequence[str]
+def apply_filters(
+    filters: Filters, header: ImageHeader, captions: Sequence[str]
 ) -> tuple[tuple[str, ...], str | None]:
     """The captions that are kept, and the first filter that drops the example, or None.
 

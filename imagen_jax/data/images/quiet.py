@@ -11,7 +11,7 @@ import warnings
 PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filters` has them
 
 
-class Quiet:
+class SuppressedWarnings:
     """A context that any number of threads may be in at once."""
 
     def __init__(self) -> None:

@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from imagen_jax.image import area_downsample
 from imagen_jax.config import Framing
 from imagen_jax.data.images import decode
+from imagen_jax.data.images.crop import crop_generator, crop_square
 from imagen_jax.data.images.decode import RGB
-from imagen_jax.data.images.decode import decode as decode  # of what `encode` made
-from imagen_jax.data.images.crop import generator, square
+from imagen_jax.image import area_downsample
 
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
 HighRGB = UInt8[np.ndarray, "high_h high_w 3"]
@@ -64,11 +63,13 @@ def pyramid(
     there is no framing, or when a size does not divide the side.
     """
     if framing is None:
-        decoded = decode.load(image)
+        decoded = decode.load_image(image)
         pixels = np.asarray(decoded.picture)
     else:
-        decoded = decode.load(image, side=max(sizes))
-        pixels = square(decoded, max(sizes), framing=framing, rng=generator(framing, index))
+        decoded = decode.load_image(image, side=max(sizes))
+        pixels = crop_square(
+            decoded, max(sizes), framing=framing, rng=crop_generator(framing, index)
+        )
     height, width, _ = pixels.shape
     if width != height or any(height % size for size in sizes):
         raise ValueError(

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from imagen_jax.data.store import store
-from imagen_jax.data.store.store import Store
 from imagen_jax.data.prepare import jobs
 from imagen_jax.data.prepare.encode import Counts, Written
-from imagen_jax.data.prepare.jobs import Job
+from imagen_jax.data.prepare.jobs import EncodeJob
+from imagen_jax.data.store import store
+from imagen_jax.data.store.store import Store
 
 LOCAL = "FnApiRunner"  # Beam's own choice would look for another one to download
 
@@ -21,25 +21,25 @@ LOCAL = "FnApiRunner"  # Beam's own choice would look for another one to downloa
 class WriteShard(apache_beam.DoFn):
     """The number of a shard to the counts of what was written."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EncodeJob) -> None:
         self._job = job
 
     def setup(self) -> None:
         """Open source and encoder, which all of this process's copies share."""
-        jobs.opened(self._job)
+        jobs.open_resources(self._job)
 
     def process(self, element: int) -> Iterator[Counts]:
         yield jobs.write_shard(self._job, element, done=_ignore)
 
 
-def build(job: Job, arguments: Sequence[str] = ()) -> Written:
+def build_with_beam(job: EncodeJob, arguments: Sequence[str] = ()) -> Written:
     """Write what a job's store lacks by a pipeline with these options of Beam's.
 
     The last step writes the index: it is there even if this process is gone by then.
-    Errors: as `jobs.begin`; ValueError for options that Beam refuses; ChildProcessError with the
+    Errors: as `jobs.begin_job`; ValueError for options that Beam refuses; ChildProcessError with the
     reason when the pipeline failed.
     """
-    begun = jobs.begin(job)
+    begun = jobs.begin_job(job)
     if begun.finished is not None:
         return Written(begun.finished)
     options = PipelineOptions(list(arguments))
@@ -66,7 +66,7 @@ def build(job: Job, arguments: Sequence[str] = ()) -> Written:
         raise ChildProcessError(
             f"the Beam pipeline for {job.folder} failed: {reason[-1]}"
         ) from error
-    return Written(store.open(job.folder))
+    return Written(store.open_store(job.folder))
 
 
 def _sum(counts: Iterable[Counts]) -> Counts:
@@ -75,7 +75,7 @@ def _sum(counts: Iterable[Counts]) -> Counts:
 
 def _finish(counts: Counts, target: Store) -> Counts:
     """Errors: FileNotFoundError when shards are missing although all were written."""
-    if store.finish(target) is None:
+    if store.finish_store(target) is None:
         raise FileNotFoundError(
             f"{target.folder} lacks shards that were written: it has to be a folder that all "
             "workers see"

@@ -17,19 +17,19 @@ from tqdm import tqdm
 
 from imagen_jax import config
 from imagen_jax.data.prepare import images
-from imagen_jax.data.store import records, store
+from imagen_jax.data.prepare.images import PreparedImage
 from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import First, Source
-from imagen_jax.data.prepare.images import Picture
+from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.store import Store
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.text.packing import Plan
+from imagen_jax.text.packing import PackingPlan
 from imagen_jax.text.t5 import Dtype
 
 
 @runtime_checkable
-class Encoder(Protocol):
+class CaptionEncoder(Protocol):
     """What the cache needs of a text encoder; `encoder.TextEncoder` is one."""
 
     @property
@@ -50,21 +50,21 @@ class Encoder(Protocol):
     @property
     def dtype(self) -> Dtype: ...
 
-    def plan(self, captions: Sequence[str]) -> Plan: ...
+    def plan(self, captions: Sequence[str]) -> PackingPlan: ...
 
-    def run(self, plan: Plan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]: ...
+    def run(self, plan: PackingPlan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]: ...
 
     def lost(self, caption: str) -> str: ...
 
 
-class Share(NamedTuple):
+class ProcessShare(NamedTuple):
     """This process's part: every shard whose number is `process` modulo `processes`."""
 
     process: int = 0
     processes: int = 1
 
 
-ALONE = Share()
+SINGLE_PROCESS = ProcessShare()
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ class Written(NamedTuple):
     counts: Counts = Counts()
 
 
-def encode(
+def encode_source(
     data: config.Data,
     text: config.Text,
     *,
     data_dir: Path | str,
     sizes: Sequence[int],
-    encoder: Encoder | None = None,
+    encoder: CaptionEncoder | None = None,
     examples: int | None = None,
 ) -> Store:
     """The pairs of a dataset that was built, written unless they are there.
@@ -112,29 +112,29 @@ def encode(
     Errors: FileNotFoundError where the dataset was not built; ValueError as `target` and `write`.
     """
     encoder = encoder or TextEncoder.of(text)
-    source, dataset = addresses.built(data.dataset, data.split, data_dir), data.dataset
+    source, dataset = addresses.open_embedded(data.dataset, data.split, data_dir), data.dataset
     if examples is not None and examples < len(source):
         source, dataset = First(source, examples), f"{dataset}-first-{examples}"
-    wanted = target(
+    wanted = store_target(
         encoder,
         source,
-        folder=path(data_dir, dataset=dataset, split=data.split, encoder=text.encoder),
+        folder=store_path(data_dir, dataset=dataset, split=data.split, encoder=text.encoder),
         data=dataclasses.replace(data, dataset=dataset),
         text=text,
         sizes=sizes,
     )
-    written = write(source, encoder, wanted).store
+    written = write_store(source, encoder, wanted).store
     assert written is not None  # alone, it wrote every shard
     return written
 
 
-def path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Path:
+def store_path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Path:
     """Where a dataset's pairs lie; an encoder that is a folder goes by its last name."""
     return Path(data_dir) / "encoded" / dataset.replace("/", "-") / Path(encoder).name / split
 
 
-def target(
-    encoder: Encoder,
+def store_target(
+    encoder: CaptionEncoder,
     source: Source,
     *,
     folder: Path,
@@ -166,23 +166,23 @@ def target(
     )
 
 
-def write(
+def write_store(
     source: Source,
-    encoder: Encoder,
+    encoder: CaptionEncoder,
     target: Store,
     *,
-    share: Share = ALONE,
+    share: ProcessShare = SINGLE_PROCESS,
     progress: bool = True,
 ) -> Written:
     """Encode this process's share of a source into `target`; what is there already is kept.
 
     Errors: ValueError when another encoding is there, naming both, or when a picture does not fit.
     """
-    if (found := finished(target)) is not None:
+    if (found := find_finished(target)) is not None:
         return Written(found)
     # Before there is anything: an encoder that computes nonsense leaves nothing behind.
     empty = encode_empty(encoder, target) if share.process == 0 else None
-    missing = [n for n in store.begin(target) if n % share.processes == share.process]
+    missing = [n for n in store.begin_store(target) if n % share.processes == share.process]
     if empty is not None:
         store.write_empty(target, empty)
     counts = Counts()
@@ -191,22 +191,22 @@ def write(
         for part in write_shards(source, encoder, target, missing, done=bar.update):
             counts += part
             bar.set_postfix_str(f"{counts.useful / max(counts.computed, 1):.0%} of tokens useful")
-    return Written(store.finish(target), counts)
+    return Written(store.finish_store(target), counts)
 
 
-def finished(target: Store) -> Store | None:
+def find_finished(target: Store) -> Store | None:
     """The store that is there already, if it is whole.
 
     Errors: ValueError when it is another one, naming what differs.
     """
     if not (target.folder / store.INDEX).is_file():
         return None
-    found = store.open(target.folder)
+    found = store.open_store(target.folder)
     store.refuse_other(found, target)
     return found
 
 
-def encode_empty(encoder: Encoder, target: Store) -> Encoding:
+def encode_empty(encoder: CaptionEncoder, target: Store) -> Encoding:
     """The empty caption's encoding as a store has it. Errors: ValueError if it is not finite."""
     (_, empty), *_ = encoder.run(encoder.plan([""]))
     return _kept(empty, "", target.text_dtype)
@@ -214,7 +214,7 @@ def encode_empty(encoder: Encoder, target: Store) -> Encoding:
 
 def write_shards(
     source: Source,
-    encoder: Encoder,
+    encoder: CaptionEncoder,
     target: Store,
     numbers: Sequence[int],
     *,
@@ -226,7 +226,7 @@ def write_shards(
     `done` is told of how many examples there is nothing left to do but writing.
     Errors: ValueError when a picture does not fit, or an encoding is not finite.
     """
-    for number, pictures, lacks in images.shards(source, target, numbers, threads=threads):
+    for number, pictures, lacks in images.prepare_shards(source, target, numbers, threads=threads):
         texts, found = _encoded(encoder, pictures, target.text_dtype, done)
         store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
         done(len(lacks))
@@ -234,7 +234,10 @@ def write_shards(
 
 
 def _encoded(
-    encoder: Encoder, pictures: Sequence[Picture], dtype: TextDtype, done: Callable[[int], Any]
+    encoder: CaptionEncoder,
+    pictures: Sequence[PreparedImage],
+    dtype: TextDtype,
+    done: Callable[[int], Any],
 ) -> tuple[dict[str, Encoding], Counts]:
     """The encodings of a shard's captions as they are stored, each computed once.
 
@@ -271,16 +274,16 @@ def _encoded(
 
 def _kept(text: Float[np.ndarray, "n d"], caption: str, dtype: TextDtype) -> Encoding:
     """An encoding as it is stored. Errors: ValueError, naming its caption, if it is not finite."""
-    kept = records.rounded(text, dtype)
+    kept = records.round_encoding(text, dtype)
     if not kept.is_finite():
         raise ValueError(
-            f"the encoding of {config.shortened(caption)} is not finite as it is stored, in "
+            f"the encoding of {config.shorten(caption)} is not finite as it is stored, in "
             f"{dtype}: a sound encoder's is far below the largest {dtype}"
         )
     return kept
 
 
-def _records(pictures: Sequence[Picture], texts: dict[str, Encoding]) -> Iterator[Record]:
+def _records(pictures: Sequence[PreparedImage], texts: dict[str, Encoding]) -> Iterator[Record]:
     for picture in pictures:
         yield Record(
             key=picture.key,

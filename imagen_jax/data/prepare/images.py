@@ -13,7 +13,7 @@ from imagen_jax.data.store.store import Store
 from imagen_jax.io.errors import CorruptDataError
 
 
-class Picture(NamedTuple):
+class PreparedImage(NamedTuple):
     """One example of a source, its captions not yet encoded."""
 
     key: str
@@ -21,15 +21,15 @@ class Picture(NamedTuple):
     images: dict[int, bytes]
 
 
-class Shard(NamedTuple):
+class PreparedShard(NamedTuple):
     """The examples of a shard, in the order of the source."""
 
     number: int
-    pictures: list[Picture]
+    pictures: list[PreparedImage]
     lacks: list[Skipped]
 
 
-def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
+def prepare_image(source: Source, target: Store, index: int) -> PreparedImage | Skipped:
     """An example's pictures; they depend on the example and the target alone.
 
     Errors: ValueError where the target has no framing and a picture does not fit.
@@ -40,25 +40,25 @@ def prepare(source: Source, target: Store, index: int) -> Picture | Skipped:
     try:
         example = source[index]
         image = example["image"]
-        captions, reason = _kept(target, decode.header(image), example["captions"])
+        captions, reason = _kept(target, decode.read_header(image), example["captions"])
         if reason is not None:
             return Skipped(index, key, reason)
         images = transforms.pyramid(image, target.sizes, framing=target.framing, index=index)
-    except (CorruptDataError, decode.Unreadable) as error:
-        return Skipped(index, key, error.reason, base.printable(str(error)))
-    return Picture(key, captions, images)
+    except (CorruptDataError, decode.UnreadableImageError) as error:
+        return Skipped(index, key, error.reason, base.make_printable(str(error)))
+    return PreparedImage(key, captions, images)
 
 
-def shards(
+def prepare_shards(
     source: Source, target: Store, numbers: Sequence[int], *, threads: int | None = None
-) -> Iterator[Shard]:
+) -> Iterator[PreparedShard]:
     """The examples of shards, made by threads, one per core unless their number is given.
 
     The next shard's are made while one is encoded.
     """
 
-    def load(index: int) -> Picture | Skipped:
-        return prepare(source, target, index)
+    def load(index: int) -> PreparedImage | Skipped:
+        return prepare_image(source, target, index)
 
     ranges = target.shards()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -67,23 +67,25 @@ def shards(
             for place, number in enumerate(numbers):
                 made = list(loading.pop())
                 loading = [pool.map(load, ranges[n]) for n in numbers[place + 1 : place + 2]]
-                pictures = [one for one in made if isinstance(one, Picture)]
-                yield Shard(number, pictures, [one for one in made if isinstance(one, Skipped)])
+                pictures = [one for one in made if isinstance(one, PreparedImage)]
+                yield PreparedShard(
+                    number, pictures, [one for one in made if isinstance(one, Skipped)]
+                )
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
 
 
-def _fitting(example: dict[str, Any], target: Store, key: str) -> Picture:
+def _fitting(example: dict[str, Any], target: Store, key: str) -> PreparedImage:
     """Where every picture has to fit."""
     try:
         images = transforms.pyramid(example["image"], target.sizes)
     except ValueError as error:
         raise ValueError(f"{target.dataset} {key}: {error}") from error
-    return Picture(key, example["captions"], images)
+    return PreparedImage(key, example["captions"], images)
 
 
 def _kept(
-    target: Store, header: decode.Header, captions: tuple[str, ...]
+    target: Store, header: decode.ImageHeader, captions: tuple[str, ...]
 ) -> tuple[tuple[str, ...], str | None]:
     """Captions that are kept, and why the example is dropped if it is.
 
@@ -92,4 +94,4 @@ def _kept(
     side = max(target.sizes)
     if min(header.width, header.height) < side:
         return (), f"smaller than {side} pixels"
-    return filters.keep(target.filters, header, captions)
+    return filters.apply_filters(target.filters, header, captions)

@@ -10,17 +10,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from imagen_jax.data.store import store
 from imagen_jax.data import worker_pool
 from imagen_jax.data.prepare import jobs
 from imagen_jax.data.prepare.encode import Counts, Written
-from imagen_jax.data.prepare.jobs import Begun, Job
+from imagen_jax.data.prepare.jobs import EncodeJob, JobProgress
+from imagen_jax.data.store import store
 
 PERIOD = 0.5  # seconds between two looks at how far the processes are
 
 
-def build(
-    job: Job,
+def build_store(
+    job: EncodeJob,
     *,
     processes: int | None = None,
     start: Callable[[], None] | None = None,
@@ -29,9 +29,9 @@ def build(
     """Write what a job's store lacks, by so many processes, one per core unless told.
 
     Each process calls `start` first. A shard's bytes don't depend on who writes it.
-    Errors: as `jobs.begin` and `jobs.write_shard`; ChildProcessError when a process died.
+    Errors: as `jobs.begin_job` and `jobs.write_shard`; ChildProcessError when a process died.
     """
-    begun = jobs.begin(job)
+    begun = jobs.begin_job(job)
     if begun.finished is not None:
         return Written(begun.finished)
     count = min(processes or os.cpu_count() or 1, len(begun.missing))
@@ -40,12 +40,12 @@ def build(
         tally = multiprocessing.get_context("spawn").Value("q", 0)  # of examples, by all processes
         threads = max(1, (os.cpu_count() or 1) // count)
         ready = functools.partial(_ready, tally, threads, start)
-        counts = _finish(worker_pool.processes(count, start=ready), job, begun, tally, progress)
-    return Written(store.finish(begun.target), counts)
+        counts = _finish(worker_pool.start_pool(count, start=ready), job, begun, tally, progress)
+    return Written(store.finish_store(begun.target), counts)
 
 
 def _finish(
-    pool: ProcessPoolExecutor, job: Job, begun: Begun, tally: Any, progress: bool
+    pool: ProcessPoolExecutor, job: EncodeJob, begun: JobProgress, tally: Any, progress: bool
 ) -> Counts:
     """Write all shards that are missing; the pool is of no use afterwards."""
     target, counts, waiting = begun.target, Counts(), set[Future[Counts]]()
@@ -85,7 +85,7 @@ def _ready(tally: Any, threads: int, start: Callable[[], None] | None) -> None:
         start()
 
 
-def _write(job: Job, number: int) -> Counts:
+def _write(job: EncodeJob, number: int) -> Counts:
     return jobs.write_shard(job, number, done=_count, threads=_Process.threads)
 
 

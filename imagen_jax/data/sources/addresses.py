@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from imagen_jax import paths
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import Address, Source
+from imagen_jax.io import paths
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
@@ -36,7 +36,7 @@ TEXT = {
 INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
 
 
-def parse(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """A source's address. Errors: ValueError that shows the forms there are."""
     dataset, query = _split(text)
     dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
@@ -68,7 +68,7 @@ def _split(text: str) -> tuple[str, str]:
     return (text, "") if query < 0 else (text[:query], text[query + 1 :])
 
 
-def open(address: Address, data_dir: Path | str) -> Source:
+def open_source(address: Address, data_dir: Path | str) -> Source:
     """The examples at an address.
 
     Errors: FileNotFoundError for a dataset that is not there, under `data_dir` or at its path;
@@ -79,49 +79,49 @@ def open(address: Address, data_dir: Path | str) -> Source:
     place = address.dataset.removeprefix(form)
     # Each is imported where it is needed: some are slow, and none needs the others.
     if form in FAMILIES:
-        return built(address.dataset, address.split, data_dir)
+        return open_embedded(address.dataset, address.split, data_dir)
     if form == TARS:
         from imagen_jax.data.sources import tars
 
-        return tars.open(place, field=address.text, cache=Path(data_dir) / INDICES)
+        return tars.open_tars(place, field=address.text, cache=Path(data_dir) / INDICES)
     if form == FOLDER:
         from imagen_jax.data.sources import folders
 
-        return folders.open(place, column=address.text)
+        return folders.open_folder(place, column=address.text)
     if form == PARQUET:
         from imagen_jax.data.sources import parquet
 
-        return parquet.open(place, image=address.image, text=address.text)
+        return parquet.open_parquet(place, image=address.image, text=address.text)
     if form == MIXTURE:
-        return mixed(listed(place), data_dir)
+        return open_mixture(read_addresses(place), data_dir)
     from imagen_jax.data.sources import tfds
 
-    return tfds.open(address, data_dir)
+    return tfds.open_tfds(address, data_dir)
 
 
-def mixed(addresses: Sequence[Address], data_dir: Path | str) -> Source:
+def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:
     """Several sources as one, by their weights; a single one as it is.
 
     Errors: as `open`; ValueError for weights that cannot be mixed.
     """
     from imagen_jax.data.sources.mixture import Mixture
 
-    sources = tuple(open(address, data_dir) for address in addresses)
+    sources = tuple(open_source(address, data_dir) for address in addresses)
     if len(sources) == 1:
         return sources[0]
     return Mixture(sources, tuple(address.weight for address in addresses))
 
 
-def listed(file: str) -> list[Address]:
+def read_addresses(file: str) -> list[Address]:
     """The addresses in a file, one a line; lines that are blank or begin with # are left out.
 
     Errors: FileNotFoundError for no file; ValueError for one without addresses, or with a mixture.
     """
-    path = paths.local(file)
+    path = paths.local_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
-    lines = [line.strip() for line in base.decoded(path.read_bytes()).splitlines()]
-    addresses = [parse(line) for line in lines if line and not line.startswith("#")]
+    lines = [line.strip() for line in base.decode_text(path.read_bytes()).splitlines()]
+    addresses = [parse_address(line) for line in lines if line and not line.startswith("#")]
     if not addresses:
         raise ValueError(f"mixture {file} has no sources: give {FORMS}, one a line")
     if nested := [a.dataset for a in addresses if a.dataset.startswith(MIXTURE)]:
@@ -131,10 +131,10 @@ def listed(file: str) -> list[Address]:
     return addresses
 
 
-def built(dataset: str, split: str, data_dir: Path | str) -> Source:
-    """A split of an embedded dataset. Errors: as `embedded.source`."""
+def open_embedded(dataset: str, split: str, data_dir: Path | str) -> Source:
+    """A split of an embedded dataset. Errors: as `tfds_builder.open_built`."""
     if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
         from imagen_jax.data.synthetic.emoji import dataset as family
     else:
         from imagen_jax.data.synthetic.shapes import dataset as family
-    return family.source(dataset, split, data_dir)
+    return family.open_emoji(dataset, split, data_dir)

@@ -28,7 +28,7 @@ class Source(Protocol):
     """
 
     @property
-    def skipped(self) -> Mapping[str, "Names"]:
+    def skipped(self) -> Mapping[str, "SkippedNames"]:
         """Names of what is there but is no example, by reason."""
         ...
 
@@ -68,11 +68,11 @@ class First:
         return self.source.key(index)
 
     @property
-    def skipped(self) -> "Mapping[str, Names]":
+    def skipped(self) -> "Mapping[str, SkippedNames]":
         return self.source.skipped
 
 
-class BadCaption(CorruptDataError):
+class BadCaptionError(CorruptDataError):
     """A caption that cannot be read; `reason` has the same words for all of a kind."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -83,12 +83,12 @@ class BadCaption(CorruptDataError):
         return self.detail
 
 
-class Names(tuple[str, ...]):
+class SkippedNames(tuple[str, ...]):
     """The first names of what is left out for one reason; `total` is how many there are."""
 
     total: int
 
-    def __new__(cls, names: Iterable[str], total: int) -> "Names":
+    def __new__(cls, names: Iterable[str], total: int) -> "SkippedNames":
         """`total` counts the names that are not kept too."""
         made = super().__new__(cls, names)
         made.total = total
@@ -98,7 +98,7 @@ class Names(tuple[str, ...]):
         return tuple(self), self.total
 
 
-class Skips:
+class SkipLog:
     """Collects names of what is left out, by reason."""
 
     def __init__(self) -> None:
@@ -107,16 +107,19 @@ class Skips:
 
     def add(self, reason: str, name: str) -> None:
         """One more; its name is made fit to print, whatever bytes it has."""
-        self._add(reason, [printable(name)], 1)
+        self._add(reason, [make_printable(name)], 1)
 
-    def extend(self, skipped: Mapping[str, Names], prefix: str = "") -> None:
+    def extend(self, skipped: Mapping[str, SkippedNames], prefix: str = "") -> None:
         """Those that were collected elsewhere, their names behind a prefix."""
         for reason, names in skipped.items():
             self._add(reason, [prefix + name for name in names], names.total)
 
-    def collected(self) -> dict[str, Names]:
+    def collected(self) -> dict[str, SkippedNames]:
         """All so far, reasons in alphabetical order."""
-        return {reason: Names(self._names[reason], n) for reason, n in sorted(self._totals.items())}
+        return {
+            reason: SkippedNames(self._names[reason], n)
+            for reason, n in sorted(self._totals.items())
+        }
 
     def _add(self, reason: str, names: list[str], total: int) -> None:
         self._totals[reason] += total
@@ -124,7 +127,7 @@ class Skips:
         kept += names[: LISTED - len(kept)]
 
 
-def example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
+def make_example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
     """An example: "image", encoded bytes; "captions", all of them; "caption", the first.
 
     One without any caption has the empty one.
@@ -133,7 +136,7 @@ def example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
     return {"image": image, "caption": captions[0], "captions": captions}
 
 
-def texts(value: Any, path: str = "") -> tuple[str, ...]:
+def make_texts(value: Any, path: str = "") -> tuple[str, ...]:
     """The texts at a path (`captions/text`) in nested dicts and sequences, without blank ones.
 
     Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaption for a
@@ -151,15 +154,15 @@ def texts(value: Any, path: str = "") -> tuple[str, ...]:
         if not names:
             raise TypeError(f"no text but has the parts {', '.join(map(str, value))}")
         name = max(names, key=len)
-        return texts(value[name], path[len(name) + 1 :])
+        return make_texts(value[name], path[len(name) + 1 :])
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        return tuple(text for part in value for text in texts(part, path))
+        return tuple(text for part in value for text in make_texts(part, path))
     if isinstance(value, str):
         raise TypeError(f"a text, which has no part {path!r}")
     raise TypeError(f"no text but {type(value).__name__}")
 
 
-def decoded(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     """Bytes of UTF-8, or of UTF-16 or UTF-32 with a byte order mark or as their zeros show.
 
     What is wrong in it stays as lone surrogates, so that only the text around it is lost.
@@ -174,7 +177,7 @@ def decoded(data: bytes) -> str:
 
 def _caption(data: bytes) -> str:
     """The text of a file or cell; UTF-16 without a mark is told by every other byte being 0."""
-    text, codec = decoded(data), json.detect_encoding(data)
+    text, codec = decode_text(data), json.detect_encoding(data)
     if codec.endswith(("-le", "-be")) and max(text) > "\xff":
         return data.decode("utf-8", "surrogateescape")
     return text
@@ -190,7 +193,7 @@ def _unicode(text: str) -> str:
         if not (found := NO_TEXT.intersection(text)):
             return text
         wrong = f"{min(found)!a} at character {text.index(min(found))}"
-    raise BadCaption(NOT_UNICODE, f"{wrong}: save it as UTF-8")
+    raise BadCaptionError(NOT_UNICODE, f"{wrong}: save it as UTF-8")
 
 
 def _blank(text: str) -> bool:
@@ -204,16 +207,16 @@ def _visible(character: str) -> bool:
 
 def key(name: str) -> str:
     """A name fit to print and to store; different names have different keys."""
-    return printable(name.replace("\\", "\\\\"))
+    return make_printable(name.replace("\\", "\\\\"))
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """A name with what a terminal would obey, and bytes that are no text, spelled out."""
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def summary(skipped: Mapping[str, Names]) -> str:
+def summarise_skips(skipped: Mapping[str, SkippedNames]) -> str:
     """How much was left out, by reason, with an example of each; "" if nothing was."""
     return "; ".join(f"{names.total:,} {r} ({names[0]})" for r, names in skipped.items())

@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
-from imagen_jax import paths
 from imagen_jax.data.sources import base, tables
-from imagen_jax.io import remote_files
-from imagen_jax.data.sources.base import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, BadCaption, Names, Skips
+from imagen_jax.data.sources.base import (
+    LARGEST_PICTURE,
+    LARGEST_TEXT,
+    PICTURES,
+    BadCaptionError,
+    SkipLog,
+    SkippedNames,
+)
+from imagen_jax.io import paths, remote_files
 
 NO_CAPTION, LINK_OUT = "picture without caption", "link out of the folder"
 COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
@@ -29,7 +35,7 @@ class Folder(Sequence):
     root: str  # absolute, or gs://
     names: Sequence[str]  # of the pictures, below the root
     captions: Sequence[tuple[str, ...]]  # of the first pictures; those of the others are in .txt
-    skipped: Mapping[str, Names]
+    skipped: Mapping[str, SkippedNames]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,14 +47,14 @@ class Folder(Sequence):
         """
         number = self._checked(index)
         name = self.names[number]
-        image = remote_files.content(f"{self.root}/{name}")
+        image = remote_files.read_file(f"{self.root}/{name}")
         if number < len(self.captions):
-            return base.example(image, self.captions[number])
+            return base.make_example(image, self.captions[number])
         words = f"{name.rpartition('.')[0]}.txt"
-        captions = base.texts(remote_files.content(f"{self.root}/{words}"))
+        captions = base.make_texts(remote_files.read_file(f"{self.root}/{words}"))
         if not captions:
-            raise BadCaption(NO_CAPTION, f"{words} is blank")
-        return base.example(image, captions)
+            raise BadCaptionError(NO_CAPTION, f"{words} is blank")
+        return base.make_example(image, captions)
 
     def key(self, index: int) -> str:
         """The picture's path below the folder, fit to print."""
@@ -66,26 +72,26 @@ class Listing:
     """The files below a folder that may be read: sizes by path."""
 
     sizes: dict[str, int] = field(default_factory=dict)
-    skips: Skips = field(default_factory=Skips)
+    skips: SkipLog = field(default_factory=SkipLog)
 
 
-def open(folder: str, *, column: str = "") -> Folder:
+def open_folder(folder: str, *, column: str = "") -> Folder:
     """The examples of a folder; `column` of its tables has the texts, default `text`.
 
     Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
     without those columns, for a column without a table, and when no example is there.
     """
     if folder.startswith(remote_files.BUCKET):
-        remote_files.need_driver(folder)
+        remote_files.require_driver(folder)
         root = folder.rstrip("/")
-        listing = listed_in_bucket(root)
+        listing = list_bucket(root)
         if not listing.sizes:
             raise FileNotFoundError(f"no files below {folder}")
     else:
-        path = paths.local(folder).resolve()
+        path = paths.local_path(folder).resolve()
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
-        root, listing = str(path), listed(path)
+        root, listing = str(path), list_folder(path)
     described = _tables(listing)
     if not described and column:
         raise ValueError(
@@ -95,7 +101,7 @@ def open(folder: str, *, column: str = "") -> Folder:
     pictures = [name for name in sorted(listing.sizes) if _picture(name, listing)]
     found: dict[str, tuple[str, ...]] = {}
     for below, table in list(described.items()):
-        part = _Part(below, {name for name in pictures if name.startswith(below)}, Skips())
+        part = _Part(below, {name for name in pictures if name.startswith(below)}, SkipLog())
         try:
             found |= _tabled(f"{root}/{table}", column or "text", part)
         except ValueError as error:
@@ -111,7 +117,7 @@ def open(folder: str, *, column: str = "") -> Folder:
     if not found and not pairs:
         raise ValueError(
             f"folder {folder} has no picture with a caption; "
-            f"left out: {base.summary(skipped) or 'nothing'}"
+            f"left out: {base.summarise_skips(skipped) or 'nothing'}"
             + (COPY if LINK_OUT in skipped else "")
         )
     return Folder(root, [*found, *pairs], list(found.values()), skipped)
@@ -131,7 +137,7 @@ def _tables(listing: Listing) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def listed(root: Path) -> Listing:
+def list_folder(root: Path) -> Listing:
     """Walk a folder. Links are followed to files inside of it, and to nothing else.
 
     A snapshot of the Hub's cache has links alone, to the blobs beside the snapshots.
@@ -155,10 +161,10 @@ def listed(root: Path) -> Listing:
     return listing
 
 
-def listed_in_bucket(root: str) -> Listing:
+def list_bucket(root: str) -> Listing:
     """What a bucket has below a prefix; it has neither links nor devices."""
     listing = Listing()
-    for path, about in remote_files.driver().find(root, detail=True).items():
+    for path, about in remote_files.bucket_driver().find(root, detail=True).items():
         name = (remote_files.BUCKET + path).removeprefix(f"{root}/")
         if any(part.startswith(".") for part in name.split("/")):
             listing.skips.add("hidden", name)
@@ -221,17 +227,17 @@ class _Part(NamedTuple):
 
     below: str  # "", or a folder: `train/`
     pictures: set[str]
-    skips: Skips
+    skips: SkipLog
 
 
 def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
     """Captions by picture; rows of one picture are several captions.
 
-    Errors: ValueError as `tables.read`.
+    Errors: ValueError as `tables.read_table`.
     """
     found: dict[str, tuple[str, ...]] = {}
     several: dict[str, dict[str, None]] = {}
-    for given, captions in tables.read(table, column, part.skips):
+    for given, captions in tables.read_table(table, column, part.skips):
         parts = given.replace("\\", "/").split("/")
         name = part.below + "/".join(one for one in parts if one not in ("", "."))
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):

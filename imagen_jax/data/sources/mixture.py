@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from imagen_jax.data.sources.base import Names, Skips, Source
+from imagen_jax.data.sources.base import SkipLog, SkippedNames, Source
 
 LONGEST = 100_000  # examples after which the order of sources repeats, at most
 
@@ -53,9 +53,9 @@ class Mixture(Sequence):
         return f"{number}/{self.sources[number].key(within)}"
 
     @property
-    def skipped(self) -> Mapping[str, Names]:
+    def skipped(self) -> Mapping[str, SkippedNames]:
         """What the sources leave out, names behind the number of the source."""
-        skips = Skips()
+        skips = SkipLog()
         for number, source in enumerate(self.sources):
             skips.extend(source.skipped, f"{number}/")
         return skips.collected()
@@ -81,7 +81,7 @@ class Mixture(Sequence):
     @cached_property
     def _period(self) -> tuple[np.ndarray, np.ndarray]:
         """The source of each example of a period, and its rank among those of that source."""
-        order = np.array(interleaved(self._parts), np.int32)
+        order = np.array(interleave(self._parts), np.int32)
         ranks = np.zeros_like(order)
         for number, part in enumerate(self._parts):
             ranks[order == number] = np.arange(part)
@@ -97,7 +97,7 @@ class Mixture(Sequence):
         return max(ends)
 
 
-def interleaved(parts: Sequence[int]) -> list[int]:
+def interleave(parts: Sequence[int]) -> list[int]:
     """An order with `parts[i]` times each i: any n first ones have n parts[i] / sum, within one.
 
     Source: Tijdeman, The chairman assignment problem (1980): of those that are due by more than

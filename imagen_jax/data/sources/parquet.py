@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import LARGEST_TEXT, BadCaptionError, SkipLog, SkippedNames
 from imagen_jax.io import remote_files
-from imagen_jax.data.sources.base import LARGEST_TEXT, BadCaption, Names, Skips
-from imagen_jax.io.remote_files import File
 from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.remote_files import SourceFile
 
 THREADS = 16  # that read captions when a source is opened
 KEPT_GROUPS = 4  # row groups that a thread keeps, at most, and
@@ -40,7 +40,7 @@ class Scanned(NamedTuple):
 
     groups: list[int]  # rows of each row group
     whole: np.ndarray  # (rows,) bool, those with a picture and a caption
-    skipped: Mapping[str, Names]
+    skipped: Mapping[str, SkippedNames]
 
 
 class Cache(threading.local):
@@ -57,12 +57,12 @@ class Cache(threading.local):
 class Parquet(Sequence):
     """The rows of several files that have a picture and a caption, in order."""
 
-    files: tuple[File, ...]
+    files: tuple[SourceFile, ...]
     columns: Columns
     groups: np.ndarray  # (g, 3): file, number in it, and first row, counted over all files
     firsts: np.ndarray  # first row of each file
     rows: np.ndarray  # (n,): those that are examples
-    skipped: Mapping[str, Names]
+    skipped: Mapping[str, SkippedNames]
     cache: Cache = field(default_factory=Cache)
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Parquet(Sequence):
         if isinstance(image, dict):
             image = image["bytes"]
         words = table.column(1)[row - int(first)].as_py()  # texts are bytes here: see `_unchecked`
-        return base.example(image, base.texts(words, self.columns.text.partition("/")[2]))
+        return base.make_example(image, base.make_texts(words, self.columns.text.partition("/")[2]))
 
     def key(self, index: int) -> str:
         """`train-00000-of-00002.parquet/12`: the file and the row in it."""
@@ -110,27 +110,27 @@ class Parquet(Sequence):
         return table
 
 
-def open(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
-    """The examples of files: one, a folder of them, or several as in `places.find`.
+def open_parquet(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
+    """The examples of files: one, a folder of them, or several as in `remote_files.find_files`.
 
     All captions are read once, to know which rows have one.
     Errors: FileNotFoundError where there are no files; ValueError for one without those columns or
     with others in them, when no example is there, and without pyarrow.
     """
     _need_pyarrow(pattern)
-    files = tuple(remote_files.find(pattern, ending="parquet"))
+    files = tuple(remote_files.find_files(pattern, ending="parquet"))
     columns = Columns(image, text)
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(partial(_scan, columns=columns), files)
         scanned = list(tqdm(found, "reading captions", len(files), unit=" files", disable=None))
-    skips = Skips()
+    skips = SkipLog()
     for one in scanned:
         skips.extend(one.skipped)
     rows = np.flatnonzero(np.concatenate([one.whole for one in scanned]))
     if not len(rows):
         raise ValueError(
             f"{pattern}: no picture with a caption in {len(files)} files; "
-            f"left out: {base.summary(skips.collected()) or 'nothing'}"
+            f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
         )
     firsts = np.cumsum([0, *(len(one.whole) for one in scanned[:-1])])
     groups = [
@@ -142,7 +142,7 @@ def open(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
     return Parquet(files, columns, np.array(groups), firsts, rows, skips.collected())
 
 
-def rows(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def row_index(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The rows of a table, texts as bytes; columns that are not wanted are None.
 
     Errors: ValueError without pyarrow, or when it is no table.
@@ -151,7 +151,7 @@ def rows(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with remote_files.opened(path) as opened:
+    with remote_files.open_file(path) as opened:
         try:
             parquet = pq.ParquetFile(opened)
             others = dict.fromkeys(parquet.schema_arrow.names)
@@ -169,10 +169,10 @@ def _need_pyarrow(place: str) -> None:
         raise ValueError(f"{place}: Parquet needs pyarrow; pip install 'imagen_jax[parquet]'")
 
 
-def _read(file: File, group: int, columns: Columns) -> Any:
+def _read(file: SourceFile, group: int, columns: Columns) -> Any:
     import pyarrow.parquet as pq
 
-    with remote_files.opened(file.path) as opened:
+    with remote_files.open_file(file.path) as opened:
         parquet = pq.ParquetFile(opened)
         names = [_leaf(parquet, columns.image), columns.text.partition("/")[0]]
         table = parquet.read_row_group(group, columns=names, use_threads=False)
@@ -221,13 +221,13 @@ def _leaf(parquet: Any, image: str) -> str:
     return image
 
 
-def _scan(file: File, columns: Columns) -> Scanned:
+def _scan(file: SourceFile, columns: Columns) -> Scanned:
     """Which rows have a picture and a caption. Errors: ValueError for columns that do not fit."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    skips = Skips()
-    with remote_files.opened(file.path) as opened:
+    skips = SkipLog()
+    with remote_files.open_file(file.path) as opened:
         try:
             parquet = pq.ParquetFile(opened)
         except pa.ArrowInvalid as error:
@@ -269,8 +269,8 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
     wrong = {}
     for row, value in enumerate(texts.to_pylist()):
         try:
-            captions = base.texts(value, path)
-        except BadCaption as error:
+            captions = base.make_texts(value, path)
+        except BadCaptionError as error:
             wrong[row] = error.reason
             continue
         except TypeError as error:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from imagen_jax.data.sources import base
+from imagen_jax.data.sources.base import BadCaptionError, SkipLog
 from imagen_jax.io import remote_files
-from imagen_jax.data.sources.base import BadCaption, Skips
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_NAME = "file_name"
 Rows = Iterator[Mapping[str, Any]]
 
 
-def read(table: str, column: str, skips: Skips) -> Iterator[tuple[str, tuple[str, ...]]]:
+def read_table(table: str, column: str, skips: SkipLog) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The file name and the captions of each row; `column` may lead into one: `alt/texts`.
 
     Errors: ValueError for a table that has no such columns, or no text in that of texts.
@@ -28,16 +28,16 @@ def read(table: str, column: str, skips: Skips) -> Iterator[tuple[str, tuple[str
         columns.update(dict.fromkeys(row))
         name = row.get(FILE_NAME)
         if isinstance(name, bytes):
-            name = base.decoded(name)
+            name = base.decode_text(name)
         if not isinstance(name, str) or not name:
             skips.add("row without file_name", repr(name))
             continue
         try:
-            captions = base.texts(row, column) if wanted[1] in row else ()
+            captions = base.make_texts(row, column) if wanted[1] in row else ()
         except TypeError as error:
             no_text = no_text or f"{table}: column {column!r} of {name} is {error}"
             skips.add("caption that is no text", f"{name} ({error})")
-        except BadCaption as error:
+        except BadCaptionError as error:
             skips.add(error.reason, f"{name}: {error}")
         else:
             count += 1
@@ -60,14 +60,14 @@ def _need(table: str, wanted: Sequence[str], columns: Iterable[str]) -> None:
 
 def _text(table: str) -> io.TextIOWrapper:
     """A table to read; what is no Unicode in it stays as lone surrogates, in its row alone."""
-    file = remote_files.opened(table)
+    file = remote_files.open_file(table)
     codec = json.detect_encoding(file.read(4))
     file.seek(0)
     errors = "surrogateescape" if codec.startswith("utf-8") else "surrogatepass"
     return io.TextIOWrapper(file, encoding=codec, errors=errors, newline="")
 
 
-def _jsonl(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+def _jsonl(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
     with _text(table) as lines:
         for number, line in enumerate(_whole(lines, table, skips), 1):
             try:
@@ -80,7 +80,7 @@ def _jsonl(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
                 skips.add("unreadable row", f"{_name(table)} line {number}")
 
 
-def _csv(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+def _csv(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
     with _text(table) as lines:
         # Strict, or a quote that is not closed takes all rows behind it for its text.
         reader = csv.reader(_whole(lines, table, skips), strict=True)
@@ -102,7 +102,7 @@ def _csv(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
                 skips.add("unreadable row", f"{_name(table)} line {first}{last}")
 
 
-def _whole(lines: io.TextIOWrapper, table: str, skips: Skips) -> Iterator[str]:
+def _whole(lines: io.TextIOWrapper, table: str, skips: SkipLog) -> Iterator[str]:
     """Lines as far as they can be read: UTF-16 may end within a character."""
     try:
         yield from lines
@@ -110,10 +110,10 @@ def _whole(lines: io.TextIOWrapper, table: str, skips: Skips) -> Iterator[str]:
         skips.add("unreadable row", f"{_name(table)}, the last ({error.reason})")
 
 
-def _parquet(table: str, wanted: Sequence[str], skips: Skips) -> Rows:
+def _parquet(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
     from imagen_jax.data.sources import parquet
 
-    yield from parquet.rows(table, wanted)
+    yield from parquet.row_index(table, wanted)
 
 
 def _name(table: str) -> str:

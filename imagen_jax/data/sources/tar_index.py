@@ -17,9 +17,16 @@ import msgpack
 import numpy as np
 
 from imagen_jax.data.sources import base, tar_members
+from imagen_jax.data.sources.base import (
+    LARGEST_PICTURE,
+    LARGEST_TEXT,
+    PICTURES,
+    BadCaptionError,
+    SkipLog,
+    SkippedNames,
+)
 from imagen_jax.io import remote_files
-from imagen_jax.data.sources.base import LARGEST_PICTURE, LARGEST_TEXT, PICTURES, BadCaption, Names, Skips
-from imagen_jax.io.remote_files import BUCKET, File
+from imagen_jax.io.remote_files import BUCKET, SourceFile
 
 VERSION = 2  # of what is stored, and of how tars are read
 DOWNLOADED = "success"  # img2dataset's status of a picture that is there
@@ -42,7 +49,7 @@ class Index(NamedTuple):
 
     rows: np.ndarray  # (n,) of ROW
     keys: bytes  # names of the examples, one after another
-    skipped: Mapping[str, Names]
+    skipped: Mapping[str, SkippedNames]
 
 
 class Span(NamedTuple):
@@ -69,10 +76,10 @@ class Scan:
 
     field: str  # of .json members that has the captions; "": .txt, else `caption`
     keys: dict[str, Found] = dataclasses.field(default_factory=dict)
-    skips: Skips = dataclasses.field(default_factory=Skips)
+    skips: SkipLog = dataclasses.field(default_factory=SkipLog)
 
 
-def of(file: File, field: str, cache: Path) -> Index:
+def index_of(file: SourceFile, field: str, cache: Path) -> Index:
     """The index of a tar; built and stored, beside it or in `cache`, unless it is there.
 
     Errors: OSError when the tar cannot be read, or when the index can be written in neither place.
@@ -85,7 +92,7 @@ def of(file: File, field: str, cache: Path) -> Index:
     return index
 
 
-def load(file: File, field: str, cache: Path) -> Index | None:
+def load(file: SourceFile, field: str, cache: Path) -> Index | None:
     """The stored index of a tar; None where there is none of the tar as it is now."""
     for place in _places(file, field, cache):
         with contextlib.suppress(OSError):
@@ -96,11 +103,11 @@ def load(file: File, field: str, cache: Path) -> Index | None:
     return None
 
 
-def build(file: File, field: str) -> Index:
+def build(file: SourceFile, field: str) -> Index:
     """Go through a tar, header by header. Errors: OSError when it cannot be read."""
     scan = Scan(field)
-    with remote_files.opened(file.path) as opened:
-        for member in tar_members.members(opened, file, scan.skips):
+    with remote_files.open_file(file.path) as opened:
+        for member in tar_members.read_members(opened, file, scan.skips):
             _take(scan, member, opened)
     rows, keys, end = [], [], 0
     for key, found in scan.keys.items():
@@ -111,8 +118,8 @@ def build(file: File, field: str) -> Index:
             keys.append(base.key(key).encode())
             end += len(keys[-1])
             rows.append((*found.picture, *text, found.text is None, end))
-    prefixed = Skips()
-    prefixed.extend(scan.skips.collected(), f"{base.printable(file.name)}: ")
+    prefixed = SkipLog()
+    prefixed.extend(scan.skips.collected(), f"{base.make_printable(file.name)}: ")
     return Index(np.array(rows, ROW), b"".join(keys), prefixed.collected())
 
 
@@ -162,13 +169,13 @@ def _add(scan: Scan, key: str, kind: str, span: Span, opened: Any) -> str:
         data = opened.read(span.size)
         try:
             if kind == "text":
-                captions = base.texts(data)
+                captions = base.make_texts(data)
             else:
-                about = parsed(data)
+                about = parse_member(data)
                 if about.get("status", DOWNLOADED) != DOWNLOADED:
                     found.wrong = "not downloaded"
                 captions = captions_in(about, scan.field)
-        except BadCaption as error:  # the other one may have a caption
+        except BadCaptionError as error:  # the other one may have a caption
             found.bad = error.reason
             return ""
         except (ValueError, TypeError):
@@ -181,13 +188,13 @@ def _add(scan: Scan, key: str, kind: str, span: Span, opened: Any) -> str:
 
 def captions_in(about: dict[str, Any], field: str) -> tuple[str, ...]:
     """The captions in what a .json member says. Errors: TypeError when the field is no text."""
-    return base.texts(about if field else about.get("caption"), field)
+    return base.make_texts(about if field else about.get("caption"), field)
 
 
-def parsed(data: bytes) -> dict[str, Any]:
+def parse_member(data: bytes) -> dict[str, Any]:
     """What a .json member says. Errors: ValueError."""
     try:
-        about = json.loads(base.decoded(data))
+        about = json.loads(base.decode_text(data))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(about, dict):
@@ -195,7 +202,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     return about
 
 
-def _places(file: File, field: str, cache: Path) -> list[Path]:
+def _places(file: SourceFile, field: str, cache: Path) -> list[Path]:
     """Where the index may be: beside the tar, unless that is in a bucket, and in the cache."""
     ending = f".{hashlib.sha256(field.encode()).hexdigest()[:8]}.index" if field else ".index"
     digest = hashlib.sha256(file.path.encode(errors="surrogateescape")).hexdigest()[:16]
@@ -203,7 +210,7 @@ def _places(file: File, field: str, cache: Path) -> list[Path]:
     return [cached] if file.path.startswith(BUCKET) else [Path(file.path + ending), cached]
 
 
-def _store(index: Index, file: File, field: str, cache: Path) -> None:
+def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:
     skipped = {reason: [names.total, *names] for reason, names in index.skipped.items()}
     fields = [VERSION, file.size, file.stamp, index.rows.tobytes(), index.keys, skipped]
     body = msgpack.packb(fields)
@@ -226,7 +233,7 @@ def _write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _unpack(data: bytes, file: File) -> Index | None:
+def _unpack(data: bytes, file: SourceFile) -> Index | None:
     """The index in what `_store` wrote; None if it is not of the tar as it is now."""
     body = data[4:]
     if zlib.crc32(body).to_bytes(4, "little") != data[:4]:
@@ -234,5 +241,5 @@ def _unpack(data: bytes, file: File) -> Index | None:
     version, size, stamp, rows, keys, skipped = msgpack.unpackb(body)
     if (version, size, stamp) != (VERSION, file.size, file.stamp):
         return None
-    names = {reason: Names(listed, total) for reason, (total, *listed) in skipped.items()}
+    names = {reason: SkippedNames(listed, total) for reason, (total, *listed) in skipped.items()}
     return Index(np.frombuffer(rows, ROW), keys, names)

@@ -6,8 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from imagen_jax.data.sources.base import Skips
-from imagen_jax.io.remote_files import File
+from imagen_jax.data.sources.base import SkipLog
+from imagen_jax.io.remote_files import SourceFile
 
 COMPRESSED = {  # beginnings of files, and what unpacks them
     b"\x1f\x8b": "gzip",
@@ -35,7 +35,7 @@ class Guarded:
         return self._read(size)
 
 
-def members(opened: Any, file: File, skips: Skips) -> Iterator[tarfile.TarInfo]:
+def read_members(opened: Any, file: SourceFile, skips: SkipLog) -> Iterator[tarfile.TarInfo]:
     """Members whose content is all there, as far as the file can be read: several tars are one."""
     end, start = 0, 0
     try:
@@ -80,7 +80,7 @@ def _after_end(opened: Any, end: int) -> int | None:
     return None
 
 
-def compressed_in(folder: str) -> list[str]:
+def list_compressed(folder: str) -> list[str]:
     """Names of compressed tars in a folder, which no pattern of tars finds."""
     if not os.path.isdir(folder):
         return []

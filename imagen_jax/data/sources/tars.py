@@ -17,13 +17,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.data.sources import base, tar_index, tar_members
-from imagen_jax.io import remote_files
 from imagen_jax.data import worker_pool
-from imagen_jax.data.sources.base import Names, Skips
-from imagen_jax.io.remote_files import BUCKET, File, Reader
+from imagen_jax.data.sources import base, tar_index, tar_members
+from imagen_jax.data.sources.base import SkipLog, SkippedNames
 from imagen_jax.data.sources.tar_index import Index
+from imagen_jax.io import remote_files
 from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.remote_files import BUCKET, RangeReader, SourceFile
 
 THREADS = 16
 MUCH = 1 << 32  # bytes of tars that take longer to index than processes to start
@@ -34,13 +34,13 @@ GAP = 1 << 16  # bytes between picture and text that are cheaper to read than to
 class Tars(Sequence):
     """The examples of several tars, in the order of the tars' names and of the pictures in them."""
 
-    files: tuple[File, ...]
+    files: tuple[SourceFile, ...]
     firsts: np.ndarray  # number of the first example of each file
     rows: np.ndarray  # of ROW
     keys: bytes
     field: str  # of .json members that has the captions; "": .txt, else `caption`
-    skipped: Mapping[str, Names]
-    reader: Reader = dataclasses.field(default_factory=Reader)
+    skipped: Mapping[str, SkippedNames]
+    reader: RangeReader = dataclasses.field(default_factory=RangeReader)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,14 +62,14 @@ class Tars(Sequence):
             image = self.reader.read(file, picture, size)
             words = self.reader.read(file, text, text_size)
         if not in_json:
-            return base.example(image, base.texts(words))
+            return base.make_example(image, base.make_texts(words))
         try:
-            captions = tar_index.captions_in(tar_index.parsed(words), self.field)
+            captions = tar_index.captions_in(tar_index.parse_member(words), self.field)
         except (ValueError, TypeError) as error:
             raise CorruptDataError(
                 f"{file.path} has changed: .json of {self.key(number)}: {error}"
             ) from None
-        return base.example(image, captions)
+        return base.make_example(image, captions)
 
     def key(self, index: int) -> str:
         """`00000.tar/000000012`: the tar and the name of the example in it."""
@@ -89,8 +89,8 @@ class Tars(Sequence):
         return int(self.firsts.searchsorted(number, side="right")) - 1
 
 
-def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
-    """The examples of tars: one, a folder of them, or several as in `places.find`.
+def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
+    """The examples of tars: one, a folder of them, or several as in `remote_files.find_files`.
 
     `field` names the field of .json members that has the captions, one or a list; without it they
     are in .txt, and in the field `caption` where there is none. Indices are kept beside the tars or
@@ -98,8 +98,8 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
     Errors: FileNotFoundError where there are no tars, ValueError when no example is in them;
     OSError when one cannot be read, or its index not be kept.
     """
-    files, skips = tuple(_found(pattern)), Skips()
-    for name in tar_members.compressed_in(pattern):
+    files, skips = tuple(_found(pattern)), SkipLog()
+    for name in tar_members.list_compressed(pattern):
         skips.add("compressed tar", f"{name}: unpack it, then it is read")
     indices = _indices(files, field, cache)
     for index in indices:
@@ -108,7 +108,7 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
     if not len(rows):
         raise ValueError(
             f"{pattern}: no picture with a caption in {len(files)} tars; "
-            f"left out: {base.summary(skips.collected()) or 'nothing'}"
+            f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
         )
     # The ends of each tar's keys begin where the tar before ended.
     lengths = [len(index.keys) for index in indices]
@@ -124,12 +124,12 @@ def open(pattern: str, *, field: str = "", cache: Path) -> Tars:
     )
 
 
-def _found(pattern: str) -> list[File]:
+def _found(pattern: str) -> list[SourceFile]:
     """The tars of a pattern. Errors: FileNotFoundError where there are none."""
     try:
-        return remote_files.find(pattern, ending="tar")
+        return remote_files.find_files(pattern, ending="tar")
     except FileNotFoundError as error:
-        if compressed := tar_members.compressed_in(pattern):
+        if compressed := tar_members.list_compressed(pattern):
             raise FileNotFoundError(
                 f"{error}, but the compressed {compressed[0]}: unpack it, since examples are read "
                 "at any place of a tar"
@@ -137,7 +137,7 @@ def _found(pattern: str) -> list[File]:
         raise
 
 
-def _indices(files: Sequence[File], field: str, cache: Path) -> list[Index]:
+def _indices(files: Sequence[SourceFile], field: str, cache: Path) -> list[Index]:
     """The index of each tar; those that are not there are built."""
     with ThreadPoolExecutor(THREADS) as pool:
         found: list[Any] = list(pool.map(partial(tar_index.load, field=field, cache=cache), files))
@@ -145,7 +145,7 @@ def _indices(files: Sequence[File], field: str, cache: Path) -> list[Index]:
     if not todo:
         return found
     with _workers([files[n] for n in todo]) as pool:
-        build = partial(tar_index.of, field=field, cache=cache)
+        build = partial(tar_index.index_of, field=field, cache=cache)
         built = pool.map(build, [files[n] for n in todo])
         bar = tqdm(built, "indexing", len(todo), unit=" tars", disable=None)
         for n, index in zip(todo, bar, strict=True):
@@ -153,9 +153,9 @@ def _indices(files: Sequence[File], field: str, cache: Path) -> list[Index]:
     return found
 
 
-def _workers(files: Sequence[File]) -> Executor:
+def _workers(files: Sequence[SourceFile]) -> Executor:
     """Threads, which wait for a bucket; for much on this machine processes, as headers take CPU."""
     here = [file.size for file in files if not file.path.startswith(BUCKET)]
     if len(here) > 1 and sum(here) >= MUCH:
-        return worker_pool.processes(min(os.cpu_count() or 1, len(here)))
+        return worker_pool.start_pool(min(os.cpu_count() or 1, len(here)))
     return ThreadPoolExecutor(THREADS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from imagen_jax.data.sources import base
-from imagen_jax.data.sources.base import Address, Names
+from imagen_jax.data.sources.base import Address, SkippedNames
 
 PREFIX = "tfds:"  # of an address
 
@@ -18,7 +18,7 @@ class Prepared(Sequence):
 
     records: Any  # TFDS's data source
     address: Address
-    skipped: Mapping[str, Names] = field(default_factory=dict)
+    skipped: Mapping[str, SkippedNames] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -26,19 +26,19 @@ class Prepared(Sequence):
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         record = self.records[operator.index(index)]
         try:
-            captions = base.texts(record, self.address.text)
+            captions = base.make_texts(record, self.address.text)
         except TypeError as error:
             raise ValueError(
                 f"{self.address.dataset}: feature {self.address.text!r} of example {index} is "
                 f"{error}: name a feature of texts with text="
             ) from error
-        return base.example(record[self.address.image], captions)
+        return base.make_example(record[self.address.image], captions)
 
     def key(self, index: int) -> str:
         return f"{self.address.split}-{index:07d}"
 
 
-def open(address: Address, data_dir: Path | str) -> Prepared:
+def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     """The examples of a split.
 
     Errors: FileNotFoundError for a dataset that is not under `data_dir`; ValueError for one without

@@ -41,7 +41,7 @@ class Encoding(NamedTuple):
         return scale + self.values.tobytes()
 
 
-def rounded(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding:
+def round_encoding(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding:
     """An encoding to the nearest of `dtype`; int8 in 127ths of each token's largest magnitude."""
     if dtype != "int8":
         return Encoding(text.astype(DTYPES[dtype]))
@@ -61,7 +61,7 @@ class Record:
     texts: tuple[Encoding, ...]  # of each caption, all of one width and dtype
 
 
-def pack(record: Record) -> bytes:
+def pack_record(record: Record) -> bytes:
     """A record as msgpack bytes."""
     tokens = [len(text.values) for text in record.texts]
     width = record.texts[0].values.shape[1]
@@ -70,7 +70,7 @@ def pack(record: Record) -> bytes:
     return msgpack.packb([record.key, record.captions, images, tokens, width, texts])
 
 
-def unpack(data: bytes, *, text_dtype: TextDtype) -> Record:
+def unpack_record(data: bytes, *, text_dtype: TextDtype) -> Record:
     """The record that `pack` made bytes of; its arrays are read-only.
 
     Errors: CorruptDataError when the bytes are no record of that `text_dtype`.

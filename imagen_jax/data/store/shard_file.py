@@ -16,7 +16,7 @@ READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # no thread pool f
 CORRUPTED = ("Corrupted Riegeli", "Invalid Riegeli")
 
 
-class File(NamedTuple):
+class ShardFile(NamedTuple):
     """What a file is known to be."""
 
     name: str
@@ -51,24 +51,24 @@ def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
 def _fill(path: Path, data: Iterable[bytes]) -> int:
     """Write records; their number. Errors: OSError that names the file; what `data` raises."""
     written = 0
-    with naming(path):
+    with name_failures(path):
         writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     try:
         for record in data:
-            with naming(path):
+            with name_failures(path):
                 writer.write(record)
             written += 1
     except BaseException:
         with contextlib.suppress(RuntimeError):  # the first reason counts
             writer.close()
         raise
-    with naming(path):
+    with name_failures(path):
         writer.close()
     return written
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_failures(path: Path) -> Iterator[None]:
     """Turn a failure to write into one sentence. Errors: OSError."""
     try:
         yield
@@ -80,7 +80,7 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def first(path: Path) -> bytes:
+def read_first(path: Path) -> bytes:
     """A file's first record."""
     reader = ArrayRecordReader(str(path), READER_OPTIONS)
     try:
@@ -89,7 +89,7 @@ def first(path: Path) -> bytes:
         reader.close()
 
 
-def damage(path: Path, file: File) -> str:
+def describe_damage(path: Path, file: ShardFile) -> str:
     """What is wrong with a file; "" if nothing is."""
     if not path.is_file():
         return f"{file.name} is missing"

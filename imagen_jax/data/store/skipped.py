@@ -30,15 +30,15 @@ class Total(NamedTuple):
     count: int
 
 
-def write(path: Path, lacks: Iterable[Skipped]) -> None:
+def write_skipped(path: Path, lacks: Iterable[Skipped]) -> None:
     """List what a shard lacks; the file appears whole."""
     begun = shard_file.temporary(path)
-    with shard_file.naming(path):
+    with shard_file.name_failures(path):
         begun.write_text("".join(f"{json.dumps(one._asdict())}\n" for one in lacks))
         begun.replace(path)
 
 
-def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total, ...]]:
+def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total, ...]]:
     """Make one list of all shards'; how many each has, and how many there are of each reason.
 
     Errors: FileNotFoundError where a shard has none.
@@ -50,7 +50,7 @@ def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total,
         with begun.open("w") as file:
             for one in lists:
                 lines = one.read_text().splitlines(keepends=True)
-                with shard_file.naming(folder / FILE):
+                with shard_file.name_failures(folder / FILE):
                     file.writelines(lines)
                     file.flush()
                 lengths.append(len(lines))
@@ -61,14 +61,14 @@ def gather(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total,
     return lengths, tuple(Total(reason, count) for reason, count in sorted(found.items()))
 
 
-def read(folder: Path) -> list[Skipped]:
+def read_skipped(folder: Path) -> list[Skipped]:
     """What a finished store lacks, in the order of its source."""
     file = folder / FILE
     lines = file.read_text().splitlines() if file.is_file() else []
     return [Skipped(**json.loads(line)) for line in lines]
 
 
-def summary(totals: Iterable[Total]) -> str:
+def summarise_skipped(totals: Iterable[Total]) -> str:
     """Counts with their reasons, the largest first."""
     ordered = sorted(totals, key=lambda total: -total.count)
     return ", ".join(f"{total.count:,} {total.reason}" for total in ordered)

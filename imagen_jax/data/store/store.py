@@ -14,9 +14,9 @@ from pathlib import Path
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from imagen_jax.config import Filters, Framing
-from imagen_jax.data.store import shard_file, records, skipped
-from imagen_jax.data.store.shard_file import File
+from imagen_jax.data.store import records, shard_file, skipped
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
+from imagen_jax.data.store.shard_file import ShardFile
 from imagen_jax.data.store.skipped import Skipped, Total
 from imagen_jax.io.errors import CorruptDataError
 
@@ -51,7 +51,7 @@ class Store:
     framing: Framing | None = None  # None: pictures had to be squares of fitting sides
     filters: Filters = Filters()  # ignored without framing
     skipped: tuple[Total, ...] = ()  # by reason, in alphabetical order
-    files: tuple[File, ...] = ()  # the shards in their order, then EMPTY
+    files: tuple[ShardFile, ...] = ()  # the shards in their order, then EMPTY
 
     def source(self) -> "Records":
         """The records by index, in the order of the dataset."""
@@ -59,8 +59,8 @@ class Store:
 
     def empty(self) -> Encoding:
         """The encoding of the empty caption, (1, width): its end of sentence."""
-        data = shard_file.first(self.folder / EMPTY)
-        return records.unpack(data, text_dtype=self.text_dtype).texts[0]
+        data = shard_file.read_first(self.folder / EMPTY)
+        return records.unpack_record(data, text_dtype=self.text_dtype).texts[0]
 
     @property
     def examples(self) -> int:
@@ -120,13 +120,13 @@ class Records:
             if not str(error).startswith(shard_file.CORRUPTED):
                 raise
             raise CorruptDataError(f"record {index} of {self._store.folder}: {error}") from error
-        record = records.unpack(data, text_dtype=self._store.text_dtype)
+        record = records.unpack_record(data, text_dtype=self._store.text_dtype)
         if misfit := _misfit(self._store, record):
             raise CorruptDataError(misfit)
         return record
 
 
-def begin(target: Store) -> list[int]:
+def begin_store(target: Store) -> list[int]:
     """Make the folder of a store that is not there, or go on with it; the shards it lacks.
 
     Errors: ValueError when there are no records to write, or when the folder holds shards of
@@ -156,7 +156,7 @@ def write_shard(
     Errors: ValueError when a record does not fit the store, or their number is not the shard's.
     """
     if target.framing is not None:
-        skipped.write(target.skipped_in(number), lacks)
+        skipped.write_skipped(target.skipped_in(number), lacks)
     wanted = len(target.shards()[number]) - len(lacks)
     shard_file.write(target.shard(number), _packed(target, shard), count=wanted)
 
@@ -169,7 +169,7 @@ def write_empty(target: Store, text: Encoding) -> None:
         shard_file.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
 
 
-def finish(target: Store) -> Store | None:
+def finish_store(target: Store) -> Store | None:
     """Write the index once all shards are there, whoever wrote them; None as long as some lack.
 
     Errors: ValueError when no example became a record.
@@ -180,9 +180,11 @@ def finish(target: Store) -> Store | None:
         return None
     lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
     try:
-        lacking, totals = skipped.gather(lists, target.folder) if lists else ([0] * len(shards), ())
+        lacking, totals = (
+            skipped.gather_skipped(lists, target.folder) if lists else ([0] * len(shards), ())
+        )
     except FileNotFoundError:  # another process completed it, and took them away
-        found = open(target.folder)
+        found = open_store(target.folder)
         for late in lists:  # of a shard that this process wrote, too
             late.unlink(missing_ok=True)
         return found
@@ -192,11 +194,12 @@ def finish(target: Store) -> Store | None:
         target,
         count=sum(counts) - 1,
         skipped=totals,
-        files=tuple(File(path.name, count, path.stat().st_size) for path, count in pairs),
+        files=tuple(ShardFile(path.name, count, path.stat().st_size) for path, count in pairs),
     )
     if not store.count:
         raise ValueError(
-            f"all of {target.dataset} {target.split} was skipped: {skipped.summary(totals)}; see "
+            f"all of {target.dataset} {target.split} was skipped: "
+            f"{skipped.summarise_skipped(totals)}; see "
             f"{target.folder / skipped.FILE}, and give other filters and an empty --out"
         )
     _write(store.folder / INDEX, store)
@@ -205,7 +208,7 @@ def finish(target: Store) -> Store | None:
     return store
 
 
-def open(folder: Path | str) -> Store:
+def open_store(folder: Path | str) -> Store:
     """The store in a folder, after checking that all of it is there.
 
     Errors: FileNotFoundError when there is none or it was never finished; ValueError when it is of
@@ -220,7 +223,7 @@ def open(folder: Path | str) -> Store:
         )
     store = _read(folder / INDEX, folder)
     for file in store.files:
-        damage = shard_file.damage(folder / file.name, file)
+        damage = shard_file.describe_damage(folder / file.name, file)
         if damage:
             raise ValueError(_sentence(folder, damage))
     return store
@@ -248,7 +251,7 @@ def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
     for record in shard:
         if misfit := _misfit(target, record):
             raise ValueError(misfit)
-        yield records.pack(record)
+        yield records.pack_record(record)
 
 
 def _misfit(target: Store, record: Record) -> str:
@@ -274,7 +277,7 @@ def _write(path: Path, store: Store) -> None:
     fields["framing"] = store.framing and dataclasses.asdict(store.framing)
     del fields["folder"]  # a store may be moved
     temporary = shard_file.temporary(path)
-    with shard_file.naming(path):
+    with shard_file.name_failures(path):
         temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
         temporary.replace(path)
 
@@ -301,7 +304,7 @@ def _parsed(fields: dict) -> dict:
     framing = fields.get("framing")
     return {
         "sizes": tuple(fields["sizes"]),
-        "files": tuple(File(**file) for file in fields["files"]),
+        "files": tuple(ShardFile(**file) for file in fields["files"]),
         "skipped": tuple(Total(**total) for total in fields.get("skipped", ())),
         "framing": framing and Framing(**framing),
         "filters": Filters(**fields.get("filters", {})),

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from imagen_jax.data.sources import base
-from imagen_jax.data.sources.base import Names
+from imagen_jax.data.sources.base import SkippedNames
 
 SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
 FILES = ("dataset_info.json", "features.json", "metadata.json")
@@ -41,7 +41,7 @@ class Source(Sequence):
 
     records: Any  # TFDS's data source, whose texts are bytes
     split: str
-    skipped: Mapping[str, Names] = field(default_factory=dict)
+    skipped: Mapping[str, SkippedNames] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -53,14 +53,14 @@ class Source(Sequence):
         image, caption = record.pop("image"), _text(record.pop("caption"))
         others = {name: _text(value) for name, value in record.items()}
         captions = others.pop("captions", (caption,))
-        return others | base.example(image, captions)
+        return others | base.make_example(image, captions)
 
     def key(self, index: int) -> str:
         """`train-0000012`."""
         return f"{self.split}-{index:07d}"
 
 
-def write(builder: Builder) -> None:
+def write_dataset(builder: Builder) -> None:
     """Prepare a dataset, which appears under its name only once it is whole."""
     target = Path(builder.data_dir)
     for left_over in target.parent.glob(f"incomplete.*_{target.name}"):
@@ -70,7 +70,7 @@ def write(builder: Builder) -> None:
         builder.download_and_prepare(download_dir=unused)
 
 
-def found(kind: type[Builder], name: str, data_dir: str | Path) -> Builder | None:
+def find_built(kind: type[Builder], name: str, data_dir: str | Path) -> Builder | None:
     """A builder over the dataset `name` of a family, whole; None where it was not built.
 
     Errors: ValueError for an unknown name, and for a dataset that is damaged or of another recipe.
@@ -90,7 +90,7 @@ def found(kind: type[Builder], name: str, data_dir: str | Path) -> Builder | Non
     return builder
 
 
-def source(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> Source:
+def open_built(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> Source:
     """A split of a dataset that was built.
 
     Errors: FileNotFoundError where it was not built; ValueError for an unknown name or split or an
@@ -98,7 +98,7 @@ def source(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> 
     """
     if split not in SPLITS:
         raise ValueError(f"{kind.name} has no split {split!r}; it has {', '.join(SPLITS)}")
-    builder = found(kind, name, data_dir)
+    builder = find_built(kind, name, data_dir)
     if builder is None:
         folder = _folder(kind, name, data_dir)
         raise FileNotFoundError(f"no dataset in {folder}; run `imagen data` to build it")

@@ -1,6 +1,6 @@
 """Hugging Face's T5 and umT5 encoders: safetensors, in one file or several shards.
 
-Which of a folder's files are read is said in `hf_files.py`. A file may hold more than an encoder,
+Which of a folder's files are read is said in `huggingface_files.py`. A file may hold more than an encoder,
 under any prefix, such as a decoder or another program's notes: that is not read.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from imagen_jax.text.checkpoints import huggingface_files, safetensors_io
-from imagen_jax.text.checkpoints.lazy_tensors import Layout, Parameter, Stored
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 
 CONFIG = "config.json"
 EMBEDDING = "token_embedder.embedding"
@@ -51,18 +51,18 @@ def layout(path: Path) -> tuple[str, Layout]:
     network that can't be read.
     """
     _check_config((path if path.is_dir() else path.parent) / CONFIG)
-    held = huggingface_files.held(path)
+    held = huggingface_files.tensor_files(path)
     names = _names(held, where=path)
     return str(path), [
         (stored, (_parameter(names[name], stored),))
         for file in dict.fromkeys(held[name] for name in names)
-        for name, stored in safetensors_io.tensors(file, only=names).items()
+        for name, stored in safetensors_io.read_tensors(file, only=names).items()
     ]
 
 
-def unused(path: Path) -> list[str]:
+def unused_tensors(path: Path) -> list[str]:
     """Names of the tensors that are no encoder's, such as a decoder's. Errors: as `layout`."""
-    held = huggingface_files.held(path)
+    held = huggingface_files.tensor_files(path)
     return sorted(held.keys() - _names(held, where=path).keys())
 
 
@@ -105,7 +105,7 @@ def _layers(blocks: Sequence[re.Match[str]]) -> dict[str, str]:
     return names
 
 
-def _parameter(name: str, stored: Stored) -> Parameter:
+def _parameter(name: str, stored: LazyTensor) -> Parameter:
     """Hugging Face's matrices are [out, in], but for the embedding."""
     if len(stored.shape) == 2 and name != EMBEDDING:
         return Parameter(name, stored.shape[::-1], np.transpose)

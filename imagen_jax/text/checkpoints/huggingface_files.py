@@ -15,7 +15,7 @@ SUFFIX = ".safetensors"
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<variant>.*)\.safetensors")
 
 
-def is_one(path: Path) -> bool:
+def is_huggingface(path: Path) -> bool:
     """Whether this is such a checkpoint's folder or file, or one of Hugging Face's otherwise."""
     if path.is_file():
         return path.suffix == SUFFIX
@@ -23,7 +23,7 @@ def is_one(path: Path) -> bool:
     return any(_seen(path, pattern) for pattern in patterns)
 
 
-def held(path: Path) -> dict[str, Path]:
+def tensor_files(path: Path) -> dict[str, Path]:
     """The file of every tensor of a checkpoint, by Hugging Face's name.
 
     In a folder `model.safetensors.index.json` goes first, then `model.safetensors`, then the only
@@ -117,7 +117,7 @@ def _of_index(index: Path) -> list[Path]:
 
 
 def _names(files: Sequence[Path]) -> dict[str, Path]:
-    return {name: file for file in files for name in safetensors_io.names(file)}
+    return {name: file for file in files for name in safetensors_io.tensor_names(file)}
 
 
 def _seen(folder: Path, pattern: str) -> list[Path]:

@@ -13,7 +13,7 @@ READERS = 8  # tensors read at once, as far as memory allows
 
 
 @dataclass(frozen=True)
-class Stored:
+class LazyTensor:
     """A tensor of a checkpoint, not read yet."""
 
     name: str
@@ -32,11 +32,11 @@ class Parameter:
     view: Callable[[np.ndarray], np.ndarray]
 
 
-Layout = Sequence[tuple[Stored, Sequence[Parameter]]]
+Layout = Sequence[tuple[LazyTensor, Sequence[Parameter]]]
 Place = Callable[[str, np.ndarray], Any]  # of a parameter's name and a view that is read but once
 
 
-def read(layout: Layout, place: Place) -> dict[str, Any]:
+def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
     """Every parameter of a layout as `place` returns it, which has to copy.
 
     Tensors are read side by side as long as all that is read and not yet placed takes no more
@@ -44,7 +44,7 @@ def read(layout: Layout, place: Place) -> dict[str, Any]:
     """
     budget = _Budget(max((stored.bytes for stored, _ in layout), default=0))
 
-    def take(stored: Stored, parameters: Sequence[Parameter]) -> list[tuple[str, Any]]:
+    def take(stored: LazyTensor, parameters: Sequence[Parameter]) -> list[tuple[str, Any]]:
         with budget.of(stored.bytes):
             array = stored.read()
             return [(p.name, place(p.name, p.view(array))) for p in parameters]
@@ -57,7 +57,7 @@ def read(layout: Layout, place: Place) -> dict[str, Any]:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be read
 
 
-def shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:
+def parameter_shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:
     """Of every parameter."""
     return {p.name: p.shape for _, parameters in layout for p in parameters}
 

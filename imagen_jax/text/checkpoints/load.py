@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax import paths
-from imagen_jax.text.checkpoints import native, remote_folders, huggingface, huggingface_files, lazy_tensors, t5x_checkpoint
+from imagen_jax.io import paths
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import (
+    huggingface,
+    huggingface_files,
+    lazy_tensors,
+    native,
+    remote_folders,
+    t5x_checkpoint,
+)
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, Place
 from imagen_jax.text.t5 import T5Config
 from imagen_jax.types import Params
@@ -23,7 +30,7 @@ EMBEDDING = "token_embedder.embedding"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def load(path: Path | str, *, place: Place | None = None) -> tuple[T5Config, Params]:
+def load_parameters(path: Path | str, *, place: Place | None = None) -> tuple[T5Config, Params]:
     """Sizes and parameters of the encoder in a checkpoint.
 
     `path` is a T5X checkpoint_N, a parent holding exactly one, or a file with all inlined, local or
@@ -33,19 +40,19 @@ def load(path: Path | str, *, place: Place | None = None) -> tuple[T5Config, Par
     Shapes: parameters as `t5.parameter_shapes` of the returned sizes.
     Errors: FileNotFoundError or ValueError that names the tensor, the place and a remedy.
     """
-    config, layout = inspect(path)
-    return config, read(layout, place or _as_float32)
+    config, layout = find_layout(path)
+    return config, read_layout(layout, place or _as_float32)
 
 
-def read(layout: Layout, place: Place) -> Params:
+def read_layout(layout: Layout, place: Place) -> Params:
     """The parameters of a layout that `inspect` found; `place` as in `load`."""
-    return traverse_util.unflatten_dict(lazy_tensors.read(layout, place), sep=".")
+    return traverse_util.unflatten_dict(lazy_tensors.read_parameters(layout, place), sep=".")
 
 
-def inspect(path: Path | str) -> tuple[T5Config, Layout]:
+def find_layout(path: Path | str) -> tuple[T5Config, Layout]:
     """The encoder's sizes, and where its parameters are, after checking that they fit."""
     where, layout = _layout(path)
-    shapes = lazy_tensors.shapes(layout)
+    shapes = lazy_tensors.parameter_shapes(layout)
     config = _config(shapes, where=where)
     _check(shapes, config, where=where)
     return config, layout
@@ -54,10 +61,10 @@ def inspect(path: Path | str) -> tuple[T5Config, Layout]:
 def _layout(path: Path | str) -> tuple[str, Layout]:
     if not str(path).startswith(remote_folders.BUCKET):
         # Ours first: any safetensors in a folder are taken for Hugging Face's.
-        here = paths.local(path)
-        if native.is_one(here):
+        here = paths.local_path(path)
+        if native.is_native(here):
             return native.layout(here)
-        if huggingface_files.is_one(here):
+        if huggingface_files.is_huggingface(here):
             return huggingface.layout(here)
     return t5x_checkpoint.layout(path)
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from imagen_jax.text.checkpoints import safetensors_io, lazy_tensors
 from imagen_jax.text import t5
+from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.safetensors_io import Kind, Slot
-from imagen_jax.text.checkpoints.lazy_tensors import Layout, Parameter, Stored
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ def write(
     dtype: Dtype,
     progress: bool = True,
 ) -> None:
-    """Write an encoder that `loading.inspect` found into a new folder.
+    """Write an encoder that `load.find_layout` found into a new folder.
 
     It appears complete or not at all. In memory is no more than the largest stored tensor, and a
     piece for each of those that are read side by side.
@@ -87,8 +87,8 @@ def write(
 def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
     """What is written, in the files' order: wider dtypes first, then by name."""
     kinds = {
-        name: Kind(shape, jnp.dtype(t5.kept_dtype(name, shape, dtype)))
-        for name, shape in lazy_tensors.shapes(layout).items()
+        name: Kind(shape, jnp.dtype(t5.storage_dtype(name, shape, dtype)))
+        for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
     return dict(sorted(kinds.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
 
@@ -112,7 +112,7 @@ def _reserve(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
     for number, shard in enumerate(shards, 1):
         file = folder / f"weights-{number:05d}-of-{len(shards):05d}.safetensors"
-        slots |= safetensors_io.reserve(file, shard, metadata=FORMAT)
+        slots |= safetensors_io.reserve_file(file, shard, metadata=FORMAT)
     return slots
 
 
@@ -122,12 +122,12 @@ def _fill(slots: Mapping[str, Slot], layout: Layout, *, progress: bool) -> dict[
     with tqdm(total=total, desc="weights", unit="B", unit_scale=True, disable=not progress) as bar:
 
         def place(name: str, array: np.ndarray) -> str:
-            digest = safetensors_io.fill(slots[name], array)
+            digest = safetensors_io.fill_tensor(slots[name], array)
             with lock:
                 bar.update(slots[name].kind.bytes)
             return digest
 
-        return lazy_tensors.read(layout, place)
+        return lazy_tensors.read_parameters(layout, place)
 
 
 def _describe(
@@ -154,7 +154,7 @@ def _describe(
     }
 
 
-def is_one(folder: Path) -> bool:
+def is_native(folder: Path) -> bool:
     """Whether a folder holds an encoder that `write` wrote, or what is left of one."""
     return folder.is_dir() and any(
         next(folder.glob(pattern), None) for pattern in (DESCRIPTION, "weights-*-of-*.safetensors")
@@ -171,10 +171,10 @@ def layout(folder: Path) -> tuple[str, Layout]:
     described = _read_description(folder)
     _check_files(folder, described.files)
     stated = {name: file for name, (file, _) in described.tensors.items()}
-    found: dict[str, Stored] = {}
+    found: dict[str, LazyTensor] = {}
     files: dict[str, str] = {}
     for file in sorted(set(stated.values()) & set(described.files)):
-        tensors = safetensors_io.tensors(folder / file)
+        tensors = safetensors_io.read_tensors(folder / file)
         found |= tensors
         files |= dict.fromkeys(tensors, file)
     shapes = {name: tensor.shape for name, tensor in found.items()}
@@ -231,7 +231,7 @@ def _check_files(folder: Path, files: Mapping[str, tuple[int, str | None]]) -> N
             raise ValueError(f"{folder / name} has changed since it was written: {AGAIN}")
 
 
-def _checked(tensor: Stored, digest: str) -> Stored:
+def _checked(tensor: LazyTensor, digest: str) -> LazyTensor:
     """The same, whose reading refuses other bytes than were written."""
 
     def read() -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorstore
 
-from imagen_jax import paths
+from imagen_jax.io import paths
 
 BUCKET = paths.BUCKET
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
@@ -16,24 +16,24 @@ RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
 
 
 @dataclass(frozen=True)
-class Folder:
+class RemoteFolder:
     """A place that holds files and further folders."""
 
     url: str  # without a slash at its end; gs://bucket/path, or absolute on this machine
 
     @classmethod
-    def of(cls, path: Path | str) -> "Folder":
+    def of(cls, path: Path | str) -> "RemoteFolder":
         """That of a local path, or of a `gs://` address."""
         text = str(path)
         if text.startswith(BUCKET):
             return cls(text.rstrip("/"))
-        return cls(str(paths.local(text).absolute()))
+        return cls(str(paths.local_path(text).absolute()))
 
     def __str__(self) -> str:
         return self.url
 
-    def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.url}/{name}")
+    def __truediv__(self, name: str) -> "RemoteFolder":
+        return RemoteFolder(f"{self.url}/{name}")
 
     @property
     def is_remote(self) -> bool:
@@ -44,8 +44,8 @@ class Folder:
         return self.url.rpartition("/")[2]
 
     @property
-    def parent(self) -> "Folder":
-        return Folder(self.url.rpartition("/")[0] or "/")
+    def parent(self) -> "RemoteFolder":
+        return RemoteFolder(self.url.rpartition("/")[0] or "/")
 
     def kvstore(self) -> dict[str, Any]:
         """TensorStore's specification of it."""
@@ -68,7 +68,7 @@ class Folder:
         if not self.is_remote:
             here = Path(self.url)
             return {path.name for path in here.iterdir()} if here.is_dir() else set()
-        return {key.split("/")[0] for key in keys(self.kvstore(), where=self)}
+        return {key.split("/")[0] for key in list_keys(self.kvstore(), where=self)}
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where there is no such file.
@@ -83,7 +83,7 @@ class Folder:
         return found.value if found.state == "value" else None
 
 
-def keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
+def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
     """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
     with _told(where):
         return [key.decode() for key in tensorstore.KvStore.open(kvstore).result().list().result()]

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from imagen_jax.text.checkpoints.lazy_tensors import Stored
+from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' names
 NAMES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}  # what is written
@@ -48,13 +48,13 @@ class Slot:
     kind: Kind
 
 
-def names(file: Path) -> list[str]:
+def tensor_names(file: Path) -> list[str]:
     """Of every tensor in a file, whatever its dtype. Errors: ValueError for one cut short."""
     with _whole(file), safetensors.safe_open(file, "numpy") as opened:
         return list(opened.keys())
 
 
-def tensors(file: Path, *, only: Collection[str] | None = None) -> dict[str, Stored]:
+def read_tensors(file: Path, *, only: Collection[str] | None = None) -> dict[str, LazyTensor]:
     """The tensors of a file by their names, or `only` those of the given names.
 
     Errors: ValueError for a file that is cut short, or a tensor that is no float.
@@ -74,7 +74,7 @@ def _whole(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _stored(file: Path, name: str, header: Any) -> Stored:
+def _stored(file: Path, name: str, header: Any) -> LazyTensor:
     shape, dtype = tuple(header.get_shape()), header.get_dtype()
     if dtype not in WIDTHS:
         raise ValueError(
@@ -86,10 +86,10 @@ def _stored(file: Path, name: str, header: Any) -> Stored:
         with safetensors.safe_open(file, "numpy") as opened:
             return opened.get_tensor(name)
 
-    return Stored(name, shape, str(file), read, WIDTHS[dtype] * math.prod(shape))
+    return LazyTensor(name, shape, str(file), read, WIDTHS[dtype] * math.prod(shape))
 
 
-def reserve(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str, Slot]:
+def reserve_file(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str, Slot]:
     """Write a file's header, and leave room for its tensors in the order of `kinds`.
 
     For every tensor to be aligned, wider dtypes have to come first.
@@ -112,7 +112,7 @@ def reserve(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dict[str
     return {name: Slot(name, file, data + starts[name], kind) for name, kind in kinds.items()}
 
 
-def fill(slot: Slot, array: np.ndarray) -> str:
+def fill_tensor(slot: Slot, array: np.ndarray) -> str:
     """Write an array of any float dtype and memory order to its place; SHA-256 of its bytes there.
 
     Shapes: array as `slot.kind`, at least one axis.

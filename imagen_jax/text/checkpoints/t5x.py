@@ -15,10 +15,10 @@ import numpy as np
 import tensorstore
 from flax import serialization, traverse_util
 
-from imagen_jax import paths
+from imagen_jax.io import paths
 from imagen_jax.text.checkpoints import remote_folders
-from imagen_jax.text.checkpoints.remote_folders import Folder
-from imagen_jax.text.checkpoints.lazy_tensors import Stored
+from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
+from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 VERSIONS = (2, 3)  # version 2 stored bfloat16 as the bits of uint16
 FLOATS = ("float32", "bfloat16", "float16", "float64")
@@ -29,7 +29,7 @@ WIDTH = 4  # bytes of an element, for an array that is not open yet
 COPIES = 3  # of a chunk while it is read: as it is stored, unpacked, and on its way
 
 
-def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[str, LazyTensor]]:
     """Where a checkpoint is, and those of its parameters whose dotted names begin so.
 
     `path` is a checkpoint's folder, a parent holding exactly one, or a file with all inlined; local
@@ -37,10 +37,10 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
     Errors: FileNotFoundError if there is none; ValueError for several, or a tree that is cut short,
     of another version or of something else.
     """
-    path = paths.place(path)
+    path = paths.path_or_address(path)
     if not path.startswith(remote_folders.BUCKET) and Path(path).is_file():
-        return _classic(Folder.of(path).parent, Path(path).name, prefixes)
-    folder = Folder.of(path)
+        return _classic(RemoteFolder.of(path).parent, Path(path).name, prefixes)
+    folder = RemoteFolder.of(path)
     names = folder.names()
     if not names and not folder.exists():
         raise FileNotFoundError(f"no T5X checkpoint at {path}: there is no such file or folder")
@@ -63,7 +63,9 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
     return tensors((folder / found[0]).url, prefixes=prefixes)
 
 
-def _classic(folder: Folder, name: str, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+def _classic(
+    folder: RemoteFolder, name: str, prefixes: tuple[str, ...]
+) -> tuple[str, dict[str, LazyTensor]]:
     where = str(folder / name)
     version, target = _read_tree(folder, name)
     leaves = traverse_util.flatten_dict(target, is_leaf=lambda _, node: _is_spec(node), sep=".")
@@ -74,7 +76,7 @@ def _classic(folder: Folder, name: str, prefixes: tuple[str, ...]) -> tuple[str,
     }
 
 
-def _read_tree(folder: Folder, name: str) -> tuple[int, Mapping[str, Any]]:
+def _read_tree(folder: RemoteFolder, name: str) -> tuple[int, Mapping[str, Any]]:
     """Format version and parameter tree (`optimizer/target`) of a msgpack file."""
     file = folder / name
     content = folder.read(name)
@@ -104,7 +106,7 @@ def _is_spec(node: Any) -> bool:
     return isinstance(node, Mapping) and {"driver", "kvstore", "metadata"} <= set(node)
 
 
-def _leaf(name: str, leaf: Any, *, folder: Folder, where: str, version: int) -> Stored:
+def _leaf(name: str, leaf: Any, *, folder: RemoteFolder, where: str, version: int) -> LazyTensor:
     """A leaf of the tree: inlined, or the zarr folder that it names."""
     as_float = functools.partial(_as_float, name, version=version)
     if isinstance(leaf, Mapping):
@@ -113,14 +115,14 @@ def _leaf(name: str, leaf: Any, *, folder: Folder, where: str, version: int) -> 
         chunk = math.prod(leaf["metadata"].get("chunks") or shape)
         size = WIDTH * (math.prod(shape) + COPIES * chunk)
         read = functools.partial(_read_zarr, name, place, leaf)
-        return Stored(name, shape, str(place), lambda: as_float(read(), where=place), size)
+        return LazyTensor(name, shape, str(place), lambda: as_float(read(), where=place), size)
     if isinstance(leaf, np.ndarray | np.generic):
         array = np.asarray(leaf)
-        return Stored(name, array.shape, where, lambda: as_float(array, where=where), 0)
+        return LazyTensor(name, array.shape, where, lambda: as_float(array, where=where), 0)
     raise ValueError(f"{name} in {where} is {leaf!r}, not an array: save it again with T5X")
 
 
-def _zarr_folder(name: str, spec: Mapping[str, Any], folder: Folder) -> Folder:
+def _zarr_folder(name: str, spec: Mapping[str, Any], folder: RemoteFolder) -> RemoteFolder:
     # Stored drivers and paths point to where the checkpoint was written (a bucket, say); only the
     # last component of the path is ours. Before TensorStore 0.1.14 it stood outside `kvstore`.
     written = spec["kvstore"].get("path") or spec.get("path", "")
@@ -130,7 +132,7 @@ def _zarr_folder(name: str, spec: Mapping[str, Any], folder: Folder) -> Folder:
     return place
 
 
-def _read_zarr(name: str, place: Folder, spec: Mapping[str, Any]) -> np.ndarray:
+def _read_zarr(name: str, place: RemoteFolder, spec: Mapping[str, Any]) -> np.ndarray:
     request: dict[str, Any] = {"driver": "zarr", "kvstore": place.kvstore()}
     described = place.read(".zarray") is not None  # dotfiles get lost in copies; else trust it
     if not described:
@@ -146,12 +148,16 @@ def _read_zarr(name: str, place: Folder, spec: Mapping[str, Any]) -> np.ndarray:
     return array
 
 
-def _orbax(state: Folder, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Stored]]:
+def _orbax(state: RemoteFolder, prefixes: tuple[str, ...]) -> tuple[str, dict[str, LazyTensor]]:
     """The parameters of an Orbax folder: zarr in one OCDBT database, or a folder each."""
     kvstore = state.kvstore()
     if state.read(DATABASE) is not None:
         kvstore = {"driver": "ocdbt", "base": kvstore}
-        described = [key.rsplit("/", 1) for key in remote_folders.keys(kvstore, where=state) if "/" in key]
+        described = [
+            key.rsplit("/", 1)
+            for key in remote_folders.list_keys(kvstore, where=state)
+            if "/" in key
+        ]
     else:
         described = [
             (name, file)
@@ -174,14 +180,16 @@ def _orbax(state: Folder, prefixes: tuple[str, ...]) -> tuple[str, dict[str, Sto
     }
 
 
-def _database_entry(name: str, driver: str, kvstore: Mapping[str, Any], state: Folder) -> Stored:
+def _database_entry(
+    name: str, driver: str, kvstore: Mapping[str, Any], state: RemoteFolder
+) -> LazyTensor:
     path = f"{kvstore.get('path', '')}{name}/"
     request = {"driver": driver, "kvstore": {**kvstore, "path": path}}
     dotted = name.removeprefix(TARGET)
     store = _open(dotted, state, request, assume_metadata=False)
     width = store.dtype.numpy_dtype.itemsize
     chunk = math.prod(store.chunk_layout.read_chunk.shape)
-    return Stored(
+    return LazyTensor(
         dotted,
         tuple(store.shape),
         str(state),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from imagen_jax.text.checkpoints import t5x
-from imagen_jax.text.checkpoints.lazy_tensors import Layout, Parameter, Stored
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 
 STACK = "encoder.encoder."  # prefix of tensors whose axis 1 runs over the layers (`scan_layers`)
 ENCODER = ("encoder.", "token_embedder.")  # not the decoder, and no optimiser's slots
@@ -17,13 +17,13 @@ ENCODER = ("encoder.", "token_embedder.")  # not the decoder, and no optimiser's
 def layout(path: Path | str) -> tuple[str, Layout]:
     """Where a T5X checkpoint is, and the encoder's parameters in it. Nothing large is read.
 
-    `path` and errors: as `t5x_files.tensors`; ValueError for a stack without layers.
+    `path` and errors: as `t5x.tensors`; ValueError for a stack without layers.
     """
     where, found = t5x.tensors(path, prefixes=ENCODER)
     return where, [(stored, tuple(_parameters(stored))) for stored in found.values()]
 
 
-def _parameters(stored: Stored) -> Iterator[Parameter]:
+def _parameters(stored: LazyTensor) -> Iterator[Parameter]:
     """One of the same name, or one for each layer of a stack."""
     if not stored.name.startswith(STACK):
         yield _joined_heads(stored.name, stored.shape, lambda array: array)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from imagen_jax.data.images import decode, transforms
 from imagen_jax.data.synthetic import tfds_builder
 from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names
-from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
 from imagen_jax.data.synthetic.emoji.emoji_font import Font
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
 
 SIDE = 128
 LARGEST = 1024  # side of a font's bitmaps, in pixels; real ones have up to 160
@@ -36,7 +36,7 @@ class EmojiConfig(tfds.core.BuilderConfig):
         return f"{SIDE=} {emoji_names.VALIDATION=} {emoji_names.HOLDING=}"
 
 
-class Drawn(NamedTuple):
+class DrawnEmoji(NamedTuple):
     """A picture, and the emoji that look like it, that of the shortest name first."""
 
     image: bytes  # PNG
@@ -85,8 +85,8 @@ class Emoji(tfds_builder.Builder):
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: they are few."""
         assert self._font is not None  # `build` gave it
-        pictures = draw(self._font)
-        parts: dict[str, list[Drawn]] = {split: [] for split in SPLITS}
+        pictures = draw_emoji(self._font)
+        parts: dict[str, list[DrawnEmoji]] = {split: [] for split in SPLITS}
         for picture in pictures:
             parts[emoji_names.split_of(picture.emoji[0])].append(picture)
         for split, part in parts.items():
@@ -97,9 +97,9 @@ class Emoji(tfds_builder.Builder):
                 )
         return {split: self._generate_examples(part) for split, part in parts.items()}
 
-    def _generate_examples(self, pictures: Sequence[Drawn]) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, pictures: Sequence[DrawnEmoji]) -> Iterator[tuple[int, dict]]:
         for index, picture in enumerate(pictures):
-            captions = captions_of(picture)
+            captions = emoji_captions(picture)
             yield (
                 index,
                 {
@@ -111,20 +111,20 @@ class Emoji(tfds_builder.Builder):
             )
 
 
-def build(name: str, data_dir: str | Path, *, font: str | Path | None = None) -> Emoji:
+def build_emoji(name: str, data_dir: str | Path, *, font: str | Path | None = None) -> Emoji:
     """Draws the dataset `name` under `data_dir`, unless it is there, from a font (None: Debian's).
 
     Errors: FileNotFoundError where there is no font; ValueError for an unknown name, for a font
     without coloured bitmaps or with too few, for another font than that of the dataset that is
     there, and for an unusable dataset.
     """
-    found = tfds_builder.found(Emoji, name, data_dir)
+    found = tfds_builder.find_built(Emoji, name, data_dir)
     if found is None:
-        read = emoji_font.read(font or emoji_font.NOTO)
+        read = emoji_font.read_font(font or emoji_font.NOTO)
         config = tfds_builder.config_of(Emoji, name)
         found = Emoji(config=config, data_dir=data_dir, font=read)
-        tfds_builder.write(found)
-    elif font is not None and emoji_font.read(font).digest != found.info.metadata["font"]:
+        tfds_builder.write_dataset(found)
+    elif font is not None and emoji_font.read_font(font).digest != found.info.metadata["font"]:
         raise ValueError(
             f"the emoji in {found.data_dir} were drawn from another font than {font}: delete that "
             "folder and run `imagen data` again"
@@ -132,33 +132,35 @@ def build(name: str, data_dir: str | Path, *, font: str | Path | None = None) ->
     return found
 
 
-def source(name: str, split: str, data_dir: str | Path) -> Source:
+def open_emoji(name: str, split: str, data_dir: str | Path) -> Source:
     """A split of the dataset: image (PNG bytes), caption, captions, and the emoji as text.
 
-    Errors: as `embedded.source`.
+    Errors: as `tfds_builder.open_built`.
     """
-    return tfds_builder.source(Emoji, name, split, data_dir)
+    return tfds_builder.open_built(Emoji, name, split, data_dir)
 
 
-def draw(font: Font) -> list[Drawn]:
+def draw_emoji(font: Font) -> list[DrawnEmoji]:
     """A font's emoji; those that look alike (Norway's and Svalbard's flags) are one picture.
 
     Errors: ValueError for a bitmap that is damaged or too large.
     """
     alike: dict[bytes, list[str]] = {}
-    for text in tqdm(emoji_names.known(), "emoji", unit=" pictures"):
+    for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" pictures"):
         bitmap = font.bitmap(text)
         if bitmap is not None:
             alike.setdefault(_picture(text, bitmap), []).append(text)
-    return [Drawn(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()]
+    return [
+        DrawnEmoji(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()
+    ]
 
 
-def captions_of(picture: Drawn) -> list[str]:
+def emoji_captions(picture: DrawnEmoji) -> list[str]:
     """All captions of a picture, the main one first."""
     return list(dict.fromkeys(c for text in picture.emoji for c in emoji_names.captions(text)))
 
 
-def on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
+def paste_on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
     """A font's bitmap on white, in a square and undistorted.
 
     Noto's are 136 x 128 with four empty columns on either side: the middle 128 x 128 hold all that
@@ -205,6 +207,6 @@ def _plainness(text: str) -> tuple[int, str]:
 
 def _picture(text: str, bitmap: bytes) -> bytes:
     try:
-        return transforms.encode(on_white(bitmap))
+        return transforms.encode(paste_on_white(bitmap))
     except ValueError as error:
         raise ValueError(f"the font's bitmap of {text} cannot be used: {error}") from error

@@ -37,7 +37,7 @@ class Font:
         return self.bitmaps.get(glyph)
 
 
-def read(path: Path | str) -> Font:
+def read_font(path: Path | str) -> Font:
     """The font in a file.
 
     Errors: FileNotFoundError where there is none; ValueError for a file that is no font, was cut

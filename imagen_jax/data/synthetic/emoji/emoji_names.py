@@ -25,7 +25,7 @@ VALIDATION = 40  # one emoji in so many, of those that no held-out combination h
 HOLDING = 2  # of the subjects with one tone, one in so many has it held out in one of five
 
 
-def known() -> tuple[str, ...]:
+def known_emoji() -> tuple[str, ...]:
     """Every emoji that Unicode recommends, fully qualified, in an order as of shuffled cards."""
     qualified = emoji.STATUS["fully_qualified"]
     found = [text for text, data in emoji.EMOJI_DATA.items() if data["status"] == qualified]
@@ -90,7 +90,7 @@ def _aliases(text: str) -> list[str]:
 
 @cache
 def _by_bare() -> dict[str, str]:
-    return {_bare(text): text for text in known()}
+    return {_bare(text): text for text in known_emoji()}
 
 
 def _bare(text: str) -> str:

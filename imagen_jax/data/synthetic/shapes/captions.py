@@ -5,8 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imagen_jax.config import shortened as shown
-from imagen_jax.data.synthetic.shapes.scenes import BACKGROUNDS, COLOURS, FILLS, RELATIONS, SHAPES, SIZES, Scene, Shape, choose
+from imagen_jax.config import shorten as shown
+from imagen_jax.data.synthetic.shapes.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    FILLS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Shape,
+    choose,
+)
 
 PREFIXES = ("", "a picture of ", "an image of ", "a drawing of ", "there is ", "we see ")
 GROUNDS = (" on a {} background", " against a {} background", " with a {} backdrop", "")

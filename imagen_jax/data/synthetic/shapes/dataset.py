@@ -15,9 +15,14 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.data.synthetic import tfds_builder
-from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
-from imagen_jax.data.synthetic.shapes.generate import SIDE, Series, paint_all, picture
+from imagen_jax.data.synthetic.shapes.generate import (
+    SIDE,
+    SceneStream,
+    generate_splits,
+    render_example,
+)
 from imagen_jax.data.synthetic.shapes.scenes import SIZES, Grammar
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,9 +115,9 @@ class Shapes(tfds_builder.Builder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
-        series = Series(config.grammar_of(split), config.seed, SPLITS.index(split))
+        series = SceneStream(config.grammar_of(split), config.seed, SPLITS.index(split))
         count = config.size(split)
-        painted = paint_all(series, count, workers=self._workers)
+        painted = generate_splits(series, count, workers=self._workers)
         name = f"shapes/{config.name} {split}"
         for index, example in enumerate(tqdm(painted, name, count, unit=" pictures")):
             yield (
@@ -125,29 +130,29 @@ class Shapes(tfds_builder.Builder):
             )
 
 
-def build(name: str, data_dir: str | Path, *, workers: int | None = None) -> Shapes:
+def build_shapes(name: str, data_dir: str | Path, *, workers: int | None = None) -> Shapes:
     """Paints the dataset `name` (full, quickstart or tiny) under `data_dir`, unless it is there.
 
     Errors: ValueError for an unknown name or an unusable dataset.
     """
-    found = tfds_builder.found(Shapes, name, data_dir)
+    found = tfds_builder.find_built(Shapes, name, data_dir)
     if found is not None:
         return found
     config = tfds_builder.config_of(Shapes, name)
     builder = Shapes(config=config, data_dir=data_dir, workers=workers)
-    tfds_builder.write(builder)
+    tfds_builder.write_dataset(builder)
     return builder
 
 
-def source(name: str, split: str, data_dir: str | Path) -> Source:
+def open_shapes(name: str, split: str, data_dir: str | Path) -> Source:
     """A split of a dataset that was built: image (PNG bytes), caption, and scene (JSON).
 
-    Errors: as `embedded.source`.
+    Errors: as `tfds_builder.open_built`.
     """
-    return tfds_builder.source(Shapes, name, split, data_dir)
+    return tfds_builder.open_built(Shapes, name, split, data_dir)
 
 
-def exam(
+def eval_set_of(
     name: str, split: str, *, count: int, seed: int = 0, size: int = SIDE
 ) -> tuple[list[str], UInt8[np.ndarray, "b size size 3"]]:
     """New captions in a split's manner, in no dataset, and pictures that show what they say.
@@ -155,6 +160,6 @@ def exam(
     Shapes: pixels (count, size, size, 3).
     """
     config = Shapes.builder_configs[tfds_builder.config_of(Shapes, name)]
-    series = Series(config.grammar_of(split), seed, len(SPLITS) + SPLITS.index(split))
-    pairs = [picture(series, index, size=size)[1:] for index in range(count)]
+    series = SceneStream(config.grammar_of(split), seed, len(SPLITS) + SPLITS.index(split))
+    pairs = [render_example(series, index, size=size)[1:] for index in range(count)]
     return [words for words, _ in pairs], np.stack([pixels for _, pixels in pairs])

@@ -15,14 +15,14 @@ from PIL import Image
 from imagen_jax.data.synthetic.shapes.captions import caption
 from imagen_jax.data.synthetic.shapes.render import render
 from imagen_jax.data.synthetic.shapes.scenes import Grammar, Scene, sample_scene, to_json
-from imagen_jax.data.worker_pool import processes
+from imagen_jax.data.worker_pool import start_pool
 
 SIDE = 256
 CHUNK = 64  # examples that a worker paints at a time
 
 
 @dataclass(frozen=True)
-class Example:
+class SyntheticExample:
     """A picture as PNG bytes, its caption, and its scene as JSON."""
 
     image: bytes
@@ -31,7 +31,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Series:
+class SceneStream:
     """The endless examples that a seed and a grammar give; `stream` keeps splits apart."""
 
     grammar: Grammar
@@ -39,8 +39,8 @@ class Series:
     stream: int
 
 
-def picture(
-    series: Series, index: int, *, size: int
+def render_example(
+    series: SceneStream, index: int, *, size: int
 ) -> tuple[Scene, str, UInt8[np.ndarray, "size size 3"]]:
     """Scene, caption and pixels of example `index` of a series."""
     rng = np.random.default_rng((series.seed, series.stream, index))
@@ -49,24 +49,24 @@ def picture(
     return scene, words, render(scene, rng, size=size)
 
 
-def paint(series: Series, index: int) -> Example:
+def generate_split(series: SceneStream, index: int) -> SyntheticExample:
     """Example `index` of a series, 256 x 256, encoded."""
-    scene, words, pixels = picture(series, index, size=SIDE)
+    scene, words, pixels = render_example(series, index, size=SIDE)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
-    return Example(file.getvalue(), words, to_json(scene))
+    return SyntheticExample(file.getvalue(), words, to_json(scene))
 
 
-def paint_all(series: Series, count: int, *, workers: int) -> Iterator[Example]:
+def generate_splits(series: SceneStream, count: int, *, workers: int) -> Iterator[SyntheticExample]:
     """The first `count` examples in order, painted by `workers` processes.
 
     With one worker, or with too little for two, this process paints them.
     """
     if workers == 1 or count <= CHUNK:
-        yield from (paint(series, index) for index in range(count))
+        yield from (generate_split(series, index) for index in range(count))
         return
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    pool = processes(workers)
+    pool = start_pool(workers)
     try:
         painted: deque = deque()  # a few chunks ahead of the reader, never the whole split
         for chunk in chunks:
@@ -79,5 +79,5 @@ def paint_all(series: Series, count: int, *, workers: int) -> Iterator[Example]:
         pool.shutdown(cancel_futures=True)
 
 
-def _paint_chunk(series: Series, indices: range) -> list[Example]:
-    return [paint(series, index) for index in indices]
+def _paint_chunk(series: SceneStream, indices: range) -> list[SyntheticExample]:
+    return [generate_split(series, index) for index in indices]

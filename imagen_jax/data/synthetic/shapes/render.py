@@ -34,7 +34,7 @@ FINEST = 256  # smaller pictures are painted at least this large, then area-aver
 
 
 @dataclass(frozen=True)
-class Place:
+class ObjectBox:
     """Where an object sits: its centre and extent (longer side of its box), in picture sides."""
 
     x: float
@@ -89,7 +89,7 @@ def _fitted(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
     return (points - (low + high) / 2) / (high - low).max()
 
 
-def mask(shape: str, place: Place, *, size: int) -> tuple[Image.Image, tuple[int, int]]:
+def mask(shape: str, place: ObjectBox, *, size: int) -> tuple[Image.Image, tuple[int, int]]:
     """The coverage of each pixel by a shape, and the box's left upper corner; in pixels."""
     left, top = (int(np.floor((c - place.extent / 2) * size)) - 1 for c in (place.x, place.y))
     side = int(np.ceil(place.extent * size)) + 3
@@ -114,13 +114,13 @@ def _pattern(fill: str, offset: tuple[float, float], *, side: int, period: float
     return Image.fromarray(np.uint8(255 * np.clip(depth * period + 0.5, 0, 1)))
 
 
-def layout(scene: Scene, rng: np.random.Generator) -> tuple[Place, ...]:
+def layout(scene: Scene, rng: np.random.Generator) -> tuple[ObjectBox, ...]:
     """Where the scene's objects go: jittered, inside the picture, apart along the relation."""
     if len(scene.shapes) == 1:
         extent = rng.uniform(*SINGLE_EXTENT[scene.shapes[0].size])
         reach = min(0.5 - extent / 2 - MARGIN, SINGLE_JITTER)
         x, y = 0.5 + rng.uniform(-reach, reach, size=2)
-        return (Place(x, y, extent),)
+        return (ObjectBox(x, y, extent),)
     extents = [rng.uniform(*PAIR_EXTENT[shape.size]) for shape in scene.shapes]
     first_is_before = scene.relation in ("above", "to the left of")
     before, after = extents if first_is_before else extents[::-1]
@@ -132,7 +132,7 @@ def layout(scene: Scene, rng: np.random.Generator) -> tuple[Place, ...]:
     across = 0.5 + rng.uniform(-PAIR_JITTER, PAIR_JITTER, size=2)
     upright = scene.relation in ("above", "below")
     x, y = (across, along) if upright else (along, across)
-    return tuple(Place(x[i], y[i], extents[i]) for i in range(2))
+    return tuple(ObjectBox(x[i], y[i], extents[i]) for i in range(2))
 
 
 def render(
@@ -150,7 +150,7 @@ def render(
     return np.asarray(canvas.reduce(shrink) if shrink > 1 else canvas)
 
 
-def _paint(canvas: Image.Image, shape: Shape, place: Place, background: str) -> None:
+def _paint(canvas: Image.Image, shape: Shape, place: ObjectBox, background: str) -> None:
     coverage, (left, top) = mask(shape.shape, place, size=canvas.width)
     paint = Image.new("RGB", coverage.size, RGB[shape.colour])
     if shape.fill != "solid":

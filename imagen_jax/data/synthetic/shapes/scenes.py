@@ -1,6 +1,6 @@
 """The seeded scene grammar of the embedded dataset: one or two coloured shapes on a plain ground.
 
-A scene is names only; `captions.py` words it and `drawing.py` paints it.
+A scene is names only; `captions.py` words it and `render.py` paints it.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 WORD = re.compile(r"[^\W_]+")
 
 
-def unseen(texts: Iterable[str], *, dataset: str) -> list[str]:
+def unknown_words(texts: Iterable[str], *, dataset: str) -> list[str]:
     """Words that no caption of a dataset has, whatever their case; none where that is not known."""
     seen = _words(dataset.partition("/")[0])
     found = dict.fromkeys(word for text in texts for word in WORD.findall(text))
@@ -24,5 +24,5 @@ def _words(family: str) -> frozenset[str]:
     elif family == "emoji":
         from imagen_jax.data.synthetic.emoji import emoji_names
 
-        captions = (c for text in emoji_names.known() for c in emoji_names.captions(text))
+        captions = (c for text in emoji_names.known_emoji() for c in emoji_names.captions(text))
     return frozenset(word.lower() for text in captions for word in WORD.findall(text))
