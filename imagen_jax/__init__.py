@@ -6,10 +6,10 @@ Importing the package loads no jax; the names below are imported at their first 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagen_jax.imagen import Following, Imagen, Request, load
+    from imagen_jax.imagen import Imagen, Request, SamplingCallbacks, load
 
 __version__ = "0.1.0"
-__all__ = ["Following", "Imagen", "Request", "load"]
+__all__ = ["Imagen", "Request", "SamplingCallbacks", "load"]
 
 
 def __getattr__(name: str):

@@ -13,15 +13,16 @@ from imagen_jax.plan import topology
 topology.use_compiler()
 import jax
 import jax.numpy as jnp
-from imagen_jax import accelerators
-from imagen_jax.plan import programs
+from imagen_jax.parallel import accelerators
+from imagen_jax.plan import compile
 for chip in accelerators.TPUS.values():
     shape = "x".join(map(str, chip.minimal_shape))
     slice_ = topology.describe(f"{chip.name}:{shape}")
-    assert accelerators.of(slice_.devices[0].device_kind) is chip, slice_.devices[0].device_kind
+    kind = slice_.devices[0].device_kind
+    assert accelerators.from_device_kind(kind) is chip, kind
     one = jax.sharding.SingleDeviceSharding(slice_.devices[0])
     row = jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=one)
-    programs.compile_for(jax.jit(lambda x: x + 1).lower(row), slice_, effort=False)
+    compile.compile_for(jax.jit(lambda x: x + 1).lower(row), slice_, effort=False)
     print(chip.name, "ok")
 for name in ("v5e:3x5", "v5e:2x2x2", "v4:3x3x3"):
     try:

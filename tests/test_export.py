@@ -239,7 +239,7 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
     def fail(*_, **__) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(safetensors, "save", fail)
+    monkeypatch.setattr(safetensors, "save_params", fail)
     stage = export.StageCheckpoint(
         experiment=trained.experiments[0], params=trained.painters[0].placed(), step=1
     )

@@ -21,8 +21,8 @@ from imagen_jax.runtime.lease_file import open_lease_file
 
 HOLDS = """
 import sys, time
-from imagen_jax.runtime.lease import held
-with held(sys.argv[1], command="imagen train", option="--workdir"):
+from imagen_jax.runtime.lease import hold
+with hold(sys.argv[1], command="imagen train", option="--workdir"):
     print("held", flush=True)
     time.sleep(60)
 """

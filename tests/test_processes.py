@@ -23,9 +23,10 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", sys.argv[3])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-from imagen_jax import config, distributed
+from imagen_jax import config
+from imagen_jax.parallel import distributed
 if len(sys.argv) > 4:
-    distributed.start(config.Processes(
+    distributed.initialize(config.Processes(
         coordinator=sys.argv[4], processes=2, process_id=int(sys.argv[5])))
 from imagen_jax.cli import train
 out, data_dir = Path(sys.argv[1]), Path(sys.argv[1]).parent / "data"
@@ -102,8 +103,8 @@ def test_a_process_that_is_alone_is_told_the_usual_cause() -> None:
 
 def test_a_process_that_fails_waits_for_no_thread() -> None:
     program = (
-        "import threading, time; from imagen_jax import distributed\n"
-        "threading.Thread(target=time.sleep, args=(60,)).start(); distributed.leave(1)"
+        "import threading, time; from imagen_jax.parallel import distributed\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); distributed.exit_process(1)"
     )
     start = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 1

@@ -21,13 +21,13 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["PROGRAMS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-from imagen_jax.sample import following
-told = following.Following.finished
+from imagen_jax.sample.progress import SamplingCallbacks
+told = SamplingCallbacks.finished
 def slowly(self, stage, start, images):
     told(self, stage, start, images)
     print("finished", stage, start, flush=True)
     time.sleep(float(os.environ.get("SLOW", 0)))
-following.Following.finished = slowly
+SamplingCallbacks.finished = slowly
 from imagen_jax.cli import main
 main()
 """

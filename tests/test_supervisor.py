@@ -199,7 +199,7 @@ def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
     assert reached.read_step(file) is None
     program = (
         "import os, pathlib; from imagen_jax.runtime import reached;"
-        f"w = reached.Writer(pathlib.Path({str(file)!r}), name='base8');"
+        f"w = reached.StepRecorder(pathlib.Path({str(file)!r}), name='base8');"
         "[w(n, None, None) for n in range(1, 2001)]; w(99); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == -9
@@ -208,11 +208,12 @@ def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
 
 def test_the_parent_needs_no_jax() -> None:
     program = (
-        "import sys; from imagen_jax.cli import overrides, train;"
-        "from imagen_jax.runtime import restarts; from imagen_jax import config;"
+        "import sys; from imagen_jax.cli import config_overrides, train;"
+        "from imagen_jax.runtime import supervisor; from imagen_jax import config;"
         "e, = config.load('tiny/base8');"
-        "o, _ = overrides.parse(train.Options, e, ['--workdir', 'w'], prog='p', description='d');"
-        "train.distributed.several(o.processes); print('jax' in sys.modules)"
+        "o, _ = config_overrides.parse(train.Options, e, ['--workdir', 'w'], prog='p',"
+        "description='d');"
+        "train.distributed.is_multiprocess(o.processes); print('jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -92,7 +92,7 @@ def _evaluate(imagen: "Imagen", exams: dict[str, "EvalSet"], options: Options) -
             _advance(bar, stage, done)
             check()
 
-        following = imagen_jax.Following(progress=step)
+        following = imagen_jax.SamplingCallbacks(progress=step)
         sections = _judged(imagen, exams, options, following)
         sections += _swept(imagen, exams["seen"], options, following)
     sections += _losses(options)

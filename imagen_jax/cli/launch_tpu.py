@@ -99,7 +99,7 @@ def run(own: list[str], rest: list[str]) -> int:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
         return show(cloud, new)
-    watcher.keep(cloud, new)
+    watcher.write_record(cloud, new)
     watching = watcher.Watcher(cloud, new, startup(), every=options.every)
     return watching.begin() if options.detach else watching.watch()
 

@@ -14,7 +14,7 @@ from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
 
 if TYPE_CHECKING:
-    from imagen_jax import Following, Imagen
+    from imagen_jax import Imagen, SamplingCallbacks
     from imagen_jax.cli.output import Output
 
 USAGE = """Paint one picture per prompt with a trained cascade.
@@ -186,7 +186,7 @@ def _paint(imagen: "Imagen", options: Options, profile: CompileProfile, output: 
             profile.ended("saving")
 
 
-def _following(options: Options, advance, output: "Output") -> "Following":
+def _following(options: Options, advance, output: "Output") -> "SamplingCallbacks":
     """Told of every batch and, with --previews, of pictures that are not finished."""
     import numpy as np
 
@@ -201,7 +201,7 @@ def _following(options: Options, advance, output: "Output") -> "Following":
         output.preview(name, shown, captions)
 
     glimpse = save if options.previews else None
-    return imagen_jax.Following(progress=advance, every=options.previews, glimpse=glimpse)
+    return imagen_jax.SamplingCallbacks(progress=advance, every=options.previews, glimpse=glimpse)
 
 
 def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str, object]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imagen_jax.data.images.transforms import area_downsample
-from imagen_jax.data.synthetic.shapes import dataset
+from imagen_jax.data.synthetic.shapes import dataset as shapes
 from imagen_jax.data.synthetic.shapes.captions import parse
 from imagen_jax.data.synthetic.shapes.generate import SIDE, SceneStream, render_example
 
@@ -42,7 +42,7 @@ def draw_eval_set(dataset: str, split: str, *, count: int, seed: int, size: int)
     Errors: ValueError for a dataset that is not of shapes.
     """
     _require_shapes(dataset)
-    return EvalSet(*dataset.exam(dataset, split, count=count, seed=seed, size=size))
+    return EvalSet(*shapes.eval_set_of(dataset, split, count=count, seed=seed, size=size))
 
 
 def balanced_eval_set(
@@ -57,7 +57,7 @@ def balanced_eval_set(
     if count < 2 or count % 2:
         raise ValueError(f"pictures={count} must be even: half of them show one object, half two")
     options = _require_shapes(dataset)
-    grammar, stream = options.grammar_of(SPLIT), len(dataset.SPLITS) + dataset.SPLITS.index(SPLIT)
+    grammar, stream = options.grammar_of(SPLIT), len(shapes.SPLITS) + shapes.SPLITS.index(SPLIT)
     plain = grammar.plain if plain is None else plain
     captions, real = [], []
     for single in (1.0, 0.0):  # the grammar's share of scenes with one object
@@ -69,8 +69,8 @@ def balanced_eval_set(
     return EvalSet(captions, np.stack(real))
 
 
-def _require_shapes(dataset: str) -> dataset.ShapesConfig:
+def _require_shapes(dataset: str) -> shapes.ShapesConfig:
     name = dataset.removeprefix("shapes/")
-    if name not in dataset.Shapes.builder_configs:
+    if name not in shapes.Shapes.builder_configs:
         raise ValueError(f"no dataset {dataset!r}: the oracle judges shapes only")
-    return dataset.Shapes.builder_configs[name]
+    return shapes.Shapes.builder_configs[name]

@@ -26,7 +26,7 @@ class ReadLease(NamedTuple):
 
 
 def open_lease_file(folder: Workdir | str, name: str) -> "LocalLeaseFile | BucketLeaseFile":
-    """The file `name` of a folder, which is made where it is missing. Errors: as `paths.as_path`."""
+    """Open the file `name` of a folder, which is made if missing. Errors: as `paths.as_path`."""
     folder = as_path(folder)
     if not isinstance(folder, Path):
         return BucketLeaseFile(f"{folder}/{name}")

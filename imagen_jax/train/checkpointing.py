@@ -113,7 +113,7 @@ class CheckpointWriter:
                 self.save(step, state)
 
     def way_back(self, proven: int) -> str:
-        """How a run whose steps were skipped goes on; `proven` is as in `anomalies.AnomalyMonitor`."""
+        """Resume a run that skipped steps; `proven` is as in `anomalies.AnomalyMonitor`."""
         try:
             self._saves.wait()
         except FAILURES as error:

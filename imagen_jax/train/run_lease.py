@@ -28,7 +28,7 @@ def hold_run(workdir: Workdir, *, option: str = "--workdir") -> Iterator[Callabl
                 check = stack.enter_context(
                     lease.hold(workdir, command=COMMAND, option=option)
                 ).check
-                stack.enter_context(lease.tidied(workdir / run_dir.CHECKPOINTS))
+                stack.enter_context(lease.remove_empty_folders(workdir / run_dir.CHECKPOINTS))
             except ValueError as error:
                 refusal = error
         free = refusal is None

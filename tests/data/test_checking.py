@@ -112,7 +112,7 @@ def test_several_processes_find_the_same(
 ) -> None:
     monkeypatch.setattr(inspect, "CHUNK", 16)
     # Threads, since processes cannot import what this file defines.
-    monkeypatch.setattr(inspect.workers, "processes", ThreadPoolExecutor)
+    monkeypatch.setattr(inspect.worker_pool, "start_pool", ThreadPoolExecutor)
     other = inspect.inspect_source(look(), range(COUNT), processes=4, progress=False)
     for name in ("width", "height", "tokens", "captions", "bytes"):
         np.testing.assert_array_equal(getattr(other, name), getattr(found, name))

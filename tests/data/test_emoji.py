@@ -57,7 +57,7 @@ def pixels_of(example: dict) -> np.ndarray:
 
 def examples(data_dir: Path) -> dict[str, dict]:
     """Every example of every split, by emoji."""
-    splits = (dataset.open_emoji("emoji/full", split, data_dir) for split in tfds_builder.SPLITS)
+    splits = (dataset.open_dataset("emoji/full", split, data_dir) for split in tfds_builder.SPLITS)
     return {example["emoji"]: example for source in splits for example in source}
 
 
@@ -227,7 +227,7 @@ def test_a_built_dataset_holds_every_picture_with_all_its_captions(font, built: 
     assert found["👍🏽"]["captions"] == emoji_names.captions("👍🏽")
     norway, svalbard = map(emoji_names.captions, ("🇳🇴", "🇸🇯"))
     assert found["🇳🇴"]["captions"] == norway + svalbard  # their flags are the same
-    source = dataset.open_emoji("full", "held_out", built)
+    source = dataset.open_dataset("full", "held_out", built)
     assert [example["emoji"] for example in source] == ["👩🏿‍🚀"]
 
 
@@ -260,15 +260,15 @@ def test_building_again_changes_nothing_and_refuses_another_font(
     with pytest.raises(ValueError, match=r"no dataset 'emoji/half'; known: full"):
         dataset.build_emoji("emoji/half", built)
     with pytest.raises(ValueError, match="emoji has no split 'test'; it has train"):
-        dataset.open_emoji("full", "test", built)
+        dataset.open_dataset("full", "test", built)
     files = sorted(path for path in built.rglob("*") if path.is_file())
     assert [(path, path.stat().st_mtime_ns) for path in files] == before
 
 
 def test_neither_tensorflow_nor_jax_is_imported(font: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from imagen_jax.data import emoji;"
-        f"emoji.build('full', {str(tmp_path)!r}, font={str(font)!r});"
+        "import sys; from imagen_jax.data.synthetic.emoji import dataset;"
+        f"dataset.build_emoji('full', {str(tmp_path)!r}, font={str(font)!r});"
         f"emoji.source('full', 'train', {str(tmp_path)!r})[0];"
         "print({'tensorflow', 'jax', 'torch'} & set(sys.modules))"
     )

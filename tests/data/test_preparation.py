@@ -173,12 +173,12 @@ def test_a_process_that_comes_second_to_the_end_finds_it_done(
     gather = skipped.gather_skipped
 
     def late(*arguments) -> object:
-        monkeypatch.setattr(skipped, "gather", gather)
+        monkeypatch.setattr(skipped, "gather_skipped", gather)
         store.finish_store(wanted)  # by another process, which takes the lists away
         skipped.write_skipped(wanted.skipped_in(3), [])  # where both wrote all shards
         return gather(*arguments)
 
-    monkeypatch.setattr(skipped, "gather", late)
+    monkeypatch.setattr(skipped, "gather_skipped", late)
     assert write(wanted) == dataclasses.replace(written, folder=wanted.folder)
     assert contents(wanted.folder) == contents(written.folder)
 

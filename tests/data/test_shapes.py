@@ -36,7 +36,7 @@ def copied(built: Path, tmp_path: Path) -> Path:
 def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
     config = dataset.Shapes.builder_configs["tiny"]
     for stream, split in enumerate(dataset.SPLITS):
-        source = dataset.open_shapes("shapes/tiny", split, built)
+        source = dataset.open_dataset("shapes/tiny", split, built)
         assert len(source) == config.size(split)
         series = generate.SceneStream(config.grammar_of(split), config.seed, stream)
         with pytest.raises(IndexError, match=f"example {len(source)} of {len(source)}"):
@@ -48,7 +48,7 @@ def test_every_split_holds_what_its_stream_paints(built: Path) -> None:
 
 
 def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:
-    for example in dataset.open_shapes("tiny", "held_out", built):
+    for example in dataset.open_dataset("tiny", "held_out", built):
         picture = Image.open(io.BytesIO(example["image"]))
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (256, 256))
         scene = scenes.from_json(example["scene"])
@@ -57,7 +57,7 @@ def test_examples_are_pictures_with_captions_and_scenes(built: Path) -> None:
 
 
 def test_a_source_can_be_sent_to_loader_processes(built: Path) -> None:
-    source = dataset.open_shapes("tiny", "train", built)
+    source = dataset.open_dataset("tiny", "train", built)
     again = pickle.loads(pickle.dumps(source))
     assert again[7] == source[7]
 
@@ -73,9 +73,9 @@ def test_building_again_changes_nothing(built: Path) -> None:
 
 def test_neither_tensorflow_nor_jax_is_imported(built: Path) -> None:
     code = (
-        "import sys; from imagen_jax.data import shapes;"
-        f"shapes.build('tiny', {str(built / 'again')!r}, workers=1);"
-        f"shapes.source('tiny', 'train', {str(built / 'again')!r})[0];"
+        "import sys; from imagen_jax.data.synthetic.shapes import dataset;"
+        f"dataset.build_shapes('tiny', {str(built / 'again')!r}, workers=1);"
+        f"dataset.open_dataset('tiny', 'train', {str(built / 'again')!r})[0];"
         "print({'tensorflow', 'jax', 'torch'} & set(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -108,7 +108,7 @@ def _cut(path: Path, share: float) -> None:
 )
 def test_a_dataset_that_was_cut_short_says_so(copied: Path, tmp_path: Path, damage, what) -> None:
     damage(copied)
-    for use in (dataset.build_shapes, lambda name, root: dataset.open_shapes(name, "train", root)):
+    for use in (dataset.build_shapes, lambda name, root: dataset.open_dataset(name, "train", root)):
         with pytest.raises(ValueError, match="unusable dataset") as refusal:
             use("tiny", tmp_path)
         told = str(refusal.value)
@@ -131,7 +131,7 @@ def test_an_interrupted_build_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "paint_all", interrupted)
+        patch.setattr(dataset, "generate_splits", interrupted)
         with pytest.raises(KeyboardInterrupt):
             dataset.build_shapes("tiny", tmp_path, workers=1)
     assert not list(tmp_path.rglob("*1.1.0*"))
@@ -139,17 +139,17 @@ def test_an_interrupted_build_leaves_nothing(
     killed.mkdir()
     (killed / "dataset_info.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="run `imagen data`"):
-        dataset.open_shapes("tiny", "train", tmp_path)
+        dataset.open_dataset("tiny", "train", tmp_path)
     dataset.build_shapes("tiny", tmp_path, workers=1)
     assert not killed.exists()
-    assert len(dataset.open_shapes("tiny", "train", tmp_path)) == 40
+    assert len(dataset.open_dataset("tiny", "train", tmp_path)) == 40
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no dataset 'emoji'; known: full, quickstart, tiny"):
         dataset.build_shapes("emoji", tmp_path)
     with pytest.raises(ValueError, match="no split 'test'; it has train, validation, held_out"):
-        dataset.open_shapes("tiny", "test", tmp_path)
+        dataset.open_dataset("tiny", "test", tmp_path)
 
 
 def test_an_exam_is_new_and_in_the_manner_of_its_split() -> None:

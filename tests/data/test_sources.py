@@ -235,7 +235,7 @@ def test_the_embedded_dataset_is_one(tmp_path: Path) -> None:
     )
     assert source[1] == {
         k: v
-        for k, v in dataset.open_shapes("shapes/tiny", "validation", tmp_path)[1].items()
+        for k, v in dataset.open_dataset("shapes/tiny", "validation", tmp_path)[1].items()
         if k in ("image", "caption", "captions", "scene")
     }
     assert source[1]["captions"] == (source[1]["caption"],)

@@ -70,7 +70,7 @@ def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, he
     def progress(stage: str, done: int) -> None:
         held[stage] = _live()
 
-    found = imagen.paint(PROMPTS, seed=3, following=imagen_jax.Following(progress=progress))
+    found = imagen.paint(PROMPTS, seed=3, following=imagen_jax.SamplingCallbacks(progress=progress))
     for name, pictures in expected.items():
         np.testing.assert_array_equal(found[name], pictures)
     assert held.keys() == parts.keys()

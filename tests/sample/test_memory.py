@@ -33,7 +33,7 @@ def test_attention_grows_with_the_square_of_the_pixels(painters) -> None:
 
 def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 10_000_000)
-    monkeypatch.setattr(stage, "run", lambda *_, **__: pytest.fail("sampled"))
+    monkeypatch.setattr(stage, "sample_batches", lambda *_, **__: pytest.fail("sampled"))
     request = Request(low_res=np.zeros((1, 64, 64, 3), np.uint8))
     sentence = (
         r"sr16 would need [\d,]+\.\d GB of memory for 8 images of 128x128 pixels at once, and 0\.0 "

@@ -8,7 +8,7 @@ import pytest
 from imagen_jax import config
 from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.cascade import Painter
+from imagen_jax.sample.cascade import TrainedStage
 from imagen_jax.studies import judging
 from imagen_jax.text.encoder import TextEncoder
 
@@ -46,7 +46,7 @@ def test_the_noise_error_of_zero_is_its_closed_form(predicts: config.Predicts) -
     stage = dataclasses.replace(experiment.stage, diffusion=diffusion)
     exam = balanced_eval_set("shapes/full", count=6, seed=0, size=16)
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
-    imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
+    imagen = Imagen((TrainedStage(stage=stage, module=Silent(), params={}),), encoder)
     found = judging.noise_error(imagen, exam, seed=0, batch_size=4)  # the last batch is filled up
     snr = np.exp(np.linspace(-6.0, 6.0, 13))
     alpha2, power = snr / (1 + snr), np.mean((exam.real / 127.5 - 1) ** 2)
@@ -61,7 +61,7 @@ def test_the_noise_error_of_zero_is_its_closed_form(predicts: config.Predicts) -
 def test_super_resolution_has_no_noise_error() -> None:
     stage = config.load("tiny/sr16")[0].stage
     encoder = TextEncoder.load("t5_1_1_tiny", max_length=32)
-    imagen = Imagen((Painter(stage=stage, module=Silent(), params={}),), encoder)
+    imagen = Imagen((TrainedStage(stage=stage, module=Silent(), params={}),), encoder)
     exam = balanced_eval_set("shapes/full", count=2, seed=0, size=16)
     with pytest.raises(ValueError, match="stage sr16 needs a low-resolution picture"):
         judging.noise_error(imagen, exam, seed=0, batch_size=2)

@@ -35,7 +35,7 @@ def test_it_judges_each_row_once_and_writes_it(options, base16, monkeypatch) -> 
     assert (options.out / "sampling.png").stat().st_size > 0
 
     # A row's scores are those of pictures that are painted with its sampler.
-    exam = sampling.draw_halves("shapes/tiny", count=4, seed=1, size=16, plain=None)
+    exam = sampling.balanced_eval_set("shapes/tiny", count=4, seed=1, size=16, plain=None)
     row = base16.with_sampler({"guidance_weight": 1.5})
     expected = judging.paint_and_score(row, exam, seed=1, batch_size=8)
     assert results["guidance=1.5"]["scores"] == expected

@@ -243,7 +243,7 @@ def test_tokenizer_faults_are_named(copied) -> None:
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copied, tiny, monkeypatch) -> None:
     small = replace(tiny[0], vocab=1099)
-    monkeypatch.setattr(encoder.loading, "inspect", lambda path: (small, ()))
+    monkeypatch.setattr(encoder.load, "find_layout", lambda path: (small, ()))
     with pytest.raises(ValueError, match=r"1100 pieces, .* only 1099 rows"):
         TextEncoder.load(str(copied), max_length=24)
 

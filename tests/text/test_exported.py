@@ -262,7 +262,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, small, monkeypatch, stop)
             raise stop("now")
         return written[-1]
 
-    monkeypatch.setattr(safetensors_io, "fill", fail)
+    monkeypatch.setattr(safetensors_io, "fill_tensor", fail)
     with pytest.raises(stop, match="now"):
         _write(tmp_path / "e", TINY, small)
     assert len(written) >= 5

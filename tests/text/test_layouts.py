@@ -30,10 +30,10 @@ EMBEDDING = "checkpoint_1000/target.token_embedder.embedding"
 PORTRAIT = """
 import json, sys
 import numpy as np
-from imagen_jax.text import folders, loading
-folders.RETRIES["max_retries"] = 2
+from imagen_jax.text.checkpoints import load, remote_folders
+remote_folders.RETRIES["max_retries"] = 2
 for path in sys.argv[1:]:
-    config, params = loading.load(path)
+    config, params = load.load_parameters(path)
     table = params["token_embedder"]["embedding"]
     last = params["encoder"]["layers_1"]["mlp"]["wo"]["kernel"]
     print(json.dumps([config.layers, float(table.sum()), float(np.abs(last).sum())]))

@@ -25,17 +25,18 @@ LIMIT = {KEPT: 1.3, 0: 1.5}  # times the largest tensor, beyond what is kept; a 
 MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
-from imagen_jax.text import encoder, exported, loading
+from imagen_jax.text import encoder
+from imagen_jax.text.checkpoints import load as loading, native
 from imagen_jax.text.tokenizer import Tokenizer
 path, kept, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[1]) / "converted"
 tokenizer = Tokenizer.load(encoder.EMBEDDED["t5_1_1_tiny"] / "spiece.model")
 
 def load():
-    return loading.load(path, place=lambda _, x: x[: -(-len(x) // kept)].copy())
+    return loading.load_parameters(path, place=lambda _, x: x[: -(-len(x) // kept)].copy())
 
 def convert():
-    sizes, layout = loading.inspect(path)
-    exported.write(out, sizes, layout, tokenizer=tokenizer, dtype="float32", progress=False)
+    sizes, layout = loading.find_layout(path)
+    native.write(out, sizes, layout, tokenizer=tokenizer, dtype="float32", progress=False)
 
 def used():
     fields = dict(line.split(":") for line in open("/proc/self/status"))
@@ -46,7 +47,7 @@ def watch():
         peaks.append(used())
         time.sleep(0.002)
 
-loading.inspect(path)  # what the libraries themselves need is there before
+loading.find_layout(path)  # what the libraries themselves need is there before
 done, peaks, before = threading.Event(), [], used()
 watcher = threading.Thread(target=watch)
 watcher.start()

@@ -177,7 +177,7 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
         (tmp_path / name).symlink_to(FULL)
     monkeypatch.setattr(
         log_files,
-        "append",
+        "append_line",
         lambda file, data: append(FULL if "tfevents" in file.name else file, data),
     )
     loop.train(experiment(0.2), tmp_path, store=damaged)

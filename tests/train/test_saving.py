@@ -30,11 +30,11 @@ FULL = """
 import os, pathlib, resource, shutil, sys
 import jax, numpy as np
 from imagen_jax import config
-from imagen_jax.train import saving
+from imagen_jax.train import checkpointing
 folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 stage = config.Stage(name="base", size=64, model=config.UNet())
-saves = saving.Saving(folder, config.Experiment(stage=stage))
-saving.PAUSE = 0.0
+saves = checkpointing.CheckpointWriter(folder, config.Experiment(stage=stage))
+checkpointing.PAUSE = 0.0
 tree = lambda i: {"kernel": jax.random.normal(jax.random.key(i), (300, 400))}
 for step in (1, 2):
     saves.save(step, tree(step))
@@ -130,7 +130,7 @@ def test_what_devices_report_is_no_failed_save(
         raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
 
     saves = CheckpointWriter(tmp_path, EXPERIMENT)
-    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", gone)
+    monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "save", gone)
     with pytest.raises(jax.errors.JaxRuntimeError, match="closed by peer"):
         saves.save(1, STATE)
     saves.close()
@@ -189,16 +189,16 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command that the sentence gives is run as it stands; the run then goes on from there."""
-    write = checkpointing.checkpoint.Checkpoints.save
+    write = checkpointing.checkpoints.Checkpoints.save
 
-    def full(saves: checkpointing.checkpoint.Checkpoints, *given: object) -> None:
+    def full(saves: checkpointing.checkpoints.Checkpoints, *given: object) -> None:
         if tmp_path / "the run" in saves.folder.parents:
             raise OSError(28, "No space left on device")
         write(saves, *given)
 
     monkeypatch.setattr(checkpointing, "PAUSE", 0.0)
     monkeypatch.setattr(checkpointing, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
-    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
+    monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "save", full)
     saves = CheckpointWriter(tmp_path / "the run", EXPERIMENT)
     saves.save(5, STATE)
     with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*shelter") as told:
@@ -214,7 +214,7 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
 
 
 def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, write, fails = [1000.0], checkpointing.checkpoint.Checkpoints.save, [True]
+    now, write, fails = [1000.0], checkpointing.checkpoints.Checkpoints.save, [True]
 
     def full(*given: object) -> None:
         if fails[0]:
@@ -222,7 +222,7 @@ def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
         write(*given)
 
     monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "save", full)
+    monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "save", full)
     saves = CheckpointWriter(tmp_path, EXPERIMENT)
     saves.save(1, STATE)
     assert "No space left" in saves.trouble()
@@ -265,10 +265,10 @@ def test_the_way_back_leads_to_the_last_sound_checkpoint(
 def test_a_background_save_that_fails_at_the_end_hides_no_other_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(saves: checkpointing.checkpoint.Checkpoints) -> None:
+    def full(saves: checkpointing.checkpoints.Checkpoints) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpointing.checkpoint.Checkpoints, "close", full)
+    monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "close", full)
     with (
         contextlib.closing(CheckpointWriter(tmp_path / "run", EXPERIMENT)),
         pytest.raises(KeyError),

@@ -36,8 +36,8 @@ def build_with_beam(job: EncodeJob, arguments: Sequence[str] = ()) -> Written:
     """Write what a job's store lacks by a pipeline with these options of Beam's.
 
     The last step writes the index: it is there even if this process is gone by then.
-    Errors: as `jobs.begin_job`; ValueError for options that Beam refuses; ChildProcessError with the
-    reason when the pipeline failed.
+    Errors: as `jobs.begin_job`; ValueError for options that Beam refuses; ChildProcessError with
+    the reason when the pipeline failed.
     """
     begun = jobs.begin_job(job)
     if begun.finished is not None:

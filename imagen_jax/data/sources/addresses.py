@@ -137,4 +137,4 @@ def open_embedded(dataset: str, split: str, data_dir: Path | str) -> Source:
         from imagen_jax.data.synthetic.emoji import dataset as family
     else:
         from imagen_jax.data.synthetic.shapes import dataset as family
-    return family.open_emoji(dataset, split, data_dir)
+    return family.open_dataset(dataset, split, data_dir)

@@ -1,7 +1,7 @@
 """Hugging Face's T5 and umT5 encoders: safetensors, in one file or several shards.
 
-Which of a folder's files are read is said in `huggingface_files.py`. A file may hold more than an encoder,
-under any prefix, such as a decoder or another program's notes: that is not read.
+`huggingface_files.py` says which of a folder's files are read. A file may hold more than an
+encoder, under any prefix, such as a decoder or another program's notes: that is not read.
 """
 
 import re

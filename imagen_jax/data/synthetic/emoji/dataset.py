@@ -132,7 +132,7 @@ def build_emoji(name: str, data_dir: str | Path, *, font: str | Path | None = No
     return found
 
 
-def open_emoji(name: str, split: str, data_dir: str | Path) -> Source:
+def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
     """A split of the dataset: image (PNG bytes), caption, captions, and the emoji as text.
 
     Errors: as `tfds_builder.open_built`.

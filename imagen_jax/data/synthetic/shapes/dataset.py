@@ -144,7 +144,7 @@ def build_shapes(name: str, data_dir: str | Path, *, workers: int | None = None)
     return builder
 
 
-def open_shapes(name: str, split: str, data_dir: str | Path) -> Source:
+def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
     """A split of a dataset that was built: image (PNG bytes), caption, and scene (JSON).
 
     Errors: as `tfds_builder.open_built`.
