@@ -15,7 +15,7 @@ import numpy as np
 from imagen_jax import config, image_pixels
 from imagen_jax.data import known_words
 from imagen_jax.io import run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, compilation_cache
 from imagen_jax.pretrained import locate
 from imagen_jax.sample import cascade

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.cli import data, encode
-from imagen_jax.io import paths
+from imagen_jax.io import workdir
 from imagen_jax.runtime import exit_codes
 
 RUN = "gs://bucket/runs/one"
@@ -150,7 +150,7 @@ def test_a_bucket_that_refuses_loses_nothing(
 
 
 def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(workdir.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"gs://b/x: buckets need gcsfs; pip install 'imagen_jax"):
-        paths.as_path("gs://b/x")
-    assert paths.as_path("here") == Path("here")
+        workdir.as_path("gs://b/x")
+    assert workdir.as_path("here") == Path("here")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imagen_jax.cli import parsing, train
 from imagen_jax.data.sources import addresses
-from imagen_jax.io import paths, remote_files
+from imagen_jax.io import paths, remote_files, workdir
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 SCHEMES = ("s3", "http", "https", "hf", "file", "abfs", "r2", "webhdfs", "S3", "gcs")
@@ -28,9 +28,9 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.local_path("~/x") == Path("/home/me/x")
     assert paths.path_or_address("~") == "/home/me"
     assert paths.local_path("~root/x") == Path(os.path.expanduser("~root")) / "x"
-    assert paths.as_path("~/run") == Path("/home/me/run")
+    assert workdir.as_path("~/run") == Path("/home/me/run")
     with pytest.raises(ValueError, match="the name of the folder is empty"):
-        paths.as_path("")
+        workdir.as_path("")
     assert RemoteFolder.of("~/t5").url == "/home/me/t5"
     with pytest.raises(
         ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"
@@ -44,7 +44,7 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         paths.local_path,
         paths.path_or_address,
-        paths.as_path,
+        workdir.as_path,
         RemoteFolder.of,
         lambda text: paths.local_path(Path(text)),
         lambda text: remote_files.find_files(text, ending="tar"),

@@ -10,7 +10,7 @@ from imagen_jax import config
 from imagen_jax.cli import parsing
 from imagen_jax.cloud import run_record
 from imagen_jax.cloud.worker import BEAT, Worker, WorkerId, is_repeated_crash
-from imagen_jax.io import paths
+from imagen_jax.io import workdir
 from imagen_jax.runtime import exit_codes
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
@@ -51,7 +51,7 @@ def run(own: list[str], rest: list[str]) -> int:
         worker = int(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
     if of is None:
         of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
-    folder = paths.as_path(options.folder)
+    folder = workdir.as_path(options.folder)
     commands = (tuple(rest),) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
@@ -63,7 +63,7 @@ def run(own: list[str], rest: list[str]) -> int:
     return code
 
 
-def _recorded(folder: paths.Workdir) -> tuple[tuple[str, ...], ...]:
+def _recorded(folder: workdir.Workdir) -> tuple[tuple[str, ...], ...]:
     file = folder / run_record.FILE
     if not file.is_file():
         raise ValueError(

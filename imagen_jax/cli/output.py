@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax.io import image_grid, paths
+from imagen_jax.io import image_grid, workdir
 
 METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
 
@@ -75,7 +75,7 @@ class Output:
         # A path of an option may be no Unicode; JSON has an escape for its odd bytes. Half of it,
         # of a full disk say, would be taken for another program's file by the next call.
         whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        paths.write(self._folder / METADATA, whole)
+        workdir.write(self._folder / METADATA, whole)
 
 
 def _plain(document: Mapping[str, Any]) -> Any:

@@ -11,8 +11,8 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console
-from imagen_jax.io import paths
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io import workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import distributed
 from imagen_jax.runtime import reached
 
@@ -94,7 +94,7 @@ def run(argv: list[str]) -> None:
 
 def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Options) -> None:
     for experiment in chosen:
-        folder = paths.as_path(options.workdir)
+        folder = workdir.as_path(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
         _train(experiment, inside, options)
 
@@ -106,7 +106,7 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
 
     supervisor = Supervisor(
         imagen_command("train", *argv),
-        paths.as_path(options.workdir),
+        workdir.as_path(options.workdir),
         name="imagen train",
         max_restarts=options.max_restarts,
     )
@@ -164,7 +164,7 @@ def _source(options: Options, stage: str):
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
     name, *inside = Path(options.init_from).parts
-    places = [paths.as_path(options.init_from)]
+    places = [workdir.as_path(options.init_from)]
     if name in pretrained.list_names():
         places.append(pretrained.folder_of(name).joinpath(*inside))
     for place in (q for p in places for q in (p, p / stage)):

@@ -19,7 +19,7 @@ from types import FrameType
 from imagen_jax.cloud.observe import WorkerReport
 from imagen_jax.cloud.restart_policy import MACHINE
 from imagen_jax.io.log_files import Guard
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import accelerators
 from imagen_jax.runtime import exit_codes, peer_errors, reached
 from imagen_jax.runtime.child_process import ChildProcess, imagen_command

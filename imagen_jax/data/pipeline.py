@@ -98,7 +98,7 @@ class LoadExample:
     def _pixels(self, record: Record) -> transforms.RGB:
         side = self.stage.size
         try:
-            return transforms.decode(record.images[side], side=side)
+            return transforms.decode_image(record.images[side], side=side)
         except ValueError as error:
             raise CorruptDataError(f"record {record.key}: {error}") from error
 

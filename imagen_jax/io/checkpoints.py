@@ -25,8 +25,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from imagen_jax import config
 from imagen_jax.io import checksums, finite, tensor_mismatches
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.io.paths import Workdir, move
 from imagen_jax.io.run_dir import CHECKPOINTS
+from imagen_jax.io.workdir import Workdir, move
 
 STATE = "state"
 NAMES = ocp.path.step.standard_name_format()  # of the folders of steps

@@ -3,7 +3,7 @@
 import json
 
 from imagen_jax import config
-from imagen_jax.io.paths import Workdir, write
+from imagen_jax.io.workdir import Workdir, write
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"

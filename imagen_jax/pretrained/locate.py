@@ -9,8 +9,8 @@ import jax
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, export, models, pretrained
-from imagen_jax.io import paths, run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io import run_dir, workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Params
@@ -21,7 +21,7 @@ def find_cascade(path: str | Workdir) -> Workdir:
 
     Errors: FileNotFoundError that lists the embedded cascades.
     """
-    folder = paths.as_path(path)
+    folder = workdir.as_path(path)
     if folder.is_dir():
         return folder
     if str(path) in pretrained.list_names():

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime.lease_file import FREE, ReadLease, open_lease_file, remove_empty_folders
 
 FILE = "lease.json"

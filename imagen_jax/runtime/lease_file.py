@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax.io.paths import Workdir, as_path
+from imagen_jax.io.workdir import Workdir, as_path
 
 FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems that have none
@@ -26,7 +26,7 @@ class ReadLease(NamedTuple):
 
 
 def open_lease_file(folder: Workdir | str, name: str) -> "LocalLeaseFile | BucketLeaseFile":
-    """Open the file `name` of a folder, which is made if missing. Errors: as `paths.as_path`."""
+    """Open the file `name` of a folder, which is made if missing. Errors: as `workdir.as_path`."""
     folder = as_path(folder)
     if not isinstance(folder, Path):
         return BucketLeaseFile(f"{folder}/{name}")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagen_jax.io import paths
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io import workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import exit_codes, peer_errors, reached
 from imagen_jax.runtime.child_process import ChildProcess
 
@@ -162,6 +162,6 @@ def same_step(steps: Sequence[object]) -> bool:
 def _keep(said: str, folder: Workdir) -> Workdir | None:
     """Write a crash's last words to the next free crash-<n>.log; several hosts may share it."""
     try:
-        return paths.write_new(folder, "crash-{}.log", said)
+        return workdir.write_new(folder, "crash-{}.log", said)
     except Exception:  # a full disk or a bucket out of reach must not end the supervision as well
         return None

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from imagen_jax import config
 from imagen_jax.io import checkpoints, run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.train.state import TrainState
 
 MINUTE = 60.0

@@ -11,9 +11,9 @@ import numpy as np
 from flax import traverse_util
 
 from imagen_jax.io import checkpoints, safetensors, tensor_mismatches
-from imagen_jax.io.paths import Workdir
 from imagen_jax.io.run_dir import WEIGHTS
 from imagen_jax.io.tensor_mismatches import Shapes
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import mesh
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Params

@@ -10,7 +10,7 @@ from imagen_jax import config, rng
 from imagen_jax.data import pipeline
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import finite, log_files, run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache, mesh
 from imagen_jax.runtime import exit_codes
 from imagen_jax.train import anomalies, checkpointing, init_from, resuming, sharded_step, state

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from imagen_jax import config
 from imagen_jax.io import run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.train import optim
 
 UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept

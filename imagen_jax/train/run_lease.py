@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from imagen_jax.io import run_dir
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import lease
 
 COMMAND = "imagen train"

@@ -18,8 +18,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from imagen_jax import config
-from imagen_jax.io import log_files, paths
-from imagen_jax.io.paths import Workdir
+from imagen_jax.io import log_files, workdir
+from imagen_jax.io.workdir import Workdir
 
 LINES = "metrics.jsonl"
 RUN_ID = "wandb_id.txt"  # Weights & Biases' name of the run, so that each start goes on with it
@@ -125,7 +125,7 @@ class WandbWriter:
 
         file = place / RUN_ID
         if not file.is_file():
-            paths.write(file, secrets.token_hex(4))
+            workdir.write(file, secrets.token_hex(4))
         try:
             self._run = wandb.init(
                 project=project,

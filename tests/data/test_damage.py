@@ -134,7 +134,7 @@ def assert_same(found: Sequence[LoadedBatch], expected: Sequence[LoadedBatch]) -
 
 def corner(index: int, crop: np.ndarray) -> tuple[int, int]:
     """Where in a record's picture a crop was taken."""
-    whole, room = transforms.decode(picture(index)), range(SIDE - CROP + 1)
+    whole, room = transforms.decode_image(picture(index)), range(SIDE - CROP + 1)
     (found,) = [
         (top, left)
         for top, left in itertools.product(room, room)

@@ -90,14 +90,14 @@ def test_factor_that_does_not_divide_is_refused(factor: int) -> None:
 
 def test_decode_inverts_encode() -> None:
     pixels = noise(16, 16, 3)
-    np.testing.assert_array_equal(transforms.decode(transforms.encode(pixels)), pixels)
+    np.testing.assert_array_equal(transforms.decode_image(transforms.encode(pixels)), pixels)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_other_modes_become_rgb(mode: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (4, 4), (102, 102, 102)).convert(mode).save(file, "PNG")
-    pixels = transforms.decode(file.getvalue())
+    pixels = transforms.decode_image(file.getvalue())
     np.testing.assert_array_equal(pixels, np.full((4, 4, 3), 102, np.uint8))
 
 
@@ -106,7 +106,7 @@ def test_picture_cut_short_is_refused(keep: int) -> None:
     whole = transforms.encode(noise(16, 16, 3))
     assert len(whole) > 750
     with pytest.raises(ValueError, match=f"{keep} bytes are no complete picture"):
-        transforms.decode(whole[:keep])
+        transforms.decode_image(whole[:keep])
 
 
 def with_chunk(png: bytes, kind: bytes, data: bytes, *, at: int = 33, to: int = 33) -> bytes:
@@ -120,7 +120,7 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(side: int) ->
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     png = with_chunk(transforms.encode(noise(16, 16, 3)), b"IHDR", header, at=8)
     with pytest.raises(ValueError, match=r"no complete picture: (it has the size|Image size)"):
-        transforms.decode(png, side=16)
+        transforms.decode_image(png, side=16)
 
 
 @pytest.mark.parametrize("kind", [b"pHYs", b"gAMA", b"tRNS", b"iCCP", b"IHDR", b"fcTL", b"eXIf"])
@@ -134,7 +134,7 @@ def test_damaged_pictures_are_decoded_or_refused(kind: bytes) -> None:
             damaged = bytearray(damaged)
             damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
         try:
-            assert transforms.decode(bytes(damaged), side=16).shape == (16, 16, 3)
+            assert transforms.decode_image(bytes(damaged), side=16).shape == (16, 16, 3)
         except ValueError:
             refused += 1
     assert refused > 100
@@ -183,7 +183,7 @@ def test_pyramid_keeps_the_png_and_downsamples_the_rest_from_it() -> None:
     assert images[64] is png
     for side in (4, 16):
         expected = transforms.area_downsample(pixels, 64 // side)
-        np.testing.assert_array_equal(transforms.decode(images[side]), expected)
+        np.testing.assert_array_equal(transforms.decode_image(images[side]), expected)
 
 
 def test_pyramid_makes_png_of_other_formats() -> None:
@@ -192,7 +192,7 @@ def test_pyramid_makes_png_of_other_formats() -> None:
     images = transforms.pyramid(file.getvalue(), (4, 8))
     for side in (4, 8):
         assert Image.open(io.BytesIO(images[side])).mode == "RGB"
-        assert (transforms.decode(images[side]) == (10, 20, 30)).all()
+        assert (transforms.decode_image(images[side]) == (10, 20, 30)).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 8), (24, 24), (8, 8)])
@@ -216,10 +216,12 @@ def test_any_picture_becomes_squares_that_show_the_same(crop: str, sizes: tuple)
     for size in ((200, 150), (150, 333), (64, 64)):
         images = transforms.pyramid(photo(*size), sizes, framing=framing, index=3)
         assert tuple(images) == sizes
-        largest = transforms.decode(images[max(sizes)], side=max(sizes))
+        largest = transforms.decode_image(images[max(sizes)], side=max(sizes))
         for side in sizes:
             expected = transforms.area_downsample(largest, max(sizes) // side)
-            np.testing.assert_array_equal(transforms.decode(images[side], side=side), expected)
+            np.testing.assert_array_equal(
+                transforms.decode_image(images[side], side=side), expected
+            )
 
 
 def test_a_framed_pyramid_is_the_frame_drawn_for_its_index() -> None:
@@ -228,7 +230,7 @@ def test_a_framed_pyramid_is_the_frame_drawn_for_its_index() -> None:
     for index in range(8):
         drawn = frame_image(image, 64, framing=framing, rng=crop_generator(framing, index))
         (png,) = transforms.pyramid(image, (64,), framing=framing, index=index).values()
-        np.testing.assert_array_equal(transforms.decode(png), drawn)
+        np.testing.assert_array_equal(transforms.decode_image(png), drawn)
         found.add(png)
     assert len(found) > 4
 
@@ -253,7 +255,7 @@ def test_a_file_that_is_not_just_its_pixels_is_not_kept(change: str) -> None:
         (made,) = transforms.pyramid(file.getvalue(), (16,), framing=framing).values()
         kept = Image.open(io.BytesIO(made))
         assert (kept.format, kept.mode, kept.info) == ("PNG", "RGB", {})
-        np.testing.assert_array_equal(kept, transforms.decode(file.getvalue()))
+        np.testing.assert_array_equal(kept, transforms.decode_image(file.getvalue()))
 
 
 def test_sizes_that_do_not_divide_the_largest_are_refused() -> None:

@@ -161,8 +161,8 @@ def test_records_hold_the_source_in_order_and_its_encodings(
         np.testing.assert_array_equal(record.texts[0].values, expected.values)
         np.testing.assert_array_equal(record.texts[0].array(), expected.array())
         assert record.images[16] == png_of(index)
-        small = transforms.area_downsample(transforms.decode(png_of(index)), 4)
-        np.testing.assert_array_equal(transforms.decode(record.images[4]), small)
+        small = transforms.area_downsample(transforms.decode_image(png_of(index)), 4)
+        np.testing.assert_array_equal(transforms.decode_image(record.images[4]), small)
 
 
 def test_the_empty_caption_is_stored_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from imagen_jax.config import Framing
 from imagen_jax.data.images import decode
 from imagen_jax.data.images.crop import crop_generator, crop_square
 from imagen_jax.data.images.decode import RGB
+from imagen_jax.data.images.decode import decode_image as decode_image  # of what `encode` made
 from imagen_jax.image import area_downsample
 
 LowRGB = UInt8[np.ndarray, "low_h low_w 3"]
