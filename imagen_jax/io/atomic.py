@@ -1,14 +1,42 @@
-"""A new folder that appears complete or not at all."""
+"""Files and folders that appear complete or not at all: written under another name, then renamed.
+
+Nothing is synced to the disk: a process that is killed leaves the old file or the new one, and
+perhaps a `*.tmp` next to it; a machine that loses its power may leave less.
+"""
 
 import contextlib
+import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+Content = bytes | str | Callable[[Path], object]
+
+
+def write_atomic(file: Path, content: Content) -> None:
+    """Write a file, in place of an earlier one; its folder has to exist.
+
+    `content` is the file's bytes or text, or a function that writes the file at the path that it is
+    given. That path is of this call alone: another process that writes the same file by mistake
+    does not disturb it.
+    Errors: OSError, or what `content` raises; the earlier file then stays as it was.
+    """
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if isinstance(content, bytes):
+            temporary.write_bytes(content)
+        elif isinstance(content, str):
+            temporary.write_text(content)
+        else:
+            content(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A place to write what becomes `folder` at the end, unless something is raised.
+    """Give a folder to write in, which becomes `folder` at the end, unless something is raised.
 
     Errors: FileExistsError when `folder` exists.
     """

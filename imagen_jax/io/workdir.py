@@ -14,6 +14,7 @@ from pathlib import Path
 
 from etils import epath
 
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.paths import BUCKET, local_path
 
 Workdir = Path | epath.Path  # local | in a bucket
@@ -49,12 +50,7 @@ def write(file: Workdir, text: str) -> None:
                 f"{file} was not written ({reason}): check the bucket's name and your rights there"
             ) from error
         return
-    temporary = file.with_name(file.name + ".tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(file, text)
 
 
 def write_new(folder: Workdir, name: str, text: str) -> Workdir:

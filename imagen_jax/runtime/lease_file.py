@@ -5,12 +5,12 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.workdir import Workdir, as_path
 
 FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
@@ -85,7 +85,6 @@ class LocalLeaseFile:
 
     def replace(self, text: str, seen: ReadLease) -> bool:
         """Write over what was seen, under a lock."""
-        new = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}.tmp")
         with contextlib.ExitStack() as stack:
             try:
                 opened = stack.enter_context(self.file.open())
@@ -94,9 +93,7 @@ class LocalLeaseFile:
             _lock(opened.fileno())
             if self.read() != seen:
                 return False
-            stack.enter_context(_removed_unless_written(new))
-            new.write_text(text)
-            new.replace(self.file)
+            write_atomic(self.file, text)
         return True
 
     def touch(self, text: str) -> None:

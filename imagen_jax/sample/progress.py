@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from imagen_jax.io.atomic import write_atomic
+
 Progress = Callable[[str, int], None]  # (stage name, pictures done), after each batch
 
 
@@ -62,9 +64,7 @@ class SamplingCallbacks:
         """Keep a batch, unless it was recalled, then tell."""
         if self.folder is not None and not (file := self._file(stage, start)).is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".tmp.npy")
-            np.save(temporary, images)
-            temporary.replace(file)
+            write_atomic(file, lambda target: _save(target, images))
         if self.progress is not None:
             self.progress(stage, len(images))
 
@@ -85,9 +85,7 @@ class SamplingCallbacks:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._all(first)
-        temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, **images)
-        temporary.replace(file)
+        write_atomic(file, lambda target: _save_all(target, images))
         for stage, found in images.items():
             for start in range(first, first + len(found)):
                 self._file(stage, start).unlink(missing_ok=True)
@@ -99,6 +97,16 @@ class SamplingCallbacks:
     def _file(self, stage: str, start: int) -> Path:
         assert self.folder is not None
         return self.folder / f"{stage}_{start:07d}.npy"
+
+
+def _save(target: Path, images: np.ndarray) -> None:
+    with target.open("wb") as file:  # by name NumPy would add a suffix
+        np.save(file, images)
+
+
+def _save_all(target: Path, images: Mapping[str, np.ndarray]) -> None:
+    with target.open("wb") as file:
+        np.savez(file, **images)
 
 
 NO_CALLBACKS = SamplingCallbacks()  # nobody follows

@@ -380,14 +380,14 @@ def test_processes_index_much(
 def test_where_nothing_can_be_written_the_index_is_in_the_cache(
     folder: Path, tmp_path: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = tar_index._write
+    real = tar_index.write_atomic
 
     def write(path: Path, data: bytes) -> None:
         if path.parent == folder:
             raise PermissionError(13, "read-only", str(path))
         real(path, data)
 
-    monkeypatch.setattr(tar_index, "_write", write)  # root may write everywhere
+    monkeypatch.setattr(tar_index, "write_atomic", write)  # root may write everywhere
     cache = tmp_path / "cache" / "indices"
     first = only(opened(folder, cache))
     assert len(list(cache.iterdir())) == 3

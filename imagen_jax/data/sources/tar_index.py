@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import socket
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -26,6 +24,7 @@ from imagen_jax.data.sources.base import (
     SkippedNames,
 )
 from imagen_jax.io import remote_files
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.remote_files import BUCKET, SourceFile
 
 VERSION = 2  # of what is stored, and of how tars are read
@@ -218,19 +217,9 @@ def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:
     *beside, cached = _places(file, field, cache)
     for place in beside:
         with contextlib.suppress(OSError):
-            return _write(place, data)
+            return write_atomic(place, data)
     cache.mkdir(parents=True, exist_ok=True)
-    return _write(cached, data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears whole."""
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return write_atomic(cached, data)
 
 
 def _unpack(data: bytes, file: SourceFile) -> Index | None:

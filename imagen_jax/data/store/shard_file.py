@@ -1,13 +1,13 @@
 """One ArrayRecord file of a store: it appears whole, and what is wrong with one can be told."""
 
 import contextlib
-import os
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from imagen_jax.io.atomic import write_atomic
 
 # One record per chunk for random access; PNG bytes do not compress further.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -24,28 +24,19 @@ class ShardFile(NamedTuple):
     bytes: int
 
 
-def temporary(path: Path) -> Path:
-    """Where a file is written before it is renamed.
-
-    Of this process alone: another one that was started by mistake writes the same, elsewhere.
-    """
-    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-
-
 def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
     """Write a file of `count` records, whole or not at all.
 
     Errors: ValueError when there are more or fewer; OSError, as where the disk is full; what `data`
     raises.
     """
-    begun = temporary(path)
-    try:
-        written = _fill(begun, data)
+
+    def fill(target: Path) -> None:
+        written = _fill(target, data)
         if written != count:
             raise ValueError(f"{path}: {written} records for a shard of {count}")
-        begun.replace(path)
-    finally:
-        begun.unlink(missing_ok=True)  # what did not become the file
+
+    write_atomic(path, fill)
 
 
 def _fill(path: Path, data: Iterable[bytes]) -> int:

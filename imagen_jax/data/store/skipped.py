@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagen_jax.data.store import shard_file
+from imagen_jax.io.atomic import write_atomic
 
 FILE = "skipped.jsonl"
 
@@ -32,10 +33,9 @@ class Total(NamedTuple):
 
 def write_skipped(path: Path, lacks: Iterable[Skipped]) -> None:
     """List what a shard lacks; the file appears whole."""
-    begun = shard_file.temporary(path)
+    text = "".join(f"{json.dumps(one._asdict())}\n" for one in lacks)
     with shard_file.name_failures(path):
-        begun.write_text("".join(f"{json.dumps(one._asdict())}\n" for one in lacks))
-        begun.replace(path)
+        write_atomic(path, text)
 
 
 def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total, ...]]:
@@ -45,9 +45,9 @@ def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tupl
     """
     lengths: list[int] = []
     found = Counter[str]()
-    begun = shard_file.temporary(folder / FILE)
-    try:
-        with begun.open("w") as file:
+
+    def join(target: Path) -> None:
+        with target.open("w") as file:
             for one in lists:
                 lines = one.read_text().splitlines(keepends=True)
                 with shard_file.name_failures(folder / FILE):
@@ -55,9 +55,8 @@ def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tupl
                     file.flush()
                 lengths.append(len(lines))
                 found.update(json.loads(line)["reason"] for line in lines)
-        begun.replace(folder / FILE)
-    finally:
-        begun.unlink(missing_ok=True)
+
+    write_atomic(folder / FILE, join)
     return lengths, tuple(Total(reason, count) for reason, count in sorted(found.items()))
 
 

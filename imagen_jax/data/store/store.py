@@ -18,6 +18,7 @@ from imagen_jax.data.store import records, shard_file, skipped
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.shard_file import ShardFile
 from imagen_jax.data.store.skipped import Skipped, Total
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.errors import CorruptDataError
 
 VERSION = 3
@@ -276,10 +277,9 @@ def _write(path: Path, store: Store) -> None:
     fields["filters"] = dataclasses.asdict(store.filters)
     fields["framing"] = store.framing and dataclasses.asdict(store.framing)
     del fields["folder"]  # a store may be moved
-    temporary = shard_file.temporary(path)
+    text = json.dumps({"version": VERSION, **fields}, indent=2) + "\n"
     with shard_file.name_failures(path):
-        temporary.write_text(json.dumps({"version": VERSION, **fields}, indent=2) + "\n")
-        temporary.replace(path)
+        write_atomic(path, text)
 
 
 def _read(path: Path, folder: Path) -> Store:

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax.io.atomic import new_folder
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
@@ -62,26 +62,19 @@ def write(
     the embedding has rows; OSError where too little of the disk is free.
     """
     folder = folder.absolute()
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
     if tokenizer.size > sizes.vocab:
         raise ValueError(
             f"the tokenizer has {tokenizer.size} pieces, but the embedding only {sizes.vocab} "
             "rows: they belong to different encoders"
         )
     kinds = _kinds(layout, dtype)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, sum(kind.bytes for kind in kinds.values()))
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        # One level deeper: a temporary folder itself is closed to all but its owner.
-        unfinished = Path(temporary) / folder.name
-        unfinished.mkdir()
+    with new_folder(folder) as unfinished:
+        _check_room(folder, sum(kind.bytes for kind in kinds.values()))
         (unfinished / TOKENIZER).write_bytes(tokenizer.model)
         slots = _reserve(unfinished, kinds)
         digests = _fill(slots, layout, progress=progress)
         described = _describe(unfinished, sizes, dtype, slots=slots, digests=digests)
         (unfinished / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
-        unfinished.rename(folder)
 
 
 def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
