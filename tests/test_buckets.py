@@ -150,7 +150,7 @@ def test_a_bucket_that_refuses_loses_nothing(
 
 
 def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workdir.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"gs://b/x: buckets need gcsfs; pip install 'imagen_jax"):
         workdir.as_path("gs://b/x")
     assert workdir.as_path("here") == Path("here")

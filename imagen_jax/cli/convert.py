@@ -76,12 +76,12 @@ def _source(options: Text):
 
     Errors: FileNotFoundError or ValueError where either is not to be found.
     """
+    from imagen_jax.io import buckets
     from imagen_jax.text import encoder
-    from imagen_jax.text.checkpoints import remote_folders
     from imagen_jax.text.tokenizer import Tokenizer
 
     path = encoder.locate_encoder(options.path)
-    if not path.startswith(remote_folders.BUCKET) and not Path(path).exists():
+    if not buckets.is_bucket(path) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "
             f"gs://, nor embedded ({', '.join(encoder.EMBEDDED)})"

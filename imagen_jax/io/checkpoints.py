@@ -23,9 +23,10 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
-from imagen_jax.io import checksums, finite, tensor_mismatches
+from imagen_jax.io import checksums, finite
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
+from imagen_jax.io.safetensors import tensor_mismatches
 from imagen_jax.io.workdir import Workdir, move
 
 STATE = "state"
@@ -306,7 +307,7 @@ def _compare(
     saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], *, where: Workdir
 ) -> None:
     """Refuse, listing every array, when the checkpoint lacks or reshapes what is wanted."""
-    if wrong := tensor_mismatches.tensor_mismatches(saved, wanted, extra=False):
+    if wrong := tensor_mismatches(saved, wanted, extra=False):
         raise ValueError(
             f"{where}: the checkpoint does not fit this config:\n  " + "\n  ".join(wrong)
         )

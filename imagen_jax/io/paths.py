@@ -4,7 +4,8 @@ import os
 import re
 from pathlib import Path
 
-BUCKET = "gs://"
+from imagen_jax.io.buckets import is_bucket
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a `Path` has made one slash of two
 _REMEDIES = {
     "file": "give the path alone",
@@ -39,7 +40,7 @@ def local_path(path: Path | str) -> Path:
 def path_or_address(path: object) -> str:
     """As `local_path`, or an address of a bucket as it is."""
     text = str(path)
-    if text.startswith(BUCKET):
+    if is_bucket(text):
         return text
     found = local_path(text)
     return str(found) if text.startswith("~") else text

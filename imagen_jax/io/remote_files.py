@@ -1,7 +1,6 @@
 """Files that sources read, on this machine or in a bucket (`gs://`): found, and read in ranges."""
 
 import glob
-import importlib.util
 import itertools
 import os
 import re
@@ -10,12 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 from imagen_jax.io.errors import CorruptDataError
 
-BUCKET = paths.BUCKET
 KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
-BLOCK = 4 << 20  # bytes of a bucket's file that are fetched at once when it is read through
 _WILD = re.compile(r"[*\[{]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -38,10 +35,10 @@ def find_files(pattern: str, *, ending: str) -> list[SourceFile]:
     Errors: FileNotFoundError for a name that is not there, or when there is nothing at all;
     ValueError for a bucket without its driver.
     """
-    if not pattern.startswith(BUCKET):
+    if not buckets.is_bucket(pattern):
         pattern = os.path.abspath(paths.local_path(pattern))
     pattern = pattern.rstrip("/")
-    require_driver(pattern)
+    buckets.require_driver(pattern)
     there = _there(pattern)
     wild = _WILD.search(pattern, len(there))
     fixed = pattern[: wild.start()] if wild else pattern
@@ -62,8 +59,8 @@ def find_files(pattern: str, *, ending: str) -> list[SourceFile]:
 
 def _there(pattern: str) -> str:
     """The beginning of a pattern that is a file or a folder as it is spelled; "" in a bucket."""
-    if pattern.startswith(BUCKET) or os.path.exists(pattern):
-        return "" if pattern.startswith(BUCKET) else pattern
+    if buckets.is_bucket(pattern) or os.path.exists(pattern):
+        return "" if buckets.is_bucket(pattern) else pattern
     return _there(os.path.dirname(pattern))
 
 
@@ -83,11 +80,8 @@ def _choices(inside: str) -> list[str]:
 
 def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     """Path, size and stamp of each file that matches."""
-    if pattern.startswith(BUCKET):
-        for path, about in bucket_driver().glob(pattern, detail=True).items():
-            if about["type"] == "file":
-                stamp = about.get("generation") or about.get("etag") or about.get("updated")
-                yield BUCKET + path, (about["size"], str(stamp))
+    if buckets.is_bucket(pattern):
+        yield from ((path, (size, stamp)) for path, size, stamp in buckets.glob(pattern))
         return
     for path in glob.iglob(pattern, recursive=True):
         if os.path.isfile(path):
@@ -95,29 +89,14 @@ def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
             yield path, (about.st_size, str(about.st_mtime_ns))
 
 
-def require_driver(path: str) -> None:
-    """Errors: ValueError for a bucket without its driver."""
-    if path.startswith(BUCKET) and importlib.util.find_spec("gcsfs") is None:
-        raise ValueError(f"{path}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
-
-
-def bucket_driver() -> Any:
-    """The driver of buckets that belongs to this thread and process."""
-    import fsspec
-
-    return fsspec.filesystem("gs")
-
-
 def open_file(path: str) -> Any:
     """A file of bytes to read through, from its beginning."""
-    if path.startswith(BUCKET):
-        return bucket_driver().open(path, "rb", block_size=BLOCK, cache_type="readahead")
-    return Path(path).open("rb")
+    return buckets.open_object(path) if buckets.is_bucket(path) else Path(path).open("rb")
 
 
 def read_file(path: str) -> bytes:
     """All of a small file. Errors: OSError where it is gone."""
-    return bucket_driver().cat_file(path) if path.startswith(BUCKET) else Path(path).read_bytes()
+    return buckets.read(path) if buckets.is_bucket(path) else Path(path).read_bytes()
 
 
 class RangeReader:
@@ -136,8 +115,8 @@ class RangeReader:
         Errors: CorruptDataError where the file has ended before; else those of the disk or the
         bucket.
         """
-        if file.path.startswith(BUCKET):
-            data = bucket_driver().cat_file(file.path, start=start, end=start + count)
+        if buckets.is_bucket(file.path):
+            data = buckets.read(file.path, start, start + count)
         else:
             data = self._pread(file.path, start, count)
         if len(data) != count:

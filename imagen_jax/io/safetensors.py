@@ -4,6 +4,7 @@ With int8 a kernel NAME is stored as whole numbers beside NAME.scale, a float32 
 its output channels (its last axis); vectors and tables stay float32.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import safetensors
 from flax import traverse_util
 from safetensors import numpy as tensors
 
-from imagen_jax.io import tensor_mismatches
+from imagen_jax.io.int8 import quantise_int8
 from imagen_jax.types import Params
 
 Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights are always float32
@@ -23,8 +24,8 @@ _DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.floa
 _NAMES = {"BF16": "bfloat16", "F32": "float32", "I8": "int8"}  # safetensors' ones
 SLASH = "/"  # in names
 SCALE = ".scale"  # ends the name of an int8 kernel's scales
-_LARGEST = 127.0  # of int8, the same on both sides
 
+Shapes = Mapping[str, tuple[int, ...]]  # by the tensor's name
 Place = Callable[[np.ndarray], Any]  # of one float32 tensor; what is kept in its place
 
 
@@ -47,7 +48,7 @@ def round_params(params: Params, dtype: Dtype) -> dict[str, np.ndarray]:
         if dtype != "int8":
             named[name] = array.astype(_DTYPES[dtype])
         elif _is_quantised(name, array.ndim):
-            named[name], named[name + SCALE] = _quantised(array)
+            named[name], named[name + SCALE] = quantise_int8(array, tuple(range(array.ndim - 1)))
         else:
             named[name] = array
     return named
@@ -96,10 +97,26 @@ def check_params(path: Path, like: Params) -> None:
         name + SCALE: found[name][-1:] for name in wanted if name + SCALE in found and name in found
     }
     if wrong := [
-        *tensor_mismatches.tensor_mismatches(found, wanted | scales),
+        *tensor_mismatches(found, wanted | scales),
         *_wrong_dtypes(path),
     ]:
         raise ValueError(f"{path}: the weights do not fit this config:\n  " + "\n  ".join(wrong))
+
+
+def tensor_mismatches(there: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
+    """Describe each tensor that doesn't fit a network: missing, extra or of another shape.
+
+    Tensors that are not wanted count if `extra`.
+    """
+    return [
+        *(f"missing {name} {shape}" for name, shape in wanted.items() if name not in there),
+        *(f"extra {name} {there[name]}" for name in there if extra and name not in wanted),
+        *(
+            f"{name} is {there[name]}, wanted {shape}"
+            for name, shape in wanted.items()
+            if name in there and there[name] != shape
+        ),
+    ]
 
 
 def read_named(path: Path) -> dict[str, np.ndarray]:
@@ -115,13 +132,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Errors: FileNotFoundError; ValueError for a damaged file.
     """
-    with _opened(path) as file:
+    with open_tensors(path) as file:
         return file.metadata() or {}
 
 
 def read_dtypes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `metadata`."""
-    with _opened(path) as file:
+    with open_tensors(path) as file:
         slices = {name: file.get_slice(name) for name in sorted(file.keys())}
         return {
             name: jax.ShapeDtypeStruct(tuple(x.get_shape()), _NAMES[x.get_dtype()])
@@ -131,7 +148,7 @@ def read_dtypes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _each(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Names and float32 tensors, one after another."""
-    with _opened(path) as file:
+    with open_tensors(path) as file:
         names = set(file.keys())
         for name in sorted(n for n in names if not n.endswith(SCALE)):
             scale = file.get_tensor(name + SCALE) if name + SCALE in names else None
@@ -139,13 +156,13 @@ def _each(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with _opened(path) as file:
+    with open_tensors(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def _wrong_dtypes(path: Path) -> list[str]:
     """A line for each tensor of a dtype that `save` doesn't write, or an int8 one alone."""
-    with _opened(path) as file:
+    with open_tensors(path) as file:
         found = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     wanted = ", ".join(_NAMES.values())
     wrong = [f"{n} holds {x}, wanted {wanted}" for n, x in found.items() if x not in _NAMES]
@@ -156,25 +173,21 @@ def _wrong_dtypes(path: Path) -> list[str]:
     ]
 
 
-def _opened(path: Path) -> Any:
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """Open a file of tensors. Errors: FileNotFoundError; ValueError for a file cut short."""
     try:
-        return safetensors.safe_open(path, "numpy")
+        with safetensors.safe_open(path, "numpy") as opened:
+            yield opened
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"{path}: not a whole safetensors file ({error}); copy or export it again"
+            f"{path}: not a whole safetensors file ({error}); copy, download or export it again"
         ) from error
 
 
 def _is_quantised(name: str, rank: int) -> bool:
     """Whether int8 rounds it: kernels alone."""
     return rank >= 2 and name.rpartition(SLASH)[2] == "kernel"
-
-
-def _quantised(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers and their scale, one for each index of the last axis."""
-    scale = np.abs(kernel).max(tuple(range(kernel.ndim - 1))) / np.float32(_LARGEST)
-    whole = np.rint(kernel / np.where(scale > 0, scale, np.float32(1)))
-    return whole.astype(np.int8), scale
 
 
 def _float32(stored: Any, scale: Any | None) -> Any:

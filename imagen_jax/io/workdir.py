@@ -4,7 +4,6 @@ Checkpoints and config go to a bucket directly. Logs grow line by line, which ob
 can't: they are written here and copied up.
 """
 
-import importlib.util
 import itertools
 import shutil
 import tempfile
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from etils import epath
 
+from imagen_jax.io import buckets
 from imagen_jax.io.atomic import write_atomic
-from imagen_jax.io.paths import BUCKET, local_path
+from imagen_jax.io.paths import local_path
 
 Workdir = Path | epath.Path  # local | in a bucket
 
@@ -29,10 +29,9 @@ def as_path(place: str | Workdir) -> Workdir:
     """
     if not str(place):
         raise ValueError("the name of the folder is empty: give one, or . for the current folder")
-    if not str(place).startswith(BUCKET):
+    if not buckets.is_bucket(place):
         return local_path(str(place))
-    if importlib.util.find_spec("gcsfs") is None:
-        raise ValueError(f"{place}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+    buckets.require_driver(place)
     return epath.Path(str(place).rstrip("/"))
 
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from imagen_jax.io import buckets
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.workdir import Workdir, as_path
 
@@ -114,7 +115,7 @@ class BucketLeaseFile:
     def create(self, text: str) -> bool:
         """Write it unless it is there: the bucket lets one of two succeed."""
         try:
-            _driver().pipe_file(self.address, text.encode(), mode="create")
+            buckets.driver().pipe_file(self.address, text.encode(), mode="create")
         except FileExistsError:
             return False
         return True
@@ -122,20 +123,20 @@ class BucketLeaseFile:
     def read(self) -> ReadLease | None:
         """What is there."""
         try:
-            text = _driver().cat_file(self.address).decode(errors="replace")
+            text = buckets.read(self.address).decode(errors="replace")
         except FileNotFoundError:
             return None
         return ReadLease(text, text, read_time(text))
 
     def replace(self, text: str, seen: ReadLease) -> bool:
         """Delete that generation, which one of two can, then create it."""
-        driver = _driver()
+        driver = buckets.driver()
         driver.invalidate_cache()
         try:
             generation = driver.info(self.address)["generation"]
             if self.read() != seen:
                 return False
-            bucket, _, key = self.address.removeprefix("gs://").partition("/")
+            bucket, key = buckets.split_address(self.address)
             driver.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=generation)
         except (FileNotFoundError, FileExistsError):
             return False
@@ -143,18 +144,12 @@ class BucketLeaseFile:
 
     def touch(self, text: str) -> None:
         """Another generation."""
-        _driver().pipe_file(self.address, text.encode())
+        buckets.driver().pipe_file(self.address, text.encode())
 
     def remove(self) -> None:
         """Delete it."""
         with contextlib.suppress(FileNotFoundError):
-            _driver().rm_file(self.address)
-
-
-def _driver() -> Any:
-    import fsspec
-
-    return fsspec.filesystem("gs")
+            buckets.driver().rm_file(self.address)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import mesh
 from imagen_jax.text import cleaning, finite, packing, t5
-from imagen_jax.text.checkpoints import huggingface_files, load, remote_folders
+from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, pad
@@ -330,7 +330,7 @@ def read_t5_config(name_or_path: str) -> T5Config:
 
 def _is_there(place: str) -> bool:
     """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
-    remote = place.startswith(remote_folders.BUCKET)
+    remote = buckets.is_bucket(place)
     return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
 
 
@@ -354,7 +354,7 @@ def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:
     Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
     """
     place = locate_encoder(name_or_path)
-    if not tokenizer and place.startswith(remote_folders.BUCKET):
+    if not tokenizer and buckets.is_bucket(place):
         return ""
     model = tokenizer or _tokenizer_of(RemoteFolder.of(place))
     return _vocabulary(Tokenizer.load(model)) if model else ""

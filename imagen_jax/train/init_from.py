@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax.io import checkpoints, safetensors, tensor_mismatches
+from imagen_jax.io import checkpoints, safetensors
 from imagen_jax.io.run_dir import WEIGHTS
-from imagen_jax.io.tensor_mismatches import Shapes
+from imagen_jax.io.safetensors import Shapes
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import mesh
 from imagen_jax.train.state import TrainState
@@ -80,7 +80,7 @@ class InitFrom:
     def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
         """Names to take. Errors: ValueError, as `begin`."""
         fitting = [name for name, shape in wanted.items() if there.get(name) == shape]
-        wrong = tensor_mismatches.tensor_mismatches(there, wanted)
+        wrong = safetensors.tensor_mismatches(there, wanted)
         listed = "\n  ".join(wrong)
         if not fitting:
             raise ValueError(f"{where}: none of its tensors fits this config:\n  {listed}")

@@ -212,7 +212,7 @@ def _other_file(folder: Path) -> None:
         (lambda f: _cut(f / "spiece.model"), ValueError, r"spiece\.model has \d+ bytes instead"),
         (lambda f: _flip(f / "spiece.model", 40), ValueError, r"spiece\.model has changed since"),
         (lambda f: _flip(f / SHARD, -1), ValueError, rf"embedding in .*{SHARD} has changed since"),
-        (lambda f: _flip(f / SHARD, 3), ValueError, rf"{SHARD} is not a whole safetensors file"),
+        (lambda f: _flip(f / SHARD, 3), ValueError, rf"{SHARD}: not a whole safetensors file"),
         (_other_file, ValueError, r"has not .*mlp\.wo\.kernel, .*mlp\.wx\.kernel as encoder\.json"),
         (
             lambda f: _edit(f, lambda x: x.update(version=2)),

@@ -120,7 +120,7 @@ def test_a_wrong_tensor_is_named(copied: Path, change, says: str) -> None:
 def test_a_file_cut_short_is_named(copied: Path) -> None:
     file = copied / huggingface_files.FILE
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a whole safetensors file"):
         load.load_parameters(copied)
 
 

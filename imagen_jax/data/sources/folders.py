@@ -21,7 +21,7 @@ from imagen_jax.data.sources.base import (
     SkipLog,
     SkippedNames,
 )
-from imagen_jax.io import paths, remote_files
+from imagen_jax.io import buckets, paths, remote_files
 
 NO_CAPTION, LINK_OUT = "picture without caption", "link out of the folder"
 COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
@@ -81,8 +81,8 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
     Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
     without those columns, for a column without a table, and when no example is there.
     """
-    if folder.startswith(remote_files.BUCKET):
-        remote_files.require_driver(folder)
+    if buckets.is_bucket(folder):
+        buckets.require_driver(folder)
         root = folder.rstrip("/")
         listing = list_bucket(root)
         if not listing.sizes:
@@ -164,12 +164,12 @@ def list_folder(root: Path) -> Listing:
 def list_bucket(root: str) -> Listing:
     """What a bucket has below a prefix; it has neither links nor devices."""
     listing = Listing()
-    for path, about in remote_files.bucket_driver().find(root, detail=True).items():
-        name = (remote_files.BUCKET + path).removeprefix(f"{root}/")
+    for found in buckets.list_below(root):
+        name = found.path.removeprefix(f"{root}/")
         if any(part.startswith(".") for part in name.split("/")):
             listing.skips.add("hidden", name)
-        elif about["type"] == "file" and not name.endswith("/"):
-            listing.sizes[name] = about["size"]
+        elif not name.endswith("/"):
+            listing.sizes[name] = found.size
     return listing
 
 

@@ -25,7 +25,8 @@ from imagen_jax.data.sources.base import (
 )
 from imagen_jax.io import remote_files
 from imagen_jax.io.atomic import write_atomic
-from imagen_jax.io.remote_files import BUCKET, SourceFile
+from imagen_jax.io.buckets import is_bucket
+from imagen_jax.io.remote_files import SourceFile
 
 VERSION = 2  # of what is stored, and of how tars are read
 DOWNLOADED = "success"  # img2dataset's status of a picture that is there
@@ -206,7 +207,7 @@ def _places(file: SourceFile, field: str, cache: Path) -> list[Path]:
     ending = f".{hashlib.sha256(field.encode()).hexdigest()[:8]}.index" if field else ".index"
     digest = hashlib.sha256(file.path.encode(errors="surrogateescape")).hexdigest()[:16]
     cached = cache / f"{digest}{ending}"
-    return [cached] if file.path.startswith(BUCKET) else [Path(file.path + ending), cached]
+    return [cached] if is_bucket(file.path) else [Path(file.path + ending), cached]
 
 
 def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:

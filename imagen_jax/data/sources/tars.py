@@ -22,8 +22,9 @@ from imagen_jax.data.sources import base, tar_index, tar_members
 from imagen_jax.data.sources.base import SkipLog, SkippedNames
 from imagen_jax.data.sources.tar_index import Index
 from imagen_jax.io import remote_files
+from imagen_jax.io.buckets import is_bucket
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.io.remote_files import BUCKET, RangeReader, SourceFile
+from imagen_jax.io.remote_files import RangeReader, SourceFile
 
 THREADS = 16
 MUCH = 1 << 32  # bytes of tars that take longer to index than processes to start
@@ -155,7 +156,7 @@ def _indices(files: Sequence[SourceFile], field: str, cache: Path) -> list[Index
 
 def _workers(files: Sequence[SourceFile]) -> Executor:
     """Threads, which wait for a bucket; for much on this machine processes, as headers take CPU."""
-    here = [file.size for file in files if not file.path.startswith(BUCKET)]
+    here = [file.size for file in files if not is_bucket(file.path)]
     if len(here) > 1 and sum(here) >= MUCH:
         return worker_pool.start_pool(min(os.cpu_count() or 1, len(here)))
     return ThreadPoolExecutor(THREADS)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.int8 import quantise_int8
 
 TextDtype = Literal["bfloat16", "float32", "int8"]
 DTYPES: dict[str, Any] = {
@@ -16,7 +17,6 @@ DTYPES: dict[str, Any] = {
     "float32": np.dtype(np.float32),
     "int8": np.dtype(np.int8),
 }
-LARGEST = 127  # of an int8's magnitudes
 
 
 class Encoding(NamedTuple):
@@ -45,10 +45,7 @@ def round_encoding(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding
     """An encoding to the nearest of `dtype`; int8 in 127ths of each token's largest magnitude."""
     if dtype != "int8":
         return Encoding(text.astype(DTYPES[dtype]))
-    wide = text.astype(np.float32)
-    scale = np.abs(wide).max(axis=1, initial=0.0) / np.float32(LARGEST)
-    counted = wide / np.where(scale > 0, scale, np.float32(1))[:, None]
-    return Encoding(np.rint(counted).astype(np.int8), scale)
+    return Encoding(*quantise_int8(text.astype(np.float32), (1,)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import (
     huggingface,
     huggingface_files,
     lazy_tensors,
     native,
-    remote_folders,
     t5x_checkpoint,
 )
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, Place
@@ -59,7 +58,7 @@ def find_layout(path: Path | str) -> tuple[T5Config, Layout]:
 
 
 def _layout(path: Path | str) -> tuple[str, Layout]:
-    if not str(path).startswith(remote_folders.BUCKET):
+    if not buckets.is_bucket(path):
         # Ours first: any safetensors in a folder are taken for Hugging Face's.
         here = paths.local_path(path)
         if native.is_native(here):

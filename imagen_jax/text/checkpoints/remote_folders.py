@@ -8,9 +8,8 @@ from typing import Any
 
 import tensorstore
 
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 
-BUCKET = paths.BUCKET
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
 RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
 
@@ -25,7 +24,7 @@ class RemoteFolder:
     def of(cls, path: Path | str) -> "RemoteFolder":
         """That of a local path, or of a `gs://` address."""
         text = str(path)
-        if text.startswith(BUCKET):
+        if buckets.is_bucket(text):
             return cls(text.rstrip("/"))
         return cls(str(paths.local_path(text).absolute()))
 
@@ -37,7 +36,7 @@ class RemoteFolder:
 
     @property
     def is_remote(self) -> bool:
-        return self.url.startswith(BUCKET)
+        return buckets.is_bucket(self.url)
 
     @property
     def name(self) -> str:
@@ -50,7 +49,7 @@ class RemoteFolder:
     def kvstore(self) -> dict[str, Any]:
         """TensorStore's specification of it."""
         if self.is_remote:
-            bucket, _, path = self.url.removeprefix(BUCKET).partition("/")
+            bucket, path = buckets.split_address(self.url)
             return {
                 "driver": "gcs",
                 "bucket": bucket,

@@ -4,19 +4,18 @@ A file is the header's length in eight bytes, a JSON header and the tensors with
 shapes and dtypes tell where each begins, tensors can be written in any order, from any thread.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
+from imagen_jax.io.safetensors import open_tensors
 from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' names
@@ -50,7 +49,7 @@ class Slot:
 
 def tensor_names(file: Path) -> list[str]:
     """Of every tensor in a file, whatever its dtype. Errors: ValueError for one cut short."""
-    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+    with open_tensors(file) as opened:
         return list(opened.keys())
 
 
@@ -59,19 +58,9 @@ def read_tensors(file: Path, *, only: Collection[str] | None = None) -> dict[str
 
     Errors: ValueError for a file that is cut short, or a tensor that is no float.
     """
-    with _whole(file), safetensors.safe_open(file, "numpy") as opened:
+    with open_tensors(file) as opened:
         chosen = [name for name in opened.keys() if only is None or name in only]  # noqa: SIM118
         return {name: _stored(file, name, opened.get_slice(name)) for name in chosen}
-
-
-@contextlib.contextmanager
-def _whole(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{file} is not a whole safetensors file ({error}): copy or download it again"
-        ) from error
 
 
 def _stored(file: Path, name: str, header: Any) -> LazyTensor:
@@ -83,7 +72,7 @@ def _stored(file: Path, name: str, header: Any) -> LazyTensor:
         )
 
     def read() -> np.ndarray:
-        with safetensors.safe_open(file, "numpy") as opened:
+        with open_tensors(file) as opened:
             return opened.get_tensor(name)
 
     return LazyTensor(name, shape, str(file), read, WIDTHS[dtype] * math.prod(shape))

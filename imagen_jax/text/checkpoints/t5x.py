@@ -15,7 +15,7 @@ import numpy as np
 import tensorstore
 from flax import serialization, traverse_util
 
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 from imagen_jax.text.checkpoints import remote_folders
 from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
@@ -38,7 +38,7 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
     of another version or of something else.
     """
     path = paths.path_or_address(path)
-    if not path.startswith(remote_folders.BUCKET) and Path(path).is_file():
+    if not buckets.is_bucket(path) and Path(path).is_file():
         return _classic(RemoteFolder.of(path).parent, Path(path).name, prefixes)
     folder = RemoteFolder.of(path)
     names = folder.names()
