@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagen_jax.runtime import exit_codes, peer_errors, reached
+from imagen_jax.runtime import exit_codes, peer_errors, supervisor
 from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor
 
 # Each child takes the next line of a plan: what it does is Python.
@@ -196,14 +196,14 @@ def test_an_error_of_its_own_is_not_anothers_fault() -> None:
 
 def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "reached"
-    assert reached.read_step(file) is None
+    assert supervisor.read_step(file) is None
     program = (
-        "import os, pathlib; from imagen_jax.runtime import reached;"
-        f"w = reached.StepRecorder(pathlib.Path({str(file)!r}), name='base8');"
+        "import os, pathlib; from imagen_jax.runtime import supervisor;"
+        f"w = supervisor.StepRecorder(pathlib.Path({str(file)!r}), name='base8');"
         "[w(n, None, None) for n in range(1, 2001)]; w(99); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == -9
-    assert reached.read_step(file) == "step 99 of base8"
+    assert supervisor.read_step(file) == "step 99 of base8"
 
 
 def test_the_parent_needs_no_jax() -> None:

@@ -14,7 +14,7 @@ from imagen_jax.cli import config_overrides, console
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import distributed
-from imagen_jax.runtime import reached
+from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -84,7 +84,7 @@ def run(argv: list[str]) -> None:
     """Parse, then train each stage."""
     options, chosen, cascade = parse(argv)
     supervised = options.max_restarts > 0 or distributed.is_multiprocess(options.processes)
-    if supervised and reached.VARIABLE not in os.environ:
+    if supervised and STEP_FILE not in os.environ:
         _supervise(argv, options)
         return
     distributed.initialize(options.processes)
@@ -102,7 +102,6 @@ def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Opti
 def _supervise(argv: Sequence[str], options: Options) -> None:
     """Train in a child; of several processes even without restarts: who is gone, it can't say."""
     from imagen_jax.runtime.child_process import imagen_command
-    from imagen_jax.runtime.supervisor import Supervisor
 
     supervisor = Supervisor(
         imagen_command("train", *argv),
@@ -131,8 +130,8 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     if options.profile_steps is not None:
         steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
         hooks.append(profiler.ProfileWindow(steps))
-    if file := os.environ.get(reached.VARIABLE):
-        hooks.append(reached.StepRecorder(Path(file), name=experiment.stage.name))
+    if file := os.environ.get(STEP_FILE):
+        hooks.append(StepRecorder(Path(file), name=experiment.stage.name))
     with (
         run_lease.hold_run(folder) as check,
         preemption.watch_for_preemption(distributed.metadata_server()) as watch,

@@ -21,9 +21,9 @@ from imagen_jax.cloud.restart_policy import MACHINE
 from imagen_jax.io.log_files import Guard
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import accelerators
-from imagen_jax.runtime import exit_codes, peer_errors, reached
+from imagen_jax.runtime import exit_codes, peer_errors
 from imagen_jax.runtime.child_process import ChildProcess, imagen_command
-from imagen_jax.runtime.supervisor import same_step
+from imagen_jax.runtime.supervisor import STEP_FILE, read_step, same_step
 
 PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
 PRESENT = 900.0  # seconds until all workers have to be there
@@ -90,7 +90,7 @@ class WorkerReporter:
                 print(f"imagen launch worker: no report ({error})", file=sys.stderr)
 
     def _write(self, report: WorkerReport) -> None:
-        step = reached.read_step(self._reached) or report.step
+        step = read_step(self._reached) or report.step
         self._report = dataclasses.replace(report, beat=report.beat + 1, step=step)
         told = dataclasses.asdict(self._report)
         del told["silent"]  # the reader's own
@@ -136,7 +136,7 @@ class Worker:
     def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
         words = resolve_command(command, self._place)
         print("+", *command, file=sys.stderr, flush=True)
-        environment = {**os.environ, **read_settings(self._generation), reached.VARIABLE: str(file)}
+        environment = {**os.environ, **read_settings(self._generation), STEP_FILE: str(file)}
         self._child = ChildProcess(imagen_command(*words), environment)
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)

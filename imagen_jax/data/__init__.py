@@ -1,33 +1,31 @@
-"""Captioned pictures: made, stored with their encodings, and streamed to the devices.
+"""Captioned images: made, stored with their encodings, and streamed to the devices.
 
 | file | holds |
 |---|---|
-| `tfds_builder.py` | what the embedded datasets share, written and read without TensorFlow |
-| `scenes.py` | the seeded grammar of captioned shapes |
-| `captions.py` | scenes to captions, and back |
-| `render.py` | scenes to pictures |
-| `painting.py` | many of both, in parallel |
-| `dataset.py` | captioned shapes: the TFDS builder |
-| `emoji_font.py` | a font's coloured bitmaps by emoji |
-| `emoji_names.py` | emoji to captions, to subject and skin tones, and to splits |
-| `dataset.py` | captioned emoji: the TFDS builder |
-| `addresses.py` | addresses of captioned pictures: what is at one, by index |
-| `tfds.py` | a dataset that TFDS wrote |
-| `base.py` | what a source is: its examples, and names of what it leaves out |
-| `tars.py`, `tar_index.py`, `tar_members.py` | tars as of img2dataset, read at any place |
-| `folders.py`, `tables.py` | pictures beside their captions, or with a table of them |
-| `parquet.py` | Hugging Face's files with the pictures' bytes |
-| `mixture.py` | several sources as one, by weight |
-| `remote_files.py` | files on this machine or in a bucket: found, and read in ranges |
+| `sources/base.py` | a source: its examples, and names of the files that it leaves out |
+| `sources/addresses.py` | addresses of sources, such as `tars:PATH`, and opening them |
+| `sources/tfds.py` | a dataset that TFDS wrote |
+| `sources/tars.py`, `tar_index.py`, `tar_members.py` | img2dataset's tars, by index |
+| `sources/folders.py`, `tables.py` | images next to their captions, or with a table of them |
+| `sources/parquet.py` | Hugging Face's files with the images' bytes |
+| `sources/mixture.py` | several sources as one, by weight |
+| `images/decode.py` | bytes to upright RGB, whatever the file's mode |
+| `images/crop.py` | images of any size to squares |
+| `images/filters.py` | reasons for which an example is dropped |
+| `images/transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |
+| `prepare/images.py` | a source's examples to images at a store's sizes |
+| `prepare/encode.py` | a source's captions and images to a store of (image, encoding) pairs |
+| `prepare/jobs.py` | the description of a store to make, which any process can read |
+| `prepare/multiprocess.py`, `beam.py` | processes of this machine, or of an Apache Beam pipeline |
+| `store/records.py` | the example format |
+| `store/store.py`, `shard_file.py` | the store of (image, encoding) pairs, and its files |
+| `store/skipped.py` | examples that did not become records |
+| `synthetic/tfds_builder.py` | the builder of the embedded datasets, without TensorFlow |
+| `synthetic/shapes/` | captioned shapes: scenes, captions, rendering |
+| `synthetic/emoji/` | captioned emoji: a font's bitmaps, names |
+| `inspect.py` | a source's images, captions and faults, counted before it is encoded |
+| `known_words.py` | words that a dataset's captions have |
+| `corrupt_records.py` | the share of a store that turned out damaged in a run |
 | `worker_pool.py` | processes that end with this one |
-| `decode.py`, `quiet.py` | bytes to upright RGB, whatever they are; without Pillow's warnings |
-| `crop.py` | pictures of any size to squares |
-| `filters.py` | why an example is dropped |
-| `transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |
-| `images.py` | a source's examples to pictures at a store's sizes |
-| `records.py` | the example format |
-| `store.py`, `shard_file.py` | the store of (image, encoding) pairs, and its files |
-| `skipped.py` | examples that did not become records |
-| `corrupt_records.py` | how much of a store turned out damaged in a run |
 | `pipeline.py` | a store to a stream of batches whose position is (seed, step) |
 """

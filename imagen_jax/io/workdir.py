@@ -1,14 +1,10 @@
 """A run's folder: on this machine, or in a bucket (`gs://`), through the libraries' own drivers.
 
-Checkpoints and config go to a bucket directly. Logs grow line by line, which objects in a bucket
-can't: they are written here and copied up.
+Checkpoints and config go to a bucket directly; logs by way of `log_uploader`.
 """
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from etils import epath
@@ -18,8 +14,6 @@ from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.paths import local_path
 
 Workdir = Path | epath.Path  # local | in a bucket
-
-KEPT = "*.jsonl"  # logs that a later start goes on with
 
 
 def as_path(place: str | Workdir) -> Workdir:
@@ -88,63 +82,3 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
             yield from _files(entry)
         else:
             yield entry
-
-
-class LogUploader:
-    """Where a process writes a run's logs: `folder`, always on this machine.
-
-    In a bucket's case that is a temporary folder, which begins with the logs of earlier starts;
-    `push` copies what has changed since, in the background.
-    """
-
-    def __init__(self, workdir: Workdir) -> None:
-        self._workdir, self._pushing, self._told = workdir, Future[None](), False
-        self._pushing.set_result(None)
-        if isinstance(workdir, Path):
-            workdir.mkdir(parents=True, exist_ok=True)
-            self.folder = workdir
-            return
-        self.folder = Path(tempfile.mkdtemp(prefix="imagen_logs_"))
-        for file in workdir.glob(KEPT):
-            (self.folder / file.name).write_bytes(file.read_bytes())
-        self._sizes = self._present()
-        self._pool = ThreadPoolExecutor(1, "logs")
-
-    def push(self) -> str:
-        """Begin to copy; what went wrong with the copy before, "" if nothing did or it was told.
-
-        A copy that is still going on is not disturbed: the next one has the rest.
-        """
-        if isinstance(self._workdir, Path) or not self._pushing.done():
-            return ""
-        error = self._pushing.exception()
-        self._pushing = self._pool.submit(self._copy)
-        again, self._told = self._told, error is not None
-        if error is None or again:
-            return ""
-        return f"logs were not copied to {self._workdir} ({error}); it is tried again"
-
-    def close(self) -> str:
-        """Copy the last of it; what went wrong."""
-        if isinstance(self._workdir, Path):
-            return ""
-        self._pool.shutdown()
-        try:
-            self._copy()
-        except Exception as error:  # the drivers' errors have no common kind
-            return f"logs were not copied to {self._workdir} ({error}); they are in {self.folder}"
-        shutil.rmtree(self.folder)
-        return ""
-
-    def _copy(self) -> None:
-        for name, size in self._present().items():
-            if self._sizes.get(name) != size:
-                target = self._workdir / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes((self.folder / name).read_bytes())
-                self._sizes[name] = size
-
-    def _present(self) -> dict[str, int]:
-        """Bytes by the file's name below the folder; logs only grow."""
-        files = (f for f in self.folder.rglob("*") if f.is_file())
-        return {str(f.relative_to(self.folder)): f.stat().st_size for f in files}

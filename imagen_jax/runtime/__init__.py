@@ -2,8 +2,7 @@
 
 | file | holds |
 |---|---|
-| `supervisor.py` | the rule: which ends are crashes, and when to start again |
+| `supervisor.py` | which ends are crashes, when to start again; the last step, in a file |
 | `child_process.py` | one child: its output live and kept, signals passed on |
 | `peer_errors.py` | what jax says when another process of the run is gone, in one sentence |
-| `reached.py` | the last step, in a file that outlives the process that writes it |
 """

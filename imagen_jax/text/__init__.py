@@ -3,18 +3,18 @@
 | file | holds |
 |---|---|
 | `encoder.py` | `TextEncoder`: captions in, encodings and mask out; `load(name_or_path)` |
-| `tokenizer.py` | `Tokenizer`: captions to SentencePiece ids and mask |
+| `tokenizer.py` | `Tokenizer`: captions, cleaned if asked for, to SentencePiece ids and mask |
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
-| `load.py` | `load`: any checkpoint to `T5Config` and parameters, tensor by tensor |
-| `t5x_checkpoint.py`, `huggingface.py` | which tensor holds which parameter |
-| `huggingface_files.py` | which of a folder's safetensors files those are |
-| `native.py` | our own form, written by `imagen convert text` and read: one folder |
-| `t5x.py`, `folders.py` | the bytes underneath: msgpack tree, zarr, Orbax; local or `gs://` |
-| `safetensors_io.py` | safetensors, read and written tensor by tensor |
-| `stored.py` | tensors not read yet, and reading them within the memory of the largest |
-| `encode.py` | a dataset's captions and pictures to a store of (image, encoding) pairs |
-| `jobs.py` | a store to make, as any process is told of it |
-| `building.py`, `beam.py` | the processes: of this machine; of an Apache Beam pipeline |
+| `packing.py` | several captions in one row of the network |
+| `offloaded.py` | an encoder that is on the devices only while it encodes |
+| `finite.py` | encodings that are not finite, and their cause |
+| `checkpoints/load.py` | any checkpoint to `T5Config` and parameters, tensor by tensor |
+| `checkpoints/t5x.py`, `huggingface.py` | which tensor holds which parameter |
+| `checkpoints/huggingface_files.py` | which of a folder's safetensors files those are |
+| `checkpoints/native.py` | our own form, written by `imagen convert text` and read: one folder |
+| `checkpoints/safetensors_io.py` | safetensors, read and written tensor by tensor |
+| `checkpoints/remote_folders.py` | a folder here or in a bucket, through TensorStore |
+| `checkpoints/lazy_tensors.py` | tensors not read yet, read within the memory of the largest |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
 | `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |
 """

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Float32
 from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import mesh
-from imagen_jax.text import cleaning, finite, packing, t5
+from imagen_jax.text import finite, packing, t5
 from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.t5 import Dtype, T5Config
-from imagen_jax.text.tokenizer import Tokenizer, pad
+from imagen_jax.text.tokenizer import Tokenizer, clean_caption, pad
 from imagen_jax.types import Params
 
 Split = Literal["captions", "heads"]
@@ -148,7 +148,7 @@ class TextEncoder:
         if not self.clean or isinstance(captions, str):
             return captions
         settings.check_texts(captions, what="caption")
-        return [cleaning.clean_caption(caption) for caption in captions]
+        return [clean_caption(caption) for caption in captions]
 
     def encode(
         self, captions: Sequence[str], *, batch_size: int = 256

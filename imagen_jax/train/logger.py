@@ -9,7 +9,8 @@ from imagen_jax import config
 from imagen_jax.data import corrupt_records
 from imagen_jax.data.pipeline import LoadedBatch
 from imagen_jax.data.store.store import Store
-from imagen_jax.io.workdir import LogUploader, Workdir
+from imagen_jax.io.log_uploader import LogUploader
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import watchdog
 from imagen_jax.train import anomalies, norms, progress, update_monitor, writers
 from imagen_jax.train.goodput import GoodputTracker

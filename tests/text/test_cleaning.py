@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_jax.text import cleaning
+from imagen_jax.text import tokenizer
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from imagen_jax.text import cleaning
     ],
 )
 def test_noise_is_taken_away(caption: str, cleaned: str) -> None:
-    assert cleaning.clean_caption(caption) == cleaned
+    assert tokenizer.clean_caption(caption) == cleaned
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_noise_is_taken_away(caption: str, cleaned: str) -> None:
     ],
 )
 def test_descriptions_stay_as_they_are(caption: str) -> None:
-    assert cleaning.clean_caption(caption) == caption
+    assert tokenizer.clean_caption(caption) == caption
 
 
 @pytest.mark.parametrize("caption", ["&amp;lt;b&amp;gt;x", "<<b>b>", "ahttp://x.jpg <p", "&" * 50])
 def test_cleaning_twice_is_cleaning_once(caption: str) -> None:
-    once = cleaning.clean_caption(caption)
-    assert cleaning.clean_caption(once) == once
+    once = tokenizer.clean_caption(caption)
+    assert tokenizer.clean_caption(once) == once

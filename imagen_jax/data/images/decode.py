@@ -5,7 +5,10 @@ What a file is, its bytes say; its name is never asked.
 """
 
 import io
+import re
 import struct
+import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from imagen_jax.data.images.quiet import SuppressedWarnings
 from imagen_jax.io.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -49,7 +51,35 @@ TURNS = {
     8: (Image.Transpose.ROTATE_90, False, True),
 }
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
-QUIET = SuppressedWarnings()
+# One that ignores Pillow's warnings, as `warnings.filters` has them.
+PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+class SuppressedWarnings:
+    """A context that ignores Pillow's warnings while any thread is in it.
+
+    `warnings.catch_warnings` restores what another thread may have changed meanwhile. Here the
+    first thread that enters puts one filter in, and the last that leaves removes it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if warnings.filters[:1] != [PILLOW]:
+                warnings.filters.insert(0, PILLOW)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            while not self._inside and PILLOW in warnings.filters:
+                warnings.filters.remove(PILLOW)
+
+
+_WITHOUT_WARNINGS = SuppressedWarnings()
 
 
 class UnreadableImageError(ValueError):
@@ -125,7 +155,7 @@ def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
     """A file whose pixels are still to be read, and whatever is wrong with it as Unreadable."""
     try:
-        with QUIET:
+        with _WITHOUT_WARNINGS:
             opened = Image.open(io.BytesIO(image), formats=FORMATS)
             width, height = opened.size
             if width * height > most_pixels:

@@ -18,7 +18,7 @@ from imagen_jax.text.checkpoints import (
     huggingface_files,
     lazy_tensors,
     native,
-    t5x_checkpoint,
+    t5x,
 )
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, Place
 from imagen_jax.text.t5 import T5Config
@@ -65,7 +65,7 @@ def _layout(path: Path | str) -> tuple[str, Layout]:
             return native.layout(here)
         if huggingface_files.is_huggingface(here):
             return huggingface.layout(here)
-    return t5x_checkpoint.layout(path)
+    return t5x.layout(path)
 
 
 def _as_float32(_: str, array: np.ndarray) -> np.ndarray:

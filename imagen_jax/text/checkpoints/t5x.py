@@ -1,11 +1,12 @@
 """T5X's files: a msgpack tree whose larger leaves are zarr folders beside it, or an Orbax folder.
 
-Nothing here knows T5: `tensors` finds what is stored by its dotted name, not yet read.
+`layout` knows which of the encoder's parameters a tensor holds; `tensors` finds what is stored by
+its dotted name, not yet read.
 """
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,7 @@ from flax import serialization, traverse_util
 
 from imagen_jax.io import buckets, paths
 from imagen_jax.text.checkpoints import remote_folders
-from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 VERSIONS = (2, 3)  # version 2 stored bfloat16 as the bits of uint16
@@ -27,6 +28,48 @@ STATE, DATABASE = "state", "manifest.ocdbt"  # of the Orbax layout
 TARGET = "target."  # how the names of parameters begin on disk
 WIDTH = 4  # bytes of an element, for an array that is not open yet
 COPIES = 3  # of a chunk while it is read: as it is stored, unpacked, and on its way
+STACK = "encoder.encoder."  # prefix of tensors whose axis 1 runs over the layers (`scan_layers`)
+ENCODER = ("encoder.", "token_embedder.")  # not the decoder, and no optimiser's slots
+
+
+def layout(path: Path | str) -> tuple[str, Layout]:
+    """Find a T5X checkpoint and the encoder's parameters in it; nothing large is read.
+
+    `path` and errors: as `tensors`; ValueError for a stack without layers.
+    """
+    where, found = tensors(path, prefixes=ENCODER)
+    return where, [(stored, tuple(_parameters(stored))) for stored in found.values()]
+
+
+def _parameters(stored: LazyTensor) -> Iterator[Parameter]:
+    """One of the same name, or one for each layer of a stack."""
+    if not stored.name.startswith(STACK):
+        yield _joined_heads(stored.name, stored.shape, lambda array: array)
+        return
+    if len(stored.shape) < 2:
+        raise ValueError(
+            f"{stored.name} in {stored.where} has shape {stored.shape}, without an axis 1 for the "
+            "layers"
+        )
+    shape = (stored.shape[0], *stored.shape[2:])
+    for index in range(stored.shape[1]):
+        name = f"encoder.layers_{index}.{stored.name.removeprefix(STACK)}"
+        yield _joined_heads(name, shape, functools.partial(_layer, index=index))
+
+
+def _layer(array: np.ndarray, *, index: int) -> np.ndarray:
+    return array[:, index]
+
+
+def _joined_heads(
+    name: str, shape: tuple[int, ...], view: Callable[[np.ndarray], np.ndarray]
+) -> Parameter:
+    """Attention kernels as matrices, heads major; T5X's scalable network keeps them rank 3."""
+    if ".attention." not in name or len(shape) != 3:
+        return Parameter(name, shape, view)
+    joins_rows = ".out." in name
+    flat = (math.prod(shape[:2]), shape[2]) if joins_rows else (shape[0], math.prod(shape[1:]))
+    return Parameter(name, flat, lambda array: view(array).reshape(flat))
 
 
 def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[str, LazyTensor]]:
