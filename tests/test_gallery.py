@@ -96,7 +96,7 @@ def test_no_line_is_wider_than_its_picture(text: str, width: int) -> None:
 
 def test_of_many_pictures_the_first_are_shown() -> None:
     sheet = image_grid.draw_grid([WHITE] * 10_000, ["a"] * 10_000)
-    assert sheet.width * sheet.height <= image_grid.MOST_PIXELS * 1.1
+    assert sheet.width * sheet.height <= image_grid.MAX_PIXELS * 1.1
     assert image_grid.count_that_fits(10_000) == image_grid.MOST
     assert image_grid.count_that_fits(10_000, side=1024) < image_grid.MOST
     assert image_grid.count_that_fits(3, side=1 << 14) == 1

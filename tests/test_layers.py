@@ -59,11 +59,8 @@ SHARED_NAMES = {
     "Down",
     "EfficientUNet",
     "Options",
-    "Source",
-    "Text",
     "UNet",
     "Up",
-    "Watch",
 }
 
 

@@ -29,7 +29,7 @@ GIVEN = {  # of fields without default, by class or, for classes of one name, by
     "Stage": {"name": "a", "size": 64, "model": config.UNet()},
     "Level": {"channels": 8, "blocks": 1},
     "Slice": SLICE,
-    "New": {"workdir": "gs://bucket/run", "wanted": Slice(**SLICE)},
+    "LaunchOptions": {"workdir": "gs://bucket/run", "wanted": Slice(**SLICE)},
     "Experiment": {"stage": config.Stage(name="a", size=64, model=config.UNet())},
     "topology": "v5e:16x16",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from imagen_jax.runtime import exit_codes, peer_errors, supervisor
-from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor
+from imagen_jax.runtime.supervisor import FORWARDED, Supervisor
 
 # Each child takes the next line of a plan: what it does is Python.
 CHILD = """
@@ -38,7 +38,7 @@ FATAL = "F1126 08:03 client.h:80] Terminating process because the " + peer_error
 @pytest.fixture(autouse=True)
 def _heeded() -> Iterator[None]:
     """SIGINT is ignored in what a shell starts in the background, and ours leaves that alone."""
-    before = {number: signal.getsignal(number) for number in PASSED_ON}
+    before = {number: signal.getsignal(number) for number in FORWARDED}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
@@ -225,7 +225,7 @@ def test_a_progress_bar_stays_one_on_a_terminal(tmp_path: Path) -> None:
         "sys.stderr.write(f'{sys.stderr.isatty()} {sys.stdout.isatty()}\\r1/2\\r2/2'); sys.exit(70)"
     )
     program = (
-        "import sys, pathlib; from imagen_jax.runtime.supervisor import PASSED_ON, Supervisor;"
+        "import sys, pathlib; from imagen_jax.runtime.supervisor import FORWARDED, Supervisor;"
         f"Supervisor([sys.executable, '-c', {CHILD!r}, {str(plan)!r}],"
         f" pathlib.Path({str(tmp_path)!r}), name='x', max_restarts=0).run()"
     )

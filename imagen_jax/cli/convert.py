@@ -22,7 +22,7 @@ text.dtype of bfloat16 computes stays the same to the last bit.
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class Options:
     """What to convert."""
 
     path: tyro.conf.Positional[str]
@@ -46,10 +46,10 @@ def run(argv: list[str]) -> None:
         raise ValueError(
             f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`"
         )
-    _convert(parsing.parse(Text, rest, prog="imagen convert text", description=USAGE))
+    _convert(parsing.parse(Options, rest, prog="imagen convert text", description=USAGE))
 
 
-def _convert(options: Text) -> None:
+def _convert(options: Options) -> None:
     """Inspect, write, and say what is there."""
     from imagen_jax.text import t5
     from imagen_jax.text.checkpoints import huggingface, huggingface_files, load, native
@@ -62,8 +62,8 @@ def _convert(options: Text) -> None:
     if huggingface_files.is_huggingface(Path(path)) and (
         others := huggingface.unused_tensors(Path(path))
     ):
-        shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
-        print(f"{len(others):,} tensors that are no encoder's were left out: {shown}")
+        names = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        print(f"{len(others):,} tensors that are no encoder's were left out: {names}")
     files = sorted(options.out.iterdir())
     for file in files:
         print(f"{file.name}: {file.stat().st_size:,} bytes")
@@ -71,7 +71,7 @@ def _convert(options: Text) -> None:
     print(f"the encoder is in {options.out}, {total / 1e6:.1f} MB in {options.dtype}")
 
 
-def _source(options: Text):
+def _source(options: Options):
     """The checkpoint's path and its tokenizer.
 
     Errors: FileNotFoundError or ValueError where either is not to be found.

@@ -14,7 +14,7 @@ pictures for training, show a contact sheet of an embedded dataset, or check any
 
 
 @dataclasses.dataclass(frozen=True)
-class Show:
+class ShowOptions:
     """Write a contact sheet of a dataset's first pictures with their captions."""
 
     dataset: tyro.conf.Positional[str]
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> None:
     """Parse and do; what comes after `--` are options of Beam's."""
     end = argv.index("--") if "--" in argv else len(argv)
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": data_build.Build, "show": Show, "check": data_check.Check},
+        {"build": data_build.Build, "show": ShowOptions, "check": data_check.Check},
         args=argv[:end],
         prog="imagen data",
         description=USAGE,
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> None:
         _show(options)
 
 
-def _show(options: Show) -> None:
+def _show(options: ShowOptions) -> None:
     config.check_options(options)
     import io
 
@@ -63,6 +63,6 @@ def _show(options: Show) -> None:
         data_build.full_name(options.dataset), options.split, str(options.data_dir)
     )
     examples = [source[i] for i in range(min(options.count, len(source)))]
-    pictures = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
-    image_grid.draw_grid(pictures, [e["caption"] for e in examples], side=160).save(options.out)
+    images = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
+    image_grid.draw_grid(images, [e["caption"] for e in examples], side=160).save(options.out)
     print(f"contact sheet of {len(examples)} pictures in {options.out}")

@@ -16,7 +16,7 @@ from imagen_jax.cli.store_options import StoreOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Build:
+class BuildOptions:
     """Draw an embedded dataset as a TFDS dataset in ArrayRecord files; or, with --out, prepare any
     data source as (image, encoding) pairs, the bytes that `imagen encode` writes on a CPU, by
     several processes of this machine or a pipeline of Apache Beam.
@@ -62,7 +62,7 @@ class Build:
         )
 
 
-def run(options: Build, beam_options: Sequence[str]) -> None:
+def run(options: BuildOptions, beam_options: Sequence[str]) -> None:
     """Draw or prepare. Errors: ValueError for options of Beam without it."""
     if beam_options and not options.beam:
         raise ValueError(f"{beam_options[0]} after -- is an option of Beam's, and needs --beam")
@@ -83,7 +83,7 @@ def full_name(dataset: str) -> str:
     return f"{family}/{name or 'full'}"
 
 
-def _draw(options: Build) -> None:
+def _draw(options: BuildOptions) -> None:
     name = full_name(options.source)
     if name.startswith("emoji/"):
         from imagen_jax.data.synthetic.emoji import dataset
@@ -101,7 +101,7 @@ def _draw(options: Build) -> None:
     print(f"{name} is in {options.data_dir}: {splits}")
 
 
-def _prepare(options: Build, beam_options: Sequence[str]) -> None:
+def _prepare(options: BuildOptions, beam_options: Sequence[str]) -> None:
     from imagen_jax.data.sources import addresses
 
     if options.beam:

@@ -31,7 +31,7 @@ runs the same command on every worker; no ssh connection has to last. `tpu` watc
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
+class RunAddress:
     """The run."""
 
     workdir: tyro.conf.Positional[str]
@@ -41,7 +41,7 @@ class Where:
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch(Where):
+class WatchOptions(RunAddress):
     """The run, and how often to look."""
 
     every: config.Positive = 30.0
@@ -51,7 +51,7 @@ class Watch(Where):
 
 
 @dataclasses.dataclass(frozen=True)
-class Logs(Where):
+class LogsOptions(RunAddress):
     """Which log."""
 
     worker: config.Whole | None = None
@@ -63,7 +63,7 @@ class Logs(Where):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shell(Where):
+class ShellOptions(RunAddress):
     """Which worker. What comes after `--` is run instead of a shell."""
 
     worker: str = "0"
@@ -73,7 +73,7 @@ class Shell(Where):
 
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class CleanOptions:
     """Which left-overs."""
 
     zone: str
@@ -104,7 +104,7 @@ def run(argv: list[str]) -> None:
 
 
 def _watch(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(Watch, own, prog="imagen launch watch", description=USAGE)
+    options = parsing.parse(WatchOptions, own, prog="imagen launch watch", description=USAGE)
     found, cloud = _found(options)
     if options.dry_run:
         return launch_tpu.show(cloud, found)
@@ -116,14 +116,14 @@ def _watch(own: list[str], _: list[str]) -> int:
 
 
 def _status(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(Where, own, prog="imagen launch status", description=USAGE)
+    options = parsing.parse(RunAddress, own, prog="imagen launch status", description=USAGE)
     found, _ = _found(options)
     print(status.status_text(Gcloud(), found))
     return 0
 
 
 def _logs(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(Logs, own, prog="imagen launch logs", description=USAGE)
+    options = parsing.parse(LogsOptions, own, prog="imagen launch logs", description=USAGE)
     found, _ = _found(options)
     if not found.attempts:
         raise ValueError(f"{options.workdir}: nothing was created yet, so there are no logs")
@@ -131,24 +131,24 @@ def _logs(own: list[str], _: list[str]) -> int:
     worker = 0 if options.follow and options.worker is None else options.worker
     file = "worker-*.log" if worker is None else f"worker-{worker}.log"
     attempt = dataclasses.replace(found.attempts[-1], number=number)
-    for part in status.follow_logs(Gcloud(), found.place(attempt, file), again=options.follow):
+    for part in status.follow_logs(Gcloud(), found.address(attempt, file), again=options.follow):
         print(part, end="", flush=True)
     return 0
 
 
 def _ssh(own: list[str], rest: list[str]) -> int:
-    options = parsing.parse(Shell, own, prog="imagen launch ssh", description=USAGE)
+    options = parsing.parse(ShellOptions, own, prog="imagen launch ssh", description=USAGE)
     found, cloud = _found(options)
-    if found.present is None:
+    if found.current is None:
         raise ValueError(f"{options.workdir}: no slice is up; see `imagen launch status`")
     command = shlex.join(rest) if rest else None
-    name = found.name(found.present)
+    name = found.name(found.current)
     where = {"node": options.node, "worker": options.worker, "command": command}
     return cloud.attach(gcloud.ssh(found.wanted, name, **where))
 
 
 def _stop(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(Where, own, prog="imagen launch stop", description=USAGE)
+    options = parsing.parse(RunAddress, own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
     watcher.write_record(
         cloud, watcher.mark_stopped(found)
@@ -160,7 +160,7 @@ def _stop(own: list[str], _: list[str]) -> int:
 
 
 def _clean(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(Clean, own, prog="imagen launch clean", description=USAGE)
+    options = parsing.parse(CleanOptions, own, prog="imagen launch clean", description=USAGE)
     wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
     for name, state in status.list_leftovers(Gcloud(), wanted, everyone=options.everyone):
         print(f"deleting {name}, {state}", file=sys.stderr)
@@ -168,7 +168,7 @@ def _clean(own: list[str], _: list[str]) -> int:
     return 0
 
 
-def _found(options: Where) -> tuple[RunRecord, Gcloud]:
+def _found(options: RunAddress) -> tuple[RunRecord, Gcloud]:
     """The record, and gcloud for what changes something."""
     validate.check_names("workdir", options.workdir)
     return watcher.read_record(Gcloud(), options.workdir), Gcloud(dry=options.dry_run)

@@ -28,7 +28,7 @@ STARTUP = "startup.sh"
 
 
 @dataclasses.dataclass(frozen=True)
-class New:
+class LaunchOptions:
     """A new run."""
 
     workdir: str
@@ -87,7 +87,9 @@ class New:
 def run(own: list[str], rest: list[str]) -> int:
     """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
     config = own.pop(0) if own and not own[0].startswith("-") else None
-    options = parsing.parse(New, own, prog="imagen launch tpu [CONFIG]", description=USAGE)
+    options = parsing.parse(
+        LaunchOptions, own, prog="imagen launch tpu [CONFIG]", description=USAGE
+    )
     commands = (*(_words("--before", c) for c in options.before), _main(config, options, rest))
     cloud = Gcloud(dry=options.dry_run)
     earlier = None if options.dry_run else _earlier(cloud, options)
@@ -105,7 +107,7 @@ def run(own: list[str], rest: list[str]) -> int:
 
 
 def _run(
-    options: New,
+    options: LaunchOptions,
     commands: tuple[tuple[str, ...], ...],
     code: SourceArchive | None,
     earlier: RunRecord | None,
@@ -127,47 +129,47 @@ def _run(
     )
     before = 0
     if earlier is not None:
-        before = earlier.following - 1
+        before = earlier.next_number - 1
     return RunRecord(job=job, wanted=options.wanted, limits=limits, before=before)
 
 
-def _ship(cloud: Gcloud, code: SourceArchive, place: str) -> None:
+def _ship(cloud: Gcloud, code: SourceArchive, address: str) -> None:
     if cloud.dry:
         top = '"$(git rev-parse --show-toplevel)"'
         print(f"git -C {top} archive --format=tar {code.commit} > {code.name}")
-        cloud.run(gcloud.put(Path(code.name), place))
+        cloud.run(gcloud.put(Path(code.name), address))
         return
     with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
         file = Path(folder) / code.name
         file.write_bytes(code.archive)
-        cloud.run(gcloud.put(file, place))
+        cloud.run(gcloud.put(file, address))
 
 
 def show(cloud: Gcloud, run: RunRecord) -> int:
     """Print what would be created, and the commands of the watcher."""
-    attempt = run.present or run_record.Attempt(number=run.following, made=time.time())
-    watcher.write_record(cloud, run.having(attempt))
+    attempt = run.current or run_record.Attempt(number=run.next_number, made=time.time())
+    watcher.write_record(cloud, run.with_attempt(attempt))
     cloud.run(watcher.create_command(run, attempt, startup(), now=time.time()))
     name = run.name(attempt)
     print("# Every 30 s, to see how it is:")
     cloud.run(gcloud.describe(run.wanted, name))
     for node in run.wanted.nodes(name):
         cloud.run(gcloud.node(run.wanted, node))
-    cloud.run(gcloud.cat(run.place(attempt, "worker-*.json")))
+    cloud.run(gcloud.cat(run.address(attempt, "worker-*.json")))
     print("# When it is preempted, and at the end:")
     cloud.run(gcloud.delete(run.wanted, name))
     print(f"# {startup()}\n{startup().read_text()}")
     return 0
 
 
-def _earlier(cloud: Gcloud, options: New) -> RunRecord | None:
+def _earlier(cloud: Gcloud, options: LaunchOptions) -> RunRecord | None:
     """The record of an earlier launch, if it has ended. Errors: ValueError if it has not."""
-    place = f"{options.workdir}/{run_record.FOLDER}/{run_record.FILE}"
+    address = f"{options.workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
-        text = cloud.run(gcloud.cat(place))
+        text = cloud.run(gcloud.cat(address))
     except gcloud.MissingResourceError:
         return None
-    found = run_record.from_json(text, where=place)
+    found = run_record.from_json(text, where=address)
     if found.finished is None:
         raise ValueError(
             f"{options.workdir} is launched already: `imagen launch watch {options.workdir}` goes "
@@ -176,7 +178,7 @@ def _earlier(cloud: Gcloud, options: New) -> RunRecord | None:
     return found
 
 
-def _main(config: str | None, options: New, rest: list[str]) -> tuple[str, ...]:
+def _main(config: str | None, options: LaunchOptions, rest: list[str]) -> tuple[str, ...]:
     """The command that the run is for. Errors: ValueError; what `imagen train` would refuse."""
     if (config is None) == (options.command is None):
         raise ValueError("give a config, or --command: one of the two")
@@ -204,5 +206,7 @@ def _words(option: str, command: str) -> tuple[str, ...]:
 
 def startup() -> Path:
     """The script that machines run at boot: beside the library, or installed inside it."""
-    beside = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
-    return beside if beside.is_file() else Path(str(resources.files("imagen_jax.launch"))) / STARTUP
+    next_to = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
+    return (
+        next_to if next_to.is_file() else Path(str(resources.files("imagen_jax.launch"))) / STARTUP
+    )

@@ -55,9 +55,9 @@ def run(own: list[str], rest: list[str]) -> int:
     commands = (tuple(rest),) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
-    place = WorkerId(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
-    code = Worker(place, generation=options.generation, beat=options.beat).run(commands)
-    if options.alone and is_repeated_crash(place):
+    worker_id = WorkerId(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
+    code = Worker(worker_id, generation=options.generation, beat=options.beat).run(commands)
+    if options.alone and is_repeated_crash(worker_id):
         print("imagen launch worker: as the attempt before: another start would not help")
         return exit_codes.REFUSED
     return code

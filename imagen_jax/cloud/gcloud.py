@@ -229,6 +229,6 @@ def _program() -> str:
 
 def _sentence(arguments: list[str], error: str) -> str:
     lines = [line.strip() for line in error.splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
+    message = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
     what = " ".join(word for word in arguments[:6] if not word.startswith("-"))
-    return f"gcloud {what}: {said or 'no reason given'}"
+    return f"gcloud {what}: {message or 'no reason given'}"

@@ -16,7 +16,7 @@ SETTLED = 3.0  # seconds until whoever took over at the same moment has written,
 
 
 @dataclass(frozen=True)
-class Object:
+class GcloudLeaseFile:
     """The file in the bucket, through gcloud: a watcher's machine may have no other driver."""
 
     cloud: Gcloud
@@ -62,7 +62,7 @@ def make_lease(
 ) -> Lease:
     """This process's lease of a run."""
     return Lease(
-        Object(cloud, address, sleep),
+        GcloudLeaseFile(cloud, address, sleep),
         where=address.rpartition("/")[0],
         remedy="end that watcher, or give --take-over",
         holder=Holder.here("imagen launch watch"),

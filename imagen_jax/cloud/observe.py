@@ -59,12 +59,12 @@ class HeartbeatTracker:
 
 
 def observe(
-    cloud: Gcloud, run: RunRecord, attempt: Attempt, pulse: HeartbeatTracker
+    cloud: Gcloud, run: RunRecord, attempt: Attempt, heartbeats: HeartbeatTracker
 ) -> AttemptSnapshot:
     """One look at everything. Errors: gcloud.Failed."""
     name = run.name(attempt)
     queued, reason = _queued(cloud, run, name)
-    found = read_reports(cloud, run, attempt, pulse)
+    found = read_reports(cloud, run, attempt, heartbeats)
     if queued != "ACTIVE":
         return AttemptSnapshot(queued=queued, reason=reason, reports=found)
     described = [_node(cloud, run, node) for node in run.wanted.nodes(name)]
@@ -73,23 +73,23 @@ def observe(
         nodes=tuple(node.get("state", "UNKNOWN") for node in described),
         workers=sum(len(node.get("networkEndpoints", ())) for node in described),
         reports=found,
-        active=pulse.active(attempt.number),
+        active=heartbeats.active(attempt.number),
     )
 
 
 def read_reports(
-    cloud: Gcloud, run: RunRecord, attempt: Attempt, pulse: HeartbeatTracker
+    cloud: Gcloud, run: RunRecord, attempt: Attempt, heartbeats: HeartbeatTracker
 ) -> tuple[WorkerReport, ...]:
     """What the workers say, by number. Errors: gcloud.Failed."""
     try:
-        text = cloud.run(gcloud.cat(run.place(attempt, "worker-*.json")))
+        text = cloud.run(gcloud.cat(run.address(attempt, "worker-*.json")))
     except MissingResourceError:
         return ()
     found = []
     for line in filter(None, text.splitlines()):
-        told = json.loads(line)
-        quiet = pulse.silent(attempt.number, told["worker"], told["beat"])
-        found.append(WorkerReport(**told, silent=quiet))
+        report = json.loads(line)
+        silent = heartbeats.silent(attempt.number, report["worker"], report["beat"])
+        found.append(WorkerReport(**report, silent=silent))
     return tuple(sorted(found, key=lambda report: report.worker))
 
 

@@ -63,13 +63,13 @@ class RunRecord:
     finished: str | None = None  # how it ended, once it has
 
     @property
-    def present(self) -> Attempt | None:
+    def current(self) -> Attempt | None:
         """The attempt whose resource exists, or may."""
         last = self.attempts[-1] if self.attempts else None
         return last if last is not None and last.ended is None else None
 
     @property
-    def following(self) -> int:
+    def next_number(self) -> int:
         """The number of the next attempt; none comes twice in a workdir."""
         return max((a.number for a in self.attempts), default=self.before) + 1
 
@@ -77,11 +77,11 @@ class RunRecord:
         """Of the attempt's queued resource."""
         return f"{self.job.run_id}-{attempt.number}"
 
-    def place(self, attempt: Attempt, file: str) -> str:
+    def address(self, attempt: Attempt, file: str) -> str:
         """A file of the attempt in the bucket."""
         return f"{self.job.folder}/{attempt.number}/{file}"
 
-    def having(self, attempt: Attempt) -> "RunRecord":
+    def with_attempt(self, attempt: Attempt) -> "RunRecord":
         """The record with this attempt, new or in place of its earlier state."""
         others = tuple(a for a in self.attempts if a.number != attempt.number)
         return dataclasses.replace(self, attempts=(*others, attempt))

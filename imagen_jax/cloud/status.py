@@ -18,18 +18,18 @@ LAST = 8192  # bytes of the end of the metrics that are read
 
 def status_text(cloud: Gcloud, run: RunRecord) -> str:
     """Slice, workers, training, attempts. Errors: gcloud.Failed."""
-    wanted, present = run.wanted, run.present
+    wanted, current = run.wanted, run.current
     lines = [
         f"run       {run.job.run_id}, {run.job.workdir}",
         f"slice     {wanted.slices} x {wanted.accelerator}, {wanted.provisioning}, {wanted.zone}",
     ]
     if run.finished is not None:
         lines.append(f"ended     {run.finished}")
-    if present is not None:
-        seen = observe(cloud, run, present, HeartbeatTracker(time.monotonic))
+    if current is not None:
+        seen = observe(cloud, run, current, HeartbeatTracker(time.monotonic))
         states = f"; slices {', '.join(seen.nodes)}" if seen.nodes else ""
         reason = f" ({seen.reason})" if seen.reason else ""
-        lines.append(f"resource  {run.name(present)}: {seen.queued}{reason}{states}")
+        lines.append(f"resource  {run.name(current)}: {seen.queued}{reason}{states}")
         for report in seen.reports:
             ended = f" with code {report.code}" if report.code is not None else ""
             lines.append(
@@ -37,14 +37,14 @@ def status_text(cloud: Gcloud, run: RunRecord) -> str:
             )
         lines.append(f"reached   {furthest_step(seen.reports) or 'no step yet'}")
     lines += [f"training  {line}" for line in _training(cloud, run.job.workdir)]
-    lines += [f"attempt {a.number} {_told(a)}" for a in run.attempts]
+    lines += [f"attempt {a.number} {_describe(a)}" for a in run.attempts]
     left = max(run.limits.until - time.time(), 0) / 3600
     used = max(len(run.attempts) - 1, 0)
     lines.append(f"limits    {used} of {run.limits.max_restarts} restarts used, {left:.1f} h left")
     return "\n".join(lines)
 
 
-def _told(attempt: Attempt) -> str:
+def _describe(attempt: Attempt) -> str:
     made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.made))
     return f"{made}: {attempt.ended or 'present'}"
 
@@ -63,11 +63,11 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
             )
             rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
             stage = file.removesuffix("/metrics.jsonl")
-            told = [f"{stage}: step {last.get('step')}"]
-            told += [f"loss {last['loss']:.4g}"] if "loss" in last else []
-            told += [f"{rate:.4g} images/s"] if rate is not None else []
-            told.append(f"last checkpoint {_checkpoint(cloud, stage)}")
-            yield ", ".join(told)
+            words = [f"{stage}: step {last.get('step')}"]
+            words += [f"loss {last['loss']:.4g}"] if "loss" in last else []
+            words += [f"{rate:.4g} images/s"] if rate is not None else []
+            words.append(f"last checkpoint {_checkpoint(cloud, stage)}")
+            yield ", ".join(words)
 
 
 def _checkpoint(cloud: Gcloud, stage: str) -> str:
@@ -81,27 +81,27 @@ def _checkpoint(cloud: Gcloud, stage: str) -> str:
 
 def follow_logs(
     cloud: Gcloud,
-    place: str,
+    address: str,
     *,
     again: bool,
     every: float = 10.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
     """A log, and with `again` what is added to it. Errors: ValueError where there is none yet."""
-    shown = ""
+    printed = ""
     while True:
         try:
-            found = cloud.run(gcloud.cat(place))
+            found = cloud.run(gcloud.cat(address))
         except MissingResourceError as error:
             if not again:
                 raise ValueError(
-                    f"{place} is not there: no worker has written a log yet; see "
+                    f"{address} is not there: no worker has written a log yet; see "
                     "`imagen launch status`"
                 ) from error
-            found = shown
-        if found != shown:
-            yield found.removeprefix(shown)  # whole again where its beginning was cut off
-            shown = found
+            found = printed
+        if found != printed:
+            yield found.removeprefix(printed)  # whole again where its beginning was cut off
+            printed = found
         if not again:
             return
         sleep(every)

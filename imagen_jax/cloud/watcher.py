@@ -19,7 +19,7 @@ from imagen_jax.runtime.exit_codes import PREEMPTED
 from imagen_jax.runtime.lease import Lease
 
 LONGEST = 300.0  # seconds between a resource that failed and the next one
-SHOWN = 4000  # characters of a crash's log
+TAIL = 4000  # characters of a crash's log
 TRIES = 10  # to delete a resource
 STOPPED = "stopped by `imagen launch stop`"
 
@@ -35,19 +35,19 @@ class Watcher:
     take_over: bool = False  # although another watches
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    _said: str = field(default="", init=False)
+    _reported: str = field(default="", init=False)
     _lease: Lease = field(init=False)
     _renewed: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        place = f"{self.run.job.folder}/{lease.FILE}"
-        self._lease = lease.make_lease(self.cloud, place, clock=self.clock, sleep=self.sleep)
+        address = f"{self.run.job.folder}/{lease.FILE}"
+        self._lease = lease.make_lease(self.cloud, address, clock=self.clock, sleep=self.sleep)
 
     def begin(self) -> int:
         """Create the first attempt, and leave it alone. Errors: as `watch`."""
         self._create()
         again = f"imagen launch watch {self.run.job.workdir}"
-        self._say(f"created; `{again}` keeps it up and deletes it at the end")
+        self._report(f"created; `{again}` keeps it up and deletes it at the end")
         return 0
 
     def watch(self) -> int:
@@ -68,22 +68,22 @@ class Watcher:
 
     def _watch(self) -> int:
         if self.run.finished is not None:
-            self._say(f"it has ended ({self.run.finished}); `imagen launch tpu` begins again")
+            self._report(f"it has ended ({self.run.finished}); `imagen launch tpu` begins again")
             return 0
-        pulse = HeartbeatTracker(self.clock)
+        heartbeats = HeartbeatTracker(self.clock)
         while True:
             self._hold()
-            present = self.run.present or self._create()
-            if present is None:
+            current = self.run.current or self._create()
+            if current is None:
                 self._pause()
                 continue
-            decision = self._decide(present, pulse)
-            self._say(decision.why)
+            decision = self._decide(current, heartbeats)
+            self._report(decision.why)
             if decision.do == "wait":
                 self.sleep(self.every)
                 continue
             self._hold(renew=False)  # what follows deletes
-            self._end(present, decision)
+            self._end(current, decision)
             if decision.do != "again":
                 return decision.code
             self._pause()
@@ -97,32 +97,32 @@ class Watcher:
             self._lease.renew(write=renew)
             self._renewed = now if renew else self._renewed
         except GcloudError as error:
-            self._say(f"no sign of life this time: {error}")
+            self._report(f"no sign of life this time: {error}")
         self._lease.check()
 
     def _give_back(self) -> None:
         try:
             self._lease.give_back()
         except GcloudError as error:
-            self._say(f"the next watcher has to give --take-over: {error}")
+            self._report(f"the next watcher has to give --take-over: {error}")
 
-    def _decide(self, present: Attempt, pulse: HeartbeatTracker) -> Decision:
+    def _decide(self, current: Attempt, heartbeats: HeartbeatTracker) -> Decision:
         """Look, and apply the rule. Where gcloud does not answer the run goes on without us."""
         try:
-            seen = observe(self.cloud, self.run, present, pulse)
-            if seen.reports and not present.granted:
-                present = dataclasses.replace(present, granted=True)
-                self._keep(self.run.having(present))
+            seen = observe(self.cloud, self.run, current, heartbeats)
+            if seen.reports and not current.granted:
+                current = dataclasses.replace(current, granted=True)
+                self._save(self.run.with_attempt(current))
         except (GcloudError, ValueError, KeyError, TypeError) as error:
             if self.clock() > self.run.limits.until:
                 return Decision(do="stop", why=f"the deadline has passed; {error}", code=PREEMPTED)
             return Decision(do="wait", why=f"no look this time: {error}")
         decision = decide(seen, self.run, now=self.clock())
-        if decision.do == "again" and self._told_to_stop():
+        if decision.do == "again" and self._is_asked_to_stop():
             return Decision(do="stop", why=STOPPED, code=PREEMPTED)
         return decision
 
-    def _told_to_stop(self) -> bool:
+    def _is_asked_to_stop(self) -> bool:
         """Whether `imagen launch stop` was given elsewhere; it is not to be created again."""
         try:
             return read_record(self.cloud, self.run.job.workdir).finished is not None
@@ -134,14 +134,14 @@ class Watcher:
 
         None where a successor was refused: what is being deleted may hold the quota for a while.
         """
-        attempt = Attempt(number=self.run.following, made=self.clock())
-        self._keep(self.run.having(attempt))
+        attempt = Attempt(number=self.run.next_number, made=self.clock())
+        self._save(self.run.with_attempt(attempt))
         name = self.run.name(attempt)
-        self._say(f"creating {name}: {self.run.wanted.accelerator} in {self.run.wanted.zone}")
+        self._report(f"creating {name}: {self.run.wanted.accelerator} in {self.run.wanted.zone}")
         try:
             self.cloud.run(create_command(self.run, attempt, self.startup, now=self.clock()))
         except GcloudError as error:
-            self._say(str(error))
+            self._report(str(error))
             tries = len(self.run.attempts)
             late = self.clock() > self.run.limits.until
             final = tries == 1 or tries > self.run.limits.max_restarts or late
@@ -164,10 +164,10 @@ class Watcher:
             code=crash.code if crash else None,
             step=crash.step if crash else None,
         )
-        run = self.run.having(ended)
+        run = self.run.with_attempt(ended)
         if decision.do != "again":
             run = dataclasses.replace(run, finished=decision.why)
-        self._keep(run)
+        self._save(run)
 
     def _remove(self, name: str) -> None:
         """Google refuses to delete what is just being provisioned: tried for some minutes."""
@@ -175,13 +175,17 @@ class Watcher:
             try:
                 return delete_resources(self.cloud, self.run.wanted, name)
             except GcloudError as error:
-                self._say(str(error))
+                self._report(str(error))
                 self.sleep(self.every)
         return delete_resources(self.cloud, self.run.wanted, name)
 
     def _show(self, crash: WorkerReport) -> None:
-        place = self.run.place(self.run.attempts[-1], f"worker-{crash.worker}.log")
-        print(f"\n---- {place}\n{crash.said[-SHOWN:].rstrip()}\n", file=sys.stderr, flush=True)
+        address = self.run.address(self.run.attempts[-1], f"worker-{crash.worker}.log")
+        print(
+            f"\n---- {address}\n{crash.said[-TAIL:].rstrip()}\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _pause(self) -> None:
         """Longer and longer, while no attempt comes to anything."""
@@ -193,14 +197,14 @@ class Watcher:
         if vain:
             self.sleep(min(2.0**vain, LONGEST))
 
-    def _keep(self, run: RunRecord) -> None:
+    def _save(self, run: RunRecord) -> None:
         write_record(self.cloud, run)
         self.run = run
 
-    def _say(self, sentence: str) -> None:
-        if sentence != self._said:
+    def _report(self, sentence: str) -> None:
+        if sentence != self._reported:
             print(f"{self.run.job.run_id}: {sentence}", file=sys.stderr, flush=True)
-            self._said = sentence
+            self._reported = sentence
 
 
 def create_command(run: RunRecord, attempt: Attempt, startup: Path, *, now: float) -> list[str]:
@@ -233,9 +237,9 @@ def write_record(cloud: Gcloud, run: RunRecord) -> None:
 
 def read_record(cloud: Gcloud, workdir: str) -> RunRecord:
     """The record of the run in `workdir`. Errors: ValueError where there is none; gcloud.Failed."""
-    place = f"{workdir}/{run_record.FOLDER}/{run_record.FILE}"
+    address = f"{workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
-        return run_record.from_json(cloud.run(gcloud.cat(place)), where=place)
+        return run_record.from_json(cloud.run(gcloud.cat(address)), where=address)
     except MissingResourceError as error:
         raise ValueError(
             f"{workdir} was not launched: it has no {run_record.FOLDER}/{run_record.FILE}; give "
@@ -268,8 +272,8 @@ def delete_resources(cloud: Gcloud, wanted: Slice, name: str) -> None:
 
 def mark_stopped(run: RunRecord) -> RunRecord:
     """The record of a run that somebody stopped."""
-    if run.present is not None:
-        run = run.having(dataclasses.replace(run.present, ended=STOPPED))
+    if run.current is not None:
+        run = run.with_attempt(dataclasses.replace(run.current, ended=STOPPED))
     return dataclasses.replace(run, finished=run.finished or STOPPED)
 
 

@@ -26,11 +26,11 @@ from imagen_jax.runtime.child_process import ChildProcess, imagen_command
 from imagen_jax.runtime.supervisor import STEP_FILE, read_step, same_step
 
 PORT = "8476"  # jax's own default since 0.8.1 is outside what Google opens (jax-ml/jax#35905)
-PRESENT = 900.0  # seconds until all workers have to be there
+ARRIVAL = 900.0  # seconds until all workers have to be there
 BEAT = 30.0  # seconds between two signs of life
-KEPT = 16 * 2**20  # bytes of a log that are copied up
-SAID = 4000  # characters of its end, in the last report
-JOINS = ("train", "encode")  # commands that take --processes, and refuse another number
+MAX_LOG_BYTES = 16 * 2**20  # bytes of a log that are copied up
+TAIL = 4000  # characters of its end, in the last report
+MULTIPROCESS = ("train", "encode")  # commands that take --processes, and refuse another number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +50,29 @@ class WorkerId:
 class WorkerReporter:
     """Writes this worker's report and log, at every beat and whenever something changes."""
 
-    def __init__(self, place: WorkerId, file: Path, beat: float = BEAT) -> None:
-        self._place, self._reached = place, file
-        name = f"imagen launch worker: worker-{place.worker}"
+    def __init__(self, worker_id: WorkerId, file: Path, beat: float = BEAT) -> None:
+        self._id, self._reached = worker_id, file
+        name = f"imagen launch worker: worker-{worker_id.worker}"
         self._logs, self._reports = Guard(f"{name}.log"), Guard(f"{name}.json")
-        self._report = WorkerReport(worker=place.worker, of=place.of, phase="setup", beat=0)
+        self._report = WorkerReport(worker=worker_id.worker, of=worker_id.of, phase="setup", beat=0)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beats, args=(beat,), daemon=True)
         self._thread.start()
 
-    def tell(self, phase: str) -> None:
+    def report_phase(self, phase: str) -> None:
         """Another phase begins; a report that fails is told, and the next beat makes it."""
         with self._lock:
             report = dataclasses.replace(self._report, phase=phase)
             self._reports.run(lambda: self._write(report))
 
-    def end(self, code: int, said: str) -> None:
+    def end(self, code: int, output: str) -> None:
         """The last report; tried several times, as the watcher acts on it."""
         self._ended.set()
         for delay in (1.0, 2.0, 4.0, 8.0, None):
             try:
                 with self._lock:
                     last = dataclasses.replace(
-                        self._report, phase="ended", code=code, said=said[-SAID:]
+                        self._report, phase="ended", code=code, said=output[-TAIL:]
                     )
                     return self._write(last)
             except Exception as error:  # the drivers' errors have no common kind
@@ -92,22 +92,22 @@ class WorkerReporter:
     def _write(self, report: WorkerReport) -> None:
         step = read_step(self._reached) or report.step
         self._report = dataclasses.replace(report, beat=report.beat + 1, step=step)
-        told = dataclasses.asdict(self._report)
-        del told["silent"]  # the reader's own
-        name = f"worker-{self._place.worker}"
-        self._place.folder.mkdir(parents=True, exist_ok=True)
-        if self._place.log is not None and self._place.log.is_file():
-            log = self._place.folder / f"{name}.log"
-            ours = self._place.log
-            self._logs.run(lambda: log.write_bytes(_end_of(ours)))
-        (self._place.folder / f"{name}.json").write_text(json.dumps(told) + "\n")
+        report = dataclasses.asdict(self._report)
+        del report["silent"]  # the reader's own
+        name = f"worker-{self._id.worker}"
+        self._id.folder.mkdir(parents=True, exist_ok=True)
+        if self._id.log is not None and self._id.log.is_file():
+            log = self._id.folder / f"{name}.log"
+            log_file = self._id.log
+            self._logs.run(lambda: log.write_bytes(_end_of(log_file)))
+        (self._id.folder / f"{name}.json").write_text(json.dumps(report) + "\n")
 
 
 class Worker:
     """Runs the commands, one after another, and passes signals on."""
 
-    def __init__(self, place: WorkerId, *, generation: str | None, beat: float = BEAT) -> None:
-        self._place, self._generation, self._beat = place, generation, beat
+    def __init__(self, worker_id: WorkerId, *, generation: str | None, beat: float = BEAT) -> None:
+        self._id, self._generation, self._beat = worker_id, generation, beat
         self._child: ChildProcess | None = None
         self._stopped = 0
 
@@ -116,35 +116,35 @@ class Worker:
         signal.signal(signal.SIGTERM, self._stop)
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"
-            teller = WorkerReporter(self._place, file, self._beat)
-            code, said = exit_codes.CRASHED, ""
+            reporter = WorkerReporter(self._id, file, self._beat)
+            code, output = exit_codes.CRASHED, ""
             try:
-                teller.tell("setup")
+                reporter.report_phase("setup")
                 if missing := self._missing():
-                    code, said = exit_codes.LOST, missing
+                    code, output = exit_codes.LOST, missing
                     print(f"imagen launch worker: {missing}", file=sys.stderr, flush=True)
                     return code
-                teller.tell("running")
+                reporter.report_phase("running")
                 for command in commands:
-                    code, said = self._once(command, file)
+                    code, output = self._once(command, file)
                     if code or self._stopped:
                         break
                 return code
             finally:
-                teller.end(code, said)
+                reporter.end(code, output)
 
     def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
-        words = resolve_command(command, self._place)
+        words = resolve_command(command, self._id)
         print("+", *command, file=sys.stderr, flush=True)
         environment = {**os.environ, **read_settings(self._generation), STEP_FILE: str(file)}
         self._child = ChildProcess(imagen_command(*words), environment)
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
-        said, self._child = self._child.said(), None
-        if code and peer_errors.describe_lost_peer(said):
+        output, self._child = self._child.output(), None
+        if code and peer_errors.describe_lost_peer(output):
             code = exit_codes.LOST
-        return code, said
+        return code, output
 
     def _missing(
         self,
@@ -152,15 +152,15 @@ class Worker:
         sleep: Callable[[float], None] = time.sleep,
     ) -> str | None:
         """Wait for all workers of the attempt; who is missing after PRESENT seconds."""
-        until = clock() + PRESENT
+        until = clock() + ARRIVAL
         while not self._stopped:
-            found = {f.name for f in self._place.folder.glob("worker-*.json")}
-            gone = [n for n in range(self._place.of) if f"worker-{n}.json" not in found]
+            found = {f.name for f in self._id.folder.glob("worker-*.json")}
+            gone = [n for n in range(self._id.of) if f"worker-{n}.json" not in found]
             if not gone:
                 return None
             if clock() > until:
                 return (
-                    f"worker {gone[0]} of {self._place.of} is not here after {PRESENT:.0f} s: the "
+                    f"worker {gone[0]} of {self._id.of} is not here after {ARRIVAL:.0f} s: the "
                     "command has to start on every worker; its log says why it did not"
                 )
             sleep(min(2.0, self._beat))
@@ -172,29 +172,29 @@ class Worker:
             self._child.send(number)
 
 
-def is_repeated_crash(place: WorkerId) -> bool:
+def is_repeated_crash(worker_id: WorkerId) -> bool:
     """Whether this attempt and the one before, by its number, crashed after the same step."""
-    number = place.folder.name
+    number = worker_id.folder.name
     if not number.isdigit() or number == "0":
         return False
     steps = []
-    for folder in (place.folder.parent / str(int(number) - 1), place.folder):
-        file = folder / f"worker-{place.worker}.json"
-        told = json.loads(file.read_text()) if file.is_file() else {}
-        if not told.get("code") or told["code"] in MACHINE:
+    for folder in (worker_id.folder.parent / str(int(number) - 1), worker_id.folder):
+        file = folder / f"worker-{worker_id.worker}.json"
+        report = json.loads(file.read_text()) if file.is_file() else {}
+        if not report.get("code") or report["code"] in MACHINE:
             return False
-        steps.append(told["step"])
+        steps.append(report["step"])
     return same_step(steps)
 
 
-def resolve_command(command: Sequence[str], place: WorkerId) -> list[str]:
+def resolve_command(command: Sequence[str], worker_id: WorkerId) -> list[str]:
     """The arguments after `imagen`: numbers filled in, and how many processes there have to be."""
     words = [
-        word.replace("{worker}", str(place.worker)).replace("{workers}", str(place.of))
+        word.replace("{worker}", str(worker_id.worker)).replace("{workers}", str(worker_id.of))
         for word in command[1:]
     ]
-    if words[0] in JOINS and not any(w.partition("=")[0] == "--processes" for w in words):
-        words += ["--processes", str(place.of)]
+    if words[0] in MULTIPROCESS and not any(w.partition("=")[0] == "--processes" for w in words):
+        words += ["--processes", str(worker_id.of)]
     return words
 
 
@@ -214,5 +214,5 @@ def _spelled(value: str | bool | int) -> str:
 
 def _end_of(file: Path) -> bytes:
     with file.open("rb") as opened:
-        opened.seek(max(file.stat().st_size - KEPT, 0))
+        opened.seek(max(file.stat().st_size - MAX_LOG_BYTES, 0))
         return opened.read()

@@ -224,8 +224,8 @@ def check_store(store: Store, *, experiment: config.Experiment) -> None:
     text, stage = experiment.text, experiment.stage
     wanted = {name: getattr(text, name) for name in ("width", "max_length", "clean")}
     # Those that the config leaves open may be any; a run keeps its first store's.
-    told = ("identity", "vocabulary", "dtype")
-    wanted |= {name: getattr(text, name) for name in told if getattr(text, name)}
+    checked = ("identity", "vocabulary", "dtype")
+    wanted |= {name: getattr(text, name) for name in checked if getattr(text, name)}
     for name, asked in ({"encoder": Path(text.encoder).name} | wanted).items():
         found = store.computed_in if name == "dtype" else getattr(store, name)
         if found != asked:

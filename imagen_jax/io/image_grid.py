@@ -13,21 +13,21 @@ from PIL import Image, ImageDraw, ImageFont
 MARGIN = 8
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 MOST = 400  # images in a grid, the first ones
-MOST_PIXELS = 2**25  # of a grid; of large cells there are fewer
+MAX_PIXELS = 2**25  # of a grid; of large cells there are fewer
 LINES = 5  # of a caption in a grid; a longer one ends with an ellipsis
 ELLIPSIS = "..."
 NAME_LETTERS, NAME_BYTES = 60, 120  # of a prompt in a file's name
 
 
 def draw_grid(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], *, side: int = 192, columns: int = 0
+    images: Sequence[np.ndarray], captions: Sequence[str], *, side: int = 192, columns: int = 0
 ) -> Image.Image:
     """One sheet with every picture, `side` pixels wide, above its caption.
 
     Of many only the first `fitting(len(pictures), side=side)` are there, and a line that says so.
     Shapes: each picture uint8 (h, w, 3); smaller ones are enlarged without smoothing.
     """
-    total, count = len(pictures), count_that_fits(len(pictures), side=side)
+    total, count = len(images), count_that_fits(len(images), side=side)
     columns = columns or min(count, max(4, round(count**0.5)))
     font = _font(side)
     lines = [_wrap(_drawable(caption), font, side) for caption in captions[:count]]
@@ -38,25 +38,25 @@ def draw_grid(
     foot = line_height if count < total else 0
     sheet = Image.new("RGB", (width, rows * (height + MARGIN) + MARGIN + foot), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for i, (picture, text) in enumerate(zip(pictures, lines, strict=False)):
+    for i, (pixels, text) in enumerate(zip(images, lines, strict=False)):
         x = MARGIN + (i % columns) * (side + MARGIN)
         y = MARGIN + (i // columns) * (height + MARGIN)
-        image = Image.fromarray(picture)
+        image = Image.fromarray(pixels)
         smooth = Image.Resampling.BOX if image.width > side else Image.Resampling.NEAREST
         sheet.paste(image.resize((side, side), smooth), (x, y))
         draw.rectangle((x - 1, y - 1, x + side, y + side), outline=(200, 200, 200))
         for n, line in enumerate(text):
             draw.text((x, y + side + 2 + n * line_height), line, fill=INK, font=font)
     if foot:
-        said = f"the first {count:,} of {total:,}"
-        draw.text((MARGIN, sheet.height - foot), said, fill=INK, font=font)
+        note = f"the first {count:,} of {total:,}"
+        draw.text((MARGIN, sheet.height - foot), note, fill=INK, font=font)
     return sheet
 
 
 def count_that_fits(count: int, *, side: int = 192) -> int:
     """How many of so many pictures a grid shows: few enough for any viewer to open it."""
     cell = (side + MARGIN) * (side + 2 * MARGIN + LINES * round(_font(side).size * 1.3))
-    return min(count, MOST, max(1, MOST_PIXELS // cell))
+    return min(count, MOST, max(1, MAX_PIXELS // cell))
 
 
 def file_name(index: int, prompt: str) -> str:

@@ -33,7 +33,7 @@ class Guard:
                 report_failure(self._name, error)
             return False
         if self._lost:
-            _say(f"{self._name}: written again; {self._lost} entries are missing")
+            _report(f"{self._name}: written again; {self._lost} entries are missing")
             self._lost = 0
         return True
 
@@ -52,10 +52,10 @@ class JsonLines:
 
 def report_failure(name: str, error: BaseException) -> None:
     """Say that a log can't be written, and why."""
-    _say(f"{name}: not written ({failure_reason(error)}); the run goes on without it")
+    _report(f"{name}: not written ({failure_reason(error)}); the run goes on without it")
 
 
-def _say(sentence: str) -> None:
+def _report(sentence: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads us any more
         tqdm.write(sentence, file=sys.stderr)
 

@@ -27,7 +27,7 @@ class LogUploader:
         self.folder = Path(tempfile.mkdtemp(prefix="imagen_logs_"))
         for file in workdir.glob(RESUMED):
             (self.folder / file.name).write_bytes(file.read_bytes())
-        self._sizes = self._present()
+        self._sizes = self._list_sizes()
         self._pool = ThreadPoolExecutor(1, "logs")
 
     def push(self) -> str:
@@ -57,14 +57,14 @@ class LogUploader:
         return ""
 
     def _copy(self) -> None:
-        for name, size in self._present().items():
+        for name, size in self._list_sizes().items():
             if self._sizes.get(name) != size:
                 target = self._workdir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes((self.folder / name).read_bytes())
                 self._sizes[name] = size
 
-    def _present(self) -> dict[str, int]:
+    def _list_sizes(self) -> dict[str, int]:
         """Bytes by the file's name below the folder; logs only grow."""
         files = (f for f in self.folder.rglob("*") if f.is_file())
         return {str(f.relative_to(self.folder)): f.stat().st_size for f in files}

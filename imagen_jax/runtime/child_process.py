@@ -39,24 +39,24 @@ class ChildProcess:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._tail = b""
         self._terminal = sys.stderr.isatty()
-        ours, theirs = os.openpty() if self._terminal else os.pipe()
+        parent_end, child_end = os.openpty() if self._terminal else os.pipe()
         if self._terminal:
-            tty.setraw(theirs)  # our own terminal does the line ends
-            _copy_size(ours)
+            tty.setraw(child_end)  # our own terminal does the line ends
+            _copy_size(parent_end)
         try:
             self.process = subprocess.Popen(
                 command,
                 env=dict(environment),
-                stderr=theirs,
-                stdout=theirs if self._terminal and sys.stdout.isatty() else None,
+                stderr=child_end,
+                stdout=child_end if self._terminal and sys.stdout.isatty() else None,
                 process_group=0,
             )
         except BaseException:
-            os.close(ours)
+            os.close(parent_end)
             raise
         finally:
-            os.close(theirs)
-        self._ours = ours
+            os.close(child_end)
+        self._parent_end = parent_end
         self._reader = threading.Thread(target=self._pass_on, daemon=True)
         self._reader.start()
 
@@ -68,7 +68,7 @@ class ChildProcess:
     def resize(self) -> None:
         """Tell the child that the terminal has another size."""
         if self._terminal:
-            _copy_size(self._ours)
+            _copy_size(self._parent_end)
             self.send(signal.SIGWINCH)
 
     def wait(self) -> int:
@@ -80,13 +80,13 @@ class ChildProcess:
         self._reader.join(_LEFT)
         return code if code >= 0 else 128 - code
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of its stderr; of a progress bar, what was seen last."""
         return _REDRAWN.sub(b"", self._tail).decode(errors="replace").replace("\r", "")
 
     def _pass_on(self) -> None:
         out: BinaryIO = getattr(sys.stderr, "buffer", None) or sys.__stderr__.buffer
-        with open(self._ours, "rb", buffering=0) as stream, contextlib.suppress(OSError):
+        with open(self._parent_end, "rb", buffering=0) as stream, contextlib.suppress(OSError):
             while some := stream.read(4096):  # a pseudo-terminal ends with an OSError
                 self._tail = (self._tail + some)[-KEPT:]
                 with contextlib.suppress(OSError, ValueError):  # nobody reads us any more

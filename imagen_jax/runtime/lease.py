@@ -73,7 +73,7 @@ class Holder:
         return cls(
             host=socket.gethostname(),
             process=os.getpid(),
-            begun=_begun(os.getpid()),
+            begun=_started_at(os.getpid()),
             machine=_machine(),
             command=command,
             since=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
@@ -94,7 +94,10 @@ class Holder:
             return False
         except PermissionError:
             pass  # somebody else's
-        return _begun(self.process) in (self.begun, "")  # "" where processes of others are hidden
+        return _started_at(self.process) in (
+            self.begun,
+            "",
+        )  # "" where processes of others are hidden
 
     def __str__(self) -> str:
         return f"process {self.process} of {self.host} ({self.command})"
@@ -221,7 +224,7 @@ def hold(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]
         holder=Holder.here(command),
     )
     with remove_empty_folders(folder):
-        with _told(folder):
+        with _with_remedy(folder):
             lease.take()
         ended = threading.Event()
         beats = threading.Thread(target=_beats, args=(lease, ended), name="lease", daemon=True)
@@ -254,7 +257,7 @@ def _beats(lease: Lease, ended: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _told(folder: Workdir | str) -> Iterator[None]:
+def _with_remedy(folder: Workdir | str) -> Iterator[None]:
     """Turn what the disk or a bucket's driver says into one sentence."""
     try:
         yield
@@ -277,8 +280,8 @@ def _parsed(seen: ReadLease) -> Holder | None:
     if seen.text.strip() == FREE:
         return None
     try:
-        told = json.loads(seen.text)
-        found = Holder(**{f.name: told[f.name] for f in dataclasses.fields(Holder)})
+        fields = json.loads(seen.text)
+        found = Holder(**{f.name: fields[f.name] for f in dataclasses.fields(Holder)})
     except (ValueError, KeyError, TypeError, RecursionError):
         return UNKNOWN
     return found if found.process in PROCESSES else UNKNOWN
@@ -293,7 +296,7 @@ def _machine() -> str:
         return ""
 
 
-def _begun(process: int) -> str:
+def _started_at(process: int) -> str:
     """When a process started; "" where that can't be told, "ended" of one that only waits for its
     parent."""
     try:

@@ -13,23 +13,23 @@ _SILENT = re.compile(r"unhealthy \(stopped sending heartbeats\):\s((?:\S*\d+\n)+
 _RESTARTED = re.compile(r"(\d+) unexpectedly tried to connect with a different incarnation")
 
 
-def describe_lost_peer(said: str) -> str | None:
+def describe_lost_peer(output: str) -> str | None:
     """Who is gone, from the end of a process's stderr; None when it ended for another reason."""
-    if FATAL in said:
-        who = _who(said[said.rindex(FATAL) :], said)
-    elif _BROKEN.search(said[said.rfind("Traceback (most recent") :]):
+    if FATAL in output:
+        who = _who(output[output.rindex(FATAL) :], output)
+    elif _BROKEN.search(output[output.rfind("Traceback (most recent") :]):
         who = "another process closed its connection (its own log says why)"
     else:
         return None
     return f"{who}, and this one cannot go on alone"
 
 
-def _who(last: str, said: str) -> str:
-    if silent := _SILENT.search(said):
+def _who(last: str, output: str) -> str:
+    if silent := _SILENT.search(output):
         numbers = [re.findall(r"\d+", name)[-1] for name in silent[1].split()]
         gone = "process " + numbers[0] if len(numbers) == 1 else "processes " + ", ".join(numbers)
         return f"{gone} gave no sign of life any more"
-    if restarted := _RESTARTED.search(said):
+    if restarted := _RESTARTED.search(output):
         return f"process {restarted[1]} ended and was started again"
     if "RegisterTask" in last:
         return "the other processes were not found in time"

@@ -16,11 +16,11 @@ from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import exit_codes, peer_errors
 from imagen_jax.runtime.child_process import ChildProcess
 
-LONGEST = 60.0  # seconds between a crash and the next start
-SHOWN = 4000  # characters of each crash, when we give up
+MAX_DELAY = 60.0  # seconds between a crash and the next start
+TAIL = 4000  # characters of each crash, when we give up
 STEP_FILE = "IMAGEN_REACHED"  # the variable that names a supervised child's file of its last step
 STEP_WIDTH = 128  # bytes of that file, always overwritten whole
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Crash:
 
     code: int
     step: str | None  # None before the first
-    said: str  # the end of its stderr
+    output: str  # the end of its stderr
     log: Workdir | None  # where that is kept; None when the disk refused
 
     @property
     def what(self) -> str:
         """What happened, and when, in a few words."""
-        happened = peer_errors.describe_lost_peer(self.said) or f"the process {self._ended}"
+        happened = peer_errors.describe_lost_peer(self.output) or f"the process {self._ended}"
         return f"{happened}; {self.where}"
 
     @property
@@ -79,17 +79,17 @@ class Supervisor:
         crashes: list[Crash] = []
         with self._signals(), tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             while True:
-                code, step, said = self._once(Path(folder) / "reached")
+                code, step, output = self._once(Path(folder) / "reached")
                 refused = code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and step is None
                 if code in (0, exit_codes.PREEMPTED, exit_codes.UNREAD) or refused or self._stopped:
                     return code
-                code = exit_codes.LOST if peer_errors.describe_lost_peer(said) else code
-                crashes.append(Crash(code, step, said, _keep(said, self.folder)))
+                code = exit_codes.LOST if peer_errors.describe_lost_peer(output) else code
+                crashes.append(Crash(code, step, output, _write_log(output, self.folder)))
                 if why := self._why_not(crashes):
-                    self._say(f"{crashes[-1].what}; {why}")
+                    self._report(f"{crashes[-1].what}; {why}")
                     return code
-                delay = min(2.0 ** (len(crashes) - 1), LONGEST)
-                self._say(
+                delay = min(2.0 ** (len(crashes) - 1), MAX_DELAY)
+                self._report(
                     f"{crashes[-1].what}; restart {len(crashes)} of {self.max_restarts} in "
                     f"{delay:.0f} s, from the last checkpoint (last words: {crashes[-1].log})"
                 )
@@ -104,8 +104,8 @@ class Supervisor:
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
-        said, self._child = self._child.said(), None
-        return code, read_step(file), said
+        output, self._child = self._child.output(), None
+        return code, read_step(file), output
 
     def _why_not(self, crashes: list[Crash]) -> str | None:
         """Why the command is not started again; None when it is."""
@@ -114,7 +114,7 @@ class Supervisor:
             return "the same command goes on from the last checkpoint"
         if same_step([crash.step for crash in crashes]):
             for crash in crashes[-2:]:
-                print(f"\n---- {crash.log}\n{crash.said[-SHOWN:].rstrip()}", file=sys.stderr)
+                print(f"\n---- {crash.log}\n{crash.output[-TAIL:].rstrip()}", file=sys.stderr)
             return "as the crash before, so another start would not help (both are shown above)"
         if len(crashes) > self.max_restarts:
             return f"all {self.max_restarts} restarts are used up; last words: {last.log}"
@@ -127,7 +127,7 @@ class Supervisor:
                 return
             self._sleep(0.1)
 
-    def _say(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         print(f"{self.name}: {sentence}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class Supervisor:
 
         before = {
             number: signal.signal(number, resize if number == signal.SIGWINCH else stop)
-            for number in (*PASSED_ON, signal.SIGWINCH)
+            for number in (*FORWARDED, signal.SIGWINCH)
             if signal.getsignal(number) != signal.SIG_IGN  # such as SIGHUP under nohup
         }
         try:
@@ -153,7 +153,7 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 # Once told to end we are ending; another signal must not change the exit code.
-                ends = self._stopped and number in PASSED_ON
+                ends = self._stopped and number in FORWARDED
                 signal.signal(number, signal.SIG_IGN if ends else handler)
 
 
@@ -162,10 +162,10 @@ def same_step(steps: Sequence[object]) -> bool:
     return len(steps) > 1 and steps[-2] == steps[-1]
 
 
-def _keep(said: str, folder: Workdir) -> Workdir | None:
+def _write_log(output: str, folder: Workdir) -> Workdir | None:
     """Write a crash's last words to the next free crash-<n>.log; several hosts may share it."""
     try:
-        return workdir.write_new(folder, "crash-{}.log", said)
+        return workdir.write_new(folder, "crash-{}.log", output)
     except Exception:  # a full disk or a bucket out of reach must not end the supervision as well
         return None
 

@@ -18,7 +18,7 @@ STACKS = "stacks.log"
 FACTOR = 10  # times the median of recent steps
 LEAST = 60.0  # seconds: shorter stalls are nobody's business
 RECENT = 50  # steps
-LOOK = 1.0  # seconds between two looks
+INTERVAL = 1.0  # seconds between two looks
 
 
 class Watchdog:
@@ -33,7 +33,7 @@ class Watchdog:
         self._clock = clock
         self._last: float | None = None
         self._took: deque[float] = deque(maxlen=RECENT)
-        self._said = False
+        self._reported = False
         self._closed = threading.Event()
 
     def beat(self) -> None:
@@ -41,18 +41,18 @@ class Watchdog:
         now = self._clock()
         if self._last is not None:
             self._took.append(now - self._last)
-        self._last, self._said = now, False
+        self._last, self._reported = now, False
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Say so and write all stacks, to stderr and the file, when this step is a stall."""
         last, took = self._last, list(self._took)
-        if last is None or self._said:
+        if last is None or self._reported:
             return
         usual = statistics.median(took) if took else 0.0
         waited = self._clock() - last
         if waited < max(LEAST, FACTOR * usual):
             return
-        self._said = True
+        self._reported = True
         line = (
             f"a step has taken {waited:.0f} s so far, usually it takes {usual:.2g} s; where every "
             f"thread stands is below and in {self.file}"
@@ -69,8 +69,8 @@ class Watchdog:
 
     def run(self) -> None:
         """Look now and then, until `close`."""
-        while not self._closed.wait(LOOK):
-            self.look()
+        while not self._closed.wait(INTERVAL):
+            self.check()
 
     def close(self) -> None:
         """Look no more."""

@@ -184,13 +184,14 @@ class TextEncoder:
 
     def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
         """Sentences about what of the captions the encodings do not hold."""
-        shown, pairs = settings.shorten, list(zip(captions, ragged, strict=True))
+        shorten, pairs = settings.shorten, list(zip(captions, ragged, strict=True))
         # Only a row that is full can have lost something: few are tokenised twice.
         ends = [self.lost(caption) for caption, ids in pairs if len(ids) == self.max_length]
         if lost := list(filter(None, ends)):
             yield (
                 f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
-                f"{self.max_length} tokens and were cut; the first lost {shown(lost[0], most=LOST)}"
+                f"{self.max_length} tokens and were cut; the first lost "
+                f"{shorten(lost[0], most=LOST)}"
             )
         unknown = self.tokenizer.processor.unk_id()
         odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
@@ -204,7 +205,7 @@ class TextEncoder:
         if parts := dict.fromkeys(part for c in partly for part in self.tokenizer.unknown(c)):
             yield (
                 f"the text encoder's vocabulary lacks {settings.join_values(list(parts))}, as in "
-                f"{shown(partly[0])}; say it in other words"
+                f"{shorten(partly[0])}; say it in other words"
             )
 
     def plan(self, captions: Sequence[str]) -> packing.PackingPlan:

@@ -80,7 +80,7 @@ def test_the_notice_reaches_the_command_and_its_code_the_bucket(tmp_path: Path) 
 
 
 def test_all_have_to_be_here(tmp_path: Path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(worker, "PRESENT", 0.3)
+    monkeypatch.setattr(worker, "ARRIVAL", 0.3)
     assert run(tmp_path, "print('began')", of=3) == exit_codes.LOST
     assert "worker 1 of 3 is not here after 0 s" in report(tmp_path)["said"]
     assert "began" not in capfd.readouterr().out

@@ -57,7 +57,7 @@ def test_what_a_scaled_picture_has_of_the_file_is_turned_with_it(orientation: in
     found = decode.load_image(image, side=4)
     extents = (9 + 5 / 8, 8 + 3 / 8)
     width, height = extents[::-1] if orientation > 4 else extents
-    assert found.picture.size == (np.ceil(width), np.ceil(height))
+    assert found.image.size == (np.ceil(width), np.ceil(height))
     left, top, right, bottom = found.box
     assert (right - left, bottom - top) == (width, height)
     # What reaches beyond the file came from its right and its lower edge.
@@ -75,14 +75,14 @@ def test_a_jpeg_is_never_scaled_below_what_is_wanted(side: int, short: int) -> N
     factor = 400 / (found.box[2] - found.box[0])
     least = side if short == 8 * side else 2 * side
     assert factor == max(f for f in (8, 4, 2, 1) if short // f >= least or f == 1)
-    assert found.picture.size == (np.ceil(400 / factor), np.ceil(short / factor))
+    assert found.image.size == (np.ceil(400 / factor), np.ceil(short / factor))
 
 
 def test_a_jpeg_of_eight_times_the_side_has_the_means_of_its_blocks() -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (192, 256, 3), dtype=np.uint8))
     image = saved(noise, "JPEG", quality=95, subsampling=0)
-    small = np.asarray(decode.load_image(image, side=24).picture).astype(float)
+    small = np.asarray(decode.load_image(image, side=24).image).astype(float)
     means = full(image).reshape(24, 8, 32, 8, 3).mean(axis=(1, 3))
     assert small.std() > 5
     assert np.sqrt(np.mean((small - means) ** 2)) < 1.5  # whose levels stop at 0 and 255
@@ -112,7 +112,7 @@ def test_cmyk_with_and_without_adobes_marker_is_what_pillow_shows(paint: tuple[i
 def test_bare_cmyk_of_another_program_is_what_pillow_and_browsers_show(name: str) -> None:
     image = (FAULTS / "cmyk_bare" / name).read_bytes()
     expected = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-    for found in (decode.decode_image(image), np.asarray(decode.load_image(image, side=4).picture)):
+    for found in (decode.decode_image(image), np.asarray(decode.load_image(image, side=4).image)):
         assert np.abs(found.reshape(-1, 3).mean(0) - expected.reshape(-1, 3).mean(0)).max() <= 2
     np.testing.assert_array_equal(decode.decode_image(image), expected)
     assert expected[3, 3].tolist() == [216, 162, 130]
@@ -242,9 +242,9 @@ def png_header(width: int, height: int) -> bytes:
 def test_more_pixels_than_allowed_are_refused_by_the_header() -> None:
     image = saved(Image.new("RGB", (20, 10)), "PNG")
     for read in (decode.read_header, decode.decode_image, decode.load_image):
-        read(image, most_pixels=200)
+        read(image, max_pixels=200)
         with pytest.raises(UnreadableImageError, match="it has 20x10 pixels, more than 199"):
-            read(image, most_pixels=199)
+            read(image, max_pixels=199)
 
 
 @pytest.mark.parametrize("side", [10_001, 13_000, 60_000, 2**31 - 1])
@@ -305,7 +305,7 @@ def test_damaged_bytes_give_a_picture_or_unreadable(form: str) -> None:
             end = 200 if rng.integers(2) else len(damaged)
             damaged[rng.integers(min(end, len(damaged)))] = rng.integers(256)
         try:
-            assert decode.load_image(bytes(damaged), side=4).picture.mode == "RGB"
+            assert decode.load_image(bytes(damaged), side=4).image.mode == "RGB"
         except UnreadableImageError:
             refused += 1
     assert 0 < refused < 300

@@ -86,7 +86,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     filled(folder, ["empty.jpg", "empty.txt", "silent.jpg", "silent.txt", "long.jpg", "real/r.jpg"])
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "silent.txt").write_bytes(b"")
-    (folder / "long.txt").write_bytes(b"w" * (base.LARGEST_TEXT + 1))
+    (folder / "long.txt").write_bytes(b"w" * (base.MAX_TEXT_BYTES + 1))
     (folder / "leads_out.jpg").symlink_to(outside / "secret.jpg")
     (folder / "leads_out.txt").symlink_to(outside / "secret.txt")
     (folder / "climbs.jpg").symlink_to("../outside/secret.jpg")
@@ -130,7 +130,7 @@ def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) 
         for n, name in enumerate([*names, *hostile])
     ]
     rows[4]["text"] = " "
-    rows[6]["text"] = "w" * (base.LARGEST_TEXT + 1)
+    rows[6]["text"] = "w" * (base.MAX_TEXT_BYTES + 1)
     write(folder / "metadata", rows)
     source = folders.open_folder(str(folder))
     captions = {"b.jpg": ('"№", 0', '"№", 2'), "a/1.png": ('"№", 1',)}  # rows of one picture

@@ -133,7 +133,7 @@ def test_rows_that_lack_something_are_left_out(tmp_path: Path) -> None:
     columns = {"image": pa.array([*images[:5], None, *images[6:]], IMAGE)}
     texts = [f"№ {n}" for n in range(10)]
     texts[4:5] = [" "]
-    texts[8] = "w" * (base.LARGEST_TEXT + 1)
+    texts[8] = "w" * (base.MAX_TEXT_BYTES + 1)
     pq.write_table(
         pa.table(columns | {"text": [*texts[:-1], None]}), tmp_path / "x.parquet", row_group_size=4
     )

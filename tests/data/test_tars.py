@@ -171,7 +171,7 @@ def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
         ("number.jpg", b"x"),
         ("number.json", b'{"caption": 7}'),
         ("long.jpg", b"x"),
-        ("long.txt", b"w" * (base.LARGEST_TEXT + 1)),
+        ("long.txt", b"w" * (base.MAX_TEXT_BYTES + 1)),
         *[(n.replace("0", "5"), d) for n, d in sample(2, status="failed_to_download")],
         ("\udcff\x1b[2J.jpg", b"x"),
         ("\udcff\x1b[2J.txt", b"words"),

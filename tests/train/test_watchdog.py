@@ -33,7 +33,7 @@ def _steps(dog: watchdog.Watchdog, clock: Clock, *took: float) -> None:
 
 
 def _stalls(dog: watchdog.Watchdog, capfd: pytest.CaptureFixture[str]) -> int:
-    dog.look()
+    dog.check()
     return capfd.readouterr().err.count("a step has taken")
 
 
@@ -48,7 +48,7 @@ def test_a_stall_is_said_once_with_all_stacks(dog, clock, capfd) -> None:
     clock.now += 59.9
     assert _stalls(dog, capfd) == 0  # ten times as long as usual, but not a minute
     clock.now += 0.1
-    dog.look()
+    dog.check()
     said = capfd.readouterr().err
     assert "a step has taken 60 s so far, usually it takes 2 s" in said
     for text in (said, dog.file.read_text()):
@@ -77,7 +77,7 @@ def test_a_full_disk_does_not_keep_it_from_speaking(dog, clock, capfd) -> None:
 
 
 def test_its_thread_looks_until_it_is_closed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(watchdog, "LOOK", 0.005)
+    monkeypatch.setattr(watchdog, "INTERVAL", 0.005)
     monkeypatch.setattr(watchdog, "LEAST", 0.0)
     dog = watchdog.start_watchdog(tmp_path)
     dog.beat()

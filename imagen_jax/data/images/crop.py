@@ -43,7 +43,7 @@ def crop_square(
     Errors: ValueError when it would have to be enlarged.
     """
     box = crop_window(decoded.box, side, framing=framing, rng=rng)
-    pixels = resize_image(decoded.picture, side, box=box)
+    pixels = resize_image(decoded.image, side, box=box)
     flipped = framing.flip and rng.integers(2) == 1
     return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
 
@@ -70,13 +70,13 @@ def crop_window(box: Box, side: int, *, framing: Framing, rng: np.random.Generat
     return left, top, min(left + short, right), min(top + short, bottom)
 
 
-def resize_image(picture: Image.Image, side: int, *, box: Box) -> RGB:
+def resize_image(image: Image.Image, side: int, *, box: Box) -> RGB:
     """A square part of a picture at `side` x `side` pixels, no more than it has."""
     scale = (box[2] - box[0]) / side
     if scale.is_integer() and all(edge.is_integer() for edge in box):
         left, top, right, bottom = map(int, box)
         if int(scale).bit_count() == 1:  # Pillow's is the same for powers of two, and faster
-            return np.asarray(picture.reduce(int(scale), (left, top, right, bottom)))
-        return area_downsample(np.asarray(picture)[top:bottom, left:right], int(scale))
-    resized = picture.resize((side, side), Image.Resampling.HAMMING, box=box, reducing_gap=GAP)
+            return np.asarray(image.reduce(int(scale), (left, top, right, bottom)))
+        return area_downsample(np.asarray(image)[top:bottom, left:right], int(scale))
+    resized = image.resize((side, side), Image.Resampling.HAMMING, box=box, reducing_gap=GAP)
     return np.asarray(resized)

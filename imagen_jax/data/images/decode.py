@@ -23,7 +23,7 @@ from imagen_jax.io.errors import UNREADABLE
 RGB = UInt8[np.ndarray, "h w 3"]
 # Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MOST_PIXELS = 100_000_000  # a header that promises more is refused; Pillow itself stops at 179 M
+MAX_PIXELS = 100_000_000  # a header that promises more is refused; Pillow itself stops at 179 M
 BLOCK = 8  # pixels along a block of a JPEG, whose first coefficient is its mean
 SPARE = 2  # what a JPEG is decoded at otherwise, at least, in sides of its square
 # What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
@@ -103,41 +103,41 @@ class DecodedImage(NamedTuple):
     reach beyond the file's edge.
     """
 
-    picture: Image.Image
+    image: Image.Image
     box: tuple[float, float, float, float]  # left, top, right, bottom, in the picture's pixels
     is_rgb_png: bool  # and upright: decoding its bytes gives just these pixels
 
 
-def read_header(image: bytes, *, most_pixels: int = MOST_PIXELS) -> ImageHeader:
+def read_header(image: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """A picture's format and size; nothing is decoded.
 
-    Errors: Unreadable when the bytes are no picture, or one of more than `most_pixels`.
+    Errors: Unreadable when the bytes are no picture, or one of more than `max_pixels`.
     """
-    with _opened(image, most_pixels) as opened:
+    with _opened(image, max_pixels) as opened:
         return ImageHeader(opened.format or "", *opened.size)
 
 
-def decode_image(image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS) -> RGB:
+def decode_image(image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS) -> RGB:
     """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
 
     Errors: Unreadable when the bytes are no picture or were cut short, when it has other sides, or
-    more than `most_pixels`.
+    more than `max_pixels`.
     """
-    with _opened(image, most_pixels) as opened:
+    with _opened(image, max_pixels) as opened:
         if side is not None and opened.size != (side, side):  # before it takes memory and time
             raise ValueError(f"it has the size {opened.size} instead of {(side, side)}")
-        return np.asarray(_upright(opened).picture)
+        return np.asarray(_upright(opened).image)
 
 
 def load_image(
-    image: bytes, *, side: int | None = None, most_pixels: int = MOST_PIXELS
+    image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> DecodedImage:
     """A picture, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
     Errors: Unreadable as `decode`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
     """
-    with _opened(image, most_pixels) as opened:
+    with _opened(image, max_pixels) as opened:
         drafted = opened.draft("RGB", minimum_size(opened.size, side)) if side else None
         return _upright(opened, drafted[1][2:] if drafted else None)
 
@@ -152,14 +152,14 @@ def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(image: bytes, most_pixels: int) -> Iterator[Image.Image]:
+def _opened(image: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """A file whose pixels are still to be read, and whatever is wrong with it as Unreadable."""
     try:
         with _WITHOUT_WARNINGS:
             opened = Image.open(io.BytesIO(image), formats=FORMATS)
             width, height = opened.size
-            if width * height > most_pixels:
-                raise ValueError(f"it has {width}x{height} pixels, more than {most_pixels:,}")
+            if width * height > max_pixels:
+                raise ValueError(f"it has {width}x{height} pixels, more than {max_pixels:,}")
             yield opened
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"

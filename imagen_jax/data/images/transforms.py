@@ -65,7 +65,7 @@ def pyramid(
     """
     if framing is None:
         decoded = decode.load_image(image)
-        pixels = np.asarray(decoded.picture)
+        pixels = np.asarray(decoded.image)
     else:
         decoded = decode.load_image(image, side=max(sizes))
         pixels = crop_square(
@@ -77,7 +77,7 @@ def pyramid(
             f"a picture of {width}x{height} pixels cannot become squares of {list(sizes)}: it must "
             "be square and its side a multiple of each"
         )
-    whole = decoded.is_rgb_png and decoded.picture.size == (width, height)
+    whole = decoded.is_rgb_png and decoded.image.size == (width, height)
     kept = {height: image} if whole and not (framing and framing.flip) else {}
     return {
         size: kept[size] if size in kept else encode(area_downsample(pixels, height // size))

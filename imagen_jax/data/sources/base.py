@@ -12,11 +12,11 @@ import numpy as np
 from imagen_jax.io.errors import CorruptDataError
 
 LISTED = 100  # names kept for each reason
-LARGEST_PICTURE = 1 << 28  # bytes; and of one text
-LARGEST_TEXT = 1 << 20
+MAX_IMAGE_BYTES = 1 << 28  # bytes; and of one text
+MAX_TEXT_BYTES = 1 << 20
 NOT_UNICODE = "caption that is no Unicode text"
 NO_TEXT = frozenset("\0\x1b")  # in UTF-16 and in ISO-2022-JP that were taken for UTF-8
-PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, in small letters
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, in small letters
 
 
 @runtime_checkable

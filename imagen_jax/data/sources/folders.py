@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, SupportsIndex
 
 from imagen_jax.data.sources import base, tables
 from imagen_jax.data.sources.base import (
-    LARGEST_PICTURE,
-    LARGEST_TEXT,
-    PICTURES,
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
     BadCaptionError,
     SkipLog,
     SkippedNames,
@@ -98,10 +98,10 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
             f"folder {folder} has no table for text={column}: "
             f"add {', '.join(tables.FILES[:-1])} or {tables.FILES[-1]}"
         )
-    pictures = [name for name in sorted(listing.sizes) if _picture(name, listing)]
+    images = [name for name in sorted(listing.sizes) if _is_image(name, listing)]
     found: dict[str, tuple[str, ...]] = {}
     for below, table in list(described.items()):
-        part = _Part(below, {name for name in pictures if name.startswith(below)}, SkipLog())
+        part = _Part(below, {name for name in images if name.startswith(below)}, SkipLog())
         try:
             found |= _tabled(f"{root}/{table}", column or "text", part)
         except ValueError as error:
@@ -111,7 +111,7 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
             del described[below]
         else:
             listing.skips.extend(part.skips.collected())
-    rest = [name for name in pictures if not name.startswith(tuple(described))]
+    rest = [name for name in images if not name.startswith(tuple(described))]
     pairs = _pairs(rest, listing, tuple(described))
     skipped = listing.skips.collected()
     if not found and not pairs:
@@ -184,33 +184,31 @@ def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
     return "" if entry.is_file() else "no regular file"
 
 
-def _picture(name: str, listing: Listing) -> bool:
+def _is_image(name: str, listing: Listing) -> bool:
     """Whether a file is a picture to read; what is neither picture nor known is noted."""
     _, dot, ending = name.rpartition("/")[2].rpartition(".")
-    if not dot or ending.lower() not in PICTURES:
+    if not dot or ending.lower() not in IMAGE_SUFFIXES:
         if ending.lower() not in SIDECARS:
             listing.skips.add("neither picture nor caption", name)
         return False
     size = listing.sizes[name]
-    if not size or size > LARGEST_PICTURE:
+    if not size or size > MAX_IMAGE_BYTES:
         listing.skips.add("too large" if size else "empty", name)
         return False
     return True
 
 
-def _pairs(
-    pictures: Iterable[str], listing: Listing, described: tuple[str, ...]
-) -> dict[str, None]:
+def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) -> dict[str, None]:
     """Those of the pictures that have a .txt; none of the folders `described` is looked at."""
     found, stems = {}, set()
-    for name in pictures:
+    for name in images:
         stem = name.rpartition(".")[0]
         size = listing.sizes.get(f"{stem}.txt")
         if stem in stems:
             listing.skips.add("duplicate key", name)
         elif size is None:
             listing.skips.add(NO_CAPTION, name)
-        elif not size or size > LARGEST_TEXT:
+        elif not size or size > MAX_TEXT_BYTES:
             listing.skips.add("too large" if size else "empty", f"{stem}.txt")
         else:
             found[name] = None
@@ -226,7 +224,7 @@ class _Part(NamedTuple):
     """What a table is for."""
 
     below: str  # "", or a folder: `train/`
-    pictures: set[str]
+    images: set[str]
     skips: SkipLog
 
 
@@ -242,11 +240,11 @@ def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
         name = part.below + "/".join(one for one in parts if one not in ("", "."))
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             part.skips.add("unsafe name", given)
-        elif name not in part.pictures:
+        elif name not in part.images:
             part.skips.add("caption without picture", name)
         elif not captions:
             part.skips.add(NO_CAPTION, name)
-        elif max(map(len, captions)) > LARGEST_TEXT:
+        elif max(map(len, captions)) > MAX_TEXT_BYTES:
             part.skips.add("too large", f"caption of {name}")
         elif name not in found:
             found[name] = captions
@@ -256,6 +254,6 @@ def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
             all_of_it.update(dict.fromkeys(captions))
             if len(all_of_it) == before:
                 part.skips.add("duplicate row", name)
-    for name in sorted(part.pictures - set(found)):
+    for name in sorted(part.images - set(found)):
         part.skips.add("picture without row", name)
     return found | {name: tuple(captions) for name, captions in several.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagen_jax.data.sources import base
-from imagen_jax.data.sources.base import LARGEST_TEXT, BadCaptionError, SkipLog, SkippedNames
+from imagen_jax.data.sources.base import MAX_TEXT_BYTES, BadCaptionError, SkipLog, SkippedNames
 from imagen_jax.io import remote_files
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.remote_files import SourceFile
@@ -263,7 +263,7 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
     try:
         table = parquet.read_row_group(group, columns=[name], use_threads=False)
         texts = _unchecked(table.column(0))
-        pictures = _present(parquet, group, leaf)
+        images = _has_image(parquet, group, leaf)
     except (ValueError, OSError):
         return dict.fromkeys(range(count), "damaged row group")
     wrong = {}
@@ -280,12 +280,12 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
             ) from error
         if not captions:
             wrong[row] = "picture without caption"
-        elif max(map(len, captions)) > LARGEST_TEXT:
+        elif max(map(len, captions)) > MAX_TEXT_BYTES:
             wrong[row] = "too large"
-    return wrong | {int(row): "caption without picture" for row in np.flatnonzero(~pictures)}
+    return wrong | {int(row): "caption without picture" for row in np.flatnonzero(~images)}
 
 
-def _present(parquet: Any, group: int, leaf: str) -> np.ndarray:
+def _has_image(parquet: Any, group: int, leaf: str) -> np.ndarray:
     """Which rows have a picture; read only where the file does not say that all have."""
     about = parquet.metadata.row_group(group)
     chunks = [about.column(n) for n in range(about.num_columns)]

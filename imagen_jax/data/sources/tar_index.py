@@ -16,9 +16,9 @@ import numpy as np
 
 from imagen_jax.data.sources import base, tar_members
 from imagen_jax.data.sources.base import (
-    LARGEST_PICTURE,
-    LARGEST_TEXT,
-    PICTURES,
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
     BadCaptionError,
     SkipLog,
     SkippedNames,
@@ -30,11 +30,11 @@ from imagen_jax.io.remote_files import SourceFile
 
 VERSION = 2  # of what is stored, and of how tars are read
 DOWNLOADED = "success"  # img2dataset's status of a picture that is there
-KINDS = dict.fromkeys(PICTURES, "picture") | {"txt": "text", "json": "json"}
-LARGEST = {"picture": LARGEST_PICTURE, "text": LARGEST_TEXT, "json": LARGEST_TEXT}
+KINDS = dict.fromkeys(IMAGE_SUFFIXES, "image") | {"txt": "text", "json": "json"}
+LARGEST = {"image": MAX_IMAGE_BYTES, "text": MAX_TEXT_BYTES, "json": MAX_TEXT_BYTES}
 ROW = np.dtype(
     [
-        ("picture", "<u8"),  # offset of its first byte
+        ("image", "<u8"),  # offset of its first byte
         ("size", "<u4"),
         ("text", "<u8"),  # of the member that its captions are in
         ("text_size", "<u4"),
@@ -63,7 +63,7 @@ class Span(NamedTuple):
 class Found:
     """The members that one key has."""
 
-    picture: Span | None = None
+    image: Span | None = None
     text: Span | None = None
     json: Span | None = None
     bad: str = ""  # what is wrong with a caption that it has
@@ -114,17 +114,17 @@ def build(file: SourceFile, field: str) -> Index:
         text = found.text or found.json
         if wrong := found.wrong or _lacking(found):
             scan.skips.add(wrong, key)
-        elif found.picture and text:
+        elif found.image and text:
             keys.append(base.key(key).encode())
             end += len(keys[-1])
-            rows.append((*found.picture, *text, found.text is None, end))
+            rows.append((*found.image, *text, found.text is None, end))
     prefixed = SkipLog()
     prefixed.extend(scan.skips.collected(), f"{base.make_printable(file.name)}: ")
     return Index(np.array(rows, ROW), b"".join(keys), prefixed.collected())
 
 
 def _lacking(found: Found) -> str:
-    if found.picture is None:
+    if found.image is None:
         return "caption without picture"
     return "" if found.text or found.json else found.bad or "picture without caption"
 
@@ -164,7 +164,7 @@ def _add(scan: Scan, key: str, kind: str, span: Span, opened: Any) -> str:
     found = scan.keys.setdefault(key, Found())
     if getattr(found, kind) is not None:
         return "duplicate key"
-    if kind != "picture":
+    if kind != "image":
         opened.seek(span.offset)
         data = opened.read(span.size)
         try:
@@ -215,8 +215,8 @@ def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:
     fields = [VERSION, file.size, file.stamp, index.rows.tobytes(), index.keys, skipped]
     body = msgpack.packb(fields)
     data = zlib.crc32(body).to_bytes(4, "little") + body
-    *beside, cached = _places(file, field, cache)
-    for place in beside:
+    *next_to, cached = _places(file, field, cache)
+    for place in next_to:
         with contextlib.suppress(OSError):
             return write_atomic(place, data)
     cache.mkdir(parents=True, exist_ok=True)

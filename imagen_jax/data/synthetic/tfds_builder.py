@@ -36,7 +36,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @dataclass(frozen=True)
-class Source(Sequence):
+class TfdsSource(Sequence):
     """Random access to a split: examples, and the dataset's other texts by name."""
 
     records: Any  # TFDS's data source, whose texts are bytes
@@ -90,7 +90,7 @@ def find_built(kind: type[Builder], name: str, data_dir: str | Path) -> Builder 
     return builder
 
 
-def open_built(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> Source:
+def open_built(kind: type[Builder], name: str, split: str, data_dir: str | Path) -> TfdsSource:
     """A split of a dataset that was built.
 
     Errors: FileNotFoundError where it was not built; ValueError for an unknown name or split or an
@@ -103,7 +103,7 @@ def open_built(kind: type[Builder], name: str, split: str, data_dir: str | Path)
         folder = _folder(kind, name, data_dir)
         raise FileNotFoundError(f"no dataset in {folder}; run `imagen data` to build it")
     undecoded = {"image": tfds.decode.SkipDecoding()}
-    return Source(builder.as_data_source(split, decoders=undecoded), split)
+    return TfdsSource(builder.as_data_source(split, decoders=undecoded), split)
 
 
 def config_of(kind: type[Builder], name: str) -> str:

@@ -88,7 +88,7 @@ def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
     whole = _STACK.sub(r"\1", stack)
     tables = [f"{x}{n}.weight" for n in ("shared", "embed_tokens") for x in (whole, stack)]
     names |= dict.fromkeys([name for name in tables if name in held][:1], EMBEDDING)
-    return {name: ours for name, ours in names.items() if name in held} | _layers(blocks)
+    return {name: parameter for name, parameter in names.items() if name in held} | _layers(blocks)
 
 
 def _layers(blocks: Sequence[re.Match[str]]) -> dict[str, str]:

@@ -77,19 +77,19 @@ class RemoteFolder:
         if not self.is_remote:
             file = Path(self.url) / name
             return file.read_bytes() if file.is_file() else None
-        with _told(self / name):
+        with _named_errors(self / name):
             found = tensorstore.KvStore.open(self.kvstore()).result().read(name).result()
         return found.value if found.state == "value" else None
 
 
 def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
     """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
-    with _told(where):
+    with _named_errors(where):
         return [key.decode() for key in tensorstore.KvStore.open(kvstore).result().list().result()]
 
 
 @contextmanager
-def _told(where: Any) -> Iterator[None]:
+def _named_errors(where: Any) -> Iterator[None]:
     """TensorStore's errors as a sentence that names the place."""
     try:
         yield

@@ -85,28 +85,28 @@ class Emoji(tfds_builder.Builder):
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: they are few."""
         assert self._font is not None  # `build` gave it
-        pictures = draw_emoji(self._font)
+        examples = draw_emoji(self._font)
         parts: dict[str, list[DrawnEmoji]] = {split: [] for split in SPLITS}
-        for picture in pictures:
-            parts[emoji_names.split_of(picture.emoji[0])].append(picture)
+        for example in examples:
+            parts[emoji_names.split_of(example.emoji[0])].append(example)
         for split, part in parts.items():
             if not part:
                 raise ValueError(
-                    f"the font has {len(pictures)} emoji and none of the split {split}: take one "
+                    f"the font has {len(examples)} emoji and none of the split {split}: take one "
                     "with more, Noto Color Emoji"
                 )
         return {split: self._generate_examples(part) for split, part in parts.items()}
 
-    def _generate_examples(self, pictures: Sequence[DrawnEmoji]) -> Iterator[tuple[int, dict]]:
-        for index, picture in enumerate(pictures):
-            captions = emoji_captions(picture)
+    def _generate_examples(self, examples: Sequence[DrawnEmoji]) -> Iterator[tuple[int, dict]]:
+        for index, example in enumerate(examples):
+            captions = emoji_captions(example)
             yield (
                 index,
                 {
-                    "image": io.BytesIO(picture.image),  # encoded bytes need no TensorFlow
+                    "image": io.BytesIO(example.image),  # encoded bytes need no TensorFlow
                     "caption": captions[0],
                     "captions": captions,
-                    "emoji": picture.emoji[0],
+                    "emoji": example.emoji[0],
                 },
             )
 
@@ -149,15 +149,15 @@ def draw_emoji(font: Font) -> list[DrawnEmoji]:
     for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" pictures"):
         bitmap = font.bitmap(text)
         if bitmap is not None:
-            alike.setdefault(_picture(text, bitmap), []).append(text)
+            alike.setdefault(_encode_bitmap(text, bitmap), []).append(text)
     return [
         DrawnEmoji(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()
     ]
 
 
-def emoji_captions(picture: DrawnEmoji) -> list[str]:
+def emoji_captions(example: DrawnEmoji) -> list[str]:
     """All captions of a picture, the main one first."""
-    return list(dict.fromkeys(c for text in picture.emoji for c in emoji_names.captions(text)))
+    return list(dict.fromkeys(c for text in example.emoji for c in emoji_names.captions(text)))
 
 
 def paste_on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
@@ -205,7 +205,7 @@ def _plainness(text: str) -> tuple[int, str]:
     return len(emoji_names.captions(text)[0]), text
 
 
-def _picture(text: str, bitmap: bytes) -> bytes:
+def _encode_bitmap(text: str, bitmap: bytes) -> bytes:
     try:
         return transforms.encode(paste_on_white(bitmap))
     except ValueError as error:

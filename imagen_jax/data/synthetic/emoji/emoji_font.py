@@ -66,8 +66,8 @@ def read_font(path: Path | str) -> Font:
 def _bitmaps(font: TTFont) -> dict[str, bytes]:
     strikes = zip(font["CBLC"].strikes, font["CBDT"].strikeData, strict=True)
     _, largest = max(strikes, key=lambda strike: strike[0].bitmapSizeTable.ppemY)
-    pictures = {name: getattr(glyph, "imageData", b"") for name, glyph in largest.items()}
-    return {name: data for name, data in pictures.items() if data.startswith(PNG)}
+    images = {name: getattr(glyph, "imageData", b"") for name, glyph in largest.items()}
+    return {name: data for name, data in images.items() if data.startswith(PNG)}
 
 
 def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:

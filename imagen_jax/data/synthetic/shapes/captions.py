@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imagen_jax.config import shorten as shown
+from imagen_jax.config import shorten
 from imagen_jax.data.synthetic.shapes.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -23,11 +23,11 @@ GROUNDS = (" on a {} background", " against a {} background", " with a {} backdr
 FRONTED = "on a {} background there is "
 SYNONYMS = {"grey": "gray", "big": "large", "little": "small"}  # read, and sometimes written
 INVERSE = dict(zip(RELATIONS, ("below", "above", "to the right of", "to the left of"), strict=True))
-UNSAID = "solid"  # the fill that captions leave out
+DEFAULT_FILL = "solid"  # the fill that captions leave out
 # All that `caption` puts together: every word of a caption is in one of them.
 PHRASES = (
     *(*SHAPES, *COLOURS, *SIZES, *RELATIONS, *BACKGROUNDS, *SYNONYMS),
-    *(fill for fill in FILLS if fill != UNSAID),
+    *(fill for fill in FILLS if fill != DEFAULT_FILL),
     *(*PREFIXES, *(ground.format("") for ground in GROUNDS), FRONTED.format("")),
     *("a", "an", "and"),
 )
@@ -48,7 +48,7 @@ class ShapeSpec:
     shape: str
     colour: str | None = None
     size: str | None = None
-    fill: str = UNSAID  # solid where no fill is named
+    fill: str = DEFAULT_FILL  # solid where no fill is named
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _spoken_size(shape: Shape, rng: np.random.Generator) -> str | None:
 
 
 def _noun(shape: Shape, size: str | None) -> str:
-    fill = None if shape.fill == UNSAID else shape.fill
+    fill = None if shape.fill == DEFAULT_FILL else shape.fill
     words = " ".join(word for word in (size, fill, shape.colour, shape.shape) if word)
     return ("an " if words[0] in "aeiou" else "a ") + words
 
@@ -125,7 +125,7 @@ def _shape(noun: str, caption: str) -> ShapeSpec:
     words = noun.split()
     if len(words) < 2 or words[0] not in ("a", "an"):
         raise ValueError(
-            f"expected 'a ... shape' and found {shown(noun)} in caption {shown(caption)}"
+            f"expected 'a ... shape' and found {shorten(noun)} in caption {shorten(caption)}"
         )
     found: dict[str, str] = {"shape": _known(words[-1], SHAPES, caption)}
     kinds = dict.fromkeys(SIZES, "size") | dict.fromkeys(FILLS, "fill")
@@ -133,7 +133,7 @@ def _shape(noun: str, caption: str) -> ShapeSpec:
     for word in words[1:-1]:
         kind = kinds[_known(word, tuple(kinds), caption)]
         if kind in found:
-            raise ValueError(f"second {kind} {word!r} in caption {shown(caption)}")
+            raise ValueError(f"second {kind} {word!r} in caption {shorten(caption)}")
         found[kind] = SYNONYMS.get(word, word)
     return ShapeSpec(**found)
 
@@ -142,5 +142,7 @@ def _known(word: str, names: tuple[str, ...], caption: str) -> str:
     name = SYNONYMS.get(word, word)
     if name not in names:
         known = ", ".join(names)
-        raise ValueError(f"unknown word {shown(word)} in caption {shown(caption)}; known: {known}")
+        raise ValueError(
+            f"unknown word {shorten(word)} in caption {shorten(caption)}; known: {known}"
+        )
     return name

@@ -45,8 +45,8 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
     def recipe(self) -> str:
         """All that the pictures depend on; stored with them."""
-        told = f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
-        return told.replace(f", sizes={SIZES}", "")  # all of them go unsaid in stored recipes
+        recipe = f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
+        return recipe.replace(f", sizes={SIZES}", "")  # all of them go unsaid in stored recipes
 
 
 class Shapes(tfds_builder.Builder):
@@ -117,9 +117,9 @@ class Shapes(tfds_builder.Builder):
         config = self.builder_config
         series = SceneStream(config.grammar_of(split), config.seed, SPLITS.index(split))
         count = config.size(split)
-        painted = generate_splits(series, count, workers=self._workers)
+        rendered = generate_splits(series, count, workers=self._workers)
         name = f"shapes/{config.name} {split}"
-        for index, example in enumerate(tqdm(painted, name, count, unit=" pictures")):
+        for index, example in enumerate(tqdm(rendered, name, count, unit=" pictures")):
             yield (
                 index,
                 {

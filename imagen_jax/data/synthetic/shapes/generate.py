@@ -68,16 +68,16 @@ def generate_splits(series: SceneStream, count: int, *, workers: int) -> Iterato
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     pool = start_pool(workers)
     try:
-        painted: deque = deque()  # a few chunks ahead of the reader, never the whole split
+        rendered: deque = deque()  # a few chunks ahead of the reader, never the whole split
         for chunk in chunks:
-            painted.append(pool.submit(_paint_chunk, series, chunk))
-            if len(painted) > 4 * workers:
-                yield from painted.popleft().result()
-        while painted:
-            yield from painted.popleft().result()
+            rendered.append(pool.submit(_render_chunk, series, chunk))
+            if len(rendered) > 4 * workers:
+                yield from rendered.popleft().result()
+        while rendered:
+            yield from rendered.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _paint_chunk(series: SceneStream, indices: range) -> list[SyntheticExample]:
+def _render_chunk(series: SceneStream, indices: range) -> list[SyntheticExample]:
     return [generate_split(series, index) for index in indices]

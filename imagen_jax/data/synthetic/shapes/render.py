@@ -89,14 +89,14 @@ def _fitted(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
     return (points - (low + high) / 2) / (high - low).max()
 
 
-def mask(shape: str, place: ObjectBox, *, size: int) -> tuple[Image.Image, tuple[int, int]]:
+def mask(shape: str, box: ObjectBox, *, size: int) -> tuple[Image.Image, tuple[int, int]]:
     """The coverage of each pixel by a shape, and the box's left upper corner; in pixels."""
-    left, top = (int(np.floor((c - place.extent / 2) * size)) - 1 for c in (place.x, place.y))
-    side = int(np.ceil(place.extent * size)) + 3
+    left, top = (int(np.floor((c - box.extent / 2) * size)) - 1 for c in (box.x, box.y))
+    side = int(np.ceil(box.extent * size)) + 3
     image = Image.new("L", (side * SUPERSAMPLE, side * SUPERSAMPLE))
-    centre = np.array([place.x * size - left, place.y * size - top])
+    centre = np.array([box.x * size - left, box.y * size - top])
     for polygon, ink in zip(outlines(shape), (255, 0), strict=False):
-        points = (polygon * (place.extent * size) + centre) * SUPERSAMPLE - 0.5
+        points = (polygon * (box.extent * size) + centre) * SUPERSAMPLE - 0.5
         ImageDraw.Draw(image).polygon(points.ravel().tolist(), fill=ink)
     return image.reduce(SUPERSAMPLE), (left, top)
 
@@ -145,17 +145,17 @@ def render(
     shrink = -(-FINEST // size)
     fine = size * shrink
     canvas = Image.new("RGB", (fine, fine), RGB[scene.background])
-    for shape, place in zip(scene.shapes, layout(scene, rng), strict=True):
-        _paint(canvas, shape, place, scene.background)
+    for shape, box in zip(scene.shapes, layout(scene, rng), strict=True):
+        _draw(canvas, shape, box, scene.background)
     return np.asarray(canvas.reduce(shrink) if shrink > 1 else canvas)
 
 
-def _paint(canvas: Image.Image, shape: Shape, place: ObjectBox, background: str) -> None:
-    coverage, (left, top) = mask(shape.shape, place, size=canvas.width)
-    paint = Image.new("RGB", coverage.size, RGB[shape.colour])
+def _draw(canvas: Image.Image, shape: Shape, box: ObjectBox, background: str) -> None:
+    coverage, (left, top) = mask(shape.shape, box, size=canvas.width)
+    layer = Image.new("RGB", coverage.size, RGB[shape.colour])
     if shape.fill != "solid":
-        offset = (place.x * canvas.width - left, place.y * canvas.width - top)
+        offset = (box.x * canvas.width - left, box.y * canvas.width - top)
         period = PERIOD[shape.fill] * canvas.width
         dots = _pattern(shape.fill, offset, side=coverage.width, period=period)
-        paint.paste(tint(shape.colour, background), (0, 0), dots)
-    canvas.paste(paint, (left, top), coverage)
+        layer.paste(tint(shape.colour, background), (0, 0), dots)
+    canvas.paste(layer, (left, top), coverage)
