@@ -15,7 +15,7 @@ def area_downsample(
     """
     *batch, height, width, channels = pixels.shape
     if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"factor={factor} does not divide a picture of {height}x{width} pixels")
+        raise ValueError(f"factor={factor} does not divide an image of {height}x{width} pixels")
     if factor == 1:
         return pixels
     whole = pixels.dtype == np.uint8

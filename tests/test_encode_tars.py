@@ -82,7 +82,7 @@ def test_the_others_are_all_there_and_each_broken_one_is_counted_and_listed(
     listed = skipped.read_skipped(found.folder)
     assert [one.example for one in listed] == HURT
     assert {one.reason for one in listed} == {errors.UNREADABLE}
-    assert all("no complete picture" in one.detail for one in listed)
+    assert all("no complete image" in one.detail for one in listed)
     source = found.source()
     captions = [source[place].captions[0] for place in range(found.count)]
     assert captions == [f"snapshot {index}" for index in range(COUNT) if index not in HURT]

@@ -101,7 +101,7 @@ def test_a_log_that_fails_is_told_once_and_comes_back(
     for step in range(3):
         log.add({"step": step})
     assert capsys.readouterr().err == (
-        f"{tmp_path}/log: not written (Is a directory); the run goes on without it\n"
+        f"{tmp_path}/log: not written (Is a directory); the run continues without it\n"
     )
     (tmp_path / "log").rmdir()
     log.add({"step": 3})

@@ -76,7 +76,7 @@ def test_the_same_command_goes_on_with_the_next_batch(tmp_path: Path, number: in
     _, errors = process.communicate(timeout=300)
     if number == signal.SIGTERM:
         assert process.returncode == exit_codes.PREEMPTED, errors
-        assert f"the pictures so far are kept in {tmp_path}/cut/unfinished" in errors
+        assert f"the images so far are kept in {tmp_path}/cut/unfinished" in errors
     again = _start(tmp_path, "cut")
     said, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors

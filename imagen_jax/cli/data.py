@@ -9,13 +9,13 @@ from imagen_jax import config
 from imagen_jax.cli import data_build, data_check, parsing
 
 USAGE = """Build an embedded dataset (nothing is downloaded) or prepare any source of captioned
-pictures for training, show a contact sheet of an embedded dataset, or check any source.
+images for training, show a contact sheet of an embedded dataset, or check any source.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class ShowOptions:
-    """Write a contact sheet of a dataset's first pictures with their captions."""
+    """Write a contact sheet of a dataset's first images with their captions."""
 
     dataset: tyro.conf.Positional[str]
     """A dataset that was built."""
@@ -24,7 +24,7 @@ class ShowOptions:
     split: str = "train"
     """train, validation or held_out."""
     count: config.Count = 24
-    """How many pictures."""
+    """How many images."""
     out: Path = Path("contact_sheet.png")
     """File to write."""
 
@@ -65,4 +65,4 @@ def _show(options: ShowOptions) -> None:
     examples = [source[i] for i in range(min(options.count, len(source)))]
     images = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
     image_grid.draw_grid(images, [e["caption"] for e in examples], side=160).save(options.out)
-    print(f"contact sheet of {len(examples)} pictures in {options.out}")
+    print(f"contact sheet of {len(examples)} images in {options.out}")

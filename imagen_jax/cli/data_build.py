@@ -21,7 +21,7 @@ class BuildOptions:
     data source as (image, encoding) pairs, the bytes that `imagen encode` writes on a CPU, by
     several processes of this machine or a pipeline of Apache Beam.
 
-    With --out the same command goes on where it was interrupted, and processes encode on the CPU;
+    With --out the same command resumes where it was interrupted, and processes encode on the CPU;
     with an accelerator `imagen encode` is the better choice.
     """
 

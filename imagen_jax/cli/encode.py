@@ -27,7 +27,7 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              folder:PATH[?text=COLUMN]
                                              parquet:PATH[?image=COLUMN&text=COLUMN]
                                              mixture:FILE, a file with one of these a line
-                                             its pictures may have any size
+                                             its images may have any size
 
 What is already there is not done again: give the command once more to go on. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.

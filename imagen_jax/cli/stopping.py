@@ -1,4 +1,4 @@
-"""SIGTERM, and Google Cloud's notice, while pictures are painted: end between two batches."""
+"""SIGTERM, and Google Cloud's notice, while images are painted: end between two batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def watch_between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
         def check() -> None:
             if watch.reached(0):
                 raise exit_codes.Preempted(
-                    f"asked to stop; the pictures so far are kept in {unfinished}: give the same "
+                    f"asked to stop; the images so far are kept in {unfinished}: give the same "
                     "command to go on"
                 )
 

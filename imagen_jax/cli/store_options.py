@@ -30,7 +30,7 @@ class StoreOptions:
     tokenizer: str = ""
     """With --out: a SentencePiece model; default: the *.model beside the encoder."""
     sizes: config.Counts = ()
-    """With --out: sides of the pictures to keep, such as 64 256."""
+    """With --out: sides of the images to keep, such as 64 256."""
     max_length: config.Count = MAX_LENGTH
     """With --out: tokens of a caption, at most, end of sentence included."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -38,7 +38,7 @@ class StoreOptions:
     clean: bool = False
     """With --out: strip HTML, addresses and file names from captions."""
     framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
-    """With --out: how pictures of any size become squares; for a config they have to be some."""
+    """With --out: how images of any size become squares; for a config they have to be some."""
     filters: Annotated[config.Filters, tyro.conf.arg(name="")] = config.Filters()
     """With --out: what is dropped, beside what cannot be read or is smaller than the sizes."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"

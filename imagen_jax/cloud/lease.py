@@ -12,7 +12,7 @@ from imagen_jax.runtime.lease_file import FREE, ReadLease, read_time
 FILE = "watcher.json"  # below WORKDIR/launch
 RENEWED = 60.0  # seconds between two signs of life
 STALE = 900.0  # seconds without one: longer than gcloud's slowest answer and its further tries
-SETTLED = 3.0  # seconds until whoever took over at the same moment has written, too
+SETTLED = 3.0  # seconds until another who took over at the same moment has written, too
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _lost(seen: AttemptSnapshot, limits: Limits) -> str | None:
 def _again(
     lost: str, crash: WorkerReport | None, seen: AttemptSnapshot, run: RunRecord
 ) -> Decision:
-    """Create anew, unless that would not help or is not allowed."""
+    """Create again, unless that would not help or is not allowed."""
     code = crash.code if crash is not None and crash.code else exit_codes.PREEMPTED
     if crash is not None:
         before = [a.step for a in run.attempts[:-1] if a.code is not None]

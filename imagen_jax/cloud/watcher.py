@@ -61,7 +61,7 @@ class Watcher:
         try:
             self.run = read_record(
                 self.cloud, self.run.job.workdir
-            )  # as whoever watched before left it
+            )  # as the watcher before left it
             return self._watch()
         finally:
             self._give_back()
@@ -107,7 +107,7 @@ class Watcher:
             self._report(f"the next watcher has to give --take-over: {error}")
 
     def _decide(self, current: Attempt, heartbeats: HeartbeatTracker) -> Decision:
-        """Look, and apply the rule. Where gcloud does not answer the run goes on without us."""
+        """Look, and apply the rule. Where gcloud does not answer the run continues without us."""
         try:
             seen = observe(self.cloud, self.run, current, heartbeats)
             if seen.reports and not current.granted:

@@ -19,7 +19,7 @@ class CorruptRecordCounter:
     """The damaged records among those of one process; a file in `folder` lists each once.
 
     A line has the step that first missed the record, its index, key and shard. The key is null
-    when the record itself cannot be read; otherwise its picture is what is damaged.
+    when the record itself cannot be read; otherwise its image is what is damaged.
     `damaged` counts since the run began, `by_shard` and the share since this process began.
     """
 

@@ -165,7 +165,7 @@ def example_stream(
 
 
 def load_examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDataset:
-    """All examples in the run's global order: every epoch anew shuffled and cropped, endlessly.
+    """All examples in the run's global order: each epoch shuffled and cropped again, endlessly.
 
     An example depends on its place in this order alone, since random_map counts before any slice.
     """
@@ -235,7 +235,7 @@ def check_store(store: Store, *, experiment: config.Experiment) -> None:
             )
     if stage.size not in store.sizes:
         raise ValueError(
-            f"{store.folder} holds pictures of sides {list(store.sizes)}, but stage {stage.name} "
+            f"{store.folder} holds images of sides {list(store.sizes)}, but stage {stage.name} "
             f"trains on {stage.size}: encode the dataset again with that size"
         )
     if not store.empty().is_finite():

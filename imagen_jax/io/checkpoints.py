@@ -82,7 +82,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """All complete steps, oldest first, as they lie in the folder.
 
-        Orbax's own list has failed ones too; asked to read it anew, it forgets the save on its way.
+        Orbax's own list has failed ones too; asked to read it again, it forgets the save on its way.
         """
         return sorted(found.step for found in NAMES.find_all(self.folder))
 
@@ -194,7 +194,7 @@ class Checkpoints:
         if damaged:
             raise ValueError(
                 f"none of the {len(damaged)} checkpoints in {self.folder} is whole: put one back "
-                "from a copy, or move that folder away to begin anew "
+                "from a copy, or move that folder away to start again "
                 f"({next(iter(damaged.values()))})"
             )
         return 0, None

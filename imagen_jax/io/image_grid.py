@@ -1,4 +1,4 @@
-"""Pictures for people: captioned grids, and the names of files."""
+"""Images for people: captioned grids, and the names of files."""
 
 import bisect
 import functools
@@ -22,10 +22,10 @@ NAME_LETTERS, NAME_BYTES = 60, 120  # of a prompt in a file's name
 def draw_grid(
     images: Sequence[np.ndarray], captions: Sequence[str], *, side: int = 192, columns: int = 0
 ) -> Image.Image:
-    """One sheet with every picture, `side` pixels wide, above its caption.
+    """One sheet with every image, `side` pixels wide, above its caption.
 
-    Of many only the first `fitting(len(pictures), side=side)` are there, and a line that says so.
-    Shapes: each picture uint8 (h, w, 3); smaller ones are enlarged without smoothing.
+    Of many only the first `fitting(len(images), side=side)` are there, and a line that says so.
+    Shapes: each image uint8 (h, w, 3); smaller ones are enlarged without smoothing.
     """
     total, count = len(images), count_that_fits(len(images), side=side)
     columns = columns or min(count, max(4, round(count**0.5)))
@@ -54,13 +54,13 @@ def draw_grid(
 
 
 def count_that_fits(count: int, *, side: int = 192) -> int:
-    """How many of so many pictures a grid shows: few enough for any viewer to open it."""
+    """How many of so many images a grid shows: few enough for any viewer to open it."""
     cell = (side + MARGIN) * (side + 2 * MARGIN + LINES * round(_font(side).size * 1.3))
     return min(count, MOST, max(1, MAX_PIXELS // cell))
 
 
 def file_name(index: int, prompt: str) -> str:
-    """What the picture of a prompt is called as a file; no two indices have the same."""
+    """What the image of a prompt is called as a file; no two indices have the same."""
     return f"{index:04d}_{_slug(prompt)}.png"
 
 

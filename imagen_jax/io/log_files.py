@@ -52,7 +52,7 @@ class JsonLines:
 
 def report_failure(name: str, error: BaseException) -> None:
     """Say that a log can't be written, and why."""
-    _report(f"{name}: not written ({failure_reason(error)}); the run goes on without it")
+    _report(f"{name}: not written ({failure_reason(error)}); the run continues without it")
 
 
 def _report(sentence: str) -> None:

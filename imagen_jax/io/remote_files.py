@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from imagen_jax.io import buckets, paths
 from imagen_jax.io.errors import CorruptDataError
 
-KEPT_OPEN = 128  # files of one reader; more are opened anew for each read
+KEPT_OPEN = 128  # files of one reader; further ones are opened for each read
 _WILD = re.compile(r"[*\[{]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")

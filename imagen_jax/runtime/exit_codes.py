@@ -13,13 +13,13 @@ LOST = 69
 CRASHED = 70
 """An error that nobody foresaw, with its traceback (EX_SOFTWARE)."""
 PREEMPTED = 75
-"""The machine is going away; the run is saved and goes on with the same command (EX_TEMPFAIL)."""
+"""The machine is going away; the run is saved and the same command resumes it (EX_TEMPFAIL)."""
 INTERRUPTED = 130
 """Somebody pressed Ctrl-C (128 + SIGINT); what could be saved is, and said."""
 
 
 UNREAD = 141
-"""Whoever read our output has ended, as in `imagen ... | head` (128 + SIGPIPE)."""
+"""The reader of our output has ended, as in `imagen ... | head` (128 + SIGPIPE)."""
 
 
 class Preempted(Exception):

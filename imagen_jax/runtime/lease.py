@@ -122,7 +122,7 @@ class Lease:
     lost: Holder | None = field(default=None, init=False)  # who has taken over
 
     def take(self, *, over: bool = False, waits: bool = True) -> None:
-        """Become the holder; with `over`, whoever is.
+        """Become the holder; with `over`, in place of any other.
 
         Of a holder elsewhere whose last sign of life is not old `waits` says whether to wait for
         the next one, which comes soon if it lives. Errors: ValueError where another holds it;
@@ -189,7 +189,7 @@ class Lease:
         left = max(self.silence - age, 2 * self.beat)
         self.say(
             f"{self.where}: waiting for a sign of life of {other}, the last one came {age:.0f} s "
-            f"ago; without one this process goes on in {left:.0f} s"
+            f"ago; without one this process continues in {left:.0f} s"
         )
         while left > 0:
             self.sleep(self.beat / 4)

@@ -23,7 +23,7 @@ class ReadLease(NamedTuple):
 
     text: str
     version: str  # another one after each writing
-    at: float  # when it was last written, by the clock of whoever wrote
+    at: float  # when it was last written, by the clock of its writer
 
 
 def open_lease_file(folder: Workdir | str, name: str) -> "LocalLeaseFile | BucketLeaseFile":
@@ -75,9 +75,8 @@ class LocalLeaseFile:
     def read(self) -> ReadLease | None:
         """What is there."""
         try:
-            with self.file.open(
-                errors="replace"
-            ) as opened:  # a network's file system asks anew when one is opened
+            # A network's file system asks its server again when a file is opened.
+            with self.file.open(errors="replace") as opened:
                 about = os.fstat(opened.fileno())
                 version = f"{about.st_ino} {about.st_mtime_ns}"
                 return ReadLease(opened.read(), version, about.st_mtime)

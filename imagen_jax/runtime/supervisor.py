@@ -111,7 +111,7 @@ class Supervisor:
         """Why the command is not started again; None when it is."""
         last = crashes[-1]
         if self.max_restarts == 0:
-            return "the same command goes on from the last checkpoint"
+            return "the same command resumes from the last checkpoint"
         if same_step([crash.step for crash in crashes]):
             for crash in crashes[-2:]:
                 print(f"\n---- {crash.log}\n{crash.output[-TAIL:].rstrip()}", file=sys.stderr)

@@ -230,7 +230,7 @@ def test_what_was_cut_short_is_refused(form: str, keep: float) -> None:
     image = saved(noise, form)
     for side in (None, 8):
         decode.load_image(image, side=side)
-        with pytest.raises(UnreadableImageError, match="are no complete picture"):
+        with pytest.raises(UnreadableImageError, match="are no complete image"):
             decode.load_image(image[: int(keep * len(image))], side=side)
 
 

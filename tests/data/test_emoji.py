@@ -104,8 +104,8 @@ def test_fonts_that_cannot_be_used_are_refused(font: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (emoji_font.PNG + b"nothing", "no complete picture"),
-        (emoji_font_file.png(emoji_font_file.bitmap(0))[:2000], "no complete picture"),
+        (emoji_font.PNG + b"nothing", "no complete image"),
+        (emoji_font_file.png(emoji_font_file.bitmap(0))[:2000], "no complete image"),
         (emoji_font_file.png(Image.new("L", (2000, 20))), "more than 1024 pixels a side"),
     ],
 )
@@ -285,7 +285,7 @@ def test_the_command_builds_and_shows(font: Path, tmp_path: Path, capsys) -> Non
     assert "emoji/full is in" in (said := capsys.readouterr().out)
     assert said.endswith(": 7 train, 1 validation, 1 held_out\n")
     command.run(["show", "emoji", *where, "--out", str(tmp_path / "sheet.png")])
-    assert "contact sheet of 7 pictures" in capsys.readouterr().out
+    assert "contact sheet of 7 images" in capsys.readouterr().out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 4 * 128
     with pytest.raises(ValueError, match="--workers 2: one process draws emoji"):

@@ -100,10 +100,10 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert rows_of(source) == {"a.jpg": ("a.txt",), "inside.jpg": ("a.txt",)}
     assert {reason: set(names) for reason, names in source.skipped.items()} == {
         "duplicate key": {"a.png"},
-        "picture without caption": {"lonely.jpg", "real/r.jpg"},
-        "caption without picture": {"lone.txt", "empty.txt"},
+        "image without caption": {"lonely.jpg", "real/r.jpg"},
+        "caption without image": {"lone.txt", "empty.txt"},
         "hidden": {".git", "._a.jpg"},
-        "neither picture nor caption": {"x.gif"},
+        "neither image nor caption": {"x.gif"},
         "empty": {"empty.jpg", "silent.txt"},
         "too large": {"long.txt"},
         "link out of the folder": {"leads_out.jpg", "leads_out.txt", "climbs.jpg", "folder"},
@@ -138,13 +138,13 @@ def test_a_table_has_the_captions_in_its_order(tmp_path: Path, write: Callable) 
     # Python's csv stops at fields of 128 KiB.
     too_large = "unreadable row" if write is comma_separated else "too large"
     assert {reason: list(names) for reason, names in source.skipped.items()} == {
-        "caption without picture": ["none.jpg", "link.jpg"],
-        "picture without caption": ["c.jpg"],
+        "caption without image": ["none.jpg", "link.jpg"],
+        "image without caption": ["c.jpg"],
         too_large: ["metadata.csv line 8" if write is comma_separated else "caption of d.jpg"],
         "row without file_name": ["''"],
         "unsafe name": hostile,
         "link out of the folder": ["link.jpg"],
-        "picture without row": ["c.jpg", "d.jpg", "e.jpg"],
+        "image without row": ["c.jpg", "d.jpg", "e.jpg"],
     }
 
 
@@ -197,7 +197,7 @@ def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     filled(tmp_path, ["a.jpg"])
     with pytest.raises(ValueError, match=r"has no table for text=alt: add metadata.jsonl, "):
         folders.open_folder(str(tmp_path), column="alt")
-    with pytest.raises(ValueError, match=r"left out: 1 picture without caption \(a.jpg\)"):
+    with pytest.raises(ValueError, match=r"left out: 1 image without caption \(a.jpg\)"):
         folders.open_folder(str(tmp_path))
 
 
@@ -247,10 +247,10 @@ def test_tables_of_subfolders_are_for_their_own_pictures(tmp_path: Path) -> None
     }
     said = "has no column 'text'; it has file_name, label: name the one of texts with text="
     assert source.skipped == {
-        "caption without picture": ("train/other/b.jpg", "lone.txt"),
+        "caption without image": ("train/other/b.jpg", "lone.txt"),
         "further table": ("train/metadata.csv", "train/deep/metadata.jsonl"),
-        "picture without caption": ("test/a.jpg",),
-        "picture without row": ("train/lost.jpg",),
+        "image without caption": ("test/a.jpg",),
+        "image without row": ("train/lost.jpg",),
         "table that is none of captions": (f"{tmp_path}/test/metadata.jsonl {said}",),
         "unsafe name": ("../test/a.jpg",),
     }
@@ -270,7 +270,7 @@ def test_rows_of_one_picture_are_its_captions(tmp_path: Path, write: Callable) -
     assert rows_of(source) == {"a.jpg": ("one", "two"), "b.jpg": ("x", "y")}
     assert source.skipped == {
         "duplicate row": ("a.jpg",),
-        "picture without caption": ("a.jpg",),
+        "image without caption": ("a.jpg",),
     }
 
 
@@ -320,15 +320,15 @@ def test_one_bad_row_is_named_and_the_others_stay(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("\n".join([*bad, "", good]))
     source = folders.open_folder(str(tmp_path))
     assert rows_of(source) == {"0.jpg": ("words",)}
-    without = {n: source.skipped[n] for n in source.skipped if n != "picture without row"}
+    without = {n: source.skipped[n] for n in source.skipped if n != "image without row"}
     assert without == {
         "caption that is no Unicode text": ("4.jpg: '\\ud83d' at character 0: save it as UTF-8",),
         "caption that is no text": (
             "1.jpg (no text but float)",
             "2.jpg (no text but has the parts en)",
         ),
-        "caption without picture": ("\\ud83d.jpg",),
-        "picture without caption": ("3.jpg",),
+        "caption without image": ("\\ud83d.jpg",),
+        "image without caption": ("3.jpg",),
         "row without file_name": ("None",),
         "unreadable row": tuple(f"metadata.jsonl line {n}" for n in (8, 9)),
     }
@@ -363,7 +363,7 @@ def test_empty_tables_are_refused_by_what_lacks(tmp_path: Path, ending: str) -> 
     if ending != "parquet":
         (tmp_path / "metadata.parquet").unlink()
         (tmp_path / f"metadata.{ending}").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"left out: 1 picture without row \(a.jpg\)"):
+    with pytest.raises(ValueError, match=r"left out: 1 image without row \(a.jpg\)"):
         folders.open_folder(str(tmp_path))
     if ending == "parquet":
         (tmp_path / "metadata.parquet").write_bytes(b"PAR1")

@@ -124,7 +124,7 @@ def test_captions_may_be_several_and_nested(tmp_path: Path) -> None:
     for text in ("alt", "sentences/raw"):
         source = parquet.open_parquet(str(tmp_path), text=text)
         assert [captions for _, captions in rows_of(source)] == [("one", "two"), ("three",)]
-        assert source.skipped == {"picture without caption": ("x.parquet/2", "x.parquet/3")}
+        assert source.skipped == {"image without caption": ("x.parquet/2", "x.parquet/3")}
 
 
 def test_rows_that_lack_something_are_left_out(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_rows_that_lack_something_are_left_out(tmp_path: Path) -> None:
     assert rows_of(source) == [(picture_of(n), (f"№ {n}",)) for n in (0, 1, 3, 6, 7)]
     assert source.key(2) == "x.parquet/3"
     assert source.skipped == {
-        "caption without picture": ("x.parquet/2", "x.parquet/5"),
-        "picture without caption": ("x.parquet/4", "x.parquet/9"),
+        "caption without image": ("x.parquet/2", "x.parquet/5"),
+        "image without caption": ("x.parquet/4", "x.parquet/9"),
         "too large": ("x.parquet/8",),
     }
 
@@ -197,7 +197,7 @@ def test_files_that_are_gone_are_not_called_damaged(folder: Path) -> None:
     [
         ({"image": "photo"}, "x.parquet has no column 'photo'; it has id, image, text: name one"),
         ({"text": "caption"}, "x.parquet has no column 'caption'; it has id, image, text"),
-        ({"image": "text"}, "column 'text' holds no pictures' bytes but string; name another"),
+        ({"image": "text"}, "column 'text' holds no images' bytes but string; name another"),
         ({"text": "id"}, "column 'id' of row group 0, row 0 is no text but int: name one of texts"),
         ({"text": "text/raw"}, "column 'text/raw' .* row 0 is a text, which has no part 'raw'"),
     ],
@@ -223,7 +223,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_pictures_by_path_alone_are_none(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "a.jpg"}], IMAGE)
     pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"left out: 1 caption without picture \(x.parquet/0\)"):
+    with pytest.raises(ValueError, match=r"left out: 1 caption without image \(x.parquet/0\)"):
         parquet.open_parquet(str(tmp_path))
 
 

@@ -125,7 +125,7 @@ def test_what_is_skipped_is_counted_and_listed_with_its_reason(written: Store) -
     details = {one.example: one.detail for one in listed if one.detail}
     assert details.keys() == {*BROKEN, *LOST}
     assert details[14] == "example 14 is gone"
-    assert "no complete picture" in details[9]
+    assert "no complete image" in details[9]
     assert skipped.summarise_skipped(written.skipped).startswith(
         "3 unreadable, 2 longer than 3.0 times"
     )

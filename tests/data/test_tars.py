@@ -97,9 +97,9 @@ def test_every_example_is_there_in_order_and_at_any_place(folder: Path) -> None:
     for index in (27, 0, 14):
         assert source[index]["image"] == picture_of(whole[index])
     assert source.skipped == {
-        "caption without picture": ("00002.tar: 000020005",),
+        "caption without image": ("00002.tar: 000020005",),
         "empty": ("00001.tar: 000010003.txt",),
-        "picture without caption": ("00001.tar: 000010003",),
+        "image without caption": ("00001.tar: 000010003",),
     }
     for wrong in (28, -1):
         with pytest.raises(IndexError, match=f"example {wrong} of 28"):
@@ -193,13 +193,13 @@ def test_hostile_members_are_left_out_and_named(tmp_path: Path) -> None:
         ],
         "duplicate key": ["000000001.jpg", "000000001.txt", "000000001.png"],
         "empty": ["empty.jpg", "blank.txt"],
-        "caption without picture": ["empty"],
+        "caption without image": ["empty"],
         "hidden": ["._000000001.jpg"],
-        "neither picture nor caption": ["notes.pdf"],
+        "neither image nor caption": ["notes.pdf"],
         "unreadable .json": ["broken.json", "deep.json", "list.json", "number.json"],
         "too large": ["long.txt"],
         "not downloaded": ["555555552"],
-        "picture without caption": ["blank", "broken", "deep", "list", "number", "long"],
+        "image without caption": ["blank", "broken", "deep", "list", "number", "long"],
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tar", "x.tar.index"]
 
@@ -289,7 +289,7 @@ def test_what_comes_before_the_damage_is_kept(
     path.write_bytes(damage(path.read_bytes()))
     source = opened(tmp_path)
     assert [row[1] for row in only(source)] == [picture_of(99), *map(picture_of, range(whole))]
-    halves = "picture without caption" if damage is cut_in_a_header else ""
+    halves = "image without caption" if damage is cut_in_a_header else ""
     ((reason, (name,)),) = [row for row in source.skipped.items() if row[0] != halves]
     assert re.search(says, f"{reason}: {name}")
 
@@ -317,7 +317,7 @@ def test_whatever_bytes_are_flipped_what_is_listed_can_be_read(tmp_path: Path, f
 def test_tars_without_any_example_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "x.tar", [("a.jpg", b"x"), ("b.jpg", b"x")])
     with pytest.raises(
-        ValueError, match=r"in 1 tars; left out: 2 picture without caption \(x.tar: a"
+        ValueError, match=r"in 1 tars; left out: 2 image without caption \(x.tar: a"
     ):
         opened(tmp_path)
 
@@ -341,7 +341,7 @@ def test_an_index_serves_until_its_tar_changes(folder: Path, scans: list[str]) -
     again = opened(folder)
     assert only(again) == first
     assert again.skipped == opened(folder).skipped == opened(folder / "*.tar").skipped
-    assert again.skipped["caption without picture"].total == 1
+    assert again.skipped["caption without image"].total == 1
     assert len(scans) == 3
 
     os.utime(folder / "00001.tar", ns=(1, 1))  # another time alone

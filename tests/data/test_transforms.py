@@ -105,7 +105,7 @@ def test_other_modes_become_rgb(mode: str) -> None:
 def test_picture_cut_short_is_refused(keep: int) -> None:
     whole = transforms.encode(noise(16, 16, 3))
     assert len(whole) > 750
-    with pytest.raises(ValueError, match=f"{keep} bytes are no complete picture"):
+    with pytest.raises(ValueError, match=f"{keep} bytes are no complete image"):
         transforms.decode_image(whole[:keep])
 
 
@@ -119,7 +119,7 @@ def with_chunk(png: bytes, kind: bytes, data: bytes, *, at: int = 33, to: int = 
 def test_a_picture_of_another_size_is_refused_before_it_is_decoded(side: int) -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     png = with_chunk(transforms.encode(noise(16, 16, 3)), b"IHDR", header, at=8)
-    with pytest.raises(ValueError, match=r"no complete picture: (it has the size|Image size)"):
+    with pytest.raises(ValueError, match=r"no complete image: (it has the size|Image size)"):
         transforms.decode_image(png, side=16)
 
 

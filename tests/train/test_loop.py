@@ -188,7 +188,7 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
         tmp_path / corrupt_records.FILE,
         "TensorBoard's events",
     ):
-        sentence = f"{name}: not written (No space left on device); the run goes on without it"
+        sentence = f"{name}: not written (No space left on device); the run continues without it"
         assert told.count(sentence) == 1
 
 

@@ -1,8 +1,8 @@
-"""Pictures of any size to squares: short side resized with antialiasing, then a window of it.
+"""Images of any size to squares: short side resized with antialiasing, then a window of it.
 
 Resizing by a whole factor is `area_downsample`. Other factors go through Pillow's HAMMING filter,
 which has no negative lobe, so that nothing overshoots. Against exact area means (float64; synthetic
-pictures, 512 pixels to 384 ... 64, of standard deviation 60 levels) its root mean square error is
+images, 512 pixels to 384 ... 64, of standard deviation 60 levels) its root mean square error is
 0.5 to 0.8 levels. BOX, which gives a pixel on a box's edge to one side, has 0.8 to 1.9, BILINEAR
 0.8 to 2.0; BICUBIC and LANCZOS ring. JPEGs are decoded at no less than twice
 the side: at once to the side their error is up to five times as large (1.5 levels for 512 to 256,
@@ -23,12 +23,12 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def crop_generator(framing: Framing, index: int) -> np.random.Generator:
-    """What decides for one picture, whoever asks and whenever."""
+    """Make the generator of one image's crop, the same for every process and at any time."""
     return np.random.default_rng([framing.crop_seed, index])
 
 
 def frame_image(image: bytes, side: int, *, framing: Framing, rng: np.random.Generator) -> RGB:
-    """An encoded picture as a square of `side` pixels.
+    """An encoded image as a square of `side` pixels.
 
     Errors: ValueError when it cannot be decoded, or would have to be enlarged.
     """
@@ -38,7 +38,7 @@ def frame_image(image: bytes, side: int, *, framing: Framing, rng: np.random.Gen
 def crop_square(
     decoded: DecodedImage, side: int, *, framing: Framing, rng: np.random.Generator
 ) -> RGB:
-    """A decoded picture as a square of `side` pixels.
+    """A decoded image as a square of `side` pixels.
 
     Errors: ValueError when it would have to be enlarged.
     """
@@ -49,18 +49,18 @@ def crop_square(
 
 
 def crop_window(box: Box, side: int, *, framing: Framing, rng: np.random.Generator) -> Box:
-    """The part of a picture that becomes the square: as if all of it were resized, then cropped.
+    """The part of an image that becomes the square: as if all of it were resized, then cropped.
 
-    Units: pixels of the picture, which lies in `box`; the corner is on a pixel of the resized one.
-    Errors: ValueError when the picture is smaller than the square.
+    Units: pixels of the image, which lies in `box`; the corner is on a pixel of the resized one.
+    Errors: ValueError when the image is smaller than the square.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     short = min(width, height)
     if short < side:
         raise ValueError(
-            f"a picture of {width:g}x{height:g} pixels is too small for a square of {side}: "
-            "pictures are never enlarged"
+            f"an image of {width:g}x{height:g} pixels is too small for a square of {side}: "
+            "images are never enlarged"
         )
     room = [int(extent * side / short) - side for extent in (width, height)]
     random = framing.crop == "random"
@@ -71,7 +71,7 @@ def crop_window(box: Box, side: int, *, framing: Framing, rng: np.random.Generat
 
 
 def resize_image(image: Image.Image, side: int, *, box: Box) -> RGB:
-    """A square part of a picture at `side` x `side` pixels, no more than it has."""
+    """A square part of an image at `side` x `side` pixels, no more than it has."""
     scale = (box[2] - box[0]) / side
     if scale.is_integer() and all(edge.is_integer() for edge in box):
         left, top, right, bottom = map(int, box)

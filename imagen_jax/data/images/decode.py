@@ -40,7 +40,7 @@ BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# EXIF's orientation: what makes the picture upright, and which edges came from the right and below.
+# EXIF's orientation: what makes the image upright, and which edges came from the right and below.
 TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, True, False),
     3: (Image.Transpose.ROTATE_180, True, True),
@@ -83,44 +83,44 @@ _WITHOUT_WARNINGS = SuppressedWarnings()
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are no complete picture, or one that is too large to decode."""
+    """Bytes that are no complete image, or one that is too large to decode."""
 
     reason = UNREADABLE  # the same words for all of a kind
 
 
 class ImageHeader(NamedTuple):
-    """What the beginning of a file says of its picture, before it is made upright."""
+    """What the beginning of a file says of its image, before it is made upright."""
 
-    format: str  # one of FORMATS, or MPO for a JPEG with more than one picture
+    format: str  # one of FORMATS, or MPO for a JPEG with more than one image
     width: int
     height: int
 
 
 class DecodedImage(NamedTuple):
-    """An upright RGB picture; what the file shows of it lies in `box`.
+    """An upright RGB image; what the file shows of it lies in `box`.
 
-    A picture that was scaled while it was decoded has whole pixels, of which the last ones may
+    An image that was scaled while it was decoded has whole pixels, of which the last ones may
     reach beyond the file's edge.
     """
 
     image: Image.Image
-    box: tuple[float, float, float, float]  # left, top, right, bottom, in the picture's pixels
+    box: tuple[float, float, float, float]  # left, top, right, bottom, in the image's pixels
     is_rgb_png: bool  # and upright: decoding its bytes gives just these pixels
 
 
 def read_header(image: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """A picture's format and size; nothing is decoded.
+    """An image's format and size; nothing is decoded.
 
-    Errors: Unreadable when the bytes are no picture, or one of more than `max_pixels`.
+    Errors: Unreadable when the bytes are no image, or one of more than `max_pixels`.
     """
     with _opened(image, max_pixels) as opened:
         return ImageHeader(opened.format or "", *opened.size)
 
 
 def decode_image(image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS) -> RGB:
-    """The pixels of an encoded picture, as RGB; those of a square one where `side` is given.
+    """The pixels of an encoded image, as RGB; those of a square one where `side` is given.
 
-    Errors: Unreadable when the bytes are no picture or were cut short, when it has other sides, or
+    Errors: Unreadable when the bytes are no image or were cut short, when it has other sides, or
     more than `max_pixels`.
     """
     with _opened(image, max_pixels) as opened:
@@ -132,7 +132,7 @@ def decode_image(image: bytes, *, side: int | None = None, max_pixels: int = MAX
 def load_image(
     image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> DecodedImage:
-    """A picture, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
+    """An image, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
     Errors: Unreadable as `decode`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
@@ -164,7 +164,7 @@ def _opened(image: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"
         what = found if isinstance(error, UnidentifiedImageError) else error
-        raise UnreadableImageError(f"{len(image)} bytes are no complete picture: {what}") from error
+        raise UnreadableImageError(f"{len(image)} bytes are no complete image: {what}") from error
 
 
 def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> DecodedImage:
@@ -186,7 +186,7 @@ def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> 
 
 
 def _orientation(loaded: Image.Image) -> int:
-    """EXIF's, or 1: a picture whose EXIF is damaged is still a picture."""
+    """EXIF's, or 1: an image whose EXIF is damaged is still an image."""
     try:
         return loaded.getexif().get(ExifTags.Base.Orientation, 1)
     except BROKEN:

@@ -1,4 +1,4 @@
-"""Why an example is dropped, by its captions and its picture's header; nothing is decoded."""
+"""Why an example is dropped, by its captions and its image's header; nothing is decoded."""
 
 from collections.abc import Sequence
 

@@ -28,11 +28,11 @@ def encode(pixels: RGB) -> bytes:
 def random_crop(pixels: RGB, rng: np.random.Generator, *, side: int, multiple: int) -> HighRGB:
     """A square window whose corner lies on multiples of `multiple`, so that it has a low-res twin.
 
-    Errors: ValueError when the window is larger than the picture.
+    Errors: ValueError when the window is larger than the image.
     """
     height, width = pixels.shape[:2]
     if side > min(height, width):
-        raise ValueError(f"a crop of {side} pixels does not fit a picture of {height}x{width}")
+        raise ValueError(f"a crop of {side} pixels does not fit an image of {height}x{width}")
     top, left = (
         int(rng.integers((room - side) // multiple + 1)) * multiple for room in (height, width)
     )
@@ -42,10 +42,10 @@ def random_crop(pixels: RGB, rng: np.random.Generator, *, side: int, multiple: i
 def low_high(
     pixels: RGB, rng: np.random.Generator, *, factor: int, crop: int | None
 ) -> tuple[LowRGB, HighRGB]:
-    """The low- and high-resolution picture that a super-resolution stage trains on.
+    """The low- and high-resolution image that a super-resolution stage trains on.
 
     The crop comes first for speed: its corner lies on multiples of `factor`, hence its boxes are
-    those of the whole picture and the result equals the matching window of the whole low picture.
+    those of the whole image and the result equals the matching window of the whole low image.
     Source: Imagen (arXiv:2205.11487) sec. 2.5, 256x256 crops for 256 -> 1024.
     """
     high = pixels if crop is None else random_crop(pixels, rng, side=crop, multiple=factor)
@@ -55,12 +55,12 @@ def low_high(
 def pyramid(
     image: bytes, sizes: Sequence[int], *, framing: Framing | None = None, index: int = 0
 ) -> dict[int, bytes]:
-    """PNG bytes of a square picture at each side; an RGB PNG of such a side is kept as it is.
+    """PNG bytes of a square image at each side; an RGB PNG of such a side is kept as it is.
 
-    With `framing` any picture becomes a square of the largest side; what is drawn for it depends on
+    With `framing` any image becomes a square of the largest side; what is drawn for it depends on
     `index` alone. Without, it has to be a square already. All sides are area downsamples of this
     one square, so that they show the same.
-    Errors: ValueError when the picture cannot be decoded or is too small, when it is not square and
+    Errors: ValueError when the image cannot be decoded or is too small, when it is not square and
     there is no framing, or when a size does not divide the side.
     """
     if framing is None:
@@ -74,7 +74,7 @@ def pyramid(
     height, width, _ = pixels.shape
     if width != height or any(height % size for size in sizes):
         raise ValueError(
-            f"a picture of {width}x{height} pixels cannot become squares of {list(sizes)}: it must "
+            f"an image of {width}x{height} pixels cannot become squares of {list(sizes)}: it must "
             "be square and its side a multiple of each"
         )
     whole = decoded.is_rgb_png and decoded.image.size == (width, height)

@@ -1,4 +1,4 @@
-"""Where captioned pictures come from: an address leads to a source, examples by index."""
+"""Where captioned images come from: an address leads to a source, examples by index."""
 
 import os
 import re

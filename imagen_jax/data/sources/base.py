@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, 
 
 @runtime_checkable
 class Source(Protocol):
-    """Captioned pictures by index: dicts as `example` makes them.
+    """Captioned images by index: dicts as `example` makes them.
 
     Those have "image", encoded bytes, "captions", a tuple of at least one, and "caption", its
     first. Threads may share a source, worker processes may copy it.

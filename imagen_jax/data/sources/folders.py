@@ -1,4 +1,4 @@
-"""A folder of captioned pictures: `name.txt` beside each `name.jpg`, or a table of captions.
+"""A folder of captioned images: `name.txt` beside each `name.jpg`, or a table of captions.
 
 A table is `metadata.jsonl`, `.csv` or `.parquet`, with the column `file_name` and one of text, as
 Hugging Face's ImageFolder has it; it is for its folder and those below. No path leads out of the
@@ -23,18 +23,18 @@ from imagen_jax.data.sources.base import (
 )
 from imagen_jax.io import buckets, paths, remote_files
 
-NO_CAPTION, LINK_OUT = "picture without caption", "link out of the folder"
+NO_CAPTION, LINK_OUT = "image without caption", "link out of the folder"
 COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
-SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which none is a lost picture
+SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which none is a lost image
 
 
 @dataclass(frozen=True, eq=False)
 class Folder(Sequence):
-    """The pictures of a folder and of those below it: of tables in their order, then sorted."""
+    """The images of a folder and of those below it: of tables in their order, then sorted."""
 
     root: str  # absolute, or gs://
-    names: Sequence[str]  # of the pictures, below the root
-    captions: Sequence[tuple[str, ...]]  # of the first pictures; those of the others are in .txt
+    names: Sequence[str]  # of the images, below the root
+    captions: Sequence[tuple[str, ...]]  # of the first images; those of the others are in .txt
     skipped: Mapping[str, SkippedNames]
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Folder(Sequence):
         return base.make_example(image, captions)
 
     def key(self, index: int) -> str:
-        """The picture's path below the folder, fit to print."""
+        """The image's path below the folder, fit to print."""
         return base.key(self.names[self._checked(index)])
 
     def _checked(self, index: SupportsIndex) -> int:
@@ -116,7 +116,7 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
     skipped = listing.skips.collected()
     if not found and not pairs:
         raise ValueError(
-            f"folder {folder} has no picture with a caption; "
+            f"folder {folder} has no image with a caption; "
             f"left out: {base.summarise_skips(skipped) or 'nothing'}"
             + (COPY if LINK_OUT in skipped else "")
         )
@@ -185,11 +185,11 @@ def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
 
 
 def _is_image(name: str, listing: Listing) -> bool:
-    """Whether a file is a picture to read; what is neither picture nor known is noted."""
+    """Whether a file is an image to read; what is neither image nor known is noted."""
     _, dot, ending = name.rpartition("/")[2].rpartition(".")
     if not dot or ending.lower() not in IMAGE_SUFFIXES:
         if ending.lower() not in SIDECARS:
-            listing.skips.add("neither picture nor caption", name)
+            listing.skips.add("neither image nor caption", name)
         return False
     size = listing.sizes[name]
     if not size or size > MAX_IMAGE_BYTES:
@@ -199,7 +199,7 @@ def _is_image(name: str, listing: Listing) -> bool:
 
 
 def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) -> dict[str, None]:
-    """Those of the pictures that have a .txt; none of the folders `described` is looked at."""
+    """Those of the images that have a .txt; none of the folders `described` is looked at."""
     found, stems = {}, set()
     for name in images:
         stem = name.rpartition(".")[0]
@@ -216,7 +216,7 @@ def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) 
     for name in sorted(listing.sizes):
         lone = name.endswith(".txt") and name.removesuffix(".txt") not in stems
         if lone and not name.startswith(described):
-            listing.skips.add("caption without picture", name)
+            listing.skips.add("caption without image", name)
     return found
 
 
@@ -229,7 +229,7 @@ class _Part(NamedTuple):
 
 
 def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
-    """Captions by picture; rows of one picture are several captions.
+    """Captions by image; rows of one image are several captions.
 
     Errors: ValueError as `tables.read_table`.
     """
@@ -241,7 +241,7 @@ def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             part.skips.add("unsafe name", given)
         elif name not in part.images:
-            part.skips.add("caption without picture", name)
+            part.skips.add("caption without image", name)
         elif not captions:
             part.skips.add(NO_CAPTION, name)
         elif max(map(len, captions)) > MAX_TEXT_BYTES:
@@ -255,5 +255,5 @@ def _tabled(table: str, column: str, part: _Part) -> dict[str, tuple[str, ...]]:
             if len(all_of_it) == before:
                 part.skips.add("duplicate row", name)
     for name in sorted(part.images - set(found)):
-        part.skips.add("picture without row", name)
+        part.skips.add("image without row", name)
     return found | {name: tuple(captions) for name, captions in several.items()}

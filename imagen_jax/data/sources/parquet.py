@@ -1,4 +1,4 @@
-"""Parquet files of captioned pictures, as Hugging Face stores datasets, by random access.
+"""Parquet files of captioned images, as Hugging Face stores datasets, by random access.
 
 The unit that can be read is a row group: reads in random order decode one for each example, unless
 it is among the last few of that thread.
@@ -39,7 +39,7 @@ class Scanned(NamedTuple):
     """What is known of a file once it was opened."""
 
     groups: list[int]  # rows of each row group
-    whole: np.ndarray  # (rows,) bool, those with a picture and a caption
+    whole: np.ndarray  # (rows,) bool, those with an image and a caption
     skipped: Mapping[str, SkippedNames]
 
 
@@ -55,7 +55,7 @@ class Cache(threading.local):
 
 @dataclass(frozen=True, eq=False)
 class Parquet(Sequence):
-    """The rows of several files that have a picture and a caption, in order."""
+    """The rows of several files that have an image and a caption, in order."""
 
     files: tuple[SourceFile, ...]
     columns: Columns
@@ -129,7 +129,7 @@ def open_parquet(pattern: str, *, image: str = "image", text: str = "text") -> P
     rows = np.flatnonzero(np.concatenate([one.whole for one in scanned]))
     if not len(rows):
         raise ValueError(
-            f"{pattern}: no picture with a caption in {len(files)} files; "
+            f"{pattern}: no image with a caption in {len(files)} files; "
             f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
         )
     firsts = np.cumsum([0, *(len(one.whole) for one in scanned[:-1])])
@@ -210,19 +210,19 @@ def _of_bytes(kind: Any) -> Any:
 
 
 def _leaf(parquet: Any, image: str) -> str:
-    """The column of a picture's bytes. Errors: ValueError where it has none."""
+    """The column of an image's bytes. Errors: ValueError where it has none."""
     import pyarrow as pa
 
     kind = parquet.schema_arrow.field(image).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind, image = kind.field("bytes").type, f"{image}.bytes"
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ValueError(f"column {image!r} holds no pictures' bytes but {kind}")
+        raise ValueError(f"column {image!r} holds no images' bytes but {kind}")
     return image
 
 
 def _scan(file: SourceFile, columns: Columns) -> Scanned:
-    """Which rows have a picture and a caption. Errors: ValueError for columns that do not fit."""
+    """Which rows have an image and a caption. Errors: ValueError for columns that do not fit."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -279,14 +279,14 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
                 "texts with text="
             ) from error
         if not captions:
-            wrong[row] = "picture without caption"
+            wrong[row] = "image without caption"
         elif max(map(len, captions)) > MAX_TEXT_BYTES:
             wrong[row] = "too large"
-    return wrong | {int(row): "caption without picture" for row in np.flatnonzero(~images)}
+    return wrong | {int(row): "caption without image" for row in np.flatnonzero(~images)}
 
 
 def _has_image(parquet: Any, group: int, leaf: str) -> np.ndarray:
-    """Which rows have a picture; read only where the file does not say that all have."""
+    """Which rows have an image; read only where the file does not say that all have."""
     about = parquet.metadata.row_group(group)
     chunks = [about.column(n) for n in range(about.num_columns)]
     statistics = next(c.statistics for c in chunks if c.path_in_schema == leaf)

@@ -1,4 +1,4 @@
-"""Where the pictures and captions of a tar lie: found in one pass over it, and stored for later."""
+"""Where the images and captions of a tar lie: found in one pass over it, and stored for later."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from imagen_jax.io.buckets import is_bucket
 from imagen_jax.io.remote_files import SourceFile
 
 VERSION = 2  # of what is stored, and of how tars are read
-DOWNLOADED = "success"  # img2dataset's status of a picture that is there
+DOWNLOADED = "success"  # img2dataset's status of an image that is there
 KINDS = dict.fromkeys(IMAGE_SUFFIXES, "image") | {"txt": "text", "json": "json"}
 LARGEST = {"image": MAX_IMAGE_BYTES, "text": MAX_TEXT_BYTES, "json": MAX_TEXT_BYTES}
 ROW = np.dtype(
@@ -45,7 +45,7 @@ ROW = np.dtype(
 
 
 class Index(NamedTuple):
-    """The examples of one tar, in the order of their pictures."""
+    """The examples of one tar, in the order of their images."""
 
     rows: np.ndarray  # (n,) of ROW
     keys: bytes  # names of the examples, one after another
@@ -125,8 +125,8 @@ def build(file: SourceFile, field: str) -> Index:
 
 def _lacking(found: Found) -> str:
     if found.image is None:
-        return "caption without picture"
-    return "" if found.text or found.json else found.bad or "picture without caption"
+        return "caption without image"
+    return "" if found.text or found.json else found.bad or "image without caption"
 
 
 def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
@@ -153,7 +153,7 @@ def _refused(member: tarfile.TarInfo, parts: list[str], kind: str) -> str:
     if parts[-1].startswith("."):  # such as macOS's ._name.jpg
         return "hidden"
     if not kind:
-        return "neither picture nor caption"
+        return "neither image nor caption"
     if not member.size:
         return "empty"
     return "too large" if member.size > LARGEST[kind] else ""

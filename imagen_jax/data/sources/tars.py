@@ -1,6 +1,6 @@
-"""Tars of captioned pictures, as img2dataset and webdataset write them, by random access.
+"""Tars of captioned images, as img2dataset and webdataset write them, by random access.
 
-An example is a picture (.jpg, .jpeg, .png, .webp) and the .txt or .json of the same name. Nothing
+An example is an image (.jpg, .jpeg, .png, .webp) and the .txt or .json of the same name. Nothing
 is unpacked: where its members lie is indexed once (`tar_index`), then their bytes are read.
 """
 
@@ -28,12 +28,12 @@ from imagen_jax.io.remote_files import RangeReader, SourceFile
 
 THREADS = 16
 MUCH = 1 << 32  # bytes of tars that take longer to index than processes to start
-GAP = 1 << 16  # bytes between picture and text that are cheaper to read than to leave out
+GAP = 1 << 16  # bytes between image and text that are cheaper to read than to leave out
 
 
 @dataclass(frozen=True, eq=False)
 class Tars(Sequence):
-    """The examples of several tars, in the order of the tars' names and of the pictures in them."""
+    """The examples of several tars, in the order of the tars' names and of the images in them."""
 
     files: tuple[SourceFile, ...]
     firsts: np.ndarray  # number of the first example of each file
@@ -53,14 +53,14 @@ class Tars(Sequence):
         """
         number = self._checked(index)
         file = self.files[self._file(number)]
-        picture, size, text, text_size, in_json, _ = self.rows[number].item()
-        start, end = min(picture, text), max(picture + size, text + text_size)
+        offset, size, text, text_size, in_json, _ = self.rows[number].item()
+        start, end = min(offset, text), max(offset + size, text + text_size)
         if end - start <= size + text_size + GAP:
             both = self.reader.read(file, start, end - start)
-            image = both[picture - start :][:size]
+            image = both[offset - start :][:size]
             words = both[text - start :][:text_size]
         else:
-            image = self.reader.read(file, picture, size)
+            image = self.reader.read(file, offset, size)
             words = self.reader.read(file, text, text_size)
         if not in_json:
             return base.make_example(image, base.make_texts(words))
@@ -108,7 +108,7 @@ def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
     rows = np.concatenate([index.rows for index in indices])
     if not len(rows):
         raise ValueError(
-            f"{pattern}: no picture with a caption in {len(files)} tars; "
+            f"{pattern}: no image with a caption in {len(files)} tars; "
             f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
         )
     # The ends of each tar's keys begin where the tar before ended.

@@ -1,4 +1,4 @@
-"""The example format: encoded captions beside a picture's PNG pyramid, as msgpack bytes."""
+"""The example format: encoded captions beside an image's PNG pyramid, as msgpack bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -50,7 +50,7 @@ def round_encoding(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """One captioned picture: PNG bytes by side, and its captions' encodings."""
+    """One captioned image: PNG bytes by side, and its captions' encodings."""
 
     key: str
     captions: tuple[str, ...]  # at least one; a visit draws one of them
@@ -84,7 +84,7 @@ def _unpack(data: bytes, text_dtype: TextDtype) -> Record:
     if not (isinstance(key, str) and captions and all(isinstance(c, str) for c in captions)):
         raise TypeError("key and captions are no text")
     if not all(isinstance(n, int) and isinstance(png, bytes) for n, png in images.items()):
-        raise TypeError("its pictures are no bytes by side")
+        raise TypeError("its images are no bytes by side")
     encodings, start = [], 0
     for _, count in zip(captions, tokens, strict=True):
         if count < 0:

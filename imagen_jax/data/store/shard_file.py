@@ -67,7 +67,7 @@ def name_failures(path: Path) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
             f"{path.parent}: {path.name} was not written ({reason}): make room or check the rights "
-            "there, then give the same command again, which goes on"
+            "there, then give the same command again, which resumes"
         ) from error
 
 

@@ -39,7 +39,7 @@ class Store:
     dataset: str
     split: str
     count: int  # records
-    sizes: tuple[int, ...]  # sides of each record's pictures
+    sizes: tuple[int, ...]  # sides of each record's images
     encoder: str  # its name; `identity` digests its weights and tokenizer
     identity: str
     vocabulary: str  # digest of the tokenizer
@@ -49,7 +49,7 @@ class Store:
     computed_in: str = "float32"  # the encoder's dtype
     text_dtype: TextDtype = "bfloat16"
     shard_records: int = SHARD_RECORDS  # examples of a shard
-    framing: Framing | None = None  # None: pictures had to be squares of fitting sides
+    framing: Framing | None = None  # None: images had to be squares of fitting sides
     filters: Filters = Filters()  # ignored without framing
     skipped: tuple[Total, ...] = ()  # by reason, in alphabetical order
     files: tuple[ShardFile, ...] = ()  # the shards in their order, then EMPTY
@@ -134,7 +134,7 @@ def begin_store(target: Store) -> list[int]:
     something else, naming what differs.
     """
     if not target.count:
-        raise ValueError(f"{target.dataset} {target.split} has no pictures: nothing to write")
+        raise ValueError(f"{target.dataset} {target.split} has no images: nothing to write")
     header = target.folder / HEADER
     if header.is_file():
         refuse_other(_read(header, target.folder), target)
@@ -171,7 +171,7 @@ def write_empty(target: Store, text: Encoding) -> None:
 
 
 def finish_store(target: Store) -> Store | None:
-    """Write the index once all shards are there, whoever wrote them; None as long as some lack.
+    """Write the index once all shards are there, of any process; None as long as some lack.
 
     Errors: ValueError when no example became a record.
     """

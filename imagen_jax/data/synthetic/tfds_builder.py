@@ -1,4 +1,4 @@
-"""What the embedded datasets share: TFDS builders whose pictures are made here, not downloaded.
+"""What the embedded datasets share: TFDS builders whose images are made here, not downloaded.
 
 They are written as ArrayRecord files and read again without TensorFlow.
 """
@@ -23,7 +23,7 @@ FILES = ("dataset_info.json", "features.json", "metadata.json")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder with these splits; its configs tell by `recipe()` what the pictures depend on."""
+    """A builder with these splits; its configs tell by `recipe()` what the images depend on."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         return {split: self._generate_examples(split) for split in SPLITS}
@@ -82,7 +82,7 @@ def find_built(kind: type[Builder], name: str, data_dir: str | Path) -> Builder 
         _check_json(folder / file)
     builder = kind(config=config_of(kind, name), data_dir=data_dir)
     if builder.info.metadata["recipe"] != builder.builder_config.recipe():
-        raise _unusable(folder, "it was painted by another recipe than today's")
+        raise _unusable(folder, "it was made by another recipe than today's")
     for split in SPLITS:
         info = builder.info.splits[split]
         for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
@@ -143,7 +143,7 @@ def _check_shard(path: Path, length: int) -> None:
     except RuntimeError as error:  # the index is at the end of the file
         raise _unusable(path.parent, f"{path.name} was cut short") from error
     if found != length:
-        raise _unusable(path.parent, f"{path.name} has {found} pictures instead of {length}")
+        raise _unusable(path.parent, f"{path.name} has {found} images instead of {length}")
 
 
 def _unusable(folder: Path, what: str) -> ValueError:

@@ -32,12 +32,12 @@ class EmojiConfig(tfds.core.BuilderConfig):
     """Every emoji of the font."""
 
     def recipe(self) -> str:
-        """What the code does to the font's pictures; stored with them, as is the font's digest."""
+        """What the code does to the font's images; stored with them, as is the font's digest."""
         return f"{SIDE=} {emoji_names.VALIDATION=} {emoji_names.HOLDING=}"
 
 
 class DrawnEmoji(NamedTuple):
-    """A picture, and the emoji that look like it, that of the shortest name first."""
+    """An image, and the emoji that look like it, that of the shortest name first."""
 
     image: bytes  # PNG
     emoji: tuple[str, ...]
@@ -141,12 +141,12 @@ def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
 
 
 def draw_emoji(font: Font) -> list[DrawnEmoji]:
-    """A font's emoji; those that look alike (Norway's and Svalbard's flags) are one picture.
+    """A font's emoji; those that look alike (Norway's and Svalbard's flags) are one image.
 
     Errors: ValueError for a bitmap that is damaged or too large.
     """
     alike: dict[bytes, list[str]] = {}
-    for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" pictures"):
+    for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" images"):
         bitmap = font.bitmap(text)
         if bitmap is not None:
             alike.setdefault(_encode_bitmap(text, bitmap), []).append(text)
@@ -156,7 +156,7 @@ def draw_emoji(font: Font) -> list[DrawnEmoji]:
 
 
 def emoji_captions(example: DrawnEmoji) -> list[str]:
-    """All captions of a picture, the main one first."""
+    """All captions of an image, the main one first."""
     return list(dict.fromkeys(c for text in example.emoji for c in emoji_names.captions(text)))
 
 
@@ -187,7 +187,7 @@ def _load(bitmap: bytes) -> Image.Image:
             raise ValueError(f"it has the size {loaded.size}, more than {LARGEST} pixels a side")
         return loaded.convert("RGBA")
     except decode.BROKEN as error:
-        raise ValueError(f"{len(bitmap)} bytes are no complete picture: {error}") from error
+        raise ValueError(f"{len(bitmap)} bytes are no complete image: {error}") from error
 
 
 def _fitted(page: Image.Image) -> UInt8[np.ndarray, "128 128 3"]:

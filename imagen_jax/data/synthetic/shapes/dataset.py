@@ -44,7 +44,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
         return replace(self.grammar, pairs="only") if split == "held_out" else self.grammar
 
     def recipe(self) -> str:
-        """All that the pictures depend on; stored with them."""
+        """All that the images depend on; stored with them."""
         recipe = f"{self.seed=} {self.train=} {self.validation=} {self.held_out=} {self.grammar=}"
         return recipe.replace(f", sizes={SIZES}", "")  # all of them go unsaid in stored recipes
 
@@ -94,7 +94,7 @@ class Shapes(tfds_builder.Builder):
         file_format: str = "array_record",
         workers: int | None = None,
     ) -> None:
-        """TFDS's arguments, and how many processes paint (None: one for each CPU)."""
+        """TFDS's arguments, and how many processes render (None: one for each CPU)."""
         super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
         self._workers = workers or os.cpu_count() or 1
 
@@ -119,7 +119,7 @@ class Shapes(tfds_builder.Builder):
         count = config.size(split)
         rendered = generate_splits(series, count, workers=self._workers)
         name = f"shapes/{config.name} {split}"
-        for index, example in enumerate(tqdm(rendered, name, count, unit=" pictures")):
+        for index, example in enumerate(tqdm(rendered, name, count, unit=" images")):
             yield (
                 index,
                 {
@@ -131,7 +131,7 @@ class Shapes(tfds_builder.Builder):
 
 
 def build_shapes(name: str, data_dir: str | Path, *, workers: int | None = None) -> Shapes:
-    """Paints the dataset `name` (full, quickstart or tiny) under `data_dir`, unless it is there.
+    """Render the dataset `name` (full, quickstart or tiny) under `data_dir`, unless it is there.
 
     Errors: ValueError for an unknown name or an unusable dataset.
     """
@@ -155,7 +155,7 @@ def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
 def eval_set_of(
     name: str, split: str, *, count: int, seed: int = 0, size: int = SIDE
 ) -> tuple[list[str], UInt8[np.ndarray, "b size size 3"]]:
-    """New captions in a split's manner, in no dataset, and pictures that show what they say.
+    """New captions in a split's manner, in no dataset, and images that show what they say.
 
     Shapes: pixels (count, size, size, 3).
     """

@@ -1,4 +1,4 @@
-"""Captioned pictures from a seed, painted by several processes; example i depends on nothing else.
+"""Captioned images from a seed, rendered by several processes; example i depends on nothing else.
 
 Worker processes import this module alone: no jax and no TFDS.
 """
@@ -18,12 +18,12 @@ from imagen_jax.data.synthetic.shapes.scenes import Grammar, Scene, sample_scene
 from imagen_jax.data.worker_pool import start_pool
 
 SIDE = 256
-CHUNK = 64  # examples that a worker paints at a time
+CHUNK = 64  # examples that a worker renders at a time
 
 
 @dataclass(frozen=True)
 class SyntheticExample:
-    """A picture as PNG bytes, its caption, and its scene as JSON."""
+    """An image as PNG bytes, its caption, and its scene as JSON."""
 
     image: bytes
     caption: str
@@ -58,9 +58,9 @@ def generate_split(series: SceneStream, index: int) -> SyntheticExample:
 
 
 def generate_splits(series: SceneStream, count: int, *, workers: int) -> Iterator[SyntheticExample]:
-    """The first `count` examples in order, painted by `workers` processes.
+    """The first `count` examples in order, rendered by `workers` processes.
 
-    With one worker, or with too little for two, this process paints them.
+    With one worker, or with too little for two, this process renders them.
     """
     if workers == 1 or count <= CHUNK:
         yield from (generate_split(series, index) for index in range(count))

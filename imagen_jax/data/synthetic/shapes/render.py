@@ -1,4 +1,4 @@
-"""Pictures of scenes: palette, outlines, layout and the anti-aliased painting of one scene."""
+"""Images of scenes: palette, outlines, layout and the anti-aliased rendering of one scene."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ RGB = {
     "gray": (128, 128, 128),
 }
 
-# Extents as shares of the picture's side, from and to; one object, and two.
+# Extents as shares of the image's side, from and to; one object, and two.
 SINGLE_EXTENT = {"small": (0.34, 0.42), "large": (0.62, 0.72)}
 PAIR_EXTENT = {"small": (0.24, 0.29), "large": (0.39, 0.43)}
 SINGLE_JITTER, PAIR_JITTER, MARGIN, GAP = 0.16, 0.12, 0.02, 0.10
@@ -30,12 +30,12 @@ PERIOD = {"striped": 1 / 16, "dotted": 1 / 20}  # of stripes and of rows of dots
 TINT_SHARE = 0.45  # of a period that a stripe of the tint takes
 DOT_RADIUS = 0.42  # in periods
 SUPERSAMPLE = 4
-FINEST = 256  # smaller pictures are painted at least this large, then area-averaged
+FINEST = 256  # smaller images are rendered at least this large, then area-averaged
 
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """Where an object sits: its centre and extent (longer side of its box), in picture sides."""
+    """Where an object sits: its centre and extent (longer side of its box), in image sides."""
 
     x: float
     y: float
@@ -115,7 +115,7 @@ def _pattern(fill: str, offset: tuple[float, float], *, side: int, period: float
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> tuple[ObjectBox, ...]:
-    """Where the scene's objects go: jittered, inside the picture, apart along the relation."""
+    """Where the scene's objects go: jittered, inside the image, apart along the relation."""
     if len(scene.shapes) == 1:
         extent = rng.uniform(*SINGLE_EXTENT[scene.shapes[0].size])
         reach = min(0.5 - extent / 2 - MARGIN, SINGLE_JITTER)
@@ -138,7 +138,7 @@ def layout(scene: Scene, rng: np.random.Generator) -> tuple[ObjectBox, ...]:
 def render(
     scene: Scene, rng: np.random.Generator, *, size: int = 256
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The scene as a picture; `rng` moves the objects a little.
+    """The scene as an image; `rng` moves the objects a little.
 
     Shapes: (size, size, 3).
     """

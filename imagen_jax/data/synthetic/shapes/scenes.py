@@ -1,6 +1,6 @@
 """The seeded scene grammar of the embedded dataset: one or two coloured shapes on a plain ground.
 
-A scene is names only; `captions.py` words it and `render.py` paints it.
+A scene is names only; `captions.py` words it and `render.py` renders it.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ FILLS = ("solid", "striped", "dotted")
 RELATIONS = ("above", "below", "to the left of", "to the right of")
 BACKGROUNDS = ("white", "black", "gray", "yellow", "blue")
 
-# Never painted in training, for a test of composition; each shape and each colour occurs once,
+# Never rendered in training, for a test of composition; each shape and each colour occurs once,
 # so that all of them are still seen with every other partner.
 HELD_OUT = frozenset(
     {
