@@ -23,7 +23,7 @@ text.dtype of bfloat16 computes stays the same to the last bit.
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to convert."""
+    """The encoder to convert."""
 
     path: tyro.conf.Positional[str]
     """T5X's checkpoint, local or gs://; Hugging Face's folder or a safetensors file of it; or an

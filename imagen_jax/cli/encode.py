@@ -37,7 +37,7 @@ OF_CONFIGS = frozenset({"text_dtype", "shard_records", "batch_tokens"})  # witho
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to encode."""
+    """The dataset or source to encode."""
 
     source: tyro.conf.Positional[str]
     """A config file, or a folder of them (a cascade); with --out a data source."""

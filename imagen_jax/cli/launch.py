@@ -52,7 +52,7 @@ class WatchOptions(RunAddress):
 
 @dataclasses.dataclass(frozen=True)
 class LogsOptions(RunAddress):
-    """Which log."""
+    """The log to show."""
 
     worker: config.Whole | None = None
     """Default: every worker's, one after another."""
@@ -64,7 +64,7 @@ class LogsOptions(RunAddress):
 
 @dataclasses.dataclass(frozen=True)
 class ShellOptions(RunAddress):
-    """Which worker. What comes after `--` is run instead of a shell."""
+    """The worker to log in to. A command after `--` is run instead of a shell."""
 
     worker: str = "0"
     """Number, or `all` with a command."""
@@ -74,7 +74,7 @@ class ShellOptions(RunAddress):
 
 @dataclasses.dataclass(frozen=True)
 class CleanOptions:
-    """Which left-overs."""
+    """The left-overs to delete."""
 
     zone: str
     """Such as us-west4-a."""

@@ -20,7 +20,7 @@ the log to WORKDIR/launch/ATTEMPT. With `-- imagen train ...` that command runs 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which worker this is."""
+    """The worker that this is."""
 
     folder: tyro.conf.Positional[str]
     """WORKDIR/launch, in a bucket."""

@@ -21,7 +21,7 @@ MAX_LENGTH = 128  # tokens
 
 @dataclasses.dataclass(frozen=True)
 class StoreOptions:
-    """What is made of a data source, and where."""
+    """The store that is made of a data source."""
 
     out: Path | None = None
     """Folder of the pairs of a data source; `imagen train --pairs` takes it."""
@@ -118,7 +118,7 @@ class StoreOptions:
 
 
 def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None) -> str:
-    """What was written, or this process's share of it, in lines to print."""
+    """Describe the store written, or this process's share of it, in lines to print."""
     from imagen_jax.data.sources import base
 
     counts = written.counts
@@ -147,7 +147,7 @@ def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None)
 
 
 def describe_skipped(source: Source, address: Address) -> str:
-    """What a source has that is no example, in a line to print; "" if it has nothing."""
+    """Describe a source's files that are no examples, in a line to print; "" for none."""
     from imagen_jax.data.sources import base
 
     if not source.skipped:

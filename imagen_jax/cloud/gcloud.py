@@ -61,7 +61,7 @@ class GcloudError(OSError):
 
 
 class MissingResourceError(GcloudError):
-    """What was asked for is not there."""
+    """The resource asked for is not there."""
 
 
 def create(
@@ -121,7 +121,7 @@ def delete(wanted: Slice, name: str) -> list[str]:
 
 
 def node(wanted: Slice, name: str) -> list[str]:
-    """One slice, as JSON: its state and its workers (`networkEndpoints`)."""
+    """The command for a slice as JSON: its state and its workers (`networkEndpoints`)."""
     return ["compute", "tpus", "tpu-vm", "describe", name, *_where(wanted), "--format=json"]
 
 
@@ -168,7 +168,7 @@ class Gcloud:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, arguments: list[str], *, stdin: str | None = None) -> str:
-        """What the command printed; "" where it was only printed itself.
+        """Run a command and return its output; "" where the command is only printed.
 
         Errors: Missing; Failed, with gcloud's own sentence, after several tries if it may pass.
         """

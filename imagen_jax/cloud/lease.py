@@ -1,4 +1,4 @@
-"""Who watches a run: two watchers would delete each other's slices."""
+"""The lease of a run's watcher: two watchers would delete each other's slices."""
 
 import time
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class GcloudLeaseFile:
         return True
 
     def read(self) -> ReadLease | None:
-        """What is there."""
+        """Read the file; None where there is none."""
         try:
             text = self.cloud.run(gcloud.cat(self.address))
         except MissingResourceError:

@@ -1,4 +1,4 @@
-"""What is seen of an attempt: its queued resource, its nodes, and what its workers say."""
+"""Observation of an attempt: its queued resource, its nodes, and its workers' reports."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from imagen_jax.cloud.run_record import Attempt, RunRecord
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReport:
-    """What a worker last wrote to the bucket."""
+    """The report that a worker last wrote to the bucket."""
 
     worker: int
     of: int  # workers of the run
@@ -37,7 +37,7 @@ class AttemptSnapshot:
 
 
 class HeartbeatTracker:
-    """When each worker's beat last grew, by our own clock: other machines' clocks may be wrong."""
+    """The times of the workers' last beats, by our own clock: other clocks may be wrong."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -61,7 +61,7 @@ class HeartbeatTracker:
 def observe(
     cloud: Gcloud, run: RunRecord, attempt: Attempt, heartbeats: HeartbeatTracker
 ) -> AttemptSnapshot:
-    """One look at everything. Errors: gcloud.Failed."""
+    """Observe an attempt once. Errors: GcloudError."""
     name = run.name(attempt)
     queued, reason = _queued(cloud, run, name)
     found = read_reports(cloud, run, attempt, heartbeats)
@@ -80,7 +80,7 @@ def observe(
 def read_reports(
     cloud: Gcloud, run: RunRecord, attempt: Attempt, heartbeats: HeartbeatTracker
 ) -> tuple[WorkerReport, ...]:
-    """What the workers say, by number. Errors: gcloud.Failed."""
+    """Read the workers' reports, by number. Errors: GcloudError."""
     try:
         text = cloud.run(gcloud.cat(run.address(attempt, "worker-*.json")))
     except MissingResourceError:

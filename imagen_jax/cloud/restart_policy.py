@@ -1,4 +1,4 @@
-"""What to do next with an attempt: a pure function of what is seen, what was, and the limits."""
+"""The next action for an attempt: a pure function of what is seen, what was, and the limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def decide(seen: AttemptSnapshot, run: RunRecord, *, now: float) -> Decision:
 
 
 def _lost(seen: AttemptSnapshot, limits: Limits) -> str | None:
-    """Why this attempt comes to nothing any more; None while it may."""
+    """Give the reason why the attempt has failed; None if it may still succeed."""
     failed = next((r for r in seen.reports if r.phase == "ended" and r.code), None)
     if failed is not None:
         culprit = next((r for r in seen.reports if r.code and r.code not in MACHINE), failed)
@@ -109,13 +109,13 @@ def _again(
 
 
 def _failing(attempts: Sequence[Attempt]) -> bool:
-    """Whether the resources before this one failed, too, before a worker was heard of."""
+    """Return whether the earlier resources failed, too, before a worker was heard of."""
     before = attempts[-FOREVER:-1]
     return len(before) == FOREVER - 1 and not any(a.granted for a in before)
 
 
 def _waiting(seen: AttemptSnapshot) -> str:
-    """What is waited for, in a few words."""
+    """Describe in a few words what the watcher waits for."""
     if not seen.reports:
         return f"the queued resource is {seen.queued}"
     phases = sorted({r.phase for r in seen.reports})

@@ -13,7 +13,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSpec:
-    """What every worker does, in every attempt."""
+    """The commands of every worker, in every attempt."""
 
     run_id: str
     workdir: str
@@ -30,7 +30,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What bounds the costs."""
+    """The limits of a launch's costs."""
 
     until: float  # seconds since 1970
     max_restarts: int = 20
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One queued resource."""
+    """An attempt: a queued resource."""
 
     number: int
     made: float  # seconds since 1970
@@ -74,11 +74,11 @@ class RunRecord:
         return max((a.number for a in self.attempts), default=self.before) + 1
 
     def name(self, attempt: Attempt) -> str:
-        """Of the attempt's queued resource."""
+        """Name the attempt's queued resource."""
         return f"{self.job.run_id}-{attempt.number}"
 
     def address(self, attempt: Attempt, file: str) -> str:
-        """A file of the attempt in the bucket."""
+        """Return the address of a file of the attempt in the bucket."""
         return f"{self.job.folder}/{attempt.number}/{file}"
 
     def with_attempt(self, attempt: Attempt) -> "RunRecord":

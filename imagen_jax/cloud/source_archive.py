@@ -17,12 +17,12 @@ class SourceArchive:
 
     @property
     def name(self) -> str:
-        """Of the file; its SHA-256 is in it, and the workers compare."""
+        """The file's name; its SHA-256 is in it, and the workers compare."""
         return f"code-{hashlib.sha256(self.archive).hexdigest()}.tar"
 
 
 def archive_head(folder: Path, *, ignore_changes: bool = False) -> SourceArchive:
-    """What HEAD holds of the repository around `folder`, and nothing else.
+    """Archive HEAD of the repository around `folder`, and nothing else.
 
     Errors: ValueError outside a repository of this package, and for changes that are not committed.
     """

@@ -50,7 +50,7 @@ def _describe(attempt: Attempt) -> str:
 
 
 def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
-    """Of each stage that logs: step, loss, images/s and the last checkpoint."""
+    """Describe each stage that logs: step, loss, images/s and the last checkpoint."""
     for pattern in METRICS:
         try:
             files = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).split()

@@ -1,4 +1,4 @@
-"""Which chips, where, and how they are paid for."""
+"""A slice of TPUs: its chips, their zone, and how they are paid for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Slice:
 
     @property
     def generation(self) -> str:
-        """As libtpu and `imagen_jax.parallel.accelerators` name it."""
+        """The name that libtpu and `imagen_jax.parallel.accelerators` use."""
         first = self.accelerator.partition("-")[0]
         return {"v5litepod": "v5e"}.get(first, first)
 
@@ -85,7 +85,7 @@ class Slice:
         return self.runtime_version or RUNTIMES[self.accelerator.partition("-")[0]]
 
     def nodes(self, name: str) -> tuple[str, ...]:
-        """Of the resource `name`, the nodes: one a slice."""
+        """List the nodes of the resource `name`: one a slice."""
         if self.slices == 1:
             return (name,)
         return tuple(f"{name}-{i}" for i in range(self.slices))

@@ -123,7 +123,7 @@ class Watcher:
         return decision
 
     def _is_asked_to_stop(self) -> bool:
-        """Whether `imagen launch stop` was given elsewhere; it is not to be created again."""
+        """Return whether `imagen launch stop` was given elsewhere; nothing is created then."""
         try:
             return read_record(self.cloud, self.run.job.workdir).finished is not None
         except (GcloudError, ValueError):

@@ -1,4 +1,4 @@
-"""What runs on each worker: waits for the others, runs the command, and tells the bucket about it.
+"""The program of each worker: waits for the others, runs the command, reports to the bucket.
 
 The entry point of every way to launch: a TPU VM's start-up script, a pod of GKE, a SkyPilot task.
 """
@@ -35,7 +35,7 @@ MULTIPROCESS = ("train", "encode")  # commands that take --processes, and refuse
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerId:
-    """Which worker this is."""
+    """The identity of a worker."""
 
     folder: Workdir  # of the attempt
     worker: int
@@ -60,13 +60,13 @@ class WorkerReporter:
         self._thread.start()
 
     def report_phase(self, phase: str) -> None:
-        """Another phase begins; a report that fails is told, and the next beat makes it."""
+        """Report a new phase; a failure is logged, and the next beat repeats it."""
         with self._lock:
             report = dataclasses.replace(self._report, phase=phase)
             self._reports.run(lambda: self._write(report))
 
     def end(self, code: int, output: str) -> None:
-        """The last report; tried several times, as the watcher acts on it."""
+        """Write the last report; tried several times, as the watcher acts on it."""
         self._ended.set()
         for delay in (1.0, 2.0, 4.0, 8.0, None):
             try:
@@ -173,7 +173,7 @@ class Worker:
 
 
 def is_repeated_crash(worker_id: WorkerId) -> bool:
-    """Whether this attempt and the one before, by its number, crashed after the same step."""
+    """Return whether this attempt and the one before it crashed after the same step."""
     number = worker_id.folder.name
     if not number.isdigit() or number == "0":
         return False

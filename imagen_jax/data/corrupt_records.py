@@ -1,4 +1,4 @@
-"""How much of a store turned out damaged in a run: counted by shard, listed, and limited."""
+"""Damaged records that a run met in its store: counted by shard, listed, and limited."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,7 +35,7 @@ class CorruptRecordCounter:
 
     @property
     def damaged(self) -> int:
-        """How many records were lost since the run began."""
+        """The number of records that were lost since the run began."""
         return len(self._listed)
 
     def add(self, step: int, loaded: LoadedBatch) -> None:

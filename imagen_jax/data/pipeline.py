@@ -30,7 +30,7 @@ TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged,
 
 
 class Batch(NamedTuple):
-    """What one step trains on; numpy arrays, or device arrays after `to_device`."""
+    """The data of one step; numpy arrays, or device arrays after `to_device`."""
 
     pixels: UInt8[np.ndarray, "b h w 3"]
     low_pixels: UInt8[np.ndarray, "b low_h low_w 3"] | None  # super-resolution stages only
@@ -47,7 +47,7 @@ class LoadedBatch(NamedTuple):
 
 
 class LoadedExample(NamedTuple):
-    """One row of a batch, its text not yet padded."""
+    """A row of a batch, its text not yet padded."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     low_pixels: UInt8[np.ndarray, "low_h low_w 3"] | None
@@ -112,7 +112,7 @@ class ProcessRows:
 
     @classmethod
     def whole(cls, batch_size: int) -> "ProcessRows":
-        """That of a process which is alone."""
+        """Return all rows, of the only process."""
         return cls(batch_size, tuple(range(batch_size)))
 
 
@@ -177,7 +177,7 @@ def load_examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapD
 def load_batches(
     ordered: grain.MapDataset, *, max_length: int, share: ProcessRows, start_step: int = 0
 ) -> grain.MapDataset:
-    """One process's batches of the global order, the first of them at `start_step`."""
+    """Load one process's batches of the global order, the first of them at `start_step`."""
     return grain.MapDataset.source(GlobalOrder(ordered, share, start_step)).batch(
         len(share.rows), drop_remainder=True, batch_fn=partial(collate, max_length=max_length)
     )

@@ -82,7 +82,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """All complete steps, oldest first, as they lie in the folder.
 
-        Orbax's own list has failed ones too; asked to read it again, it forgets the save on its way.
+        Orbax's own list has failed ones too; asked to read it again, it forgets a running save.
         """
         return sorted(found.step for found in NAMES.find_all(self.folder))
 
@@ -141,7 +141,7 @@ class Checkpoints:
         return restored
 
     def identity(self, target: Any, *, step: int) -> str:
-        """What tells the part of a state that `target` is from any other; nothing large is read.
+        """Name the part of a state that `target` is, unlike any other; nothing large is read.
 
         Errors: as `restore`, but for arrays that differ in a bit.
         """
@@ -210,7 +210,7 @@ class Checkpoints:
         return place
 
     def aside(self, step: int) -> Workdir:
-        """Where a checkpoint can be set aside; another one of its step may have been before it."""
+        """Find a free folder to set a checkpoint aside; an earlier one of its step may be there."""
         folder = self.folder.parent / ASIDE
         return next(
             place
@@ -242,7 +242,7 @@ def _require_finite(state: Any, place: Workdir) -> None:
 
 
 class About(NamedTuple):
-    """What `save` wrote beside a state."""
+    """The record that `save` writes next to a state."""
 
     shapes: dict[str, tuple[int, ...]]
     sums: checksums.Fingerprint
@@ -288,7 +288,7 @@ def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Whether an error tells of damaged files, not of rights, memory or a network."""
+    """Return whether an error means damaged files, not rights, memory or a network."""
     while type(error) is Exception and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OSError):

@@ -4,6 +4,6 @@ UNREADABLE = "unreadable"
 
 
 class CorruptDataError(ValueError):
-    """What was read is not what was written: files that are missing, cut short or changed."""
+    """The data read is not the data written: files are missing, cut short or changed."""
 
     reason = UNREADABLE  # the same words for all of a kind

@@ -1,4 +1,4 @@
-"""Which arrays of a tree hold an infinity or a NaN: weights that no training can mend."""
+"""Finds arrays of a tree that hold an infinity or a NaN: weights that no training can mend."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ NAME_LETTERS, NAME_BYTES = 60, 120  # of a prompt in a file's name
 def draw_grid(
     images: Sequence[np.ndarray], captions: Sequence[str], *, side: int = 192, columns: int = 0
 ) -> Image.Image:
-    """One sheet with every image, `side` pixels wide, above its caption.
+    """Draw a sheet with every image, `side` pixels wide, above its caption.
 
     Of many only the first `fitting(len(images), side=side)` are there, and a line that says so.
     Shapes: each image uint8 (h, w, 3); smaller ones are enlarged without smoothing.
@@ -54,13 +54,13 @@ def draw_grid(
 
 
 def count_that_fits(count: int, *, side: int = 192) -> int:
-    """How many of so many images a grid shows: few enough for any viewer to open it."""
+    """Count the images that a grid shows: few enough for any viewer to open it."""
     cell = (side + MARGIN) * (side + 2 * MARGIN + LINES * round(_font(side).size * 1.3))
     return min(count, MOST, max(1, MAX_PIXELS // cell))
 
 
 def file_name(index: int, prompt: str) -> str:
-    """What the image of a prompt is called as a file; no two indices have the same."""
+    """Name the file of a prompt's image; no two indices have the same name."""
     return f"{index:04d}_{_slug(prompt)}.png"
 
 
@@ -122,7 +122,7 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int | float) -> int:
-    """How many of a text's first characters are no wider than `width`."""
+    """Count the first characters of a text that are together no wider than `width`."""
     short = text[: round(width)]  # letters of a pixel or wider; longer texts take long to measure
     return bisect.bisect_right(
         range(1, len(short) + 1), width, key=lambda count: font.getlength(short[:count])

@@ -109,6 +109,6 @@ def parse_entries(text: str, *numbers: str) -> list[dict[str, Any]]:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Why something failed, in one line."""
+    """Give the reason of a failure in one line."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ RESUMED = "*.jsonl"  # logs to which a later start appends
 
 
 class LogUploader:
-    """Has the folder in which a process writes a run's logs, always on this machine: `folder`.
+    """The folder in which a process writes a run's logs, always on this machine: `folder`.
 
     For a run in a bucket that is a temporary folder, which begins with the logs of earlier starts;
     `push` copies the files that have changed since, in the background.

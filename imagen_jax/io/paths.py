@@ -38,7 +38,7 @@ def local_path(path: Path | str) -> Path:
 
 
 def path_or_address(path: object) -> str:
-    """As `local_path`, or an address of a bucket as it is."""
+    """Return `local_path` of a path, and the address of a bucket as it is."""
     text = str(path)
     if is_bucket(text):
         return text

@@ -1,4 +1,4 @@
-"""What is in a run's folder: `config.json`, and `checkpoints/` or exported weights."""
+"""A run's folder: `config.json`, and `checkpoints/` or exported weights."""
 
 import json
 

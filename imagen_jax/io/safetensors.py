@@ -128,7 +128,7 @@ def read_named(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What `save` was given beside the parameters.
+    """Read the metadata that `save_params` was given.
 
     Errors: FileNotFoundError; ValueError for a damaged file.
     """
@@ -186,12 +186,12 @@ def open_tensors(path: Path) -> Iterator[Any]:
 
 
 def _is_quantised(name: str, rank: int) -> bool:
-    """Whether int8 rounds it: kernels alone."""
+    """Return whether int8 rounds a tensor: kernels alone."""
     return rank >= 2 and name.rpartition(SLASH)[2] == "kernel"
 
 
 def _float32(stored: Any, scale: Any | None) -> Any:
-    """One tensor; `scale` (last axis,) of an int8 one."""
+    """Convert one tensor; `scale` (last axis,) is that of an int8 one."""
     found = stored.astype(np.float32)
     return found if scale is None else found * scale.reshape((1,) * (found.ndim - 1) + (-1,))
 

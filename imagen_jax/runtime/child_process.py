@@ -1,4 +1,4 @@
-"""One child process: its output live and the end of it kept, signals passed on."""
+"""A child process: its output live and the end of it kept, signals passed on."""
 
 import contextlib
 import fcntl

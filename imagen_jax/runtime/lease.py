@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder: a file there, `lease.json`, says which.
+"""Leases of folders: one process at a time writes into one, and `lease.json` there names it.
 
 Whether a holder still lives is looked up where it runs on this machine: no clock is asked, and a
 dead one's lease is free at once, however it ended. Of a holder elsewhere (another host, another
@@ -32,14 +32,14 @@ TRIES = 10  # where several begin at the same moment
 
 @runtime_checkable
 class ProcessIdentity(Protocol):
-    """Where the file of a lease is. Errors: OSError where it can't be read or written."""
+    """The place of a lease's file. Errors: OSError where it can't be read or written."""
 
     def create(self, text: str) -> bool:
         """Write the file unless it is there; whether it was written."""
         ...
 
     def read(self) -> ReadLease | None:
-        """What is there; None where nothing is."""
+        """Read the file; None where there is none."""
         ...
 
     def replace(self, text: str, seen: ReadLease) -> bool:
@@ -82,12 +82,12 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it can be looked up on this machine."""
+        """Return whether the process can be looked up on this machine."""
         return self.machine not in ("", "?") and self.machine == _machine()
 
     @property
     def lives(self) -> bool:
-        """Whether it runs; of a process of this machine."""
+        """Return whether the process, of this machine, runs."""
         try:
             os.kill(self.process, 0)
         except ProcessLookupError:
@@ -174,7 +174,7 @@ class Lease:
             self.place.remove()
 
     def _is_free(self, other: Holder, seen: ReadLease, waits: bool) -> bool:
-        """Whether a holder is gone; False where another look is needed.
+        """Return whether a holder is gone; False where another look is needed.
 
         Errors: ValueError where it lives.
         """
@@ -276,7 +276,7 @@ def _reason(error: Exception) -> str:
 
 
 def _parsed(seen: ReadLease) -> Holder | None:
-    """Who holds it; None for nobody, UNKNOWN for what is no lease, or is being written."""
+    """Parse the holder; None for nobody, UNKNOWN for no lease or one that is being written."""
     if seen.text.strip() == FREE:
         return None
     try:
@@ -288,7 +288,7 @@ def _parsed(seen: ReadLease) -> Holder | None:
 
 
 def _machine() -> str:
-    """Of this process: the kernel's boot, and the namespace that its number is of."""
+    """Identify this machine: the kernel's boot, and the namespace of its process numbers."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -297,7 +297,7 @@ def _machine() -> str:
 
 
 def _started_at(process: int) -> str:
-    """When a process started; "" where that can't be told, "ended" of one that only waits for its
+    """Return when a process started; "" if unknown, "ended" for one that only waits for its
     parent."""
     try:
         after = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

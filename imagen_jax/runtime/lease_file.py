@@ -73,7 +73,7 @@ class LocalLeaseFile:
         return True
 
     def read(self) -> ReadLease | None:
-        """What is there."""
+        """Read the file; None where there is none."""
         try:
             # A network's file system asks its server again when a file is opened.
             with self.file.open(errors="replace") as opened:
@@ -120,7 +120,7 @@ class BucketLeaseFile:
         return True
 
     def read(self) -> ReadLease | None:
-        """What is there."""
+        """Read the file; None where there is none."""
         try:
             text = buckets.read(self.address).decode(errors="replace")
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What jax says when another process of a run is gone, in one sentence.
+"""Errors of jax when another process of a run is gone, in one sentence.
 
 A closed connection is an error in Python (gloo, on CPU). Else jax's client ends the process from
 C++ (LOG(FATAL), so SIGABRT): no Python of that process can say anything any more, and a callback in
@@ -14,7 +14,7 @@ _RESTARTED = re.compile(r"(\d+) unexpectedly tried to connect with a different i
 
 
 def describe_lost_peer(output: str) -> str | None:
-    """Who is gone, from the end of a process's stderr; None when it ended for another reason."""
+    """Name the lost process, from the end of a stderr; None for an end of another cause."""
     if FATAL in output:
         who = _who(output[output.rindex(FATAL) :], output)
     elif _BROKEN.search(output[output.rfind("Traceback (most recent") :]):

@@ -23,7 +23,7 @@ PATIENCE = 90  # seconds until a request counts as lost
 
 
 class PreemptionWatch:
-    """Whether to stop; made by `watch`."""
+    """A request to stop; made by `watch_for_preemption`."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -44,11 +44,11 @@ class PreemptionWatch:
             os.kill(os.getpid(), signal.SIGTERM)  # to jax's service
 
     def is_asked(self) -> bool:
-        """Whether this process, alone, was asked to stop."""
+        """Return whether this process, alone, was asked to stop."""
         return self._asked.is_set()
 
     def reached(self, step: int) -> bool:
-        """Whether every process is to stop after this step; to be called by all, at every step."""
+        """Return whether all processes stop after this step; to be called by all, at every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.is_asked()

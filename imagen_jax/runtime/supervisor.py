@@ -25,7 +25,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Crash:
-    """How one child ended."""
+    """The end of one child."""
 
     code: int
     step: str | None  # None before the first
@@ -34,13 +34,13 @@ class Crash:
 
     @property
     def what(self) -> str:
-        """What happened, and when, in a few words."""
+        """Describe the crash and its step in a few words."""
         happened = peer_errors.describe_lost_peer(self.output) or f"the process {self._ended}"
         return f"{happened}; {self.where}"
 
     @property
     def where(self) -> str:
-        """When it happened."""
+        """Name the step after which it happened."""
         return f"this was after {self.step}" if self.step else "this was before its first step"
 
     @property
@@ -108,7 +108,7 @@ class Supervisor:
         return code, read_step(file), output
 
     def _why_not(self, crashes: list[Crash]) -> str | None:
-        """Why the command is not started again; None when it is."""
+        """Give the reason why the command is not started again; None when it is."""
         last = crashes[-1]
         if self.max_restarts == 0:
             return "the same command resumes from the last checkpoint"
@@ -132,7 +132,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Those that end us are passed on to the child, and then nothing is started again."""
+        """Pass signals that end us on to the child, and then start nothing again."""
 
         def stop(number: int, _: object) -> None:
             self._stopped = number
@@ -158,7 +158,7 @@ class Supervisor:
 
 
 def same_step(steps: Sequence[object]) -> bool:
-    """Whether the last two crashes came after the same step: then another start would not help."""
+    """Return whether the last two crashes came after one step: another start would not help."""
     return len(steps) > 1 and steps[-2] == steps[-1]
 
 

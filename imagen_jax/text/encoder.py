@@ -119,7 +119,7 @@ class TextEncoder:
 
     @cached_property
     def identity(self) -> str:
-        """What caches are keyed by: a digest of weights and tokenizer, whatever their files."""
+        """The key of caches: a digest of weights and tokenizer, whatever their files."""
         digest = hashlib.sha256(self.tokenizer.model)
         digest.update(self.digest.encode())
         return digest.hexdigest()[:DIGEST]
@@ -276,7 +276,7 @@ class _Placer:
         )
 
     def digest(self) -> str:
-        """Of all weights as float32, whatever the order and dtype in which they were stored."""
+        """Digest all weights as float32, whatever the order and dtype in which they were stored."""
         return hashlib.sha256(repr(sorted(self._digests.items())).encode()).hexdigest()
 
 
@@ -291,7 +291,7 @@ def _digest(array: np.ndarray) -> str:
 def parameter_sharding(
     name: str, shape: jax.ShapeDtypeStruct, devices: Mesh, split: Split
 ) -> NamedSharding:
-    """How a parameter lies over the devices."""
+    """Return the sharding of a parameter over the devices."""
     if split == "heads":
         return mesh.constrain_products(len(shape.shape), t5.split_axis(name), devices)
     return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)
@@ -330,7 +330,7 @@ def read_t5_config(name_or_path: str) -> T5Config:
 
 
 def _is_there(place: str) -> bool:
-    """Whether a checkpoint may be there. Folders of a bucket are not looked for."""
+    """Return whether a checkpoint may be there; folders of a bucket are not looked for."""
     remote = buckets.is_bucket(place)
     return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
 

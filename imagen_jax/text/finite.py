@@ -11,7 +11,7 @@ from imagen_jax.types import Params
 
 
 def is_finite(text: Float[np.ndarray, "..."]) -> bool:
-    """Whether encodings have neither NaN nor infinities."""
+    """Return whether encodings have neither NaN nor infinities."""
     return bool(np.isfinite(text).all())
 
 
@@ -28,7 +28,7 @@ def check_encodings(
 
 
 def explain(params: Params, dtype: Dtype) -> str:
-    """Why encodings with these weights are not finite, and what helps."""
+    """Explain why encodings with these weights are not finite, and what helps."""
     weights = traverse_util.flatten_dict(params, sep=".")
     for name in sorted(weights):
         wrong = int(jnp.sum(~jnp.isfinite(jnp.asarray(weights[name]))))

@@ -28,7 +28,7 @@ class OffloadedTextEncoder:
     def encode(
         self, captions: Sequence[str]
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
-        """As `TextEncoder.encode`. Errors: as `TextEncoder.load`, too."""
+        """Encode as `TextEncoder.encode` does. Errors: as `TextEncoder.load`, too."""
         encoder = TextEncoder.of(self.text, split="heads")
         try:
             self.check(encoder)

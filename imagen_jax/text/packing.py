@@ -18,7 +18,7 @@ ROW = 128  # tokens, or a multiple of it where captions may be longer
 
 
 class RowSpan(NamedTuple):
-    """Where a caption's tokens lie: from `start` to before `end` in a row."""
+    """The place of a caption's tokens: from `start` to before `end` in a row."""
 
     row: int
     start: int

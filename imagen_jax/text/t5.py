@@ -100,7 +100,7 @@ class TokenEmbedder(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """What a head adds to its logits for each relative position."""
+    """The bias that a head adds to its logits for each relative position."""
 
     config: T5Config
 

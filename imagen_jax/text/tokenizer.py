@@ -69,7 +69,7 @@ class Tokenizer:
         return [*self.processor.encode(caption), self.eos]
 
     def lengths(self, captions: Sequence[str]) -> list[int]:
-        """How many ids each caption has, with its `eos`."""
+        """Count the ids of each caption, with its `eos`."""
         check_texts(captions, what="caption")
         return [len(ids) + 1 for ids in self.processor.encode(list(captions))]
 
@@ -97,7 +97,7 @@ class Tokenizer:
         return pad(self.ragged(captions, max_length=max_length), length=max_length)
 
     def lost(self, caption: str, *, max_length: int) -> str:
-        """What `tokenize` drops of a caption, as SentencePiece normalised it; "" if it fits."""
+        """Return the end of a caption that `tokenize` drops, as normalised; "" if it fits."""
         check_texts([caption], what="caption")
         pieces = self.processor.encode(caption, out_type=str)
         if len(pieces) < max_length:
@@ -112,7 +112,7 @@ class Tokenizer:
         return [p.strip(SPACE) for i, p in zip(ids, pieces, strict=True) if i == unknown]
 
     def knows_any(self, caption: str) -> bool:
-        """Whether any part of a caption is in the vocabulary; an empty one is."""
+        """Return whether any part of a caption is in the vocabulary; True for an empty one."""
         ids = self.processor.encode([caption.strip()])[0]
         known = {self.processor.unk_id(), self.processor.piece_to_id(SPACE)}
         return not ids or not set(ids) <= known

@@ -89,7 +89,7 @@ class UnreadableImageError(ValueError):
 
 
 class ImageHeader(NamedTuple):
-    """What the beginning of a file says of its image, before it is made upright."""
+    """The format and size that the beginning of a file states, before the image is made upright."""
 
     format: str  # one of FORMATS, or MPO for a JPEG with more than one image
     width: int
@@ -143,7 +143,7 @@ def load_image(
 
 
 def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Below which width and height a JPEG is not scaled: twice those of its square.
+    """Return the width and height below which a JPEG is not scaled: twice those of its square.
 
     Only 1/8 may be the square's own scale: it is the mean of each block, as an area downsample is.
     """

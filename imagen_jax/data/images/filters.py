@@ -1,4 +1,4 @@
-"""Why an example is dropped, by its captions and its image's header; nothing is decoded."""
+"""Filters of examples by their captions and their image's header; nothing is decoded."""
 
 from collections.abc import Sequence
 

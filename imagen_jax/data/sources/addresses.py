@@ -1,4 +1,4 @@
-"""Where captioned images come from: an address leads to a source, examples by index."""
+"""Addresses of captioned images: each leads to a source, examples by index."""
 
 import os
 import re

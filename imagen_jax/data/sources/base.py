@@ -1,4 +1,4 @@
-"""What a source of captioned images is: its examples, their texts, and what it leaves out."""
+"""Sources of captioned images: their examples, texts, and the files that they leave out."""
 
 import json
 import unicodedata
@@ -106,11 +106,11 @@ class SkipLog:
         self._totals = Counter[str]()
 
     def add(self, reason: str, name: str) -> None:
-        """One more; its name is made fit to print, whatever bytes it has."""
+        """Add a name; it is made fit to print, whatever bytes it has."""
         self._add(reason, [make_printable(name)], 1)
 
     def extend(self, skipped: Mapping[str, SkippedNames], prefix: str = "") -> None:
-        """Those that were collected elsewhere, their names behind a prefix."""
+        """Add names that were collected elsewhere, behind a prefix."""
         for reason, names in skipped.items():
             self._add(reason, [prefix + name for name in names], names.total)
 
@@ -197,7 +197,7 @@ def _unicode(text: str) -> str:
 
 
 def _blank(text: str) -> bool:
-    """Whether there is nothing to see in a text: space, marks of direction, of zero width."""
+    """Return whether a text has nothing to see: space, marks of direction or of zero width."""
     return not any(map(_visible, text))
 
 
@@ -218,5 +218,5 @@ def make_printable(name: str) -> str:
 
 
 def summarise_skips(skipped: Mapping[str, SkippedNames]) -> str:
-    """How much was left out, by reason, with an example of each; "" if nothing was."""
+    """Describe the names left out, by reason, with an example of each; "" for none."""
     return "; ".join(f"{names.total:,} {r} ({names[0]})" for r, names in skipped.items())

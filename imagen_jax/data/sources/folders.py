@@ -162,7 +162,7 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_bucket(root: str) -> Listing:
-    """What a bucket has below a prefix; it has neither links nor devices."""
+    """List the files of a bucket below a prefix; it has neither links nor devices."""
     listing = Listing()
     for found in buckets.list_below(root):
         name = found.path.removeprefix(f"{root}/")
@@ -174,7 +174,7 @@ def list_bucket(root: str) -> Listing:
 
 
 def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
-    """Why something that is no folder is not read; "" if it is."""
+    """Give the reason why something that is no folder is not read; "" if it is."""
     if entry.is_symlink():
         target = Path(entry.path).resolve()
         if not any(target.is_relative_to(folder) for folder in inside):
@@ -185,7 +185,7 @@ def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
 
 
 def _is_image(name: str, listing: Listing) -> bool:
-    """Whether a file is an image to read; what is neither image nor known is noted."""
+    """Return whether a file is an image to read; a file of unknown kind is noted."""
     _, dot, ending = name.rpartition("/")[2].rpartition(".")
     if not dot or ending.lower() not in IMAGE_SUFFIXES:
         if ending.lower() not in SIDECARS:
@@ -199,7 +199,7 @@ def _is_image(name: str, listing: Listing) -> bool:
 
 
 def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) -> dict[str, None]:
-    """Those of the images that have a .txt; none of the folders `described` is looked at."""
+    """Find the images that have a .txt, but in the folders `described`."""
     found, stems = {}, set()
     for name in images:
         stem = name.rpartition(".")[0]
@@ -221,7 +221,7 @@ def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) 
 
 
 class _Part(NamedTuple):
-    """What a table is for."""
+    """The folder that a table describes, and its images."""
 
     below: str  # "", or a folder: `train/`
     images: set[str]

@@ -54,7 +54,7 @@ class Mixture(Sequence):
 
     @property
     def skipped(self) -> Mapping[str, SkippedNames]:
-        """What the sources leave out, names behind the number of the source."""
+        """The names that the sources leave out, behind the number of the source."""
         skips = SkipLog()
         for number, source in enumerate(self.sources):
             skips.extend(source.skipped, f"{number}/")

@@ -29,14 +29,14 @@ KEPT_BYTES = 1 << 26  # their bytes; one is kept always
 
 
 class Columns(NamedTuple):
-    """What an example is made of."""
+    """The columns of an example."""
 
     image: str  # a column of bytes, or of structs {bytes, path}
     text: str  # a column of texts, of lists of them, or a path in one of structs
 
 
 class Scanned(NamedTuple):
-    """What is known of a file once it was opened."""
+    """The facts known of a file once it was opened."""
 
     groups: list[int]  # rows of each row group
     whole: np.ndarray  # (rows,) bool, those with an image and a caption
@@ -222,7 +222,7 @@ def _leaf(parquet: Any, image: str) -> str:
 
 
 def _scan(file: SourceFile, columns: Columns) -> Scanned:
-    """Which rows have an image and a caption. Errors: ValueError for columns that do not fit."""
+    """Find the rows with image and caption. Errors: ValueError for columns that do not fit."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -286,7 +286,7 @@ def _wrong(parquet: Any, group: int, columns: Columns, leaf: str) -> dict[int, s
 
 
 def _has_image(parquet: Any, group: int, leaf: str) -> np.ndarray:
-    """Which rows have an image; read only where the file does not say that all have."""
+    """Find the rows with an image; read only where the file does not say that all have one."""
     about = parquet.metadata.row_group(group)
     chunks = [about.column(n) for n in range(about.num_columns)]
     statistics = next(c.statistics for c in chunks if c.path_in_schema == leaf)

@@ -1,4 +1,4 @@
-"""Where the images and captions of a tar lie: found in one pass over it, and stored for later."""
+"""The index of a tar's images and captions: made in one pass over it, and stored for later."""
 
 import contextlib
 import dataclasses
@@ -72,7 +72,7 @@ class Found:
 
 @dataclass
 class Scan:
-    """What a pass over a tar has found so far."""
+    """The members that a pass over a tar has found so far."""
 
     field: str  # of .json members that has the captions; "": .txt, else `caption`
     keys: dict[str, Found] = dataclasses.field(default_factory=dict)
@@ -145,7 +145,7 @@ def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
 
 
 def _refused(member: tarfile.TarInfo, parts: list[str], kind: str) -> str:
-    """Why a member is left out for what its header says; "" if it is not."""
+    """Give the reason why a member is left out, by its header; "" if it is not."""
     if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
         return "unsafe name"
     if not member.isreg() or member.sparse is not None:
@@ -192,7 +192,7 @@ def captions_in(about: dict[str, Any], field: str) -> tuple[str, ...]:
 
 
 def parse_member(data: bytes) -> dict[str, Any]:
-    """What a .json member says. Errors: ValueError."""
+    """Read the fields of a .json member. Errors: ValueError."""
     try:
         about = json.loads(base.decode_text(data))
     except RecursionError as error:
@@ -203,7 +203,7 @@ def parse_member(data: bytes) -> dict[str, Any]:
 
 
 def _places(file: SourceFile, field: str, cache: Path) -> list[Path]:
-    """Where the index may be: beside the tar, unless that is in a bucket, and in the cache."""
+    """List the places of an index: next to the tar, unless that is in a bucket; in the cache."""
     ending = f".{hashlib.sha256(field.encode()).hexdigest()[:8]}.index" if field else ".index"
     digest = hashlib.sha256(file.path.encode(errors="surrogateescape")).hexdigest()[:16]
     cached = cache / f"{digest}{ending}"

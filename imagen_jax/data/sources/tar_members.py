@@ -29,7 +29,7 @@ class Guarded:
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
 
     def read(self, size: int) -> bytes:
-        """As a file's. Errors: tarfile.ReadError for more than any honest header has."""
+        """Read bytes. Errors: tarfile.ReadError for more than any honest header has."""
         if not 0 <= size <= LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self._read(size)
@@ -66,7 +66,7 @@ def read_members(opened: Any, file: SourceFile, skips: SkipLog) -> Iterator[tarf
 
 
 def _after_end(opened: Any, end: int) -> int | None:
-    """Where something begins behind the zeros that end a tar; None where nothing does.
+    """Find data behind the zeros that end a tar; None where there is none.
 
     Errors: ReadError where it does not end in zeros.
     """
@@ -88,14 +88,14 @@ def list_compressed(folder: str) -> list[str]:
 
 
 def _compressed(opened: Any) -> str:
-    """What a file is compressed with, which is no tar as it is; "" if nothing is known of it."""
+    """Name the compression of a file that is no tar as it is; "" if it is unknown."""
     opened.seek(0)
     begin = opened.read(max(map(len, COMPRESSED)))
     return next((p for magic, p in COMPRESSED.items() if begin.startswith(magic)), "")
 
 
 def _unpacking(path: str, program: str) -> str:
-    """What a tar is compressed by, and the command that helps."""
+    """Name a tar's compression and the command that unpacks it."""
     name = path.rpartition("/")[2]
     plain = name.removesuffix(next(filter(name.endswith, ENDINGS), ".tar")) + ".tar"
     plain = f"plain-{plain}" if plain == name else plain

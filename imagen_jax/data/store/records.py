@@ -32,7 +32,7 @@ class Encoding(NamedTuple):
         return self.values.astype(np.float32) * self.scale[:, None]
 
     def is_finite(self) -> bool:
-        """Whether no value is NaN or infinite."""
+        """Return whether no value is NaN or infinite."""
         return bool(np.isfinite(self.values if self.scale is None else self.scale).all())
 
     def to_bytes(self) -> bytes:
@@ -50,7 +50,7 @@ def round_encoding(text: Float[np.ndarray, "n d"], dtype: TextDtype) -> Encoding
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """One captioned image: PNG bytes by side, and its captions' encodings."""
+    """A captioned image: PNG bytes by side, and its captions' encodings."""
 
     key: str
     captions: tuple[str, ...]  # at least one; a visit draws one of them

@@ -1,4 +1,4 @@
-"""One ArrayRecord file of a store: it appears whole, and what is wrong with one can be told."""
+"""The ArrayRecord files of a store: each appears whole, and damage is described."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ CORRUPTED = ("Corrupted Riegeli", "Invalid Riegeli")
 
 
 class ShardFile(NamedTuple):
-    """What a file is known to be."""
+    """The name and size that a file should have."""
 
     name: str
     count: int  # records
@@ -81,7 +81,7 @@ def read_first(path: Path) -> bytes:
 
 
 def describe_damage(path: Path, file: ShardFile) -> str:
-    """What is wrong with a file; "" if nothing is."""
+    """Describe the damage of a file; "" for none."""
     if not path.is_file():
         return f"{file.name} is missing"
     size = path.stat().st_size

@@ -16,7 +16,7 @@ FILE = "skipped.jsonl"
 
 
 class Skipped(NamedTuple):
-    """One example, as a line of the file has it."""
+    """An example, as a line of the file has it."""
 
     example: int  # its index in the source
     key: str  # that its record would have had
@@ -25,7 +25,7 @@ class Skipped(NamedTuple):
 
 
 class Total(NamedTuple):
-    """How many were skipped for one reason."""
+    """The number of examples that were skipped for one reason."""
 
     reason: str
     count: int
@@ -61,7 +61,7 @@ def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tupl
 
 
 def read_skipped(folder: Path) -> list[Skipped]:
-    """What a finished store lacks, in the order of its source."""
+    """Read the examples that a finished store lacks, in the order of its source."""
     file = folder / FILE
     lines = file.read_text().splitlines() if file.is_file() else []
     return [Skipped(**json.loads(line)) for line in lines]

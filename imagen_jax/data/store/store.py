@@ -65,7 +65,7 @@ class Store:
 
     @property
     def examples(self) -> int:
-        """How many the source has."""
+        """The number of examples that the source has."""
         return self.count + sum(total.count for total in self.skipped)
 
     def shards(self) -> list[range]:
@@ -256,7 +256,7 @@ def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
 
 
 def _misfit(target: Store, record: Record) -> str:
-    """Why a record does not belong in a store; "" if it does."""
+    """Give the reason why a record does not belong in a store; "" if it does."""
     sizes = tuple(sorted(record.images))
     wanted = (tuple(sorted(target.sizes)), target.width, target.text_dtype)
     tokens = max(len(text.values) for text in record.texts)
@@ -300,7 +300,7 @@ def _read(path: Path, folder: Path) -> Store:
 
 
 def _parsed(fields: dict) -> dict:
-    """Those that are more than JSON has; older stores lack what concerns framing."""
+    """Parse the fields that are more than JSON has; older stores lack those of framing."""
     framing = fields.get("framing")
     return {
         "sizes": tuple(fields["sizes"]),

@@ -1,4 +1,4 @@
-"""What the embedded datasets share: TFDS builders whose images are made here, not downloaded.
+"""Base of the embedded datasets: TFDS builders whose images are made here, not downloaded.
 
 They are written as ArrayRecord files and read again without TensorFlow.
 """

@@ -44,7 +44,7 @@ _BIAS = "relpos_bias.rel_embedding"
 
 
 def layout(path: Path) -> tuple[str, Layout]:
-    """Where the checkpoint is, and the encoder's parameters in it. Nothing large is read.
+    """Find a checkpoint and the encoder's parameters in it; nothing large is read.
 
     `path` is a folder or a safetensors file.
     Errors: FileNotFoundError for a shard that is missing; ValueError for a format, a file or a

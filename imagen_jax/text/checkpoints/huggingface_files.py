@@ -16,7 +16,7 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<variant>
 
 
 def is_huggingface(path: Path) -> bool:
-    """Whether this is such a checkpoint's folder or file, or one of Hugging Face's otherwise."""
+    """Return whether a path is a folder or file of a Hugging Face checkpoint of any format."""
     if path.is_file():
         return path.suffix == SUFFIX
     patterns = ("*.safetensors*", "pytorch_model*.bin*")
@@ -85,7 +85,7 @@ def _only(folder: Path) -> dict[str, Path]:
 
 
 def _refuse_incomplete(files: Sequence[Path]) -> None:
-    """That of a set of shards without an index, as far as their names tell."""
+    """Refuse an incomplete set of shards without an index, as far as their names tell."""
     shard = _SHARD.fullmatch(files[0].name)
     if shard is None:
         return

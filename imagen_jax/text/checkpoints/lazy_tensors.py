@@ -25,7 +25,7 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a stored tensor holds of the network: a view of it."""
+    """A parameter of the network: a view of a stored tensor."""
 
     name: str  # T5X's: encoder.layers_0.attention.query.kernel
     shape: tuple[int, ...]
@@ -58,12 +58,12 @@ def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
 
 
 def parameter_shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:
-    """Of every parameter."""
+    """Return the shapes of all parameters by name."""
     return {p.name: p.shape for _, parameters in layout for p in parameters}
 
 
 class _Budget:
-    """So many bytes, lent to threads."""
+    """A number of bytes, lent to threads."""
 
     def __init__(self, size: int) -> None:
         self._size, self._lent = size, 0

@@ -36,7 +36,7 @@ AGAIN = "copy the folder again, or convert the original again"
 
 @dataclass(frozen=True)
 class _Description:
-    """What is read of `encoder.json`."""
+    """The fields of `encoder.json`."""
 
     sizes: T5Config
     files: Mapping[str, tuple[int, str | None]]  # bytes; SHA-256, unless the tensors have theirs
@@ -78,7 +78,7 @@ def write(
 
 
 def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
-    """What is written, in the files' order: wider dtypes first, then by name."""
+    """List the tensors to write, in the files' order: wider dtypes first, then by name."""
     kinds = {
         name: Kind(shape, jnp.dtype(t5.storage_dtype(name, shape, dtype)))
         for name, shape in lazy_tensors.parameter_shapes(layout).items()
@@ -148,14 +148,14 @@ def _describe(
 
 
 def is_native(folder: Path) -> bool:
-    """Whether a folder holds an encoder that `write` wrote, or what is left of one."""
+    """Return whether a folder holds an encoder that `write` wrote, or remains of one."""
     return folder.is_dir() and any(
         next(folder.glob(pattern), None) for pattern in (DESCRIPTION, "weights-*-of-*.safetensors")
     )
 
 
 def layout(folder: Path) -> tuple[str, Layout]:
-    """Where the encoder is, and its parameters. Nothing large is read.
+    """Find an encoder and its parameters; nothing large is read.
 
     Each tensor is compared with its SHA-256 when it is read.
     Errors: FileNotFoundError for a file that is missing; ValueError for one that is cut short, has

@@ -22,7 +22,7 @@ class RemoteFolder:
 
     @classmethod
     def of(cls, path: Path | str) -> "RemoteFolder":
-        """That of a local path, or of a `gs://` address."""
+        """Make the folder of a local path or of a `gs://` address."""
         text = str(path)
         if buckets.is_bucket(text):
             return cls(text.rstrip("/"))
@@ -59,11 +59,11 @@ class RemoteFolder:
         return {"driver": "file", "path": f"{self.url}/"}
 
     def exists(self) -> bool:
-        """Whether it is a folder; in a bucket, whether anything lies under it."""
+        """Return whether it is a folder; in a bucket, whether anything lies under it."""
         return bool(self.names()) if self.is_remote else Path(self.url).is_dir()
 
     def names(self) -> set[str]:
-        """Of the files and folders in it. A bucket has no folders: all that is below is listed."""
+        """List the files and folders in it; in a bucket from a listing of all that is below."""
         if not self.is_remote:
             here = Path(self.url)
             return {path.name for path in here.iterdir()} if here.is_dir() else set()

@@ -26,14 +26,14 @@ PIECE = 2**20  # elements that are converted and written at a time
 
 @dataclass(frozen=True)
 class Kind:
-    """What a tensor will be."""
+    """Shape and dtype of a tensor to write."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @property
     def bytes(self) -> int:
-        """Of memory, and of the file."""
+        """The bytes that it takes in memory and in the file."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -48,7 +48,7 @@ class Slot:
 
 
 def tensor_names(file: Path) -> list[str]:
-    """Of every tensor in a file, whatever its dtype. Errors: ValueError for one cut short."""
+    """List all tensors of a file, of any dtype. Errors: ValueError for one cut short."""
     with open_tensors(file) as opened:
         return list(opened.keys())
 
@@ -126,5 +126,5 @@ def fill_tensor(slot: Slot, array: np.ndarray) -> str:
 
 
 def sha256(array: np.ndarray) -> str:
-    """Of an array's bytes; equal to what `fill` returned for it."""
+    """Return the SHA-256 of an array's bytes, as `fill_tensor` does for it."""
     return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()

@@ -42,7 +42,7 @@ def layout(path: Path | str) -> tuple[str, Layout]:
 
 
 def _parameters(stored: LazyTensor) -> Iterator[Parameter]:
-    """One of the same name, or one for each layer of a stack."""
+    """Yield a parameter of the same name, or one for each layer of a stack."""
     if not stored.name.startswith(STACK):
         yield _joined_heads(stored.name, stored.shape, lambda array: array)
         return
@@ -73,7 +73,7 @@ def _joined_heads(
 
 
 def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[str, LazyTensor]]:
-    """Where a checkpoint is, and those of its parameters whose dotted names begin so.
+    """Find a checkpoint, and those of its parameters whose dotted names begin so.
 
     `path` is a checkpoint's folder, a parent holding exactly one, or a file with all inlined; local
     or `gs://`.

@@ -32,7 +32,7 @@ class EmojiConfig(tfds.core.BuilderConfig):
     """Every emoji of the font."""
 
     def recipe(self) -> str:
-        """What the code does to the font's images; stored with them, as is the font's digest."""
+        """The code's changes to the font's images; stored with them and the font's digest."""
         return f"{SIDE=} {emoji_names.VALIDATION=} {emoji_names.HOLDING=}"
 
 

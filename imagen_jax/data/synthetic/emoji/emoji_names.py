@@ -33,7 +33,7 @@ def known_emoji() -> tuple[str, ...]:
 
 
 def captions(text: str) -> tuple[str, ...]:
-    """What an emoji is called, the main caption first.
+    """List the captions of an emoji, the main one first.
 
     A flag's main caption says that it is one; its name is its country's. Emoji with skin tones have
     the aliases of the one without, followed by the tones.

@@ -43,7 +43,7 @@ _JOINT = re.compile(" (" + "|".join((*RELATIONS, "and")) + ") ")
 
 @dataclass(frozen=True)
 class ShapeSpec:
-    """What a caption says of one object; None where it says nothing."""
+    """The attributes of one object that a caption names; None where it names none."""
 
     shape: str
     colour: str | None = None
@@ -53,7 +53,7 @@ class ShapeSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a caption says; `relation` is the first object's to the second."""
+    """The content of a caption; `relation` is the first object's to the second."""
 
     background: str | None
     shapes: tuple[ShapeSpec, ...]
@@ -102,7 +102,7 @@ def _join(nouns: list[str], relation: str | None) -> str:
 
 
 def parse(caption: str) -> Spec:
-    """What a caption states, in any phrasing of `caption`; case and a last full stop are free.
+    """Parse a caption in any phrasing of `caption`; case and a last full stop are free.
 
     Errors: ValueError naming the first word that is not understood.
     """

@@ -27,7 +27,7 @@ from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
 
 @dataclass(eq=False, kw_only=True)
 class ShapesConfig(tfds.core.BuilderConfig):
-    """How many examples each split has, and the grammar they are drawn from."""
+    """The number of examples of each split, and the grammar that they are drawn from."""
 
     train: int
     validation: int

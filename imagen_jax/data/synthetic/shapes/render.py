@@ -35,7 +35,7 @@ FINEST = 256  # smaller images are rendered at least this large, then area-avera
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """Where an object sits: its centre and extent (longer side of its box), in image sides."""
+    """The place of an object: its centre and extent (longer side of its box), in image sides."""
 
     x: float
     y: float
@@ -115,7 +115,7 @@ def _pattern(fill: str, offset: tuple[float, float], *, side: int, period: float
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> tuple[ObjectBox, ...]:
-    """Where the scene's objects go: jittered, inside the image, apart along the relation."""
+    """Place the scene's objects: jittered, inside the image, apart along the relation."""
     if len(scene.shapes) == 1:
         extent = rng.uniform(*SINGLE_EXTENT[scene.shapes[0].size])
         reach = min(0.5 - extent / 2 - MARGIN, SINGLE_JITTER)

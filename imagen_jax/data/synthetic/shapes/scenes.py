@@ -45,7 +45,7 @@ def _refuse_unknown(field: str, names: tuple[str, ...], known: tuple[str, ...]) 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object."""
+    """An object of a scene."""
 
     shape: str
     colour: str
@@ -81,7 +81,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Grammar:
-    """Which scenes are drawn, how often, and how plainly they are captioned."""
+    """The scenes that are drawn, how often, and how plainly they are captioned."""
 
     single: float = 0.4  # share of scenes with one object
     patterned: float = 0.5  # share of objects that are striped or dotted
@@ -118,7 +118,7 @@ def _candidates(grammar: Grammar, taken: set[str]) -> list[tuple[str, str]]:
 
 
 def choose(rng: np.random.Generator, options: Sequence[Option]) -> Option:
-    """One of the options, all equally likely."""
+    """Choose one of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
