@@ -33,13 +33,13 @@ def run(argv: list[str]) -> None:
     """Parse and do; what comes after `--` are options of Beam's."""
     end = argv.index("--") if "--" in argv else len(argv)
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": data_build.Build, "show": ShowOptions, "check": data_check.Check},
+        {"build": data_build.BuildOptions, "show": ShowOptions, "check": data_check.Check},
         args=argv[:end],
         prog="imagen data",
         description=USAGE,
     )
     options = parsing.expand_paths(options)
-    if isinstance(options, data_build.Build):
+    if isinstance(options, data_build.BuildOptions):
         data_build.run(options, argv[end + 1 :])
     elif end < len(argv):
         raise ValueError("only `imagen data build --beam` takes options after --")

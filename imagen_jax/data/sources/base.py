@@ -21,23 +21,31 @@ IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp"})  # endings of files, 
 
 @runtime_checkable
 class Source(Protocol):
-    """Captioned images by index: dicts as `example` makes them.
+    """Captioned images by index, of this package or of any other: nothing has to be derived.
 
-    Those have "image", encoded bytes, "captions", a tuple of at least one, and "caption", its
-    first. Threads may share a source, worker processes may copy it.
+    `prepare.encode.write_store` encodes one into a store that training reads, `inspect` checks one,
+    and `mixture.Mixture` mixes several. Threads share a source; worker processes, where there are
+    any, get a pickled copy.
     """
 
     @property
     def skipped(self) -> Mapping[str, "SkippedNames"]:
-        """Names of what is there but is no example, by reason."""
+        """Names of the files that are no examples, by reason; {} for none."""
         ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read an example, as `make_example` makes it of an encoded image and its captions.
+
+        Errors: CorruptDataError for data that can't be read; that example is then left out.
+        """
+        ...
 
     def key(self, index: int) -> str:
-        """A name of the example that stays, found without reading it."""
+        """Name an example without reading it; the name stays the same and is stored."""
         ...
 
 
@@ -128,9 +136,9 @@ class SkipLog:
 
 
 def make_example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
-    """An example: "image", encoded bytes; "captions", all of them; "caption", the first.
+    """Make an example: "image", encoded bytes; "captions", all of them; "caption", the first.
 
-    One without any caption has the empty one.
+    Without captions it has the empty one.
     """
     captions = captions or ("",)
     return {"image": image, "caption": captions[0], "captions": captions}
