@@ -26,7 +26,7 @@ class Options:
     """The encoder to convert."""
 
     path: tyro.conf.Positional[str]
-    """T5X's checkpoint, local or gs://; Hugging Face's folder or a safetensors file of it; or an
+    """Checkpoint: T5X's, local or gs://; Hugging Face's folder or a safetensors file of it; or an
     embedded encoder's name."""
     out: Path
     """Folder to make; it must not exist."""
@@ -34,7 +34,7 @@ class Options:
     """Precision of the stored matrices; vectors are float32."""
     tokenizer: str = ""
     """The encoder's SentencePiece FILE.model, local or gs://; default: the only one in PATH or,
-    unless that is gs://, beside it."""
+    unless that is gs://, next to it."""
 
 
 def run(argv: list[str]) -> None:

@@ -18,13 +18,13 @@ class ShowOptions:
     """Write a contact sheet of a dataset's first images with their captions."""
 
     dataset: tyro.conf.Positional[str]
-    """A dataset that was built."""
+    """Embedded dataset that was built, such as shapes/full."""
     data_dir: Path = Path("data")
-    """Where datasets live."""
+    """Folder of datasets."""
     split: str = "train"
-    """train, validation or held_out."""
+    """Split: train, validation or held_out."""
     count: config.Count = 24
-    """How many images."""
+    """Number of images."""
     out: Path = Path("contact_sheet.png")
     """File to write."""
 

@@ -26,17 +26,17 @@ class BuildOptions:
     """
 
     source: tyro.conf.Positional[str]
-    """shapes/full; shapes/quickstart: fewer, each of one large plain object; or emoji. With
-    --out any data source; `imagen encode --help` lists the forms."""
+    """Dataset: shapes/full; shapes/quickstart (fewer, each of one large plain object); or emoji.
+    With --out any data source; `imagen encode --help` lists the forms."""
     data_dir: Path = Path("data")
-    """Where datasets live, and indices of tars."""
+    """Folder of datasets, and of indices of tars."""
     workers: config.Count | None = None
     """Processes; default: one per core. With --out each holds the encoder and a shard."""
     font: Path | None = None
-    """The font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
+    """Font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
     of the Debian package fonts-noto-color-emoji."""
     beam: bool = False
-    """With --out: as an Apache Beam pipeline, whose options come last, after `--`:
+    """Run as an Apache Beam pipeline; needs --out. Its options come last, after `--`:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
     seen by all workers at the same path, and --out cannot be gs://. Default: Beam's own runner for
     this machine, in this process."""

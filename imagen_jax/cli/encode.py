@@ -29,7 +29,7 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              mixture:FILE, a file with one of these a line
                                              its images may have any size
 
-What is already there is not done again: give the command once more to go on. Several processes
+Encoded parts are kept: give the same command again to resume. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.
 """
 OF_CONFIGS = frozenset({"text_dtype", "shard_records", "batch_tokens"})  # without --out, too
@@ -40,7 +40,7 @@ class Options:
     """The dataset or source to encode."""
 
     source: tyro.conf.Positional[str]
-    """A config file, or a folder of them (a cascade); with --out a data source."""
+    """Config file, or folder of them (a cascade); with --out a data source."""
     data_dir: Path = Path("data")
     """Folder of datasets; the pairs of a config go to its subfolder `encoded`."""
     pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()

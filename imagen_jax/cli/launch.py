@@ -35,9 +35,9 @@ class RunAddress:
     """The run."""
 
     workdir: tyro.conf.Positional[str]
-    """The gs://... that was given to `imagen launch tpu`."""
+    """Address of the run, the gs://... that was given to `imagen launch tpu`."""
     dry_run: bool = False
-    """Print the commands, and change nothing; what is only read is read."""
+    """Print the commands and change nothing; commands that only read are run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,9 @@ class WatchOptions(RunAddress):
     """The run, and how often to look."""
 
     every: config.Positive = 30.0
-    """Seconds between two looks at it."""
+    """Seconds between two observations."""
     take_over: bool = False
-    """Although another `imagen launch watch` of the run gave a sign of life in the last minutes."""
+    """Take over from another `imagen launch watch` of the run that is still alive."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,11 @@ class LogsOptions(RunAddress):
     """The log to show."""
 
     worker: config.Whole | None = None
-    """Default: every worker's, one after another."""
+    """Number of the worker; default: all, one after another."""
     attempt: config.Count | None = None
-    """Default: the last one."""
+    """Number of the attempt; default: the last one."""
     follow: bool = False
-    """Of one worker (0 by default): go on with what is added."""
+    """Follow the log of one worker (0 by default) as it grows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +67,9 @@ class ShellOptions(RunAddress):
     """The worker to log in to. A command after `--` is run instead of a shell."""
 
     worker: str = "0"
-    """Number, or `all` with a command."""
+    """Number of the worker, or `all` with a command."""
     node: str = "0"
-    """Of several slices, which one, or `all` with a command."""
+    """Number of the slice, or `all` with a command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +77,13 @@ class CleanOptions:
     """The left-overs to delete."""
 
     zone: str
-    """Such as us-west4-a."""
+    """Zone of Google Cloud, such as us-west4-a."""
     project: str | None = None
-    """Default: gcloud's own."""
+    """Project of Google Cloud; default: gcloud's own."""
     everyone: bool = False
-    """Those that `imagen launch` did not create, too."""
+    """Delete failed resources that `imagen launch` did not create, too."""
     dry_run: bool = False
-    """Print what would be deleted."""
+    """Print the resources to delete, and delete nothing."""
 
 
 def run(argv: list[str]) -> None:

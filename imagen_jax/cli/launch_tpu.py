@@ -35,14 +35,14 @@ class LaunchOptions:
     """Folder in a bucket for everything of the run: gs://BUCKET/NAME."""
     wanted: Annotated[Slice, tyro.conf.arg(name="")]
     command: str | None = None
-    """Instead of a config: what to run on every worker, such as "imagen encode ...". {worker} and
-    {workers} in it become the worker's number and how many there are."""
+    """Command to run on every worker instead of a config, such as "imagen encode ...". {worker} and
+    {workers} in it become the worker's number and the number of workers."""
     before: tuple[str, ...] = ()
     """Commands of `imagen` to run before it on every worker: "imagen data build shapes/full"."""
     run_id: str | None = None
     """Name of the run and its resources; default: made from the workdir, always the same."""
     image: str | None = None
-    """A container image that has imagen_jax, instead of the committed code."""
+    """Container image that has imagen_jax, instead of the committed code."""
     package: tuple[str, ...] = ()
     """Packages of Ubuntu to install before, such as fonts-noto-color-emoji."""
     ignore_changes: bool = False
@@ -50,18 +50,18 @@ class LaunchOptions:
     max_restarts: settings.Whole = 20
     """Slices that may be created after the first one."""
     deadline: str = "7d"
-    """After so long everything is deleted, whatever its state."""
+    """Time after which everything is deleted, whatever its state."""
     silence: str = "10m"
-    """A worker without a sign of life for so long counts as gone."""
+    """Time without a sign of life after which a worker counts as gone."""
     setup: str = "30m"
-    """So long may a granted slice take until every worker is heard of."""
+    """Time that a granted slice may take until every worker has reported."""
     linger: str = "30m"
-    """Machines whose command ended, or whose deadline passed, delete their slice by themselves if
-    nobody did for so long; their service account then needs roles/tpu.admin."""
+    """Time after a command's end, or the deadline, until the machines delete their slice by
+    themselves, if nobody did; their service account then needs roles/tpu.admin."""
     every: settings.Positive = 30.0
-    """Seconds between two looks at it."""
+    """Seconds between two observations."""
     detach: bool = False
-    """Create, and do not watch: `imagen launch watch` has to be started elsewhere."""
+    """Create without watching: start `imagen launch watch` elsewhere."""
     dry_run: bool = False
     """Print every command and file, and do nothing."""
 

@@ -23,22 +23,22 @@ class Options:
     """The worker that this is."""
 
     folder: tyro.conf.Positional[str]
-    """WORKDIR/launch, in a bucket."""
+    """Folder of the launch: WORKDIR/launch, in a bucket."""
     attempt: str
     """Name of a folder of its own for each start: a number."""
     worker: config.Whole | None = None
-    """Number of this one, from 0; default: from TPU_WORKER_ID, as GKE sets it."""
+    """Number of this worker, from 0; default: from TPU_WORKER_ID, as GKE sets it."""
     of: config.Count | None = None
-    """How many there are; default: from TPU_WORKER_HOSTNAMES."""
+    """Number of workers; default: from TPU_WORKER_HOSTNAMES."""
     generation: str | None = None
-    """v4, v5e, v5p, v6e, tpu7x: whose compiler options to set."""
+    """Generation of the TPU, for its compiler options: v4, v5e, v5p, v6e, tpu7x."""
     log: Path | None = None
     """File that this command's output goes to, to be copied to the bucket."""
     beat: config.Positive = BEAT
     """Seconds between two reports."""
     alone: bool = False
-    """No `imagen launch watch` decides about another start: after a second crash at the same step,
-    in the attempt before, end with code 1."""
+    """End with code 1 after a second crash at the same step, in the attempt before: for launches
+    without `imagen launch watch`."""
 
 
 def run(own: list[str], rest: list[str]) -> int:

@@ -26,27 +26,28 @@ class StoreOptions:
     out: Path | None = None
     """Folder of the pairs of a data source; `imagen train --pairs` takes it."""
     encoder: str | None = None
-    """With --out: an embedded encoder's name, or a folder, T5X's (or gs://) or Hugging Face's."""
+    """Text encoder: an embedded one's name, or a folder, T5X's (or gs://) or Hugging Face's; needs
+    --out."""
     tokenizer: str = ""
-    """With --out: a SentencePiece model; default: the *.model beside the encoder."""
+    """SentencePiece model; needs --out; default: the *.model next to the encoder."""
     sizes: config.Counts = ()
-    """With --out: sides of the images to keep, such as 64 256."""
+    """Sides of the images to store, in pixels, such as 64 256; needs --out."""
     max_length: config.Count = MAX_LENGTH
-    """With --out: tokens of a caption, at most, end of sentence included."""
+    """Maximum tokens of a caption, end of sentence included; needs --out."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """With --out: the encoder's matrices and products; bfloat16 on accelerators."""
+    """Precision of the encoder's matrices and products; needs --out; bfloat16 on accelerators."""
     clean: bool = False
-    """With --out: strip HTML, addresses and file names from captions."""
+    """Strip HTML, addresses and file names from captions; needs --out."""
     framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
-    """With --out: how images of any size become squares; for a config they have to be some."""
+    """Cropping of images of any size to squares; needs --out: a config's images are squares."""
     filters: Annotated[config.Filters, tyro.conf.arg(name="")] = config.Filters()
-    """With --out: what is dropped, beside what cannot be read or is smaller than the sizes."""
+    """Filters of examples, besides unreadable ones and ones smaller than the sizes; need --out."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
-    """How encodings are stored; int8 has a scale for each token."""
+    """Precision of the stored encodings; int8 has a scale for each token."""
     shard_records: config.Count | None = None
     """Pairs in a file, default 8,192; its captions are encoded together, in memory."""
     batch_tokens: config.Count | None = None
-    """Tokens that are computed at once; default 16,384."""
+    """Tokens that are encoded at once; default 16,384."""
 
     def check(self) -> None:
         """For the `__post_init__` of a command's options: from there errors are its usage.

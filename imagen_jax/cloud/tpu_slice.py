@@ -27,27 +27,28 @@ class Slice:
     """A queued resource, but for its name."""
 
     accelerator: str
-    """gcloud's spelling: v5litepod-64 has 64 chips, as v6e-64; v4-64 and v5p-64 have 32."""
+    """gcloud's name of the chips: v5litepod-64 and v6e-64 have 64 chips, v4-64 and v5p-64 32."""
     zone: str
-    """Such as us-west4-a."""
+    """Zone of Google Cloud, such as us-west4-a."""
     project: str | None = None
-    """Default: gcloud's own."""
+    """Project of Google Cloud; default: gcloud's own."""
     provisioning: Provisioning = "on-demand"
-    """spot is cheap and preempted; reserved needs a reservation; flex-start lasts --max-run."""
+    """Kind of capacity: spot is cheap and preempted; reserved needs a reservation; flex-start lasts
+    --max-run."""
     max_run: str = "24h"
-    """With flex-start: after so long the chips are taken back."""
+    """Time after which flex-start takes the chips back."""
     slices: config.Count = 1
-    """So many of them, over the data-centre network."""
+    """Number of slices, joined by the data-centre network."""
     runtime_version: str | None = None
-    """The machines' image; default: Google's for the generation."""
+    """Image of the machines; default: Google's for the generation."""
     service_account: str | None = None
-    """What the workers may do; default: the project's Compute Engine account."""
+    """Service account of the workers; default: the project's Compute Engine account."""
     network: str | None = None
-    """Default: the network `default`."""
+    """Network of the machines; default: `default`."""
     subnetwork: str | None = None
-    """Of that network, where it has several in the region."""
+    """Subnetwork of that network, where it has several in the region."""
     internal_ips: bool = False
-    """No public addresses: the network then needs Private Google Access and Cloud NAT."""
+    """Give no public addresses: the network then needs Private Google Access and Cloud NAT."""
 
     def __post_init__(self) -> None:
         config.check_options(self)
