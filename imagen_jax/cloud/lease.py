@@ -53,7 +53,7 @@ class GcloudLeaseFile:
         self.cloud.run(gcloud.put(None, self.address), stdin=text)
 
     def remove(self) -> None:
-        """Leave a file of nobody."""
+        """Leave a file without a holder."""
         self.touch(FREE)
 
 

@@ -36,7 +36,7 @@ class Limits:
     max_restarts: int = 20
     silence: int = 600  # seconds without a sign of life until a worker counts as gone
     setup: int = 1800  # seconds from a granted slice to the first sign of life of every worker
-    linger: int = 1800  # seconds until machines that ended, and nobody deleted, do it themselves
+    linger: int = 1800  # seconds until machines that ended delete themselves, if nobody did
 
 
 @dataclass(frozen=True, kw_only=True)

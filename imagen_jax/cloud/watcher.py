@@ -271,7 +271,7 @@ def delete_resources(cloud: Gcloud, wanted: Slice, name: str) -> None:
 
 
 def mark_stopped(run: RunRecord) -> RunRecord:
-    """The record of a run that somebody stopped."""
+    """Mark a run as stopped by a user."""
     if run.current is not None:
         run = run.with_attempt(dataclasses.replace(run.current, ended=STOPPED))
     return dataclasses.replace(run, finished=run.finished or STOPPED)

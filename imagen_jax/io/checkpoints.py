@@ -158,7 +158,7 @@ class Checkpoints:
         return self._inspect(step)[0]
 
     def _inspect(self, step: int) -> tuple[dict[str, tuple[int, ...]], "About | None"]:
-        """Shapes, and what was written beside them. Errors: as `shapes`."""
+        """Shapes, and the record written next to them. Errors: as `shapes`."""
         item = self.folder / str(step) / STATE
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")

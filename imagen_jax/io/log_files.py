@@ -18,7 +18,7 @@ TAIL = 2**20  # bytes: no line is longer
 
 
 class Guard:
-    """Writes to one log as long as that works: a failure is told once, and costs that log alone."""
+    """Writes to one log; a failure is reported once, and costs that log alone."""
 
     def __init__(self, name: str) -> None:
         self._name, self._lost = name, 0

@@ -1,6 +1,6 @@
 """Weights in one safetensors file: a nest of parameters to named tensors, and back.
 
-With int8 a kernel NAME is stored as whole numbers beside NAME.scale, a float32 number for each of
+With int8 a kernel NAME is stored as whole numbers next to NAME.scale, a float32 number for each of
 its output channels (its last axis); vectors and tables stay float32.
 """
 

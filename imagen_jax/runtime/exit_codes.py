@@ -11,7 +11,7 @@ BAD_USAGE = 2
 LOST = 69
 """Another process of the same run is gone, so this one could not go on (EX_UNAVAILABLE)."""
 CRASHED = 70
-"""An error that nobody foresaw, with its traceback (EX_SOFTWARE)."""
+"""An unforeseen error, with its traceback (EX_SOFTWARE)."""
 PREEMPTED = 75
 """The machine is going away; the run is saved and the same command resumes it (EX_TEMPFAIL)."""
 INTERRUPTED = 130

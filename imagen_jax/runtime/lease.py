@@ -241,7 +241,7 @@ def hold(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]
 
 
 def _beats(lease: Lease, ended: threading.Event) -> None:
-    """Signs of life, until the end or another has taken over; failures are told once in a row."""
+    """Write signs of life until the end; of failures in a row the first is reported."""
     failed = False
     while lease.lost is None and not ended.wait(lease.beat):
         try:

@@ -152,7 +152,7 @@ class Supervisor:
             yield
         finally:
             for number, handler in before.items():
-                # Once told to end we are ending; another signal must not change the exit code.
+                # Once asked to end, this process ends; another signal keeps the exit code.
                 ends = self._stopped and number in FORWARDED
                 signal.signal(number, signal.SIG_IGN if ends else handler)
 

@@ -16,5 +16,5 @@
 | `checkpoints/remote_folders.py` | a folder here or in a bucket, through TensorStore |
 | `checkpoints/lazy_tensors.py` | tensors not read yet, read within the memory of the largest |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
-| `t5_1_1_mini/` | a larger one, 256 wide, that also tells which object stands where |
+| `t5_1_1_mini/` | a larger one, 256 wide, that also encodes which object stands where |
 """

@@ -26,7 +26,7 @@ from imagen_jax.types import Params
 Split = Literal["captions", "heads"]
 
 EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
-TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, beside the encoder's
+TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, next to the encoder's
 LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
 DIGEST = 16  # hexadecimal digits
 PIECE = 2**22  # elements that are digested at a time
@@ -83,9 +83,9 @@ class TextEncoder:
         """The embedded encoder of that name, or that of a folder, local or `gs://`.
 
         A folder is a T5X checkpoint or holds one, or is Hugging Face's, of which one safetensors
-        file will do, too. `tokenizer` is a
-        SentencePiece model; by default the `*.model` in the folder, beside it, or in a folder
-        `tokenizer` beside it. With `dtype` bfloat16 matrices are kept and multiplied as such.
+        file will do, too. `tokenizer` is a SentencePiece model; by default the `*.model` in the
+        folder, next to it, or in a folder `tokenizer` next to it. With `dtype` bfloat16 matrices
+        are kept and multiplied as such.
         `split` says how devices share an encoder that one cannot hold: each has captions of its own
         and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
@@ -371,7 +371,7 @@ def find_tokenizer(path: Path | str) -> str:
     found = _tokenizer_of(folder)
     if found is None:
         raise FileNotFoundError(
-            f"no SentencePiece *.model file in {folder} or beside it: put the encoder's there (of "
+            f"no SentencePiece *.model file in {folder} or next to it: put the encoder's there (of "
             "T5 v1.1 in any size the spiece.model of google/t5-v1_1-small), or name it with "
             "text.tokenizer"
         )

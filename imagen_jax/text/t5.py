@@ -157,7 +157,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each behind its norm and beside a residual path."""
+    """Attention and MLP, each behind its norm, with a residual path."""
 
     config: T5Config
     dtype: Any

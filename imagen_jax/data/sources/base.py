@@ -184,7 +184,7 @@ def decode_text(data: bytes) -> str:
 
 
 def _caption(data: bytes) -> str:
-    """The text of a file or cell; UTF-16 without a mark is told by every other byte being 0."""
+    """Decode a file or cell; UTF-16 without a mark is recognised by every other byte being 0."""
     text, codec = decode_text(data), json.detect_encoding(data)
     if codec.endswith(("-le", "-be")) and max(text) > "\xff":
         return data.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""A folder of captioned images: `name.txt` beside each `name.jpg`, or a table of captions.
+"""A folder of captioned images: `name.txt` next to each `name.jpg`, or a table of captions.
 
 A table is `metadata.jsonl`, `.csv` or `.parquet`, with the column `file_name` and one of text, as
 Hugging Face's ImageFolder has it; it is for its folder and those below. No path leads out of the
@@ -140,7 +140,7 @@ def _tables(listing: Listing) -> dict[str, str]:
 def list_folder(root: Path) -> Listing:
     """Walk a folder. Links are followed to files inside of it, and to nothing else.
 
-    A snapshot of the Hub's cache has links alone, to the blobs beside the snapshots.
+    A snapshot of the Hub's cache has links alone, to the blobs next to the snapshots.
     """
     listing, todo = Listing(), [""]
     snapshots = next((p for p in (root, *root.parents) if p.name == "snapshots"), None)

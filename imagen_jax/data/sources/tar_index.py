@@ -80,7 +80,7 @@ class Scan:
 
 
 def index_of(file: SourceFile, field: str, cache: Path) -> Index:
-    """The index of a tar; built and stored, beside it or in `cache`, unless it is there.
+    """The index of a tar; built and stored, next to it or in `cache`, unless it is there.
 
     Errors: OSError when the tar cannot be read, or when the index can be written in neither place.
     """

@@ -94,7 +94,7 @@ def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
     """The examples of tars: one, a folder of them, or several as in `remote_files.find_files`.
 
     `field` names the field of .json members that has the captions, one or a list; without it they
-    are in .txt, and in the field `caption` where there is none. Indices are kept beside the tars or
+    are in .txt, and in the field `caption` where there is none. Indices are next to the tars or
     in `cache`.
     Errors: FileNotFoundError where there are no tars, ValueError when no example is in them;
     OSError when one cannot be read, or its index not be kept.

@@ -1,4 +1,4 @@
-"""The example format: encoded captions beside an image's PNG pyramid, as msgpack bytes."""
+"""The example format: encoded captions next to an image's PNG pyramid, as msgpack bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

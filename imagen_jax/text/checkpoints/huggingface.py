@@ -24,7 +24,7 @@ _BLOCK = re.compile(
 )
 _STACK = re.compile(r"(^|\.)encoder\.$")
 _DECODER = re.compile(r"(?:^|\.)decoder\.")
-# What quantisers put beside a matrix. That is then of few bits, and refused for its dtype.
+# What quantisers put next to a matrix. That is then of few bits, and refused for its dtype.
 _SCALES = ("scale", "scale_weight", "scale_input", "weight_scale", "input_scale", "SCB")
 # Hugging Face's names, "layer.1" being the MLP, to T5X's.
 _PARTS = {
@@ -92,7 +92,7 @@ def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
 
 
 def _layers(blocks: Sequence[re.Match[str]]) -> dict[str, str]:
-    """T5X's name of every tensor of a layer; one that T5 has not keeps its own, and is told."""
+    """T5X's name of every tensor of a layer; one that T5 has not keeps its own, and is reported."""
     names = {}
     tables = sum(_PARTS.get(match["part"]) == _BIAS for match in blocks)
     for match in blocks:

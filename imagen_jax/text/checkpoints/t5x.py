@@ -1,4 +1,4 @@
-"""T5X's files: a msgpack tree whose larger leaves are zarr folders beside it, or an Orbax folder.
+"""T5X's files: a msgpack tree whose larger leaves are zarr folders next to it, or an Orbax folder.
 
 `layout` knows which of the encoder's parameters a tensor holds; `tensors` finds what is stored by
 its dotted name, not yet read.

@@ -191,7 +191,7 @@ def _load(bitmap: bytes) -> Image.Image:
 
 
 def _fitted(page: Image.Image) -> UInt8[np.ndarray, "128 128 3"]:
-    """The whole page as large as the square allows, white beside it."""
+    """The whole page as large as the square allows, white around it."""
     scale = SIDE / max(page.size)
     sides = tuple(max(1, round(side * scale)) for side in page.size)
     square = Image.new("RGB", (SIDE, SIDE), "white")

@@ -42,7 +42,7 @@ def captions(text: str) -> tuple[str, ...]:
     flag = [f"flag for {name}"] if FLAGS.fullmatch(text) else []
     toneless = _by_bare().get(_without_tones(_bare(text)), text)
     if toneless != text:
-        different = dict.fromkeys(combination(text)[1])  # a couple of one tone has it told once
+        different = dict.fromkeys(combination(text)[1])  # a couple of one tone has it named once
         tones = "".join(f", {TONE_NAMES[tone]} skin tone" for tone in different)
         aliases = [*aliases, *(alias + tones for alias in _aliases(toneless))]
     return tuple(dict.fromkeys([*flag, name, *aliases]))
