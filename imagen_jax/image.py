@@ -1,7 +1,37 @@
-"""Antialiased downsampling by whole factors: the mean of each box of pixels."""
+"""Images as arrays: uint8 pixels to [-1, 1] and back, and antialiased downsampling.
+
+Worker processes import this module: it imports jax only where it is called for.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+
+def to_float(pixels: Any) -> Any:
+    """Convert pixels 0-255, of jax or NumPy, to a float32 image in [-1, 1] of jax."""
+    import jax.numpy as jnp
+
+    return jnp.asarray(pixels).astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(image: Any) -> Any:
+    """Convert an image in [-1, 1] to rounded uint8 pixels of jax; values outside are clipped."""
+    return _compiled_to_uint8()(image)
+
+
+@functools.cache
+def _compiled_to_uint8() -> Callable[[Any], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    def convert(image: Any) -> Any:
+        return jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+    return jax.jit(convert)
 
 
 def area_downsample(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from imagen_jax import config, image_pixels
+from imagen_jax import config
 from imagen_jax.data import known_words
+from imagen_jax.image import to_uint8
 from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, compilation_cache
@@ -140,7 +141,7 @@ class Imagen:
                     painted = cascade.generate(chosen, encoded, **options)
                 except NotFinite as error:
                     raise error.naming(texts, first_index=part.first_index) from None
-                images = {name: np.asarray(image_pixels.unscale(x)) for name, x in painted.items()}
+                images = {name: np.asarray(to_uint8(x)) for name, x in painted.items()}
                 kept.finished_all(part.first_index, images)
             return Samples(part.first_index, images)
 

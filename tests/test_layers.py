@@ -8,13 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "image", "image_pixels"}
+OPEN_TO_ALL = {"types", "config", "image"}
 
 ALLOWED = {
     "types": set(),
     "config": {"io"},  # paths and errors alone
     "image": set(),
-    "image_pixels": set(),
     "rng": set(),
     "io": set(),
     "parallel": set(),

@@ -183,11 +183,11 @@ def _against_bilinear(
 ) -> list["Section"]:
     """Each super-resolution stage on real low-resolution pictures, beside plain upsampling."""
     import imagen_jax
-    from imagen_jax import image_pixels
     from imagen_jax.data.images.transforms import area_downsample
     from imagen_jax.diffusion import noise_conditioning
     from imagen_jax.evaluate.report import Row, Section
     from imagen_jax.evaluate.sharpness import sharpness
+    from imagen_jax.image import to_float, to_uint8
 
     sections = []
     for painter in imagen.painters:
@@ -204,9 +204,7 @@ def _against_bilinear(
             following=following,
         )[stage.name]
         blurred = np.asarray(
-            image_pixels.unscale(
-                noise_conditioning.upsample(image_pixels.scale(low), factor=stage.factor)
-            )
+            to_uint8(noise_conditioning.upsample(to_float(low), factor=stage.factor))
         )
         real = exam.at(stage.size)
         rows = tuple(

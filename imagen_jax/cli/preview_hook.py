@@ -21,7 +21,8 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
 
     Pictures that are not finite are told instead of shown.
     """
-    from imagen_jax import image_pixels, models
+    from imagen_jax import models
+    from imagen_jax.image import to_uint8
     from imagen_jax.sample import cascade
     from imagen_jax.sample.finite import NotFinite
     from imagen_jax.sample.request import Request
@@ -48,7 +49,7 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
         except NotFinite as error:
             progress.say(f"nothing to show at step {step}: {error}")
             return
-        shown = np.asarray(image_pixels.unscale(painted))
+        shown = np.asarray(to_uint8(painted))
         if low is not None:
             enlarged = low.repeat(stage.factor, axis=1).repeat(stage.factor, axis=2)
             shown = np.concatenate([enlarged, shown, real], axis=2)

@@ -191,10 +191,10 @@ def _following(options: Options, advance, output: "Output") -> "SamplingCallback
     import numpy as np
 
     import imagen_jax
-    from imagen_jax import image_pixels
+    from imagen_jax.image import to_uint8
 
     def save(glimpse) -> None:
-        shown = list(np.asarray(image_pixels.unscale(glimpse.images)))
+        shown = list(np.asarray(to_uint8(glimpse.images)))
         start = glimpse.start - options.first_index
         captions = options.prompts[start : start + len(shown)]
         name = f"{glimpse.stage}_{glimpse.start:04d}_{glimpse.step:04d}.png"

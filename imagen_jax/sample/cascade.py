@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagen_jax import config, image_pixels
+from imagen_jax import config
+from imagen_jax.image import to_float
 from imagen_jax.sample import sides, stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
@@ -34,7 +35,7 @@ def generate(
     low_res = None
     if request.low_res is not None:
         wide = sides.pad_low_res(request.low_res, stages)
-        low_res = np.asarray(image_pixels.scale(wide))
+        low_res = np.asarray(to_float(wide))
         height, width = (side * stages[0].factor for side in wide.shape[1:3])
     else:
         height, width = first

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import numpy as np
 
-from imagen_jax import config, image_pixels
+from imagen_jax import config
 from imagen_jax.config import require
-from imagen_jax.image import area_downsample
+from imagen_jax.image import area_downsample, to_float
 
 Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
 LAST_INDEX = 2**31 - 1  # of a picture: exported programs take it as int32
@@ -132,7 +132,7 @@ class Request:
         if self.picture is None:
             return None, None
         factor = self.picture.shape[1] // sides[0]
-        picture = area_downsample(np.asarray(image_pixels.scale(self.picture[rows])), factor)
+        picture = area_downsample(np.asarray(to_float(self.picture[rows])), factor)
         if self.keep is None:
             return picture, None
         known = self.keep[rows][..., None].astype(np.float32)

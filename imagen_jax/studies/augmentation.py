@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from imagen_jax import config, image_pixels
+from imagen_jax import config
 from imagen_jax.data.images.transforms import area_downsample
 from imagen_jax.diffusion import noise_conditioning
+from imagen_jax.image import to_float, to_uint8
 from imagen_jax.imagen import Imagen, load
 from imagen_jax.studies import quality, sheet, training, writing
 from imagen_jax.studies.studio import LowPixels, Studio
@@ -234,8 +235,8 @@ def _save_sheet(rows: Sized, judge: quality.Judge, options: Options) -> None:
 
 
 def _bilinear(low: LowPixels, side: int) -> Pixels:
-    large = noise_conditioning.upsample(image_pixels.scale(low), factor=side // low.shape[1])
-    return np.asarray(image_pixels.unscale(large))
+    large = noise_conditioning.upsample(to_float(low), factor=side // low.shape[1])
+    return np.asarray(to_uint8(large))
 
 
 def _error(pictures: Pixels, real: Pixels) -> float:

@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import imagen_jax
-from imagen_jax import config, image_pixels, models
+from imagen_jax import config, models
 from imagen_jax.data.images import transforms
 from imagen_jax.diffusion import noise_conditioning
 from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
+from imagen_jax.image import to_float, to_uint8
 from imagen_jax.imagen import Imagen
 from imagen_jax.io import log_files
 from imagen_jax.sample.request import Request
@@ -194,9 +195,9 @@ def distance(painted: np.ndarray, exam: EvalSet) -> float:
 
 def bilinear_error(exam: EvalSet, stage: config.Stage) -> float:
     """The error of plain upsampling, which a network has to beat."""
-    low = image_pixels.scale(transforms.area_downsample(exam.real, stage.factor))
+    low = to_float(transforms.area_downsample(exam.real, stage.factor))
     large = noise_conditioning.upsample(low, factor=stage.factor)
-    return distance(np.asarray(image_pixels.unscale(large)), exam)
+    return distance(np.asarray(to_uint8(large)), exam)
 
 
 def _errors(workdir: Path) -> list[list[int | float]]:

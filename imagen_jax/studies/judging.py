@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from imagen_jax import config, image_pixels, rng
+from imagen_jax import config, rng
 from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment
 from imagen_jax.evaluate.eval_set import EvalSet
+from imagen_jax.image import to_float
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.stage_program import EncodedText
@@ -88,7 +89,7 @@ def _errors(
     stage: config.Stage,
 ) -> jax.Array:
     """Each picture's squared error of predicted noise, (b,), averaged over the levels."""
-    x0 = image_pixels.scale(real)
+    x0 = to_float(real)
     variables = {"params": params}
     cond = module.apply(variables, *captions, method="encode_text")
     predict = preconditioning.wrap(

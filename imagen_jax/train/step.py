@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import config, image_pixels, rng
+from imagen_jax import config, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
+from imagen_jax.image import to_float
 from imagen_jax.train import norms, optim
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Network, Params
@@ -96,7 +97,7 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
 
     def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         size = batch.pixels.shape[0]
-        x0 = image_pixels.scale(batch.pixels)
+        x0 = to_float(batch.pixels)
 
         # ---- conditioning: text, dropped for some rows, and the noised low-resolution picture
         has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
@@ -110,9 +111,7 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
                 rng.fold(key, "aug_level"), (size,)
             )
             low_res, aug_logsnr = noise_conditioning.augment(
-                noise_conditioning.upsample(
-                    image_pixels.scale(batch.low_pixels), factor=stage.factor
-                ),
+                noise_conditioning.upsample(to_float(batch.low_pixels), factor=stage.factor),
                 aug_level,
                 rng.fold_each(key, "aug_noise", jnp.arange(size)),
                 options=stage.noise_conditioning,

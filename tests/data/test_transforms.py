@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from imagen_jax import image_pixels as unit
 from imagen_jax.config import Framing
 from imagen_jax.data.images import transforms
 from imagen_jax.data.images.crop import crop_generator, frame_image
+from imagen_jax.image import to_float, to_uint8
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -265,6 +265,6 @@ def test_sizes_that_do_not_divide_the_largest_are_refused() -> None:
 
 def test_unscale_inverts_scale_on_all_pixels() -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    image = np.asarray(unit.scale(pixels))
+    image = np.asarray(to_float(pixels))
     np.testing.assert_allclose(image.ravel(), np.linspace(-1, 1, 256), atol=1e-6)
-    np.testing.assert_array_equal(unit.unscale(unit.scale(pixels)), pixels)
+    np.testing.assert_array_equal(to_uint8(to_float(pixels)), pixels)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_cascade import make_painter, make_prompts
 
-from imagen_jax import image_pixels
+from imagen_jax.image import to_uint8
 from imagen_jax.sample import cascade, sides, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
@@ -24,7 +24,7 @@ def pictures(height: int, width: int) -> np.ndarray:
 
 
 def shown(images: np.ndarray) -> np.ndarray:
-    return np.asarray(image_pixels.unscale(images))
+    return np.asarray(to_uint8(images))
 
 
 def test_at_strength_0_the_picture_comes_back(painters) -> None:
