@@ -21,7 +21,7 @@ from imagen_jax.data.images import decode, transforms
 from imagen_jax.data.synthetic import tfds_builder
 from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names
 from imagen_jax.data.synthetic.emoji.emoji_font import Font
-from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
 
 SIDE = 128
 LARGEST = 1024  # side of a font's bitmaps, in pixels; real ones have up to 160
@@ -132,7 +132,7 @@ def build_emoji(name: str, data_dir: str | Path, *, font: str | Path | None = No
     return found
 
 
-def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
+def open_dataset(name: str, split: str, data_dir: str | Path) -> TfdsSource:
     """A split of the dataset: image (PNG bytes), caption, captions, and the emoji as text.
 
     Errors: as `tfds_builder.open_built`.

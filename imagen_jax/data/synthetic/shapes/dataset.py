@@ -22,7 +22,7 @@ from imagen_jax.data.synthetic.shapes.generate import (
     render_example,
 )
 from imagen_jax.data.synthetic.shapes.scenes import SIZES, Grammar
-from imagen_jax.data.synthetic.tfds_builder import SPLITS, Source
+from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
 
 
 @dataclass(eq=False, kw_only=True)
@@ -144,7 +144,7 @@ def build_shapes(name: str, data_dir: str | Path, *, workers: int | None = None)
     return builder
 
 
-def open_dataset(name: str, split: str, data_dir: str | Path) -> Source:
+def open_dataset(name: str, split: str, data_dir: str | Path) -> TfdsSource:
     """A split of a dataset that was built: image (PNG bytes), caption, and scene (JSON).
 
     Errors: as `tfds_builder.open_built`.
