@@ -102,10 +102,10 @@ def _encode(job: EncodeJob) -> None:
     source, encoder, target = job.open()
     share = encode.ProcessShare(jax.process_index(), jax.process_count())
     written = encode.write_store(source, encoder, target, share=share, progress=share.process == 0)
-    message = store_options.describe_skipped(source, job.address) + store_options.summary(
+    said = store_options.describe_skipped(source, job.address) + store_options.summary(
         written, job, share
     )
-    print(message, flush=True)
+    print(said, flush=True)
 
 
 def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:

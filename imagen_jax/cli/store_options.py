@@ -119,7 +119,7 @@ class StoreOptions:
 
 
 def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None) -> str:
-    """Describe the store written, or this process's share of it, in lines to print."""
+    """What was written, or this process's share of it, in lines to print."""
     from imagen_jax.data.sources import base
 
     counts = written.counts
@@ -148,7 +148,7 @@ def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None)
 
 
 def describe_skipped(source: Source, address: Address) -> str:
-    """Describe a source's files that are no examples, in a line to print; "" for none."""
+    """What a source has that is no example, in a line to print; "" if it has nothing."""
     from imagen_jax.data.sources import base
 
     if not source.skipped:
