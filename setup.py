@@ -1,4 +1,4 @@
-"""Packaging: `configs/` and `launch/` are installed inside the package `imagen_jax`."""
+"""Packaging: `configs/` and the files of `launch/` are installed inside `imagen_jax`."""
 
 import re
 from pathlib import Path
@@ -107,7 +107,7 @@ setup(
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "docs": DOCS,
         "plan": [TPU],  # for its compiler: no TPU is needed
-        # For launch/bench.py --peer alone; not in test, for its size.
+        # For benchmarks/peers.py alone; not in test, for its size.
         "peer": [
             "torch>=2.8",
             "torchvision>=0.23",
