@@ -17,7 +17,7 @@ phase "1/7 environment in $venv"
 if [ ! -x "$venv/bin/imagen" ]; then
   "${PYTHON:-python3}" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --upgrade pip
-  "$venv/bin/python" -m pip install --progress-bar on --editable . | grep -E '^(Collecting|Successfully)' || true
+  "$venv/bin/python" -m pip install --progress-bar on --editable ".[plots]" | grep -E '^(Collecting|Successfully)' || true
 fi
 imagen="$venv/bin/imagen"
 "$imagen" --version >/dev/null # an installation that was cut short fails here

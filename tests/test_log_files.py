@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lib import runs
 
-from imagen_jax.cli import console, evaluate
+from imagen_jax.cli import console
 from imagen_jax.cloud import gcloud, status
+from imagen_jax.evaluate import evaluate
 from imagen_jax.io import log_files
 
 ENTRIES = [{"step": step, "loss": 0.5, "error": 0.25, "who": "ä\n"} for step in range(3)]
@@ -77,10 +78,10 @@ def test_every_reader_takes_whole_lines_alone(
     assert efficient_unet._errors(tmp_path) == [[0, 0.25], [1, 0.25], [2, 0.25]]
     plotted = []
     monkeypatch.setattr(
-        "imagen_jax.evaluate.report.plot_losses", lambda _, runs: plotted.append(runs)
+        "imagen_jax.evaluate.report.plot_losses", lambda runs, _: plotted.append(runs)
     )
-    evaluate._losses(evaluate.Options(cascade=str(tmp_path), out=tmp_path / "new"))
-    assert (tmp_path / "new").is_dir()
+    (section,) = evaluate.loss_sections(tmp_path)
+    section.draw(tmp_path / "losses.png")
     assert plotted == [{tmp_path.name: [(0, 0.5), (1, 0.5), (2, 0.5)]}]
     cloud = Mock(spec=gcloud.Gcloud)
     cloud.run = lambda command: text if "cat" in command else "gs://b/r/metrics.jsonl"

@@ -21,6 +21,7 @@ import imagen_jax.config
 from imagen_jax import config
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.config import ranges
+from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.sample.request import Request
 
 EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[1] / "experiments").glob("*.py"))
@@ -37,7 +38,7 @@ WRONG = (math.nan, math.inf, -math.inf, True, "4", None, 2**40, -(2**40), 10**40
 
 
 def _classes() -> Iterator[type]:
-    yield from (Slice, Request)
+    yield from (Slice, Request, EvaluationSettings)
     for package in (imagen_jax.config, imagen_jax.cli):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             found = vars(importlib.import_module(module.name))

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ def main(kind: type[Options], run: Callable[[Options], None], *, description: st
     prog = f"python experiments/{name}"
     try:
         backend.refuse_x64_variable(os.environ.get("JAX_ENABLE_X64"))
-        refuse_old_options(sys.argv[1:])
+        parsing.refuse_renamed(sys.argv[1:], RENAMED)
         options = parsing.parse(kind, sys.argv[1:], prog=prog, description=description or "")
         compilation_cache.use_cache()
         with console.tolerant():
@@ -35,11 +35,3 @@ def main(kind: type[Options], run: Callable[[Options], None], *, description: st
             raise
         print(f"{name}: error: {sentence}", file=sys.stderr)
         sys.exit(exit_codes.REFUSED)
-
-
-def refuse_old_options(arguments: Sequence[str]) -> None:
-    """Errors: ValueError for an option that has another name now, which the sentence gives."""
-    for argument in arguments:
-        old, _, _ = argument.partition("=")
-        if old in RENAMED:
-            raise ValueError(f"{old} is {RENAMED[old]} now")

@@ -29,7 +29,7 @@ def test_options_of_the_command_line_reach_the_experiment(name: str, monkeypatch
     [
         (("--pictures", "8"), 1, "guidance.py: error: --pictures is --images now"),
         (("--until=base16",), 1, "guidance.py: error: --until is --last-stage now"),
-        (("--images", "0"), 1, "guidance.py: error: images=0: must be"),
+        (("--images", "0"), 2, "--images 0: must be a whole number of 1 or more"),
         (("--minute", "3"), 2, "--minute"),
     ],
 )
