@@ -19,7 +19,7 @@ DOCS = [  # autodoc imports the package, so that its own requirements are needed
 ]
 EMOJI = "emoji>=2.16"  # names of emoji
 PLOTS = "matplotlib>=3.9"
-TENSORBOARD = "tensorboard>=2.19"
+TENSORBOARD = "tensorboard"
 BEAM = "apache-beam>=2.70"
 GCS = "gcsfs>=2025.3"  # for buckets
 PARQUET = "pyarrow>=17"

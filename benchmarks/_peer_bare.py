@@ -1,4 +1,4 @@
-"""What the processor can do: a matrix product and a convolution on their own."""
+"""Speed of the processor itself: a matrix product and a convolution on their own."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def sampling(shapes: Shapes) -> Work:
     from dew.sampling.guidance import CFG
     from dew.sampling.solvers import DDPM
 
-    def paint(variables: Any, batch: Any, key: Any) -> Any:
+    def sample_image(variables: Any, batch: Any, key: Any) -> Any:
         given = objective.encoded_conditions(variables, batch)
         denoise = objective.denoiser(variables, given, objective.blank_conditions(given))
         noise = objective.process.noise(key, batch["image"].shape)
@@ -58,8 +58,8 @@ def sampling(shapes: Shapes) -> Work:
         return sample(denoise, noise, shapes.steps, **options)
 
     given = state.variables, batch, jax.random.key(0)
-    counted = flops.count_flops(paint, *given) / shapes.steps
-    compiled = jax.jit(paint).lower(*given).compile()
+    counted = flops.count_flops(sample_image, *given) / shapes.steps
+    compiled = jax.jit(sample_image).lower(*given).compile()
     return Work(
         parameters=_count(state),
         forward=counted / shapes.batch,

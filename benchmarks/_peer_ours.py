@@ -70,9 +70,9 @@ def sampling(shapes: Shapes) -> Work:
         StageProgram.of(painter, (stage.size, stage.size)),
         SamplerParams.of(stage.sampler),
     )
-    paint = functools.partial(stage_program.sample_stage.__wrapped__, program=whole)
+    sample = functools.partial(stage_program.sample_stage.__wrapped__, program=whole)
     counted = (
-        flops.count_flops(lambda *given: paint(*given, None, dials), params, canvas) / shapes.steps
+        flops.count_flops(lambda *given: sample(*given, None, dials), params, canvas) / shapes.steps
     )
     with mesh.activate(grid):
         lowered = stage_program.sample_stage.lower(params, canvas, None, dials, program=whole)

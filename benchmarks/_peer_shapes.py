@@ -1,4 +1,4 @@
-"""What the sides of the comparison have in common, and what each of them gives to be measured."""
+"""Shapes that all sides of the comparison share, and the work that each of them measures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Shapes:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Of the feature maps that each level's residual blocks read."""
+        """Sides of the feature maps that each level's residual blocks read."""
         first = self.size // 2 if self.halves_first else self.size
         return tuple(first // 2**level for level in range(len(self.channel_mult)))
 
     @property
     def attends(self) -> tuple[bool, ...]:
-        """Whether each level attends."""
+        """True for each level that attends."""
         return tuple(side in self.attention_at for side in self.sides)
 
 
@@ -53,7 +53,7 @@ CASES = {
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a side repeats: `call` makes `steps` steps."""
+    """Work that a side repeats: `call` makes `steps` steps."""
 
     parameters: int
     forward: float  # FLOPs of one image: of a forward pass, or of a guided sampling step

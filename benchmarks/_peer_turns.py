@@ -24,7 +24,7 @@ THREADS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """What builds one side's work: a function of a module beside this one."""
+    """One side: the function, of a module beside this one, that builds its work."""
 
     name: str
     module: str
@@ -96,7 +96,7 @@ def serve(there: Connection, side: Side, shapes: Shapes) -> None:
 
 
 def threads() -> int:
-    """As many as are measured: two, or one where only one core is free to this process."""
+    """Return the number of threads: two, or one where only one core is free to this process."""
     if hasattr(os, "sched_getaffinity"):
         return min(THREADS, len(os.sched_getaffinity(0)))
     return min(THREADS, os.cpu_count() or 1)

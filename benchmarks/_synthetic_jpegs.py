@@ -83,7 +83,7 @@ def _folder(images: Sequence[bytes], folder: Path) -> None:
 
 
 def _tars(images: Sequence[bytes], folder: Path) -> None:
-    """As img2dataset writes them."""
+    """Write tars as img2dataset does."""
     for start in range(0, len(images), SHARD):
         with tarfile.open(folder / f"{start // SHARD:05d}.tar", "w") as tar:
             for number in range(start, min(start + SHARD, len(images))):

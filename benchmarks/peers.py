@@ -100,7 +100,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def versions() -> str:
-    """Of what computes on each side, where it is installed."""
+    """Return the versions of what computes on each side, where it is installed."""
     found = []
     for name in ("jax", "torch", "imagen-pytorch", "dewml"):
         try:

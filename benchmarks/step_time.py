@@ -40,7 +40,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Measured configs."""
 
     config: tyro.conf.Positional[str | None] = None
     """A config file or name; of a folder, every stage."""
@@ -222,9 +222,9 @@ def _sampler(experiment: config.Experiment, figures: Figures, count: int) -> Cal
     filled = jax.tree.map(lambda x: _timing.random(draw, x), shapes._replace(keys=None))
     canvas = jax.device_put(filled._replace(keys=keys), by_row)
     params = jax.device_put(params, mesh.replicated_sharding(grid))
-    painter = TrainedStage(stage=stage, module=module, params=params)
+    trained = TrainedStage(stage=stage, module=module, params=params)
     program, dials = (
-        StageProgram.of(painter, (stage.size, stage.size)),
+        StageProgram.of(trained, (stage.size, stage.size)),
         SamplerParams.of(stage.sampler),
     )
     start = time.perf_counter()

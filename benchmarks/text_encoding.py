@@ -35,9 +35,9 @@ class Options:
     """Measured encoder."""
 
     size: Literal[tuple(t5.SIZES)] = "t5_1_1_small"  # type: ignore[valid-type]
-    """Of the encoder, whose weights are random."""
+    """Size of the encoder, whose weights are random."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of matrices and products, ours and theirs."""
+    """Type of matrices and products, ours and theirs."""
     repeats: int = 9
     """Timed calls of each, in turns; the median counts."""
 
@@ -169,7 +169,7 @@ def _packing(repeats: int) -> None:
 
 
 def _flops(sizes: T5Config, tokens: int, *, packed: bool) -> float:
-    """Of one row of so many tokens."""
+    """FLOPs of one row of so many tokens."""
     params = jax.eval_shape(lambda key: t5.init(key, sizes), jax.random.key(0))
     ids = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
     if packed:

@@ -44,7 +44,7 @@ LINES = 5  # of the log between two evaluations, so that they disturb the median
 
 @dataclasses.dataclass(frozen=True)
 class Options(runs.Options):
-    """How long to train, and what to judge."""
+    """Length of the training, and what is judged."""
 
     steps: config.Count = 2000
     """Training steps of each network."""
@@ -157,7 +157,7 @@ def bilinear_error(exam: EvalSet, stage: config.Stage) -> float:
 
 
 def _errors(workdir: Path) -> list[list[int | float]]:
-    """What the hook measured, one a step: a run that was resumed measured some steps twice."""
+    """Measurements of the hook, one per step: a resumed run measured some steps twice."""
     by_step = {
         line["step"]: line["error"]
         for line in log_files.read_entries(workdir / ERRORS, "step", "error")

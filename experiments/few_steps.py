@@ -43,7 +43,7 @@ Verdicts = Bool[np.ndarray, " p"]  # whether all that each caption states is rig
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which cascade samples, with which settings of its base stage."""
+    """Cascade, and settings of its base stage."""
 
     cascade: str = "shapes"
     """An embedded cascade's name, or a folder of runs."""
@@ -58,7 +58,7 @@ class Options:
     workdir: Path = Path("runs/experiments")
     """Folder for sampled images, which are not sampled again; delete it after changing code."""
     seed: config.Seed = 1
-    """Of the captions and of the noise."""
+    """Seed of the captions and of the noise."""
     part: config.Count = 100
     """Captions that go through every setting before the next ones do; then numbers are kept."""
     batch_size: config.Count = 50
@@ -191,7 +191,7 @@ def _parts(exams: Mapping[str, eval_set.EvalSet], size: int) -> list[_Part]:
 
 
 def _verdicts(imagen: Imagen, part: _Part, name: str, options: Options) -> list[bool]:
-    """What the oracle says of the images that one setting samples."""
+    """Verdicts of the oracle on the images that one setting samples."""
     seed = options.seed + part.seed
     cache = ImageCache(folder=options.workdir / NAME, seed=seed, batch_size=options.batch_size)
     changed = imagen.with_sampler(SETTINGS[name], stage=imagen.painters[0].stage.name)

@@ -30,7 +30,7 @@ Curve = Callable[[Row], float]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which cascade samples, with which guidance, and what is kept."""
+    """Cascade, its guidance, and what is kept."""
 
     cascade: str = "shapes"
     """An embedded cascade's name, or a folder of runs."""
@@ -53,7 +53,7 @@ class Options:
     workdir: Path = Path("runs/experiments")
     """Folder for sampled images, which are not sampled again; delete it after changing code."""
     seed: config.Seed = 1
-    """Of the captions and of the noise."""
+    """Seed of the captions and of the noise."""
     batch_size: config.Count = 64
     """Images sampled at once."""
 

@@ -35,7 +35,7 @@ Row = Mapping[str, Any]  # training, input, level and what scoring.Judge.measure
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is trained, for how long, and how it is judged."""
+    """Length of the two trainings, and how they are judged."""
 
     configs: str = "shapes"
     """Cascade of configs, packaged or a folder, whose first super-resolution stage is trained."""
@@ -65,7 +65,7 @@ class Options:
     data_dir: Path = Path("data")
     """Folder of datasets and encodings; they are made where they are missing."""
     seed: config.Seed = 1
-    """Of the captions and of the noise."""
+    """Seed of the captions and of the noise."""
     batch_size: config.Count = 64
     """Images sampled at once."""
 
@@ -81,7 +81,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Train twice, paint, judge, plot; writes noise_augmentation.png, _images.png, .md and .json.
+    """Train twice, sample, judge, plot; writes noise_augmentation.png, _images.png, .md and .json.
 
     Errors: ValueError when no stage of the cascade samples the input's size.
     """

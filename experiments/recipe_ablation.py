@@ -33,7 +33,7 @@ PLAN = "plan.json"  # of a run: how many steps fit into its minutes
 
 @dataclasses.dataclass(frozen=True)
 class Options(runs.Options):
-    """Which variants, and for how long."""
+    """Variants, and the length of their training."""
 
     only: tuple[str, ...] = ()
     """Rows (predicts=eps) or kinds of rows (predicts); default: all. Rows done before are kept."""
@@ -121,7 +121,7 @@ def _train_and_judge(
 def _fitting_steps(
     experiment: config.Experiment, workdir: Path, encoder: TextEncoder, options: Options
 ) -> int:
-    """How many steps fit into the minutes; timed once for a run, which then keeps to it."""
+    """Number of steps that fit into the minutes; timed once for a run, which then keeps to it."""
     file = workdir / PLAN
     if file.is_file():
         plan = json.loads(file.read_text())

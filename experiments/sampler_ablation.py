@@ -1,4 +1,4 @@
-"""How a trained base stage had better sample: sampler, steps, guidance, threshold, wording.
+"""Settings of sampling from a trained base stage: sampler, steps, guidance, threshold, wording.
 
 The rows of `variants.py` that change nothing about training, each judged on the same weights with
 the same captions and noise.
@@ -32,7 +32,7 @@ KINDS = ("baseline", "guidance", "sampler", "sampling_steps", "threshold", "word
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which cascade samples, and how."""
+    """Cascade, and the settings of its sampling."""
 
     cascade: str = "shapes"
     """An embedded cascade's name, or a folder of runs; its base stage samples."""
@@ -41,7 +41,7 @@ class Options:
     images: config.Count = 128
     """Captions to judge, half with one object and half with two."""
     seed: config.Seed = 1
-    """Of the captions and of the noise."""
+    """Seed of the captions and of the noise."""
     batch_size: config.Count = 64
     """Images sampled at once."""
     out: Path = Path("results")

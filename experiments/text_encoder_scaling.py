@@ -35,7 +35,7 @@ RANDOM, LIKE = "random", "t5_1_1_tiny"
 
 @dataclasses.dataclass(frozen=True)
 class Options(runs.Options):
-    """What to compare, and for how long."""
+    """Pairs to compare, and the length of their training."""
 
     encoders: tuple[str, ...] = (LIKE, "t5_1_1_mini", RANDOM)
     """Embedded encoders, folders with a T5X checkpoint, or `random`: t5_1_1_tiny's architecture
@@ -45,7 +45,7 @@ class Options(runs.Options):
     steps: config.Count = 3000
     """Training steps of each pair."""
     examples: config.Count = 20_000
-    """Of the dataset, encode and train on the first ones only: a wide encoder takes its time."""
+    """Examples to encode and train on, the first of the dataset: a wide encoder takes its time."""
     images: config.Count = 192
     """Captions to judge, half with one object and half with two."""
 
@@ -94,7 +94,7 @@ def widened(base: config.Experiment, factors: tuple[float, ...]) -> list[config.
 
 
 def _encoder(name: str, base: config.Experiment, options: Options) -> tuple[str, TextEncoder]:
-    """What `config.Text.encoder` shall say, and the encoder."""
+    """Value of `config.Text.encoder`, and the encoder."""
     length = base.text.max_length
     if name == RANDOM:
         like = TextEncoder.load(LIKE, max_length=length)

@@ -84,6 +84,7 @@ def test_pairs_are_the_encoders_own(data_dir: Path, whole: dict[str, bytes]) -> 
     np.testing.assert_allclose(empty, text[-1][mask[-1]], rtol=2**-8, atol=2e-5)
 
 
+@pytest.mark.faults
 def test_killed_and_run_again_it_gives_the_same_bytes(
     data_dir: Path, whole: dict[str, bytes]
 ) -> None:
@@ -202,6 +203,7 @@ def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
             assert decode.decode_image(image).shape == (side, side, 3)
 
 
+@pytest.mark.faults
 def test_framed_and_killed_and_run_again_it_gives_the_same_bytes(
     snapshots: Path, framed: dict[str, bytes]
 ) -> None:

@@ -108,6 +108,7 @@ def test_unknown_stages_and_options_are_refused(imagen) -> None:
         imagen.with_sampler({"steps": 3}, stage="sr64")
 
 
+@pytest.mark.slow
 def test_every_sampler_option_has_an_effect(imagen) -> None:
     base = imagen.with_sampler({"steps": 3, "kind": "ancestral", "stochasticity": 0.3})
     reference = base.paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
@@ -195,6 +196,7 @@ def test_another_models_folder_is_not_continued(built: Path) -> None:
         _train(built, built / "cascade" / "base8", "--stage.text-drop-rate", "0.5")
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     built: Path,
     tmp_path: Path,
@@ -230,6 +232,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     assert f"base8: nothing to train: {tmp_path} is at step 4 already, past train.steps=2" in said
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_anothers_weights(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ class Options:
     configs: str = "shapes"
     """Cascade of configs, packaged or a folder, of which one stage is trained and varied."""
     seed: config.Seed = 1
-    """Of captions, of sampling noise and of random encoders."""
+    """Seed of captions, of sampling noise and of random encoders."""
     batch_size: config.Count = 32
     """Images sampled at once."""
     data_dir: Path = Path("data")
@@ -113,7 +113,7 @@ def fields(experiment: config.Experiment) -> dict[str, Any]:
 
 
 def matters(name: str) -> bool:
-    """Whether a field, by dotted name, changes what a run learns."""
+    """Return whether a field, by dotted name, changes the weights that a run learns."""
     part, _, field = name.partition(".")
     return part != "mesh" and field.split(".")[0] not in FREE.get(part, ())
 
@@ -153,7 +153,7 @@ def measure(
 
 
 def _is_done(experiment: config.Experiment, workdir: Path) -> bool:
-    """Whether `workdir` holds this run, finished; another run there is refused."""
+    """True if `workdir` holds this run, finished; another run there is refused."""
     if not (workdir / run_dir.CONFIG).is_file():
         return False
     differing = [

@@ -142,7 +142,7 @@ class Judge:
     reference: frechet.ReferenceSet
 
     def measure(self, images: Pixels) -> dict[str, float]:
-        """What `images` of the captions score; the exam's own score the ceiling and the floor.
+        """Return scores of `images` of the captions; real images score the ceiling and the floor.
 
         Units: shares in [0, 1] by attribute of the captions; `frechet` as in evaluate.frechet;
         `saturated` the share of channel values at 0 or 255.

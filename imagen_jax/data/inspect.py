@@ -245,7 +245,7 @@ def _gathered(
 
 
 def _ended(image: bytes, kind: str) -> bool:
-    """Whether an image has its end, which downloads lack that were cut."""
+    """True if an image has its end, which downloads lack that were cut."""
     if kind in LENGTHS:
         at, more = LENGTHS[kind]
         return len(image) >= more + int.from_bytes(image[at : at + 4], "little")

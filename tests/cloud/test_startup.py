@@ -21,6 +21,8 @@ from imagen_jax.cloud.restart_policy import MACHINE
 from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord, to_json
 from imagen_jax.cloud.tpu_slice import Slice
 
+pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "startup.sh"
 PROGRAM = "from imagen_jax.cli import main; main()"

@@ -16,6 +16,8 @@ from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.runtime import exit_codes
 from imagen_jax.runtime.lease import Holder, Lease
 
+pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
+
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
 UP = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 WORKDIR = "gs://bucket/runs/mine"

@@ -16,6 +16,8 @@ from imagen_jax.cloud.worker import Worker, WorkerId, read_settings, resolve_com
 from imagen_jax.parallel import accelerators
 from imagen_jax.runtime import child_process, exit_codes
 
+pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
+
 # In place of `imagen`: its arguments are Python.
 PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
 STEP = "pathlib.Path(os.environ['IMAGEN_REACHED']).write_text('step 7 of base8')"
