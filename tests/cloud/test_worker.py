@@ -16,8 +16,6 @@ from imagen_jax.cloud.worker import Worker, WorkerId, read_settings, resolve_com
 from imagen_jax.parallel import accelerators
 from imagen_jax.runtime import child_process, exit_codes
 
-pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
-
 # In place of `imagen`: its arguments are Python.
 PROGRAM = "import os, pathlib, signal, sys, time; exec(sys.argv[1])"
 STEP = "pathlib.Path(os.environ['IMAGEN_REACHED']).write_text('step 7 of base8')"
@@ -155,6 +153,7 @@ def test_the_environment(monkeypatch) -> None:
     assert read_settings("v4")["JAX_COORDINATOR_PORT"] == "9"
 
 
+@pytest.mark.cloud
 @pytest.mark.parametrize("generation", sorted(accelerators.TPUS))
 def test_libtpu_takes_the_options(generation: str) -> None:
     """It ends a process that is given one that it does not know."""

@@ -11,8 +11,6 @@ from lib import runs
 from imagen_jax import config
 from imagen_jax.io import run_dir
 
-pytestmark = pytest.mark.slow  # it trains several runs
-
 MINIATURE = str(Path(__file__).parent / "miniature")
 
 
