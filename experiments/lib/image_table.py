@@ -17,8 +17,8 @@ MARGIN = 150  # of the rows' names
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
-def save(file: Path, rows: Mapping[str, np.ndarray], captions: Sequence[str], *, side: int) -> None:
-    """Writes the table as one image, each cell `side` pixels wide.
+def save_table(file: Path, rows: Mapping[str, np.ndarray], captions: Sequence[str], *, side: int) -> None:
+    """Write the table as one image, each cell `side` pixels wide.
 
     Shapes: rows are uint8 (c, h, w, 3), an image for each of the c captions, enlarged without
     smoothing.
