@@ -50,7 +50,7 @@ NEVER_LOADED = {
     "imagen_jax.models.unet": {"diffusion", "train", "sample", "data", "text"},
     "imagen_jax.diffusion.samplers": {"models", "train", "sample", "data", "text"},
     "imagen_jax.data.pipeline": {"models", "train", "sample", "text", "parallel"},
-    "imagen_jax.evaluate.alignment": {"imagen", "sample", "diffusion", "models", "io"},
+    "imagen_jax.evaluate.alignment": {"imagen", "sample", "diffusion", "models"},
     "imagen_jax.evaluate.report": {"imagen", "sample", "diffusion", "models", "data"},
     "imagen_jax.text.encoder": {"models", "diffusion", "train", "sample", "export"},
 }

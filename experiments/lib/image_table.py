@@ -17,7 +17,9 @@ MARGIN = 150  # of the rows' names
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
-def save_table(file: Path, rows: Mapping[str, np.ndarray], captions: Sequence[str], *, side: int) -> None:
+def save_table(
+    file: Path, rows: Mapping[str, np.ndarray], captions: Sequence[str], *, side: int
+) -> None:
     """Write the table as one image, each cell `side` pixels wide.
 
     Shapes: rows are uint8 (c, h, w, 3), an image for each of the c captions, enlarged without

@@ -31,6 +31,7 @@ def test_options_of_the_command_line_reach_the_experiment(name: str, monkeypatch
         (("--until=base16",), 1, "guidance.py: error: --until is --last-stage now"),
         (("--images", "0"), 2, "--images 0: must be a whole number of 1 or more"),
         (("--minute", "3"), 2, "--minute"),
+        (("--workdir", "s3://b/r"), 1, "guidance.py: error: --workdir s3://b/r: s3:// is not"),
     ],
 )
 def test_bad_input_gets_one_sentence(
