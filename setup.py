@@ -1,4 +1,4 @@
-"""Packaging: `configs/` and `launch/` are installed inside the package `imagen_jax`."""
+"""Packaging: `configs/` and the files of `launch/` are installed inside `imagen_jax`."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,9 @@ DOCS = [  # autodoc imports the package, so that its own requirements are needed
     "myst-parser>=5.0",  # pages are Markdown
     "sphinx-book-theme>=1.2",
 ]
+EMOJI = "emoji>=2.16"  # names of emoji
+PLOTS = "matplotlib>=3.9"
+TENSORBOARD = "tensorboard"
 BEAM = "apache-beam>=2.70"
 GCS = "gcsfs>=2025.3"  # for buckets
 PARQUET = "pyarrow>=17"
@@ -55,6 +58,7 @@ setup(
     },
     package_data={
         "imagen_jax": ["py.typed"],
+        "imagen_jax.io": ["fonts/*"],
         "imagen_jax.text": [
             "*/spiece.model",
             "*/checkpoint_*/*",
@@ -86,11 +90,9 @@ setup(
         "ml_dtypes>=0.5",
         "jaxtyping>=0.3",
         "numpy>=2.0",
-        "scipy>=1.13",
+        "scipy>=1.13",  # jax needs it as well
         "pillow>=11",
-        "fonttools>=4.50",  # reads the font of emoji
-        "emoji>=2.16",  # names of emoji
-        "matplotlib>=3.9",
+        "fonttools>=4.50",  # letters that a font has
         "tensorboardX>=2.6.2",
         "etils[epath]>=1.9",
         "tqdm>=4.67",
@@ -99,7 +101,10 @@ setup(
     extras_require={
         "tpu": [TPU],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
-        "tensorboard": ["tensorboard"],
+        "data": [EMOJI],
+        "plots": [PLOTS],
+        "tensorboard": [TENSORBOARD],
+        "all": [EMOJI, PLOTS, GCS, PARQUET, WANDB, TENSORBOARD],  # but for devices and frameworks
         "gcs": [GCS],
         "beam": [BEAM],  # not in test: with its protobuf TFDS warns, and warnings fail tests
         "parquet": [PARQUET],
@@ -107,7 +112,7 @@ setup(
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "docs": DOCS,
         "plan": [TPU],  # for its compiler: no TPU is needed
-        # For launch/bench.py --peer alone; not in test, for its size.
+        # For benchmarks/peers.py alone; not in test, for its size.
         "peer": [
             "torch>=2.8",
             "torchvision>=0.23",
@@ -127,6 +132,8 @@ setup(
             "uv>=0.9",  # makes the bare environment of tests/export/test_runtime.py
             *DOCS,
             TPU,
+            EMOJI,
+            PLOTS,
             GCS,
             PARQUET,
             WANDB,

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to pictures: first from the cascade in the box, then from one trained here:
-# environment, pictures, dataset, captions, three stages, a grid and its scores.
+# From a fresh clone to images: first from the cascade in the box, then from one trained here:
+# environment, images, dataset, captions, three stages, a grid and its scores.
 #   bash launch/quickstart.sh [folder]      about 9 minutes on two CPU cores
-# Run it again and it goes on where it stopped. VENV and PYTHON choose the environment.
+# Run it again and it resumes where it stopped. VENV and PYTHON choose the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/quickstart}"
@@ -17,14 +17,14 @@ phase "1/7 environment in $venv"
 if [ ! -x "$venv/bin/imagen" ]; then
   "${PYTHON:-python3}" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --upgrade pip
-  "$venv/bin/python" -m pip install --progress-bar on --editable . | grep -E '^(Collecting|Successfully)' || true
+  "$venv/bin/python" -m pip install --progress-bar on --editable ".[plots]" | grep -E '^(Collecting|Successfully)' || true
 fi
 imagen="$venv/bin/imagen"
 "$imagen" --version >/dev/null # an installation that was cut short fails here
 
-phase "2/7 painting from the box: a cascade that comes with the package"
+phase "2/7 sampling from the embedded cascade, which comes with the package"
 "$imagen" sample shapes --out "$out/box" --seed 0 --prompts-file launch/prompts.txt
-echo "pictures from the box: $out/box/grid.png"
+echo "images of the embedded cascade: $out/box/grid.png"
 
 phase "3/7 dataset: captioned shapes, drawn here"
 "$imagen" data build shapes/quickstart --data-dir "$out/data"
@@ -35,13 +35,13 @@ phase "4/7 captions, encoded once by the frozen T5"
 phase "5/7 training three stages: 16, 64, 256 px"
 "$imagen" train quickstart --workdir "$out/cascade" --data-dir "$out/data"
 
-phase "6/7 painting"
+phase "6/7 sampling"
 "$imagen" sample "$out/cascade" --out "$out/samples" --seed 0 --prompts-file "$prompts"
 
-phase "7/7 judging"
+phase "7/7 evaluating"
 "$imagen" eval "$out/cascade" --out "$out/evaluation"
 
 phase "done"
-echo "from the box:  $out/box/grid.png"
+echo "embedded:      $out/box/grid.png"
 echo "trained here:  $out/samples/grid.png"
 echo "one page:      $out/evaluation/index.html"

@@ -24,11 +24,14 @@ def find_uv() -> str:
     return uv
 
 
-def run(command: Sequence[str], where: Path, **environment: str) -> str:
-    """What a command prints that ends well, without this environment's packages."""
+def run(command: Sequence[str], where: Path, *, fails: bool = False, **environment: str) -> str:
+    """Run a command that ends well, or `fails`, without this environment's packages.
+
+    Returns what it printed, or for one that fails its messages.
+    """
     outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         command, cwd=where, env=outside | environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-    return done.stdout
+    assert (done.returncode != 0) == fails, f"{command}\n{done.stderr[-3000:]}"
+    return done.stderr if fails else done.stdout

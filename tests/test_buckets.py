@@ -77,6 +77,7 @@ def trained(cloud: Cloud) -> Cloud:
     return cloud
 
 
+@pytest.mark.slow
 def test_a_bucket_has_what_a_folder_has(trained: Cloud) -> None:
     names = {n.removeprefix("runs/one/") for n in trained.bucket.names("runs/one/")}
     assert {"config.json", "metrics.jsonl"} <= names
@@ -88,6 +89,7 @@ def test_a_bucket_has_what_a_folder_has(trained: Cloud) -> None:
     assert not Path("gs:").exists()
 
 
+@pytest.mark.slow
 def test_pictures_painted_from_a_bucket_are_those_of_a_run_here(trained: Cloud) -> None:
     painted = []
     for number, run in enumerate((RUN, str(trained.folder / "here"))):

@@ -97,6 +97,7 @@ def encoded(photos: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return contents(out)
 
 
+@pytest.mark.faults
 def test_killed_and_run_again_processes_write_what_encode_writes(
     tmp_path: Path, photos: str, encoded: dict[str, bytes]
 ) -> None:

@@ -128,7 +128,6 @@ def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
         (("data", "check", "parquet:https://a/b"), 1, "https://a/b: https:// is not read here"),
         (("data", "check", "mixture:~nn/b"), 1, "~nn/b: ~nn is nobody's home here"),
         (("plan", "--table", "s3://b/p.json"), 1, "s3://b/p.json: s3:// is not read here"),
-        (("study", "guidance", "--workdir", "s3://b/r"), 1, "--workdir s3://b/r: s3:// is not"),
     ],
 )
 def test_bad_input_gets_one_sentence(

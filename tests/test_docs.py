@@ -23,7 +23,7 @@ DOCS = [
 PAGES = (
     *sorted(ROOT.glob("*.md")),
     *DOCS,
-    ROOT / "launch" / "README.md",
+    *(ROOT / folder / "README.md" for folder in ("launch", "experiments", "benchmarks")),
     ROOT / "imagen_jax" / "pretrained" / "shapes" / "README.md",
 )
 FENCE = re.compile(r"^```([\w{}-]*).*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from imagen_jax.cli import data
+from imagen_jax import config
+from imagen_jax.cli import data, encode
 from imagen_jax.data.images import decode
+from imagen_jax.data.prepare import jobs, summary
+from imagen_jax.data.sources import addresses
 from imagen_jax.data.store import skipped, store
 from imagen_jax.text.encoder import TextEncoder
 
@@ -81,6 +84,7 @@ def test_pairs_are_the_encoders_own(data_dir: Path, whole: dict[str, bytes]) -> 
     np.testing.assert_allclose(empty, text[-1][mask[-1]], rtol=2**-8, atol=2e-5)
 
 
+@pytest.mark.faults
 def test_killed_and_run_again_it_gives_the_same_bytes(
     data_dir: Path, whole: dict[str, bytes]
 ) -> None:
@@ -199,6 +203,7 @@ def test_pictures_of_any_size_are_framed_and_what_is_skipped_is_listed(
             assert decode.decode_image(image).shape == (side, side, 3)
 
 
+@pytest.mark.faults
 def test_framed_and_killed_and_run_again_it_gives_the_same_bytes(
     snapshots: Path, framed: dict[str, bytes]
 ) -> None:
@@ -221,3 +226,22 @@ def test_framed_by_two_processes_it_gives_the_same_bytes(
     out = snapshots / "two"
     assert share(snapshots, ["tfds:snapshots", *OPTIONS, "--out", str(out)]) >= 1
     assert contents(out) == framed
+
+
+def test_the_function_writes_what_the_command_writes(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_command, by_function = data_dir / "by_command", data_dir / "by_function"
+    encode.run([*SOURCE, "--data-dir", str(data_dir), "--out", str(by_command)])
+    job = jobs.EncodeJob(
+        address=addresses.parse_address("shapes/tiny"),
+        data_dir=data_dir,
+        text=jobs.text_settings("t5_1_1_tiny", max_length=32),
+        sizes=(8, 16),
+        folder=by_function,
+        framing=config.Framing(),
+    )
+    written = jobs.prepare_dataset(job, progress=False)
+    assert contents(by_function) == contents(by_command)
+    said = summary.summarize_store(written, job).replace("by_function", "by_command")
+    assert capsys.readouterr().out == f"{said}\n"

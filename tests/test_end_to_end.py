@@ -15,6 +15,8 @@ from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, preview_hook, sample, train
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import store
+from imagen_jax.evaluate import evaluate as evaluation
+from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.models import conditioning
 from imagen_jax.parallel import mesh
@@ -106,6 +108,7 @@ def test_unknown_stages_and_options_are_refused(imagen) -> None:
         imagen.with_sampler({"steps": 3}, stage="sr64")
 
 
+@pytest.mark.slow
 def test_every_sampler_option_has_an_effect(imagen) -> None:
     base = imagen.with_sampler({"steps": 3, "kind": "ancestral", "stochasticity": 0.3})
     reference = base.paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
@@ -131,12 +134,12 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
             str(built / "cascade"),
             "--out",
             str(out),
-            "--pictures",
+            "--images",
             "4",
             "--sweep",
             "1.0",
             "2.0",
-            "--sweep-pictures",
+            "--sweep-images",
             "4",
             "--grid",
             "4",
@@ -145,8 +148,8 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
         ]
     )
     scores = json.loads((out / "scores.json").read_text())
-    assert "sr16: from real 8-px pictures" in scores
-    ceiling = scores["sr32: the cascade's pictures"]
+    assert "sr16: from real 8-px images" in scores
+    ceiling = scores["sr32: the cascade's images"]
     assert any(name.endswith("ceiling") for name in ceiling)
     for file in ("index.html", "report.md", "grid.png", "guidance.png", "losses.png"):
         assert (out / file).stat().st_size > 0
@@ -154,6 +157,12 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
         assert picture in (out / "index.html").read_text()
     for word in ("Seen", "Held out", "Ceiling"):
         assert f"{word}: " in (out / "index.html").read_text()
+    settings = EvaluationSettings(images=4, sweep=(1.0, 2.0), sweep_images=4, grid=4, batch_size=8)
+    cascade = built / "cascade"
+    title = f"Evaluation of {cascade}"
+    found = evaluation.evaluate(imagen_jax.load(cascade), settings, title=title, runs=cascade)
+    assert found.to_markdown() == (out / "report.md").read_text()
+    assert json.loads(json.dumps(found.scores())) == scores
 
 
 def _train(built: Path, workdir: Path, *overrides: str) -> None:
@@ -187,6 +196,7 @@ def test_another_models_folder_is_not_continued(built: Path) -> None:
         _train(built, built / "cascade" / "base8", "--stage.text-drop-rate", "0.5")
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     built: Path,
     tmp_path: Path,
@@ -222,6 +232,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(
     assert f"base8: nothing to train: {tmp_path} is at step 4 already, past train.steps=2" in said
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_anothers_weights(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

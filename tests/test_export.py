@@ -427,7 +427,7 @@ def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path
     listed = json.loads((exported / "bfloat16" / "manifest.json").read_text())
     assert document["encoder"] == listed["text"]["identity"]
     assert [stage["step"] for stage in document["stages"]] == [STEP, STEP]
-    few = ["--pictures", "2", "--grid", "2", "--batch-size", "8", "--sweep"]
+    few = ["--images", "2", "--grid", "2", "--batch-size", "8", "--sweep"]
     evaluate.run(["bfloat16", "--out", "evaluation", *few])
     page = Path("evaluation/index.html").read_text()
     assert "Evaluation of bfloat16" in page

@@ -112,6 +112,7 @@ def assert_equal(found: state.TrainState, expected: state.TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.faults
 def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainState) -> None:
     strikes = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     codes = disturb(data_dir, "short", strikes, seed=0)
@@ -122,6 +123,7 @@ def test_killed_twice_and_asked_to_stop_once(data_dir: Path, whole: state.TrainS
     assert said.count("resumed from step") >= 2
 
 
+@pytest.mark.faults
 def test_a_second_run_in_the_folder_is_refused(data_dir: Path, whole: state.TrainState) -> None:
     first = start(data_dir, "alone", "--train.save-every", "1")
     while reached(data_dir / "alone") < 1:

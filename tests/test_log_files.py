@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
+import efficient_unet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lib import runs
 
-from imagen_jax.cli import console, evaluate
+from imagen_jax.cli import console
 from imagen_jax.cloud import gcloud, status
+from imagen_jax.evaluate import evaluate
 from imagen_jax.io import log_files
-from imagen_jax.studies import efficient_unet, training
 
 ENTRIES = [{"step": step, "loss": 0.5, "error": 0.25, "who": "ä\n"} for step in range(3)]
 # What has a form, and not the fields or the numbers that readers need.
@@ -72,14 +74,14 @@ def test_every_reader_takes_whole_lines_alone(
     text = WHOLE.decode() + bad
     for name in ("metrics.jsonl", efficient_unet.ERRORS):
         (tmp_path / name).write_text(text)
-    assert training.losses(tmp_path) == ENTRIES
+    assert runs.losses(tmp_path) == ENTRIES
     assert efficient_unet._errors(tmp_path) == [[0, 0.25], [1, 0.25], [2, 0.25]]
     plotted = []
     monkeypatch.setattr(
-        "imagen_jax.evaluate.report.plot_losses", lambda _, runs: plotted.append(runs)
+        "imagen_jax.evaluate.report.plot_losses", lambda runs, _: plotted.append(runs)
     )
-    evaluate._losses(evaluate.Options(cascade=str(tmp_path), out=tmp_path / "new"))
-    assert (tmp_path / "new").is_dir()
+    (section,) = evaluate.loss_sections(tmp_path)
+    section.draw(tmp_path / "losses.png")
     assert plotted == [{tmp_path.name: [(0, 0.5), (1, 0.5), (2, 0.5)]}]
     cloud = Mock(spec=gcloud.Gcloud)
     cloud.run = lambda command: text if "cat" in command else "gs://b/r/metrics.jsonl"

@@ -76,6 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in ("one", "two")}
 
 
+@pytest.mark.slow
 def test_losses_are_the_same(runs: dict[str, Path]) -> None:
     """A resumed run, too: each trains two steps, stops, and goes on from its checkpoint."""
     one, two = (
@@ -87,6 +88,7 @@ def test_losses_are_the_same(runs: dict[str, Path]) -> None:
         np.testing.assert_allclose([x[name] for x in one], [x[name] for x in two], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_on_every_process(runs: dict[str, Path]) -> None:
     one = np.load(runs["one"] / "painted_0.npy").astype(int)
     first, second = (np.load(runs["two"] / f"painted_{i}.npy").astype(int) for i in range(2))

@@ -18,12 +18,13 @@ from hypothesis import example, given
 
 import imagen_jax.cli
 import imagen_jax.config
-import imagen_jax.studies
 from imagen_jax import config
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.config import ranges
+from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.sample.request import Request
 
+EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[1] / "experiments").glob("*.py"))
 SLICE = {"accelerator": "v5litepod-64", "zone": "us-west4-a"}
 GIVEN = {  # of fields without default, by class or, for classes of one name, by field
     "Stage": {"name": "a", "size": 64, "model": config.UNet()},
@@ -37,14 +38,16 @@ WRONG = (math.nan, math.inf, -math.inf, True, "4", None, 2**40, -(2**40), 10**40
 
 
 def _classes() -> Iterator[type]:
-    yield from (Slice, Request)
-    for package in (imagen_jax.config, imagen_jax.cli, imagen_jax.studies):
+    yield from (Slice, Request, EvaluationSettings)
+    for package in (imagen_jax.config, imagen_jax.cli):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             found = vars(importlib.import_module(module.name))
             for kind in found.values():
                 own = dataclasses.is_dataclass(kind) and kind.__module__ == module.name
-                if own and (package is not imagen_jax.studies or kind.__name__ == "Options"):
+                if own:
                     yield kind
+    for name in EXPERIMENTS:
+        yield importlib.import_module(name).Options
 
 
 CLASSES = [kind for kind in _classes() if kind is not ranges.Range]

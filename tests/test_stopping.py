@@ -61,9 +61,8 @@ def _pictures(out: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(out / p["file"])) for p in listed]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.faults)]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_same_command_goes_on_with_the_next_batch(tmp_path: Path, number: int) -> None:
     whole = _start(tmp_path, "whole")
     said, errors = whole.communicate(timeout=300)

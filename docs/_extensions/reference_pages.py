@@ -64,11 +64,14 @@ API = {
         "imagen_jax.text.t5",
         "imagen_jax.text.checkpoints.load",
         "imagen_jax.data.prepare.encode",
+        "imagen_jax.data.prepare.jobs",
     ],
     "data": [
         "imagen_jax.data",
         "imagen_jax.data.sources.addresses",
         "imagen_jax.data.sources.base",
+        "imagen_jax.data.inspect",
+        "imagen_jax.data.dataset_report",
         "imagen_jax.data.prepare.images",
         "imagen_jax.data.images.transforms",
         "imagen_jax.data.store.store",
@@ -77,6 +80,8 @@ API = {
     "export": ["imagen_jax.export", "imagen_jax.export.orbax", "imagen_jax.export.saved_model"],
     "evaluate": [
         "imagen_jax.evaluate",
+        "imagen_jax.evaluate.evaluate",
+        "imagen_jax.evaluate.settings",
         "imagen_jax.evaluate.alignment",
         "imagen_jax.evaluate.detector",
         "imagen_jax.evaluate.frechet",

@@ -23,11 +23,11 @@ COMMANDS = {
     "export": "write a cascade's weights and configs as a folder to ship",
     "convert": "make a text encoder of any checkpoint one folder of our own form",
     "launch": "run a command on Cloud TPU VMs, and keep it up",
-    "study": "run one of the paper's claims at our scale",
 }
 MODULES = {"eval": "evaluate"}
 # Their work is in files: what they print need not be read, nor have room.
-WRITERS = ("sample", "eval", "encode", "export", "convert", "study")
+WRITERS = ("sample", "eval", "encode", "export", "convert")
+MOVED = {"study": "`python experiments/NAME.py` now, from a clone of the repository"}
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -82,6 +82,9 @@ def _main(arguments: list[str]) -> None:
         print(imagen_jax.__version__)
         return
     command, *rest = arguments
+    if command in MOVED:
+        _say(f"imagen: {command} is {MOVED[command]}")
+        sys.exit(exit_codes.REFUSED)
     if command not in COMMANDS:
         _say(f"imagen: no command {command!r}; there are {', '.join(COMMANDS)}")
         sys.exit(exit_codes.BAD_USAGE)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from imagen_jax import config
-from imagen_jax.cli import store_options
+from imagen_jax import config, extras
 from imagen_jax.cli.store_options import StoreOptions
 
 
@@ -86,6 +84,7 @@ def full_name(dataset: str) -> str:
 def _draw(options: BuildOptions) -> None:
     name = full_name(options.source)
     if name.startswith("emoji/"):
+        extras.require("emoji", f"building {name} needs")
         from imagen_jax.data.synthetic.emoji import dataset
 
         if options.workers is not None:
@@ -102,11 +101,10 @@ def _draw(options: BuildOptions) -> None:
 
 
 def _prepare(options: BuildOptions, beam_options: Sequence[str]) -> None:
-    from imagen_jax.data.sources import addresses
+    from imagen_jax.data.prepare import summary
 
     if options.beam:
-        if importlib.util.find_spec("apache_beam") is None:
-            raise ValueError("--beam needs Apache Beam; pip install 'imagen_jax[beam]'")
+        extras.require("apache_beam", "--beam needs")
         from imagen_jax.data.prepare import beam
 
         job = options.pairs.job(options.source, options.data_dir)
@@ -117,9 +115,9 @@ def _prepare(options: BuildOptions, beam_options: Sequence[str]) -> None:
 
         job = options.pairs.job(options.source, options.data_dir)
         written = multiprocess.build_store(job, processes=options.workers, start=start_process)
-    source = addresses.open_source(job.address, job.data_dir)
     print(
-        store_options.describe_skipped(source, job.address) + store_options.summary(written, job),
+        summary.describe_skipped(job.open_source(), job.address)
+        + summary.summarize_store(written, job),
         flush=True,
     )
 

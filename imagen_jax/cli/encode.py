@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import parsing, store_options
+from imagen_jax.cli import parsing
 from imagen_jax.cli.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from imagen_jax.data.prepare.jobs import EncodeJob
-    from imagen_jax.data.store.store import Store
 
 USAGE = """Encode captions once, with a frozen text encoder; training reads the pairs alone.
 
@@ -64,57 +63,26 @@ def run(argv: list[str]) -> None:
 
     distributed.initialize(options.processes)
     compilation_cache.use_cache()
-    of_source = options.pairs.out is not None
-    found = [options.pairs.job(options.source, options.data_dir)] if of_source else _jobs(options)
-    for job in found:
+    if options.pairs.out is not None:
+        _encode(options.pairs.job(options.source, options.data_dir))
+        return
+    from imagen_jax.data.prepare import jobs
+
+    experiments, storage = config.load(options.source), options.pairs.storage()
+    for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)
-
-
-def _jobs(options: Options) -> list[EncodeJob]:
-    """A store for each (dataset, split) of a config, at the sizes of every stage that needs it."""
-    from imagen_jax.data.prepare import encode
-    from imagen_jax.data.prepare.jobs import EncodeJob
-    from imagen_jax.data.sources.base import Address
-
-    stages: dict[tuple[str, str], list[config.Experiment]] = {}
-    for experiment in config.load(options.source):
-        data = experiment.data
-        stages.setdefault((data.dataset, data.split), []).append(experiment)
-    folder = options.data_dir
-    return [
-        EncodeJob(
-            address=Address(dataset, split),
-            data_dir=folder,
-            text=(text := group[0].text),
-            sizes=tuple(sorted({e.stage.size for e in group})),
-            folder=encode.store_path(folder, dataset=dataset, split=split, encoder=text.encoder),
-            **options.pairs.storage(),
-        )
-        for (dataset, split), group in stages.items()
-    ]
 
 
 def _encode(job: EncodeJob) -> None:
     import jax
 
-    from imagen_jax.data.prepare import encode
+    from imagen_jax.data.prepare import jobs, summary
+    from imagen_jax.data.prepare.encode import ProcessShare
 
-    source, encoder, target = job.open()
-    share = encode.ProcessShare(jax.process_index(), jax.process_count())
-    written = encode.write_store(source, encoder, target, share=share, progress=share.process == 0)
-    said = store_options.describe_skipped(source, job.address) + store_options.summary(
-        written, job, share
+    share = ProcessShare(jax.process_index(), jax.process_count())
+    written = jobs.prepare_dataset(job, share=share, progress=share.process == 0)
+    print(
+        summary.describe_skipped(job.open_source(), job.address)
+        + summary.summarize_store(written, job, share),
+        flush=True,
     )
-    print(said, flush=True)
-
-
-def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
-    """The pairs that `experiment` trains on. Errors: FileNotFoundError, ValueError; see `store`."""
-    from imagen_jax.data.prepare import encode
-    from imagen_jax.data.store import store
-
-    data, text = experiment.data, experiment.text
-    usual = encode.store_path(
-        data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder
-    )
-    return store.open_store(pairs or usual)

@@ -6,7 +6,6 @@ import re
 import shlex
 import tempfile
 import time
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -207,4 +206,5 @@ def _words(option: str, command: str) -> tuple[str, ...]:
 def startup() -> Path:
     """The script that machines run at boot: beside the library, or installed inside it."""
     beside = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
-    return beside if beside.is_file() else Path(str(resources.files("imagen_jax.launch"))) / STARTUP
+    installed = Path(imagen_jax.__file__).parent / "launch" / STARTUP
+    return beside if beside.is_file() else installed

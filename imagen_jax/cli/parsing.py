@@ -1,7 +1,7 @@
 """Options as they are typed, with every place among them as `paths` reads it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,14 @@ def parse(kind: type[Options], arguments: Sequence[str], *, prog: str, descripti
     options = tyro.cli(kind, args=arguments, prog=prog, description=description)
     config.check_options(options)
     return expand_paths(options)
+
+
+def refuse_renamed(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:
+    """Errors: ValueError for an option of `renamed`, with the name that it has now."""
+    for argument in arguments:
+        old, _, _ = argument.partition("=")
+        if old in renamed:
+            raise ValueError(f"{old} is {renamed[old]} now")
 
 
 def expand_paths(options: Options, *, prefix: str = "") -> Options:

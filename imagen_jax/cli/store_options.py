@@ -11,10 +11,7 @@ import tyro
 from imagen_jax import config
 
 if TYPE_CHECKING:
-    from imagen_jax.data.prepare.encode import ProcessShare, Written
     from imagen_jax.data.prepare.jobs import EncodeJob
-    from imagen_jax.data.sources.base import Address, Source
-    from imagen_jax.data.store.store import Store
 
 MAX_LENGTH = 128  # tokens
 
@@ -91,22 +88,20 @@ class StoreOptions:
 
         Errors: ValueError for an address that is none, or an encoder that is not there.
         """
-        from imagen_jax.data.prepare.jobs import EncodeJob
+        from imagen_jax.data.prepare import jobs
         from imagen_jax.data.sources import addresses
-        from imagen_jax.text import encoder
 
         assert self.encoder is not None
         assert self.out is not None
         address = addresses.parse_address(source)
-        text = config.Text(
-            encoder=self.encoder,
+        text = jobs.text_settings(
+            self.encoder,
             tokenizer=self.tokenizer,
-            width=encoder.read_t5_config(self.encoder).width,
             max_length=self.max_length,
             dtype=self.dtype,
             clean=self.clean,
         )
-        return EncodeJob(
+        return jobs.EncodeJob(
             address=address,
             data_dir=data_dir,
             text=text,
@@ -116,57 +111,3 @@ class StoreOptions:
             filters=self.filters,
             **self.storage(),
         )
-
-
-def summary(written: Written, job: EncodeJob, share: ProcessShare | None = None) -> str:
-    """What was written, or this process's share of it, in lines to print."""
-    from imagen_jax.data.sources import base
-
-    counts = written.counts
-    what = f"(image, encoding) pairs of {job.address.dataset} ({job.address.split})"
-    if written.store is not None:
-        lines = [f"{written.store.count:,} {what} in {job.folder}", *_skipped(written.store)]
-    else:
-        assert share is not None  # alone, a process completes it
-        lines = [
-            f"process {share.process} of {share.processes} is done with its share of the {what}; "
-            f"the last one completes {job.folder}, which all of them have to see"
-        ]
-    length = job.text.max_length
-    if counts.captions:
-        padded = counts.different * length
-        lines.append(
-            f"{counts.different:,} different captions of {counts.captions:,} encoded: "
-            f"{counts.useful / counts.different:.1f} tokens each, "
-            f"{counts.useful / counts.computed:.1%} of the tokens computed are useful, "
-            f"{padded / counts.computed:.1f} times fewer than padded to {length}; "
-            f"stored as {job.text_dtype} with an error of {counts.error:.2%}"
-        )
-    if counts.cut:
-        lines.append(f"{counts.cut:,} captions are longer than {length} tokens and were cut")
-    return "\n".join(map(base.make_printable, lines))  # paths may be no Unicode
-
-
-def describe_skipped(source: Source, address: Address) -> str:
-    """What a source has that is no example, in a line to print; "" if it has nothing."""
-    from imagen_jax.data.sources import base
-
-    if not source.skipped:
-        return ""
-    return (
-        f"{base.make_printable(address.dataset)} itself left out "
-        f"{base.summarise_skips(source.skipped)}; `imagen data check` names more\n"
-    )
-
-
-def _skipped(found: Store) -> list[str]:
-    """The line about what a store lacks of its source, if it lacks anything."""
-    from imagen_jax.data.store import skipped
-
-    if not found.skipped:
-        return []
-    return [
-        f"{found.examples - found.count:,} of {found.examples:,} examples were skipped: "
-        f"{skipped.summarise_skipped(found.skipped)}; each is listed in "
-        f"{found.folder / skipped.FILE}"
-    ]

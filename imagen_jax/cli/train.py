@@ -117,7 +117,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
     import jax
 
     from imagen_jax.cli import preview_hook
-    from imagen_jax.cli.encode import find_store
+    from imagen_jax.data.prepare.jobs import find_store
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import preemption
     from imagen_jax.train import loop, profiler, run_lease

@@ -4,6 +4,8 @@ import functools
 import re
 from collections.abc import Iterable
 
+from imagen_jax import extras
+
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -21,7 +23,7 @@ def _words(family: str) -> frozenset[str]:
         from imagen_jax.data.synthetic.shapes.captions import PHRASES
 
         captions = PHRASES
-    elif family == "emoji":
+    elif family == "emoji" and extras.is_installed("emoji"):
         from imagen_jax.data.synthetic.emoji import emoji_names
 
         captions = (c for text in emoji_names.known_emoji() for c in emoji_names.captions(text))

@@ -1,4 +1,4 @@
-"""The alignment oracle: does a picture of shapes show what its caption says? (no learning)"""
+"""The alignment oracle: does an image of shapes show what its caption says? (no learning)"""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from imagen_jax.evaluate.detector import FILL_SIZE, DetectedScene, DetectedShape
 ATTRIBUTES = ("background", "count", "colour", "shape", "size", "fill", "relation", "all")
 LARGE = {1: 0.52, 2: 0.34}  # least extent of a large object, by how many the caption names
 WEIGHTS = {"colour": 4, "shape": 2, "size": 1, "fill": 1}  # in matching objects with the caption
-APART = 0.1  # least distance of two centres along their relation's axis, in picture sides
+APART = 0.1  # least distance of two centres along their relation's axis, in image sides
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Right or wrong by attribute; None where the caption says nothing or the picture is too small.
+    """Right or wrong by attribute; None where the caption says nothing or the image is too small.
 
     An attribute of two objects is right where both are.
     """
@@ -34,28 +34,28 @@ class Verdict:
 
     @property
     def all(self) -> bool:
-        """Whether nothing that the caption states is wrong."""
+        """True if nothing that the caption states is wrong."""
         return False not in dataclasses.astuple(self)
 
 
 def judge(pixels: UInt8[np.ndarray, "h w 3"], caption: str | Spec) -> Verdict:
-    """Compares one picture with its caption, attribute by attribute.
+    """Compare one image with its caption, attribute by attribute.
 
     Shapes: (h, w, 3), square, 16 pixels or more; fills are judged from 48 pixels on.
-    Errors: ValueError for a caption outside the grammar or a picture of another form.
+    Errors: ValueError for a caption outside the grammar or an image of another form.
     """
     spec = parse(caption) if isinstance(caption, str) else caption
     return compare(detect(pixels), spec, fills=pixels.shape[0] >= FILL_SIZE)
 
 
 def score(
-    pictures: Iterable[UInt8[np.ndarray, "h w 3"]], captions: Sequence[str | Spec]
+    images: Iterable[UInt8[np.ndarray, "h w 3"]], captions: Sequence[str | Spec]
 ) -> dict[str, tuple[float, int]]:
-    """The share of pictures that are right, and how many were judged, for each attribute.
+    """Return the share of images that are right, and how many were judged, for each attribute.
 
-    Attributes that no picture was judged on are left out.
+    Attributes that no image was judged on are left out.
     """
-    verdicts = [judge(*pair) for pair in zip(pictures, captions, strict=True)]
+    verdicts = [judge(*pair) for pair in zip(images, captions, strict=True)]
     shares: dict[str, tuple[float, int]] = {}
     for attribute in ATTRIBUTES:
         said = [getattr(verdict, attribute) for verdict in verdicts]
@@ -66,7 +66,7 @@ def score(
 
 
 def compare(seen: DetectedScene, spec: Spec, *, fills: bool) -> Verdict:
-    """Compares what a picture shows with what a caption states.
+    """Compare what an image shows with what a caption states.
 
     The caption's objects are matched with the largest ones seen, by colour before shape before
     size and fill; where they stand decides only between matches that are otherwise as good.
@@ -114,13 +114,13 @@ def _equal(stated: str | None, seen: str | None) -> bool | None:
 
 
 def _both(traits: list[dict[str, bool | None]], name: str) -> bool | None:
-    """Whether every object that has the trait stated shows it; None where none has."""
+    """True if every object that has the trait stated shows it; None where none has."""
     judged = [trait[name] for trait in traits if trait[name] is not None]
     return all(judged) if judged else None
 
 
 def _related(order: Sequence[DetectedShape | None], relation: str) -> bool:
-    """Whether the first object stands so to the second, farther along that axis than across it."""
+    """True if the first object stands so to the second, farther along that axis than across it."""
     first, second = order
     if first is None or second is None:
         return False

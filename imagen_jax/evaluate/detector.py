@@ -1,4 +1,4 @@
-"""What a picture of shapes shows, by classical image analysis: ground, objects and their traits.
+"""Detection of shapes in an image by classical image analysis: ground, objects and their traits.
 
 Every rule works on differences to the ground in linear RGB mixtures, because area averaging mixes
 the two linearly: an object's pixels lie on the line from the ground to its colour, at any size.
@@ -15,14 +15,14 @@ from scipy import ndimage
 from imagen_jax.data.synthetic.shapes import render
 from imagen_jax.data.synthetic.shapes.scenes import COLOURS, SHAPES
 
-WORK_SIZE = 64  # larger pictures are area-averaged to this
+WORK_SIZE = 64  # larger images are area-averaged to this
 FILL_SIZE = 48  # fills are judged from this size on
-MIN_AREA = 0.006  # share of the picture; half of the smallest star
+MIN_AREA = 0.006  # share of the image; half of the smallest star
 NOISE_FLOOR = 24.0  # least RGB distance to the ground that counts as not the ground
 MAX_COLOUR_ERROR = 42.0  # Lab distance beyond which a colour has no name
 MIN_LIKENESS = 0.90  # cosine below which an outline has no name
 SMALLEST = 16  # pixels a side
-BLURS = (0.0, 1.0, 2.0)  # pixels; of a 64-pixel picture as painted, and upsampled from 16
+BLURS = (0.0, 1.0, 2.0)  # pixels; of a 64-pixel image as rendered, and upsampled from 16
 TEMPLATE = 96  # bins per side of a template
 SOLID_CONTRAST = 0.16  # spread inside an object, as a share of the way from colour to tint
 EVEN = 0.35  # stripes vary along one axis at most this much of what they do along the other
@@ -35,14 +35,14 @@ class DetectedShape:
     shape: str | None
     colour: str | None
     fill: str | None
-    x: float  # centre and extent, in picture sides
+    x: float  # centre and extent, in image sides
     y: float
     extent: float
 
 
 @dataclass(frozen=True)
 class DetectedScene:
-    """What a picture shows; the largest object first."""
+    """Content of an image; the largest object first."""
 
     background: str | None
     blobs: tuple[DetectedShape, ...]
@@ -61,13 +61,13 @@ class _Fit:
 
 
 def detect(pixels: UInt8[np.ndarray, "h w 3"]) -> DetectedScene:
-    """Describes a picture.
+    """Describe an image.
 
     Shapes: (h, w, 3), square; anything above 64 pixels is area-averaged to 64.
-    Errors: ValueError for a picture that is not square or is smaller than 16 pixels.
+    Errors: ValueError for an image that is not square or is smaller than 16 pixels.
     """
     if pixels.shape[0] != pixels.shape[1] or pixels.shape[0] < SMALLEST:
-        wanted = f"a square picture of at least {SMALLEST} pixels"
+        wanted = f"a square image of at least {SMALLEST} pixels"
         raise ValueError(f"expected {wanted}, not {pixels.shape}")
     if pixels.shape[0] > WORK_SIZE:
         image = Image.fromarray(pixels).resize((WORK_SIZE, WORK_SIZE), Image.Resampling.BOX)
@@ -271,6 +271,6 @@ def _fill(
 
 
 def _both(core: Bool[np.ndarray, "h w"], axis: int) -> Bool[np.ndarray, "h2 w2"]:
-    """Where a pixel and the next one along an axis are both inside."""
+    """Mask of pixels that are inside together with the next one along an axis."""
     first, second = ((core[:-1], core[1:]), (core[:, :-1], core[:, 1:]))[axis]
     return first & second

@@ -1,4 +1,4 @@
-"""The exam: captions in no dataset, and real pictures of them, which are the ceiling."""
+"""Evaluation sets: captions in no dataset, and real images of them, which are the ceiling."""
 
 import dataclasses
 
@@ -16,13 +16,13 @@ SPLIT = "validation"  # in whose manner the halves are drawn
 
 @dataclasses.dataclass(frozen=True)
 class EvalSet:
-    """Captions, and real pictures that show what they say."""
+    """Captions, and real images that show what they say."""
 
     captions: list[str]
     real: UInt8[np.ndarray, "p side side 3"]
 
     def kinds(self) -> dict[str, list[int]]:
-        """Which captions name one object and which two; a kind that is not there is left out."""
+        """Return the captions of one object and of two; a kind without captions is left out."""
         counts = [len(parse(caption).shapes) for caption in self.captions]
         found = {
             kind: [i for i, n in enumerate(counts) if n == objects]
@@ -31,7 +31,7 @@ class EvalSet:
         return {kind: chosen for kind, chosen in found.items() if chosen}
 
     def at(self, side: int) -> UInt8[np.ndarray, "p side side 3"]:
-        """The real pictures at `side` pixels."""
+        """The real images at `side` pixels."""
         return area_downsample(self.real, self.real.shape[1] // side)
 
 
@@ -51,11 +51,11 @@ def balanced_eval_set(
     """New captions in the validation split's manner, the first half with one object, then two.
 
     `plain` is the share in the plain wording, the dataset's own if None.
-    Shapes: real uint8 (count, size, size, 3), area-averaged as the training pictures are.
+    Shapes: real uint8 (count, size, size, 3), area-averaged as the training images are.
     Errors: ValueError for a dataset that is not of shapes, or a count that is odd or below 2.
     """
     if count < 2 or count % 2:
-        raise ValueError(f"pictures={count} must be even: half of them show one object, half two")
+        raise ValueError(f"images={count} must be even: half of them show one object, half two")
     options = _require_shapes(dataset)
     grammar, stream = options.grammar_of(SPLIT), len(shapes.SPLITS) + shapes.SPLITS.index(SPLIT)
     plain = grammar.plain if plain is None else plain

@@ -1,14 +1,14 @@
-"""Fréchet distance between two sets of pictures, on classical descriptors: it stands in for FID.
+"""Fréchet distance between two sets of images, on classical descriptors: it stands in for FID.
 
 FID (arXiv:1706.08500) compares Gaussians fitted to the features of an Inception network, which
-judges photographs. Here 64 numbers describe a picture, nothing learned, all in float64:
+judges photographs. Here 64 numbers describe an image, nothing learned, all in float64:
 
 - 48 colours: the mean CIELAB colour of each cell of a 4 x 4 grid, divided by 30. They react to
   wrong colours and grounds, dull and garish ones, lost objects and wrong places.
 - 16 edges: gradient energy by 8 orientations, at full and at half size, as the square root of its
-  sum per picture side, divided by 10. They react to blur, noise, wrong outlines and lost fills.
+  sum per image side, divided by 10. They react to blur, noise, wrong outlines and lost fills.
 
-Both divisors are about the spread among pictures of shapes, so that no block outweighs another; a
+Both divisors are about the spread among images of shapes, so that no block outweighs another; a
 crisp edge counts the same at every size. The Gaussians' covariance reacts to lost variety.
 """
 
@@ -25,13 +25,13 @@ from imagen_jax.types import Pixels
 GRID = 4  # cells per side
 ORIENTATIONS = 8
 COLOUR_SCALE, EDGE_SCALE = 30.0, 10.0  # in CIELAB units
-PART = 64  # pictures described at once
-MULTIPLE = 2 * GRID  # of which a picture's side must be one: cells at half size are whole too
+PART = 64  # images described at once
+MULTIPLE = 2 * GRID  # of which an image's side must be one: cells at half size are whole too
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A set of pictures as its descriptors' mean and covariance."""
+    """A set of images as its descriptors' mean and covariance."""
 
     mean: Float64[np.ndarray, " d"]
     covariance: Float64[np.ndarray, "d d"]
@@ -39,20 +39,20 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """Real pictures to measure against, and how far other real pictures are from them."""
+    """Real images to measure against, and how far other real images are from them."""
 
     gaussian: Gaussian
     floor: float
 
-    def distance(self, pictures: Pixels) -> float:
-        """How far pictures are from the real ones; a perfect painter is at about `floor`."""
-        return frechet_distance(fit_gaussian(describe_distribution(pictures)), self.gaussian)
+    def distance(self, images: Pixels) -> float:
+        """Return the distance of images to the real ones; a perfect model is at about `floor`."""
+        return frechet_distance(fit_gaussian(describe_distribution(images)), self.gaussian)
 
 
 def load_reference(real: Pixels, other: UInt8[np.ndarray, "n h w 3"]) -> ReferenceSet:
-    """A reference of real pictures, its floor measured with other real ones.
+    """A reference of real images, its floor measured with other real ones.
 
-    The distance of finite sets is biased upwards: give as many `other` pictures as will be judged.
+    The distance of finite sets is biased upwards: give as many `other` images as will be judged.
     Errors: ValueError as for `describe` and `fit`.
     """
     gaussian = fit_gaussian(describe_distribution(real))
@@ -78,21 +78,21 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 def fit_gaussian(descriptors: Float64[np.ndarray, "p d"]) -> Gaussian:
     """Mean and unbiased covariance. Shapes: descriptors (p, d). Errors: ValueError for p < 2."""
     if len(descriptors) < 2:
-        raise ValueError(f"a covariance needs at least 2 pictures, got {len(descriptors)}")
+        raise ValueError(f"a covariance needs at least 2 images, got {len(descriptors)}")
     return Gaussian(descriptors.mean(axis=0), np.cov(descriptors, rowvar=False))
 
 
-def describe_distribution(pictures: Pixels) -> Float64[np.ndarray, "b d"]:
-    """The 64 numbers of each picture.
+def describe_distribution(images: Pixels) -> Float64[np.ndarray, "b d"]:
+    """The 64 numbers of each image.
 
-    Shapes: pictures (b, side, side, 3) uint8; result (b, 64).
-    Errors: ValueError for pictures that are not square or whose side is no multiple of 8.
+    Shapes: images (b, side, side, 3) uint8; result (b, 64).
+    Errors: ValueError for images that are not square or whose side is no multiple of 8.
     """
-    _, height, side, _ = pictures.shape
+    _, height, side, _ = images.shape
     if height != side or side % MULTIPLE:
-        raise ValueError(f"pictures of {height}x{side}: not square with a multiple of {MULTIPLE}")
-    # A few pictures at a time: the gradients of all need much memory.
-    parts = [pictures[start : start + PART] for start in range(0, len(pictures), PART)]
+        raise ValueError(f"images of {height}x{side}: not square with a multiple of {MULTIPLE}")
+    # A few images at a time: the gradients of all need much memory.
+    parts = [images[start : start + PART] for start in range(0, len(images), PART)]
     return np.concatenate([_describe(lab(part.astype(np.float64))) for part in parts])
 
 
@@ -124,7 +124,7 @@ def _edges(colours: Float64[np.ndarray, "b h w 3"]) -> Float64[np.ndarray, "b o"
     lower = np.floor(place).astype(int)
     energy, beyond = right**2 + down**2, place - lower
     count = len(colours)
-    first = np.arange(count)[:, None, None] * ORIENTATIONS  # of each picture's row of bins
+    first = np.arange(count)[:, None, None] * ORIENTATIONS  # of each image's row of bins
     summed = np.zeros(count * ORIENTATIONS)
     for orientation, share in ((lower, 1 - beyond), (lower + 1, beyond)):
         bins = (first + orientation % ORIENTATIONS).ravel()

@@ -3,17 +3,17 @@
 import dataclasses
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from imagen_jax import extras
 
 Scores = Mapping[str, tuple[float, int]]  # attribute -> (share right, how many stated it)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a table: what was judged, and its scores."""
+    """One line of a table: the judged images, and their scores."""
 
     name: str
     scores: Scores
@@ -21,45 +21,68 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading, a sentence, perhaps a table, perhaps a picture (a file beside the page)."""
+    """A heading, a sentence, perhaps a table, perhaps an image (a file beside the page)."""
 
     title: str
     text: str = ""
     rows: tuple[Row, ...] = ()
-    picture: str | None = None
+    image: str | None = None
+    draw: Callable[[Path], None] | None = None  # writes the image to a file
 
 
-def write_report(folder: Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write the page in its three forms; returns index.html."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scores = {
-        s.title: {row.name: {k: list(v) for k, v in row.scores.items()} for row in s.rows}
-        for s in sections
-        if s.rows
-    }
-    (folder / "scores.json").write_text(json.dumps(scores, indent=2))
-    (folder / "report.md").write_text(_markdown(title, sections))
-    page = folder / "index.html"
-    page.write_text(_html(title, sections))
-    return page
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """An evaluation: `to_markdown()` shows it, `write(folder)` writes the page with its images."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+    def scores(self) -> dict[str, dict[str, Scores]]:
+        """Return the scores by title of the section and name of the row."""
+        return {s.title: {row.name: row.scores for row in s.rows} for s in self.sections if s.rows}
+
+    def to_markdown(self) -> str:
+        """Return the page as Markdown; images are links to the files that `write` writes."""
+        return _markdown(self.title, self.sections)
+
+    def write(self, folder: Path) -> Path:
+        """Write index.html, report.md, scores.json and the images; returns index.html.
+
+        Errors: ValueError without the extra `plots`.
+        """
+        extras.require("matplotlib", "the plots of a report need")
+        folder.mkdir(parents=True, exist_ok=True)
+        for section in self.sections:
+            if section.image is not None and section.draw is not None:
+                section.draw(folder / section.image)
+        (folder / "scores.json").write_text(json.dumps(self.scores(), indent=2))
+        (folder / "report.md").write_text(self.to_markdown())
+        page = folder / "index.html"
+        page.write_text(_html(self.title, self.sections))
+        return page
+
+    def _repr_markdown_(self) -> str:  # Jupyter shows it
+        return self.to_markdown()
 
 
 def attribute_rows(rows: Sequence[Row]) -> list[str]:
-    """Columns of a table: every attribute that some row could judge, in order of appearance."""
+    """Return every attribute that some row could judge, in order of appearance."""
     names = dict.fromkeys(name for row in rows for name in row.scores)
     return [n for n in names if any(row.scores.get(n, (0.0, 0))[1] for row in rows)]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Scores in percent as a Markdown table; a dash where nothing could be judged."""
+    """Return scores in percent as a Markdown table; a dash where nothing could be judged."""
     columns = attribute_rows(rows)
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += ["| " + " | ".join([row.name, *_cells(row, columns)]) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def plot_losses(file: Path, runs: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Loss against step, one panel a stage."""
+def plot_losses(runs: Mapping[str, Sequence[tuple[int, float]]], file: Path) -> None:
+    """Plot loss against step, one panel per stage."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for axis, (name, points) in zip(axes, runs.items(), strict=True):
@@ -69,8 +92,10 @@ def plot_losses(file: Path, runs: Mapping[str, Sequence[tuple[int, float]]]) -> 
     figure.savefig(file, dpi=110)
 
 
-def plot_sweep(file: Path, sweep: Mapping[float, Scores], *, label: str) -> None:
-    """Scores against `label` (the guidance weight, say), one line an attribute."""
+def plot_sweep(sweep: Mapping[float, Scores], file: Path, *, label: str) -> None:
+    """Plot scores against `label` (the guidance weight, say), one line per attribute."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
     for name in attribute_rows([Row(name=str(w), scores=s) for w, s in sweep.items()]):
@@ -91,7 +116,7 @@ def _markdown(title: str, sections: Sequence[Section]) -> str:
     for s in sections:
         parts += [f"## {s.title}", s.text]
         parts += [markdown_table(s.rows)] if s.rows else []
-        parts += [f"![{s.title}]({s.picture})"] if s.picture else []
+        parts += [f"![{s.title}]({s.image})"] if s.image else []
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
@@ -112,10 +137,8 @@ def _html(title: str, sections: Sequence[Section]) -> str:
                 for cells in ([row.name, *_cells(row, columns)] for row in s.rows)
             )
             parts.append(f"<table><tr>{head}</tr>{body}</table>")
-        if s.picture:
-            parts.append(
-                f'<p><img src="{html.escape(s.picture)}" alt="{html.escape(s.title)}"></p>'
-            )
+        if s.image:
+            parts.append(f'<p><img src="{html.escape(s.image)}" alt="{html.escape(s.title)}"></p>')
     return (
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style>" + "\n".join(parts)

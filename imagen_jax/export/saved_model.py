@@ -1,11 +1,11 @@
 """A bundle's programs as TensorFlow SavedModels, by orbax-export; an optional extra."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from imagen_jax import extras
 from imagen_jax.export import stablehlo
 from imagen_jax.io.atomic import new_folder
 
@@ -14,11 +14,8 @@ SIGNATURE = "serving_default"
 
 def check() -> None:
     """Refuse, by a ValueError, where TensorFlow or orbax-export is not installed."""
-    found = [n for n in ("tensorflow", "orbax") if importlib.util.find_spec(n)]
-    if len(found) < 2 or importlib.util.find_spec("orbax.export") is None:
-        raise ValueError(
-            "a SavedModel needs TensorFlow and orbax-export: pip install 'imagen_jax[tensorflow]'"
-        )
+    extras.require("tensorflow", "a SavedModel needs")
+    extras.require("orbax.export", "a SavedModel needs")
 
 
 def write(folder: Path, bundle: Path) -> None:

@@ -4,9 +4,10 @@ Run folders go through epath, checkpoints of T5X through TensorStore; both use t
 addresses.
 """
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from imagen_jax import extras
 
 BUCKET = "gs://"  # how an address begins
 BLOCK = 4 << 20  # bytes that are fetched at once when an object is read through
@@ -36,8 +37,8 @@ def require_driver(path: object) -> None:
 
     Errors: ValueError with the command that installs it.
     """
-    if is_bucket(path) and importlib.util.find_spec("gcsfs") is None:
-        raise ValueError(f"{path}: buckets need gcsfs; pip install 'imagen_jax[gcs]'")
+    if is_bucket(path):
+        extras.require("gcsfs", f"{path}: buckets need")
 
 
 def driver() -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"  # Pillow's own has English letters alone
 MARGIN = 8
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 MOST = 400  # images in a grid, the first ones
@@ -65,15 +66,7 @@ def file_name(index: int, prompt: str) -> str:
 
 
 def _font(side: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(_font_file(), max(11, side // 15))
-
-
-@functools.cache
-def _font_file() -> Path:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font has English letters alone."""
-    import matplotlib
-
-    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(FONT, max(11, side // 15))
 
 
 @functools.cache
@@ -81,7 +74,7 @@ def _known() -> frozenset[int]:
     """Code points that the font has."""
     from fontTools.ttLib import TTFont
 
-    with TTFont(_font_file(), lazy=True) as font:
+    with TTFont(FONT, lazy=True) as font:
         return frozenset(font.getBestCmap())
 
 

@@ -1,6 +1,5 @@
 """Where a run's figures and pictures go: JSON lines, TensorBoard, Weights & Biases on request."""
 
-import importlib.util
 import json
 import logging
 import secrets
@@ -17,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from imagen_jax import config
+from imagen_jax import config, extras
 from imagen_jax.io import log_files, workdir
 from imagen_jax.io.workdir import Workdir
 
@@ -117,10 +116,7 @@ class WandbWriter:
 
     def __init__(self, place: Workdir, folder: Path, experiment: config.Experiment) -> None:
         project = experiment.train.wandb_project
-        if importlib.util.find_spec("wandb") is None:
-            raise ValueError(
-                f"train.wandb_project={project}: wandb is missing; pip install 'imagen_jax[wandb]'"
-            )
+        extras.require("wandb", f"train.wandb_project={project} needs")
         import wandb
 
         file = place / RUN_ID

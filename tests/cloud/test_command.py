@@ -44,6 +44,7 @@ def call(monkeypatch, *arguments: str) -> int:
     return 0
 
 
+@pytest.mark.cloud
 def test_from_nothing_to_the_end_and_again(cloud, monkeypatch) -> None:
     cloud.plan(UP, does="exit 0")
     options = ("--train.steps", "5", "--coordinator", "a:1", "--process-id", "{worker}")
@@ -59,6 +60,7 @@ def test_from_nothing_to_the_end_and_again(cloud, monkeypatch) -> None:
     assert [a["number"] for a in cloud.record()["attempts"]] == [2]  # nothing old is taken for new
 
 
+@pytest.mark.cloud
 def test_a_run_that_is_up_is_not_launched_twice(cloud, monkeypatch, capsys) -> None:
     cloud.plan([*UP, "ACTIVE"])
     assert call(monkeypatch, *TPU, "--detach") == 0
@@ -97,6 +99,7 @@ def test_a_dry_run_changes_nothing_and_prints_everything(
     assert f" > code-{hashlib.sha256(file.read_bytes()).hexdigest()}.tar" in made
 
 
+@pytest.mark.cloud
 def test_jobs_of_data(cloud, monkeypatch) -> None:
     cloud.plan(UP, does="exit 0")
     encode = "imagen encode 'tfds:a b' --out {worker}"
@@ -108,6 +111,7 @@ def test_jobs_of_data(cloud, monkeypatch) -> None:
     ]
 
 
+@pytest.mark.cloud
 def test_an_image_ships_no_code(cloud, monkeypatch, tmp_path: Path) -> None:
     cloud.plan(UP, does="exit 0")
     monkeypatch.chdir(tmp_path)  # no repository
@@ -117,6 +121,7 @@ def test_an_image_ships_no_code(cloud, monkeypatch, tmp_path: Path) -> None:
     assert any("imagen-image=us-docker.pkg.dev/p/i:1" in word for word in created)
 
 
+@pytest.mark.cloud
 def test_status_and_logs(cloud, monkeypatch, capsys) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 9], workers=2, does="step 12; wait")
     assert call(monkeypatch, *TPU, "--run-id", "mine", "--detach") == 0
@@ -140,6 +145,7 @@ def test_status_and_logs(cloud, monkeypatch, capsys) -> None:
     assert "no worker has written a log yet" in capsys.readouterr().err
 
 
+@pytest.mark.cloud
 def test_a_shell_and_a_command_on_all(cloud, monkeypatch, capsys) -> None:
     cloud.plan(UP)
     assert call(monkeypatch, *TPU, "--run-id", "mine", "--internal-ips", "--detach") == 0
@@ -152,6 +158,7 @@ def test_a_shell_and_a_command_on_all(cloud, monkeypatch, capsys) -> None:
     assert "no slice is up" in capsys.readouterr().err
 
 
+@pytest.mark.cloud
 def test_leftovers_are_removed_and_others_kept(cloud, monkeypatch, capsys) -> None:
     cloud.plan(["FAILED"], ["ACTIVE"], ["SUSPENDED"])
     for name in ("one", "two", "three"):

@@ -93,6 +93,7 @@ def test_the_documentation_is_that_of_the_sdk_that_is_here() -> None:
         assert flags <= set(node.get("flags", {})), name
 
 
+@pytest.mark.cloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="no Google Cloud SDK here")
 def test_gcloud_itself_understands_them(tmp_path: Path) -> None:
     """Without an account it reads a command to its end, and then asks for a login."""

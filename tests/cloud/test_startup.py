@@ -162,6 +162,7 @@ def test_it_passes_shellcheck() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.cloud
 def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, server: str) -> None:
     machine.runs(["imagen", "plan", "--help"])
     chip, lock = machine.home.parent / "accel0", machine.home.parent / "libtpu_lockfile"
@@ -186,6 +187,7 @@ def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, ser
     assert "apt-get" not in told
 
 
+@pytest.mark.cloud
 def test_a_second_boot_installs_nothing(machine: Machine, server: str) -> None:
     machine.has("imagen", NOTE)
     for _ in range(2):
@@ -204,6 +206,7 @@ def test_the_notice_arrives_at_the_command(machine: Machine, server: str) -> Non
     assert "stopped" in machine.notes.read_text()
 
 
+@pytest.mark.cloud
 def test_a_notice_before_the_command_began_is_no_crash(machine: Machine, server: str) -> None:
     machine.has("uv", WAITS)  # notes that it started, and ends at the signal
     started = machine.boot(server)
@@ -217,6 +220,7 @@ def test_a_notice_before_the_command_began_is_no_crash(machine: Machine, server:
     assert "if nobody does it before" not in machine.log()
 
 
+@pytest.mark.cloud
 def test_a_command_that_is_stopped_at_the_deadline(machine: Machine, server: str) -> None:
     machine.has("imagen", WAITS)
     machine.metadata["imagen-until"] = str(int(time.time()) + 2)
@@ -224,6 +228,7 @@ def test_a_command_that_is_stopped_at_the_deadline(machine: Machine, server: str
     assert "stopped" in machine.notes.read_text()
 
 
+@pytest.mark.cloud
 def test_a_machine_that_may_not_delete_itself_says_so(machine: Machine, server: str) -> None:
     machine.has("imagen", NOTE)
     machine.metadata["imagen-linger"] = "0"
@@ -260,6 +265,7 @@ def test_code_that_is_not_what_was_shipped_is_refused(machine: Machine, server: 
     assert "uv" not in machine.notes.read_text()
 
 
+@pytest.mark.cloud
 def test_workers_of_several_slices_are_counted_through(machine: Machine, server: str) -> None:
     machine.metadata |= {
         "agent-worker-number": "1",

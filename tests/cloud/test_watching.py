@@ -16,6 +16,8 @@ from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.runtime import exit_codes
 from imagen_jax.runtime.lease import Holder, Lease
 
+pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
+
 STARTUP = Path(__file__).parents[2] / "launch" / "startup.sh"
 UP = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 WORKDIR = "gs://bucket/runs/mine"
@@ -31,7 +33,7 @@ def run(**limits) -> RunRecord:
     return RunRecord(job=job, wanted=wanted, limits=Limits(**given))
 
 
-def watcher(given: RunRecord) -> watcher.Watcher:
+def make_watcher(given: RunRecord) -> watcher.Watcher:
     quick = Gcloud(sleep=lambda _: None)
     watcher.write_record(quick, given)
     return watcher.Watcher(
@@ -41,7 +43,7 @@ def watcher(given: RunRecord) -> watcher.Watcher:
 
 def watch(cloud, **limits) -> int:
     """The exit code; nothing that costs money is left, whatever happened."""
-    code = watcher(run(**limits)).watch()
+    code = make_watcher(run(**limits)).watch()
     assert cloud.left() == []
     deadline = time.monotonic() + 5
     while cloud.processes() and time.monotonic() < deadline:
@@ -185,7 +187,7 @@ def test_what_cannot_be_deleted_is_said_with_the_command(cloud) -> None:
     with pytest.raises(
         gcloud.GcloudError, match=r"may cost money.*: gcloud compute tpus .* --force"
     ):
-        watcher(run()).watch()
+        make_watcher(run()).watch()
     assert cloud.left() == ["mine-1"]
 
 
@@ -213,7 +215,7 @@ def test_the_deadline_holds_when_nothing_can_be_seen(cloud) -> None:
 
 def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 9])
-    mine = watcher(run())
+    mine = make_watcher(run())
 
     def stop(_: float) -> None:  # as `imagen launch stop` does, elsewhere
         watcher.write_record(Gcloud(), watcher.mark_stopped(mine.run))
@@ -227,13 +229,13 @@ def test_what_somebody_stopped_is_not_created_again(cloud) -> None:
 
 def test_another_watcher_goes_on_where_one_was_ended(cloud) -> None:
     cloud.plan([*UP, *["ACTIVE"] * 3], does="step 3; exit 0")
-    assert watcher(run()).begin() == 0
+    assert make_watcher(run()).begin() == 0
     found = watcher.read_record(Gcloud(), WORKDIR)
-    assert watcher(found).watch() == 0
+    assert make_watcher(found).watch() == 0
     assert len(cloud.calls("queued-resources create")) == 1
     assert cloud.left() == []
     assert (
-        watcher(watcher.read_record(Gcloud(), WORKDIR)).watch() == 0
+        make_watcher(watcher.read_record(Gcloud(), WORKDIR)).watch() == 0
     )  # it has ended: nothing is made
     assert len(cloud.calls("queued-resources create")) == 1
 
@@ -252,7 +254,7 @@ def test_a_second_watcher_is_refused_while_another_looks(cloud) -> None:
     other = elsewhere()
     other.take()
     with pytest.raises(ValueError, match=r"process 7 of laptop .* since .* s ago: .*--take-over"):
-        watcher(run()).watch()
+        make_watcher(run()).watch()
     assert cloud.calls("queued-resources") == []
     other.give_back()
     assert watch(cloud) == 0
@@ -260,7 +262,7 @@ def test_a_second_watcher_is_refused_while_another_looks(cloud) -> None:
 
 def test_a_watcher_whose_run_was_taken_over_leaves_it_alone(cloud) -> None:
     cloud.plan([*UP, "ACTIVE", "preempt"], does="wait")
-    first = watcher(run())
+    first = make_watcher(run())
     looks = []
 
     def sleep(_: float) -> None:
@@ -276,7 +278,7 @@ def test_a_watcher_whose_run_was_taken_over_leaves_it_alone(cloud) -> None:
     with pytest.raises(
         ValueError, match="process 7 of laptop"
     ):  # nor was the other's watch given back
-        watcher(first.run).watch()
+        make_watcher(first.run).watch()
 
 
 def test_a_watch_goes_on_where_a_dead_one_left_it(cloud) -> None:

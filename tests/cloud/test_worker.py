@@ -153,6 +153,7 @@ def test_the_environment(monkeypatch) -> None:
     assert read_settings("v4")["JAX_COORDINATOR_PORT"] == "9"
 
 
+@pytest.mark.cloud
 @pytest.mark.parametrize("generation", sorted(accelerators.TPUS))
 def test_libtpu_takes_the_options(generation: str) -> None:
     """It ends a process that is given one that it does not know."""

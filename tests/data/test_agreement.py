@@ -11,9 +11,9 @@ import pytest
 from small_store import make_store
 
 from imagen_jax import config
-from imagen_jax.cli import data, store_options
+from imagen_jax.cli import data
 from imagen_jax.data import inspect
-from imagen_jax.data.prepare import images
+from imagen_jax.data.prepare import images, summary
 from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.store import records, skipped, store
 from imagen_jax.data.store.records import Record
@@ -70,7 +70,7 @@ def test_check_names_just_what_encode_leaves_out(
     look = inspect.ExampleInspector(
         source, config.Filters(), lambda texts: [len(t.encode()) for t in texts]
     )
-    found = inspect.inspect_source(look, range(len(source)), processes=1, progress=False)
+    found = inspect.inspect_examples(look, range(len(source)), processes=1, progress=False)
     keys, lacks = stored(source, tmp_path / "pairs")
     assert len(keys) == len(found.width) == KEPT[f"{form}:{place}"]
     said = {reason: names.total for reason, names in found.left_out.items()}
@@ -98,10 +98,10 @@ def test_the_report_is_written_whatever_the_names_and_captions(
 
 def test_encode_says_what_the_source_left_out(faults: Path, tmp_path: Path) -> None:
     address = addresses.parse_address(f"tars:{faults / 'surrogate.tar'}")
-    said = store_options.describe_skipped(addresses.open_source(address, tmp_path), address)
+    said = summary.describe_skipped(addresses.open_source(address, tmp_path), address)
     assert said == (
         f"tars:{faults}/surrogate.tar itself left out 1 caption that is no Unicode text "
         "(surrogate.tar: 0); `imagen data check` names more\n"
     )
     whole = addresses.parse_address(f"folder:{faults / 'rows'}")
-    assert store_options.describe_skipped(addresses.open_source(whole, tmp_path), whole) == ""
+    assert summary.describe_skipped(addresses.open_source(whole, tmp_path), whole) == ""

@@ -154,7 +154,7 @@ def captions_of(source: Source) -> tuple[dict[str, str], str]:
     look = inspect.ExampleInspector(
         source, target.filters, lambda texts: [len(t.encode()) for t in texts]
     )
-    checked = inspect.inspect_source(look, range(len(source)), processes=1, progress=False)
+    checked = inspect.inspect_examples(look, range(len(source)), processes=1, progress=False)
     assert len(checked.width) == len(kept)
     for one in lacks:
         assert any(n.startswith(one.key) for n in checked.left_out[one.reason])

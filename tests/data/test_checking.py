@@ -16,6 +16,7 @@ from PIL import Image
 from imagen_jax import config
 from imagen_jax.cli import data
 from imagen_jax.data import inspect
+from imagen_jax.data.dataset_report import DatasetReport
 from imagen_jax.data.images import decode
 from imagen_jax.data.sources.base import SkippedNames, make_example
 from imagen_jax.io.errors import CorruptDataError
@@ -72,11 +73,11 @@ def look(**options: object) -> inspect.ExampleInspector:
 
 
 @pytest.fixture(scope="module")
-def found() -> inspect.DatasetReport:
-    return inspect.inspect_source(look(), range(COUNT), processes=1, progress=False)
+def found() -> DatasetReport:
+    return inspect.inspect_examples(look(), range(COUNT), processes=1, progress=False)
 
 
-def test_what_is_left_out_is_named_by_reason(found: inspect.DatasetReport) -> None:
+def test_what_is_left_out_is_named_by_reason(found: DatasetReport) -> None:
     unreadable = found.left_out["unreadable"]
     assert {name.split(":")[0] for name in unreadable} == {f"k{i}" for i in CUT | NOISE | GONE}
     assert unreadable.total == 4
@@ -88,7 +89,7 @@ def test_what_is_left_out_is_named_by_reason(found: inspect.DatasetReport) -> No
     assert found.left_out["no caption"].total == 7  # of the source itself
 
 
-def test_numbers_are_those_of_every_readable_example(found: inspect.DatasetReport) -> None:
+def test_numbers_are_those_of_every_readable_example(found: DatasetReport) -> None:
     readable = [i for i in range(COUNT) if i not in CUT | NOISE | GONE]
     assert (found.examples, found.looked_at) == (COUNT, COUNT)
     assert len(found.width) == len(readable)
@@ -100,20 +101,20 @@ def test_numbers_are_those_of_every_readable_example(found: inspect.DatasetRepor
     assert found.bytes.tolist() == [len(Mixed()[i]["image"]) for i in readable]
 
 
-def test_pictures_that_come_again_are_told_apart_from_pairs(found: inspect.DatasetReport) -> None:
+def test_pictures_that_come_again_are_told_apart_from_pairs(found: DatasetReport) -> None:
     again = {reason: set(names) for reason, names in found.again.items()}
     pairs = {f"k{i}" for i in AGAIN if i % 2 == AGAIN[i] % 2}
     others = {f"k{i}" for i in AGAIN | RENAMED} - pairs
-    assert again == {"picture and caption again": pairs, "picture again": others}
+    assert again == {"image and caption again": pairs, "image again": others}
 
 
 def test_several_processes_find_the_same(
-    found: inspect.DatasetReport, monkeypatch: pytest.MonkeyPatch
+    found: DatasetReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspect, "CHUNK", 16)
     # Threads, since processes cannot import what this file defines.
     monkeypatch.setattr(inspect.worker_pool, "start_pool", ThreadPoolExecutor)
-    other = inspect.inspect_source(look(), range(COUNT), processes=4, progress=False)
+    other = inspect.inspect_examples(look(), range(COUNT), processes=4, progress=False)
     for name in ("width", "height", "tokens", "captions", "bytes"):
         np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
     assert (other.left_out, other.again) == (found.left_out, found.again)
@@ -132,7 +133,7 @@ def test_decoding_finds_damage_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mixed, "__getitem__", hurt)
     some = range(21, 29)
     names = [
-        inspect.inspect_source(look(decodes=decodes), some, processes=1, progress=False).left_out
+        inspect.inspect_examples(look(decodes=decodes), some, processes=1, progress=False).left_out
         for decodes in (False, True)
     ]
     assert "unreadable" not in names[0]
@@ -158,8 +159,15 @@ def test_the_command_writes_report_numbers_and_pictures(
     assert "12 examples, 12 looked at." in said
     assert "* unreadable: 1 (" in said
     assert (out / "report.md").read_text() in said
+    settings = inspect.InspectionSettings(filters=config.Filters(min_side=20), workers=1)
+    same = inspect.inspect_source(f"folder:{folder}", settings, data_dir=tmp_path)
+    assert same.to_markdown() == (out / "report.md").read_text()
+    assert same.to_dict() == document
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.width > 160
+        np.testing.assert_array_equal(np.asarray(sheet), np.asarray(same.contact_sheet))
+    with pytest.raises(ValueError, match="sample=0: must be"):
+        inspect.inspect_source(f"folder:{folder}", inspect.InspectionSettings(sample=0))
     data.run([*command, "--sample", "5", "--workers", "1"])
     assert json.loads((out / "check.json").read_text())["looked_at"] == 5
     with pytest.raises(ValueError, match="--sample 0: must be"):
@@ -190,7 +198,7 @@ def checked(images: dict[str, bytes]) -> tuple[set[str], set[str]]:
             return make_example(list(images.values())[index], ("words",))
 
     look = inspect.ExampleInspector(Pictures(), config.Filters(), lengths)
-    found = inspect.inspect_source(look, range(len(images)), processes=1, progress=False)
+    found = inspect.inspect_examples(look, range(len(images)), processes=1, progress=False)
     left_out = {name.partition(":")[0] for name in found.left_out.get("unreadable", ())}
     decodable = set(images)
     for name, image in images.items():

@@ -169,6 +169,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_the_tpu_programs_compile_for_a_v5e(random_bundle: Path) -> None:
     files = [str(file) for file in sorted(random_bundle.rglob("*.stablehlo"))]
     assert len(files) == 3

@@ -26,6 +26,7 @@ def _experiment(parts: int) -> config.Experiment:
     return dataclasses.replace(experiment, train=train)
 
 
+@pytest.mark.slow
 def test_micro_batches_are_counted_one_by_one(here: Topology) -> None:
     whole, parts = (compile.compile_train(_experiment(n), here) for n in (1, 4))
     assert (whole.local_images, parts.local_images) == (8, 2)

@@ -30,7 +30,7 @@ from imagen_jax.text.t5 import Dtype
 
 @runtime_checkable
 class CaptionEncoder(Protocol):
-    """What the cache needs of a text encoder; `encoder.TextEncoder` is one."""
+    """The part of a text encoder that preparation needs; `encoder.TextEncoder` is one."""
 
     @property
     def identity(self) -> str: ...
@@ -69,7 +69,7 @@ SINGLE_PROCESS = ProcessShare()
 
 @dataclass(frozen=True)
 class Counts:
-    """What was encoded, and what it cost; counts add up."""
+    """Captions and tokens that were encoded; counts add up."""
 
     captions: int = 0
     different: int = 0  # captions that were encoded: those that come again in a shard are not
@@ -90,7 +90,7 @@ class Counts:
 
 
 class Written(NamedTuple):
-    """What `write` did; without a store as long as other processes have not finished."""
+    """Result of `write_store`; without a store as long as other processes have not finished."""
 
     store: Store | None
     counts: Counts = Counts()
@@ -129,7 +129,7 @@ def encode_source(
 
 
 def store_path(data_dir: Path | str, *, dataset: str, split: str, encoder: str) -> Path:
-    """Where a dataset's pairs lie; an encoder that is a folder goes by its last name."""
+    """Return the folder of a dataset's pairs; an encoder that is a folder goes by its last name."""
     return Path(data_dir) / "encoded" / dataset.replace("/", "-") / Path(encoder).name / split
 
 
@@ -176,7 +176,7 @@ def write_store(
 ) -> Written:
     """Encode this process's share of a source into `target`; what is there already is kept.
 
-    Errors: ValueError when another encoding is there, naming both, or when a picture does not fit.
+    Errors: ValueError when another encoding is there, naming both, or when an image does not fit.
     """
     if (found := find_finished(target)) is not None:
         return Written(found)
@@ -224,27 +224,27 @@ def write_shards(
     """Write shards of a store that was begun; the counts of each.
 
     `done` is told of how many examples there is nothing left to do but writing.
-    Errors: ValueError when a picture does not fit, or an encoding is not finite.
+    Errors: ValueError when an image does not fit, or an encoding is not finite.
     """
-    for number, pictures, lacks in images.prepare_shards(source, target, numbers, threads=threads):
-        texts, found = _encoded(encoder, pictures, target.text_dtype, done)
-        store.write_shard(target, number, _records(pictures, texts), lacks=lacks)
+    for number, prepared, lacks in images.prepare_shards(source, target, numbers, threads=threads):
+        texts, found = _encoded(encoder, prepared, target.text_dtype, done)
+        store.write_shard(target, number, _records(prepared, texts), lacks=lacks)
         done(len(lacks))
         yield found
 
 
 def _encoded(
     encoder: CaptionEncoder,
-    pictures: Sequence[PreparedImage],
+    prepared: Sequence[PreparedImage],
     dtype: TextDtype,
     done: Callable[[int], Any],
 ) -> tuple[dict[str, Encoding], Counts]:
     """The encodings of a shard's captions as they are stored, each computed once.
 
-    `done` is told of how many pictures the first caption is encoded.
+    `done` is told of how many images the first caption is encoded.
     """
-    captions = Counter(caption for picture in pictures for caption in picture.captions)
-    firsts = Counter(picture.captions[0] for picture in pictures)
+    captions = Counter(caption for image in prepared for caption in image.captions)
+    firsts = Counter(image.captions[0] for image in prepared)
     different = list(captions)
     plan = encoder.plan(different)
     texts: dict[str, Encoding] = {}
@@ -283,11 +283,11 @@ def _kept(text: Float[np.ndarray, "n d"], caption: str, dtype: TextDtype) -> Enc
     return kept
 
 
-def _records(pictures: Sequence[PreparedImage], texts: dict[str, Encoding]) -> Iterator[Record]:
-    for picture in pictures:
+def _records(prepared: Sequence[PreparedImage], texts: dict[str, Encoding]) -> Iterator[Record]:
+    for image in prepared:
         yield Record(
-            key=picture.key,
-            captions=picture.captions,
-            images=picture.images,
-            texts=tuple(texts[caption] for caption in picture.captions),
+            key=image.key,
+            captions=image.captions,
+            images=image.images,
+            texts=tuple(texts[caption] for caption in image.captions),
         )

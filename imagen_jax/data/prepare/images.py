@@ -1,4 +1,4 @@
-"""A source's examples to pictures at a store's sizes, or the reason why one is skipped."""
+"""A source's examples to images at a store's sizes, or the reason why one is skipped."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ class PreparedShard(NamedTuple):
     """The examples of a shard, in the order of the source."""
 
     number: int
-    pictures: list[PreparedImage]
+    images: list[PreparedImage]
     lacks: list[Skipped]
 
 
 def prepare_image(source: Source, target: Store, index: int) -> PreparedImage | Skipped:
-    """An example's pictures; they depend on the example and the target alone.
+    """An example's images; they depend on the example and the target alone.
 
-    Errors: ValueError where the target has no framing and a picture does not fit.
+    Errors: ValueError where the target has no framing and an image does not fit.
     """
     key = source.key(index)
     if target.framing is None:
@@ -67,16 +67,16 @@ def prepare_shards(
             for place, number in enumerate(numbers):
                 made = list(loading.pop())
                 loading = [pool.map(load, ranges[n]) for n in numbers[place + 1 : place + 2]]
-                pictures = [one for one in made if isinstance(one, PreparedImage)]
+                images = [one for one in made if isinstance(one, PreparedImage)]
                 yield PreparedShard(
-                    number, pictures, [one for one in made if isinstance(one, Skipped)]
+                    number, images, [one for one in made if isinstance(one, Skipped)]
                 )
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be loaded
 
 
 def _fitting(example: dict[str, Any], target: Store, key: str) -> PreparedImage:
-    """Where every picture has to fit."""
+    """The image of an example that has to fit."""
     try:
         images = transforms.pyramid(example["image"], target.sizes)
     except ValueError as error:

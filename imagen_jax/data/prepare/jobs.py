@@ -6,26 +6,26 @@ Source and encoder are opened once in a process, and there: neither is sent from
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_jax import config
 from imagen_jax.data.prepare import encode
-from imagen_jax.data.prepare.encode import Counts
+from imagen_jax.data.prepare.encode import SINGLE_PROCESS, Counts, ProcessShare, Written
 from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.data.store import store
 from imagen_jax.data.store.records import TextDtype
 from imagen_jax.data.store.store import Store
-from imagen_jax.text.encoder import BATCH_TOKENS, TextEncoder
+from imagen_jax.text.encoder import BATCH_TOKENS, TextEncoder, read_t5_config
 
-_ONE_AT_A_TIME = threading.Lock()  # a shard's pictures are in memory, and have threads of their own
+_ONE_AT_A_TIME = threading.Lock()  # a shard's images are in memory, and have threads of their own
 
 
 class JobResources(NamedTuple):
-    """What a job takes, and what it makes of it."""
+    """Source, encoder and store of a job."""
 
     source: Source
     encoder: TextEncoder
@@ -33,7 +33,7 @@ class JobResources(NamedTuple):
 
 
 class JobProgress(NamedTuple):
-    """How far a job is."""
+    """Progress of a job."""
 
     target: Store
     missing: list[int]  # numbers of shards
@@ -55,9 +55,13 @@ class EncodeJob:
     shard_records: int = store.SHARD_RECORDS
     batch_tokens: int = BATCH_TOKENS
 
+    def open_source(self) -> Source:
+        """Errors: as `addresses.open_source`."""
+        return addresses.open_source(self.address, self.data_dir)
+
     def open(self) -> JobResources:
         """Errors: as `addresses.open_source`, `TextEncoder.of` and `encode.store_target`."""
-        source = addresses.open_source(self.address, self.data_dir)
+        source = self.open_source()
         encoder = dataclasses.replace(TextEncoder.of(self.text), batch_tokens=self.batch_tokens)
         data = config.Data(dataset=self.address.dataset, split=self.address.split)
         target = encode.store_target(
@@ -73,10 +77,65 @@ class EncodeJob:
         return JobResources(source, encoder, target)
 
 
-def begin_job(job: EncodeJob) -> JobProgress:
-    """Begin a job's store or go on with it, for other processes to write the shards it lacks.
+def text_settings(encoder: str, **options: Any) -> config.Text:
+    """Return the text config of an encoder, with the width that it has.
 
-    Errors: as `Job.open`; ValueError when the folder holds something else.
+    Errors: ValueError for an encoder that is not there.
+    """
+    return config.Text(encoder=encoder, width=read_t5_config(encoder).width, **options)
+
+
+def config_jobs(
+    experiments: Sequence[config.Experiment], data_dir: Path, **storage: Any
+) -> list[EncodeJob]:
+    """Return a job for each (dataset, split) of a config, with the sizes of its stages.
+
+    `storage` is `text_dtype`, `shard_records` and `batch_tokens` of every job.
+    """
+    stages: dict[tuple[str, str], list[config.Experiment]] = {}
+    for experiment in experiments:
+        data = experiment.data
+        stages.setdefault((data.dataset, data.split), []).append(experiment)
+    return [
+        EncodeJob(
+            address=Address(dataset, split),
+            data_dir=data_dir,
+            text=(text := group[0].text),
+            sizes=tuple(sorted({e.stage.size for e in group})),
+            folder=encode.store_path(data_dir, dataset=dataset, split=split, encoder=text.encoder),
+            **storage,
+        )
+        for (dataset, split), group in stages.items()
+    ]
+
+
+def prepare_dataset(
+    job: EncodeJob, *, share: ProcessShare = SINGLE_PROCESS, progress: bool = True
+) -> Written:
+    """Write a job's store, as `imagen encode` does; what is there already is kept.
+
+    Errors: as `EncodeJob.open` and `encode.write_store`.
+    """
+    source, encoder, target = job.open()
+    return encode.write_store(source, encoder, target, share=share, progress=progress)
+
+
+def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
+    """Return the pairs that an experiment trains on: those in `pairs`, or its dataset's.
+
+    Errors: FileNotFoundError, ValueError; see `store.open_store`.
+    """
+    data, text = experiment.data, experiment.text
+    usual = encode.store_path(
+        data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder
+    )
+    return store.open_store(pairs or usual)
+
+
+def begin_job(job: EncodeJob) -> JobProgress:
+    """Begin or resume a job's store, for other processes to write the shards it lacks.
+
+    Errors: as `EncodeJob.open`; ValueError when the folder holds something else.
     """
     _, encoder, target = job.open()
     if (found := encode.find_finished(target)) is not None:
@@ -93,7 +152,7 @@ def write_shard(
 ) -> Counts:
     """Write one shard of a job that was begun, unless it is there; its counts.
 
-    Errors: as `opened`; ValueError when a picture does not fit.
+    Errors: as `opened`; ValueError when an image does not fit.
     """
     source, encoder, target = open_resources(job)
     with _ONE_AT_A_TIME:
@@ -106,9 +165,9 @@ def write_shard(
 
 
 def open_resources(job: EncodeJob) -> JobResources:
-    """What this process's threads share of a job that was begun.
+    """Return the resources of a begun job that this process's threads share.
 
-    Errors: as `Job.open`; FileNotFoundError where the job's folder is not seen from here;
+    Errors: as `EncodeJob.open`; FileNotFoundError where the job's folder is not seen from here;
     ValueError when source or encoder are not those with which it was begun.
     """
     with _ONE_AT_A_TIME:

@@ -61,7 +61,7 @@ def _finish(
     except BrokenProcessPool as error:
         raise ChildProcessError(
             f"a process that wrote shards of {target.folder} died; usually memory ran out, for "
-            "each holds the encoder and the pictures of a shard: the same command goes on, with "
+            "each holds the encoder and the images of a shard: the same command resumes it, with "
             "fewer --workers or, in an empty folder, smaller --shard-records"
         ) from error
     finally:
@@ -73,7 +73,7 @@ def _finish(
 
 
 class _Process:
-    """What a process was told when it started."""
+    """Arguments that a process was started with."""
 
     tally: Any
     threads: int

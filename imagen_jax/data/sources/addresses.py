@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from imagen_jax import extras
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.io import paths
@@ -134,6 +135,7 @@ def read_addresses(file: str) -> list[Address]:
 def open_embedded(dataset: str, split: str, data_dir: Path | str) -> Source:
     """A split of an embedded dataset. Errors: as `tfds_builder.open_built`."""
     if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
+        extras.require("emoji", f"{dataset}: emoji have names, which need")
         from imagen_jax.data.synthetic.emoji import dataset as family
     else:
         from imagen_jax.data.synthetic.shapes import dataset as family

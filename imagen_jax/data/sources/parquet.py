@@ -4,7 +4,6 @@ The unit that can be read is a row group: reads in random order decode one for e
 it is among the last few of that thread.
 """
 
-import importlib.util
 import operator
 import threading
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax import extras
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import MAX_TEXT_BYTES, BadCaptionError, SkipLog, SkippedNames
 from imagen_jax.io import remote_files
@@ -165,8 +165,7 @@ def row_index(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
 
 
 def _need_pyarrow(place: str) -> None:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError(f"{place}: Parquet needs pyarrow; pip install 'imagen_jax[parquet]'")
+    extras.require("pyarrow", f"{place}: Parquet needs")
 
 
 def _read(file: SourceFile, group: int, columns: Columns) -> Any:

@@ -1,0 +1,31 @@
+"""Packages that only some uses need, and the command that installs each."""
+
+import importlib.util
+
+# module -> name of the package for people, and the extra of setup.py that installs it
+EXTRAS = {
+    "apache_beam": ("Apache Beam", "beam"),
+    "emoji": ("the package emoji", "data"),
+    "gcsfs": ("gcsfs", "gcs"),
+    "matplotlib": ("matplotlib", "plots"),
+    "orbax.export": ("orbax-export", "tensorflow"),
+    "pyarrow": ("pyarrow", "parquet"),
+    "tensorflow": ("TensorFlow", "tensorflow"),
+    "wandb": ("wandb", "wandb"),
+}
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; it is not imported here."""
+    return importlib.util.find_spec(module) is not None
+
+
+def require(module: str, subject: str) -> None:
+    """Refuse a use whose package is missing.
+
+    `subject` begins the sentence and ends in its verb: "gs://b/x: buckets need".
+    Errors: ValueError with the command that installs the package.
+    """
+    if not is_installed(module):
+        package, extra = EXTRAS[module]
+        raise ValueError(f"{subject} {package}; pip install 'imagen_jax[{extra}]'")
