@@ -60,7 +60,7 @@ def test_what_is_installed_is_not_refused() -> None:
         (
             "apache_beam",
             lambda: data_build.run(
-                data_build.Build(
+                data_build.BuildOptions(
                     "shapes/tiny",
                     beam=True,
                     pairs=data_build.StoreOptions(out=Path("x"), encoder="t5_1_1_tiny", sizes=(8,)),

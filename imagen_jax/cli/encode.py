@@ -76,13 +76,13 @@ def run(argv: list[str]) -> None:
 def _encode(job: EncodeJob) -> None:
     import jax
 
-    from imagen_jax.data.prepare import jobs, summary
-    from imagen_jax.data.prepare.encode import ProcessShare
+    from imagen_jax.data.prepare import encode, summary
 
-    share = ProcessShare(jax.process_index(), jax.process_count())
-    written = jobs.prepare_dataset(job, share=share, progress=share.process == 0)
+    source, encoder, target = job.open()
+    share = encode.ProcessShare(jax.process_index(), jax.process_count())
+    written = encode.write_store(source, encoder, target, share=share, progress=share.process == 0)
     print(
-        summary.describe_skipped(job.open_source(), job.address)
+        summary.describe_skipped(source, job.address)
         + summary.summarize_store(written, job, share),
         flush=True,
     )

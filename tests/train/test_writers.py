@@ -1,6 +1,7 @@
 """Figures and pictures arrive: in JSON lines, TensorBoard's files, and the real wandb, offline."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 import time
@@ -88,7 +89,7 @@ def test_a_refused_login_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = _experiment("p")
-    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"needs wandb; pip install 'imagen_jax\[wandb\]'"):
         writers.make_writers(tmp_path, tmp_path, experiment, start=0)
 
