@@ -184,7 +184,7 @@ def test_leftovers_are_removed_and_others_kept(cloud, monkeypatch, capsys) -> No
         ((*TPU, "--accelerator", "v5e-8"), 1, "is no accelerator"),
         ((*TPU, "--run-id", "Mine"), 2, "is no run id"),
         ((*TPU, "--deadline", "soon"), 1, "is no duration"),
-        ((*TPU, "--max-restarts", "-1"), 2, "0 or more"),
+        ((*TPU, "--max-restarts", "-1"), 2, "a whole number of 0"),
         ((*TPU, "--every", "0"), 2, "--every 0.0: must be"),
         ((*TPU, "--package", "a;b"), 2, "is no package"),
         ((*TPU, "--image", "$(id)"), 2, "is no image"),
