@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from imagen_jax.imagen import Imagen
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.sample.progress import SamplingCallbacks, digest_of
 from imagen_jax.sample.request import Request
 from imagen_jax.types import Pixels
@@ -62,9 +63,12 @@ class ImageCache:
 def _keep(file: Path, images: Pixels) -> None:
     """Write the file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".part.npz")
-    np.savez_compressed(partial, pictures=images)
-    partial.replace(file)
+
+    def save(target: Path) -> None:
+        with target.open("wb") as opened:  # by name NumPy would add a suffix
+            np.savez_compressed(opened, pictures=images)
+
+    write_atomic(file, save)
 
 
 def _digest(

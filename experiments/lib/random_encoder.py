@@ -11,6 +11,7 @@ import numpy as np
 from flax import serialization
 
 from imagen_jax import rng
+from imagen_jax.io.atomic import write_atomic
 from imagen_jax.text import t5
 from imagen_jax.text.encoder import TextEncoder
 
@@ -33,7 +34,6 @@ def write(folder: Path, like: TextEncoder, *, seed: int) -> Path:
     tree = {"version": VERSION, "optimizer": {"state": {"step": 0}, "target": target}}
     file.parent.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(like.tokenizer.model)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(serialization.msgpack_serialize(tree))
-    temporary.replace(file)  # written last: a folder without it is written again
+    # Written last: a folder without it is written again.
+    write_atomic(file, serialization.msgpack_serialize(tree))
     return folder

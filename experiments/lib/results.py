@@ -14,6 +14,7 @@ import jax
 from matplotlib.figure import Figure
 
 from imagen_jax import config
+from imagen_jax.io.atomic import write_atomic
 from lib import runs
 
 DPI = 110
@@ -83,9 +84,8 @@ def write_results(
 ) -> None:
     """Write the results so far, with the settings that `read_results` compares."""
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f"{name}.json.tmp"
-    temporary.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
-    temporary.replace(out / f"{name}.json")
+    text = json.dumps({"settings": settings, "results": results}, indent=2) + "\n"
+    write_atomic(out / f"{name}.json", text)
 
 
 def _with_new_keys(document: dict[str, Any]) -> dict[str, Any]:

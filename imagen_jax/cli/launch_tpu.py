@@ -204,7 +204,7 @@ def _words(option: str, command: str) -> tuple[str, ...]:
 
 
 def startup() -> Path:
-    """The script that machines run at boot: beside the library, or installed inside it."""
-    beside = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
+    """Find the script that machines run at boot: next to the library, or inside it."""
+    cloned = Path(imagen_jax.__file__).parent.parent / "launch" / STARTUP
     installed = Path(imagen_jax.__file__).parent / "launch" / STARTUP
-    return beside if beside.is_file() else installed
+    return cloned if cloned.is_file() else installed
