@@ -89,7 +89,7 @@ def _draw(options: BuildOptions) -> None:
 
         if options.workers is not None:
             raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
-        built = dataset.build_shapes(name, str(options.data_dir), font=options.font)
+        built = dataset.build_emoji(name, str(options.data_dir), font=options.font)
     else:
         from imagen_jax.data.synthetic.shapes import dataset
 

@@ -269,7 +269,7 @@ def test_neither_tensorflow_nor_jax_is_imported(font: Path, tmp_path: Path) -> N
     code = (
         "import sys; from imagen_jax.data.synthetic.emoji import dataset;"
         f"dataset.build_emoji('full', {str(tmp_path)!r}, font={str(font)!r});"
-        f"emoji.source('full', 'train', {str(tmp_path)!r})[0];"
+        f"dataset.open_dataset('full', 'train', {str(tmp_path)!r})[0];"
         "print({'tensorflow', 'jax', 'torch'} & set(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
