@@ -69,6 +69,7 @@ def test_it_samples_from_the_box(imagen: Path, tmp_path: Path) -> None:
     assert np.abs(image - golden).max() <= 1
 
 
+@pytest.mark.slow
 def test_it_trains_and_exports(imagen: Path, tmp_path: Path) -> None:
     _run(imagen, tmp_path, "data build shapes/tiny --workers 1")
     _run(imagen, tmp_path, "encode tiny/base8")
