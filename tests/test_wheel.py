@@ -40,7 +40,7 @@ def test_it_says_its_licence_and_has_types(wheel: Path) -> None:
         names = {PurePosixPath(name).name: name for name in archive.namelist()}
         facts = archive.read(names["METADATA"]).decode()
     assert {"LICENSE", "NOTICE", "py.typed", "test.sh", "DejaVuSans.ttf"} <= set(names)
-    assert not {"guidance.py", "step_time.py"} & {PurePosixPath(n).name for n in names.values()}
+    assert not {"noise_augmentation.py", "step_time.py"} & {PurePosixPath(n).name for n in names.values()}
     assert "License-Expression: Apache-2.0" in facts
     assert "Classifier: Typing :: Typed" in facts
 
@@ -69,6 +69,7 @@ def test_it_samples_from_the_box(imagen: Path, tmp_path: Path) -> None:
     assert np.abs(image - golden).max() <= 1
 
 
+@pytest.mark.slow
 def test_it_trains_and_exports(imagen: Path, tmp_path: Path) -> None:
     _run(imagen, tmp_path, "data build shapes/tiny --workers 1")
     _run(imagen, tmp_path, "encode tiny/base8")

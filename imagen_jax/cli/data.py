@@ -33,7 +33,7 @@ def run(argv: list[str]) -> None:
     """Parse and do; what comes after `--` are options of Beam's."""
     end = argv.index("--") if "--" in argv else len(argv)
     options = tyro.extras.subcommand_cli_from_dict(
-        {"build": data_build.BuildOptions, "show": ShowOptions, "check": data_check.Check},
+        {"build": data_build.BuildOptions, "show": ShowOptions, "check": data_check.CheckOptions},
         args=argv[:end],
         prog="imagen data",
         description=USAGE,
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> None:
         data_build.run(options, argv[end + 1 :])
     elif end < len(argv):
         raise ValueError("only `imagen data build --beam` takes options after --")
-    elif isinstance(options, data_check.Check):
+    elif isinstance(options, data_check.CheckOptions):
         data_check.run(options)
     else:
         _show(options)

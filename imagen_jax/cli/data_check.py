@@ -11,7 +11,7 @@ from imagen_jax import config
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
+class CheckOptions:
     """Report sizes, lengths of captions, damage, duplicates and what filters drop of a source.
 
     Headers and ends of files are read; decoded are the contact sheet's images, and those that do
@@ -39,7 +39,7 @@ class Check:
     """Seed of what is drawn at random."""
 
 
-def run(options: Check) -> None:
+def run(options: CheckOptions) -> None:
     """Inspect, write, print. Errors: ValueError for a number that is out of its range."""
     config.check_options(options)
     from imagen_jax.data import inspect

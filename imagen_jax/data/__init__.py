@@ -15,7 +15,7 @@
 | `images/transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |
 | `prepare/images.py` | a source's examples to images at a store's sizes |
 | `prepare/encode.py` | a source's captions and images to a store of (image, encoding) pairs |
-| `prepare/jobs.py` | the description of a store to make, which any process can read |
+| `prepare/jobs.py` | `prepare_dataset`, and the description of a store to make |
 | `prepare/multiprocess.py`, `beam.py` | processes of this machine, or of an Apache Beam pipeline |
 | `store/records.py` | the example format |
 | `store/store.py`, `shard_file.py` | the store of (image, encoding) pairs, and its files |
@@ -23,7 +23,7 @@
 | `synthetic/tfds_builder.py` | the builder of the embedded datasets, without TensorFlow |
 | `synthetic/shapes/` | captioned shapes: scenes, captions, rendering |
 | `synthetic/emoji/` | captioned emoji: a font's bitmaps, names |
-| `inspect.py` | a source's images, captions and faults, counted before it is encoded |
+| `inspect.py`, `dataset_report.py` | a source's images, captions and faults, counted |
 | `known_words.py` | words that a dataset's captions have |
 | `corrupt_records.py` | the share of a store that turned out damaged in a run |
 | `worker_pool.py` | processes that end with this one |
