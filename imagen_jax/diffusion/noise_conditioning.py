@@ -12,6 +12,22 @@ from imagen_jax.diffusion import schedules
 from imagen_jax.types import AugLevel, Image, Keys, LogSNR
 
 
+def prepare(
+    low_res: Image,
+    aug_level: AugLevel,
+    keys: Keys,
+    *,
+    factor: int,
+    options: config.NoiseConditioning,
+) -> tuple[Float32[Array, "b H W c"], LogSNR]:
+    """Upsample the low-resolution image and noise it: what the network sees, and its aug_logsnr.
+
+    Training and sampling both prepare it here. Shapes: low_res (b, h, w, c); first result
+    (b, h * factor, w * factor, c). The rest as in `augment`.
+    """
+    return augment(upsample(low_res, factor=factor), aug_level, keys, options=options)
+
+
 def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
     """Bilinear, half-pixel centres, edges clamped.
 

@@ -153,10 +153,9 @@ def flops_per_image(experiment: config.Experiment) -> float:
 
     def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
         has_text = jnp.ones((1,), jnp.bool_)
-        cond: Any = module.apply({"params": params}, text, mask, has_text, method="encode_text")
-        if stage.is_super_resolution:
-            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
-        return module.apply({"params": params}, image, logsnr, cond)
+        low = {"low_res": image, "aug_logsnr": logsnr} if stage.is_super_resolution else {}
+        cond = models.condition(module, params, (text, mask, has_text), **low)
+        return models.predictor(module, params, cond)(image, logsnr)
 
     image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
     logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
