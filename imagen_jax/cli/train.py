@@ -11,6 +11,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console
+from imagen_jax.data.store.store import Store
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import distributed
@@ -124,7 +125,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
     compilation_cache.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
-    experiment = _with_vocabulary(experiment)
+    _check_tokenizer(experiment, store)
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
@@ -178,13 +179,15 @@ def _source(options: Options, stage: str):
     )
 
 
-def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:
-    """The experiment with the digest of its encoder's tokenizer, where that is at hand.
+def _check_tokenizer(experiment: config.Experiment, store: Store) -> None:
+    """Refuse a dataset that was encoded with another tokenizer than the config's, if that is here.
 
-    So a dataset that was encoded with another one is refused; the encoder itself is not needed.
+    The encoder itself is not needed. Errors: ValueError.
     """
+    from imagen_jax.data import pipeline
     from imagen_jax.text import encoder
 
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
-    return dataclasses.replace(experiment, text=dataclasses.replace(text, vocabulary=vocabulary))
+    asked = dataclasses.replace(text, vocabulary=vocabulary)
+    pipeline.check_store(store, experiment=dataclasses.replace(experiment, text=asked))

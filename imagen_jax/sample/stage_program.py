@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
 from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Image, Keys, Network, Params
@@ -28,7 +28,7 @@ class TrainedStage:
 
     def placed(self, sharding: NamedSharding | None = None) -> Params:
         """The parameters on the devices: by default whole on each. Errors: those of reading."""
-        sharding = sharding or mesh.replicated_sharding(mesh.build(config.Mesh()))
+        sharding = sharding or mesh.replicated_sharding(mesh.build(auto_layout.choose_axes()))
         if isinstance(self.params, LazyParams):
             return self.params.on(sharding)
         return jax.device_put(self.params, sharding)

@@ -13,7 +13,15 @@ from imagen_jax.io import finite, log_files, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache, mesh
 from imagen_jax.runtime import exit_codes
-from imagen_jax.train import anomalies, checkpointing, init_from, resuming, sharded_step, state
+from imagen_jax.train import (
+    anomalies,
+    checkpointing,
+    init_from,
+    resolve,
+    resuming,
+    sharded_step,
+    state,
+)
 from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.logger import RunLogger
 from imagen_jax.train.progress import ProgressMeter
@@ -49,8 +57,7 @@ def train(
     """
     options = experiment.train
     compilation_cache.use_cache()
-    pipeline.check_store(store, experiment=experiment)
-    experiment = pipeline.with_encoder(experiment, store)
+    experiment = resolve.resolve(experiment, store=store)
     changed = resuming.check(workdir, experiment)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)

@@ -1,5 +1,6 @@
 """`TrainState`: everything that a step changes, as one frozen pytree."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from imagen_jax import config, models, rng
 from imagen_jax.models import conditioning
 from imagen_jax.parallel import mesh
+from imagen_jax.train import optim
 from imagen_jax.types import Network, Params
 
 
@@ -59,13 +61,17 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> Trai
     return state.replace(params=params, ema=ema)
 
 
-def abstract_state(
-    experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
-) -> TrainState:
-    """Shapes and dtypes of the state, without computing it."""
-    return jax.eval_shape(
+@functools.lru_cache(maxsize=2)  # a run asks twice, to choose its layout and to build its step
+def abstract_run(
+    experiment: config.Experiment,
+) -> tuple[Network, optax.GradientTransformationExtraArgs, TrainState]:
+    """Return network, optimiser, and shapes and dtypes of the state, without computing it."""
+    module = models.build(experiment.stage.model)
+    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    shapes = jax.eval_shape(
         lambda key: init(key, experiment=experiment, module=module, rule=rule), jax.random.key(0)
     )
+    return module, rule, shapes
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:

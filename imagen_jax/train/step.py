@@ -33,7 +33,7 @@ def build(
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
     loss_of = loss_function(experiment.stage, module)
-    parts = experiment.train.micro_batches
+    parts = experiment.micro_batches
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
