@@ -6,7 +6,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | file | holds |
 |---|---|
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
-| `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
+| `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
 | `distributed.py` | `Processes`: how several of them find each other |
@@ -19,10 +19,11 @@ from imagen_jax.config.diffusion import (
     Diffusion,
     LossWeight,
     NoiseConditioning,
+    NoiseSchedule,
     Predicts,
     Sampler,
     SamplerKind,
-    Schedule,
+    ScheduleKind,
     Spacing,
     Threshold,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "LossWeight",
     "Mesh",
     "NoiseConditioning",
+    "NoiseSchedule",
     "Optim",
     "Positive",
     "Predicts",
@@ -88,7 +90,7 @@ __all__ = [
     "ResidualScaling",
     "Sampler",
     "SamplerKind",
-    "Schedule",
+    "ScheduleKind",
     "Seed",
     "Share",
     "Spacing",

@@ -4,6 +4,7 @@ A number has a `Range` in its annotation, such as `steps: Count`; numbers are fi
 which networks compute in. A list becomes a tuple, and a NumPy number a Python one.
 """
 
+import collections.abc
 import dataclasses
 import functools
 import math
@@ -121,6 +122,8 @@ def fit_value(hint: Any, value: Any, limits: Range | None = None) -> Any:
         if not any(type(value) is type(choice) and value == choice for choice in inside):
             raise MisfitError(f"one of {', '.join(map(repr, inside))}")
         return value
+    if origin is collections.abc.Callable and not callable(value):
+        raise MisfitError("a function")
     if hint in (int, float):
         return _number(hint, value, limits)
     if hint is type(None) and value is not None:

@@ -44,17 +44,18 @@ def draw_logsnr(
 
     Shapes: results (b,). Units: nats. For a uniform time that density is -dt / dlogsnr.
     """
+    schedule = diffusion.schedule
     if diffusion.time_sampling == "edm":  # logsnr = -2 ln sigma
         normal = jax.random.normal(key, (batch,))
         level = -2 * (_EDM_MEAN + _EDM_STD * normal)
         width = 2 * _EDM_STD * math.sqrt(2 * math.pi) * jnp.exp(normal**2 / 2)
-        return jnp.clip(level, diffusion.logsnr_min, diffusion.logsnr_max), width
+        return jnp.clip(level, schedule.logsnr_min, schedule.logsnr_max), width
 
-    def schedule(t: Time) -> LogSNR:
-        return schedules.logsnr(t, diffusion=diffusion)
+    def level_at(t: Time) -> LogSNR:
+        return schedules.logsnr(t, schedule=schedule)
 
     t = draw_time(key, batch, stratified=diffusion.time_sampling == "stratified")
-    level, slope = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
+    level, slope = jax.jvp(level_at, (t,), (jnp.ones_like(t),))
     return level, -slope
 
 

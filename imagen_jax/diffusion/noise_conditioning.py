@@ -52,7 +52,7 @@ def augment(
     result (b,). Units: aug_level 0 none to 1 all; aug_logsnr in nats.
     The noise of image i comes from keys[i] only. Source: section 2.4, appendix fig. A.32.
     """
-    aug_logsnr = schedules.logsnr(aug_level, diffusion=config.Diffusion(schedule=options.schedule))
+    aug_logsnr = schedules.logsnr(aug_level, schedule=options.schedule)
     eps = rng.normal_each(keys, low_res.shape[1:])
     return schedules.add_noise(low_res.astype(jnp.float32), eps, aug_logsnr), aug_logsnr
 
