@@ -12,7 +12,7 @@ OPEN_TO_ALL = {"types", "config", "image", "extras"}
 
 ALLOWED = {
     "types": set(),
-    "config": {"io"},  # paths and errors alone
+    "config": {"io"},  # of it `paths` alone, which imports nothing: see below
     "image": set(),
     "extras": set(),
     "rng": set(),
@@ -135,6 +135,16 @@ def test_a_public_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(module)
     assert {name for name, modules in homes.items() if len(modules) > 1} == SHARED_NAMES
+
+
+def test_of_io_config_knows_paths_alone() -> None:
+    """`io.run_dir` and `io.checkpoints` import config: any other module would close a circle."""
+    found = set()
+    for module in MODULES:
+        if module.startswith("imagen_jax.config"):
+            found |= {name for name in _loads(module) if name.startswith("imagen_jax.io.")}
+    assert found == {"imagen_jax.io.paths"}
+    assert not _imported(MODULES["imagen_jax.io.paths"])
 
 
 def test_configs_import_nothing_but_config() -> None:
