@@ -33,7 +33,7 @@ class Processes:
             f"{self.process_id}: elsewhere than on Cloud TPU give all three",
         )
         require(
-            self.process_id is None or self.process_id < self.processes,
+            self.process_id is None or self.process_id < (self.processes or 1),
             f"--process-id {self.process_id}: of {self.processes} processes the last is number "
             f"{(self.processes or 1) - 1}",
         )

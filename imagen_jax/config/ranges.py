@@ -91,7 +91,8 @@ def check_value(value: Any, hint: Any, name: str) -> Any:
 
 
 def _check(instance: Any, said: Callable[[str, str], str]) -> None:
-    for name, hint in type_hints(type(instance)).items():
+    kind: Any = type(instance)
+    for name, hint in type_hints(kind).items():
         value = getattr(instance, name)
         try:
             fit = fit_value(hint, value)
@@ -102,7 +103,7 @@ def _check(instance: Any, said: Callable[[str, str], str]) -> None:
 
 
 @functools.cache
-def type_hints(kind: type) -> dict[str, Any]:
+def type_hints(kind: Any) -> dict[str, Any]:
     """The annotations of a dataclass's fields, ranges included."""
     found = typing.get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
@@ -151,7 +152,7 @@ def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[A
             kinds = inside[:1] * len(value) if endless else inside
             fit = tuple(fit_value(k, v, limits) for k, v in zip(kinds, value, strict=True))
             same = isinstance(value, tuple) and all(map(lambda a, b: a is b, fit, value))
-            return value if same else fit
+            return tuple(value) if same else fit  # itself, of a tuple
     except MisfitError as misfit:
         raise MisfitError(f"several values, each {misfit}") from None
     raise MisfitError("several values" if endless else f"{len(inside)} values")
@@ -159,7 +160,7 @@ def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[A
 
 def _number(kind: type, value: Any, limits: Range | None) -> int | float:
     limits = limits or Range()
-    abstract = numbers.Integral if kind is int else numbers.Real
+    abstract: Any = numbers.Integral if kind is int else numbers.Real
     wanted = f"{'a whole number' if kind is int else 'a number'} {limits}".rstrip()
     wanted += f"; {limits.remedy}" if limits.remedy else ""
     if isinstance(value, bool) or not isinstance(value, abstract):

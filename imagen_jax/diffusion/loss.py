@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,5 +91,5 @@ def weight(logsnr: LogSNR, width: LogSNR, *, diffusion: config.Diffusion) -> Log
     }
     if diffusion.loss_weight == "plain":
         return jnp.ones_like(logsnr)
-    log_of_error = {"eps": -logsnr, "x0": 0.0, "v": jax.nn.log_sigmoid(-logsnr)}
+    log_of_error: dict[str, Any] = {"eps": -logsnr, "x0": 0.0, "v": jax.nn.log_sigmoid(-logsnr)}
     return jnp.exp(log_of_x0[diffusion.loss_weight]() + log_of_error[diffusion.predicts])

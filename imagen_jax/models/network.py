@@ -1,9 +1,9 @@
 """A stage's network: built, initialised, conditioned, and bound to its conditioning."""
 
+import dataclasses
 import math
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -37,7 +37,7 @@ def condition(
     None for a base stage.
     """
     cond = module.apply({"params": params}, *captions, method="encode_text")
-    return cond.replace(low_res=low_res, aug_logsnr=aug_logsnr)
+    return dataclasses.replace(cond, low_res=low_res, aug_logsnr=aug_logsnr)
 
 
 def predictor(module: Network, params: Params, cond: Conditioning, **options: Any) -> Predict:
@@ -53,7 +53,7 @@ def predictor(module: Network, params: Params, cond: Conditioning, **options: An
 
 
 def init(
-    module: nn.Module,
+    module: UNet | EfficientUNet,
     key: RandomKey,
     *,
     stage: config.Stage,
@@ -73,7 +73,7 @@ def init(
     def run(network: UNet | EfficientUNet) -> jax.Array:
         cond = network.encode_text(text, text_mask, jnp.ones((1,), jnp.bool_))
         if stage.is_super_resolution:
-            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
+            cond = dataclasses.replace(cond, low_res=image, aug_logsnr=logsnr)
         return network(image, logsnr, cond)
 
     return module.init(key, method=run)["params"]

@@ -14,7 +14,8 @@ def refuse_x64() -> None:
     """Errors: ValueError where jax's 64-bit types are on."""
     import jax  # here: the command line asks for its sentences before jax is loaded
 
-    if jax.config.jax_enable_x64:
+    settings: Any = jax.config
+    if settings.jax_enable_x64:
         raise ValueError(DOUBLE.format("jax_enable_x64", "leave JAX_ENABLE_X64 unset"))
 
 
@@ -34,7 +35,8 @@ def describe_failure(error: Exception) -> str | None:
 
     if no_plugin and _has_devices(jax):
         return None
-    wanted = jax.config.jax_platforms
+    settings: Any = jax.config
+    wanted = settings.jax_platforms
     reason = said.partition("\n")[0].partition(": ")[2].partition(" (")[0].rstrip(".")
     return (
         f"JAX_PLATFORMS={wanted}: jax cannot use that here ({reason or 'it has no plugin for it'});"

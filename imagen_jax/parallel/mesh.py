@@ -137,7 +137,8 @@ def to_host(rows: jax.Array) -> np.ndarray:
 def local_rows(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
     """The rows of a global batch that this process's devices hold, in ascending order."""
     held = batch_sharding(devices).addressable_devices_indices_map((batch_size,))
-    return tuple(sorted({row for (rows,) in held.values() for row in range(batch_size)[rows]}))
+    spans = [span for (span,) in held.values()]  # type: ignore[misc]  # never None
+    return tuple(sorted({row for rows in spans for row in range(batch_size)[rows]}))
 
 
 def constrain_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:

@@ -67,5 +67,6 @@ def _payload(types: str, kind: str, is_start: bool) -> int:
 
 def _bytes(dtype: str, sides: str) -> int:
     count = math.prod(int(side) for side in sides.split(",") if side)
-    bits = 8 if dtype == "pred" else int(_BITS.search(dtype)[0])
+    found = _BITS.search(dtype)
+    bits = int(found[0]) if found else 8  # a pred is a byte
     return count * bits // 8

@@ -92,7 +92,7 @@ def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
     return dataclasses.replace(
         work.experiment,
         train=dataclasses.replace(train, batch_size=size, micro_batches=1),
-        layout=dataclasses.replace(work.experiment.layout, micro_batches=1),
+        layout=config.Layout(**work.devices.shape, micro_batches=1),
     )
 
 
@@ -123,7 +123,8 @@ def compile_sample(
     def paint(last: int, *arguments: Any) -> Any:
         """With the steps known to the compiler."""
         known = dials._replace(last=np.int32(last))
-        return stage_program.sample_stage.__wrapped__(*arguments, None, known, program=program)
+        unjitted: Any = stage_program.sample_stage
+        return unjitted.__wrapped__(*arguments, None, known, program=program)
 
     with mesh.activate(grid):
         whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, program=program)
@@ -210,7 +211,8 @@ def canvas_shapes(
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((pictures, *shape), dtype, sharding=sharding)
 
-    keys = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    keys: Any = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding)
     low = stage.low_size
     captions = EncodedText(
         text=array(text.max_length, text.width),
@@ -220,7 +222,7 @@ def canvas_shapes(
     return SamplerInputs(
         captions=captions,
         negatives=captions,
-        keys=jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding),
+        keys=keys,
         aug_level=array(),
         low_res=None if low is None else array(low, low, 3),
     )
@@ -231,7 +233,7 @@ def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool
 
     Errors: ValueError with the compiler's own words when it does not fit the memory.
     """
-    options = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
+    options: dict[str, Any] = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
     try:
         return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:

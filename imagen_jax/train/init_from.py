@@ -1,9 +1,10 @@
 """What a fresh run begins with, where that is another run's weights: `imagen train --init-from`."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,13 +40,15 @@ class InitFrom:
         """
         wanted = {name: x.shape for name, x in _flat(state.params).items()}
         parts = ("params", "ema") if self.take == "weights" else ("ema",)
+        found: Mapping[str, Mapping[str, Any]]
         if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
             found, where = self._exported(wanted)
         else:
             found, where = self._saved(state.params, wanted, parts)
         taken = [_put(getattr(state, p), found.get(p, found["ema"])) for p in ("params", "ema")]
         count = f"{len(found['ema'])} of {len(wanted)} tensors"
-        return state.replace(params=taken[0], ema=taken[1]), f"{count} from {where}"
+        state = dataclasses.replace(state, params=taken[0], ema=taken[1])
+        return state, f"{count} from {where}"
 
     def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
         file = Path(self.folder) / WEIGHTS
@@ -105,5 +108,5 @@ def _put(tree: Params, found: Mapping[str, np.ndarray | jax.Array]) -> Params:
     return traverse_util.unflatten_dict(leaves, sep=SLASH)
 
 
-def _flat(tree: Params) -> dict[str, jax.Array]:
+def _flat(tree: Params) -> dict[str, Any]:
     return traverse_util.flatten_dict(tree, sep=SLASH)

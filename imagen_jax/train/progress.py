@@ -1,5 +1,6 @@
 """What a run tells on the way: a bar and lines for people, figures and pictures for its writers."""
 
+import functools
 import math
 import statistics
 import sys
@@ -85,7 +86,7 @@ class ProgressMeter:
             )
             sys.stdout.flush()
         for writer, guard in self._writers:
-            guard.run(lambda writer=writer: writer.scalars(step, values))
+            guard.run(functools.partial(writer.scalars, step, values))
         return rows
 
     def say(self, sentence: str) -> None:
@@ -97,7 +98,7 @@ class ProgressMeter:
     def pictures(self, step: int, pictures: np.ndarray) -> None:
         """Show pictures (b, h, w, 3) uint8."""
         for writer, guard in self._writers:
-            guard.run(lambda writer=writer: writer.pictures(step, pictures))
+            guard.run(functools.partial(writer.pictures, step, pictures))
 
     def close(self) -> None:
         """Finish the bar and the files."""

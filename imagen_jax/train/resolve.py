@@ -46,9 +46,9 @@ def resolve(
     return dataclasses.replace(experiment, layout=layout)
 
 
-def axis_sizes(layout: config.Layout) -> Mapping[str, int]:
-    """Return the sizes of the mesh's axes in a layout."""
-    return {axis: getattr(layout, axis) for axis in AXES}
+def axis_sizes(experiment: config.Experiment) -> Mapping[str, int]:
+    """Return the sizes of the mesh's axes of a resolved experiment."""
+    return {axis: getattr(experiment.layout, axis) for axis in AXES}
 
 
 def workload(experiment: config.Experiment) -> auto_layout.Workload:

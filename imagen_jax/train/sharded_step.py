@@ -82,12 +82,10 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
     Errors: ValueError as of `resolve`.
     """
     backend.refuse_x64()
-    layout = experiment.layout
-    if layout is None:
+    if experiment.layout is None:
         experiment = resolve.resolve(experiment, devices=devices)
-        layout = experiment.layout
     module, rule, shapes = state.abstract_run(dataclasses.replace(experiment, layout=None))
-    grid = mesh.build(resolve.axis_sizes(layout), devices=devices)
+    grid = mesh.build(resolve.axis_sizes(experiment), devices=devices)
     by_row, by_height = mesh.batch_sharding(grid), mesh.image_sharding(grid)
     low = by_row if experiment.stage.is_super_resolution else None
     return ShardedStep(
@@ -97,7 +95,9 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
         rule=rule,
         shapes=shapes,
         shardings=state.shardings_of(shapes, grid, experiment.mesh),
-        batch_shardings=Batch(by_height, low, by_row, by_row, by_row),
+        batch_shardings=_batch_of(
+            pixels=by_height, low_pixels=low, text=by_row, text_mask=by_row, index=by_row
+        ),
     )
 
 
@@ -109,7 +109,7 @@ def batch_shapes(experiment: config.Experiment) -> Batch:
     def array(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype)
 
-    return Batch(
+    return _batch_of(
         pixels=array(side, side, CHANNELS, dtype=jnp.uint8),
         low_pixels=array(low, low, CHANNELS, dtype=jnp.uint8)
         if stage.is_super_resolution
@@ -118,6 +118,11 @@ def batch_shapes(experiment: config.Experiment) -> Batch:
         text_mask=array(text.max_length, dtype=jnp.bool_),
         index=array(dtype=jnp.int32),
     )
+
+
+def _batch_of(**leaves: Any) -> Batch:
+    """A batch whose leaves are shapes or shardings, in the place of arrays."""
+    return Batch(**leaves)
 
 
 def flops_per_image(experiment: config.Experiment) -> float:

@@ -1,5 +1,6 @@
 """`TrainState`: everything that a step changes, as one frozen pytree."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -27,9 +28,7 @@ class TrainState:
     opt_state: Any
 
 
-def init(
-    key: jax.Array, *, experiment: config.Experiment, module: Network, rule: Any
-) -> TrainState:
+def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: Any) -> TrainState:
     """A fresh state; pure, so that it runs under `jax.eval_shape` and `jax.jit`."""
     params = models.init(
         module,
@@ -52,13 +51,13 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> Trai
     A network of another kind has no such parameter, and its state is returned as it is.
     """
 
-    def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         if path[-1].key != conditioning.EMPTY_PROMPT:
             return leaf
         return mesh.to_global(text[0].astype(np.float32), leaf.sharding)
 
     params, ema = (jax.tree_util.tree_map_with_path(put, x) for x in (state.params, state.ema))
-    return state.replace(params=params, ema=ema)
+    return dataclasses.replace(state, params=params, ema=ema)
 
 
 @functools.lru_cache(maxsize=2)  # a run asks twice, to choose its layout and to build its step

@@ -102,7 +102,7 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
         # ---- conditioning: text, dropped for some rows, and the noised low-resolution image
         has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
         low_res = aug_logsnr = None
-        if stage.is_super_resolution:
+        if batch.low_pixels is not None:
             aug_level = stage.noise_conditioning.max_level * jax.random.uniform(
                 rng.fold(key, "aug_level"), (size,)
             )

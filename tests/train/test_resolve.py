@@ -30,7 +30,7 @@ def test_the_layout_is_added_to_what_was_asked_for(
     found = resolve.resolve(asked)
     assert found == dataclasses.replace(asked, layout=layout)
     assert found.micro_batches == layout.micro_batches
-    assert dict(sharded_step.build(found).devices.shape) == resolve.axis_sizes(layout)
+    assert dict(sharded_step.build(found).devices.shape) == resolve.axis_sizes(found)
 
 
 def test_a_stored_run_is_laid_out_again_for_other_devices() -> None:
