@@ -20,7 +20,7 @@ from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
 `imagen train CONFIG --help` lists every field of that config; each can be overridden, such as
---optim.learning-rate 3e-5. A run that was interrupted goes on when the same command is given again.
+--optim.learning-rate 3e-5. Give the same command again to resume a run that was interrupted.
 """
 
 
@@ -36,20 +36,21 @@ class Options:
     pairs: Path | None = None
     """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
     only: str | None = None
-    """Of a cascade, train this stage alone."""
+    """Stage of a cascade to train alone."""
     init_from: str | None = None
-    """Begin a fresh run with the weights of another one, or of an exported or embedded stage: its
-    folder, or a cascade's that has this stage. A run that is resumed ignores it."""
+    """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
+    or of a cascade that has this stage. A run that is resumed ignores it."""
     init_take: Literal["ema", "weights"] = "ema"
-    """With --init-from: its averaged weights for both, or its weights and average as they were."""
+    """Which weights to take with --init-from: the averaged ones for both, or weights and average as
+    they were."""
     init_partial: bool = False
-    """With --init-from: take the tensors that fit, list the others and begin anew with those."""
+    """Accept a partial match with --init-from: take the tensors that fit, list the others and
+    initialise those from scratch."""
     profile_steps: str | None = None
-    """Trace these steps with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
+    """Steps to trace with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
     max_restarts: config.Whole = 0
-    """After a crash, start again from the last checkpoint, at most this often; not after refused
-    input, nor when two crashes in a row come after the same step. Of several processes, give it to
-    each."""
+    """Most restarts from the last checkpoint after crashes; refused input and two crashes in a row
+    after the same step end the run. With several processes, give it to each."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
 
@@ -101,7 +102,10 @@ def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Opti
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
-    """Train in a child; of several processes even without restarts: who is gone, it can't say."""
+    """Train in a supervised child process.
+
+    Runs of several processes need it, too: a dead peer aborts the process before Python can tell.
+    """
     from imagen_jax.runtime.child_process import imagen_command
 
     supervisor = Supervisor(
@@ -154,7 +158,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
 
 def _source(options: Options, stage: str):
-    """Where --init-from leads: a run, an exported stage, or the one of this name in a cascade."""
+    """Find what --init-from names: a run, an exported stage, or this stage of a cascade."""
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
     from imagen_jax.train import init_from

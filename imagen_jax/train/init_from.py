@@ -26,13 +26,13 @@ Take = Literal["ema", "weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class InitFrom:
-    """Another run's weights, or an exported stage's; step and optimiser begin anew."""
+    """Another run's weights, or an exported stage's; step and optimiser start from scratch."""
 
     folder: Workdir
     take: Take = "ema"  # ema: averaged ones, as parameters and EMA; weights: each as it was
-    partial: bool = False  # take what fits, and begin anew with the rest
+    partial: bool = False  # take what fits, and initialise the rest from scratch
 
-    def begin(self, state: TrainState) -> tuple[TrainState, str]:
+    def initialize(self, state: TrainState) -> tuple[TrainState, str]:
         """The state with what was found, on its own shardings, and a sentence for people.
 
         Errors: FileNotFoundError for no run; ValueError that lists every tensor that is missing
@@ -90,10 +90,10 @@ class InitFrom:
         if wrong and not self.partial:
             raise ValueError(
                 f"{where}: the weights do not fit this config; --init-partial takes the "
-                f"{len(fitting)} tensors that fit and begins anew with the rest:\n  {listed}"
+                f"{len(fitting)} tensors that fit and initialises the rest:\n  {listed}"
             )
         if wrong and jax.process_index() == 0:
-            print(f"{where}: begun anew or left out:\n  {listed}", flush=True)
+            print(f"{where}: initialised from scratch or left out:\n  {listed}", flush=True)
         return fitting
 
 

@@ -21,7 +21,7 @@ LossFunction = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 # 1 for a step that changed nothing but its number, as something of GUARDED was not finite. Data,
-# keys and the average's warm-up go on with the number; the optimiser's own count, and with it the
+# keys and the average's warm-up advance with the number; the optimiser's own count, and with it the
 # schedule of the learning rate, stays: it ends later by as many steps as were skipped.
 SKIPPED = "skipped"
 GUARDED = {"loss": "loss", "grad_norm": "gradient", "update_norm": "update"}  # by metric
