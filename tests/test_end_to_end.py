@@ -256,8 +256,8 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     shown = []
 
     class Shown:
-        def pictures(self, step: int, pictures: np.ndarray) -> None:
-            shown.append((step, pictures))
+        def images(self, step: int, images: np.ndarray) -> None:
+            shown.append((step, images))
 
     (experiment,) = config.load("tiny/sr16")
     options = dataclasses.replace(experiment.train, sample_every=2)

@@ -25,7 +25,7 @@ Percent = Annotated[float, Range(above=1, high=100, remedy="it is in percent, e.
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """How logsnr falls with time (section 2.2, appendix A)."""
+    """The noise schedule: how logsnr falls with time (section 2.2, appendix A)."""
 
     kind: ScheduleKind = "cosine"
     logsnr_min: Nats = -20.0
@@ -110,7 +110,7 @@ class NoiseConditioning:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How a stage paints (appendix A, section 2.3)."""
+    """Sampler of a stage (appendix A, section 2.3)."""
 
     kind: SamplerKind = "ancestral"
     steps: Count = 256
@@ -142,5 +142,5 @@ class Sampler:
 
     @property
     def levels(self) -> Spacing:
-        """How the steps' noise levels are spaced: as asked, or as is usual for the rule."""
+        """Spacing of the steps' noise levels: as asked, or as is usual for the rule."""
         return self.spacing or ("karras" if self.kind == "edm_heun" else "time")

@@ -99,7 +99,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which pairs a run trains on; `imagen encode` writes them."""
+    """Data of a run: encoded image-text pairs, which `imagen encode` writes."""
 
     dataset: str = "shapes/full"
     split: str = "train"
@@ -185,7 +185,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """How devices are arranged; an axis of -1 is chosen for their number, memory and the batch.
+    """Mesh of the devices; an axis of -1 is chosen for their number, memory and the batch.
 
     Pictures are split over `data` and `fsdp`, their height over `spatial`; `data` takes what the
     other two leave, and spans slices where there are several.
@@ -202,7 +202,7 @@ class Mesh:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a run was laid out: what `Mesh` and `Train.micro_batches` had left open is chosen."""
+    """Layout of a run: what `Mesh` and `Train.micro_batches` left open is chosen."""
 
     data: Count
     fsdp: Count

@@ -30,12 +30,12 @@ FLAT_SCHEDULE = {
 
 
 def to_json(experiment: Experiment) -> str:
-    """The whole config as JSON; `from_json` rebuilds it."""
+    """Encode the whole config as JSON; `from_json` rebuilds it."""
     return json.dumps(_encode(experiment), indent=2)
 
 
 def from_json(text: str) -> Experiment:
-    """The config written by `to_json`.
+    """Decode a config written by `to_json`.
 
     A field that is missing has its default: runs outlive the versions that wrote them.
     Errors: ValueError naming the key, for an unknown one, a missing one without default or a value
@@ -45,7 +45,7 @@ def from_json(text: str) -> Experiment:
 
 
 def load(path: str) -> tuple[Experiment, ...]:
-    """The experiments of a config file, or of a folder of them in the order of the cascade.
+    """Load the experiments of a config file, or of a folder of them in cascade order.
 
     `path` is a file, a folder, or the name of a packaged config such as `quickstart/base16`.
     Errors: FileNotFoundError for no such config; ValueError when stages don't chain.

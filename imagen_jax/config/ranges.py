@@ -1,4 +1,4 @@
-"""What every field may hold, said in its annotation and checked when a dataclass is made.
+"""Ranges of fields, given in their annotations and checked when a dataclass is made.
 
 A number has a `Range` in its annotation, such as `steps: Count`; numbers are finite in float32,
 which networks compute in. A list becomes a tuple, and a NumPy number a Python one.
@@ -42,7 +42,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """As a sentence goes on after "a number"."""
+        """Continue a sentence after "a number"."""
         ends = [f"above {self.above:g}"] if self.above is not None else []
         if self.low is not None and self.high is not None:
             ends = [f"from {self.low:g} to {_plain(self.high)}"]
@@ -78,12 +78,12 @@ def check_fields(instance: Any, where: str) -> None:
 
 
 def check_options(instance: Any) -> None:
-    """As `check_fields`, for options of the command line."""
+    """Check options of the command line, as `check_fields` does fields."""
     _check(instance, lambda name, value: f"--{name.replace('_', '-')} {value}")
 
 
 def check_value(value: Any, hint: Any, name: str) -> Any:
-    """One argument, as `hint` has it. Errors: as `check_fields`."""
+    """Check one argument against `hint`. Errors: as `check_fields`."""
     try:
         return fit_value(hint, value)
     except MisfitError as misfit:
@@ -110,7 +110,7 @@ def type_hints(kind: Any) -> dict[str, Any]:
 
 
 def fit_value(hint: Any, value: Any, limits: Range | None = None) -> Any:
-    """A value of the annotated kind. Errors: Misfit for one that is of another, or out of range."""
+    """Convert a value to the annotated kind. Errors: MisfitError for another kind or range."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         given = [extra for extra in inside[1:] if isinstance(extra, Range)]
@@ -194,7 +194,7 @@ def _in_float32(value: Any) -> float | None:
 
 
 def format_value(value: Any) -> str:
-    """A value in a sentence; of a long one its beginning."""
+    """Format a value for a sentence; of a long one its beginning."""
     if isinstance(value, int) and value.bit_length() > SHOWN_BITS:
         return f"a number of {value.bit_length()} bits"
     text = repr(value) if not isinstance(value, numbers.Number) else str(value)

@@ -24,7 +24,9 @@ class LossTerms(NamedTuple):
 
 
 def loss(predict: Predict, x0: Image, key: RandomKey, *, diffusion: config.Diffusion) -> LossTerms:
-    """Weighted squared error of a prediction of `diffusion.predicts`, averaged over each image.
+    """Compute the weighted squared error of a prediction, averaged over each image.
+
+    The prediction is of what `diffusion.predicts` says.
 
     Shapes: x0 (b, h, w, c); results (b,). Units: x0 in [-1, 1]. Source: appendix A.
     """
@@ -70,7 +72,7 @@ def draw_time(key: RandomKey, batch: int, *, stratified: bool) -> Time:
 
 
 def weight(logsnr: LogSNR, width: LogSNR, *, diffusion: config.Diffusion) -> LogSNR:
-    """What multiplies the squared error of the prediction: exactly 1 when "plain".
+    """Return the weight of the prediction's squared error: exactly 1 when "plain".
 
     The others are weights on the error of x0, times what turns the error of the prediction into
     that of x0: 1 / SNR for eps, 1 / (1 + SNR) for v. "sigmoid" is an integral over logsnr, hence

@@ -29,7 +29,7 @@ def prepare(
 
 
 def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
-    """Bilinear, half-pixel centres, edges clamped.
+    """Upsample bilinearly: half-pixel centres, edges clamped.
 
     Shapes: low_res (b, h, w, c); result (b, h * factor, w * factor, c), float32.
     """
@@ -46,7 +46,7 @@ def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
 def augment(
     low_res: Image, aug_level: AugLevel, keys: Keys, *, options: config.NoiseConditioning
 ) -> tuple[Image, LogSNR]:
-    """The low-resolution image that the network sees, and its aug_logsnr.
+    """Noise the low-resolution image; return what the network sees, and its aug_logsnr.
 
     Shapes: low_res and the first result (b, h, w, c), upsampled; aug_level, keys and the second
     result (b,). Units: aug_level 0 none to 1 all; aug_logsnr in nats.

@@ -33,7 +33,7 @@ def logsnr(t: Time, *, schedule: config.NoiseSchedule) -> LogSNR:
 
 
 def alpha_sigma(logsnr: LogSNR) -> tuple[Scale, Scale]:
-    """Signal and noise scale, whose squares sum to 1.
+    """Return signal and noise scale, whose squares sum to 1.
 
     Shapes: logsnr (b,); results (b, 1, 1, 1). Units: logsnr in nats.
     """
@@ -42,7 +42,7 @@ def alpha_sigma(logsnr: LogSNR) -> tuple[Scale, Scale]:
 
 
 def add_noise(x0: Image, eps: Image, logsnr: LogSNR) -> Image:
-    """The forward process in one go: z = alpha * x0 + sigma * eps.
+    """Apply the forward process in one go: z = alpha * x0 + sigma * eps.
 
     Shapes: x0, eps and the result (b, h, w, c); logsnr (b,). Source: appendix A.
     """
@@ -51,7 +51,7 @@ def add_noise(x0: Image, eps: Image, logsnr: LogSNR) -> Image:
 
 
 def transition_variance(logsnr_s: LogSNR, logsnr_t: LogSNR) -> Scale:
-    """Variance of z_t given z_s, for s < t: (1 - e^(logsnr_t - logsnr_s)) * sigma_t^2.
+    """Return the variance of z_t given z_s, for s < t: (1 - e^(logsnr_t - logsnr_s)) * sigma_t^2.
 
     Shapes: inputs (b,); result (b, 1, 1, 1). Source: appendix A; never sigma_t - (...) sigma_s.
     """

@@ -27,7 +27,7 @@ def logsnr_at(
     sampler: config.Sampler,
     diffusion: config.Diffusion,
 ) -> LogSNR:
-    """The level of step `index` of `steps`, from 0; that of `steps` itself is where the last leads.
+    """Return the level of step `index` of `steps`, from 0; that of `steps` is where the last leads.
 
     "time": times go evenly from 1 to 0, as in the paper. "logsnr" and "karras" put the last step on
     the last level; where it leads is then no noise at all, and is never used.

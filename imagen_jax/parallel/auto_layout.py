@@ -1,4 +1,4 @@
-"""How a mesh is laid out for its devices, their memory and the batch: sizes, not arrays."""
+"""Automatic layout: sizes of the mesh's axes for the devices, their memory and the batch."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ STATE_SHARE = 0.25  # of a chip's memory, at most, for its part of state and gra
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a layout has to carry."""
+    """The load of a layout: images computed at once, rows of features, bytes of state."""
 
     images: int  # computed at once, over all devices: a micro-batch
     rows: int  # of the coarsest feature map, what `spatial` splits least
@@ -89,23 +89,23 @@ def _spatial(workload: Workload, devices: int, free: int) -> int:
 
 
 def batch_shards(devices: jax.sharding.Mesh) -> int:
-    """Over how many devices the rows of a batch, images or captions, are split."""
+    """Count the devices over which the rows of a batch are split."""
     return devices.shape[DATA] * devices.shape[FSDP]
 
 
 def local_images(images: int, devices: jax.sharding.Mesh) -> float:
-    """Images that a device computes at once, whole ones or strips of so many."""
+    """Return the images that a device computes at once, whole ones or strips of so many."""
     return images / batch_shards(devices)
 
 
 def micro_batches(local: int, device: Any) -> int:
-    """As many parts as leave `FULL_BATCH` of a TPU chip's images to each; elsewhere one."""
+    """Choose micro-batches: as many as leave `FULL_BATCH` images each to a TPU chip; else one."""
     fitting = (n for n in range(2, local // FULL_BATCH + 1) if local % n == 0)
     return max(fitting, default=1) if _are_tpus(device) else 1
 
 
 def padded_batch_size(images: int, devices: jax.sharding.Mesh, *, passes: int, side: int) -> int:
-    """So many images, or more: equal shares, and on TPUs full ones where that is worth it.
+    """Pad a batch to equal shares, and on TPUs to full ones where that is worth it.
 
     `passes` counts an image's rows in the network's batch. By the compiler's estimate throw-away
     rows that fill a batch cost less than its rewritten convolutions from 4 rows on, from 2 at 256
@@ -120,5 +120,5 @@ def padded_batch_size(images: int, devices: jax.sharding.Mesh, *, passes: int, s
 
 
 def spatial_shards(devices: jax.sharding.Mesh) -> int:
-    """Into how many strips of rows an image is split."""
+    """Count the strips of rows into which an image is split."""
     return devices.shape[SPATIAL]

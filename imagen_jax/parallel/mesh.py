@@ -44,7 +44,7 @@ def build(sizes: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> 
 def for_encoder(
     state_bytes: float, *, by_heads: bool, devices: Sequence[Any] | None = None
 ) -> jax.sharding.Mesh:
-    """This process's devices, or the ones given, to hold a text encoder of so many bytes.
+    """Arrange this process's devices, or the ones given, for a text encoder of so many bytes.
 
     As few share its weights as memory asks for. They gather them layer by layer, each for captions
     of its own (`fsdp`), or each computes some heads and hidden units of all captions (`tensor`).
@@ -62,7 +62,7 @@ def for_encoder(
 
 @contextlib.contextmanager
 def activate(devices: jax.sharding.Mesh) -> Iterator[None]:
-    """Networks that are traced inside keep batch and height split as the mesh says.
+    """Activate a mesh: networks traced inside keep batch and height split over it.
 
     What is drawn inside is the same on any mesh, whatever JAX_THREEFRY_PARTITIONABLE says.
     It goes round the call of a jitted function, not into it.
@@ -77,7 +77,7 @@ def activate(devices: jax.sharding.Mesh) -> Iterator[None]:
 
 
 def constrain_to_mesh(x: jax.Array) -> jax.Array:
-    """Inside `use`: x with its batch split over the mesh, and its height if it has one.
+    """Split x's batch over the active mesh, and its height if it has one.
 
     Rank 4 is pictures or their features (b, h, w, c). Elsewhere x itself.
     """
@@ -88,7 +88,7 @@ def constrain_to_mesh(x: jax.Array) -> jax.Array:
 def _keep_products_split(
     layer: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
 ) -> Any:
-    """Every product says, of its result and so of its gradient, that the kernel is to be gathered.
+    """Constrain every product's result, and so its gradient, to stay split by batch and height.
 
     Left to itself the partitioner lets the sharding of a kernel's channels spread to the features
     and gathers their batch instead: each chip then holds the maps of all pictures.
@@ -99,22 +99,22 @@ def _keep_products_split(
 
 
 def replicated_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding of what is whole on every device."""
     return NamedSharding(devices, PartitionSpec())
 
 
 def batch_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
-    """The leading (batch) axis split over `data` and `fsdp`."""
+    """Return the sharding that splits the leading (batch) axis over `data` and `fsdp`."""
     return NamedSharding(devices, PartitionSpec((DATA, FSDP)))
 
 
 def image_sharding(devices: jax.sharding.Mesh) -> NamedSharding:
-    """Pictures (b, h, w, c): the batch split as every other, the height over `spatial`."""
+    """Return the sharding of images (b, h, w, c): batch as above, height over `spatial`."""
     return NamedSharding(devices, PartitionSpec((DATA, FSDP), SPATIAL))
 
 
 def to_global(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays and keys, the same on every process, as global arrays."""
+    """Make global arrays of host arrays and keys that are the same on every process."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
@@ -128,28 +128,28 @@ def to_global(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def to_host(rows: jax.Array) -> np.ndarray:
-    """A global array as numpy, whole on every process."""
+    """Fetch a global array as numpy, whole on every process."""
     if rows.is_fully_addressable:
         return np.asarray(rows)
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def local_rows(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
-    """The rows of a global batch that this process's devices hold, in ascending order."""
+    """Return the rows of a global batch that this process's devices hold, in ascending order."""
     held = batch_sharding(devices).addressable_devices_indices_map((batch_size,))
     spans = [span for (span,) in held.values()]  # type: ignore[misc]  # never None
     return tuple(sorted({row for rows in spans for row in range(batch_size)[rows]}))
 
 
 def constrain_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
-    """A kernel with the axis of heads or hidden units split over `tensor`; whole without one."""
+    """Return the sharding of a kernel: its axis of heads or hidden units over `tensor`."""
     return NamedSharding(
         devices, PartitionSpec(*(TENSOR if i == axis else None for i in range(rank)))
     )
 
 
 def state_shardings(shapes: Any, devices: jax.sharding.Mesh, *, min_shard_bytes: int) -> Any:
-    """A sharding for each array of a state: one of its axes over `fsdp`.
+    """Return a sharding for each array of a state: one of its axes over `fsdp`.
 
     That is the last axis (output channels) where it divides into shards of `LANES` or more, so that
     kernels are gathered and activations stay where they are; else the largest that divides, ties

@@ -1,4 +1,4 @@
-"""What a compiled program sends between chips, read from its text.
+"""Collectives: the bytes that a compiled program sends between chips, read from its text.
 
 A loop's body is read once, whatever the number of its turns.
 """
@@ -27,12 +27,12 @@ class CollectiveTraffic:
     payload: int  # bytes of their results
 
     def times(self, calls: int) -> "CollectiveTraffic":
-        """That of so many calls."""
+        """Return the traffic of so many calls."""
         return CollectiveTraffic(count=calls * self.count, payload=calls * self.payload)
 
 
 def read_collectives(text: str) -> Mapping[str, CollectiveTraffic]:
-    """The collectives of a compiled program (`compiled.as_text()`), by kind."""
+    """Count the collectives of a compiled program (`compiled.as_text()`), by kind."""
     found: dict[str, list[int]] = defaultdict(list)
     for line in text.splitlines():
         if (match := _LINE.match(line)) is not None:

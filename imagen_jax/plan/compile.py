@@ -1,4 +1,4 @@
-"""The programs that are planned: a training step, a stage's sampler, the text encoder.
+"""Compile what is planned: a training step, a stage's sampler, the text encoder.
 
 Each is the real one, compiled for devices that are described and not present.
 """
@@ -49,7 +49,7 @@ class CompiledPlan:
 def compile_train(
     experiment: config.Experiment, topology: Topology, *, effort: bool = False
 ) -> CompiledPlan:
-    """One training step. `effort` compiles as for a run, which takes long and much memory.
+    """Compile one training step. `effort` compiles as for a run, which takes long and much memory.
 
     Errors: ValueError for a batch or mesh that does not fit the topology.
     """
@@ -86,7 +86,7 @@ def compile_train(
 
 
 def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
-    """A step as large as one micro-batch of a program, on its mesh."""
+    """Return the experiment of a step as large as one micro-batch of a program, on its mesh."""
     train = work.experiment.train
     size = train.batch_size // work.experiment.micro_batches
     return dataclasses.replace(
@@ -99,7 +99,7 @@ def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
 def compile_sample(
     experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
 ) -> CompiledPlan:
-    """A stage's whole sampling loop for so many pictures at once, their whole side.
+    """Compile a stage's whole sampling loop for so many images at once, at their full size.
 
     The compiler counts a loop's body once: all but the memory is that of one step, which is no
     loop, times the steps.
@@ -155,7 +155,7 @@ def compile_encode(
     split: Split = "captions",
     effort: bool = False,
 ) -> CompiledPlan:
-    """The T5 encoder in bfloat16 on the chips of one process, on packed rows of so many captions.
+    """Compile the T5 encoder in bfloat16 on one process's chips, for packed rows of captions.
 
     Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
     """
@@ -205,7 +205,7 @@ def compile_encode(
 def canvas_shapes(
     experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
 ) -> SamplerInputs:
-    """What `stage_program.sample_stage` paints from, as shapes."""
+    """Return the inputs of `stage_program.sample_stage`, as shapes."""
     stage, text = experiment.stage, experiment.text
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -229,7 +229,7 @@ def canvas_shapes(
 
 
 def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool) -> Any:
-    """The program of a topology's generation, with our options of that generation.
+    """Compile for a topology's generation, with our options of that generation.
 
     Errors: ValueError with the compiler's own words when it does not fit the memory.
     """

@@ -17,7 +17,7 @@ POLICIES = typing.get_args(config.Remat)  # each recomputes more than the one be
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTrial:
-    """One batch and policy, and what came of it; no plan where it did not fit by far."""
+    """A trial of one batch and policy; it has no plan where memory was far exceeded."""
 
     local_batch: int
     remat: config.Remat
@@ -62,7 +62,7 @@ def search_max_batch(
 def with_batch(
     experiment: config.Experiment, batch_size: int, *, remat: config.Remat
 ) -> config.Experiment:
-    """The experiment with another batch and policy."""
+    """Return the experiment with another batch and policy."""
     stage = experiment.stage
     return dataclasses.replace(
         experiment,

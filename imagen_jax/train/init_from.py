@@ -1,4 +1,4 @@
-"""What a fresh run begins with, where that is another run's weights: `imagen train --init-from`."""
+"""Start a new run with another run's weights: `imagen train --init-from`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

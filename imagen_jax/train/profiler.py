@@ -44,7 +44,7 @@ class ProfileWindow:
             self._past = True
 
     def _guarded(self, act: Callable[[], object]) -> bool:
-        """Whether the profiler could do it; its errors have no common kind."""
+        """Tell whether the profiler could do it; its errors have no common kind."""
         return Guard("the profile").run(act)
 
 

@@ -1,4 +1,4 @@
-"""Whether every part of a network learns: a part that hardly moves is sentences, once."""
+"""A monitor of updates: a part of the network that hardly learns is reported, once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
