@@ -52,7 +52,7 @@ try:
     for step in range(3, 9):
         saves.save(step, tree(step))
         try:
-            saves._saves.wait()
+            saves._checkpoints.wait()
         except Exception as error:
             saves._failed(error)
         print("trouble", step, saves.failure())
@@ -62,9 +62,9 @@ try:
 except ValueError as error:
     print("stopped:", error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-newest = max(saves._saves.steps())
-found = saves._saves.restore({"kernel": np.zeros((300, 400), np.float32)}, step=newest)
-print("whole", saves._saves.steps(), bool((found["kernel"] == tree(newest)["kernel"]).all()))
+newest = max(saves._checkpoints.steps())
+found = saves._checkpoints.restore({"kernel": np.zeros((300, 400), np.float32)}, step=newest)
+print("whole", saves._checkpoints.steps(), bool((found["kernel"] == tree(newest)["kernel"]).all()))
 print("left", sorted(p.name for p in (folder / "checkpoints").iterdir()))
 saves.close()
 sys.stdout.flush()
@@ -236,7 +236,7 @@ def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
     saves.save(4, STATE)
     saves.finish(4, STATE)
     assert not saves.is_retry_due()
-    assert saves._saves.steps() == [4]
+    assert saves._checkpoints.steps() == [4]
     saves.close()
 
 
