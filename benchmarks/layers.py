@@ -185,12 +185,12 @@ def forward(network: Any, experiment: config.Experiment, params: Any, batch: Any
     """A network's prediction from a batch, as in training."""
     pixels = batch.pixels.astype(jnp.float32)
     logsnr, here = jnp.zeros(pixels.shape[0]), jnp.ones(pixels.shape[0], jnp.bool_)
-    variables = {"params": params}
     text = (batch.text.astype(jnp.float32), batch.text_mask, here)
-    cond = network.apply(variables, *text, method="encode_text")
+    low = {}
     if experiment.stage.is_super_resolution:
-        cond = cond.replace(low_res=pixels, aug_logsnr=logsnr)
-    return network.apply(variables, pixels, logsnr, cond)
+        low = {"low_res": pixels, "aug_logsnr": logsnr}
+    cond = models.condition(network, params, text, **low)
+    return models.predictor(network, params, cond)(pixels, logsnr)
 
 
 def _size(layer: Layer) -> tuple[int, int]:

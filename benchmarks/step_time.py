@@ -27,7 +27,7 @@ from _twin import twin
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import accelerators, mesh
+from imagen_jax.parallel import accelerators, auto_layout, mesh
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import StageProgram, TrainedStage
@@ -214,8 +214,8 @@ def _sampler(experiment: config.Experiment, figures: Figures, count: int) -> Cal
         )
     )
     params = init(rng.root(0))
-    grid = mesh.build(config.Mesh())
-    count = mesh.padded_batch_size(count, grid, passes=1, side=stage.size)
+    grid = mesh.build(auto_layout.choose_axes())
+    count = auto_layout.padded_batch_size(count, grid, passes=1, side=stage.size)
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
     shapes = compile.canvas_shapes(experiment, count, by_row)
     keys = jax.vmap(rng.root)(jnp.arange(count))

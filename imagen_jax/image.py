@@ -53,6 +53,6 @@ def area_downsample(
     rows = pixels.reshape(*batch, height // factor, factor, width * channels)
     sums = rows.sum(axis=-2, dtype=np.uint32 if whole else pixels.dtype)
     columns = sums.reshape(*batch, height // factor, width // factor, factor, channels)
-    total = sum(columns[..., k, :] for k in range(factor))
+    total: Any = sum(columns[..., k, :] for k in range(factor))
     area = factor * factor
     return ((total + area // 2) // area).astype(np.uint8) if whole else total / area

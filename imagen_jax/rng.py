@@ -19,7 +19,7 @@ def root(seed: int | jax.Array) -> RandomKey:
     """
     if not isinstance(seed, jax.core.Tracer):
         whole = seed.item() if isinstance(seed, jax.Array | np.ndarray) and not seed.ndim else seed
-        seed = np.uint32(config.check_value(whole, config.Seed, "seed"))
+        return jax.random.key(np.uint32(config.check_value(whole, config.Seed, "seed")), impl=IMPL)
     return jax.random.key(seed, impl=IMPL)
 
 

@@ -29,7 +29,7 @@ Glossary (`b h w c` is batch, height, width, channels; `n` tokens; `d` text widt
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -52,7 +52,18 @@ Keys = Key[Array, " b"]  # one key per image, so that an image does not depend o
 Scalar = Float32[Array, ""]
 Number = float | np.floating | Float[Array, ""]  # known when traced, or not
 
-Network = Any  # a Linen module with `apply`, called and by its method "encode_text"
 Params = Any  # a pytree of float32 arrays; Linen's nested dict
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What training and sampling ask of a network, which a Linen module answers.
+
+    `apply({"params": params}, z, logsnr, cond)` predicts; with `method="encode_text"` it takes
+    text, text_mask and has_text and gives the conditioning. `models.condition` and
+    `models.predictor` are the callers.
+    """
+
+    def apply(self, variables: Any, *arguments: Any, **options: Any) -> Any: ...

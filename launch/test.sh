@@ -15,5 +15,7 @@ echo "== installing imagen_jax and its test extra"
 echo "== ruff"
 "$venv/bin/ruff" format --check .
 "$venv/bin/ruff" check .
+echo "== mypy"
+"$venv/bin/mypy"
 echo "== pytest"
 exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 "$@"

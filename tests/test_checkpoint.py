@@ -14,7 +14,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.io import checkpoints, errors, run_dir
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
 
@@ -35,7 +35,7 @@ def saved(tmp_path_factory) -> tuple[Path, dict]:
 
 
 def _target(tree, fsdp: int):
-    devices = mesh.build(config.Mesh(fsdp=fsdp))
+    devices = mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=fsdp)))
     shardings = mesh.state_shardings(tree, devices, min_shard_bytes=0)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings

@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imagen_jax import config
+from imagen_jax.cli import config_overrides, train
 
 BASE = config.Experiment(
     stage=config.Stage(name="base", size=64, model=config.UNet()),
@@ -37,7 +39,7 @@ def _level(**changes: object) -> config.Level:
             ["concat", "self_attention"],
         ),
         (lambda: config.EfficientUNet(heads=7), ["heads=7"]),
-        (lambda: config.Diffusion(logsnr_min=3.0, logsnr_max=1.0), ["logsnr_min=3.0"]),
+        (lambda: config.NoiseSchedule(logsnr_min=3.0, logsnr_max=1.0), ["logsnr_min=3.0"]),
         (lambda: config.Diffusion(preconditioning="edm"), ["edm", "predicts='eps'"]),
         (lambda: config.Diffusion(predict_residual=True), ["predict_residual", "eps"]),
         (
@@ -125,6 +127,48 @@ def test_options_that_a_run_is_older_than_have_their_defaults() -> None:
     del document["train"]["micro_batches"]
     del document["mesh"]
     assert config.from_json(json.dumps(document)) == BASE
+
+
+def test_a_noise_schedule_that_is_stored_flat_reads() -> None:
+    """As runs have it that are older than `NoiseSchedule`."""
+    schedule = config.NoiseSchedule(kind="linear", logsnr_min=-15.0, shift=-2.0)
+    stage = dataclasses.replace(SUPER.stage, diffusion=config.Diffusion(schedule=schedule))
+    document = json.loads(config.to_json(dataclasses.replace(SUPER, stage=stage)))
+    diffusion, noise = (document["stage"][name] for name in ("diffusion", "noise_conditioning"))
+    nested = diffusion.pop("schedule")
+    diffusion |= {name: nested[name] for name in ("logsnr_min", "logsnr_max", "shift")}
+    diffusion["schedule"], noise["schedule"] = "linear", "cosine"
+    assert config.from_json(json.dumps(document)).stage == stage
+
+
+def even(t: Any) -> Any:
+    return 10.0 - 20.0 * t
+
+
+def _with_curve(curve: Any) -> config.Experiment:
+    diffusion = config.Diffusion(schedule=config.NoiseSchedule(curve=curve))
+    return dataclasses.replace(BASE, stage=dataclasses.replace(BASE.stage, diffusion=diffusion))
+
+
+def test_a_function_in_a_config_is_stored_by_its_place() -> None:
+    text = config.to_json(_with_curve(even))
+    assert config.from_json(text).stage.diffusion.schedule.curve is even
+    elsewhere = text.replace(even.__module__, "that_nobody_imported")
+    with pytest.raises(ValueError, match=r"that_nobody_imported.*before reading the run"):
+        config.from_json(elsewhere)
+    with pytest.raises(ValueError, match="at the top level of a module"):
+        config.to_json(_with_curve(lambda t: -t))
+    with pytest.raises(ValueError, match="curve=3: must be None or a function"):
+        config.check_value(3, config.diffusion.Curve | None, "curve")
+    with pytest.raises(ValueError, match="kind='linear' changes nothing beside a curve"):
+        config.NoiseSchedule(curve=even, kind="linear")
+
+
+@pytest.mark.parametrize("old", config_overrides.RENAMED)
+def test_an_option_that_was_renamed_is_refused_with_its_name(old: str) -> None:
+    for option in (old, old.replace("-", "_").replace("__", "--", 1)):
+        with pytest.raises(ValueError, match=f"give {config_overrides.RENAMED[old]}$"):
+            train.parse(["tiny/sr16", "--workdir", "x", f"{option}=1"])
 
 
 def test_stages_that_do_not_chain_are_refused() -> None:

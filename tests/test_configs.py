@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax import config, models, rng
+from imagen_jax import config, rng
 from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
-from imagen_jax.train import optim, sharded_step, state, step
+from imagen_jax.train import sharded_step, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
@@ -31,9 +31,7 @@ def _shape(*sides: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
 def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     experiment = config.load(str(file))[0]
     stage = experiment.stage
-    module = models.build(stage.model)
-    rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract_state(experiment, module, rule)
+    module, rule, shapes = state.abstract_run(experiment)
     train = dataclasses.replace(experiment.train, batch_size=BATCH, micro_batches=1)
     batch = sharded_step.batch_shapes(dataclasses.replace(experiment, train=train))
     key = jax.eval_shape(lambda: rng.root(0))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import imagen_jax
-from imagen_jax import config, models
+from imagen_jax import config
 from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, preview_hook, sample, train
 from imagen_jax.data import pipeline
@@ -19,8 +19,8 @@ from imagen_jax.evaluate import evaluate as evaluation
 from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.models import conditioning
-from imagen_jax.parallel import mesh
-from imagen_jax.train import anomalies, optim, state
+from imagen_jax.parallel import auto_layout, mesh
+from imagen_jax.train import anomalies, state
 
 PROMPTS = ("a large red circle on a white background", "")
 
@@ -173,10 +173,8 @@ def _train(built: Path, workdir: Path, *overrides: str) -> None:
 
 def _state(run: Path) -> state.TrainState:
     experiment = run_dir.read_config(run)
-    module = models.build(experiment.stage.model)
-    rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract_state(experiment, module, rule)
-    whole = mesh.replicated_sharding(mesh.build(config.Mesh()))
+    _, _, shapes = state.abstract_run(experiment)
+    whole = mesh.replicated_sharding(mesh.build(auto_layout.choose_axes()))
     target = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
     return checkpoints.Checkpoints(run, read_only=True).restore(target)
 
@@ -258,8 +256,8 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     shown = []
 
     class Shown:
-        def pictures(self, step: int, pictures: np.ndarray) -> None:
-            shown.append((step, pictures))
+        def images(self, step: int, images: np.ndarray) -> None:
+            shown.append((step, images))
 
     (experiment,) = config.load("tiny/sr16")
     options = dataclasses.replace(experiment.train, sample_every=2)

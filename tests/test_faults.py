@@ -18,12 +18,11 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax import config, models
 from imagen_jax.cli import data, encode
 from imagen_jax.io import checkpoints, run_dir
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.runtime import exit_codes, lease
-from imagen_jax.train import optim, state
+from imagen_jax.train import state
 
 STEPS, SAVE_EVERY = 24, 2
 PROGRAM = """
@@ -73,10 +72,8 @@ def start(data_dir: Path, name: str, *more: str, devices: int = 1) -> subprocess
 
 def final(run: Path) -> state.TrainState:
     experiment = run_dir.read_config(run)
-    module = models.build(experiment.stage.model)
-    rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract_state(experiment, module, rule)
-    place = mesh.replicated_sharding(mesh.build(config.Mesh()))
+    _, _, shapes = state.abstract_run(experiment)
+    place = mesh.replicated_sharding(mesh.build(auto_layout.choose_axes()))
     target = state.with_shardings(shapes, jax.tree.map(lambda _: place, shapes))
     saves = checkpoints.Checkpoints(run, read_only=True)
     assert saves.latest() == STEPS

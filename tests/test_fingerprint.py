@@ -7,7 +7,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.io import checksums
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 
 TREE = {
     "step": jnp.int32(7),
@@ -23,7 +23,7 @@ def test_every_array_has_its_name() -> None:
 
 @pytest.mark.parametrize("fsdp", [2, 8])
 def test_sharding_changes_nothing(fsdp: int) -> None:
-    grid = mesh.build(config.Mesh(fsdp=fsdp))
+    grid = mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=fsdp)))
     where = mesh.state_shardings(TREE, grid, min_shard_bytes=0)
     assert checksums.compute(jax.device_put(TREE, where)) == checksums.compute(TREE)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 
 GB = 1e9
 
@@ -23,18 +23,26 @@ def _chips(count: int, kind: str = "TPU v5 lite", processes: int = 1) -> list:
 
 
 def test_axes_fill_up_and_products_are_checked() -> None:
-    assert dict(mesh.build(config.Mesh()).shape) == {"data": 8, "fsdp": 1, "spatial": 1}
-    assert dict(mesh.build(config.Mesh(fsdp=4)).shape) == {"data": 2, "fsdp": 4, "spatial": 1}
+    assert dict(mesh.build(auto_layout.choose_axes()).shape) == {"data": 8, "fsdp": 1, "spatial": 1}
+    assert dict(mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=4))).shape) == {
+        "data": 2,
+        "fsdp": 4,
+        "spatial": 1,
+    }
     options = config.Mesh(fsdp=2, spatial=2)
-    assert dict(mesh.build(options).shape) == {"data": 2, "fsdp": 2, "spatial": 2}
+    assert dict(mesh.build(auto_layout.choose_axes(options)).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "spatial": 2,
+    }
     for options in (config.Mesh(data=3), config.Mesh(data=2, fsdp=2), config.Mesh(fsdp=16)):
         with pytest.raises(ValueError, match=r"needs \d+ devices, found 8 in 1 process"):
-            mesh.build(options)
+            mesh.build(auto_layout.choose_axes(options))
 
 
 def test_the_refusal_names_devices_processes_and_product() -> None:
     with pytest.raises(ValueError, match=r"'fsdp': 8.*needs 24 devices, found 16 in 4 process"):
-        mesh.choose_axes(config.Mesh(data=3, fsdp=8), None, devices=_chips(16, processes=4))
+        auto_layout.choose_axes(config.Mesh(data=3, fsdp=8), None, devices=_chips(16, processes=4))
 
 
 @pytest.mark.parametrize(
@@ -57,8 +65,8 @@ def test_the_refusal_names_devices_processes_and_product() -> None:
 def test_axes_are_chosen_for_memory_and_local_batch(
     kind: str, count: int, images: int, rows: int, state: float, expected: dict[str, int]
 ) -> None:
-    workload = mesh.Workload(images=images, rows=rows, state_bytes=state)
-    assert mesh.choose_axes(config.Mesh(), workload, devices=_chips(count, kind)) == expected
+    workload = auto_layout.Workload(images=images, rows=rows, state_bytes=state)
+    assert auto_layout.choose_axes(config.Mesh(), workload, devices=_chips(count, kind)) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,20 +82,24 @@ def test_axes_are_chosen_for_memory_and_local_batch(
     ],
 )
 def test_micro_batches_leave_full_ones(kind: str, local: int, parts: int) -> None:
-    assert mesh.micro_batches(local, _chips(1, kind)[0]) == parts
+    assert auto_layout.micro_batches(local, _chips(1, kind)[0]) == parts
 
 
 def test_what_is_given_is_kept() -> None:
-    workload = mesh.Workload(images=8, rows=64, state_bytes=100 * GB)
-    found = mesh.choose_axes(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))
+    workload = auto_layout.Workload(images=8, rows=64, state_bytes=100 * GB)
+    found = auto_layout.choose_axes(config.Mesh(data=4, spatial=1), workload, devices=_chips(16))
     assert found == {"data": 4, "fsdp": 4, "spatial": 1}
 
 
 def test_several_slices_are_data_parallel() -> None:
     devices = [_Sliced(d, i // 4) for i, d in enumerate(jax.devices())]
     with pytest.raises(ValueError, match="2 slices must divide the axis 'data'"):
-        mesh.build(config.Mesh(data=1, fsdp=8), devices=devices)
-    grid = mesh.build(config.Mesh(fsdp=4), devices=devices).devices
+        mesh.build(
+            auto_layout.choose_axes(config.Mesh(data=1, fsdp=8), devices=devices), devices=devices
+        )
+    grid = mesh.build(
+        auto_layout.choose_axes(config.Mesh(fsdp=4), devices=devices), devices=devices
+    ).devices
     assert [{d.slice_index for d in row.flat} for row in grid] == [{0}, {1}]
 
 
@@ -103,18 +115,18 @@ class _Sliced:
 
 def test_every_row_is_held_and_in_order() -> None:
     for options in (config.Mesh(), config.Mesh(fsdp=2, spatial=2)):
-        assert mesh.local_rows(mesh.build(options), 16) == tuple(range(16))
+        assert mesh.local_rows(mesh.build(auto_layout.choose_axes(options)), 16) == tuple(range(16))
 
 
 def test_pictures_are_split_by_height() -> None:
-    devices = mesh.build(config.Mesh(data=2, spatial=4))
+    devices = mesh.build(auto_layout.choose_axes(config.Mesh(data=2, spatial=4)))
     picture = jax.device_put(np.zeros((2, 8, 8, 3)), mesh.image_sharding(devices))
     assert {s.data.shape for s in picture.addressable_shards} == {(1, 2, 8, 3)}
-    assert mesh.local_images(2, devices) == 1
+    assert auto_layout.local_images(2, devices) == 1
 
 
 def test_large_arrays_are_sharded_by_output_channels_or_their_largest_axis() -> None:
-    devices = mesh.build(config.Mesh(fsdp=4))
+    devices = mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=4)))
     shapes = {
         "kernel": jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32),
         "joined": jax.ShapeDtypeStruct((3, 3, 1024, 512), jnp.float32),

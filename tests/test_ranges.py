@@ -31,6 +31,7 @@ GIVEN = {  # of fields without default, by class or, for classes of one name, by
     "Level": {"channels": 8, "blocks": 1},
     "Slice": SLICE,
     "LaunchOptions": {"workdir": "gs://bucket/run", "wanted": Slice(**SLICE)},
+    "Layout": {"data": 1, "fsdp": 1, "spatial": 1, "micro_batches": 1},
     "Experiment": {"stage": config.Stage(name="a", size=64, model=config.UNet())},
     "topology": "v5e:16x16",
 }
@@ -184,8 +185,10 @@ def test_numeric_options(field: tuple[type, str], value: Any) -> None:
         ),
         (lambda: config.Diffusion(loss_weight="sigmoid"), "'sigmoid' with predicts='eps'"),
         (
-            lambda: config.Diffusion(loss_weight="sigmoid", predicts="x0", logsnr_max=10.0),
-            "from -20 to 10 .* use predicts='v', or logsnr_min=-10",
+            lambda: config.Diffusion(
+                loss_weight="sigmoid", predicts="x0", schedule=config.NoiseSchedule(logsnr_max=10.0)
+            ),
+            "from -20 to 10 .* use predicts='v', or schedule.logsnr_min=-10",
         ),
         (
             lambda: config.Processes(coordinator="a:1", processes=2, process_id=2),
@@ -201,4 +204,6 @@ def test_sentences(build: typing.Callable[[], Any], says: str) -> None:
 
 def test_sigmoid_weights_where_they_can_be_used() -> None:
     config.Diffusion(loss_weight="sigmoid", predicts="v")
-    config.Diffusion(loss_weight="sigmoid", logsnr_min=-10.0, logsnr_max=10.0)
+    config.Diffusion(
+        loss_weight="sigmoid", schedule=config.NoiseSchedule(logsnr_min=-10.0, logsnr_max=10.0)
+    )

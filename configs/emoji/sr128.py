@@ -31,7 +31,7 @@ def get_config() -> config.Experiment:
                 text=config.TextConditioning(kv="cross", positions=24),
             ),
             diffusion=config.Diffusion(
-                schedule="linear",
+                schedule=config.NoiseSchedule(kind="linear"),
                 predicts="x0",
                 predict_residual=True,
                 time_sampling="stratified",

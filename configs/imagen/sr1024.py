@@ -29,7 +29,7 @@ def get_config() -> config.Experiment:
                 dtype="bfloat16",
                 text=config.TextConditioning(kv="cross"),
             ),
-            diffusion=config.Diffusion(schedule="linear"),
+            diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="linear")),
             sampler=config.Sampler(
                 kind="dpmpp_2m",
                 spacing="logsnr",

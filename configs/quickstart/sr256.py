@@ -30,7 +30,7 @@ def get_config() -> config.Experiment:
                 text=config.TextConditioning(kv="cross", positions=32),
             ),
             diffusion=config.Diffusion(
-                schedule="linear",
+                schedule=config.NoiseSchedule(kind="linear"),
                 predicts="x0",
                 predict_residual=True,
                 time_sampling="stratified",

@@ -24,7 +24,9 @@ def get_config() -> config.Experiment:
                 zero_init_residual=False,
                 text=config.TextConditioning(positions=24, refiner_layers=1),
             ),
-            diffusion=config.Diffusion(predicts="v", time_sampling="stratified", shift=-2.0),
+            diffusion=config.Diffusion(
+                predicts="v", time_sampling="stratified", schedule=config.NoiseSchedule(shift=-2.0)
+            ),
             sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=2.0, threshold="static"),
         ),
         data=config.Data(dataset="shapes/full"),

@@ -25,7 +25,7 @@ def get_config() -> config.Experiment:
                 norm_groups=4,
                 text=config.TextConditioning(kv="cross"),
             ),
-            diffusion=config.Diffusion(schedule="linear"),
+            diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="linear")),
             sampler=config.Sampler(kind="ddim", steps=3, guidance_weight=1.5, threshold="static"),
         ),
         data=config.Data(dataset="shapes/tiny"),

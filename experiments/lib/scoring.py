@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from imagen_jax import config, rng
+from imagen_jax import config, models, rng
 from imagen_jax.diffusion import preconditioning, prediction, schedules
 from imagen_jax.evaluate import alignment, frechet
 from imagen_jax.evaluate.detector import SMALLEST
@@ -99,11 +99,9 @@ def _errors(
 ) -> jax.Array:
     """Each image's squared error of predicted noise, (b,), averaged over the levels."""
     x0 = to_float(real)
-    variables = {"params": params}
-    cond = module.apply(variables, *captions, method="encode_text")
-    predict = preconditioning.wrap(
-        lambda z, logsnr: module.apply(variables, z, logsnr, cond), None, diffusion=stage.diffusion
-    )
+    cond = models.condition(module, params, captions)
+    network = models.predictor(module, params, cond)
+    predict = preconditioning.wrap(network, None, diffusion=stage.diffusion)
 
     def at(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
         index, level = numbered

@@ -98,7 +98,7 @@ def table() -> tuple[Variant, ...]:
     return (
         Variant(BASELINE),
         *_each("predicts", "stage.diffusion.predicts", typing.get_args(config.Predicts)),
-        *_each("shift", "stage.diffusion.shift", (-2.0, -1.0, 0.0, 1.0, 2.0)),
+        *_each("shift", "stage.diffusion.schedule.shift", (-2.0, -1.0, 0.0, 1.0, 2.0)),
         *_each("loss_weight", "stage.diffusion.loss_weight", ("plain", "min_snr", "sigmoid")),
         *_widths((0.5, 1.5, 2.0)),
         *_scaled("batch", "train.batch_size", (0.5, 2.0)),

@@ -10,6 +10,13 @@ from imagen_jax import config
 from imagen_jax.cli import parsing
 
 Options = TypeVar("Options")
+RENAMED = {  # options of before, and the ones to give
+    "--stage.diffusion.schedule": "--stage.diffusion.schedule.kind",
+    "--stage.diffusion.logsnr-min": "--stage.diffusion.schedule.logsnr-min",
+    "--stage.diffusion.logsnr-max": "--stage.diffusion.schedule.logsnr-max",
+    "--stage.diffusion.shift": "--stage.diffusion.schedule.shift",
+    "--stage.noise-conditioning.schedule": "--stage.noise-conditioning.schedule.kind",
+}
 
 
 def parse(
@@ -20,7 +27,14 @@ def parse(
     prog: str,
     description: str,
 ) -> tuple[Options, config.Experiment]:
-    """Options of the dataclass `kind`, and `default` with the fields that were given."""
+    """Parse options of the dataclass `kind`, and fields of `default` that are overridden.
+
+    Errors: ValueError for an option that has another name now; else as `parsing.parse`.
+    """
+    for argument in arguments:
+        option = argument.partition("=")[0].replace("_", "-")
+        if option in RENAMED:
+            raise ValueError(f"{option}: no such option; give {RENAMED[option]}")
 
     @dataclasses.dataclass(frozen=True)
     class Everything:

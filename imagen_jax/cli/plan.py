@@ -20,7 +20,7 @@ estimates. It needs `pip install 'jax[tpu]'`, two cores and a few minutes for th
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to plan, and for which devices."""
+    """Options of a plan: what to compile, and for which devices."""
 
     topology: str
     """GENERATION:SHAPE in chips: v4:8x8x4, v5p:4x4x8, v5e:16x16, v6e:16x16, tpu7x:4x4x4."""

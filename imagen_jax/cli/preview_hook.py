@@ -47,13 +47,13 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
                 request=Request(low_res=low),
             )[stage.name]
         except NotFinite as error:
-            progress.say(f"nothing to show at step {step}: {error}")
+            progress.info(f"nothing to show at step {step}: {error}")
             return
         shown = np.asarray(to_uint8(painted))
         if low is not None:
             enlarged = low.repeat(stage.factor, axis=1).repeat(stage.factor, axis=2)
             shown = np.concatenate([enlarged, shown, real], axis=2)
-        progress.pictures(step, shown)
+        progress.images(step, shown)
 
     return paint
 

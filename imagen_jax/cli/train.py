@@ -11,6 +11,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console
+from imagen_jax.data.store.store import Store
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import distributed
@@ -19,7 +20,7 @@ from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
 `imagen train CONFIG --help` lists every field of that config; each can be overridden, such as
---optim.learning-rate 3e-5. A run that was interrupted goes on when the same command is given again.
+--optim.learning-rate 3e-5. Give the same command again to resume a run that was interrupted.
 """
 
 
@@ -35,20 +36,21 @@ class Options:
     pairs: Path | None = None
     """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
     only: str | None = None
-    """Of a cascade, train this stage alone."""
+    """Stage of a cascade to train alone."""
     init_from: str | None = None
-    """Begin a fresh run with the weights of another one, or of an exported or embedded stage: its
-    folder, or a cascade's that has this stage. A run that is resumed ignores it."""
+    """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
+    or of a cascade that has this stage. A run that is resumed ignores it."""
     init_take: Literal["ema", "weights"] = "ema"
-    """With --init-from: its averaged weights for both, or its weights and average as they were."""
+    """Which weights to take with --init-from: the averaged ones for both, or weights and average as
+    they were."""
     init_partial: bool = False
-    """With --init-from: take the tensors that fit, list the others and begin anew with those."""
+    """Accept a partial match with --init-from: take the tensors that fit, list the others and
+    initialise those from scratch."""
     profile_steps: str | None = None
-    """Trace these steps with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
+    """Steps to trace with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
     max_restarts: config.Whole = 0
-    """After a crash, start again from the last checkpoint, at most this often; not after refused
-    input, nor when two crashes in a row come after the same step. Of several processes, give it to
-    each."""
+    """Most restarts from the last checkpoint after crashes; refused input and two crashes in a row
+    after the same step end the run. With several processes, give it to each."""
     processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
     """Several processes, such as the hosts of a TPU slice."""
 
@@ -100,7 +102,10 @@ def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Opti
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
-    """Train in a child; of several processes even without restarts: who is gone, it can't say."""
+    """Train in a supervised child process.
+
+    Runs of several processes need it, too: a dead peer aborts the process before Python can tell.
+    """
     from imagen_jax.runtime.child_process import imagen_command
 
     supervisor = Supervisor(
@@ -124,7 +129,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
     compilation_cache.use_cache()
     store = find_store(experiment, options.data_dir, options.pairs)
-    experiment = _with_vocabulary(experiment)
+    _check_tokenizer(experiment, store)
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
@@ -153,7 +158,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
 
 def _source(options: Options, stage: str):
-    """Where --init-from leads: a run, an exported stage, or the one of this name in a cascade."""
+    """Find what --init-from names: a run, an exported stage, or this stage of a cascade."""
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
     from imagen_jax.train import init_from
@@ -178,13 +183,15 @@ def _source(options: Options, stage: str):
     )
 
 
-def _with_vocabulary(experiment: config.Experiment) -> config.Experiment:
-    """The experiment with the digest of its encoder's tokenizer, where that is at hand.
+def _check_tokenizer(experiment: config.Experiment, store: Store) -> None:
+    """Refuse a dataset that was encoded with another tokenizer than the config's, if that is here.
 
-    So a dataset that was encoded with another one is refused; the encoder itself is not needed.
+    The encoder itself is not needed. Errors: ValueError.
     """
+    from imagen_jax.data import pipeline
     from imagen_jax.text import encoder
 
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
-    return dataclasses.replace(experiment, text=dataclasses.replace(text, vocabulary=vocabulary))
+    asked = dataclasses.replace(text, vocabulary=vocabulary)
+    pipeline.check_store(store, experiment=dataclasses.replace(experiment, text=asked))

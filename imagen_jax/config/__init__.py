@@ -6,9 +6,9 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | file | holds |
 |---|---|
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
-| `diffusion.py` | `Diffusion`, `NoiseConditioning`, `Sampler` |
-| `experiment.py` | `Experiment` and its `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
-| `pictures.py` | `Framing`, `Filters`: what becomes of pictures of any size |
+| `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
+| `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
 | `distributed.py` | `Processes`: how several of them find each other |
 | `ranges.py` | which numbers a field may hold: `Range`, `Count`, `Seed`, ... |
 | `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
@@ -19,15 +19,25 @@ from imagen_jax.config.diffusion import (
     Diffusion,
     LossWeight,
     NoiseConditioning,
+    NoiseSchedule,
     Predicts,
     Sampler,
     SamplerKind,
-    Schedule,
+    ScheduleKind,
     Spacing,
     Threshold,
 )
 from imagen_jax.config.distributed import Processes
-from imagen_jax.config.experiment import Data, Experiment, Mesh, Optim, Stage, Text, Train
+from imagen_jax.config.experiment import (
+    Data,
+    Experiment,
+    Layout,
+    Mesh,
+    Optim,
+    Stage,
+    Text,
+    Train,
+)
 from imagen_jax.config.images import Crop, Filters, Framing
 from imagen_jax.config.load import chain, from_json, load, to_json
 from imagen_jax.config.models import (
@@ -65,10 +75,12 @@ __all__ = [
     "Filters",
     "Finite",
     "Framing",
+    "Layout",
     "Level",
     "LossWeight",
     "Mesh",
     "NoiseConditioning",
+    "NoiseSchedule",
     "Optim",
     "Positive",
     "Predicts",
@@ -78,7 +90,7 @@ __all__ = [
     "ResidualScaling",
     "Sampler",
     "SamplerKind",
-    "Schedule",
+    "ScheduleKind",
     "Seed",
     "Share",
     "Spacing",

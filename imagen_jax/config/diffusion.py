@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
 from imagen_jax.config.validate import require
 
 Predicts = Literal["eps", "x0", "v"]
-Schedule = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]
+ScheduleKind = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]
 LossWeight = Literal["plain", "min_snr", "sigmoid", "edm"]
 TimeSampling = Literal["uniform", "stratified", "edm"]
 SamplerKind = Literal["ancestral", "ddim", "dpmpp_2m", "edm_heun"]
+Curve = Callable[[Any], Any]
 Spacing = Literal["time", "logsnr", "karras"]
 Threshold = Literal["none", "static", "dynamic"]
 Nats = Annotated[float, Range(low=-80, high=80)]  # e to them is finite in float32
@@ -22,13 +24,35 @@ Percent = Annotated[float, Range(above=1, high=100, remedy="it is in percent, e.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diffusion:
-    """The forward process, what the network predicts and how its error is weighted (app. A)."""
+class NoiseSchedule:
+    """The noise schedule: how logsnr falls with time (section 2.2, appendix A)."""
 
-    schedule: Schedule = "cosine"
+    kind: ScheduleKind = "cosine"
     logsnr_min: Nats = -20.0
     logsnr_max: Nats = 20.0
     shift: Nats = 0.0  # added to logsnr: 2 * ln(64 / side) in simple diffusion
+    # In place of `kind`, from Python: a function of times (b,) in [0, 1], 0 clean, to logsnr (b,)
+    # in nats, falling, written in jax. Shift and limits apply to it as well.
+    curve: Curve | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "noise schedule")
+        require(
+            self.logsnr_min < self.logsnr_max,
+            f"noise schedule: logsnr_min={self.logsnr_min} is not below "
+            f"logsnr_max={self.logsnr_max}",
+        )
+        require(
+            self.curve is None or self.kind == "cosine",
+            f"noise schedule: kind={self.kind!r} changes nothing beside a curve: leave it out",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """The forward process, what the network predicts and how its error is weighted (app. A)."""
+
+    schedule: NoiseSchedule = NoiseSchedule()
     predicts: Predicts = "eps"
     time_sampling: TimeSampling = "uniform"  # stratified: one draw per 1/batch of [0, 1]
     # On the error of what the network predicts; sigmoid wants v, or logsnr limits of +-10.
@@ -41,10 +65,6 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         check_fields(self, "diffusion")
-        require(
-            self.logsnr_min < self.logsnr_max,
-            f"diffusion: logsnr_min={self.logsnr_min} is not below logsnr_max={self.logsnr_max}",
-        )
         require(
             self.preconditioning == "none" or self.predicts == "x0",
             f"diffusion: preconditioning='edm' yields x0, but predicts={self.predicts!r}",
@@ -60,13 +80,14 @@ class Diffusion:
         self._check_sigmoid()
 
     def _check_sigmoid(self) -> None:
-        narrow = self.logsnr_min >= -SIGMOID_LIMIT and self.logsnr_max <= SIGMOID_LIMIT
+        low, high = self.schedule.logsnr_min, self.schedule.logsnr_max
+        narrow = low >= -SIGMOID_LIMIT and high <= SIGMOID_LIMIT
         require(
             self.loss_weight != "sigmoid" or self.predicts == "v" or narrow,
             f"diffusion: loss_weight='sigmoid' with predicts={self.predicts!r} and logsnr from "
-            f"{self.logsnr_min:g} to {self.logsnr_max:g} leaves the loss to a few draws with huge "
-            f"weights: use predicts='v', or logsnr_min={-SIGMOID_LIMIT:g} and "
-            f"logsnr_max={SIGMOID_LIMIT:g}",
+            f"{low:g} to {high:g} leaves the loss to a few draws with huge weights: use "
+            f"predicts='v', or schedule.logsnr_min={-SIGMOID_LIMIT:g} and "
+            f"schedule.logsnr_max={SIGMOID_LIMIT:g}",
         )
 
 
@@ -74,7 +95,7 @@ class Diffusion:
 class NoiseConditioning:
     """Noise conditioning augmentation of the low-resolution input (section 2.4)."""
 
-    schedule: Schedule = "cosine"
+    schedule: NoiseSchedule = NoiseSchedule()
     max_level: Share = 1.0  # training draws aug_level from U(0, max_level)
     sample_level: Share = 0.1  # the paper's best pictures used 0.1 to 0.3
 
@@ -89,7 +110,7 @@ class NoiseConditioning:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How a stage paints (appendix A, section 2.3)."""
+    """Sampler of a stage (appendix A, section 2.3)."""
 
     kind: SamplerKind = "ancestral"
     steps: Count = 256
@@ -121,5 +142,5 @@ class Sampler:
 
     @property
     def levels(self) -> Spacing:
-        """How the steps' noise levels are spaced: as asked, or as is usual for the rule."""
+        """Spacing of the steps' noise levels: as asked, or as is usual for the rule."""
         return self.spacing or ("karras" if self.kind == "edm_heun" else "time")

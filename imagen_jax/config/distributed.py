@@ -1,4 +1,4 @@
-"""Which processes work together: how they find each other, and how many there have to be."""
+"""Processes that work together: how they find each other, and how many there have to be."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from imagen_jax.config.validate import require
 
 @dataclass(frozen=True)
 class Processes:
-    """Which processes take part; nothing to give on Cloud TPU, or for one process."""
+    """Processes that take part; nothing to give on Cloud TPU, or for one process."""
 
     coordinator: str | None = None
     """HOST:PORT of process 0, the same on all; not on Cloud TPU, where jax finds the others."""
     processes: Count | None = None
-    """How many there have to be; refused when it is another number."""
+    """Number of processes there have to be; another number is refused."""
     process_id: Whole | None = None
     """Number of this one, from 0; with --coordinator."""
     heartbeat_timeout: Annotated[
         int, Range(low=5, remedy="below 5 seconds a slow process counts as gone")
     ] = 60
-    """Seconds without a sign of life until a process counts as gone; then the others end, too."""
+    """Seconds without a heartbeat until a process counts as gone; then the others end, too."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -33,7 +33,7 @@ class Processes:
             f"{self.process_id}: elsewhere than on Cloud TPU give all three",
         )
         require(
-            self.process_id is None or self.process_id < self.processes,
+            self.process_id is None or self.process_id < (self.processes or 1),
             f"--process-id {self.process_id}: of {self.processes} processes the last is number "
             f"{(self.processes or 1) - 1}",
         )

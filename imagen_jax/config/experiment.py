@@ -99,7 +99,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which pairs a run trains on; `imagen encode` writes them."""
+    """Data of a run: encoded image-text pairs, which `imagen encode` writes."""
 
     dataset: str = "shapes/full"
     split: str = "train"
@@ -185,7 +185,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """How devices are arranged; an axis of -1 is chosen for their number, memory and the batch.
+    """Mesh of the devices; an axis of -1 is chosen for their number, memory and the batch.
 
     Pictures are split over `data` and `fsdp`, their height over `spatial`; `data` takes what the
     other two leave, and spans slices where there are several.
@@ -201,8 +201,25 @@ class Mesh:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Layout of a run: what `Mesh` and `Train.micro_batches` left open is chosen."""
+
+    data: Count
+    fsdp: Count
+    spatial: Count
+    micro_batches: Count
+
+    def __post_init__(self) -> None:
+        check_fields(self, "layout")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One stage's training run, whole."""
+    """One stage's training run, whole.
+
+    `layout` is no option: `train.resolve` chooses it for the devices that a run finds, again at
+    every start, and it is stored beside the options that were asked for.
+    """
 
     stage: Stage
     data: Data = Data()
@@ -210,6 +227,7 @@ class Experiment:
     optim: Optim = Optim()
     train: Train = Train()
     mesh: Mesh = Mesh()
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "experiment")
@@ -227,3 +245,13 @@ class Experiment:
             )
         else:
             require(not every or bool(prompts), f"train: sample_every={every} needs sample_prompts")
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts of a batch, one after another, as the run was laid out."""
+        asked = self.train.micro_batches
+        require(
+            self.layout is not None or asked > 0,
+            f"train.micro_batches={asked} is not chosen yet: resolve the experiment first",
+        )
+        return self.layout.micro_batches if self.layout else asked

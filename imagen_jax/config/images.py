@@ -1,4 +1,4 @@
-"""What becomes of pictures of any size before they are stored: `Framing` and `Filters`."""
+"""Preparation of images of any size before they are stored: `Framing` and `Filters`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Aspect = Annotated[float, Range(low=1, remedy="below 1 it drops every picture")]
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How a picture becomes a square: its short side is resized to the square's."""
+    """Framing of an image to a square: its short side is resized to the square's."""
 
     crop: Crop = "centre"
-    """Which window of the long side is kept; a random one is drawn once for each picture."""
+    """Window of the long side that is kept; a random one is drawn once for each image."""
     flip: bool = False
     """Mirror every second picture, at random; off, since captions say left and right."""
     crop_seed: Seed = 0
-    """Of what is drawn."""
+    """Random seed of what is drawn."""
 
     def __post_init__(self) -> None:
         check_fields(self, "framing")
@@ -29,7 +29,7 @@ class Framing:
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which pictures are dropped; one that would have to be enlarged always is."""
+    """Filters of images; one that would have to be enlarged is always dropped."""
 
     min_side: Whole = 0
     """Pixels of the short side, at least."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import dataclasses
 import importlib.util
 import json
+import sys
 import traceback
 import types
 import typing
@@ -13,19 +15,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagen_jax.config.diffusion import Diffusion, NoiseConditioning
 from imagen_jax.config.experiment import Experiment
 from imagen_jax.io import paths
 
 PACKAGED = "imagen_jax.configs"
+# Fields of a noise schedule by their names in configs that have them flat beside the others.
+FLAT_SCHEDULE = {
+    "schedule": "kind",
+    "logsnr_min": "logsnr_min",
+    "logsnr_max": "logsnr_max",
+    "shift": "shift",
+}
 
 
 def to_json(experiment: Experiment) -> str:
-    """The whole config as JSON; `from_json` rebuilds it."""
+    """Encode the whole config as JSON; `from_json` rebuilds it."""
     return json.dumps(_encode(experiment), indent=2)
 
 
 def from_json(text: str) -> Experiment:
-    """The config written by `to_json`.
+    """Decode a config written by `to_json`.
 
     A field that is missing has its default: runs outlive the versions that wrote them.
     Errors: ValueError naming the key, for an unknown one, a missing one without default or a value
@@ -35,7 +45,7 @@ def from_json(text: str) -> Experiment:
 
 
 def load(path: str) -> tuple[Experiment, ...]:
-    """The experiments of a config file, or of a folder of them in the order of the cascade.
+    """Load the experiments of a config file, or of a folder of them in cascade order.
 
     `path` is a file, a folder, or the name of a packaged config such as `quickstart/base16`.
     Errors: FileNotFoundError for no such config; ValueError when stages don't chain.
@@ -140,7 +150,30 @@ def _encode(value: Any) -> Any:
         return {"_type": type(value).__name__, **fields}
     if isinstance(value, tuple):
         return [_encode(v) for v in value]
-    return value
+    return _encode_function(value) if callable(value) else value
+
+
+def _encode_function(function: Any) -> dict[str, str]:
+    """Encode a function by its place. Errors: ValueError for one that has none."""
+    module, name = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
+    if not module or not name.isidentifier():
+        raise ValueError(
+            f"{function!r} can't be stored with a run, as it has no place of its own: define it "
+            "with def at the top level of a module"
+        )
+    return {"_type": "Callable", "module": module, "name": name}
+
+
+def _decode_function(value: Any, where: str) -> Any:
+    """Find a function that this process has imported: to read a config runs no code."""
+    module, name = (value.get(key, "") for key in ("module", "name"))
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, types.FunctionType) or found.__module__ != module:
+        raise ValueError(
+            f"{where}: the run has a function of its own, {module}.{name}: import {module}, which "
+            "defines it, before reading the run"
+        )
+    return found
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
@@ -148,6 +181,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(args, value, where)
+    if origin is collections.abc.Callable and isinstance(value, dict):
+        return _decode_function(value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where}: expected a list, got {value!r}")
@@ -180,7 +215,7 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected the fields of {kind.__name__}, got {value!r}")
     hints = typing.get_type_hints(kind)
-    given = {k: v for k, v in value.items() if k != "_type"}
+    given = _renamed(kind, {k: v for k, v in value.items() if k != "_type"})
     unknown = sorted(set(given) - set(hints))
     if unknown:
         raise ValueError(
@@ -197,3 +232,11 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise ValueError(f"{where}: missing key {missing[0]!r} of {kind.__name__}")
     return kind(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in given.items()})
+
+
+def _renamed(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Bring fields as stored runs spell them to the names of today: the one place that does."""
+    if kind not in (Diffusion, NoiseConditioning) or isinstance(given.get("schedule"), dict):
+        return given
+    flat = {new: given.pop(old) for old, new in FLAT_SCHEDULE.items() if old in given}
+    return given | ({"schedule": {"_type": "NoiseSchedule", **flat}} if flat else {})

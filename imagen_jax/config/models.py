@@ -30,7 +30,7 @@ Remat = Literal["none", "convs", "block", "level"]
 
 @dataclass(frozen=True, kw_only=True)
 class TextConditioning:
-    """How a network reads the text (section 2.5, appendix D.3.1)."""
+    """Text conditioning of a network (section 2.5, appendix D.3.1)."""
 
     kv: TextKV = "concat"  # concat: text keys join self-attention; cross: a layer of its own
     norm: bool = True  # LayerNorm on the text, which the paper found to help a lot
@@ -131,7 +131,7 @@ class UNet:
         return tuple(side // self.patch // 2**i for i in range(len(self.channel_mult)))
 
     def multiple(self) -> int:
-        """What a picture's side must divide by."""
+        """Return what an image's sides must be multiples of."""
         return self.patch * 2 ** (len(self.channel_mult) - 1)
 
 
@@ -216,5 +216,5 @@ class EfficientUNet:
         return level.channels * (1 if self.attn_ffn else self.attn_hidden_mult)
 
     def multiple(self) -> int:
-        """What a picture's side must divide by."""
+        """Return what an image's sides must be multiples of."""
         return math.prod(level.stride for level in self.levels)

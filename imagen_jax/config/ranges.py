@@ -1,9 +1,10 @@
-"""What every field may hold, said in its annotation and checked when a dataclass is made.
+"""Ranges of fields, given in their annotations and checked when a dataclass is made.
 
 A number has a `Range` in its annotation, such as `steps: Count`; numbers are finite in float32,
 which networks compute in. A list becomes a tuple, and a NumPy number a Python one.
 """
 
+import collections.abc
 import dataclasses
 import functools
 import math
@@ -41,7 +42,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """As a sentence goes on after "a number"."""
+        """Continue a sentence after "a number"."""
         ends = [f"above {self.above:g}"] if self.above is not None else []
         if self.low is not None and self.high is not None:
             ends = [f"from {self.low:g} to {_plain(self.high)}"]
@@ -77,12 +78,12 @@ def check_fields(instance: Any, where: str) -> None:
 
 
 def check_options(instance: Any) -> None:
-    """As `check_fields`, for options of the command line."""
+    """Check options of the command line, as `check_fields` does fields."""
     _check(instance, lambda name, value: f"--{name.replace('_', '-')} {value}")
 
 
 def check_value(value: Any, hint: Any, name: str) -> Any:
-    """One argument, as `hint` has it. Errors: as `check_fields`."""
+    """Check one argument against `hint`. Errors: as `check_fields`."""
     try:
         return fit_value(hint, value)
     except MisfitError as misfit:
@@ -90,7 +91,8 @@ def check_value(value: Any, hint: Any, name: str) -> Any:
 
 
 def _check(instance: Any, said: Callable[[str, str], str]) -> None:
-    for name, hint in type_hints(type(instance)).items():
+    kind: Any = type(instance)
+    for name, hint in type_hints(kind).items():
         value = getattr(instance, name)
         try:
             fit = fit_value(hint, value)
@@ -101,14 +103,14 @@ def _check(instance: Any, said: Callable[[str, str], str]) -> None:
 
 
 @functools.cache
-def type_hints(kind: type) -> dict[str, Any]:
+def type_hints(kind: Any) -> dict[str, Any]:
     """The annotations of a dataclass's fields, ranges included."""
     found = typing.get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
 def fit_value(hint: Any, value: Any, limits: Range | None = None) -> Any:
-    """A value of the annotated kind. Errors: Misfit for one that is of another, or out of range."""
+    """Convert a value to the annotated kind. Errors: MisfitError for another kind or range."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         given = [extra for extra in inside[1:] if isinstance(extra, Range)]
@@ -121,6 +123,8 @@ def fit_value(hint: Any, value: Any, limits: Range | None = None) -> Any:
         if not any(type(value) is type(choice) and value == choice for choice in inside):
             raise MisfitError(f"one of {', '.join(map(repr, inside))}")
         return value
+    if origin is collections.abc.Callable and not callable(value):
+        raise MisfitError("a function")
     if hint in (int, float):
         return _number(hint, value, limits)
     if hint is type(None) and value is not None:
@@ -148,7 +152,7 @@ def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[A
             kinds = inside[:1] * len(value) if endless else inside
             fit = tuple(fit_value(k, v, limits) for k, v in zip(kinds, value, strict=True))
             same = isinstance(value, tuple) and all(map(lambda a, b: a is b, fit, value))
-            return value if same else fit
+            return tuple(value) if same else fit  # itself, of a tuple
     except MisfitError as misfit:
         raise MisfitError(f"several values, each {misfit}") from None
     raise MisfitError("several values" if endless else f"{len(inside)} values")
@@ -156,7 +160,7 @@ def _tuple(inside: tuple[Any, ...], value: Any, limits: Range | None) -> tuple[A
 
 def _number(kind: type, value: Any, limits: Range | None) -> int | float:
     limits = limits or Range()
-    abstract = numbers.Integral if kind is int else numbers.Real
+    abstract: Any = numbers.Integral if kind is int else numbers.Real
     wanted = f"{'a whole number' if kind is int else 'a number'} {limits}".rstrip()
     wanted += f"; {limits.remedy}" if limits.remedy else ""
     if isinstance(value, bool) or not isinstance(value, abstract):
@@ -190,7 +194,7 @@ def _in_float32(value: Any) -> float | None:
 
 
 def format_value(value: Any) -> str:
-    """A value in a sentence; of a long one its beginning."""
+    """Format a value for a sentence; of a long one its beginning."""
     if isinstance(value, int) and value.bit_length() > SHOWN_BITS:
         return f"a number of {value.bit_length()} bits"
     text = repr(value) if not isinstance(value, numbers.Number) else str(value)

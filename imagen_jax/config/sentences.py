@@ -1,4 +1,4 @@
-"""How values are shown in sentences to people, and which texts can be shown and written at all."""
+"""Values in sentences to people, and texts that can be shown and written at all."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ ESCAPED = range(0xDC80, 0xDD00)  # how Python reads a byte that is no UTF-8, les
 
 
 def shorten(value: object, *, most: int = MOST) -> str:
-    """A value as Python writes it; of a long text its beginning, and how long all of it is."""
+    """Shorten a value as Python writes it: of a long text its beginning, and its length."""
     if isinstance(value, str | bytes):
         unit = "bytes" if isinstance(value, bytes) else "characters"
         more = f"... ({len(value):,} {unit})" if len(value) > most else ""
@@ -18,7 +18,7 @@ def shorten(value: object, *, most: int = MOST) -> str:
 
 
 def join_values(values: Sequence[object]) -> str:
-    """The first of several values, and how many more there are."""
+    """Join the first of several values, and say how many more there are."""
     more = f" and {len(values) - LISTED:,} more" if len(values) > LISTED else ""
     return ", ".join(shorten(value) for value in values[:LISTED]) + more
 

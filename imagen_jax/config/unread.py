@@ -9,7 +9,7 @@ from imagen_jax.config.experiment import Stage
 
 
 def why_unread(stage: Stage, option: str, value: Any) -> str:
-    """Why `stage` has no use for a value of `option`; "" where it has one.
+    """Explain why `stage` does not use a value of `option`; "" where it does.
 
     `option` is a field of `Sampler`, or "aug_level". A value that switches guidance's extras off is
     always of use.

@@ -13,7 +13,7 @@ _TINY = 1e-8  # of a flat picture's contrast
 
 
 def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
-    """Which examples keep their caption; the model gives the others its null caption.
+    """Draw which examples keep their caption; the model gives the others its null caption.
 
     Shapes: result (b,), true where the caption stays. Units: rate in [0, 1].
     """
@@ -46,7 +46,7 @@ def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
 
 
 def is_guided(logsnr: LogSNR, dials: SamplerParams) -> Bool[Array, ""]:
-    """Whether a step is guided, which all rows of a sampler's batch share.
+    """Tell whether a step is guided, which all rows of a sampler's batch share.
 
     It is not at weight 1, nor outside the interval of `dials`.
     Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha, low < x <= high.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,9 @@ class LossTerms(NamedTuple):
 
 
 def loss(predict: Predict, x0: Image, key: RandomKey, *, diffusion: config.Diffusion) -> LossTerms:
-    """Weighted squared error of a prediction of `diffusion.predicts`, averaged over each image.
+    """Compute the weighted squared error of a prediction, averaged over each image.
+
+    The prediction is of what `diffusion.predicts` says.
 
     Shapes: x0 (b, h, w, c); results (b,). Units: x0 in [-1, 1]. Source: appendix A.
     """
@@ -44,17 +46,18 @@ def draw_logsnr(
 
     Shapes: results (b,). Units: nats. For a uniform time that density is -dt / dlogsnr.
     """
+    schedule = diffusion.schedule
     if diffusion.time_sampling == "edm":  # logsnr = -2 ln sigma
         normal = jax.random.normal(key, (batch,))
         level = -2 * (_EDM_MEAN + _EDM_STD * normal)
         width = 2 * _EDM_STD * math.sqrt(2 * math.pi) * jnp.exp(normal**2 / 2)
-        return jnp.clip(level, diffusion.logsnr_min, diffusion.logsnr_max), width
+        return jnp.clip(level, schedule.logsnr_min, schedule.logsnr_max), width
 
-    def schedule(t: Time) -> LogSNR:
-        return schedules.logsnr(t, diffusion=diffusion)
+    def level_at(t: Time) -> LogSNR:
+        return schedules.logsnr(t, schedule=schedule)
 
     t = draw_time(key, batch, stratified=diffusion.time_sampling == "stratified")
-    level, slope = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
+    level, slope = jax.jvp(level_at, (t,), (jnp.ones_like(t),))
     return level, -slope
 
 
@@ -69,7 +72,7 @@ def draw_time(key: RandomKey, batch: int, *, stratified: bool) -> Time:
 
 
 def weight(logsnr: LogSNR, width: LogSNR, *, diffusion: config.Diffusion) -> LogSNR:
-    """What multiplies the squared error of the prediction: exactly 1 when "plain".
+    """Return the weight of the prediction's squared error: exactly 1 when "plain".
 
     The others are weights on the error of x0, times what turns the error of the prediction into
     that of x0: 1 / SNR for eps, 1 / (1 + SNR) for v. "sigmoid" is an integral over logsnr, hence
@@ -90,5 +93,5 @@ def weight(logsnr: LogSNR, width: LogSNR, *, diffusion: config.Diffusion) -> Log
     }
     if diffusion.loss_weight == "plain":
         return jnp.ones_like(logsnr)
-    log_of_error = {"eps": -logsnr, "x0": 0.0, "v": jax.nn.log_sigmoid(-logsnr)}
+    log_of_error: dict[str, Any] = {"eps": -logsnr, "x0": 0.0, "v": jax.nn.log_sigmoid(-logsnr)}
     return jnp.exp(log_of_x0[diffusion.loss_weight]() + log_of_error[diffusion.predicts])

@@ -12,8 +12,24 @@ from imagen_jax.diffusion import schedules
 from imagen_jax.types import AugLevel, Image, Keys, LogSNR
 
 
+def prepare(
+    low_res: Image,
+    aug_level: AugLevel,
+    keys: Keys,
+    *,
+    factor: int,
+    options: config.NoiseConditioning,
+) -> tuple[Float32[Array, "b H W c"], LogSNR]:
+    """Upsample the low-resolution image and noise it: what the network sees, and its aug_logsnr.
+
+    Training and sampling both prepare it here. Shapes: low_res (b, h, w, c); first result
+    (b, h * factor, w * factor, c). The rest as in `augment`.
+    """
+    return augment(upsample(low_res, factor=factor), aug_level, keys, options=options)
+
+
 def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
-    """Bilinear, half-pixel centres, edges clamped.
+    """Upsample bilinearly: half-pixel centres, edges clamped.
 
     Shapes: low_res (b, h, w, c); result (b, h * factor, w * factor, c), float32.
     """
@@ -30,13 +46,13 @@ def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
 def augment(
     low_res: Image, aug_level: AugLevel, keys: Keys, *, options: config.NoiseConditioning
 ) -> tuple[Image, LogSNR]:
-    """The low-resolution image that the network sees, and its aug_logsnr.
+    """Noise the low-resolution image; return what the network sees, and its aug_logsnr.
 
     Shapes: low_res and the first result (b, h, w, c), upsampled; aug_level, keys and the second
     result (b,). Units: aug_level 0 none to 1 all; aug_logsnr in nats.
     The noise of image i comes from keys[i] only. Source: section 2.4, appendix fig. A.32.
     """
-    aug_logsnr = schedules.logsnr(aug_level, diffusion=config.Diffusion(schedule=options.schedule))
+    aug_logsnr = schedules.logsnr(aug_level, schedule=options.schedule)
     eps = rng.normal_each(keys, low_res.shape[1:])
     return schedules.add_noise(low_res.astype(jnp.float32), eps, aug_logsnr), aug_logsnr
 

@@ -11,7 +11,7 @@ from imagen_jax.types import Image, Predict
 
 
 def wrap(network: Predict, low_res: Image | None, *, diffusion: config.Diffusion) -> Predict:
-    """The network as a predictor of `diffusion.predicts`, in float32.
+    """Wrap the network as a predictor of `diffusion.predicts`, in float32.
 
     Shapes: low_res (b, h, w, c), the low-resolution image as the network sees it: upsampled and
     noised. None at the base stage.

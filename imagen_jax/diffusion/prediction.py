@@ -1,4 +1,4 @@
-"""What the network predicts: eps, x0 or v, and x0 as the hub between them (appendix A)."""
+"""Prediction types eps, x0 and v, with x0 as the hub between them (appendix A)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_x0(prediction: Image, z: Image, logsnr: LogSNR, *, predicts: config.Predi
 
 
 def from_x0(x0: Image, z: Image, logsnr: LogSNR, *, predicts: config.Predicts) -> Image:
-    """The network output that implies this clean image: the inverse of `to_x0`, and the target.
+    """Return the output that implies this clean image: the inverse of `to_x0`, and the target.
 
     Shapes, Units, Errors, Source: as `to_x0`.
     """

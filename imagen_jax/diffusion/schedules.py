@@ -1,8 +1,13 @@
-"""Noise schedules: time to logsnr, and what a logsnr does to an image (section 2.2, appendix A)."""
+"""Noise schedules: time to logsnr, and what a logsnr does to an image (section 2.2, appendix A).
+
+Adding a kind is a function of times, a line in `_CURVES` and a name in `config.ScheduleKind`; from
+outside, `config.NoiseSchedule(curve=...)` takes a function and nothing here is edited.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +15,25 @@ import jax.numpy as jnp
 from imagen_jax import config
 from imagen_jax.types import Image, LogSNR, Scale, Time
 
+Curve = Callable[[jax.Array], jax.Array]  # times (b,) to logsnr (b,)
+
 _TINY = 1e-30  # stands for zero inside logarithms; far outside every clipped range
 
 
-def logsnr(t: Time, *, diffusion: config.Diffusion) -> LogSNR:
-    """The level at time t: falls from `logsnr_max` at most to `logsnr_min` at least.
+def logsnr(t: Time, *, schedule: config.NoiseSchedule) -> LogSNR:
+    """Return the level at time t: it falls from `logsnr_max` at most to `logsnr_min` at least.
 
     Shapes: t and the result (b,). Units: t in [0, 1]; result in nats.
     The shift moves the curve, not its limits: every stage starts from the same pure noise and
     ends at the same clean image.
     Source: shift, simple diffusion (arXiv:2301.11093); that paper's code shifts the limits too.
     """
-    low = diffusion.logsnr_min - diffusion.shift
-    high = diffusion.logsnr_max - diffusion.shift
-    if diffusion.schedule == "cosine":
-        unclipped = _cosine(t, low, high)
-    else:
-        unclipped = _UNBOUNDED[diffusion.schedule](t)
-    return jnp.clip(unclipped + diffusion.shift, diffusion.logsnr_min, diffusion.logsnr_max)
+    curve = schedule.curve or _CURVES[schedule.kind](schedule)
+    return jnp.clip(curve(t) + schedule.shift, schedule.logsnr_min, schedule.logsnr_max)
 
 
 def alpha_sigma(logsnr: LogSNR) -> tuple[Scale, Scale]:
-    """Signal and noise scale, whose squares sum to 1.
+    """Return signal and noise scale, whose squares sum to 1.
 
     Shapes: logsnr (b,); results (b, 1, 1, 1). Units: logsnr in nats.
     """
@@ -40,7 +42,7 @@ def alpha_sigma(logsnr: LogSNR) -> tuple[Scale, Scale]:
 
 
 def add_noise(x0: Image, eps: Image, logsnr: LogSNR) -> Image:
-    """The forward process in one go: z = alpha * x0 + sigma * eps.
+    """Apply the forward process in one go: z = alpha * x0 + sigma * eps.
 
     Shapes: x0, eps and the result (b, h, w, c); logsnr (b,). Source: appendix A.
     """
@@ -49,7 +51,7 @@ def add_noise(x0: Image, eps: Image, logsnr: LogSNR) -> Image:
 
 
 def transition_variance(logsnr_s: LogSNR, logsnr_t: LogSNR) -> Scale:
-    """Variance of z_t given z_s, for s < t: (1 - e^(logsnr_t - logsnr_s)) * sigma_t^2.
+    """Return the variance of z_t given z_s, for s < t: (1 - e^(logsnr_t - logsnr_s)) * sigma_t^2.
 
     Shapes: inputs (b,); result (b, 1, 1, 1). Source: appendix A; never sigma_t - (...) sigma_s.
     """
@@ -57,11 +59,12 @@ def transition_variance(logsnr_s: LogSNR, logsnr_t: LogSNR) -> Scale:
     return -jnp.expm1(logsnr_t - logsnr_s)[:, None, None, None] * sigma_t**2
 
 
-def _cosine(t: Time, low: float, high: float) -> LogSNR:
+def _cosine(schedule: config.NoiseSchedule) -> Curve:
     """alpha = cos of an angle linear in t that meets both limits exactly (arXiv:2202.00512)."""
+    low, high = (end - schedule.shift for end in (schedule.logsnr_min, schedule.logsnr_max))
     start = math.atan(math.exp(-high / 2))
     stop = math.atan(math.exp(-low / 2))
-    return -2 * jnp.log(jnp.tan((stop - start) * t + start))
+    return lambda t: -2 * jnp.log(jnp.tan((stop - start) * t + start))
 
 
 def _cosine_iddpm(t: Time) -> LogSNR:
@@ -85,4 +88,9 @@ def _linear_approx(t: Time) -> LogSNR:
     return -jnp.log(jnp.expm1(1e-4 + 10 * t**2))
 
 
-_UNBOUNDED = {"cosine_iddpm": _cosine_iddpm, "linear": _linear, "linear_approx": _linear_approx}
+_CURVES: dict[str, Callable[[config.NoiseSchedule], Curve]] = {
+    "cosine": _cosine,
+    "cosine_iddpm": lambda _: _cosine_iddpm,
+    "linear": lambda _: _linear,
+    "linear_approx": lambda _: _linear_approx,
+}

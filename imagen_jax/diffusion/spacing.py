@@ -27,7 +27,7 @@ def logsnr_at(
     sampler: config.Sampler,
     diffusion: config.Diffusion,
 ) -> LogSNR:
-    """The level of step `index` of `steps`, from 0; that of `steps` itself is where the last leads.
+    """Return the level of step `index` of `steps`, from 0; that of `steps` is where the last leads.
 
     "time": times go evenly from 1 to 0, as in the paper. "logsnr" and "karras" put the last step on
     the last level; where it leads is then no noise at all, and is never used.
@@ -35,7 +35,7 @@ def logsnr_at(
     """
     index, steps = index.astype(jnp.float32), jnp.asarray(steps, jnp.float32)
     if sampler.levels == "time":
-        return schedules.logsnr(1.0 - index / steps, diffusion=diffusion)
+        return schedules.logsnr(1.0 - index / steps, schedule=diffusion.schedule)
     share = jnp.minimum(index, steps - 1) / jnp.maximum(steps - 1, 1)
     return _SPACINGS[sampler.levels](share, sampler, diffusion)
 
@@ -58,7 +58,7 @@ def _karras(share: jax.Array, sampler: config.Sampler, diffusion: config.Diffusi
 
 def _trained(diffusion: config.Diffusion) -> LogSNR:
     """The noisiest and the cleanest level that training draws."""
-    return schedules.logsnr(jnp.array([1.0, 0.0]), diffusion=diffusion)
+    return schedules.logsnr(jnp.array([1.0, 0.0]), schedule=diffusion.schedule)
 
 
 _SPACINGS: dict[str, Callable[[jax.Array, config.Sampler, config.Diffusion], LogSNR]] = {

@@ -35,10 +35,9 @@ def measure_rounding(
 def _evaluate(
     params: Params, text: Any, z: Any, logsnr: Any, low: dict[str, Any], *, module: Network
 ) -> jax.Array:
-    variables = {"params": params}
     mask = jnp.ones(text.shape[:2], jnp.bool_)
-    cond = module.apply(variables, text, mask, mask[:, 0], method="encode_text")
-    return module.apply(variables, z, logsnr, cond.replace(**low))
+    cond = models.condition(module, params, (text, mask, mask[:, 0]), **low)
+    return models.predictor(module, params, cond)(z, logsnr)
 
 
 def _inputs(experiment: config.Experiment) -> tuple[Any, ...]:

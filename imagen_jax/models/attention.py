@@ -122,7 +122,7 @@ class Attention(nn.Module):
         y = Norm(self.norm_groups, name="norm")(x)
         query = self.project("query", y)
         pairs = [(self.project("key", y), self.project("value", y))] if self.image_keys else []
-        masks = [jnp.ones((b, h * w), jnp.bool_)] if self.image_keys else []
+        masks: list[Any] = [jnp.ones((b, h * w), jnp.bool_)] if self.image_keys else []
         if text is not None:
             pairs, masks = [*pairs, text], [*masks, text_mask]
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))

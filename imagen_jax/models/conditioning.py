@@ -1,4 +1,4 @@
-"""What a network knows beside its noisy picture: text, noise levels, low-resolution picture.
+"""A network's conditioning: text, noise levels, low-resolution image.
 
 Everything that depends on the prompt alone is computed here, once per prompt: pooled text and each
 attention layer's text keys and values (Imagen section 2.5, appendix D.3.1).

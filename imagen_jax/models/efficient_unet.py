@@ -59,7 +59,7 @@ class EfficientUNet(nn.Module):
     def __call__(
         self, z: Image, logsnr: LogSNR, cond: Conditioning, *, train: bool = False
     ) -> Image:
-        """The raw prediction.
+        """Return the raw prediction.
 
         Shapes: z and the result (b, h, w, c); logsnr (b,).
         Units: logsnr in nats; the result is float32.
@@ -137,7 +137,7 @@ class Up(nn.Module):
 
 
 class Merge(nn.Module):
-    """A long skip joined to the upward path; added, it is projected where the widths differ."""
+    """Join a long skip to the upward path; an added one is projected where widths differ."""
 
     how: str
     style: BlockStyle

@@ -8,7 +8,7 @@ from imagen_jax import config
 
 
 def maybe_remat(module: Any, remat: config.Remat, *, part: Literal["block", "level"]) -> Any:
-    """The class of a block or of a level, as its backward pass shall be under `remat`."""
+    """Return the class of a block or of a level with the backward pass that `remat` asks for."""
     if remat == part:
         return nn.remat(module)
     if remat == "convs" and part == "block":
@@ -17,7 +17,7 @@ def maybe_remat(module: Any, remat: config.Remat, *, part: Literal["block", "lev
 
 
 def _is_product(primitive: Any, *_: Any, **params: Any) -> bool:
-    """Whether to keep a result: of a convolution or a projection, not of queries with keys."""
+    """Keep results of convolutions and projections; recompute products of queries and keys."""
     if primitive.name == "dot_general":
         _, (batch_axes, _) = params["dimension_numbers"]
         return not batch_axes

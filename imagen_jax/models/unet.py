@@ -52,7 +52,7 @@ class UNet(nn.Module):
     def __call__(
         self, z: Image, logsnr: LogSNR, cond: Conditioning, *, train: bool = False
     ) -> Image:
-        """The raw prediction.
+        """Return the raw prediction.
 
         Shapes: z and the result (b, h, w, c); logsnr (b,).
         Units: logsnr in nats; the result is float32.
@@ -154,12 +154,12 @@ class Up(nn.Module):
 
 
 def has_attention(o: config.UNet, level: int, block: int, blocks: int) -> bool:
-    """Whether attention follows the residual block number `block` of `blocks` at a level."""
+    """Tell whether attention follows residual block number `block` of `blocks` at a level."""
     return level in o.attention_levels() and (o.attention_every_block or block == blocks - 1)
 
 
 def attention(o: config.UNet, channels: int, name: str) -> AttentionBlock:
-    """The attention after a residual block of `channels`."""
+    """Build the attention after a residual block of `channels`."""
     block = maybe_remat(AttentionBlock, o.remat, part="block")
     sizes = (channels // o.head_channels, o.head_channels, o.norm_groups, jnp.dtype(o.dtype))
     return block(*sizes, joined=o.text.kv == "concat", name=name)

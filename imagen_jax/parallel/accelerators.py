@@ -1,4 +1,4 @@
-"""What is known of each accelerator: memory, speed, links, and the compiler options we start from.
+"""Accelerators: their memory, speed and links, and the compiler options we start from.
 
 The figures are the vendors' (Cloud TPU pages, NVIDIA data sheets), rounded; a chip is what they
 sell, which on `tpu7x` is two jax devices.
@@ -156,14 +156,14 @@ _TPU_KINDS = {
 
 
 def from_device_kind(device_kind: str) -> Accelerator | None:
-    """The accelerator of a jax device, by its `device_kind`; None for one not listed."""
+    """Find the accelerator of a jax device by its `device_kind`; None for one not listed."""
     if device_kind in _TPU_KINDS:
         return TPUS[_TPU_KINDS[device_kind]]
     return next((gpu for name, gpu in GPUS.items() if name in device_kind), None)
 
 
 def from_topology_name(name: str) -> Accelerator:
-    """The TPU generation of that name. Errors: ValueError that lists the generations."""
+    """Find a TPU generation by name. Errors: ValueError that lists the generations."""
     if name not in TPUS:
         raise ValueError(f"no TPU generation {name!r}; there are {', '.join(TPUS)}")
     return TPUS[name]

@@ -1,4 +1,4 @@
-"""What jax computes with: devices that are not here, and 64 bits, are told in a sentence."""
+"""Refusals of jax's backend: devices that are not here, and 64-bit types, in one sentence."""
 
 from typing import Any
 
@@ -11,21 +11,22 @@ DOUBLE = (
 
 
 def refuse_x64() -> None:
-    """Errors: ValueError where jax's 64-bit types are on."""
+    """Refuse jax's 64-bit types. Errors: ValueError where they are on."""
     import jax  # here: the command line asks for its sentences before jax is loaded
 
-    if jax.config.jax_enable_x64:
+    settings: Any = jax.config
+    if settings.jax_enable_x64:
         raise ValueError(DOUBLE.format("jax_enable_x64", "leave JAX_ENABLE_X64 unset"))
 
 
 def refuse_x64_variable(value: str | None) -> None:
-    """The same by the value of JAX_ENABLE_X64. Errors: ValueError."""
+    """Refuse them by the value of JAX_ENABLE_X64. Errors: ValueError."""
     if value is not None and value.lower() in TRUE:
         raise ValueError(DOUBLE.format(f"JAX_ENABLE_X64={value}", "unset that variable"))
 
 
 def describe_failure(error: Exception) -> str | None:
-    """What to do about devices that jax did not find; None for another error."""
+    """Describe how to get devices that jax did not find; None for another error."""
     said = str(error).strip()
     no_plugin = isinstance(error, AssertionError)  # so jax says it, and its frames are taken away
     if not no_plugin and not said.startswith(FAILED):
@@ -34,7 +35,8 @@ def describe_failure(error: Exception) -> str | None:
 
     if no_plugin and _has_devices(jax):
         return None
-    wanted = jax.config.jax_platforms
+    settings: Any = jax.config
+    wanted = settings.jax_platforms
     reason = said.partition("\n")[0].partition(": ")[2].partition(" (")[0].rstrip(".")
     return (
         f"JAX_PLATFORMS={wanted}: jax cannot use that here ({reason or 'it has no plugin for it'});"

@@ -18,12 +18,13 @@ def use_cache(folder: Path = DEFAULT) -> None:
     unless jax was told otherwise: a start has dozens, each of which compiles in 0.05 to 1 s and is
     read in 0.01.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config
+    if not settings.jax_enable_compilation_cache:
         return
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
-    if getattr(jax.config, LEAST) == JAX_LEAST and LEAST.upper() not in os.environ:
-        jax.config.update(LEAST, 0.0)
+    if settings.jax_compilation_cache_dir is None:
+        settings.update("jax_compilation_cache_dir", str(folder.expanduser()))
+    if getattr(settings, LEAST) == JAX_LEAST and LEAST.upper() not in os.environ:
+        settings.update(LEAST, 0.0)
 
 
 def run_once(devices: jax.sharding.Mesh) -> dict[str, Any]:

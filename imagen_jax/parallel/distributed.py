@@ -59,18 +59,18 @@ def exit_process(code: int) -> NoReturn:
 
 
 def is_multiprocess(options: config.Processes) -> bool:
-    """Whether `start` joins other processes."""
+    """Tell whether `initialize` joins other processes."""
     return options.coordinator is not None or on_cloud_tpu()
 
 
 def on_cloud_tpu() -> bool:
-    """Whether this machine has TPU chips and the library to drive them."""
+    """Tell whether this machine has TPU chips and the library to drive them."""
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def metadata_server() -> str | None:
-    """The host that tells Google Cloud's machines about themselves; None elsewhere.
+    """Return the host of Google Cloud's metadata server; None elsewhere.
 
     The environment variable is the one that Google's own libraries read.
     """
@@ -79,7 +79,7 @@ def metadata_server() -> str | None:
 
 
 def check(*, found: int, expected: int | None) -> None:
-    """Errors: ValueError when another number of processes is here than expected."""
+    """Check the number of processes. Errors: ValueError when it is not the expected one."""
     if expected is None or found == expected:
         return
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What a compiled program sends between chips, read from its text.
+"""Collectives: the bytes that a compiled program sends between chips, read from its text.
 
 A loop's body is read once, whatever the number of its turns.
 """
@@ -27,12 +27,12 @@ class CollectiveTraffic:
     payload: int  # bytes of their results
 
     def times(self, calls: int) -> "CollectiveTraffic":
-        """That of so many calls."""
+        """Return the traffic of so many calls."""
         return CollectiveTraffic(count=calls * self.count, payload=calls * self.payload)
 
 
 def read_collectives(text: str) -> Mapping[str, CollectiveTraffic]:
-    """The collectives of a compiled program (`compiled.as_text()`), by kind."""
+    """Count the collectives of a compiled program (`compiled.as_text()`), by kind."""
     found: dict[str, list[int]] = defaultdict(list)
     for line in text.splitlines():
         if (match := _LINE.match(line)) is not None:
@@ -67,5 +67,6 @@ def _payload(types: str, kind: str, is_start: bool) -> int:
 
 def _bytes(dtype: str, sides: str) -> int:
     count = math.prod(int(side) for side in sides.split(",") if side)
-    bits = 8 if dtype == "pred" else int(_BITS.search(dtype)[0])
+    found = _BITS.search(dtype)
+    bits = int(found[0]) if found else 8  # a pred is a byte
     return count * bits // 8

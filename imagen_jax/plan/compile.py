@@ -1,4 +1,4 @@
-"""The programs that are planned: a training step, a stage's sampler, the text encoder.
+"""Compile what is planned: a training step, a stage's sampler, the text encoder.
 
 Each is the real one, compiled for devices that are described and not present.
 """
@@ -16,14 +16,14 @@ from flax import traverse_util
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import flops, mesh
+from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import roofline
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
 from imagen_jax.text import packing, t5
 from imagen_jax.text.encoder import Split, parameter_sharding
-from imagen_jax.train import sharded_step, state
+from imagen_jax.train import resolve, sharded_step, state
 
 EFFORT = {"optimization_level": 9}  # O0: 15 times faster and a third of the memory
 CAPTION_TOKENS = 20  # of a caption from the web, about
@@ -49,17 +49,17 @@ class CompiledPlan:
 def compile_train(
     experiment: config.Experiment, topology: Topology, *, effort: bool = False
 ) -> CompiledPlan:
-    """One training step. `effort` compiles as for a run, which takes long and much memory.
+    """Compile one training step. `effort` compiles as for a run, which takes long and much memory.
 
     Errors: ValueError for a batch or mesh that does not fit the topology.
     """
+    experiment = resolve.resolve(experiment, devices=topology.devices)
     work = sharded_step.build(experiment, devices=topology.devices)
-    train = work.experiment.train
-    size, parts = train.batch_size, train.micro_batches
+    size, parts = experiment.train.batch_size, experiment.micro_batches
     model_flops = sharded_step.flops_per_image(experiment)
     work_of_one = model_flops * size / parts / len(topology.devices)
     compiled = compile_for(work.lower(), topology, effort=effort)
-    local = mesh.local_images(size // parts, work.devices)
+    local = auto_layout.local_images(size // parts, work.devices)
     notes = _small_batch(local)
     if parts == 1:
         found = roofline.estimate(compiled, topology.chip, flops=work_of_one)
@@ -86,20 +86,20 @@ def compile_train(
 
 
 def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
-    """A step as large as one micro-batch of a program, on its mesh."""
+    """Return the experiment of a step as large as one micro-batch of a program, on its mesh."""
     train = work.experiment.train
-    size = train.batch_size // train.micro_batches
+    size = train.batch_size // work.experiment.micro_batches
     return dataclasses.replace(
         work.experiment,
         train=dataclasses.replace(train, batch_size=size, micro_batches=1),
-        mesh=dataclasses.replace(work.experiment.mesh, **work.devices.shape),
+        layout=config.Layout(**work.devices.shape, micro_batches=1),
     )
 
 
 def compile_sample(
     experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
 ) -> CompiledPlan:
-    """A stage's whole sampling loop for so many pictures at once, their whole side.
+    """Compile a stage's whole sampling loop for so many images at once, at their full size.
 
     The compiler counts a loop's body once: all but the memory is that of one step, which is no
     loop, times the steps.
@@ -108,10 +108,11 @@ def compile_sample(
     module = models.build(stage.model)
     shapes = models.parameter_shapes(stage, text)
     guided = stage.sampler.guidance_weight != 1.0
-    workload = mesh.Workload(
+    workload = auto_layout.Workload(
         images=pictures * (2 if guided else 1), rows=stage.size // stage.model.multiple()
     )
-    grid = mesh.build(experiment.mesh, workload=workload, devices=topology.devices)
+    sizes = auto_layout.choose_axes(experiment.mesh, workload, devices=topology.devices)
+    grid = mesh.build(sizes, devices=topology.devices)
     whole = mesh.replicated_sharding(grid)
     params = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
     canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
@@ -122,7 +123,8 @@ def compile_sample(
     def paint(last: int, *arguments: Any) -> Any:
         """With the steps known to the compiler."""
         known = dials._replace(last=np.int32(last))
-        return stage_program.sample_stage.__wrapped__(*arguments, None, known, program=program)
+        unjitted: Any = stage_program.sample_stage
+        return unjitted.__wrapped__(*arguments, None, known, program=program)
 
     with mesh.activate(grid):
         whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, program=program)
@@ -130,7 +132,7 @@ def compile_sample(
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
     work = flops.count_flops(functools.partial(paint, stage.sampler.steps), params, canvas)
-    local = mesh.local_images(workload.images, grid)
+    local = auto_layout.local_images(workload.images, grid)
     return CompiledPlan(
         what="sample",
         name=stage.name,
@@ -153,7 +155,7 @@ def compile_encode(
     split: Split = "captions",
     effort: bool = False,
 ) -> CompiledPlan:
-    """The T5 encoder in bfloat16 on the chips of one process, on packed rows of so many captions.
+    """Compile the T5 encoder in bfloat16 on one process's chips, for packed rows of captions.
 
     Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
     """
@@ -165,7 +167,7 @@ def compile_encode(
     }
     size = 2.0 * models.count_parameters(shapes)
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
-    held_by = mesh.batch_shards(grid)
+    held_by = auto_layout.batch_shards(grid)
     rows = -(-captions * CAPTION_TOKENS // (length * held_by)) * held_by
     params = traverse_util.unflatten_dict(
         state.with_shardings(
@@ -203,13 +205,14 @@ def compile_encode(
 def canvas_shapes(
     experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
 ) -> SamplerInputs:
-    """What `stage_program.sample_stage` paints from, as shapes."""
+    """Return the inputs of `stage_program.sample_stage`, as shapes."""
     stage, text = experiment.stage, experiment.text
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((pictures, *shape), dtype, sharding=sharding)
 
-    keys = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    keys: Any = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding)
     low = stage.low_size
     captions = EncodedText(
         text=array(text.max_length, text.width),
@@ -219,18 +222,18 @@ def canvas_shapes(
     return SamplerInputs(
         captions=captions,
         negatives=captions,
-        keys=jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding),
+        keys=keys,
         aug_level=array(),
         low_res=None if low is None else array(low, low, 3),
     )
 
 
 def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool) -> Any:
-    """The program of a topology's generation, with our options of that generation.
+    """Compile for a topology's generation, with our options of that generation.
 
     Errors: ValueError with the compiler's own words when it does not fit the memory.
     """
-    options = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
+    options: dict[str, Any] = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
     try:
         return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
@@ -245,10 +248,10 @@ class OutOfMemoryError(ValueError):
 
 
 def _small_batch(local: float) -> list[str]:
-    if local >= mesh.FULL_BATCH:
+    if local >= auto_layout.FULL_BATCH:
         return []
     return [
-        f"{local:g} pictures at once on a device: below {mesh.FULL_BATCH} the TPU compiler "
+        f"{local:g} pictures at once on a device: below {auto_layout.FULL_BATCH} the TPU compiler "
         "rewrites convolutions, at 2 to 6 times the cost a picture; use fewer micro-batches or "
         "devices, a larger batch, or mesh.spatial"
     ]

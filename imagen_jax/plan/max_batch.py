@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from imagen_jax import config
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout
 from imagen_jax.plan import compile
 from imagen_jax.plan.compile import CompiledPlan
 from imagen_jax.plan.topology import Topology
@@ -17,7 +17,7 @@ POLICIES = typing.get_args(config.Remat)  # each recomputes more than the one be
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTrial:
-    """One batch and policy, and what came of it; no plan where it did not fit by far."""
+    """A trial of one batch and policy; it has no plan where memory was far exceeded."""
 
     local_batch: int
     remat: config.Remat
@@ -38,11 +38,11 @@ def search_max_batch(
     *,
     plan: Callable[[config.Experiment, Topology], CompiledPlan] = compile.compile_train,
 ) -> Iterator[BatchTrial]:
-    """Tries, one by one: the batch is doubled from `mesh.FULL_BATCH` a chip as long as it fits.
+    """Try batches one by one, doubled from `auto_layout.FULL_BATCH` a chip as long as they fit.
 
-    Where it does not, the next policy is tried; the last try that fits is the answer.
+    Where one does not, the next policy is tried; the last trial that fits is the answer.
     """
-    local, policies = mesh.FULL_BATCH, list(POLICIES)
+    local, policies = auto_layout.FULL_BATCH, list(POLICIES)
     while policies:
         changed = with_batch(experiment, local * len(topology.devices), remat=policies[0])
         try:
@@ -62,10 +62,11 @@ def search_max_batch(
 def with_batch(
     experiment: config.Experiment, batch_size: int, *, remat: config.Remat
 ) -> config.Experiment:
-    """The experiment with another batch and policy."""
+    """Return the experiment with another batch and policy."""
     stage = experiment.stage
     return dataclasses.replace(
         experiment,
         stage=dataclasses.replace(stage, model=dataclasses.replace(stage.model, remat=remat)),
         train=dataclasses.replace(experiment.train, batch_size=batch_size),
+        layout=None,
     )

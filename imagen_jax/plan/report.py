@@ -159,7 +159,7 @@ def _mesh(figures: Mapping[str, Any]) -> str:
 
 
 def _bound(figures: Mapping[str, Any]) -> str:
-    """What binds, and the time it allows."""
+    """Return the binding resource, and the time it allows."""
     roofline = figures["roofline_seconds"]
     return f"{roofline['binds']}, {roofline[roofline['binds']]:#.3g} s"
 

@@ -1,4 +1,4 @@
-"""How long a compiled program should take: the compiler's model, held against the roofline.
+"""Estimates of a program's time: the compiler's model, held against the roofline.
 
 Every time here is an estimate; nothing was run on a chip.
 """
@@ -51,7 +51,7 @@ class Roofline:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the compiler says of a program, for one device and one call."""
+    """The compiler's estimate of a program, for one device and one call."""
 
     memory: MemoryUse
     flops: float  # of the program: recomputation and padding included
@@ -62,7 +62,7 @@ class Estimate:
     refused: str = ""  # why
 
     def times(self, calls: int, *, memory: MemoryUse) -> "Estimate":
-        """So many calls one after another, of a program that needs this memory."""
+        """Return the estimate of so many calls one after another, at this memory."""
         return Estimate(
             memory=memory,
             flops=calls * self.flops,
@@ -80,7 +80,7 @@ def estimate(
     *,
     flops: float | None = None,
 ) -> Estimate:
-    """The compiler's analyses of a program. It counts the body of a loop but once.
+    """Read the compiler's analyses of a program. It counts the body of a loop but once.
 
     `flops` (of one device), where known from elsewhere, replaces the compiler's where that is less.
     """
@@ -107,7 +107,7 @@ def estimate(
 
 
 def memory_of(compiled: Any, chip: accelerators.Accelerator) -> MemoryUse:
-    """What a program takes of a device's memory."""
+    """Read what a program takes of a device's memory."""
     found = compiled.memory_analysis()
     return MemoryUse(
         arguments=found.argument_size_in_bytes,

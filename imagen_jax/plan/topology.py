@@ -52,7 +52,7 @@ def use_compiler(environment: MutableMapping[str, str] = os.environ) -> None:
 def describe_mismatch(
     requirements: Sequence[str] | None = None, installed: str | None = None
 ) -> str:
-    """What is wrong with the installed compiler for the installed jax; nothing: an empty text.
+    """Describe a mismatch of the installed compiler and jax; "" where there is none.
 
     jax names the libtpu it is released with. Another one compiles, too, but 0.0.52 took 20 times as
     long under jax 0.10.2 as its own 0.0.42, and its model of time counted negative seconds.
@@ -87,7 +87,7 @@ def parse_topology(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]
 
 
 def describe_topology(name: str, *, slices: int = 1) -> Topology:
-    """The devices of a topology, from the TPU compiler.
+    """Return the devices of a topology, from the TPU compiler.
 
     Errors: ValueError for a name that `parse` refuses, or a shape that the compiler doesn't know.
     """

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import config
+from imagen_jax import config, models
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
 from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.types import Denoise, Network, Params
@@ -29,9 +29,7 @@ def build(
     sampler = stage.sampler
 
     def to_x0(part: Any) -> Denoise:
-        def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            return module.apply({"params": params}, z, logsnr, part)
-
+        network = models.predictor(module, params, part)
         predict = preconditioning.wrap(network, part.low_res, diffusion=stage.diffusion)
 
         def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:

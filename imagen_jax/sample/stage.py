@@ -12,7 +12,7 @@ import numpy as np
 from imagen_jax import config
 from imagen_jax.diffusion import samplers
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import finite, memory, stage_program
 from imagen_jax.sample.progress import SamplingCallbacks, Watch
 from imagen_jax.sample.request import Request
@@ -90,9 +90,13 @@ def _layout(
 ) -> tuple[jax.sharding.Mesh, int]:
     """The devices, laid out for a batch, and the pictures that fill it."""
     passes = 1 if stage.sampler.guidance_weight == 1.0 else 2  # rows of the network's batch
-    workload = mesh.Workload(images=passes * batch_size, rows=sides[0] // stage.model.multiple())
-    devices = mesh.build(config.Mesh(), workload=workload)
-    return devices, mesh.padded_batch_size(batch_size, devices, passes=passes, side=min(sides))
+    workload = auto_layout.Workload(
+        images=passes * batch_size, rows=sides[0] // stage.model.multiple()
+    )
+    devices = mesh.build(auto_layout.choose_axes(workload=workload))
+    return devices, auto_layout.padded_batch_size(
+        batch_size, devices, passes=passes, side=min(sides)
+    )
 
 
 def _canvas(job: StageJob, rows: np.ndarray) -> SamplerInputs:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from imagen_jax import config, rng
+from imagen_jax import config, models, rng
 from imagen_jax.diffusion import noise_conditioning, samplers
 from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
 from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Image, Keys, Network, Params
@@ -28,7 +28,7 @@ class TrainedStage:
 
     def placed(self, sharding: NamedSharding | None = None) -> Params:
         """The parameters on the devices: by default whole on each. Errors: those of reading."""
-        sharding = sharding or mesh.replicated_sharding(mesh.build(config.Mesh()))
+        sharding = sharding or mesh.replicated_sharding(mesh.build(auto_layout.choose_axes()))
         if isinstance(self.params, LazyParams):
             return self.params.on(sharding)
         return jax.device_put(self.params, sharding)
@@ -116,22 +116,20 @@ def sample_stage(
     where nothing thresholds them.
     """
     stage, sides = program.stage, program.sides
-    low: dict[str, jax.Array] = {}
+    low_res = aug_logsnr = None
     if canvas.low_res is not None:
-        noised, aug_logsnr = noise_conditioning.augment(
-            noise_conditioning.upsample(canvas.low_res, factor=stage.factor),
+        low_res, aug_logsnr = noise_conditioning.prepare(
+            canvas.low_res,
             canvas.aug_level,
             rng.fold_keys(canvas.keys, "aug_noise"),
+            factor=stage.factor,
             options=stage.noise_conditioning,
         )
-        low = {"low_res": noised, "aug_logsnr": aug_logsnr}
-
-    def conditioning(captions: EncodedText) -> Any:
-        encoded = program.module.apply({"params": params}, *captions, method="encode_text")
-        return encoded.replace(**low)
-
-    cond = conditioning(canvas.captions)
-    uncond = conditioning(canvas.negatives) if program.guided else None
+    condition = functools.partial(
+        models.condition, program.module, params, low_res=low_res, aug_logsnr=aug_logsnr
+    )
+    cond = condition(canvas.captions)
+    uncond = condition(canvas.negatives) if program.guided else None
     denoise = denoiser.build(params, cond, uncond, dials, module=program.module, stage=stage)
     options = {"sampler": stage.sampler, "diffusion": stage.diffusion}
     if state is None:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import finite, packing, t5
 from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
@@ -213,7 +213,7 @@ class TextEncoder:
 
         Errors: TypeError if `captions` is one string.
         """
-        length, count = packing.row_length(self.max_length), mesh.batch_shards(self.devices)
+        length, count = packing.row_length(self.max_length), auto_layout.batch_shards(self.devices)
         return packing.plan_rows(
             self.ragged(captions),
             length=length,
@@ -252,7 +252,7 @@ class TextEncoder:
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and mask on the devices: rows split where they divide, else whole on each."""
-        splits = len(batch) % mesh.batch_shards(self.devices) == 0
+        splits = len(batch) % auto_layout.batch_shards(self.devices) == 0
         where = (
             mesh.batch_sharding(self.devices) if splits else mesh.replicated_sharding(self.devices)
         )

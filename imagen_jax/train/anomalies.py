@@ -1,4 +1,4 @@
-"""The health of steps: those that were skipped, and losses far from the usual."""
+"""Anomalies of a run: steps that were skipped, and losses far from the usual."""
 
 import math
 import statistics
@@ -15,68 +15,68 @@ from imagen_jax.io import log_files
 from imagen_jax.train.step import GUARDED
 
 FILE = "skipped_steps.jsonl"  # of a process: skipped_steps-1.jsonl for the second
-USUAL = 200  # steps whose losses tell what is usual
+USUAL = 200  # steps whose losses define what is usual
 SPIKE = 10.0  # times the usual deviation from the median
 
 
 class Diverged(FloatingPointError):
-    """Too many steps in a row had to be skipped; `proven` as in `Health`."""
+    """Too many steps in a row had to be skipped; `last_sound` as in `AnomalyMonitor`."""
 
-    def __init__(self, sentence: str, proven: int) -> None:
+    def __init__(self, sentence: str, last_sound: int) -> None:
         super().__init__(sentence)
-        self.proven = proven
+        self.last_sound = last_sound
 
 
 class AnomalyMonitor:
-    """Watches the steps of a run; what was skipped is written down with its records.
+    """Watches the steps of a run; skipped steps are logged with their records.
 
-    `proven` is the last step after which the weights gave a finite loss and gradient, at the step
-    that followed; -1 while there is none. `skipping` tells whether the last step was skipped.
+    `last_sound` is the last step whose weights gave a finite loss and gradient at the step after
+    it; -1 while there is none. `is_skipping`: the last step was skipped.
     """
 
     def __init__(self, workdir: Path, store: Store, *, limit: int) -> None:
         process = jax.process_index()
         name = FILE if not process else FILE.replace(".", f"-{process}.")
         self._log, self._store, self._limit = log_files.JsonLines(workdir / name), store, limit
-        self.proven = -1
+        self.last_sound = -1
         self._records: dict[int, np.ndarray] = {}
         self._losses: deque[float] = deque(maxlen=USUAL)
         self._row = 0  # steps skipped one after another, so far
 
     @property
-    def skipping(self) -> bool:
-        """Whether the last step that was judged was skipped."""
+    def is_skipping(self) -> bool:
+        """Tell whether the last step that was checked was skipped."""
         return self._row > 0
 
-    def remember(self, step: int, index: np.ndarray) -> None:
-        """Which records this process gave to a step, until `judge` has seen it."""
+    def record(self, step: int, index: np.ndarray) -> None:
+        """Keep which records this process gave to a step, until `check` has seen it."""
         self._records[step] = index
 
-    def judge(self, steps: Mapping[int, Mapping[str, Any]]) -> Sequence[str]:
-        """Sentences about what is unusual in these steps' metrics.
+    def check(self, steps: Mapping[int, Mapping[str, Any]]) -> Sequence[str]:
+        """Return sentences about what is unusual in these steps' metrics.
 
         Errors: Diverged after more than `limit` skipped steps in a row.
         """
-        told = []
+        sentences = []
         for step, metrics in steps.items():
             records = self._records.pop(step, np.zeros(0, np.int32))
             broken = next((tag for tag in GUARDED if not math.isfinite(metrics[tag])), None)
             if broken in (None, "update_norm"):
-                self.proven = step - 1
+                self.last_sound = step - 1
             if broken:
                 self._row += 1
                 self._write(step, records)
                 what = GUARDED[broken]
-                told.append(f"step {step} was skipped: its {what} is not finite")
+                sentences.append(f"step {step} was skipped: its {what} is not finite")
                 if self._row > self._limit:
-                    raise Diverged(self._sentence(step, what), self.proven)
+                    raise Diverged(self._sentence(step, what), self.last_sound)
                 continue
             self._row = 0
             loss = float(metrics["loss"])
             if usual := self._is_spike(loss):
-                told.append(f"step {step}: the loss is {loss:.4g}, usual is {usual}")
+                sentences.append(f"step {step}: the loss is {loss:.4g}, usual is {usual}")
             self._losses.append(loss)
-        return told
+        return sentences
 
     def _is_spike(self, loss: float) -> str:
         """The usual loss, if this one is far above; "" otherwise, or while little is known."""

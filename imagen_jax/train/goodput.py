@@ -1,4 +1,4 @@
-"""Where a run's time went: what was not spent in steps, and the share that was (goodput)."""
+"""Goodput: the share of a run's time that was spent in steps, and where the rest went."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,15 +21,15 @@ class GoodputTracker:
 
     @contextmanager
     def spend(self, part: Part) -> Iterator[None]:
-        """Count the block's time for a part."""
+        """Count the time of a block for a part."""
         start = self._clock()
         try:
             yield
         finally:
             self.seconds[part] += self._clock() - start
 
-    def started(self) -> None:
-        """All so far was the start; to be called once the first step is done."""
+    def end_start(self) -> None:
+        """Count all time so far as the start. Call it once the first step is done."""
         self.seconds = dict.fromkeys(self.seconds, 0.0) | {"start": self._clock() - self._began}
 
     @property
@@ -52,8 +52,8 @@ class GoodputTracker:
             if part != "start"
         }
 
-    def sentence(self) -> str:
-        """Where the time went, for people."""
+    def summary(self) -> str:
+        """Describe where the time went."""
         parts = ", ".join(f"{name} {tqdm.format_interval(s)}" for name, s in self.seconds.items())
         return (
             f"{self.goodput:.1%} of {tqdm.format_interval(self.total)} was spent in steps ({parts})"

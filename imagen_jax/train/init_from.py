@@ -1,9 +1,10 @@
-"""What a fresh run begins with, where that is another run's weights: `imagen train --init-from`."""
+"""Start a new run with another run's weights: `imagen train --init-from`."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,13 @@ Take = Literal["ema", "weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class InitFrom:
-    """Another run's weights, or an exported stage's; step and optimiser begin anew."""
+    """Another run's weights, or an exported stage's; step and optimiser start from scratch."""
 
     folder: Workdir
     take: Take = "ema"  # ema: averaged ones, as parameters and EMA; weights: each as it was
-    partial: bool = False  # take what fits, and begin anew with the rest
+    partial: bool = False  # take what fits, and initialise the rest from scratch
 
-    def begin(self, state: TrainState) -> tuple[TrainState, str]:
+    def initialize(self, state: TrainState) -> tuple[TrainState, str]:
         """The state with what was found, on its own shardings, and a sentence for people.
 
         Errors: FileNotFoundError for no run; ValueError that lists every tensor that is missing
@@ -39,13 +40,15 @@ class InitFrom:
         """
         wanted = {name: x.shape for name, x in _flat(state.params).items()}
         parts = ("params", "ema") if self.take == "weights" else ("ema",)
+        found: Mapping[str, Mapping[str, Any]]
         if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
             found, where = self._exported(wanted)
         else:
             found, where = self._saved(state.params, wanted, parts)
         taken = [_put(getattr(state, p), found.get(p, found["ema"])) for p in ("params", "ema")]
         count = f"{len(found['ema'])} of {len(wanted)} tensors"
-        return state.replace(params=taken[0], ema=taken[1]), f"{count} from {where}"
+        state = dataclasses.replace(state, params=taken[0], ema=taken[1])
+        return state, f"{count} from {where}"
 
     def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
         file = Path(self.folder) / WEIGHTS
@@ -87,10 +90,10 @@ class InitFrom:
         if wrong and not self.partial:
             raise ValueError(
                 f"{where}: the weights do not fit this config; --init-partial takes the "
-                f"{len(fitting)} tensors that fit and begins anew with the rest:\n  {listed}"
+                f"{len(fitting)} tensors that fit and initialises the rest:\n  {listed}"
             )
         if wrong and jax.process_index() == 0:
-            print(f"{where}: begun anew or left out:\n  {listed}", flush=True)
+            print(f"{where}: initialised from scratch or left out:\n  {listed}", flush=True)
         return fitting
 
 
@@ -105,5 +108,5 @@ def _put(tree: Params, found: Mapping[str, np.ndarray | jax.Array]) -> Params:
     return traverse_util.unflatten_dict(leaves, sep=SLASH)
 
 
-def _flat(tree: Params) -> dict[str, jax.Array]:
+def _flat(tree: Params) -> dict[str, Any]:
     return traverse_util.flatten_dict(tree, sep=SLASH)

@@ -1,4 +1,4 @@
-"""All that a run tells of itself, in one place: figures, lines, what went wrong, stalls."""
+"""The log of a run, in one place: metrics, lines for people, anomalies, stalls."""
 
 import sys
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from imagen_jax.train.train_metrics import Throughput
 
 
 class RunLogger:
-    """Kept by every process; `say` and figures are process 0's alone.
+    """Logs a run. Every process has one; lines and metrics are written by process 0 alone.
 
-    Use: `loaded` and `stepped` at every step, `judge` and `flush` now and then, with what may be
-    saved in between, `beat` when a step is over.
+    Call `record_batch` and `record_step` at every step; `check_steps`, and after a save `flush`,
+    now and then; `heartbeat` when a step is over.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class RunLogger:
         *,
         speed: Throughput,
         start: int,
-        ledger: GoodputTracker,
+        goodput: GoodputTracker,
     ) -> None:
         options, process = experiment.train, jax.process_index()
-        self._images, self._start, self._ledger = options.batch_size, start, ledger
+        self._images, self._start, self._goodput = options.batch_size, start, goodput
         self._logs = LogUploader(workdir)
         folder = self._logs.folder
-        self._tally = corrupt_records.CorruptRecordCounter(
+        self._corrupt = corrupt_records.CorruptRecordCounter(
             store, folder, most=experiment.data.max_damaged, process=process
         )
-        self._health = anomalies.AnomalyMonitor(folder, store, limit=options.max_skipped)
-        self._learning = update_monitor.UpdateMonitor(experiment)
+        self._anomalies = anomalies.AnomalyMonitor(folder, store, limit=options.max_skipped)
+        self._updates = update_monitor.UpdateMonitor(experiment)
         self.progress = progress.ProgressMeter(
             folder,
             writers.make_writers(workdir, folder, experiment, start=start) if process == 0 else (),
@@ -52,47 +52,47 @@ class RunLogger:
             steps=options.steps,
             start=start,
         )
-        self.say = self.progress.say
+        self.info = self.progress.info
         self._watchdog = watchdog.start_watchdog(folder)
-        self.beat = self._watchdog.beat
+        self.heartbeat = self._watchdog.beat
 
-    def loaded(self, step: int, loaded: LoadedBatch) -> None:
-        """What a step trains on. Errors: ValueError when too much of the store is damaged."""
-        self._tally.add(step, loaded)
-        self._health.remember(step, loaded.batch.index)
+    def record_batch(self, step: int, loaded: LoadedBatch) -> None:
+        """Record what a step trains on. Errors: ValueError when too many records are damaged."""
+        self._corrupt.add(step, loaded)
+        self._anomalies.record(step, loaded.batch.index)
 
-    def stepped(self, step: int, scalars: Mapping[str, jax.Array]) -> None:
-        """A step's metrics, not waited for, but after the first step, which compiles."""
+    def record_step(self, step: int, scalars: Mapping[str, jax.Array]) -> None:
+        """Record a step's metrics; waits for those of the first step alone, which compiles."""
         self.progress.add(step, scalars)
         if step == self._start + 1:
             jax.block_until_ready(scalars)
-            self._ledger.started()
+            self._goodput.end_start()
 
-    def judge(self) -> bool:
-        """Look at the steps since the last time; whether the last one was sound.
+    def check_steps(self) -> bool:
+        """Check the steps since the last time, and tell whether the last one was sound.
 
-        Errors: health.Diverged.
+        Errors: anomalies.Diverged.
         """
-        for sentence in self._health.judge(self.progress.measured()):
-            self.say(sentence)
-        return not self._health.skipping
+        for sentence in self._anomalies.check(self.progress.fetch()):
+            self.info(sentence)
+        return not self._anomalies.is_skipping
 
     def flush(self, step: int, state: TrainState) -> None:
-        """Write the figures of what was judged since the last time, and the state's."""
+        """Write the metrics of the steps checked since the last time, and of the state."""
         found = jax.device_get(norms.state_norms(state.params, state.ema))
-        also = self._ledger.shares() | {tag: float(value) for tag, value in found.items()}
+        also = self._goodput.shares() | {tag: float(value) for tag, value in found.items()}
         also |= {
-            "damaged": float(self._tally.damaged),
-            "goodput": self._ledger.goodput,
+            "damaged": float(self._corrupt.damaged),
+            "goodput": self._goodput.goodput,
         }
         steps = self.progress.flush(step, images=self._images, also=also)
-        for sentence in self._learning.judge(steps, state.params, found):
-            self.say(sentence)
+        for sentence in self._updates.check(steps, state.params, found):
+            self.info(sentence)
 
-    def push(self) -> None:
-        """Copy logs to the run's bucket, where it is in one."""
+    def upload(self) -> None:
+        """Copy logs to the run's bucket, if it has one."""
         if sentence := self._logs.push():
-            self.say(sentence)
+            self.info(sentence)
 
     def close(self) -> None:
         """Finish all files."""

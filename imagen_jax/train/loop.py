@@ -13,7 +13,15 @@ from imagen_jax.io import finite, log_files, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache, mesh
 from imagen_jax.runtime import exit_codes
-from imagen_jax.train import anomalies, checkpointing, init_from, resuming, sharded_step, state
+from imagen_jax.train import (
+    anomalies,
+    checkpointing,
+    init_from,
+    resolve,
+    resuming,
+    sharded_step,
+    state,
+)
 from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.logger import RunLogger
 from imagen_jax.train.progress import ProgressMeter
@@ -24,7 +32,7 @@ Hook = Callable[[int, Params, ProgressMeter], None]  # (step, ema, progress), af
 
 
 def never_stop(step: int) -> bool:
-    """Nobody asks this run to stop."""
+    """Never ask a run to stop."""
     return False
 
 
@@ -39,45 +47,44 @@ def train(
 ) -> state.TrainState:
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
-    What is worth saving is saved before anything is logged. No log that fails ends the run.
+    State is saved before anything is logged, and no log that fails ends the run.
 
-    A run that is not resumed begins with the weights of `source`, or fresh ones.
-    `stop` is asked after each step, on every process, whether to save and end.
+    A run that is not resumed starts with the weights of `source`, or random ones. `stop` is called
+    after each step, on every process, and tells whether to save and end.
     Errors: ValueError when the store or the checkpoint doesn't fit the config, or when more of the
-    store than `experiment.data.max_damaged` is damaged; health.Diverged when too many steps in a
-    row were not finite; exits.Preempted once `stop` said so.
+    store than `experiment.data.max_damaged` is damaged; anomalies.Diverged when too many steps in a
+    row were not finite; exit_codes.Preempted once `stop` returns True.
     """
     options = experiment.train
     compilation_cache.use_cache()
-    pipeline.check_store(store, experiment=experiment)
-    experiment = pipeline.with_encoder(experiment, store)
-    changed = resuming.check(workdir, experiment)
+    experiment = resolve.resolve(experiment, store=store)
+    changed = resuming.changed_options(workdir, experiment)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
 
     # ---- shapes -> shardings -> arrays
-    ledger = GoodputTracker()
-    work = sharded_step.build(experiment)
+    goodput = GoodputTracker()
+    program = sharded_step.build(experiment)
     root = rng.root(options.seed)
-    saves = checkpointing.CheckpointWriter(workdir, experiment)
-    start, current = saves.restore(work.target())
-    begun = ""
+    checkpoints = checkpointing.CheckpointWriter(workdir, experiment)
+    start, current = checkpoints.restore(program.target())
+    origin = ""
     if current is None:
-        current = work.init(root)
+        current = program.init(root)
         if source is not None:
-            current, begun = source.begin(current)
+            current, origin = source.initialize(current)
             finite.require_finite(current, f"{source.folder}: the weights")
         current = state.with_empty_prompt(current, store.empty().array())
     else:
-        begun = f"resumed from step {start}"
+        origin = f"resumed from step {start}"
         if changed:
-            begun += f", with {', '.join(changed)}"
+            origin += f", with {', '.join(changed)}"
         if source is not None:
-            begun += f"; the weights of {source.folder} were for its beginning"
+            origin += f"; the weights of {source.folder} were for its beginning"
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
-    saves.has_config = True
-    train_step, share = work.step(), work.share
+    checkpoints.has_config = True
+    train_step, share = program.step(), program.share
     batches = pipeline.example_stream(
         store,
         stage=experiment.stage,
@@ -86,79 +93,79 @@ def train(
         seed=options.seed,
         start_step=start,
     )
-    hardware = Throughput(
-        sharded_step.flops_per_image(experiment), work.devices.devices.flatten().tolist()
+    throughput = Throughput(
+        sharded_step.flops_per_image(experiment), program.devices.devices.flatten().tolist()
     )
-    diary = RunLogger(workdir, experiment, store, speed=hardware, start=start, ledger=ledger)
-    if begun:
-        diary.say(begun)
+    logger = RunLogger(workdir, experiment, store, speed=throughput, start=start, goodput=goodput)
+    if origin:
+        logger.info(origin)
 
     # ---- steps
     before: dict[str, jax.Array] = {}
-    owed = False  # a save that came due while steps were skipped
+    save_pending = False  # a save that came due while steps were skipped
     try:
         for number in range(start + 1, options.steps + 1):
-            with ledger.spend("data"):
+            with goodput.spend("data"):
                 loaded = next(batches)
-            diary.loaded(number, loaded)
-            with mesh.activate(work.devices):
-                # Held by no name: on a CPU it is the memory that worker processes share.
+            logger.record_batch(number, loaded)
+            with mesh.activate(program.devices):
+                # Bound to no name: on a CPU it is the memory that worker processes share.
                 current, scalars = train_step(
                     current,
-                    pipeline.to_device(loaded.batch, work.batch_shardings, share=share),
+                    pipeline.to_device(loaded.batch, program.batch_shardings, share=share),
                     root,
                 )
-            # One step ahead of the devices is enough to keep them busy. Left alone, jax runs on by
-            # some thirty: their batches fill memory, and a save waits until all are computed.
+            # One step ahead of the devices is enough to keep them busy. Left alone, jax runs ahead
+            # by some thirty: their batches fill memory, and a save waits until all are computed.
             jax.block_until_ready(before)
             before = scalars
-            diary.stepped(number, scalars)
+            logger.record_step(number, scalars)
             stopping = stop(number)
             last = number == options.steps or stopping
-            due = last or owed or saves.is_due(number)
-            if sentence := saves.trouble():
-                diary.say(sentence)
-            due |= saves.is_owed()
+            due = last or save_pending or checkpoints.is_due(number)
+            if sentence := checkpoints.failure():
+                logger.info(sentence)
+            due |= checkpoints.is_retry_due()
             logs = due or number % options.log_every == 0
             # A skipped step has nothing to save, and its save would drive an older one out.
-            owed = logs and not diary.judge() and due and not last
-            with ledger.spend("save"):
-                if due and not owed:
-                    saves.save(number, current)
+            save_pending = logs and not logger.check_steps() and due and not last
+            with goodput.spend("save"):
+                if due and not save_pending:
+                    checkpoints.save(number, current)
                 if last:
-                    saves.finish(number, current)
+                    checkpoints.finish(number, current)
             if logs:
-                diary.flush(number, current)
+                logger.flush(number, current)
             if due:
-                diary.push()
-            with ledger.spend("hooks"):
+                logger.upload()
+            with goodput.spend("hooks"):
                 for hook in hooks:
-                    hook(number, current.ema, diary.progress)
-            diary.beat()
+                    hook(number, current.ema, logger.progress)
+            logger.heartbeat()
             if stopping:
                 raise exit_codes.Preempted(
                     f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
-                    "give the same command to go on"
+                    "give the same command to resume"
                 )
-        diary.say(ledger.sentence())
+        logger.info(goodput.summary())
     except anomalies.Diverged as error:
         raise anomalies.Diverged(
-            f"{error}; {saves.way_back(error.proven)}", error.proven
+            f"{error}; {checkpoints.resume_advice(error.last_sound)}", error.last_sound
         ) from error
     finally:
         batches.close()  # ends worker processes
         loaded = None
         if experiment.data.workers:
-            gc.collect()  # jax, too, lets go of what they shared, before their system asks for it
-        diary.close()
-        saves.close()
+            gc.collect()  # jax, too, frees what they shared, before it is asked for
+        logger.close()
+        checkpoints.close()
     return current
 
 
 def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
-    """A run that has a config goes on where there is no room for another; checkpoints have it, too.
+    """Write config.json; a run that has one resumes even where there is no room for it.
 
-    Errors: OSError, which names the folder of a new run that there is no room for.
+    Errors: OSError, naming the folder of a new run that there is no room for.
     """
     try:
         run_dir.write_config(workdir, experiment)

@@ -26,7 +26,7 @@ class ProfileWindow:
             jax.block_until_ready(ema)
             self._tracing, self._past = False, True
             if self._guarded(jax.profiler.stop_trace):
-                progress.say(
+                progress.info(
                     f"steps {self._steps[0]} to {self._steps[-1]} are traced, in {FOLDER}/ of this "
                     "run"
                 )
@@ -37,14 +37,14 @@ class ProfileWindow:
             )
             self._past = not self._tracing
         elif step >= self._steps[0] and not (self._tracing or self._past):
-            progress.say(
+            progress.info(
                 f"--profile-steps {self._steps[0]}:{self._steps.stop}: nothing is traced, as this "
                 f"start begins with step {step}"
             )
             self._past = True
 
     def _guarded(self, act: Callable[[], object]) -> bool:
-        """Whether the profiler could do it; its errors have no common kind."""
+        """Tell whether the profiler could do it; its errors have no common kind."""
         return Guard("the profile").run(act)
 
 

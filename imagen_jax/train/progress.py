@@ -1,5 +1,6 @@
-"""What a run tells on the way: a bar and lines for people, figures and pictures for its writers."""
+"""Progress of a run: a bar and lines for people, metrics and images for its writers."""
 
+import functools
 import math
 import statistics
 import sys
@@ -18,10 +19,9 @@ from imagen_jax.train.writers import Writer
 
 
 class ProgressMeter:
-    """The bar and the figures of one run; process 0 alone shows them, and has writers.
+    """The bar and the metrics of one run; process 0 alone shows them, and has writers.
 
-    Use: `add` each step's metrics (device arrays, not waited for); now and then `measured`, then
-    `flush`.
+    `add` each step's metrics (device arrays, not waited for); now and then `fetch`, then `flush`.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class ProgressMeter:
         )
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Keep one step's metrics until they are `measured`."""
+        """Keep one step's metrics until the next `fetch`."""
         self._pending[step] = metrics
         self._bar.update()
 
-    def measured(self) -> dict[int, Mapping[str, np.ndarray]]:
-        """Each step's own metrics since the last time; waits for the devices."""
+    def fetch(self) -> dict[int, Mapping[str, np.ndarray]]:
+        """Fetch each step's metrics since the last time; waits for the devices."""
         rows, self._pending = jax.device_get(self._pending), {}
         self._measured |= rows
         return rows
@@ -64,16 +64,16 @@ class ProgressMeter:
     def flush(
         self, step: int, *, images: int, also: Mapping[str, float]
     ) -> dict[int, Mapping[str, np.ndarray]]:
-        """Write the mean of what was measured since the last flush, which is given back.
+        """Write the mean of what was fetched since the last flush, and return the steps' own.
 
-        `images` is their number a step; `also` are further figures of the run so far.
+        `images` is their number a step; `also` are further metrics of the run so far.
         """
         rows, self._measured = self._measured, {}
         values = _mean(list(rows.values()))
         now = time.perf_counter()
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
         rate = images * done / took
-        values |= {"images_per_s": rate, **self._speed.figures(rate), **also}
+        values |= {"images_per_s": rate, **self._speed.metrics(rate), **also}
         self._clock, self._clock_step = now, step
         if self.writes:
             left = (self.steps - step) * took / max(done, 1)
@@ -85,19 +85,19 @@ class ProgressMeter:
             )
             sys.stdout.flush()
         for writer, guard in self._writers:
-            guard.run(lambda writer=writer: writer.scalars(step, values))
+            guard.run(functools.partial(writer.scalars, step, values))
         return rows
 
-    def say(self, sentence: str) -> None:
-        """One line for people, above the bar; process 0 alone says it."""
+    def info(self, sentence: str) -> None:
+        """Print one line above the bar; process 0 alone does."""
         if self.writes:
             tqdm.write(f"{self.name}: {sentence}")
             sys.stdout.flush()
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Show pictures (b, h, w, 3) uint8."""
+    def images(self, step: int, images: np.ndarray) -> None:
+        """Show images (b, h, w, 3) uint8."""
         for writer, guard in self._writers:
-            guard.run(lambda writer=writer: writer.pictures(step, pictures))
+            guard.run(functools.partial(writer.images, step, images))
 
     def close(self) -> None:
         """Finish the bar and the files."""

@@ -1,4 +1,4 @@
-"""A run that goes on with another config: what is refused, and what is said of the rest."""
+"""Resume a run with another config: some changes are refused, the others are reported."""
 
 import dataclasses
 from typing import Any
@@ -11,13 +11,13 @@ from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.train import optim
 
-UNTOLD = ""  # a digest of the text encoder in the config of a run from before they were kept
+UNKNOWN = ""  # a digest of the text encoder in the config of a run from before they were kept
 # Besides the optimiser's, what a run's weights depend on.
-TOLD = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
+REPORTED = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
 
 
-def check(workdir: Workdir, experiment: config.Experiment) -> list[str]:
-    """Options that change how the run in `workdir` goes on, each with both values.
+def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str]:
+    """List the options that change how the run in `workdir` continues, each with both values.
 
     Errors: ValueError where it is another model's run, or its optimiser has another state.
     """
@@ -27,7 +27,7 @@ def check(workdir: Workdir, experiment: config.Experiment) -> list[str]:
     _refuse_other_model(workdir, before, experiment)
     if not _is_begun(workdir):
         return []
-    names = {"optim": [f.name for f in dataclasses.fields(config.Optim)], **TOLD}
+    names = {"optim": [f.name for f in dataclasses.fields(config.Optim)], **REPORTED}
     changed = {
         f"{part}.{name}": f"{new!r} instead of {old!r}"
         for part in names
@@ -52,13 +52,13 @@ def check(workdir: Workdir, experiment: config.Experiment) -> list[str]:
 def _refuse_other_model(
     workdir: Workdir, before: config.Experiment, experiment: config.Experiment
 ) -> None:
-    """A folder that holds another model's run is not continued with this one."""
+    """Refuse a folder that holds another model's run."""
     changed = [
         f"{part}.{f.name}: {old!r} there, {new!r} here"
         for part in ("stage", "text")
         for f in dataclasses.fields(getattr(experiment, part))
         for old, new in [_values(part, f.name, before, experiment)]
-        if f.name != "sampler" and old not in (new, UNTOLD)
+        if f.name != "sampler" and old not in (new, UNKNOWN)
     ]
     if changed:
         dtype = any(change.startswith("text.dtype") for change in changed)
@@ -77,13 +77,13 @@ def _values(
 
 
 def _is_begun(workdir: Workdir) -> bool:
-    """Whether there is a checkpoint to go on from."""
+    """Tell whether there is a checkpoint to resume from."""
     folder = workdir / run_dir.CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
 
 def _state(experiment: config.Experiment) -> Any:
-    """The form of the optimiser's state, of a matrix and of a vector."""
+    """Return the structure of the optimiser's state, for a matrix and a vector."""
     rule = optim.build(experiment.optim, steps=experiment.train.steps)
     params = {"kernel": jnp.zeros((256, 256)), "bias": jnp.zeros(3)}
     return jax.tree.structure(jax.eval_shape(rule.init, params))

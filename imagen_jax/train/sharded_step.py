@@ -5,7 +5,6 @@ The loop runs it, `imagen plan` compiles it for devices that are not here, the b
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,8 @@ import optax
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch, ProcessRows
 from imagen_jax.parallel import backend, compilation_cache, flops, mesh
-from imagen_jax.train import optim, state, step
-from imagen_jax.types import Network, Params, RandomKey
+from imagen_jax.train import resolve, state, step
+from imagen_jax.types import Network, RandomKey
 
 CHANNELS = 3
 TRAINING = 3  # times the forward pass: the backward pass is twice it
@@ -28,7 +27,7 @@ TRAINING = 3  # times the forward pass: the backward pass is twice it
 class ShardedStep:
     """The step of an experiment on a mesh, and what it needs to run."""
 
-    experiment: config.Experiment  # its micro-batches chosen
+    experiment: config.Experiment  # resolved
     devices: jax.sharding.Mesh
     module: Network
     rule: optax.GradientTransformationExtraArgs
@@ -77,17 +76,16 @@ class ShardedStep:
 
 
 def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None) -> ShardedStep:
-    """The program on all devices, or on the ones given.
+    """Build the program on all devices, or on the ones given.
 
-    Errors: ValueError for a mesh that does not fit the devices, or a batch that does not fit it.
+    An experiment that `resolve` was not asked for yet is resolved here.
+    Errors: ValueError as of `resolve`.
     """
     backend.refuse_x64()
-    module = models.build(experiment.stage.model)
-    rule = optim.build(experiment.optim, steps=experiment.train.steps)
-    shapes = state.abstract_state(experiment, module, rule)
-    grid = mesh.build(experiment.mesh, workload=workload(experiment, shapes), devices=devices)
-    experiment = _with_micro_batches(experiment, grid)
-    _check(experiment, grid)
+    if experiment.layout is None:
+        experiment = resolve.resolve(experiment, devices=devices)
+    module, rule, shapes = state.abstract_run(dataclasses.replace(experiment, layout=None))
+    grid = mesh.build(resolve.axis_sizes(experiment), devices=devices)
     by_row, by_height = mesh.batch_sharding(grid), mesh.image_sharding(grid)
     low = by_row if experiment.stage.is_super_resolution else None
     return ShardedStep(
@@ -97,29 +95,10 @@ def build(experiment: config.Experiment, *, devices: Sequence[Any] | None = None
         rule=rule,
         shapes=shapes,
         shardings=state.shardings_of(shapes, grid, experiment.mesh),
-        batch_shardings=Batch(by_height, low, by_row, by_row, by_row),
+        batch_shardings=_batch_of(
+            pixels=by_height, low_pixels=low, text=by_row, text_mask=by_row, index=by_row
+        ),
     )
-
-
-def workload(experiment: config.Experiment, shapes: state.TrainState) -> mesh.Workload:
-    """What the layout of a training run has to carry: gradients are as large as parameters."""
-    stage, train = experiment.stage, experiment.train
-    return mesh.Workload(
-        images=train.batch_size // max(train.micro_batches, 1),
-        rows=stage.train_side // stage.model.multiple(),
-        state_bytes=_bytes(shapes) + _bytes(shapes.params),
-    )
-
-
-def _with_micro_batches(
-    experiment: config.Experiment, grid: jax.sharding.Mesh
-) -> config.Experiment:
-    train = experiment.train
-    if train.micro_batches > 0:
-        return experiment
-    local = int(mesh.local_images(train.batch_size, grid))
-    parts = mesh.micro_batches(local, grid.devices.flat[0])
-    return dataclasses.replace(experiment, train=dataclasses.replace(train, micro_batches=parts))
 
 
 def batch_shapes(experiment: config.Experiment) -> Batch:
@@ -130,7 +109,7 @@ def batch_shapes(experiment: config.Experiment) -> Batch:
     def array(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype)
 
-    return Batch(
+    return _batch_of(
         pixels=array(side, side, CHANNELS, dtype=jnp.uint8),
         low_pixels=array(low, low, CHANNELS, dtype=jnp.uint8)
         if stage.is_super_resolution
@@ -139,6 +118,11 @@ def batch_shapes(experiment: config.Experiment) -> Batch:
         text_mask=array(text.max_length, dtype=jnp.bool_),
         index=array(dtype=jnp.int32),
     )
+
+
+def _batch_of(**leaves: Any) -> Batch:
+    """A batch whose leaves are shapes or shardings, in the place of arrays."""
+    return Batch(**leaves)
 
 
 def flops_per_image(experiment: config.Experiment) -> float:
@@ -153,38 +137,12 @@ def flops_per_image(experiment: config.Experiment) -> float:
 
     def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
         has_text = jnp.ones((1,), jnp.bool_)
-        cond: Any = module.apply({"params": params}, text, mask, has_text, method="encode_text")
-        if stage.is_super_resolution:
-            cond = cond.replace(low_res=image, aug_logsnr=logsnr)
-        return module.apply({"params": params}, image, logsnr, cond)
+        low = {"low_res": image, "aug_logsnr": logsnr} if stage.is_super_resolution else {}
+        cond = models.condition(module, params, (text, mask, has_text), **low)
+        return models.predictor(module, params, cond)(image, logsnr)
 
     image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
     logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
     return TRAINING * float(
         flops.count_flops(forward, shapes, batch.text, batch.text_mask, image, logsnr)
-    )
-
-
-def _check(experiment: config.Experiment, grid: jax.sharding.Mesh) -> None:
-    """Errors: ValueError naming batch, micro-batches and mesh where they don't divide."""
-    train, sizes = experiment.train, dict(grid.shape)
-    holders = round(1 / mesh.local_images(1, grid))
-    if train.batch_size % (holders * train.micro_batches):
-        raise ValueError(
-            f"train.batch_size={train.batch_size} in train.micro_batches={train.micro_batches} "
-            f"does not divide over the mesh {sizes}, {holders} parts: give a multiple of "
-            f"{holders * train.micro_batches}"
-        )
-    stage = experiment.stage
-    rows, strips = stage.train_side // stage.model.multiple(), mesh.spatial_shards(grid)
-    if rows % strips:
-        raise ValueError(
-            f"mesh {sizes}: the coarsest feature map of stage {stage.name} has {rows} rows, which "
-            f"do not divide by spatial={strips}; set mesh.spatial to a divisor"
-        )
-
-
-def _bytes(shapes: Params) -> float:
-    return float(
-        sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(shapes))
     )

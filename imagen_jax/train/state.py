@@ -1,5 +1,7 @@
 """`TrainState`: everything that a step changes, as one frozen pytree."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from jaxtyping import Float
 from imagen_jax import config, models, rng
 from imagen_jax.models import conditioning
 from imagen_jax.parallel import mesh
+from imagen_jax.train import optim
 from imagen_jax.types import Network, Params
 
 
@@ -25,9 +28,7 @@ class TrainState:
     opt_state: Any
 
 
-def init(
-    key: jax.Array, *, experiment: config.Experiment, module: Network, rule: Any
-) -> TrainState:
+def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: Any) -> TrainState:
     """A fresh state; pure, so that it runs under `jax.eval_shape` and `jax.jit`."""
     params = models.init(
         module,
@@ -50,22 +51,26 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> Trai
     A network of another kind has no such parameter, and its state is returned as it is.
     """
 
-    def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         if path[-1].key != conditioning.EMPTY_PROMPT:
             return leaf
         return mesh.to_global(text[0].astype(np.float32), leaf.sharding)
 
     params, ema = (jax.tree_util.tree_map_with_path(put, x) for x in (state.params, state.ema))
-    return state.replace(params=params, ema=ema)
+    return dataclasses.replace(state, params=params, ema=ema)
 
 
-def abstract_state(
-    experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
-) -> TrainState:
-    """Shapes and dtypes of the state, without computing it."""
-    return jax.eval_shape(
+@functools.lru_cache(maxsize=2)  # a run asks twice, to choose its layout and to build its step
+def abstract_run(
+    experiment: config.Experiment,
+) -> tuple[Network, optax.GradientTransformationExtraArgs, TrainState]:
+    """Return network, optimiser, and shapes and dtypes of the state, without computing it."""
+    module = models.build(experiment.stage.model)
+    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    shapes = jax.eval_shape(
         lambda key: init(key, experiment=experiment, module=module, rule=rule), jax.random.key(0)
     )
+    return module, rule, shapes
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import config, rng
+from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
@@ -21,7 +21,7 @@ LossFunction = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 # 1 for a step that changed nothing but its number, as something of GUARDED was not finite. Data,
-# keys and the average's warm-up go on with the number; the optimiser's own count, and with it the
+# keys and the average's warm-up advance with the number; the optimiser's own count, and with it the
 # schedule of the learning rate, stays: it ends later by as many steps as were skipped.
 SKIPPED = "skipped"
 GUARDED = {"loss": "loss", "grad_norm": "gradient", "update_norm": "update"}  # by metric
@@ -33,7 +33,7 @@ def build(
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
     loss_of = loss_function(experiment.stage, module)
-    parts = experiment.train.micro_batches
+    parts = experiment.micro_batches
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
@@ -99,30 +99,26 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
         size = batch.pixels.shape[0]
         x0 = to_float(batch.pixels)
 
-        # ---- conditioning: text, dropped for some rows, and the noised low-resolution picture
+        # ---- conditioning: text, dropped for some rows, and the noised low-resolution image
         has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
-        variables = {"params": params}
-        cond: Any = module.apply(
-            variables, batch.text, batch.text_mask, has_text, method="encode_text"
-        )
-        low_res = None
-        if stage.is_super_resolution:
+        low_res = aug_logsnr = None
+        if batch.low_pixels is not None:
             aug_level = stage.noise_conditioning.max_level * jax.random.uniform(
                 rng.fold(key, "aug_level"), (size,)
             )
-            low_res, aug_logsnr = noise_conditioning.augment(
-                noise_conditioning.upsample(to_float(batch.low_pixels), factor=stage.factor),
+            low_res, aug_logsnr = noise_conditioning.prepare(
+                to_float(batch.low_pixels),
                 aug_level,
                 rng.fold_each(key, "aug_noise", jnp.arange(size)),
+                factor=stage.factor,
                 options=stage.noise_conditioning,
             )
-            cond = cond.replace(low_res=low_res, aug_logsnr=aug_logsnr)
+        captions = (batch.text, batch.text_mask, has_text)
+        cond = models.condition(module, params, captions, low_res=low_res, aug_logsnr=aug_logsnr)
 
         # ---- denoising error
-        def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            rngs = {"dropout": rng.fold(key, "dropout")}
-            return module.apply(variables, z, logsnr, cond, train=True, rngs=rngs)
-
+        rngs = {"dropout": rng.fold(key, "dropout")}
+        network = models.predictor(module, params, cond, train=True, rngs=rngs)
         predict = preconditioning.wrap(network, low_res, diffusion=stage.diffusion)
         terms = diffusion_loss.loss(
             predict, x0, rng.fold(key, "diffusion"), diffusion=stage.diffusion

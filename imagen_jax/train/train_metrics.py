@@ -1,4 +1,4 @@
-"""How hard the devices work: FLOP/s of the model, its share of the peak (MFU), memory in use."""
+"""Throughput of the devices: FLOP/s of the model, its share of the peak (MFU), memory in use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 class Throughput:
-    """Figures for the log; those that a device does not tell are left out.
+    """Throughput metrics for the log; those that a device does not report are left out.
 
     MFU counts the model's own work, 3 forward passes, without what rematerialisation adds.
     """
@@ -21,8 +21,8 @@ class Throughput:
         self._here = [d for d in devices if d.process_index == jax.process_index()]
         self._chip = accelerators.from_device_kind(devices[0].device_kind)
 
-    def figures(self, images_per_s: float) -> dict[str, float]:
-        """Of this many images a second over all devices. Units: TFLOP/s of a device, GiB."""
+    def metrics(self, images_per_s: float) -> dict[str, float]:
+        """Compute metrics at a rate over all devices. Units: TFLOP/s of a device, GiB."""
         rate = self._flops * images_per_s / self._count
         found = {"tflops_per_device": rate / 1e12}
         if self._chip is not None:

@@ -1,4 +1,4 @@
-"""Whether every part of a network learns: a part that hardly moves is told, once."""
+"""A monitor of updates: a part of the network that hardly learns is reported, once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,15 +25,15 @@ class UpdateMonitor:
         self._options = experiment.optim
         self._rate = optim.schedule(experiment.optim, steps=experiment.train.steps)
         self._since: dict[str, int] = {}  # the first step of those at which a part hardly moved
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def judge(
+    def check(
         self,
         steps: Mapping[int, Mapping[str, Any]],
         params: Params,
         found: Mapping[str, Any],
     ) -> Sequence[str]:
-        """Sentences about parts that hardly moved for long, each part once.
+        """Return sentences about parts that hardly moved for long, each part once.
 
         `steps` are the metrics of the last steps; `found` has each part's `param_norm/PART`.
         """
@@ -47,17 +47,17 @@ class UpdateMonitor:
         first, last = min(after), max(after)
         with jax.numpy_dtype_promotion("standard"):
             least = SHARE * float(self._rate(last - 1))
-        told = []
-        for part in params.keys() - self._told:
+        sentences = []
+        for part in params.keys() - self._reported:
             update = np.mean([float(metrics[f"update_norm/{part}"]) for metrics in after.values()])
             count = sum(leaf.size for leaf in jax.tree.leaves(params[part]))
             norm = max(float(found[f"param_norm/{part}"]), LEAST_RMS * count**0.5)
             if not update < least * norm:
                 self._since.pop(part, None)
             elif last - self._since.setdefault(part, first) >= LONG:
-                self._told.add(part)
-                told.append(self._sentence(part, float(update / norm), least, last))
-        return sorted(told)
+                self._reported.add(part)
+                sentences.append(self._sentence(part, float(update / norm), least, last))
+        return sorted(sentences)
 
     def _sentence(self, part: str, share: float, least: float, step: int) -> str:
         remedy = "raise optim.learning_rate"

@@ -1,4 +1,4 @@
-"""Where a run's figures and pictures go: JSON lines, TensorBoard, Weights & Biases on request."""
+"""Writers of a run's metrics and images: JSON lines, TensorBoard, Weights & Biases on request."""
 
 import json
 import logging
@@ -21,30 +21,30 @@ from imagen_jax.io import log_files, workdir
 from imagen_jax.io.workdir import Workdir
 
 LINES = "metrics.jsonl"
-RUN_ID = "wandb_id.txt"  # Weights & Biases' name of the run, so that each start goes on with it
+RUN_ID = "wandb_id.txt"  # Weights & Biases' name of the run, so that each start resumes it
 
 
 @runtime_checkable
 class Writer(Protocol):
-    """One place for figures and pictures. Errors of all: those of the disk, or of a service."""
+    """One place for metrics and images. Errors of all: those of the disk, or of a service."""
 
     name: str  # for people
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures after a step."""
+        """Write metrics of a step."""
         ...
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Pictures (b, h, w, 3) uint8 after a step."""
+    def images(self, step: int, images: np.ndarray) -> None:
+        """Write images (b, h, w, 3) uint8 of a step."""
         ...
 
     def close(self) -> None:
-        """Finish what is on its way."""
+        """Finish what is being written."""
         ...
 
 
 class JsonlWriter:
-    """One JSON object a line; pictures are left out."""
+    """One JSON object a line; images are left out."""
 
     def __init__(self, folder: Path) -> None:
         self._log = log_files.JsonLines(folder / LINES)
@@ -53,33 +53,31 @@ class JsonlWriter:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._log.add({"step": step, "time": time.time(), **values})
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Nothing: lines are for figures."""
+    def images(self, step: int, images: np.ndarray) -> None:
+        """Do nothing: lines are for metrics."""
 
     def close(self) -> None:
-        """Nothing: no line is on its way."""
+        """Do nothing: each line is written at once."""
 
 
 class TensorBoardWriter:
-    """An event file; those of steps after `start`, which are made again, are hidden.
+    """An event file; those of steps after `start`, which are computed again, are hidden.
 
-    tensorboardX's own writer has a thread that dies of a full disk, and then blocks whoever writes.
+    tensorboardX's own writer has a thread that dies of a full disk, and then blocks the writer.
     """
 
     def __init__(self, folder: Path, *, start: int) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         self._file, self._start = folder / name, start
-        logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # of NaN the guard tells
+        logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # the guard logs NaN
         self.name = "TensorBoard's events"
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         tags = [summary.scalar(tag, value).value[0] for tag, value in values.items()]
         self._write(Event(step=step, summary=Summary(value=tags)))
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        self._write(
-            Event(step=step, summary=summary.image("samples", pictures, dataformats="NHWC"))
-        )
+    def images(self, step: int, images: np.ndarray) -> None:
+        self._write(Event(step=step, summary=summary.image("samples", images, dataformats="NHWC")))
 
     def close(self) -> None:
         """Nothing: no event is on its way."""
@@ -143,8 +141,8 @@ class WandbWriter:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({"step": step, **values})
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        self._run.log({"step": step, "samples": [self._image(x) for x in pictures]})
+    def images(self, step: int, images: np.ndarray) -> None:
+        self._run.log({"step": step, "samples": [self._image(x) for x in images]})
 
     def close(self) -> None:
         self._run.finish()
@@ -153,9 +151,9 @@ class WandbWriter:
 def make_writers(
     place: Workdir, folder: Path, experiment: config.Experiment, *, start: int
 ) -> list[Writer]:
-    """Every writer of a run in `place`, whose logs are written in `folder`.
+    """Make the writers of a run in `place`, whose logs are written in `folder`.
 
-    Weights & Biases that can't be begun for want of room, say, is left out, and that is told.
+    Weights & Biases is left out, and that is logged, where it can't start for want of room.
     Errors: ValueError, as `WeightsAndBiases`.
     """
     found: list[Writer] = []

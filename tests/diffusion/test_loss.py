@@ -29,7 +29,9 @@ def zero(z: jax.Array, logsnr: jax.Array) -> jax.Array:
 
 def weights(loss_weight: config.LossWeight, predicts: config.Predicts) -> np.ndarray:
     diffusion = config.Diffusion(
-        loss_weight=loss_weight, predicts=predicts, logsnr_min=-10.0, logsnr_max=10.0
+        loss_weight=loss_weight,
+        predicts=predicts,
+        schedule=config.NoiseSchedule(logsnr_min=-10.0, logsnr_max=10.0),
     )
     return np.asarray(weight(LEVELS, 2 * jnp.ones_like(LEVELS), diffusion=diffusion))
 
@@ -142,13 +144,15 @@ def test_edm_levels_are_log_normal() -> None:
 
 @pytest.mark.parametrize("time_sampling", get_args(TimeSampling))
 def test_levels_stay_within_their_limits(time_sampling: TimeSampling) -> None:
-    diffusion = config.Diffusion(time_sampling=time_sampling, logsnr_min=-1.0, logsnr_max=1.0)
+    diffusion = config.Diffusion(
+        time_sampling=time_sampling, schedule=config.NoiseSchedule(logsnr_min=-1.0, logsnr_max=1.0)
+    )
     level, _ = draw_logsnr(KEY, 1000, diffusion=diffusion)
     assert np.abs(np.asarray(level)).max() <= 1.0
 
 
 def test_the_schedule_reaches_the_levels() -> None:
-    diffusion = config.Diffusion(schedule="linear")
+    diffusion = config.Diffusion(schedule=config.NoiseSchedule(kind="linear"))
     level, _ = draw_logsnr(KEY, 100, diffusion=diffusion)
     t = draw_time(KEY, 100, stratified=False)
-    np.testing.assert_allclose(level, schedules.logsnr(t, diffusion=diffusion), rtol=1e-5)
+    np.testing.assert_allclose(level, schedules.logsnr(t, schedule=diffusion.schedule), rtol=1e-5)

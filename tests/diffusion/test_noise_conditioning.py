@@ -51,8 +51,8 @@ def test_pictures_need_not_be_square() -> None:
     ("schedule", "sigmas"),
     [("cosine", (0.1565, 0.3090, 0.4540)), ("linear", (0.3221, 0.5845, 0.7770))],
 )
-def test_a_level_is_a_standard_deviation(schedule: config.Schedule, sigmas: tuple) -> None:
-    options = config.NoiseConditioning(schedule=schedule)
+def test_a_level_is_a_standard_deviation(schedule: config.ScheduleKind, sigmas: tuple) -> None:
+    options = config.NoiseConditioning(schedule=config.NoiseSchedule(kind=schedule))
     level = jnp.float32([0.1, 0.2, 0.3])
     low_res = LOW_RES[:3]
     noised, aug_logsnr = augment(low_res, level, KEYS[:3], options=options)

@@ -162,11 +162,13 @@ def test_gaussian_marginals_converge_with_steps(kind: config.SamplerKind) -> Non
 @pytest.mark.parametrize(("kind", "order"), [("ddim", 1.0), ("dpmpp_2m", 2.0), ("edm_heun", 2.0)])
 def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
     """On a benign range of levels the error against the exact flow falls as 1 / steps^order."""
-    diffusion = config.Diffusion(logsnr_min=-1.5, logsnr_max=1.5)
+    diffusion = config.Diffusion(schedule=config.NoiseSchedule(logsnr_min=-1.5, logsnr_max=1.5))
     denoise, rule = gaussian(0.5), samplers._RULES[kind]
 
     def error(steps: int) -> jax.Array:
-        levels = schedules.logsnr(jnp.linspace(1.0, 0.0, steps + 1), diffusion=diffusion)[:, None]
+        levels = schedules.logsnr(jnp.linspace(1.0, 0.0, steps + 1), schedule=diffusion.schedule)[
+            :, None
+        ]
         before = jnp.concatenate([levels[:1], levels[:-2]])
 
         def body(carry, span):
@@ -253,7 +255,7 @@ def test_levels_form_one_chain(kind: config.SamplerKind, asked, monkeypatch) -> 
         np.testing.assert_array_equal(called[1::2], called[2::2])
         called = called[::2]
     expected = {
-        "time": schedules.logsnr(jnp.linspace(1.0, 0.0, 8), diffusion=COSINE)[:-1],
+        "time": schedules.logsnr(jnp.linspace(1.0, 0.0, 8), schedule=COSINE.schedule)[:-1],
         "logsnr": np.linspace(-10.2, 11.0, 7),
         "karras": -2 * 7 * np.log(np.linspace(80.0 ** (1 / 7), 0.002 ** (1 / 7), 7)),
     }[asked or ("karras" if kind == "edm_heun" else "time")]
@@ -316,6 +318,6 @@ def test_low_precision_denoisers_are_painted_in_float32() -> None:
 
 
 def test_the_schedule_reaches_the_sampler() -> None:
-    linear = dataclasses.replace(COSINE, schedule="linear")
+    linear = dataclasses.replace(COSINE, schedule=config.NoiseSchedule(kind="linear"))
     levels = level_grid(config.Sampler(steps=2), linear)
     np.testing.assert_allclose(levels[:2], [-10.05, -2.455], atol=2e-3)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.diffusion import schedules
+from imagen_jax.diffusion import loss, schedules
 
-SCHEDULES = get_args(config.Schedule)
+SCHEDULES = get_args(config.ScheduleKind)
 TIMES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9, 1.0)
 LOGSNR = {  # float64, from the closed forms; limits +-20
     "cosine": (12.855, 8.301, 5.083, 3.685, 2.248, 1.348, 0.0, -3.685, -20.0),
@@ -29,12 +29,12 @@ SIGMA = {
 
 def at(times, **options) -> jax.Array:
     times = jnp.asarray(times, jnp.float32)
-    return schedules.logsnr(times, diffusion=config.Diffusion(**options))
+    return schedules.logsnr(times, schedule=config.NoiseSchedule(**options))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_levels_match_the_table(schedule: config.Schedule) -> None:
-    level = at(TIMES, schedule=schedule)
+def test_levels_match_the_table(schedule: config.ScheduleKind) -> None:
+    level = at(TIMES, kind=schedule)
     alpha, sigma = schedules.alpha_sigma(level)
     assert sigma.shape == (len(TIMES), 1, 1, 1)
     np.testing.assert_allclose(level, LOGSNR[schedule], atol=2e-3)
@@ -44,8 +44,8 @@ def test_levels_match_the_table(schedule: config.Schedule) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 2 * math.log(64 / 256)])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_levels_fall_and_stay_finite(schedule: config.Schedule, shift: float) -> None:
-    level = at(np.linspace(0, 1, 2001), schedule=schedule, shift=shift)
+def test_levels_fall_and_stay_finite(schedule: config.ScheduleKind, shift: float) -> None:
+    level = at(np.linspace(0, 1, 2001), kind=schedule, shift=shift)
     assert np.isfinite(level).all()
     steps = np.diff(np.asarray(level, np.float64))
     assert (steps <= 0).all()
@@ -55,16 +55,16 @@ def test_levels_fall_and_stay_finite(schedule: config.Schedule, shift: float) ->
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_slopes_are_finite_at_both_ends(schedule: config.Schedule) -> None:
-    slope = jax.vmap(jax.grad(lambda t: at(t[None], schedule=schedule)[0]))(jnp.array([0.0, 1.0]))
+def test_slopes_are_finite_at_both_ends(schedule: config.ScheduleKind) -> None:
+    slope = jax.vmap(jax.grad(lambda t: at(t[None], kind=schedule)[0]))(jnp.array([0.0, 1.0]))
     assert np.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_shift_moves_the_middle(schedule: config.Schedule) -> None:
+def test_a_shift_moves_the_middle(schedule: config.ScheduleKind) -> None:
     shift = 2 * math.log(64 / 256)
     times = TIMES[3:7]
-    moved = at(times, schedule=schedule, shift=shift)
+    moved = at(times, kind=schedule, shift=shift)
     np.testing.assert_allclose(moved, np.add(LOGSNR[schedule][3:7], shift), atol=2e-3)
 
 
@@ -93,3 +93,23 @@ def test_add_noise_gives_the_marginal() -> None:
     x0, eps = jnp.full((2, 1, 1, 1), 3.0), jnp.full((2, 1, 1, 1), 5.0)
     z = schedules.add_noise(x0, eps, jnp.float32([20.0, 2 * math.log(0.6 / 0.8)]))
     np.testing.assert_allclose(z[:, 0, 0, 0], [3.0, 0.6 * 3 + 0.8 * 5], atol=3e-4)
+
+
+def straight(t: jax.Array) -> jax.Array:
+    """A schedule that no file of the package knows: even in logsnr."""
+    return 10.0 - 20.0 * t
+
+
+def test_a_function_handed_over_is_a_schedule() -> None:
+    times = jnp.linspace(0.0, 1.0, 5)
+    np.testing.assert_allclose(at(times, curve=straight), [10.0, 5.0, 0.0, -5.0, -10.0], atol=1e-5)
+    moved = at(times, curve=straight, shift=2.0, logsnr_max=8.0)
+    np.testing.assert_allclose(moved, [8.0, 7.0, 2.0, -3.0, -8.0], atol=1e-5)
+
+
+def test_training_draws_its_levels_from_a_function_handed_over() -> None:
+    """Its slope too: the density of a straight line is one over its length."""
+    diffusion = config.Diffusion(schedule=config.NoiseSchedule(curve=straight))
+    level, inverse_density = loss.draw_logsnr(jax.random.key(0), 1000, diffusion=diffusion)
+    assert -10 <= float(level.min()) < -9 < 9 < float(level.max()) <= 10
+    np.testing.assert_allclose(inverse_density, 20.0, rtol=1e-5)

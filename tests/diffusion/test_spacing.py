@@ -53,16 +53,19 @@ def levels(steps: int, *, diffusion: config.Diffusion, **options) -> np.ndarray:
 
 diffusions = st.builds(
     config.Diffusion,
-    schedule=st.sampled_from(get_args(config.Schedule)),
-    shift=st.sampled_from([-4.0, -2.0, 0.0, 1.0]),
-    logsnr_min=st.sampled_from([-20.0, -15.0, -5.0]),
-    logsnr_max=st.sampled_from([5.0, 12.0, 20.0]),
+    schedule=st.builds(
+        config.NoiseSchedule,
+        kind=st.sampled_from(get_args(config.ScheduleKind)),
+        shift=st.sampled_from([-4.0, -2.0, 0.0, 1.0]),
+        logsnr_min=st.sampled_from([-20.0, -15.0, -5.0]),
+        logsnr_max=st.sampled_from([5.0, 12.0, 20.0]),
+    ),
 )
 
 
 @given(st.integers(1, MOST), diffusions)
 def test_even_levels_rise_in_equal_steps_between_ends_that_are_trained(steps, diffusion) -> None:
-    ends = schedules.logsnr(jnp.array([1.0, 0.0]), diffusion=diffusion)
+    ends = schedules.logsnr(jnp.array([1.0, 0.0]), schedule=diffusion.schedule)
     first, last = np.clip([-10.2, 11.0], *np.asarray(ends))
     found = levels(steps, diffusion=diffusion, spacing="logsnr")
     expected = np.linspace(first, last, steps)
@@ -74,7 +77,7 @@ def test_even_levels_rise_in_equal_steps_between_ends_that_are_trained(steps, di
     st.sampled_from(SPACINGS), st.integers(1, MOST), st.sampled_from([1.0, 7.0, 100.0]), diffusions
 )
 def test_no_level_is_outside_of_what_is_trained(asked, steps, rho, diffusion) -> None:
-    last, first = np.asarray(schedules.logsnr(jnp.array([0.0, 1.0]), diffusion=diffusion))
+    last, first = np.asarray(schedules.logsnr(jnp.array([0.0, 1.0]), schedule=diffusion.schedule))
     found = levels(steps, diffusion=diffusion, spacing=asked, edm_rho=rho)
     assert (found >= first - 1e-4).all()
     assert (found <= last + 1e-4).all()
@@ -84,7 +87,11 @@ def test_no_level_is_outside_of_what_is_trained(asked, steps, rho, diffusion) ->
 @pytest.mark.parametrize("asked", SPACINGS)
 def test_levels_rise(asked: config.Spacing) -> None:
     for steps in (1, 2, 32, 256):
-        found = levels(steps, diffusion=config.Diffusion(schedule="linear"), spacing=asked)
+        found = levels(
+            steps,
+            diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="linear")),
+            spacing=asked,
+        )
         assert (np.diff(found[:-1]) > 0).all()
         assert found[0] < -8.0
         assert steps == 1 or found[-1] > 10.9
@@ -142,7 +149,7 @@ def test_a_shipped_sampler_keeps_texture(name: str) -> None:
     """A Gaussian texture with its exact denoiser: what is lost is lost by the grid and the rule."""
     stage = config.load(str(CONFIGS / f"{name}.py"))[0].stage
     sampler = dataclasses.replace(stage.sampler, guidance_weight=1.0, threshold="none")
-    schedule = config.Diffusion(schedule=stage.diffusion.schedule, shift=stage.diffusion.shift)
+    schedule = config.Diffusion(schedule=stage.diffusion.schedule)
     found = shares(sampler, schedule)
     assert (found >= np.array(FLOORS[name]) - SPREAD).all(), found
     assert (found < 1.03).all(), found
@@ -166,5 +173,5 @@ def test_every_shipped_sampler_has_a_floor() -> None:
 def test_shares_of_32_steps_on_the_linear_schedule(kind, asked, expected) -> None:
     """Recursions in float64, for data whose variance is known."""
     sampler = config.Sampler(kind=kind, spacing=asked, steps=32)
-    found = shares(sampler, config.Diffusion(schedule="linear"))
+    found = shares(sampler, config.Diffusion(schedule=config.NoiseSchedule(kind="linear")))
     np.testing.assert_allclose(found, expected, atol=0.025)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lib import scoring
 
-from imagen_jax import config
+from imagen_jax import config, models
 from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.cascade import TrainedStage
@@ -36,7 +36,9 @@ class Silent:
     """A network that always answers zero."""
 
     def apply(self, variables, *arguments, method: str | None = None):
-        return None if method == "encode_text" else 0 * arguments[0]
+        if method == "encode_text":
+            return models.Conditioning(kv={}, text_mask=arguments[1], pooled=None)
+        return 0 * arguments[0]
 
 
 @pytest.mark.parametrize("predicts", ["eps", "x0", "v"])

@@ -91,11 +91,10 @@ def make_inputs(height: int = SIDE, width: int = SIDE) -> Inputs:
 
 
 def encode(module: Any, params: Any, inputs: Inputs) -> models.Conditioning:
-    given = (inputs.text, inputs.text_mask, inputs.has_text)
-    cond = module.apply({"params": params}, *given, method="encode_text")
-    if isinstance(module, models.UNet):
-        return cond
-    return cond.replace(low_res=inputs.low_res, aug_logsnr=inputs.aug_logsnr)
+    captions = (inputs.text, inputs.text_mask, inputs.has_text)
+    low = {"low_res": inputs.low_res, "aug_logsnr": inputs.aug_logsnr}
+    base = isinstance(module, models.UNet)
+    return models.condition(module, params, captions, **({} if base else low))
 
 
 def predict(module: Any, params: Any, cond: models.Conditioning, inputs: Inputs) -> Any:

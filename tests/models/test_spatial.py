@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 
 MAPS = re.compile(r"(?:f32|bf16)\[(\d+),(\d+),(\d+),\d+\]")
 
 
 @functools.cache
 def _grid(strips: int) -> jax.sharding.Mesh:
-    return mesh.build(config.Mesh(data=1, spatial=strips), devices=jax.devices()[:strips])
+    devices = jax.devices()[:strips]
+    sizes = auto_layout.choose_axes(config.Mesh(data=1, spatial=strips), devices=devices)
+    return mesh.build(sizes, devices=devices)
 
 
 def _loss(toy: Any, name: str) -> Any:

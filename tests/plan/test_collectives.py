@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagen_jax import config
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.plan import collectives
 
 TEXT = """
@@ -33,7 +32,7 @@ def test_kinds_counts_and_bytes() -> None:
 
 def test_a_real_program() -> None:
     """Each of eight devices gets the mean of a row that is split over all: one all-reduce."""
-    devices = mesh.build(config.Mesh())
+    devices = mesh.build(auto_layout.choose_axes())
     split = NamedSharding(devices, PartitionSpec("data"))
     mean = jax.jit(
         lambda x: x.sum(0), in_shardings=split, out_shardings=mesh.replicated_sharding(devices)

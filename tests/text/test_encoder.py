@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import encoder
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
@@ -140,7 +140,12 @@ def test_a_digest_knows_whose_values_they_are() -> None:
     one, other = np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)
     digests = []
     for names in (("a", "b"), ("b", "a")):
-        put = encoder._Placer(mesh.build(config.Mesh(), devices=jax.devices()[:1]), "float32")
+        put = encoder._Placer(
+            mesh.build(
+                auto_layout.choose_axes(devices=jax.devices()[:1]), devices=jax.devices()[:1]
+            ),
+            "float32",
+        )
         put(names[0], one)
         put(names[1], other)
         digests.append(put.digest())

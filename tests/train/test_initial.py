@@ -51,7 +51,7 @@ def _equal(one: Any, other: Any) -> None:
 def test_the_average_begins_both(saved: tuple[Path, TrainState]) -> None:
     folder, there = saved
     fresh = _state(_program(), 2)
-    begun, said = init_from.InitFrom(folder=folder).begin(fresh)
+    begun, said = init_from.InitFrom(folder=folder).initialize(fresh)
     _equal(begun.params, there.ema)
     _equal(begun.ema, there.ema)
     _equal(begun.opt_state, fresh.opt_state)
@@ -64,14 +64,14 @@ def test_the_average_begins_both(saved: tuple[Path, TrainState]) -> None:
 
 def test_weights_and_average_can_be_taken_as_they_were(saved: tuple[Path, TrainState]) -> None:
     folder, there = saved
-    begun, _ = init_from.InitFrom(folder=folder, take="weights").begin(_state(_program(), 2))
+    begun, _ = init_from.InitFrom(folder=folder, take="weights").initialize(_state(_program(), 2))
     _equal(begun.params, there.params)
     _equal(begun.ema, there.ema)
 
 
 def test_the_two_trees_share_no_buffer(saved: tuple[Path, TrainState]) -> None:
     """The step donates both."""
-    begun, _ = init_from.InitFrom(folder=saved[0]).begin(_state(_program(), 2))
+    begun, _ = init_from.InitFrom(folder=saved[0]).initialize(_state(_program(), 2))
     jax.tree.map(lambda x: x.delete(), begun.params)
     jax.block_until_ready(begun.ema)
     assert not any(x.is_deleted() for x in jax.tree.leaves(begun.ema))
@@ -81,7 +81,7 @@ def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]
     folder, _ = saved
     fresh = _state(_program(channel_mult=(1, 3), attention_at=(4,), res_blocks=2), 2)
     with pytest.raises(ValueError, match="--init-partial") as refused:
-        init_from.InitFrom(folder=folder).begin(fresh)
+        init_from.InitFrom(folder=folder).initialize(fresh)
     said = str(refused.value)
     there = {n: x.shape for n, x in _flat(saved[1].ema).items()}
     wanted = {n: x.shape for n, x in _flat(fresh.params).items()}
@@ -103,7 +103,7 @@ def test_extra_tensors_are_refused_too(saved: tuple[Path, TrainState], tmp_path:
     saves.save(1, _state(work, 3), work.experiment)
     saves.close()
     with pytest.raises(ValueError, match=r"\n  extra [\w/]+ \("):
-        init_from.InitFrom(folder=tmp_path).begin(_state(_program(), 2))
+        init_from.InitFrom(folder=tmp_path).initialize(_state(_program(), 2))
 
 
 def test_a_part_is_taken_where_that_is_asked(
@@ -112,7 +112,7 @@ def test_a_part_is_taken_where_that_is_asked(
     folder, there = saved
     fresh = _state(_program(channel_mult=(1, 3)), 2)
     expected = jax.device_get(fresh)
-    begun, said = init_from.InitFrom(folder=folder, partial=True).begin(fresh)
+    begun, said = init_from.InitFrom(folder=folder, partial=True).initialize(fresh)
     old, new, own = (_flat(x) for x in (there.ema, jax.device_get(begun.params), expected.params))
     fitting = [n for n in own if n in old and old[n].shape == own[n].shape]
     assert 0 < len(fitting) < len(own)
@@ -130,7 +130,7 @@ def test_nothing_that_fits_is_refused_even_then(
     saves.save(1, {"ema": {"other": np.ones(3, np.float32)}}, _program().experiment)
     saves.close()
     with pytest.raises(ValueError, match="none of its tensors fits this config:\n  missing"):
-        init_from.InitFrom(folder=tmp_path, partial=True).begin(_state(_program(), 2))
+        init_from.InitFrom(folder=tmp_path, partial=True).initialize(_state(_program(), 2))
 
 
 def test_an_exported_stage_begins_a_run(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_an_exported_stage_begins_a_run(saved: tuple[Path, TrainState], tmp_path
     trained = export.StageCheckpoint(experiment=work.experiment, params=there.ema, step=7)
     export.write_bundle(tmp_path / "out", [trained], dtype="float32")
     source = init_from.InitFrom(folder=tmp_path / "out" / "base8")
-    begun, said = source.begin(_state(work, 2))
+    begun, said = source.initialize(_state(work, 2))
     _equal(begun.params, there.ema)
     assert said.endswith("weights.safetensors")
     with pytest.raises(ValueError, match="averaged weights alone: give --init-take ema"):
-        dataclasses.replace(source, take="weights").begin(_state(work, 2))
+        dataclasses.replace(source, take="weights").initialize(_state(work, 2))
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="no complete checkpoint to begin with"):
-        init_from.InitFrom(folder=tmp_path).begin(_state(_program(), 2))
+        init_from.InitFrom(folder=tmp_path).initialize(_state(_program(), 2))

@@ -1,4 +1,4 @@
-"""The ledger: every second is in one part or in steps."""
+"""The goodput: every second is in one part or in steps."""
 
 import pytest
 
@@ -16,37 +16,37 @@ class Clock:
 
 def test_every_second_has_its_place() -> None:
     clock = Clock()
-    ledger = GoodputTracker(clock)
-    with ledger.spend("data"):
+    goodput = GoodputTracker(clock)
+    with goodput.spend("data"):
         clock.now += 5
     clock.now += 15
-    ledger.started()
-    assert ledger.seconds == {"start": 20.0, "data": 0.0, "save": 0.0, "hooks": 0.0}
+    goodput.end_start()
+    assert goodput.seconds == {"start": 20.0, "data": 0.0, "save": 0.0, "hooks": 0.0}
     for part, seconds in (("data", 1.0), ("save", 3.0), ("data", 2.0), ("hooks", 4.0)):
-        with ledger.spend(part):
+        with goodput.spend(part):
             clock.now += seconds
         clock.now += 17.5
-    assert ledger.seconds == {"start": 20.0, "data": 3.0, "save": 3.0, "hooks": 4.0}
-    assert ledger.total == 100.0
-    assert ledger.goodput == pytest.approx(0.7)
-    assert ledger.shares() == pytest.approx(
+    assert goodput.seconds == {"start": 20.0, "data": 3.0, "save": 3.0, "hooks": 4.0}
+    assert goodput.total == 100.0
+    assert goodput.goodput == pytest.approx(0.7)
+    assert goodput.shares() == pytest.approx(
         {"time/data": 3 / 80, "time/save": 3 / 80, "time/hooks": 4 / 80}
     )
-    assert ledger.sentence().startswith(
+    assert goodput.summary().startswith(
         "70.0% of 01:40 was spent in steps (start 00:20, data 00:03"
     )
 
 
 def test_a_part_that_fails_is_counted() -> None:
     clock = Clock()
-    ledger = GoodputTracker(clock)
+    goodput = GoodputTracker(clock)
     with pytest.raises(OSError, match="disk"):
-        _save(ledger, clock)
-    assert ledger.seconds["save"] == 2.0
-    assert ledger.goodput == 0.0
+        _save(goodput, clock)
+    assert goodput.seconds["save"] == 2.0
+    assert goodput.goodput == 0.0
 
 
-def _save(ledger: GoodputTracker, clock: Clock) -> None:
-    with ledger.spend("save"):
+def _save(goodput: GoodputTracker, clock: Clock) -> None:
+    with goodput.spend("save"):
         clock.now += 2
         raise OSError("disk full")

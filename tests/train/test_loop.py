@@ -137,7 +137,8 @@ def test_the_loop_is_one_step_ahead_of_the_devices(
 
     def slow(*given: Any, **named: Any) -> Any:
         # One device: simulated ones wait for each other, so that nothing can run ahead.
-        work = build(*given, **named, devices=jax.devices()[:1])
+        one = dataclasses.replace(given[0], layout=None)
+        work = build(one, devices=jax.devices()[:1])
         step = work.step()
 
         def train_step(*given: Any) -> Any:

@@ -39,7 +39,7 @@ def test_mfu_is_the_models_work_over_the_chips_peak(kind: str, name: str) -> Non
     chip = accelerators.TPUS[name]
     devices = [_device(kind, {"bytes_in_use": 2**30, "peak_bytes_in_use": 2**31})] * 8
     images_per_s = 0.4 * chip.peak_flops * (8 / chip.devices) / 1e12
-    found = train_metrics.Throughput(1e12, devices).figures(images_per_s)
+    found = train_metrics.Throughput(1e12, devices).metrics(images_per_s)
     assert found["mfu"] == pytest.approx(0.4)
     assert found["tflops_per_device"] == pytest.approx(images_per_s / 8)
     assert (found["memory_gib"], found["memory_peak_gib"]) == (1.0, 2.0)
@@ -50,13 +50,13 @@ def test_of_the_devices_here_the_fullest_counts() -> None:
         _device("TPU v4", {"bytes_in_use": gib * 2**30}, process)
         for gib, process in ((1, 0), (3, 0), (9, 1))
     ]
-    found = train_metrics.Throughput(1.0, devices).figures(1.0)
+    found = train_metrics.Throughput(1.0, devices).metrics(1.0)
     assert found["memory_gib"] == 3.0
     assert "memory_peak_gib" not in found
 
 
 def test_what_a_device_does_not_tell_is_left_out() -> None:
-    found = train_metrics.Throughput(1e9, jax.devices()).figures(16.0)
+    found = train_metrics.Throughput(1e9, jax.devices()).metrics(16.0)
     assert set(found) == {"tflops_per_device"}
     assert found["tflops_per_device"] == pytest.approx(16e9 / 8 / 1e12)
 
@@ -85,7 +85,7 @@ class _Told:
     def __init__(self, folder: Any) -> None:
         self.folder, self.said = folder, []
 
-    def say(self, sentence: str) -> None:
+    def info(self, sentence: str) -> None:
         self.said.append(sentence)
 
 

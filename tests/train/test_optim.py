@@ -75,7 +75,7 @@ def _judged(options: config.Optim, *, steps: int = 400) -> list[str]:
         state, params, found = step(state, params, jax.random.fold_in(keys[1], number))
         rows[number] = {"skipped": 0.0} | found
         if number % 50 == 0:
-            told += watched.judge(rows, params, norms.state_norms(params, params))
+            told += watched.check(rows, params, norms.state_norms(params, params))
             rows = {}
     return told
 

@@ -1,4 +1,4 @@
-"""What of a config may change when a run goes on, and that it is said."""
+"""Changes of a config when a run is resumed: refused, or reported."""
 
 import dataclasses
 from pathlib import Path
@@ -49,15 +49,15 @@ def begun(tmp_path: Path) -> Path:
         ({"mesh": {"fsdp": 1}}, []),
     ],
 )
-def test_what_changes_the_weights_is_told(begun: Path, parts: dict, told: list[str]) -> None:
-    assert resuming.check(begun, changed(**parts)) == told
+def test_what_changes_the_weights_is_reported(begun: Path, parts: dict, told: list[str]) -> None:
+    assert resuming.changed_options(begun, changed(**parts)) == told
 
 
 def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
     constant = changed(optim={"schedule": "constant"})
     run_dir.write_config(begun, constant)
     longer = dataclasses.replace(constant, train=dataclasses.replace(constant.train, steps=9))
-    assert resuming.check(begun, longer) == []
+    assert resuming.changed_options(begun, longer) == []
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,17 @@ def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
 )
 def test_another_optimisers_state_is_refused(begun: Path, changes: dict, says: str) -> None:
     with pytest.raises(ValueError, match=f"does not fit: {says}; restore .* --init-from {begun}"):
-        resuming.check(begun, changed(optim=changes))
+        resuming.changed_options(begun, changed(optim=changes))
 
 
 def test_a_run_without_a_checkpoint_may_take_another_optimiser(tmp_path: Path) -> None:
-    assert resuming.check(tmp_path, BEFORE) == []
+    assert resuming.changed_options(tmp_path, BEFORE) == []
     run_dir.write_config(tmp_path, BEFORE)
-    assert resuming.check(tmp_path, changed(optim={"kind": "adam"})) == []
+    assert resuming.changed_options(tmp_path, changed(optim={"kind": "adam"})) == []
 
 
 def test_another_model_is_refused(begun: Path) -> None:
     with pytest.raises(
         ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"
     ):
-        resuming.check(begun, changed(stage={"name": "other"}))
+        resuming.changed_options(begun, changed(stage={"name": "other"}))

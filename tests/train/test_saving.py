@@ -52,19 +52,19 @@ try:
     for step in range(3, 9):
         saves.save(step, tree(step))
         try:
-            saves._saves.wait()
+            saves._checkpoints.wait()
         except Exception as error:
             saves._failed(error)
-        print("trouble", step, saves.trouble())
+        print("trouble", step, saves.failure())
         if (mode, step) == ("freed", 4):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     saves.finish(8, tree(8))
 except ValueError as error:
     print("stopped:", error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-newest = max(saves._saves.steps())
-found = saves._saves.restore({"kernel": np.zeros((300, 400), np.float32)}, step=newest)
-print("whole", saves._saves.steps(), bool((found["kernel"] == tree(newest)["kernel"]).all()))
+newest = max(saves._checkpoints.steps())
+found = saves._checkpoints.restore({"kernel": np.zeros((300, 400), np.float32)}, step=newest)
+print("whole", saves._checkpoints.steps(), bool((found["kernel"] == tree(newest)["kernel"]).all()))
 print("left", sorted(p.name for p in (folder / "checkpoints").iterdir()))
 saves.close()
 sys.stdout.flush()
@@ -160,7 +160,7 @@ def test_what_devices_report_is_no_failed_save(
                 "trouble 3 a save failed (",
                 "Permission denied",
                 "step 6 is saved in ",
-                "shelter/run-",
+                "fallback/run-",
                 "/checkpoints/6 instead: make room or check the rights, then `mv ",
                 "whole [1, 2] True",
             ],
@@ -170,14 +170,14 @@ def test_what_devices_report_is_no_failed_save(
 def test_a_disk_that_takes_nothing_loses_no_checkpoint(mode: str, says: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # pytest's own folder is closed to other users
-        shelter = Path(folder, "shelter")
-        shelter.mkdir()
-        shelter.chmod(0o777)
+        fallback = Path(folder, "fallback")
+        fallback.mkdir()
+        fallback.chmod(0o777)
         done = subprocess.run(
             [sys.executable, "-c", FULL, f"{folder}/run", mode],
             capture_output=True,
             text=True,
-            env={**os.environ, "HOME": f"{folder}/run", "TMPDIR": str(shelter)},
+            env={**os.environ, "HOME": f"{folder}/run", "TMPDIR": str(fallback)},
         )
     assert done.returncode == 0, done.stderr[-2000:]
     for sentence in says:
@@ -188,7 +188,7 @@ def test_a_disk_that_takes_nothing_loses_no_checkpoint(mode: str, says: list[str
 def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command that the sentence gives is run as it stands; the run then goes on from there."""
+    """The command that the sentence gives is run as it stands; the run then resumes from there."""
     write = checkpointing.checkpoints.Checkpoints.save
 
     def full(saves: checkpointing.checkpoints.Checkpoints, *given: object) -> None:
@@ -197,15 +197,17 @@ def test_what_cannot_be_saved_is_saved_elsewhere_and_comes_back(
         write(saves, *given)
 
     monkeypatch.setattr(checkpointing, "PAUSE", 0.0)
-    monkeypatch.setattr(checkpointing, "SHELTERS", ("/dev/null/nowhere", str(tmp_path / "shelter")))
+    monkeypatch.setattr(
+        checkpointing, "FALLBACKS", ("/dev/null/nowhere", str(tmp_path / "fallback"))
+    )
     monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "save", full)
     saves = CheckpointWriter(tmp_path / "the run", EXPERIMENT)
     saves.save(5, STATE)
-    with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*shelter") as told:
+    with pytest.raises(ValueError, match=r"No space left .*step 5 is saved in .*fallback") as told:
         saves.finish(5, STATE)
     saves.close()
     (command,) = re.findall("`(.*?)`", str(told.value))
-    subprocess.run(command, shell=True, check=True, cwd=tmp_path / "shelter")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path / "fallback")
     again = CheckpointWriter(tmp_path / "the run", EXPERIMENT)
     step, found = again.restore(STATE)
     again.close()
@@ -225,36 +227,36 @@ def test_room_that_comes_back_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(checkpointing.checkpoints.Checkpoints, "save", full)
     saves = CheckpointWriter(tmp_path, EXPERIMENT)
     saves.save(1, STATE)
-    assert "No space left" in saves.trouble()
-    assert not saves.trouble()  # told once
-    assert not saves.is_owed()  # nor does every step try again at once
+    assert "No space left" in saves.failure()
+    assert not saves.failure()  # told once
+    assert not saves.is_retry_due()  # nor does every step try again at once
     now[0] += checkpointing.PAUSE
-    assert saves.is_owed()
+    assert saves.is_retry_due()
     fails[0] = False
     saves.save(4, STATE)
     saves.finish(4, STATE)
-    assert not saves.is_owed()
-    assert saves._saves.steps() == [4]
+    assert not saves.is_retry_due()
+    assert saves._checkpoints.steps() == [4]
     saves.close()
 
 
 @pytest.mark.parametrize(
-    ("proven", "says", "left"),
+    ("last_sound", "says", "left"),
     [
-        (9, "goes on from step 4", [2, 4]),
-        (3, "goes on from step 4; .* go back to step 2, which was sound, first", [2]),
-        (-1, "goes on from step 4; .* begin anew, first", []),
+        (9, "resumes from step 4", [2, 4]),
+        (3, "resumes from step 4; .* go back to step 2, which was sound, first", [2]),
+        (-1, "resumes from step 4; .* start from scratch, first", []),
     ],
 )
 def test_the_way_back_leads_to_the_last_sound_checkpoint(
-    tmp_path: Path, proven: int, says: str, left: list[int]
+    tmp_path: Path, last_sound: int, says: str, left: list[int]
 ) -> None:
     folder = tmp_path / "a run"
     saves = CheckpointWriter(folder, options(keep=2))
-    assert saves.way_back(proven) == "the same command then begins anew"
+    assert saves.resume_advice(last_sound) == "the same command then starts from scratch"
     for step in (2, 4):
         saves.save(step, STATE)
-    told = saves.way_back(proven)
+    told = saves.resume_advice(last_sound)
     saves.close()
     assert re.search(says, told)
     for command in re.findall("`(.*?)`", told):

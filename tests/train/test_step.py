@@ -10,7 +10,7 @@ import pytest
 
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
-from imagen_jax.parallel import mesh
+from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.train import optim, state, step
 
 SIDES = {"tiny/base8": (8, None), "tiny/sr16": (16, 8), "tiny/sr32": (16, 8)}
@@ -43,7 +43,7 @@ def test_eight_devices_train_as_one(name: str) -> None:
     module, rule, init = _setup(experiment)
     root, batches = rng.root(0), [_batch(name, seed=s) for s in range(2)]
     plain = jax.jit(step.build(experiment, module, rule))
-    devices = mesh.build(config.Mesh(fsdp=2))
+    devices = mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=2)))
     shardings = mesh.state_shardings(jax.eval_shape(init, root), devices, min_shard_bytes=2**10)
     assert any(not s.is_fully_replicated for s in jax.tree.leaves(shardings))
     by_batch, whole = mesh.batch_sharding(devices), mesh.replicated_sharding(devices)

@@ -28,7 +28,7 @@ def _write(folder: Path, experiment: config.Experiment, *, start: int) -> list[w
     found = writers.make_writers(folder, folder, experiment, start=start)
     for writer in found:
         writer.scalars(start + 5, {"loss": 0.25, "grad_norm/stem": 0.5})
-        writer.pictures(start + 5, PICTURES)
+        writer.images(start + 5, PICTURES)
         writer.close()
     return found
 

@@ -1,0 +1,95 @@
+"""A stage's network: built, initialised, conditioned, and bound to its conditioning."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from imagen_jax import config
+from imagen_jax.models.conditioning import Conditioning
+from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.unet import UNet
+from imagen_jax.types import Network, Params, Predict, RandomKey
+
+CHANNELS = 3
+
+
+def build(options: config.UNet | config.EfficientUNet) -> UNet | EfficientUNet:
+    """Build the network that the options describe, without parameters."""
+    return {config.UNet: UNet, config.EfficientUNet: EfficientUNet}[type(options)](options)
+
+
+def condition(
+    module: Network,
+    params: Params,
+    captions: tuple[Any, Any, Any],
+    *,
+    low_res: Any = None,
+    aug_logsnr: Any = None,
+) -> Conditioning:
+    """Encode captions for the network and attach the low-resolution image: once per prompt.
+
+    Training, sampling, export and the studies condition a network here and nowhere else.
+    Shapes: captions are text (b, n, d), text_mask (b, n) and has_text (b,), false where the null
+    caption stands in; low_res (b, h, w, c), upsampled and noised, and its aug_logsnr (b,), both
+    None for a base stage.
+    """
+    cond = module.apply({"params": params}, *captions, method="encode_text")
+    return dataclasses.replace(cond, low_res=low_res, aug_logsnr=aug_logsnr)
+
+
+def predictor(module: Network, params: Params, cond: Conditioning, **options: Any) -> Predict:
+    """Bind the network to its conditioning: `(z, logsnr) -> its output`.
+
+    `options` are those of the network's call, such as `train` and `rngs`.
+    """
+
+    def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, z, logsnr, cond, **options)
+
+    return network
+
+
+def init(
+    module: UNet | EfficientUNet,
+    key: RandomKey,
+    *,
+    stage: config.Stage,
+    text_width: int,
+    text_length: int,
+) -> Params:
+    """Initialise float32 parameters; pure, so that `jax.eval_shape` and `jax.jit` apply.
+
+    No parameter depends on the size of the images or on `text_length`.
+    """
+    size = stage.train_side
+    text = jnp.zeros((1, text_length, text_width))
+    text_mask = jnp.ones((1, text_length), jnp.bool_)
+    image = jnp.zeros((1, size, size, CHANNELS))
+    logsnr = jnp.zeros((1,))
+
+    def run(network: UNet | EfficientUNet) -> jax.Array:
+        cond = network.encode_text(text, text_mask, jnp.ones((1,), jnp.bool_))
+        if stage.is_super_resolution:
+            cond = dataclasses.replace(cond, low_res=image, aug_logsnr=logsnr)
+        return network(image, logsnr, cond)
+
+    return module.init(key, method=run)["params"]
+
+
+def parameter_shapes(stage: config.Stage, text: config.Text) -> Params:
+    """Return the shapes and dtypes of a stage's parameters; nothing is computed."""
+    module = build(stage.model)
+    return jax.eval_shape(
+        lambda key: init(
+            module, key, stage=stage, text_width=text.width, text_length=text.max_length
+        ),
+        jax.random.key(0),
+    )
+
+
+def count_parameters(params: Params) -> int:
+    """Count parameters; shapes may stand in for arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
