@@ -106,6 +106,54 @@ def test_every_page_is_in_the_index() -> None:
         assert listed or name.startswith(("index", "studies/")), name
 
 
+def named_files(text: str) -> set[str]:
+    """Python files that a page names in `code`, whole or from the package or a folder on."""
+    return set(re.findall(r"`([\w/.-]+\.py)`", text))
+
+
+def test_files_that_pages_name_exist() -> None:
+    files = [str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if ".venv" not in str(file)]
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":
+            continue
+        for name in named_files(_prose(page)):
+            assert any(f"/{file}".endswith(f"/{name}") for file in files), f"{page}: {name}"
+
+
+def test_symbols_of_the_paper_map_exist() -> None:
+    page = ROOT / "docs" / "concepts" / "paper-map.md"
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| (`[^|]+) \| (`[^|]+) \|$", page.read_text(), re.M)
+    assert len(rows) > 40
+    for places, symbols in rows:
+        names = re.findall(r"`([\w/.]+)`", places)
+        first = (ROOT / names[0]).parent
+        files = [ROOT / name if (ROOT / name).exists() else first.parent / name for name in names]
+        files = [file if file.exists() else first / file.name for file in files]
+        text = "".join(
+            part.read_text()
+            for file in files
+            for part in (sorted(file.rglob("*.py")) if file.is_dir() else [file])
+        )
+        for symbol in re.findall(r"`([\w.]+)`", symbols):
+            name = symbol.rpartition(".")[2]
+            assert re.search(rf"^(?:def|class) {name}\b|^{name}\b", text, re.M), (places, symbol)
+
+
+def test_the_table_of_allowed_imports_is_the_tests() -> None:
+    from test_layers import ALLOWED, OPEN_TO_ALL
+
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*) \|$", page.partition("## Allowed imports")[2], re.M)
+    )
+    expected = {
+        part: ", ".join(f"`{name}`" for name in sorted(allowed)) or "nothing"
+        for part, allowed in ALLOWED.items()
+        if allowed is not None and not part.startswith("__") and part not in OPEN_TO_ALL
+    }
+    assert rows == {**expected, "cli": "everything"}
+
+
 def test_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = {tuple(words) for page in PAGES for words in _commands(page)}
     assert len(commands) > 30
