@@ -40,7 +40,7 @@ def test_it_says_its_licence_and_has_types(wheel: Path) -> None:
         names = {PurePosixPath(name).name: name for name in archive.namelist()}
         facts = archive.read(names["METADATA"]).decode()
     assert {"LICENSE", "NOTICE", "py.typed", "test.sh", "DejaVuSans.ttf"} <= set(names)
-    assert not {"noise_augmentation.py", "step_time.py"} & {PurePosixPath(n).name for n in names.values()}
+    assert not {"noise_augmentation.py", "step_time.py"} & set(names)
     assert "License-Expression: Apache-2.0" in facts
     assert "Classifier: Typing :: Typed" in facts
 
