@@ -102,9 +102,9 @@ def join_heads(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
 class Attention(nn.Module):
     """A picture's pixels attend to its pixels, to the text, or to both in one softmax.
 
-    Text keys and values arrive projected (`conditioning.Conditioner`): they depend on the prompt
-    alone. The output projection starts at zero, and the residual sum is plain in every network:
-    the paper scales only its Efficient U-Net, and there only "skip connections".
+    Text keys and values arrive projected (`text_conditioning.Conditioner`), as they depend on the
+    prompt alone. The output projection starts at zero, and the residual sum is plain in every
+    network: the paper scales only its Efficient U-Net, and there only "skip connections".
     Source: Imagen app. D.3.1 for the joined keys.
     """
 
