@@ -62,7 +62,7 @@ def load(path: str) -> tuple[Experiment, ...]:
 def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment, ...]:
     """Order stages from coarse to fine.
 
-    Errors: ValueError unless the first paints from text and each next one starts where it ends.
+    Errors: ValueError unless the first samples from text and each next one starts where it ends.
     """
     ordered = tuple(sorted(experiments, key=lambda e: e.stage.size))
     previous = None

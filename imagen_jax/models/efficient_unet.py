@@ -30,7 +30,7 @@ from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, 
 
 
 class EfficientUNet(nn.Module):
-    """Predicts from a noisy picture and a low-resolution one; `config.EfficientUNet` has choices.
+    """Predicts from a noisy image and a low-resolution one; `config.EfficientUNet` has choices.
 
     Source: Imagen figs. A.27 to A.30; skips at every level but the deepest.
     """

@@ -25,7 +25,7 @@ from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, 
 
 
 class UNet(nn.Module):
-    """Predicts from a noisy picture; `config.UNet` holds every choice.
+    """Predicts from a noisy image; `config.UNet` holds every choice.
 
     Source: ADM (arXiv:2105.05233) with Imagen's widths; layer order of arXiv:2202.00512's code.
     """
