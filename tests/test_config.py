@@ -1,12 +1,14 @@
 """Configs refuse what would be ignored, survive JSON, and chain to cascades."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
 from imagen_jax import config
@@ -156,8 +158,9 @@ def test_a_function_in_a_config_is_stored_by_its_place() -> None:
     elsewhere = text.replace(even.__module__, "that_nobody_imported")
     with pytest.raises(ValueError, match=r"that_nobody_imported.*before reading the run"):
         config.from_json(elsewhere)
-    with pytest.raises(ValueError, match="at the top level of a module"):
-        config.to_json(_with_curve(lambda t: -t))
+    for nowhere in (lambda t: -t, jnp.negative, functools.partial(even)):
+        with pytest.raises(ValueError, match="at the top level of a module"):
+            config.to_json(_with_curve(nowhere))
     with pytest.raises(ValueError, match="curve=3: must be None or a function"):
         config.check_value(3, config.diffusion.Curve | None, "curve")
     with pytest.raises(ValueError, match="kind='linear' changes nothing beside a curve"):

@@ -25,9 +25,9 @@ class Options:
     topology: str
     """GENERATION:SHAPE in chips: v4:8x8x4, v5p:4x4x8, v5e:16x16, v6e:16x16, tpu7x:4x4x4."""
     slices: config.Count = 1
-    """So many of these slices, data-parallel over the data-centre network."""
+    """Number of these slices, data-parallel over the data-centre network."""
     batch: config.Count | None = None
-    """Global batch; of pictures with --sample, of captions with --encode. Default: the config's
+    """Global batch; of images with --sample, of captions with --encode. Default: the config's
     batch, or 8 rows of the network's batch on each device."""
     sample: bool = False
     """Plan the stage's whole sampling loop instead of training."""
@@ -108,9 +108,9 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dic
         planned = _encode(experiment, topology, options)
     elif options.sample:
         guided = experiment.stage.sampler.guidance_weight != 1.0
-        pictures = options.batch or len(topology.devices) * (4 if guided else 8)
+        images = options.batch or len(topology.devices) * (4 if guided else 8)
         planned = compile.compile_sample(
-            experiment, topology, pictures=pictures, effort=options.full_effort
+            experiment, topology, images=images, effort=options.full_effort
         )
     else:
         if options.batch is not None:

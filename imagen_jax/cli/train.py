@@ -5,13 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console
-from imagen_jax.data.store.store import Store
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import distributed
@@ -183,7 +182,7 @@ def _source(options: Options, stage: str):
     )
 
 
-def _check_tokenizer(experiment: config.Experiment, store: Store) -> None:
+def _check_tokenizer(experiment: config.Experiment, store: Any) -> None:
     """Refuse a dataset that was encoded with another tokenizer than the config's, if that is here.
 
     The encoder itself is not needed. Errors: ValueError.

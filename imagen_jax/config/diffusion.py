@@ -97,7 +97,7 @@ class NoiseConditioning:
 
     schedule: NoiseSchedule = NoiseSchedule()
     max_level: Share = 1.0  # training draws aug_level from U(0, max_level)
-    sample_level: Share = 0.1  # the paper's best pictures used 0.1 to 0.3
+    sample_level: Share = 0.1  # the paper's best images used 0.1 to 0.3
 
     def __post_init__(self) -> None:
         check_fields(self, "noise_conditioning")

@@ -31,9 +31,9 @@ class Stage:
     """One diffusion model of the cascade."""
 
     name: str
-    size: Count  # side of the pictures it paints
+    size: Count  # size of the images it samples
     low_size: Count | None = (
-        None  # side of its low-resolution input; None: it paints from text alone
+        None  # side of its low-resolution input; None: it samples from text alone
     )
     crop: Count | None = None  # train on crops of this side
     model: UNet | EfficientUNet
@@ -93,7 +93,7 @@ class Stage:
 
     @property
     def train_side(self) -> int:
-        """Side of a training picture."""
+        """Side of a training image."""
         return self.crop or self.size
 
 
@@ -171,7 +171,7 @@ class Train:
     keep: Count = 2  # newest checkpoints kept
     keep_every: Whole = 0  # checkpoints whose step is a multiple of it are kept for good; 0: none
     max_skipped: Whole = 10  # steps skipped in a row: loss, gradient or update not finite
-    sample_every: Whole = 0  # steps between sampled pictures in the log; 0: never
+    sample_every: Whole = 0  # steps between sampled images in the log; 0: never
     sample_prompts: tuple[str, ...] = ()  # of a base stage; others enlarge records
     wandb_project: str = ""  # log to this project of Weights & Biases as well
 
@@ -187,7 +187,7 @@ class Train:
 class Mesh:
     """Mesh of the devices; an axis of -1 is chosen for their number, memory and the batch.
 
-    Pictures are split over `data` and `fsdp`, their height over `spatial`; `data` takes what the
+    Images are split over `data` and `fsdp`, their height over `spatial`; `data` takes what the
     other two leave, and spans slices where there are several.
     """
 

@@ -9,7 +9,7 @@ from imagen_jax.config.ranges import Count, Range, Seed, Whole, check_fields
 from imagen_jax.config.validate import require
 
 Crop = Literal["centre", "random"]
-Aspect = Annotated[float, Range(low=1, remedy="below 1 it drops every picture")]
+Aspect = Annotated[float, Range(low=1, remedy="below 1 it drops every image")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Framing:
     crop: Crop = "centre"
     """Window of the long side that is kept; a random one is drawn once for each image."""
     flip: bool = False
-    """Mirror every second picture, at random; off, since captions say left and right."""
+    """Mirror every second image, at random; off, since captions say left and right."""
     crop_seed: Seed = 0
     """Random seed of what is drawn."""
 
@@ -40,7 +40,7 @@ class Filters:
     max_caption_chars: Whole = 10_000
     """Characters of a caption, at most: a longer one is no caption."""
     max_captions: Count = 16
-    """Captions of a picture, at most: the first that pass; training draws one at each visit."""
+    """Captions of an image, at most: the first that pass; training draws one at each visit."""
 
     def __post_init__(self) -> None:
         check_fields(self, "filters")

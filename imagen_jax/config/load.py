@@ -62,7 +62,7 @@ def load(path: str) -> tuple[Experiment, ...]:
 def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment, ...]:
     """Order stages from coarse to fine.
 
-    Errors: ValueError unless the first paints from text and each next one starts where it ends.
+    Errors: ValueError unless the first samples from text and each next one starts where it ends.
     """
     ordered = tuple(sorted(experiments, key=lambda e: e.stage.size))
     previous = None
@@ -156,10 +156,10 @@ def _encode(value: Any) -> Any:
 def _encode_function(function: Any) -> dict[str, str]:
     """Encode a function by its place. Errors: ValueError for one that has none."""
     module, name = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
-    if not module or not name.isidentifier():
+    if _imported(module, name) is not function:
         raise ValueError(
-            f"{function!r} can't be stored with a run, as it has no place of its own: define it "
-            "with def at the top level of a module"
+            f"{function!r} can't be stored with a run: define it with def at the top level of a "
+            "module, and import it from there"
         )
     return {"_type": "Callable", "module": module, "name": name}
 
@@ -167,13 +167,20 @@ def _encode_function(function: Any) -> dict[str, str]:
 def _decode_function(value: Any, where: str) -> Any:
     """Find a function that this process has imported: to read a config runs no code."""
     module, name = (value.get(key, "") for key in ("module", "name"))
-    found = getattr(sys.modules.get(module), name, None)
-    if not isinstance(found, types.FunctionType) or found.__module__ != module:
+    found = _imported(module, name)
+    if found is None:
         raise ValueError(
             f"{where}: the run has a function of its own, {module}.{name}: import {module}, which "
             "defines it, before reading the run"
         )
     return found
+
+
+def _imported(module: str, name: str) -> Any:
+    """Return the function that an imported module defines under a name; None without one."""
+    found = getattr(sys.modules.get(module), name, None)
+    own = isinstance(found, types.FunctionType) and found.__module__ == module
+    return found if own else None
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:

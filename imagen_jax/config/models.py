@@ -127,7 +127,7 @@ class UNet:
         return {smallest * 2**i: coarsest - i for i in range(coarsest + 1)} if smallest else {}
 
     def feature_sides(self, side: int) -> tuple[int, ...]:
-        """Sides of the feature maps, one per level, for pictures of `side` pixels."""
+        """Sides of the feature maps, one per level, for images of `side` pixels."""
         return tuple(side // self.patch // 2**i for i in range(len(self.channel_mult)))
 
     def multiple(self) -> int:

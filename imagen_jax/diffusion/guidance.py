@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.types import Image, LogSNR, Number, RandomKey
 
-_TINY = 1e-8  # of a flat picture's contrast
+_TINY = 1e-8  # of a flat image's contrast
 
 
 def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
@@ -30,13 +30,13 @@ def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number) -> Image:
 
 
 def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
-    """Take back `share` of what guidance did to each picture's contrast, about its own mean.
+    """Take back `share` of what guidance did to each image's contrast, about its own mean.
 
     Shapes: images and the result (b, h, w, c); share a scalar, traced or not. Units: share 0
-    changes nothing, 1 gives each picture the standard deviation of its conditional one. Mean and
-    deviation are of a whole picture, channels together, so that colours fade towards its mean.
+    changes nothing, 1 gives each image the standard deviation of its conditional one. Mean and
+    deviation are of a whole image, channels together, so that colours fade towards its mean.
     Source: arXiv:2305.08891, section 3.4. Differs from the paper, which multiplies v: that pulls
-    the mean of a noisy picture towards grey and lets the mean of a clear one be. Here it stays.
+    the mean of a noisy image towards grey and lets the mean of a clear one be. Here it stays.
     """
     axes = (1, 2, 3)
     wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided_x0))

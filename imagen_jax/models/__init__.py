@@ -6,7 +6,8 @@
 | `layers.py` | norm, residual block, time embedding |
 | `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to image and text |
-| `conditioning.py` | `Conditioning` and what makes it: null caption, pooling, text keys |
+| `conditioning.py` | `Conditioning`, the noise embedding, the network's input |
+| `text_conditioning.py` | `Conditioner`: null caption, positions, refiner, pooling, text keys |
 | `unet.py` | `UNet`, the base network |
 | `efficient_unet.py` | `EfficientUNet`, super-resolution |
 | `remat.py` | what the backward pass computes again |

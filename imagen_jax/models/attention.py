@@ -1,4 +1,4 @@
-"""Attention of a picture to itself and to the text (Imagen sections 2.5, D.3.1)."""
+"""Attention of an image to itself and to the text (Imagen sections 2.5, D.3.1)."""
 
 import functools
 from typing import Any
@@ -100,11 +100,11 @@ def join_heads(x: Float[Array, "b n heads k"]) -> Float[Array, "b n d"]:
 
 
 class Attention(nn.Module):
-    """A picture's pixels attend to its pixels, to the text, or to both in one softmax.
+    """An image's pixels attend to its pixels, to the text, or to both in one softmax.
 
-    Text keys and values arrive projected (`conditioning.Conditioner`): they depend on the prompt
-    alone. The output projection starts at zero, and the residual sum is plain in every network:
-    the paper scales only its Efficient U-Net, and there only "skip connections".
+    Text keys and values arrive projected (`text_conditioning.Conditioner`), as they depend on the
+    prompt alone. The output projection starts at zero, and the residual sum is plain in every
+    network: the paper scales only its Efficient U-Net, and there only "skip connections".
     Source: Imagen app. D.3.1 for the joined keys.
     """
 
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         return x + out
 
     def project(self, name: str, y: Float[Array, "b h w c"]) -> Float[Array, "b n heads k"]:
-        """Queries, keys or values of the picture, n = h * w. Flattened last: height stays split."""
+        """Queries, keys or values of the image, n = h * w. Flattened last: height stays split."""
         projected = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
         return split_heads(projected.reshape(y.shape[0], -1, projected.shape[-1]), self.heads)
 
@@ -155,7 +155,7 @@ class FeedForward(nn.Module):
 class AttentionBlock(nn.Module):
     """All the attention after a residual block.
 
-    `joined`: text keys join the picture's. Otherwise picture and text each get a layer, if asked
+    `joined`: text keys join the image's. Otherwise image and text each get a layer, if asked
     for: `image_keys` asks for the first, text given for the second.
     """
 

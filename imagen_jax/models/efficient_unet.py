@@ -11,13 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from imagen_jax import config
 from imagen_jax.models.attention import AttentionBlock
-from imagen_jax.models.conditioning import (
-    Conditioner,
-    Conditioning,
-    NoiseEmbedding,
-    TextLayer,
-    network_input,
-)
+from imagen_jax.models.conditioning import Conditioning, NoiseEmbedding, network_input
 from imagen_jax.models.layers import (
     EXACT,
     BlockStyle,
@@ -31,11 +25,12 @@ from imagen_jax.models.layers import (
     exact_dense,
 )
 from imagen_jax.models.remat import maybe_remat
+from imagen_jax.models.text_conditioning import Conditioner, TextLayer
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
 class EfficientUNet(nn.Module):
-    """Predicts from a noisy picture and a low-resolution one; `config.EfficientUNet` has choices.
+    """Predicts from a noisy image and a low-resolution one; `config.EfficientUNet` has choices.
 
     Source: Imagen figs. A.27 to A.30; skips at every level but the deepest.
     """

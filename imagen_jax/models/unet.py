@@ -8,13 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from imagen_jax import config
 from imagen_jax.models.attention import AttentionBlock
-from imagen_jax.models.conditioning import (
-    Conditioner,
-    Conditioning,
-    NoiseEmbedding,
-    TextLayer,
-    network_input,
-)
+from imagen_jax.models.conditioning import Conditioning, NoiseEmbedding, network_input
 from imagen_jax.models.layers import (
     EXACT,
     BlockStyle,
@@ -26,11 +20,12 @@ from imagen_jax.models.layers import (
 )
 from imagen_jax.models.remat import maybe_remat
 from imagen_jax.models.resampling import depth_to_space, space_to_depth
+from imagen_jax.models.text_conditioning import Conditioner, TextLayer
 from imagen_jax.types import Embedding, Features, Image, LogSNR, TextEmbedding, TextMask
 
 
 class UNet(nn.Module):
-    """Predicts from a noisy picture; `config.UNet` holds every choice.
+    """Predicts from a noisy image; `config.UNet` holds every choice.
 
     Source: ADM (arXiv:2105.05233) with Imagen's widths; layer order of arXiv:2202.00512's code.
     """

@@ -79,7 +79,7 @@ def activate(devices: jax.sharding.Mesh) -> Iterator[None]:
 def constrain_to_mesh(x: jax.Array) -> jax.Array:
     """Split x's batch over the active mesh, and its height if it has one.
 
-    Rank 4 is pictures or their features (b, h, w, c). Elsewhere x itself.
+    Rank 4 is images or their features (b, h, w, c). Elsewhere x itself.
     """
     axes = ("batch", "height", None, None) if x.ndim == 4 else ("batch",) + (None,) * (x.ndim - 1)
     return nn.with_logical_constraint(x, axes)
@@ -91,7 +91,7 @@ def _keep_products_split(
     """Constrain every product's result, and so its gradient, to stay split by batch and height.
 
     Left to itself the partitioner lets the sharding of a kernel's channels spread to the features
-    and gathers their batch instead: each chip then holds the maps of all pictures.
+    and gathers their batch instead: each chip then holds the maps of all images.
     """
     result = layer(*args, **kwargs)
     is_product = isinstance(context.module, nn.Conv | nn.ConvTranspose | nn.Dense)

@@ -97,7 +97,7 @@ def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
 
 
 def compile_sample(
-    experiment: config.Experiment, topology: Topology, *, pictures: int, effort: bool = False
+    experiment: config.Experiment, topology: Topology, *, images: int, effort: bool = False
 ) -> CompiledPlan:
     """Compile a stage's whole sampling loop for so many images at once, at their full size.
 
@@ -109,18 +109,18 @@ def compile_sample(
     shapes = models.parameter_shapes(stage, text)
     guided = stage.sampler.guidance_weight != 1.0
     workload = auto_layout.Workload(
-        images=pictures * (2 if guided else 1), rows=stage.size // stage.model.multiple()
+        images=images * (2 if guided else 1), rows=stage.size // stage.model.multiple()
     )
     sizes = auto_layout.choose_axes(experiment.mesh, workload, devices=topology.devices)
     grid = mesh.build(sizes, devices=topology.devices)
     whole = mesh.replicated_sharding(grid)
     params = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
-    canvas = canvas_shapes(experiment, pictures, mesh.batch_sharding(grid))
-    painter = TrainedStage(stage=stage, module=module, params=None)
-    program = StageProgram.of(painter, (stage.size, stage.size))
+    canvas = canvas_shapes(experiment, images, mesh.batch_sharding(grid))
+    trained = TrainedStage(stage=stage, module=module, params=None)
+    program = StageProgram.of(trained, (stage.size, stage.size))
     dials = SamplerParams.of(stage.sampler)
 
-    def paint(last: int, *arguments: Any) -> Any:
+    def sample(last: int, *arguments: Any) -> Any:
         """With the steps known to the compiler."""
         known = dials._replace(last=np.int32(last))
         unjitted: Any = stage_program.sample_stage
@@ -128,19 +128,19 @@ def compile_sample(
 
     with mesh.activate(grid):
         whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, program=program)
-        step = jax.jit(functools.partial(paint, 1)).lower(params, canvas)
+        step = jax.jit(functools.partial(sample, 1)).lower(params, canvas)
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
-    work = flops.count_flops(functools.partial(paint, stage.sampler.steps), params, canvas)
+    work = flops.count_flops(functools.partial(sample, stage.sampler.steps), params, canvas)
     local = auto_layout.local_images(workload.images, grid)
     return CompiledPlan(
         what="sample",
         name=stage.name,
         mesh=dict(grid.shape),
-        images=pictures,
+        images=images,
         local_images=local,
         parameters=models.count_parameters(shapes),
-        flops=work / pictures,
+        flops=work / images,
         estimate=found.times(stage.sampler.steps, memory=memory),
         notes=tuple(_small_batch(local)),
     )
@@ -203,15 +203,15 @@ def compile_encode(
 
 
 def canvas_shapes(
-    experiment: config.Experiment, pictures: int, sharding: jax.sharding.Sharding
+    experiment: config.Experiment, images: int, sharding: jax.sharding.Sharding
 ) -> SamplerInputs:
     """Return the inputs of `stage_program.sample_stage`, as shapes."""
     stage, text = experiment.stage, experiment.text
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((pictures, *shape), dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct((images, *shape), dtype, sharding=sharding)
 
-    keys: Any = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(pictures)))
+    keys: Any = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(images)))
     keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding)
     low = stage.low_size
     captions = EncodedText(
@@ -251,7 +251,7 @@ def _small_batch(local: float) -> list[str]:
     if local >= auto_layout.FULL_BATCH:
         return []
     return [
-        f"{local:g} pictures at once on a device: below {auto_layout.FULL_BATCH} the TPU compiler "
-        "rewrites convolutions, at 2 to 6 times the cost a picture; use fewer micro-batches or "
+        f"{local:g} images at once on a device: below {auto_layout.FULL_BATCH} the TPU compiler "
+        "rewrites convolutions, at 2 to 6 times the cost an image; use fewer micro-batches or "
         "devices, a larger batch, or mesh.spatial"
     ]

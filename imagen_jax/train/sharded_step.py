@@ -126,7 +126,7 @@ def _batch_of(**leaves: Any) -> Batch:
 
 
 def flops_per_image(experiment: config.Experiment) -> float:
-    """FLOPs of training on one picture: 3 times the forward pass, text conditioning included."""
+    """FLOPs of training on one image: 3 times the forward pass, text conditioning included."""
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
     one = dataclasses.replace(

@@ -235,7 +235,7 @@ def test_captions_are_filtered_one_by_one() -> None:
     ("options", "sentence"),
     [
         ({"min_side": -1}, "min_side=-1: must be a whole number of 0 or more"),
-        ({"max_aspect": 0.5}, "max_aspect=0.5: .*drops every picture"),
+        ({"max_aspect": 0.5}, "max_aspect=0.5: .*drops every image"),
         ({"min_caption_chars": 9, "max_caption_chars": 8}, "leave no caption"),
     ],
 )

@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.models.conditioning import (
-    EMPTY_PROMPT,
-    Conditioner,
-    Conditioning,
-    RefinerLayer,
-    TextLayer,
-    network_input,
-)
+from imagen_jax.models.conditioning import Conditioning, network_input
+from imagen_jax.models.text_conditioning import EMPTY_PROMPT, Conditioner, RefinerLayer, TextLayer
 
 OPTIONS = config.TextConditioning()
 DRAW = np.random.default_rng(0)

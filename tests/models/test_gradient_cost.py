@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from imagen_jax.config import TextConditioning
-from imagen_jax.models import attention, conditioning, efficient_unet, layers, resampling
+from imagen_jax.models import attention, efficient_unet, layers, resampling, text_conditioning
 
 LIMIT = 3.5  # times the forward pass; of products alone, dx and dk are twice it
 LOOP = 100
@@ -49,13 +49,13 @@ LAYERS: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {
         (PICTURES, (KEYS, KEYS), MASK),
     ),
     "text": (
-        conditioning.TextKeysValues(
-            conditioning.TextLayer("a", 2, 32), norm=True, dtype=jnp.float32
+        text_conditioning.TextKeysValues(
+            text_conditioning.TextLayer("a", 2, 32), norm=True, dtype=jnp.float32
         ),
         (TEXT,),
     ),
-    "pool": (conditioning.Pool(TextConditioning(), 64, 32), (TEXT, MASK)),
-    "refiner": (conditioning.RefinerLayer(32), (TEXT, MASK)),
+    "pool": (text_conditioning.Pool(TextConditioning(), 64, 32), (TEXT, MASK)),
+    "refiner": (text_conditioning.RefinerLayer(32), (TEXT, MASK)),
     "merge": (
         efficient_unet.Merge("add", STYLE),
         (PICTURES, jax.ShapeDtypeStruct((2, 8, 8, 32), jnp.float32)),
