@@ -19,6 +19,8 @@ from typing import Any
 import jax
 from _peer_shapes import Missing, Shapes
 
+from imagen_jax.__main__ import HUGE_PAGES
+
 THREADS = 2
 
 
@@ -52,6 +54,7 @@ class Row:
 def measure(sides: Sequence[Side], shapes: Shapes, *, repeats: int) -> list[Row | str]:
     """A row of each side, or the sentence why it has none. Errors: RuntimeError if one dies."""
     context = multiprocessing.get_context("spawn")
+    os.environ.update({**HUGE_PAGES, **os.environ})  # for all sides, as the command `imagen` has it
     running: list[tuple[Side, Any, Connection, Any]] = []
     for side in sides:  # one after another: two that compile would be slower, and need more memory
         here, there = context.Pipe()

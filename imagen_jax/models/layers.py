@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
+from imagen_jax.models.convolution import convolve
 from imagen_jax.models.resampling import (
     FusedUpsampleConv,
     TransposedConv,
@@ -130,7 +131,7 @@ def conv(
     """A 3x3 convolution; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     options = {"dtype": dtype, "kernel_init": init, "precision": precision, "name": name}
-    return nn.Conv(features, (3, 3), stride, **options)
+    return nn.Conv(features, (3, 3), stride, conv_general_dilated=convolve, **options)
 
 
 class Film(nn.Module):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from imagen_jax.models.convolution import convolve
+
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
     """Mean of each 2x2 patch."""
@@ -102,13 +104,7 @@ def _of_windows(
     # Padded apart: XLA's CPU compiler has a loop without vectors for the kernel's gradient of a
     # convolution that gives more pixels than it gets.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = jax.lax.conv_general_dilated(
-        padded,
-        taps.reshape(2, 2, i, 4 * o),
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    windows = convolve(padded, taps.reshape(2, 2, i, 4 * o), (1, 1), ((0, 0), (0, 0)))
     windows = windows.reshape(b, h + 1, w + 1, 2, 2, o)
     rows = [
         jnp.stack([windows[:, a : a + h, c : c + w, a, c] for c in range(2)], axis=3)
