@@ -40,7 +40,9 @@ def test_it_says_its_licence_and_has_types(wheel: Path) -> None:
         names = {PurePosixPath(name).name: name for name in archive.namelist()}
         facts = archive.read(names["METADATA"]).decode()
     assert {"LICENSE", "NOTICE", "py.typed", "test.sh", "DejaVuSans.ttf"} <= set(names)
-    assert not {"noise_augmentation.py", "step_time.py"} & {PurePosixPath(n).name for n in names.values()}
+    assert not {"noise_augmentation.py", "step_time.py"} & {
+        PurePosixPath(n).name for n in names.values()
+    }
     assert "License-Expression: Apache-2.0" in facts
     assert "Classifier: Typing :: Typed" in facts
 
@@ -62,7 +64,7 @@ def _run(imagen: Path, folder: Path, line: str, *more: str) -> None:
 
 
 def test_it_samples_from_the_box(imagen: Path, tmp_path: Path) -> None:
-    _run(imagen, tmp_path, "sample shapes --until sr64 --out out", PROMPT)
+    _run(imagen, tmp_path, "sample shapes --last-stage sr64 --out out", PROMPT)
     (file,) = (p for p in (tmp_path / "out").glob("*.png") if p.stem != "grid")
     image = np.asarray(Image.open(file)).astype(int)
     golden = np.asarray(Image.open(REPOSITORY / "tests/fixtures/golden/box-sr64.png")).astype(int)

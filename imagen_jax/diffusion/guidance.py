@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.types import Image, LogSNR, Number, RandomKey
 
-_TINY = 1e-8  # of a flat picture's contrast
+_TINY = 1e-8  # of a flat image's contrast
 
 
 def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
@@ -30,13 +30,13 @@ def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number) -> Image:
 
 
 def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
-    """Take back `share` of what guidance did to each picture's contrast, about its own mean.
+    """Take back `share` of what guidance did to each image's contrast, about its own mean.
 
     Shapes: images and the result (b, h, w, c); share a scalar, traced or not. Units: share 0
-    changes nothing, 1 gives each picture the standard deviation of its conditional one. Mean and
-    deviation are of a whole picture, channels together, so that colours fade towards its mean.
+    changes nothing, 1 gives each image the standard deviation of its conditional one. Mean and
+    deviation are of a whole image, channels together, so that colours fade towards its mean.
     Source: arXiv:2305.08891, section 3.4. Differs from the paper, which multiplies v: that pulls
-    the mean of a noisy picture towards grey and lets the mean of a clear one be. Here it stays.
+    the mean of a noisy image towards grey and lets the mean of a clear one be. Here it stays.
     """
     axes = (1, 2, 3)
     wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided_x0))
@@ -45,13 +45,13 @@ def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
     return guided_x0 + share * (factor - 1.0) * around
 
 
-def is_guided(logsnr: LogSNR, dials: SamplerParams) -> Bool[Array, ""]:
+def is_guided(logsnr: LogSNR, sampler_params: SamplerParams) -> Bool[Array, ""]:
     """Tell whether a step is guided, which all rows of a sampler's batch share.
 
-    It is not at weight 1, nor outside the interval of `dials`.
+    It is not at weight 1, nor outside the interval of `sampler_params`.
     Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha, low < x <= high.
     Source: arXiv:2404.07724, whose sigma is that of x0 + sigma eps.
     """
     ratio = jnp.exp(-0.5 * logsnr[0])
-    inside = (dials.guidance_low < ratio) & (ratio <= dials.guidance_high)
-    return inside & (dials.guidance_weight != 1.0)
+    inside = (sampler_params.guidance_low < ratio) & (ratio <= sampler_params.guidance_high)
+    return inside & (sampler_params.guidance_weight != 1.0)

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, export, models, pretrained
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.sample.stage_program import TrainedStage
-from imagen_jax.sample.stored import LazyParams
+from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
 

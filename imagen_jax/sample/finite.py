@@ -1,4 +1,4 @@
-"""Images that are no numbers: told by stage and index, and never saved as black ones."""
+"""Images that are not finite: reported by stage and index, and never saved as black ones."""
 
 from collections.abc import Sequence
 from typing import Any
