@@ -1,4 +1,4 @@
-"""What `Imagen` returns: images with a short `repr`, which a notebook shows as a grid."""
+"""Results of `Imagen`: images with a short `repr`, which a notebook shows as a grid."""
 
 from __future__ import annotations
 

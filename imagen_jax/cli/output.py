@@ -79,12 +79,12 @@ class Output:
 
 
 def _plain(document: Mapping[str, Any]) -> Any:
-    """As it is after it was written and read."""
+    """The document after it was written and read."""
     return json.loads(json.dumps(document))
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:
-    """What an earlier call wrote of itself. Errors: ValueError for another program's file."""
+    """Read the metadata of an earlier call. Errors: ValueError for another program's file."""
     file = folder / METADATA
     if not file.is_file():
         return None

@@ -49,7 +49,7 @@ RENAMED = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to sample."""
+    """Options of `imagen sample`."""
 
     cascade: tyro.conf.Positional[str]
     """Folder of a run, of the runs of a cascade or of an exported one, or the name of an embedded
@@ -82,7 +82,7 @@ class Options:
     init_image: Path | None = None
     """Image to start from, or a folder of them, cut to the shape of the last stage's."""
     strength: config.Share = 1.0
-    """How much to change --init-image, 0 (not at all) to 1 (completely): the share of the steps."""
+    """Share of the steps to take from --init-image, 0 (returns it) to 1 (keeps nothing of it)."""
     mask: Path | None = None
     """Image that is white where --init-image is sampled again; other pixels stay exactly as they
     are."""

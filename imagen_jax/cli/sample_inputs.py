@@ -91,7 +91,7 @@ def _check_shapes(options, size: tuple[int, int], prompts: int) -> None:
 
 
 def _mask(path: Path, prompts: int, size: tuple[int, int]) -> np.ndarray:
-    """Where images are sampled again, bool (prompts, h, w).
+    """The pixels that are sampled again, bool (prompts, h, w).
 
     Errors: ValueError for a mask without white, or one that is white because it is transparent.
     """

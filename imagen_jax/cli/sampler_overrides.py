@@ -12,7 +12,7 @@ from imagen_jax import config
 
 
 class SamplerOption(NamedTuple):
-    """How one option is read."""
+    """One option and its reader."""
 
     field: str  # of `config.Sampler`, or "aug_level"
     read: Callable[[str], Any]  # Errors: ValueError
@@ -54,7 +54,7 @@ FLAGS = {entry.field: _flag(option) for option, entry in OPTIONS.items()}
 
 
 def read_overrides(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
-    """What to change, as `Imagen.with_samplers` takes it: (stage or None for all, changes).
+    """Read the changes as `Imagen.with_samplers` takes them: (stage or None for all, changes).
 
     Those for all stages come first. Errors: ValueError that names option and value.
     """

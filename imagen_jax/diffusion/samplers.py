@@ -73,7 +73,7 @@ def _scalar(sampler: config.Sampler, name: str) -> np.generic:
 
 
 class StepInputs(NamedTuple):
-    """What a rule may use to go from z_t to z_s: arrays (b, h, w, c), levels and keys (b,)."""
+    """Inputs of a rule, which goes from z_t to z_s: arrays (b, h, w, c), levels and keys (b,)."""
 
     z_t: jax.Array
     x0: jax.Array  # denoise(z_t, logsnr_t): guided and thresholded

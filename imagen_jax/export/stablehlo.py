@@ -138,7 +138,7 @@ def describe_program(program: Exported) -> dict[str, Any]:
 
 
 def _arguments(experiment: config.Experiment) -> Kinds:
-    """Of a stage's sampling loop."""
+    """Arguments of a stage's sampling loop."""
     stage, text, array = experiment.stage, experiment.text, _Described()
     given = {
         "text": array("float32", "b", text.max_length, text.width),

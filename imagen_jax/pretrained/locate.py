@@ -53,7 +53,7 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
 
 
 def _is_exported(run: Workdir) -> bool:
-    """Whether a run's weights are exported ones, or were until their file was lost.
+    """True if a run's weights are exported ones, or were until their file was lost.
 
     Errors: ValueError when it has checkpoints too.
     """

@@ -37,7 +37,7 @@ class NotFinite(FloatingPointError):
 
 @jax.jit
 def is_finite_each(images: Image) -> Bool[Array, " b"]:
-    """Which images are finite throughout: one reduction, where the images are."""
+    """Find the images that are finite throughout: one reduction, where the images are."""
     return jnp.isfinite(images).all(axis=(1, 2, 3))
 
 

@@ -154,7 +154,7 @@ def _traced(
 
 
 def _shapes(trained: TrainedStage, captions: EncodedText) -> Params:
-    """Of the parameters; those that are stored are not read."""
+    """Shapes of the parameters; those that are stored are not read."""
     if not isinstance(trained.params, LazyParams):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trained.params)
     _, length, width = captions.text.shape

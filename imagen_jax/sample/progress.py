@@ -41,7 +41,7 @@ class SamplingCallbacks:
 
     @property
     def has_previews(self) -> bool:
-        """Whether `on_preview` is called at all."""
+        """True if `on_preview` is called at all."""
         return self.on_preview is not None and self.preview_every > 0
 
     def send_preview(self, preview: Preview) -> None:

@@ -1,4 +1,4 @@
-"""What is sampled besides prompts: negative prompts, images to start from, a mask, sizes."""
+"""Options of sampling besides prompts: negative prompts, images to start from, a mask, sizes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Request:
 
     @property
     def has_negative_prompt(self) -> bool:
-        """Whether guidance leads away from any text at all."""
+        """True if guidance leads away from any text at all."""
         given = self.negative_prompt
         return any(text.strip() for text in ([given] if isinstance(given, str) else given))
 

@@ -104,7 +104,7 @@ def _show(
     inputs: tuple[Params, Any],
     callbacks: SamplingCallbacks,
 ) -> Callable[[int, jax.Array], None] | None:
-    """What hands a batch's unfinished images to `on_preview`; None where nobody wants them."""
+    """A function that hands a batch's unfinished images to `on_preview`; None without previews."""
     if not callbacks.has_previews:
         return None
 

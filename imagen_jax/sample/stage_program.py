@@ -66,7 +66,7 @@ class TrainedStage:
             self.params.release()
 
     def program(self) -> "TrainedStage":
-        """What `sample_stage` is compiled for: no parameters, and none of the numbers that are its
+        """The static argument that `sample_stage` is compiled for: no parameters, and none of the numbers that are its
         arguments, so that one program serves them all.
 
         Guidance of weight 1 stays 1: the unconditional pass is left out of that program.
@@ -96,7 +96,7 @@ class EncodedText(NamedTuple):
     has_text: Any
 
     def without_text(self) -> "EncodedText":
-        """As many empty ones."""
+        """The same number of empty captions."""
         return self._replace(has_text=np.zeros(self.has_text.shape, np.bool_))
 
 
@@ -118,7 +118,7 @@ class SamplerInputs(NamedTuple):
     known_mask: Any = None
 
     def rows(self, chosen: np.ndarray) -> "SamplerInputs":
-        """Those at `chosen`."""
+        """Select the rows at `chosen`."""
         return jax.tree.map(lambda x: x[chosen], self)
 
 
