@@ -127,7 +127,7 @@ class Imagen:
         progress: bool | None = None,
         **options: Unpack[SampleOptions],
     ) -> Iterator[Samples]:
-        """Yield what `sample` returns, some batches at a time, so that memory does not grow with the prompts.
+        """Yield the images of `sample` some batches at a time, so that memory stays constant.
 
         Errors: as `sample`, those of the arguments before anything is sampled.
         """

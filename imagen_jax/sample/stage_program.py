@@ -66,8 +66,9 @@ class TrainedStage:
             self.params.release()
 
     def program(self) -> "TrainedStage":
-        """The static argument that `sample_stage` is compiled for: no parameters, and none of the numbers that are its
-        arguments, so that one program serves them all.
+        """The static argument that `sample_stage` is compiled for.
+
+        It has no parameters, and none of the numbers that are arguments: one program serves all.
 
         Guidance of weight 1 stays 1: the unconditional pass is left out of that program.
         """
