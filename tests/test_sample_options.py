@@ -121,7 +121,7 @@ def test_numbers_out_of_range(arguments: tuple[str, ...], sentence: str, run_sam
         (lambda x: x.sample(["a"], batch_size=0), "batch_size=0: must be a whole number of 1"),
         (lambda x: x.sample(["a"], batch_size=1.5), "batch_size=1.5: must be a whole number"),
         (lambda x: x.sample(["a"], last_stage="sr99"), "no stage 'sr99'"),
-        (lambda x: x.sample(["a"], last_stage=3), "no stage 3"),
+        (lambda x: x.sample(["a"], last_stage=3), "last_stage=3: must be"),
     ],
 )
 def test_wrong_types_from_python_are_named(tiny, call, sentence: str) -> None:
