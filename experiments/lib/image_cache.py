@@ -41,7 +41,7 @@ class ImageCache:
         """Return the images of stage `last_stage`, one per caption.
 
         Shapes: low_res (p, h, w, 3) where the first stage is super-resolution.
-        Errors: as `Imagen.paint`.
+        Errors: as `Imagen.sample`.
         """
         name = _digest(imagen, captions, last_stage=last_stage, seed=self.seed, low_res=low_res)
         file = self.folder / f"{last_stage}_{name}.npz"
