@@ -12,11 +12,11 @@ import numpy as np
 from _peer_shapes import GUIDANCE, HEAD_CHANNELS, Shapes, Work
 
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import StageProgram, TrainedStage
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.train import sharded_step, step
 
 NAME = "imagen_jax"
@@ -60,21 +60,18 @@ def sampling(shapes: Shapes) -> Work:
     grid = mesh.build(auto_layout.choose_axes(devices=devices), devices=devices)
     by_row = mesh.batch_sharding(grid)
     blank = compile.canvas_shapes(experiment, shapes.batch, by_row)
-    keys = rng.fold_each(rng.root(0), "image", np.arange(shapes.batch))
-    filled = jax.tree.map(lambda x: _timing.random(draw, x), blank._replace(keys=None))
-    canvas = jax.device_put(filled._replace(keys=keys), by_row)
+    filled = jax.tree.map(lambda x: _timing.random(draw, x), blank)
+    canvas = jax.device_put(filled, by_row)
     params = jax.device_put(params, mesh.replicated_sharding(grid))
     painter = TrainedStage(stage=stage, module=models.build(stage.model), params=params)
-    whole, dials = (
-        StageProgram.of(painter, (stage.size, stage.size)),
-        SamplerParams.of(stage.sampler),
-    )
-    sample = functools.partial(stage_program.sample_stage.__wrapped__, program=whole)
+    fixed = {"program": painter.program(), "size": (stage.size, stage.size)}
+    dials = SamplerParams.from_config(stage.sampler)
+    sample = functools.partial(stage_program.sample_stage.__wrapped__, **fixed)
     counted = (
         flops.count_flops(lambda *given: sample(*given, None, dials), params, canvas) / shapes.steps
     )
     with mesh.activate(grid):
-        lowered = stage_program.sample_stage.lower(params, canvas, None, dials, program=whole)
+        lowered = stage_program.sample_stage.lower(params, canvas, None, dials, **fixed)
     compiled = lowered.compile()
     return Work(
         parameters=models.count_parameters(params),

@@ -26,11 +26,11 @@ import tyro
 from _twin import twin
 
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import accelerators, auto_layout, mesh
 from imagen_jax.plan import compile
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import StageProgram, TrainedStage
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.train import sharded_step
 
 PLAIN = "unet"
@@ -218,20 +218,15 @@ def _sampler(experiment: config.Experiment, figures: Figures, count: int) -> Cal
     count = auto_layout.padded_batch_size(count, grid, passes=1, side=stage.size)
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
     shapes = compile.canvas_shapes(experiment, count, by_row)
-    keys = jax.vmap(rng.root)(jnp.arange(count))
-    filled = jax.tree.map(lambda x: _timing.random(draw, x), shapes._replace(keys=None))
-    canvas = jax.device_put(filled._replace(keys=keys), by_row)
+    filled = jax.tree.map(lambda x: _timing.random(draw, x), shapes)
+    canvas = jax.device_put(filled, by_row)
     params = jax.device_put(params, mesh.replicated_sharding(grid))
     trained = TrainedStage(stage=stage, module=module, params=params)
-    program, dials = (
-        StageProgram.of(trained, (stage.size, stage.size)),
-        SamplerParams.of(stage.sampler),
-    )
+    fixed = {"program": trained.program(), "size": (stage.size, stage.size)}
+    dials = SamplerParams.from_config(stage.sampler)
     start = time.perf_counter()
     with mesh.activate(grid):
-        compiled = stage_program.sample_stage.lower(
-            params, canvas, None, dials, program=program
-        ).compile()
+        compiled = stage_program.sample_stage.lower(params, canvas, None, dials, **fixed).compile()
     figures.sampler_compile_seconds = time.perf_counter() - start
     return lambda: compiled(params, canvas, None, dials).x0.block_until_ready()
 

@@ -119,10 +119,10 @@ def _train(
     runs.train(experiment, workdir, data_dir=options.data_dir, encoder=encoder, hooks=[measure])
     # The last point is measured from what was saved: a run that was cut off after its last step
     # comes to it all the same.
-    (painter,) = imagen_jax.load(workdir).painters
+    (painter,) = imagen_jax.load(workdir).stages
     error, scores = judge(painter)
     return {
-        "parameters": models.count_parameters(painter.placed()),
+        "parameters": models.count_parameters(painter.device_params()),
         "step_seconds": runs.step_seconds(workdir),
         "losses": [[line["step"], line["loss"]] for line in runs.losses(workdir)],
         "errors": [*_errors(workdir), [options.steps, error]],
@@ -135,7 +135,7 @@ def _judge(
 ) -> tuple[float, scoring.Scores]:
     """Mean distance to the real images (0 to 255), fed with these downsampled, and scores."""
     stage = painter.stage
-    sampled = Imagen((painter,), encoder).paint(
+    sampled = Imagen((painter,), encoder).sample(
         exam.captions,
         seed=options.seed,
         request=Request(low_res=transforms.area_downsample(exam.real, stage.factor)),

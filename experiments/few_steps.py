@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from imagen_jax import config
 from imagen_jax.evaluate import alignment, eval_set
-from imagen_jax.imagen import Imagen, load
+from imagen_jax.imagen import Imagen
+from imagen_jax.pretrained.load import load
 
 NAME = "few_steps"
 REFERENCE = "ancestral, 256 steps"
@@ -194,7 +195,7 @@ def _verdicts(imagen: Imagen, part: _Part, name: str, options: Options) -> list[
     """Verdicts of the oracle on the images that one setting samples."""
     seed = options.seed + part.seed
     cache = ImageCache(folder=options.workdir / NAME, seed=seed, batch_size=options.batch_size)
-    changed = imagen.with_sampler(SETTINGS[name], stage=imagen.painters[0].stage.name)
+    changed = imagen.with_sampler(SETTINGS[name], stage=imagen.stages[0].stage.name)
     images = cache.sample(changed, part.captions, last_stage=options.last_stage)
     return [alignment.judge(*pair).all for pair in zip(images, part.captions, strict=True)]
 

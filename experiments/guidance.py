@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.imagen import Imagen, load
+from imagen_jax.imagen import Imagen
+from imagen_jax.pretrained.load import load
 from imagen_jax.types import Pixels
 
 NAME = "guidance"
@@ -123,7 +124,7 @@ def plot(results: Mapping[str, Any]) -> Figure:
 
 
 def _judged(imagen: Imagen, last_stage: str | None) -> config.Stage:
-    stages = {painter.stage.name: painter.stage for painter in imagen.painters}
+    stages = {painter.stage.name: painter.stage for painter in imagen.stages}
     name = next(iter(stages)) if last_stage is None else last_stage
     if name not in stages:
         raise ValueError(f"no stage {name!r} in this cascade; it has {list(stages)}")
@@ -137,7 +138,7 @@ def _sampled(
 
     Thresholds are the outer loop: each is a program of its own, and weights share one (but 1).
     """
-    base = imagen.painters[0].stage.name
+    base = imagen.stages[0].stage.name
     cache = ImageCache(
         folder=options.workdir / NAME, seed=options.seed, batch_size=options.batch_size
     )

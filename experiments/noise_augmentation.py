@@ -24,7 +24,8 @@ from imagen_jax import config
 from imagen_jax.data.images.transforms import area_downsample
 from imagen_jax.diffusion import noise_conditioning
 from imagen_jax.image import to_float, to_uint8
-from imagen_jax.imagen import Imagen, load
+from imagen_jax.imagen import Imagen
+from imagen_jax.pretrained.load import load
 from imagen_jax.types import Pixels
 
 NAME = "noise_augmentation"
@@ -178,7 +179,7 @@ def _curves(axis: Axes, rows: Sequence[Row], name: str, *, scale: float) -> None
 
 
 def _stage_of_size(base: Imagen, size: int | None) -> str:
-    sizes = {painter.stage.size: painter.stage.name for painter in base.painters}
+    sizes = {painter.stage.size: painter.stage.name for painter in base.stages}
     if size not in sizes:
         raise ValueError(f"no stage of the cascade samples {size}-px images; it has {sizes}")
     return sizes[size]
@@ -208,7 +209,7 @@ def _swept(
     settings = list(itertools.product(inputs, trained, options.levels))
     for fed, name, level in tqdm(settings, NAME, unit=" settings", dynamic_ncols=True):
         changed = _at(trained[name], level)
-        stage = changed.painters[0].stage.name
+        stage = changed.stages[0].stage.name
         images = cache.sample(changed, captions, last_stage=stage, low_res=inputs[fed])
         row = {"training": name, "input": fed, "level": level, **judge.measure(images)}
         if fed == REAL:
@@ -221,12 +222,12 @@ def _swept(
 
 def _at(run: Imagen, level: float) -> Imagen:
     """Sampling at any level, those that the run was never trained on included."""
-    (painter,) = run.painters
+    (painter,) = run.stages
     noise = config.NoiseConditioning(
         schedule=painter.stage.noise_conditioning.schedule, sample_level=level
     )
     stage = dataclasses.replace(painter.stage, noise_conditioning=noise)
-    return dataclasses.replace(run, painters=(dataclasses.replace(painter, stage=stage),))
+    return dataclasses.replace(run, stages=(dataclasses.replace(painter, stage=stage),))
 
 
 def _save_sheet(rows: Sized, judge: scoring.Judge, options: Options) -> None:

@@ -108,7 +108,7 @@ def _train_and_judge(
     judge = {"seed": options.seed, "batch_size": options.batch_size}
     return {
         "changes": {name: list(pair) for name, pair in changes.items()},
-        "parameters": models.count_parameters(imagen.painters[0].placed()),
+        "parameters": models.count_parameters(imagen.stages[0].device_params()),
         "steps": steps,
         "images_seen": steps * experiment.train.batch_size,
         "step_seconds": runs.step_seconds(workdir),

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from imagen_jax import config
 from imagen_jax.evaluate.eval_set import balanced_eval_set
-from imagen_jax.imagen import Imagen, load
+from imagen_jax.imagen import Imagen
+from imagen_jax.pretrained.load import load
 
 NAME = "sampler_ablation"
 KINDS = ("baseline", "guidance", "sampler", "sampling_steps", "threshold", "wording")
@@ -76,7 +77,7 @@ def _judge(
 ) -> dict[str, Any]:
     """One row's changes and scores."""
     base, stage = imagen.experiments[0], experiment.stage
-    first = dataclasses.replace(imagen, painters=imagen.painters[:1])
+    first = dataclasses.replace(imagen, stages=imagen.stages[:1])
     exam = balanced_eval_set(
         base.data.dataset,
         count=options.images,

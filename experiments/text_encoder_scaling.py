@@ -127,7 +127,7 @@ def _train_and_judge(
         "text_width": encoder.width,
         "encoder_parameters": models.count_parameters(encoder.params),
         "channels": experiment.stage.model.channels,
-        "unet_parameters": models.count_parameters(imagen.painters[0].placed()),
+        "unet_parameters": models.count_parameters(imagen.stages[0].device_params()),
         "step_seconds": runs.step_seconds(workdir),
         "noise_error": scoring.noise_error(imagen, exam, **judge),
         "scores": scoring.sample_and_score(imagen, exam, **judge),

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax import config, models, rng
-from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText, TrainedStage
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 
 
-def make_painter(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
+def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     """A stage of a config, with another sampler."""
     experiment = config.load(name)[0]
     stage = experiment.stage
@@ -27,10 +27,10 @@ def make_painter(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     return TrainedStage(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
 
 
-def make_prompts(count: int, *, has_text: bool = True) -> EncodedPrompts:
+def make_prompts(count: int, *, has_text: bool = True) -> SamplerInputs:
     """Random encodings of captions of random lengths."""
     draw = np.random.default_rng(0)
     mask = np.arange(24)[None] < draw.integers(1, 24, count)[:, None]
     text = (draw.standard_normal((count, 24, 64)) * mask[..., None]).astype(np.float32)
     captions = EncodedText(text, mask, np.full(count, has_text))
-    return EncodedPrompts(captions=captions, indices=np.arange(count))
+    return SamplerInputs(captions=captions, indices=np.arange(count, dtype=np.int32))

@@ -29,7 +29,7 @@ PAINT = """
 import sys, jax, numpy as np
 jax.config.update("jax_disable_most_optimizations", True)
 import imagen_jax
-np.save(sys.argv[2], imagen_jax.load(sys.argv[1]).paint(["a red circle"], seed=1)["base8"])
+np.save(sys.argv[2], imagen_jax.load(sys.argv[1]).sample(["a red circle"], seed=1)["base8"])
 """
 
 

@@ -156,7 +156,7 @@ def test_64_bits_are_refused_in_python_too() -> None:
     with jax.enable_x64(True):
         for use in (
             lambda: imagen_jax.load("shapes"),
-            lambda: cascade.paint(["a"]),
+            lambda: cascade.sample(["a"]),
             lambda: sharded_step.build(experiment),
         ):
             with pytest.raises(ValueError, match="64-bit types are on"):

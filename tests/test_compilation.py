@@ -129,6 +129,13 @@ def test_what_jax_was_told_stays(
     assert getattr(jax.config, compilation_cache.LEAST) == 1.0
 
 
+def test_the_cache_can_be_turned_off(home: Path) -> None:
+    imagen_jax.load("shapes", compile_cache=False)
+    assert getattr(jax.config, FOLDER) is None
+    imagen_jax.load("shapes")
+    assert getattr(jax.config, FOLDER) == str(home / OURS)
+
+
 def test_whoever_wants_no_folder_gets_none(home: Path) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     try:

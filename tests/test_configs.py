@@ -5,13 +5,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.train import sharded_step, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -47,15 +46,19 @@ def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     canvas = SamplerInputs(
         captions=captions,
         negatives=captions,
-        keys=jax.eval_shape(lambda: rng.fold_each(rng.root(0), "image", np.arange(BATCH))),
+        indices=_shape(BATCH, dtype=jnp.int32),
         aug_level=_shape(BATCH),
         low_res=_shape(BATCH, stage.low_size, stage.low_size, 3) if stage.low_size else None,
     )
-    painter = TrainedStage(stage=stage, module=module, params=shapes.params)
-    compiled_for = StageProgram.of(painter, (stage.size, stage.size))
+    program = TrainedStage(stage=stage, module=module, params=None).program()
     pictures = jax.eval_shape(
         lambda params, shown: stage_program.sample_stage(
-            params, shown, None, SamplerParams.of(stage.sampler), program=compiled_for
+            params,
+            shown,
+            None,
+            SamplerParams.from_config(stage.sampler),
+            program=program,
+            size=(stage.size, stage.size),
         ),
         shapes.params,
         canvas,

@@ -215,3 +215,10 @@ def test_the_readme_samples_in_python(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert os.listdir(tmp_path) == ["star.png"]
+
+
+@pytest.mark.slow
+def test_the_step_rule_of_the_sampling_guide_runs() -> None:
+    page = (ROOT / "docs" / "guides" / "sampling.md").read_text()
+    (code,) = (b for kind, b in FENCE.findall(page) if kind == "python" and "step_rule" in b)
+    exec(code, {})

@@ -11,7 +11,6 @@ from PIL import Image
 
 import imagen_jax
 from imagen_jax import config
-from imagen_jax import imagen as load_module
 from imagen_jax.cli import data, encode, evaluate, preview_hook, sample, train
 from imagen_jax.data import pipeline
 from imagen_jax.data.store import store
@@ -20,6 +19,7 @@ from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.models import text_conditioning
 from imagen_jax.parallel import auto_layout, mesh
+from imagen_jax.pretrained import load
 from imagen_jax.train import anomalies, state
 
 PROMPTS = ("a large red circle on a white background", "")
@@ -56,11 +56,11 @@ def test_the_average_is_what_is_loaded(built: Path, imagen) -> None:
     saved = checkpoints.Checkpoints(built / "cascade" / "base8", read_only=True)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        imagen.painters[0].placed(),
+        imagen.stages[0].device_params(),
     )
     ema = saved.restore({"ema": shapes})["ema"]
     params = saved.restore({"params": shapes})["params"]
-    jax.tree.map(np.testing.assert_array_equal, imagen.painters[0].placed(), ema)
+    jax.tree.map(np.testing.assert_array_equal, imagen.stages[0].device_params(), ema)
     differs = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ema, params)
     assert max(jax.tree.leaves(differs)) > 0
 
@@ -101,7 +101,7 @@ def test_no_prompts_are_refused(imagen, prompts) -> None:
 
 def test_unknown_stages_and_options_are_refused(imagen) -> None:
     with pytest.raises(ValueError, match="no stage 'sr64' in this cascade"):
-        imagen(["a"], until="sr64")
+        imagen(["a"], last_stage="sr64")
     with pytest.raises(ValueError, match="unknown sampler option 'stepz'"):
         imagen.with_sampler({"stepz": 3})
     with pytest.raises(ValueError, match="no stage 'sr64'"):
@@ -111,7 +111,7 @@ def test_unknown_stages_and_options_are_refused(imagen) -> None:
 @pytest.mark.slow
 def test_every_sampler_option_has_an_effect(imagen) -> None:
     base = imagen.with_sampler({"steps": 3, "kind": "ancestral", "stochasticity": 0.3})
-    reference = base.paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
+    reference = base.sample(PROMPTS[:1], last_stage="sr16")["sr16"].astype(int)
     for change in (
         {"steps": 4},
         {"kind": "ddim"},
@@ -123,7 +123,9 @@ def test_every_sampler_option_has_an_effect(imagen) -> None:
         {"threshold": "none"},
         {"percentile": 60.0},
     ):
-        painted = base.with_sampler(change).paint(PROMPTS[:1], until="sr16")["sr16"].astype(int)
+        painted = (
+            base.with_sampler(change).sample(PROMPTS[:1], last_stage="sr16")["sr16"].astype(int)
+        )
         assert np.abs(painted - reference).max() > 0, change
 
 
@@ -263,10 +265,10 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     options = dataclasses.replace(experiment.train, sample_every=2)
     experiment = dataclasses.replace(experiment, train=options)
     pairs = store.open_store(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
-    (painter,) = imagen_jax.load(built / "cascade" / "sr16").painters
+    (painter,) = imagen_jax.load(built / "cascade" / "sr16").stages
     paint = preview_hook.hook(experiment, pairs)
     for step in (1, 2, 3, 4):
-        paint(step, painter.placed(), Shown())
+        paint(step, painter.device_params(), Shown())
     assert [step for step, _ in shown] == [2, 4]
     np.testing.assert_array_equal(shown[0][1], shown[1][1])
     low, painted, real = np.split(shown[0][1], 3, axis=2)
@@ -324,11 +326,11 @@ def test_a_run_remembers_its_encoder(built: Path, imagen) -> None:
         _train(built, run, "--text.identity", "0000")
     other = dataclasses.replace(imagen.encoder, digest="0")
     with pytest.warns(UserWarning, match=rf"with text encoder {text.identity}, but"):
-        load_module._check_encoder(other, text, where=run)
+        load._check_encoder(other, text, where=run)
     tokenizer = dataclasses.replace(imagen.encoder.tokenizer, model=b"")
     other = dataclasses.replace(imagen.encoder, tokenizer=tokenizer)
     with pytest.raises(ValueError, match=rf"with vocabulary {text.vocabulary}, but"):
-        load_module._check_encoder(other, text, where=run)
+        load._check_encoder(other, text, where=run)
 
 
 def test_only_one_stage_of_a_cascade(built: Path, tmp_path: Path) -> None:

@@ -104,10 +104,10 @@ def test_the_folder_is_complete(exported: Path, trained) -> None:
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert manifest["versions"]["jax"] == jax.__version__
     card = (folder / "README.md").read_text()
-    for painter, (name, facts) in zip(trained.painters, manifest["stages"].items(), strict=True):
+    for painter, (name, facts) in zip(trained.stages, manifest["stages"].items(), strict=True):
         assert name == painter.stage.name
         assert facts["step"] == STEP
-        assert facts["parameters"] == models.count_parameters(painter.placed())
+        assert facts["parameters"] == models.count_parameters(painter.device_params())
         size = (folder / name / "weights.safetensors").stat().st_size
         assert f"| `{name}` | {facts['parameters']:,} | 7 | {size:,} |" in card
         assert run_dir.read_config(folder / name).stage == painter.stage
@@ -122,8 +122,8 @@ def test_the_same_cascade_gives_the_same_bytes(runs: Path, exported: Path, tmp_p
     """Whoever asks, from wherever: no time, path or random order is in them."""
     imagen = imagen_jax.load(runs)
     stages = [
-        export.StageCheckpoint(experiment=e, params=p.placed(), step=STEP)
-        for e, p in zip(imagen.experiments, imagen.painters, strict=True)
+        export.StageCheckpoint(experiment=e, params=p.device_params(), step=STEP)
+        for e, p in zip(imagen.experiments, imagen.stages, strict=True)
     ]
     contents = export.BundleOptions(text="embedded", programs=True)
     again = export.write_bundle(tmp_path / "again", stages, dtype="bfloat16", contents=contents)
@@ -138,10 +138,10 @@ def test_what_is_exported_paints_as_what_was_trained(exported: Path, trained) ->
     assert full.experiments == half.experiments == trained.experiments
     jax.tree.map(
         np.testing.assert_array_equal,
-        [p.placed() for p in full.painters],
-        [p.placed() for p in trained.painters],
+        [p.device_params() for p in full.stages],
+        [p.device_params() for p in trained.stages],
     )
-    before, exact, rounded = (i.paint(PROMPTS, seed=3) for i in (trained, full, half))
+    before, exact, rounded = (i.sample(PROMPTS, seed=3) for i in (trained, full, half))
     for name, pictures in before.items():
         np.testing.assert_array_equal(exact[name], pictures)
         difference = np.abs(rounded[name].astype(int) - pictures)
@@ -154,12 +154,12 @@ def test_what_rounding_changes_is_measured_and_told(exported: Path, trained) -> 
     for dtype, least, most in (("float32", 0, 0), ("bfloat16", 1e-3, 3e-3), ("int8", 3e-3, 2e-2)):
         document = json.loads((exported / dtype / "manifest.json").read_text())
         card = (exported / dtype / "README.md").read_text()
-        for painter in trained.painters:
+        for painter in trained.stages:
             name = painter.stage.name
             stored = jax.tree.leaves(
                 safetensors.load_params(exported / dtype / name / run_dir.WEIGHTS)
             )
-            exact = [np.asarray(x) for x in jax.tree.leaves(painter.placed())]
+            exact = [np.asarray(x) for x in jax.tree.leaves(painter.device_params())]
             off, size = (
                 sum(float((x**2).sum()) for x in xs)
                 for xs in ([a - b for a, b in zip(stored, exact, strict=True)], exact)
@@ -182,14 +182,14 @@ def test_a_text_encoder_that_is_left_out_has_to_be_given(exported: Path, tmp_pat
     assert not (bundle / "text").exists()
     silent = imagen_jax.load(bundle)
     with pytest.raises(ValueError, match=r"silent was exported without its text encoder: give"):
-        silent.paint(PROMPTS)
-    given = imagen_jax.load(bundle, encoder=str(exported / "bfloat16" / "text"))
+        silent.sample(PROMPTS)
+    given = imagen_jax.load(bundle, text_encoder=str(exported / "bfloat16" / "text"))
     np.testing.assert_array_equal(
         given.encode(PROMPTS).captions.text,
         imagen_jax.load(exported / "bfloat16").encode(PROMPTS).captions.text,
     )
     with pytest.raises(ValueError, match=r"text\.width=64, but 't5_1_1_mini' is 256 wide"):
-        imagen_jax.load(bundle, encoder="t5_1_1_mini")
+        imagen_jax.load(bundle, text_encoder="t5_1_1_mini")
     # It can be exported again, but not with what it lacks.
     assert _again(bundle, tmp_path / "again", "--dtype", "int8").is_dir()
     with pytest.raises(ValueError, match="was exported without its text encoder"):
@@ -204,7 +204,7 @@ def test_a_text_encoder_by_reference_is_compared(exported: Path, tmp_path: Path)
     assert (told["identity"], told["vocabulary"]) == (loaded.identity, loaded.vocabulary)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        imagen_jax.load(bundle, encoder=exported / "bfloat16" / "text")  # the same, elsewhere
+        imagen_jax.load(bundle, text_encoder=exported / "bfloat16" / "text")  # the same, elsewhere
     facts = {k: v for k, v in document.items() if k not in ("files", "sha256", "format")}
     for field in ("identity", "vocabulary"):
         other = tmp_path / field
@@ -241,7 +241,7 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path: Path, monkeypatch) ->
 
     monkeypatch.setattr(safetensors, "save_params", fail)
     stage = export.StageCheckpoint(
-        experiment=trained.experiments[0], params=trained.painters[0].placed(), step=1
+        experiment=trained.experiments[0], params=trained.stages[0].device_params(), step=1
     )
     with pytest.raises(OSError, match="disk full"):
         export.write_bundle(tmp_path / "out", [stage], dtype="float32")
@@ -323,7 +323,7 @@ def test_a_large_file_is_compared_while_it_is_read(copy: Path, monkeypatch) -> N
     monkeypatch.setattr(manifest, "AT_ONCE", 10_000)
     imagen = imagen_jax.load(copy)
     with pytest.raises(ValueError, match=r"says: base8/weights\.safetensors has changed;"):
-        imagen.paint(["a red circle"])
+        imagen.sample(["a red circle"])
 
 
 @pytest.mark.parametrize("version", [export.FORMAT + 1, None])
@@ -383,18 +383,18 @@ def test_checkpoints_beside_weights_are_refused(copy: Path, runs: Path) -> None:
 
 def test_weights_without_their_step_are_refused(copy: Path, trained) -> None:
     listed = export.verify_bundle(copy)
-    params = trained.painters[0].placed()
+    params = trained.stages[0].device_params()
     safetensors.save_params(copy / "base8" / run_dir.WEIGHTS, params, dtype="bfloat16", metadata={})
     with pytest.raises(ValueError, match=r"base8/weights\.safetensors does not say its step"):
         export.inspect_bundle(copy / "base8", trained.experiments[0], listed)
 
 
 def test_one_stage_loads_alone(exported: Path, monkeypatch) -> None:
-    assert [p.stage.name for p in imagen_jax.load(exported / "bfloat16" / "sr16").painters] == [
+    assert [p.stage.name for p in imagen_jax.load(exported / "bfloat16" / "sr16").stages] == [
         "sr16"
     ]
     monkeypatch.chdir(exported / "bfloat16" / "base8")
-    assert imagen_jax.load(".").painters[0].stage.name == "base8"
+    assert imagen_jax.load(".").stages[0].stage.name == "base8"
 
 
 def test_an_embedded_cascade_is_known_by_name(
@@ -415,7 +415,7 @@ def test_an_embedded_cascade_is_known_by_name(
     with pytest.raises(FileNotFoundError, match=rf"{embedded} \(this folder hides that one\)"):
         imagen_jax.load("bfloat16")
     shutil.copytree(runs / "base8", "float32")
-    assert len(imagen_jax.load("float32").painters) == 1
+    assert len(imagen_jax.load("float32").stages) == 1
 
 
 def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def assert_golden(name: str, image: np.ndarray) -> None:
 
 
 def test_the_cascade_in_the_box_samples_the_same_image_at_every_stage() -> None:
-    images = imagen_jax.load("shapes").paint([PROMPT], seed=0)
+    images = imagen_jax.load("shapes").sample([PROMPT], seed=0)
     assert list(images) == ["base16", "sr64", "sr256"]
     for stage, batch in images.items():
         assert_golden(f"box-{stage}", batch[0])
@@ -62,7 +62,7 @@ def test_a_stored_store_reads(saved: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tiny", "bundle"])
 def test_a_stored_cascade_samples_the_same_images(saved: Path, kind: str) -> None:
-    images = imagen_jax.load(saved / kind).paint([PROMPT], seed=0)
+    images = imagen_jax.load(saved / kind).sample([PROMPT], seed=0)
     assert list(images) == ["base8", "sr16"]
     for stage, batch in images.items():
         assert_golden(f"{kind}-{stage}", batch[0])

@@ -29,9 +29,10 @@ ALLOWED = {
     "evaluate": {"data", "diffusion", "imagen", "io", "sample"},  # metrics alone: data
     "plan": {"diffusion", "models", "parallel", "rng", "sample", "text", "train"},
     "export": {"diffusion", "io", "models", "parallel", "sample", "text"},
-    "pretrained": {"export", "io", "models", "sample"},
-    "imagen": {"data", "io", "parallel", "pretrained", "sample", "text"},
-    "__init__": {"imagen"},
+    "samples": {"io"},
+    "imagen": {"data", "diffusion", "parallel", "sample", "samples", "text"},
+    "pretrained": {"export", "imagen", "io", "models", "parallel", "sample", "text"},
+    "__init__": {"imagen", "pretrained", "sample", "samples"},
     "__main__": {"cli"},
     "cli": None,  # everything: all wiring
 }

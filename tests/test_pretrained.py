@@ -43,8 +43,8 @@ def test_the_wheel_takes_what_export_writes(packaged: list[str], tmp_path: Path)
 @pytest.mark.parametrize("name", pretrained.list_names())
 def test_an_embedded_cascade_loads_and_is_small(name: str) -> None:
     imagen = imagen_jax.load(name)
-    assert [s > 0 for s in imagen.steps] == [True] * len(imagen.painters)
-    assert imagen.painters[0].stage.low_size is None
+    assert [s > 0 for s in imagen.steps] == [True] * len(imagen.stages)
+    assert imagen.stages[0].stage.low_size is None
     files = pretrained.folder_of(name).glob(f"*/{run_dir.WEIGHTS}")
     assert sum(file.stat().st_size for file in files) <= LIMIT
 
@@ -62,7 +62,7 @@ def test_an_embedded_cascade_is_as_its_manifest_and_card_say(name: str) -> None:
 
 def test_the_box_paints_what_its_prompts_say() -> None:
     prompts = (PROMPTS.read_text().splitlines())[:8]
-    pictures = imagen_jax.load("shapes").paint(prompts, seed=0, until="sr64")["sr64"]
+    pictures = imagen_jax.load("shapes").sample(prompts, seed=0, last_stage="sr64")["sr64"]
     share, judged = alignment.score(list(pictures), prompts)["all"]
     assert judged == 8
     assert share >= 7 / 8

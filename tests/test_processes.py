@@ -36,7 +36,7 @@ train.run([*command, "--train.steps", "2", "--mesh.fsdp", "2", "--mesh.min-shard
 train.run([*command, "--train.steps", "4", "--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"])
 import numpy as np
 import imagen_jax
-painted = imagen_jax.load(out / "run").paint(["a large red circle", ""], seed=5)["base8"]
+painted = imagen_jax.load(out / "run").sample(["a large red circle", ""], seed=5)["base8"]
 np.save(out / f"painted_{jax.process_index()}.npy", painted)
 """
 

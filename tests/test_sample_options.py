@@ -1,4 +1,4 @@
-"""Options of `imagen sample`: values by stage, picture files, the profile, previews."""
+"""Options of `imagen sample`: values by stage, image files, the profile, previews."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
-from small_cascade import make_painter
+from small_cascade import make_stage
 
 from imagen_jax import config, imagen
 from imagen_jax.cli import compile_profile, prompts, sample, sample_inputs, sampler_overrides
@@ -23,7 +23,7 @@ def tiny() -> imagen.Imagen:
     """Two stages with random weights, 8 -> 16 px."""
     names = ("tiny/base8", "tiny/sr16")
     return imagen.Imagen(
-        painters=tuple(make_painter(name, guidance_weight=3.0) for name in names),
+        stages=tuple(make_stage(name, guidance_weight=3.0) for name in names),
         encoder=TextEncoder.of(config.load(names[0])[0].text),
         experiments=tuple(config.load(name)[0] for name in names),
         steps=(1, 1),
@@ -31,15 +31,15 @@ def tiny() -> imagen.Imagen:
 
 
 @pytest.fixture
-def paint(tiny, tmp_path: Path, monkeypatch):
-    """`imagen sample` on that cascade; returns the pictures and the metadata."""
+def run_sample(tiny, tmp_path: Path, monkeypatch):
+    """`imagen sample` on that cascade; returns the images and the metadata."""
     monkeypatch.setattr("imagen_jax.load", lambda *_, **__: tiny)
     monkeypatch.setattr("imagen_jax.parallel.compilation_cache.use_cache", lambda: None)
 
     def run(*arguments: str) -> tuple[list[np.ndarray], dict]:
         sample.run(["tiny", *arguments, "--out", str(tmp_path / "out")])
         metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
-        files = [tmp_path / "out" / entry["file"] for entry in metadata["pictures"]]
+        files = [tmp_path / "out" / entry["file"] for entry in metadata["images"]]
         return [np.asarray(Image.open(file)) for file in files], metadata
 
     return run
@@ -68,7 +68,7 @@ def test_options_by_stage() -> None:
     ]
     # Every option is a field of the sampler, or the level of augmentation, and one of the command.
     fields = {f.name for f in dataclasses.fields(config.Sampler)} | {"aug_level"}
-    assert {name for name, _, _ in sampler_overrides.OPTIONS.values()} <= fields
+    assert {option.field for option in sampler_overrides.OPTIONS.values()} == fields
     assert set(sampler_overrides.OPTIONS) <= {f.name for f in dataclasses.fields(Options)}
 
 
@@ -96,15 +96,15 @@ def test_values_that_are_none(option: str, value: str, sentence: str) -> None:
         (("--seed", "-1"), "--seed -1: must be a whole number from 0 to 4294967295"),
         (("--seed", "4294967297"), "--seed 4294967297: must be a whole number from 0"),
         (("--strength", "nan"), "--strength nan: must be a number from 0 to 1"),
-        (("--previews", "-1"), "--previews -1: must be a whole number of 0 or more"),
+        (("--preview-every", "-1"), "--preview-every -1: must be a whole number of 0 or more"),
         (("--guidance-weight", "nan"), "guidance_weight=nan: must be a number.* finite"),
         (("--steps", "0"), "steps=0: must be a whole number of 1 or more"),
         (("--size", "0x0"), "--size '0x0': wanted HEIGHTxWIDTH"),
     ],
 )
-def test_numbers_out_of_range(arguments: tuple[str, ...], sentence: str, paint) -> None:
+def test_numbers_out_of_range(arguments: tuple[str, ...], sentence: str, run_sample) -> None:
     with pytest.raises(ValueError, match=sentence):
-        paint("a", *arguments)
+        run_sample("a", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_numbers_out_of_range(arguments: tuple[str, ...], sentence: str, paint) 
         (lambda x: x.with_sampler("steps"), "changes='steps': must be a dictionary"),
         (lambda x: x(["a"], seed="x"), "seed='x': must be a whole number from 0"),
         (lambda x: x(["a"], seed=1.0), "seed=1.0: must be a whole number from 0"),
-        (lambda x: x.paint(["a"], batch_size=0), "batch_size=0: must be a whole number of 1"),
-        (lambda x: x.paint(["a"], batch_size=1.5), "batch_size=1.5: must be a whole number"),
-        (lambda x: x.paint(["a"], until="sr99"), "no stage 'sr99'"),
-        (lambda x: x.paint(["a"], until=3), "no stage 3"),
+        (lambda x: x.sample(["a"], batch_size=0), "batch_size=0: must be a whole number of 1"),
+        (lambda x: x.sample(["a"], batch_size=1.5), "batch_size=1.5: must be a whole number"),
+        (lambda x: x.sample(["a"], last_stage="sr99"), "no stage 'sr99'"),
+        (lambda x: x.sample(["a"], last_stage=3), "last_stage=3: must be"),
     ],
 )
 def test_wrong_types_from_python_are_named(tiny, call, sentence: str) -> None:
@@ -137,23 +137,23 @@ def test_a_list_and_numbers_of_numpy_are_taken(tiny) -> None:
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         changes = {"guidance_interval": [0.2, 5], "steps": np.int64(4)}
-        sampler = tiny.with_sampler(changes).painters[0].stage.sampler
+        sampler = tiny.with_sampler(changes).stages[0].stage.sampler
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     assert sampler.guidance_interval == (0.2, 5.0)
     assert type(sampler.steps) is int
 
 
-def test_pictures_do_not_depend_on_jaxs_settings_of_random_numbers(tiny) -> None:
+def test_images_do_not_depend_on_jaxs_settings_of_random_numbers(tiny) -> None:
     quick = tiny.with_sampler({"steps": 1})
-    usual = quick.paint(["a"], seed=3, until="base8")["base8"]
+    usual = quick.sample(["a"], seed=3, last_stage="base8")["base8"]
     with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
-        again = quick.paint(["a"], seed=3, until="base8")["base8"]
+        again = quick.sample(["a"], seed=3, last_stage="base8")["base8"]
     np.testing.assert_array_equal(again, usual)
 
 
-def test_each_stage_has_its_own_numbers(paint) -> None:
-    _, metadata = paint(
+def test_each_stage_has_its_own_numbers(run_sample) -> None:
+    _, metadata = run_sample(
         "a", "--steps", "3,sr16=2", "--spacing", "sr16=logsnr", "--guidance-weight", "base8=4.5"
     )
     samplers = {s["name"]: s["sampler"] for s in metadata["stages"]}
@@ -161,21 +161,21 @@ def test_each_stage_has_its_own_numbers(paint) -> None:
     assert [samplers[n]["guidance_weight"] for n in ("base8", "sr16")] == [4.5, 3.0]
     assert [samplers[n]["spacing"] for n in ("base8", "sr16")] == [None, "logsnr"]
     with pytest.raises(ValueError, match="no stage 'sr99'"):
-        paint("a", "--steps", "sr99=2")
+        run_sample("a", "--steps", "sr99=2")
     with pytest.raises(ValueError, match="guidance_rescale"):
-        paint("a", "--guidance-rescale", "2")
+        run_sample("a", "--guidance-rescale", "2")
 
 
-def test_several_pictures_of_each_prompt(paint) -> None:
-    pictures, metadata = paint("a", "b", "--per-prompt", "2")
-    assert [p["prompt"] for p in metadata["pictures"]] == ["a", "a", "b", "b"]
-    assert len({p.tobytes() for p in pictures}) == 4
-    with pytest.raises(ValueError, match="--per-prompt 0"):
-        paint("a", "--per-prompt", "0")
+def test_several_images_of_each_prompt(run_sample) -> None:
+    images, metadata = run_sample("a", "b", "--images-per-prompt", "2")
+    assert [p["prompt"] for p in metadata["images"]] == ["a", "a", "b", "b"]
+    assert len({p.tobytes() for p in images}) == 4
+    with pytest.raises(ValueError, match="--images-per-prompt 0"):
+        run_sample("a", "--images-per-prompt", "0")
 
 
-def test_the_negative_prompt_is_encoded_once(paint, monkeypatch) -> None:
-    plain, _ = paint("a", "b")
+def test_the_negative_prompt_is_encoded_once(run_sample, monkeypatch) -> None:
+    plain, _ = run_sample("a", "b")
     asked, encode = [], TextEncoder.encode
 
     def spying(self, captions):
@@ -183,54 +183,54 @@ def test_the_negative_prompt_is_encoded_once(paint, monkeypatch) -> None:
         return encode(self, captions)
 
     monkeypatch.setattr(TextEncoder, "encode", spying)
-    away, metadata = paint("a", "b", "--negative", "ugly")
+    away, metadata = run_sample("a", "b", "--negative-prompt", "ugly")
     assert asked == [["a", "b", "ugly", ""]]
-    assert metadata["negative"] == "ugly"
+    assert metadata["negative_prompt"] == "ugly"
     assert all((x != y).any() for x, y in zip(plain, away, strict=True))
 
 
-def test_painting_over_a_picture_file(paint, tmp_path: Path) -> None:
-    """Cut to the middle, so that a wide one fits; white of the mask is painted anew."""
+def test_sampling_from_an_image_file(run_sample, tmp_path: Path) -> None:
+    """Cut to the middle, so that a wide one fits; white of the mask is sampled again."""
     pixels = _noise(16, 24)
     file = _save(tmp_path / "wide.png", pixels)
-    (same,), metadata = paint("a", "--picture", str(file), "--strength", "0")
+    (same,), metadata = run_sample("a", "--init-image", str(file), "--strength", "0")
     np.testing.assert_array_equal(same, pixels[:, 4:20])
-    assert metadata["picture"] == str(file)
-    (wide,), _ = paint("a", "--picture", str(file), "--strength", "0", "--size", "16x24")
+    assert metadata["init_image"] == str(file)
+    (wide,), _ = run_sample("a", "--init-image", str(file), "--strength", "0", "--size", "16x24")
     np.testing.assert_array_equal(wide, pixels)
     white = np.zeros((16, 16), np.uint8)
     white[:8] = 255
     mask = _save(tmp_path / "mask.png", white)
-    options = ("--picture", str(file), "--mask", str(mask), "--repeats", "2")
-    (found,), _ = paint("a", *options)
+    options = ("--init-image", str(file), "--mask", str(mask), "--resample", "2")
+    (found,), _ = run_sample("a", *options)
     np.testing.assert_array_equal(found[8:], pixels[8:, 4:20])
     assert (found[:8] != pixels[:8, 4:20]).mean() > 0.8
 
 
-def test_enlarging_picture_files(paint, tmp_path: Path) -> None:
+def test_enlarging_image_files(run_sample, tmp_path: Path) -> None:
     file = _save(tmp_path / "one.png", _noise(5, 9))
-    pictures, metadata = paint("--low-res", str(file), "--start", "sr16")
-    assert [p.shape for p in pictures] == [(10, 18, 3)]
-    assert metadata["pictures"][0]["prompt"] == ""
+    images, metadata = run_sample("--low-res", str(file), "--first-stage", "sr16")
+    assert [p.shape for p in images] == [(10, 18, 3)]
+    assert metadata["images"][0]["prompt"] == ""
     folder = tmp_path / "many"
     for name in "ab":
         _save(folder / f"{name}.png", _noise(5, 9))
     (folder / ".DS_Store").write_bytes(b"what macOS leaves")
     (folder / "._a.png").write_bytes(b"the same")
-    assert len(paint("--low-res", str(folder), "--start", "sr16")[0]) == 2
+    assert len(run_sample("--low-res", str(folder), "--first-stage", "sr16")[0]) == 2
     with pytest.raises(ValueError, match="many has 2 files for 3 prompts"):
-        paint("a", "b", "c", "--low-res", str(folder), "--start", "sr16")
+        run_sample("a", "b", "c", "--low-res", str(folder), "--first-stage", "sr16")
     _save(folder / "a.png", _noise(4, 9))
-    with pytest.raises(ValueError, match="many has pictures of 4x9, 5x9 pixels"):
-        paint("--low-res", str(folder), "--start", "sr16")
-    (folder / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"a\.png is no picture that can be read"):
-        paint("--low-res", str(folder), "--start", "sr16")
+    with pytest.raises(ValueError, match="many has images of 4x9, 5x9 pixels"):
+        run_sample("--low-res", str(folder), "--first-stage", "sr16")
+    (folder / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"a\.png is no image that can be read"):
+        run_sample("--low-res", str(folder), "--first-stage", "sr16")
 
 
-def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
-    with pytest.raises(FileNotFoundError, match="no picture or folder of pictures"):
-        paint("a", "--picture", str(tmp_path / "missing"))
+def test_files_that_are_not_there(tmp_path: Path, run_sample) -> None:
+    with pytest.raises(FileNotFoundError, match="no image or folder of images"):
+        run_sample("a", "--init-image", str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is an empty folder"):
         sample_inputs.count(tmp_path / "empty")
@@ -238,9 +238,9 @@ def test_files_that_are_not_there(tmp_path: Path, paint) -> None:
     with pytest.raises(ValueError, match="empty is an empty folder"):
         sample_inputs.count(tmp_path / "empty")
     with pytest.raises(ValueError, match="--size '16': wanted HEIGHTxWIDTH"):
-        paint("a", "--size", "16")
+        run_sample("a", "--size", "16")
     with pytest.raises(ValueError, match="stage 'base8' comes before 'sr16'"):
-        paint("a", "--start", "sr16", "--until", "base8")
+        run_sample("a", "--first-stage", "sr16", "--last-stage", "base8")
 
 
 PROMPTS = "a red circle\n\na blue café\n"
@@ -272,7 +272,9 @@ def test_a_file_that_is_no_unicode_is_refused(tmp_path: Path, content: bytes, sa
         prompts.read_prompts(file)
 
 
-@pytest.mark.parametrize("arguments", [("a", "\udcff circle"), ("a", "--negative", "\udcff")])
+@pytest.mark.parametrize(
+    "arguments", [("a", "\udcff circle"), ("a", "--negative-prompt", "\udcff")]
+)
 def test_arguments_that_are_no_unicode_are_refused_first(monkeypatch, arguments) -> None:
     monkeypatch.setattr("imagen_jax.load", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(
@@ -281,7 +283,7 @@ def test_arguments_that_are_no_unicode_are_refused_first(monkeypatch, arguments)
         sample.run(["tiny", *arguments])
 
 
-@pytest.mark.parametrize("given", [(), [], "a red circle"])
+@pytest.mark.parametrize("given", [(), [], b"a red circle"])
 def test_prompts_in_python_are_a_list(tiny, given) -> None:
     with pytest.raises(ValueError, match="prompts must be a list of at least one string"):
         tiny.encode(given)
@@ -289,11 +291,11 @@ def test_prompts_in_python_are_a_list(tiny, given) -> None:
 
 def test_words_that_were_never_seen_are_warned_of(tiny) -> None:
     seen = dataclasses.replace(tiny, dataset="shapes/tiny")
-    seen.encode(["a large red circle on a white background"], negative="a blue square")
+    seen.encode(["a large red circle on a white background"], negative_prompt="a blue square")
     with pytest.warns(
         UserWarning, match=r"no caption of shapes/tiny.* the word 'elephant', 'ugly':"
     ):
-        seen.encode(["a red elephant", "an elephant"], negative="ugly")
+        seen.encode(["a red elephant", "an elephant"], negative_prompt="ugly")
 
 
 @pytest.mark.parametrize(
@@ -301,32 +303,45 @@ def test_words_that_were_never_seen_are_warned_of(tiny) -> None:
     [
         (("--aug-level", "base8=0.5"), r"--aug-level base8=0.5 would change nothing: base8: it is"),
         (("--percentile", "99", "--threshold", "static"), "--percentile 99.0 would change nothing"),
-        (("--until", "base8", "--aug-level", "0.5"), "--aug-level 0.5 would change nothing"),
-        (("--until", "base8", "--steps", "sr16=2"), "--steps sr16=2 .* only base8 paints here"),
+        (("--last-stage", "base8", "--aug-level", "0.5"), "--aug-level 0.5 would change nothing"),
+        (
+            ("--last-stage", "base8", "--steps", "sr16=2"),
+            "--steps sr16=2 .* only base8 samples here",
+        ),
         (
             ("--guidance-weight", "1", "--guidance-rescale", "sr16=0.5"),
             "--guidance-rescale sr16=0.5 .* does not guide",
         ),
-        (("--guidance-weight", "1", "--negative", "b"), "negative prompts would change nothing"),
-        (("--mask", "m.png"), "--mask m.png does nothing without --picture: give that, too"),
-        (("--repeats", "2"), "--repeats 2 does nothing without --mask"),
-        (("--strength", "0.5"), "--strength 0.5 does nothing without --picture"),
-        (("--low-res", "a.png"), "base8 enlarges nothing; give --start"),
-        (("--start", "sr16"), "sr16 enlarges pictures of 8 px: give --low-res"),
         (
-            ("--start", "sr16", "--low-res", "a.png", "--size", "16x16"),
+            ("--guidance-weight", "1", "--negative-prompt", "b"),
+            "negative prompts would change nothing",
+        ),
+        (("--mask", "m.png"), "--mask m.png does nothing without --init-image: give that, too"),
+        (("--resample", "2"), "--resample 2 does nothing without --mask"),
+        (("--strength", "0.5"), "--strength 0.5 does nothing without --init-image"),
+        (("--low-res", "a.png"), "needs --first-stage with a super-.*: base8 enlarges nothing"),
+        (("--first-stage", "sr16"), "sr16 enlarges images of 8 px: give --low-res"),
+        (
+            ("--first-stage", "sr16", "--low-res", "a.png", "--size", "16x16"),
             "--size and --low-res exclude each other",
         ),
     ],
 )
-def test_options_that_would_do_nothing(paint, given: tuple[str, ...], sentence: str) -> None:
+def test_options_that_would_do_nothing(run_sample, given: tuple[str, ...], sentence: str) -> None:
     """By the names that they have on the command line."""
     with pytest.raises(ValueError, match=sentence):
-        paint("a", *given)
+        run_sample("a", *given)
+
+
+@pytest.mark.parametrize("old", sample.RENAMED)
+def test_an_option_of_another_name_is_refused_with_the_one_to_use(old: str) -> None:
+    for argument in (old, f"{old}=2", old.replace("-", "_").replace("__", "--", 1)):
+        with pytest.raises(ValueError, match=f"^{old} is {sample.RENAMED[old]} now$"):
+            sample.run(["shapes", "a", argument])
 
 
 def test_what_one_stage_reads_may_be_given_for_all(tiny) -> None:
-    assert tiny.with_sampler({"aug_level": 0.3}).painters[1].stage.noise_conditioning
+    assert tiny.with_sampler({"aug_level": 0.3}).stages[1].stage.noise_conditioning
     with pytest.raises(ValueError, match=r"aug_level base8=0\.3 would change nothing"):
         tiny.with_sampler({"aug_level": 0.3}, stage="base8")
     with pytest.raises(ValueError, match=r"edm_rho 5\.0 would change nothing: base8: spacing"):
@@ -360,11 +375,11 @@ def _masks() -> dict[str, Image.Image]:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("binary", r"repaints nothing: its brightest pixel is \(1, 1, 1\) .*a mask of 0 and 1"),
-        ("black", r"repaints nothing: its brightest pixel is \(0, 0, 0\) in"),
-        ("red", r"repaints nothing: its brightest pixel is \(255, 0, 0\) in"),
-        ("clear", "repaints everything: it is transparent, which counts as white"),
-        ("wide", "has 32x16 pixels, --picture 16x16: they must have the same shape"),
+        ("binary", r"changes nothing: its brightest pixel is \(1, 1, 1\) .*a mask of 0 and 1"),
+        ("black", r"changes nothing: its brightest pixel is \(0, 0, 0\) in"),
+        ("red", r"changes nothing: its brightest pixel is \(255, 0, 0\) in"),
+        ("clear", "changes everything: it is transparent, which counts as white"),
+        ("wide", "has 32x16 pixels, --init-image 16x16: they must have the same shape"),
         ("deep", None),
         ("bits", None),
         ("palette", None),
@@ -372,20 +387,20 @@ def _masks() -> dict[str, Image.Image]:
     ],
 )
 def test_masks(tiny, tmp_path: Path, kind: str, sentence: str | None) -> None:
-    picture, mask = _save(tmp_path / "picture.png", _noise(16, 16)), tmp_path / "mask.png"
+    image, mask = _save(tmp_path / "image.png", _noise(16, 16)), tmp_path / "mask.png"
     _masks()[kind].save(mask)
-    options = Options("tiny", ("a", "b"), picture=picture, mask=mask)
-    stages = [p.stage for p in tiny.painters]
+    options = Options("tiny", ("a", "b"), init_image=image, mask=mask)
+    stages = [p.stage for p in tiny.stages]
     if sentence is None:
-        keep = sample_inputs.make_request(options, stages, 2).keep
-        assert not keep[:, :8].any()
-        assert keep[:, 8:].all()
+        white = sample_inputs.make_request(options, stages, 2).mask
+        assert white[:, :8].all()
+        assert not white[:, 8:].any()
     else:
         with pytest.raises(ValueError, match=sentence):
             sample_inputs.make_request(options, stages, 2)
 
 
-def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
+def test_images_as_files_have_them(tiny, tmp_path: Path) -> None:
     """EXIF's orientation, an animation's first frame, 16 bits; hidden files are nobody's."""
     folder, pixels = tmp_path / "many", _noise(8, 8)
     exif = Image.Exif()
@@ -396,72 +411,74 @@ def test_pictures_as_files_have_them(tiny, tmp_path: Path) -> None:
     frames[0].save(folder / "b.gif", save_all=True, append_images=frames[1:])
     Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(folder / "c.png")
     (folder / ".DS_Store").write_bytes(b"none")
-    options = Options("tiny", ("a", "b", "c"), low_res=folder, start="sr16")
-    low = sample_inputs.make_request(options, [tiny.painters[1].stage], 3).low_res
+    options = Options("tiny", ("a", "b", "c"), low_res=folder, first_stage="sr16")
+    low = sample_inputs.make_request(options, [tiny.stages[1].stage], 3).low_res
     np.testing.assert_array_equal(low[0], np.rot90(pixels[:, :4], -1))
     assert (low[1].max(), low[2].min()) == (0, 255)
 
 
-def test_one_image_of_a_list_alone(paint, tmp_path: Path) -> None:
+def test_one_image_of_a_list_alone(run_sample, tmp_path: Path) -> None:
     prompts = ["a", "b", "c", "d"]
-    listed, _ = paint(*prompts, "--per-prompt", "2")
-    (alone,), metadata = paint("c", "--first-index", "5")
+    listed, _ = run_sample(*prompts, "--images-per-prompt", "2")
+    (alone,), metadata = run_sample("c", "--first-index", "5")
     assert np.abs(alone.astype(int) - listed[5]).max() <= 1
     assert metadata["first_index"] == 5
-    assert metadata["pictures"] == [{"index": 5, "prompt": "c", "file": "0005_c.png"}]
+    assert metadata["images"] == [{"index": 5, "prompt": "c", "file": "0005_c.png"}]
     assert metadata["complete"]
     with pytest.raises(ValueError, match="--first-index -1"):
-        paint("c", "--first-index", "-1")
+        run_sample("c", "--first-index", "-1")
 
 
-def test_images_of_an_earlier_call_are_set_aside_whole(paint, tmp_path: Path) -> None:
+def test_images_of_an_earlier_call_are_set_aside_whole(run_sample, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    paint("a", "b")
+    run_sample("a", "b")
     (out / "mine.png").write_bytes(b"not ours")
-    paint("a", "b")  # the same again: nothing to keep apart
+    run_sample("a", "b")  # the same again: nothing to keep apart
     assert not (out / "earlier").exists()
-    paint("c")
+    run_sample("c")
     names = {"0000_c.png", "grid.png", "metadata.json", "mine.png", "earlier"}
     assert {f.name for f in out.iterdir()} == names
     earlier = {"0000_a.png", "0001_b.png", "grid.png", "metadata.json"}
     assert {f.name for f in (out / "earlier" / "1").iterdir()} == earlier
-    paint("d")
+    run_sample("d")
     assert (out / "earlier" / "2" / "0000_c.png").is_file()
-    (out / "metadata.json").write_text('{"pictures": [{"file": "../mine.png"}]}')
+    (out / "metadata.json").write_text('{"images": [{"file": "../mine.png"}]}')
     with pytest.raises(ValueError, match=r"metadata\.json is none of `imagen sample` and would"):
-        paint("e")
+        run_sample("e")
     assert (out / "0000_d.png").is_file()
 
 
-def test_previews_are_saved(paint, tmp_path: Path) -> None:
-    paint("a", "--steps", "4", "--previews", "2")
+def test_previews_are_saved(run_sample, tmp_path: Path) -> None:
+    run_sample("a", "--steps", "4", "--preview-every", "2")
     names = sorted(f.name for f in (tmp_path / "out" / "previews").iterdir())
     assert names == [f"{s}_0000_{n:04d}.png" for s in ("base8", "sr16") for n in (2, 4)]
 
 
-def test_previews_of_an_earlier_call_are_set_aside_with_its_images(paint, tmp_path: Path) -> None:
+def test_previews_of_an_earlier_call_are_set_aside_with_its_images(
+    run_sample, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    paint("a", "--steps", "4", "--previews", "2")
+    run_sample("a", "--steps", "4", "--preview-every", "2")
     before = {f.name: f.read_bytes() for f in (out / "previews").iterdir()}
-    paint("b", "--steps", "4", "--previews", "4")
+    run_sample("b", "--steps", "4", "--preview-every", "4")
     names = [f"{stage}_0000_0004.png" for stage in ("base8", "sr16")]
     assert sorted(f.name for f in (out / "previews").iterdir()) == names
     assert {f.name: f.read_bytes() for f in (out / "earlier/1/previews").iterdir()} == before
-    paint("c")
+    run_sample("c")
     assert not (out / "previews").exists()
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--mask", "{}"), ("--size", "8x9000000"), ("--start", "sr16")]
+    "arguments", [("--mask", "{}"), ("--size", "8x9000000"), ("--first-stage", "sr16")]
 )
-def test_what_is_refused_leaves_no_folder(paint, tmp_path: Path, arguments: tuple) -> None:
+def test_what_is_refused_leaves_no_folder(run_sample, tmp_path: Path, arguments: tuple) -> None:
     with pytest.raises((ValueError, OSError)):
-        paint("a", *(x.format(tmp_path / "no.png") for x in arguments))
+        run_sample("a", *(x.format(tmp_path / "no.png") for x in arguments))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_profile_adds_up(paint, capsys) -> None:
-    paint("a", "--profile")
+def test_the_profile_adds_up(run_sample, capsys) -> None:
+    run_sample("a", "--profile")
     rows = re.findall(r"^\| ([\w ]+) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE)
     seconds = {name: float(value) for name, value in rows}
     assert list(seconds) == ["imports", "loading", "base8", "sr16", "saving", "together"]

@@ -1,4 +1,4 @@
-"""Painting that is asked to stop keeps its batches, and goes on to the very same pictures."""
+"""Sampling that is asked to stop keeps its batches, and resumes to the very same images."""
 
 import json
 import os
@@ -22,19 +22,19 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["PROGRAMS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 from imagen_jax.sample.progress import SamplingCallbacks
-told = SamplingCallbacks.finished
+told = SamplingCallbacks.finish_batch
 def slowly(self, stage, start, images):
     told(self, stage, start, images)
     print("finished", stage, start, flush=True)
     time.sleep(float(os.environ.get("SLOW", 0)))
-SamplingCallbacks.finished = slowly
+SamplingCallbacks.finish_batch = slowly
 from imagen_jax.cli import main
 main()
 """
 
 
 def _start(folder: Path, out: str, **env: str) -> subprocess.Popen:
-    options = ["--until", "sr64", "--steps", "2", "--batch-size", "1", "--seed", "3"]
+    options = ["--last-stage", "sr64", "--steps", "2", "--batch-size", "1", "--seed", "3"]
     options += ["--out", str(folder / out)]
     return subprocess.Popen(
         [
@@ -55,8 +55,8 @@ def _start(folder: Path, out: str, **env: str) -> subprocess.Popen:
     )
 
 
-def _pictures(out: Path) -> list[np.ndarray]:
-    listed = json.loads((out / "metadata.json").read_text())["pictures"]
+def _images(out: Path) -> list[np.ndarray]:
+    listed = json.loads((out / "metadata.json").read_text())["images"]
     assert [p["prompt"] for p in listed] == PROMPTS
     return [np.asarray(Image.open(out / p["file"])) for p in listed]
 
@@ -79,30 +79,30 @@ def test_the_same_command_goes_on_with_the_next_batch(tmp_path: Path, number: in
     again = _start(tmp_path, "cut")
     said, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
-    for one, other in zip(_pictures(tmp_path / "whole"), _pictures(tmp_path / "cut"), strict=True):
+    for one, other in zip(_images(tmp_path / "whole"), _images(tmp_path / "cut"), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not (tmp_path / "cut" / "unfinished").exists()
 
 
 def test_kept_batches_are_found_again_and_told(tmp_path: Path) -> None:
     told = []
-    following = SamplingCallbacks(lambda *done: told.append(done), tmp_path / "kept")
-    assert following.recall("base", 8) is None
+    callbacks = SamplingCallbacks(lambda *done: told.append(done), tmp_path / "kept")
+    assert callbacks.load_batch("base", 8) is None
     images = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
-    following.finished("base", 8, images)
-    np.testing.assert_array_equal(following.recall("base", 8), images)
-    assert following.recall("base", 0) is None
-    assert following.recall("other", 8) is None
-    following.finished("base", 8, images * 0)  # recalled ones are not written again
-    np.testing.assert_array_equal(following.recall("base", 8), images)
+    callbacks.finish_batch("base", 8, images)
+    np.testing.assert_array_equal(callbacks.load_batch("base", 8), images)
+    assert callbacks.load_batch("base", 0) is None
+    assert callbacks.load_batch("other", 8) is None
+    callbacks.finish_batch("base", 8, images * 0)  # loaded ones are not written again
+    np.testing.assert_array_equal(callbacks.load_batch("base", 8), images)
     assert told == [("base", 3), ("base", 3)]
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["base_0000008.npy"]
 
 
 def test_nothing_is_kept_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    SamplingCallbacks().finished("base", 0, np.zeros(3))
-    assert SamplingCallbacks().recall("base", 0) is None
+    SamplingCallbacks().finish_batch("base", 0, np.zeros(3))
+    assert SamplingCallbacks().load_batch("base", 0) is None
     assert not list(tmp_path.iterdir())
 
 

@@ -62,7 +62,7 @@ def _run(imagen: Path, folder: Path, line: str, *more: str) -> None:
 
 
 def test_it_samples_from_the_box(imagen: Path, tmp_path: Path) -> None:
-    _run(imagen, tmp_path, "sample shapes --until sr64 --out out", PROMPT)
+    _run(imagen, tmp_path, "sample shapes --last-stage sr64 --out out", PROMPT)
     (file,) = (p for p in (tmp_path / "out").glob("*.png") if p.stem != "grid")
     image = np.asarray(Image.open(file)).astype(int)
     golden = np.asarray(Image.open(REPOSITORY / "tests/fixtures/golden/box-sr64.png")).astype(int)

@@ -31,6 +31,7 @@ API = {
         "imagen_jax.diffusion.noise_conditioning",
         "imagen_jax.diffusion.spacing",
         "imagen_jax.diffusion.samplers",
+        "imagen_jax.diffusion.sampling_loop",
     ],
     "models": [
         "imagen_jax.models",

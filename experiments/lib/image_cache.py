@@ -41,19 +41,19 @@ class ImageCache:
         """Return the images of stage `last_stage`, one per caption.
 
         Shapes: low_res (p, h, w, 3) where the first stage is super-resolution.
-        Errors: as `Imagen.paint`.
+        Errors: as `Imagen.sample`.
         """
         name = _digest(imagen, captions, last_stage=last_stage, seed=self.seed, low_res=low_res)
         file = self.folder / f"{last_stage}_{name}.npz"
         if not file.is_file():
             with tqdm(desc=last_stage, unit=" images", leave=False, dynamic_ncols=True) as bar:
-                sampled = imagen.paint(
+                sampled = imagen.sample(
                     captions,
                     seed=self.seed,
-                    until=last_stage,
+                    last_stage=last_stage,
                     request=Request(low_res=low_res),
                     batch_size=self.batch_size,
-                    following=SamplingCallbacks(progress=lambda _, done: bar.update(done)),
+                    callbacks=SamplingCallbacks(on_batch=lambda _, done: bar.update(done)),
                 )
             _keep(file, sampled[last_stage])
         with np.load(file) as kept:
@@ -79,10 +79,8 @@ def _digest(
     seed: int,
     low_res: LowPixels | None,
 ) -> str:
-    names = [painter.stage.name for painter in imagen.painters]
-    used = (
-        imagen.painters[: names.index(last_stage) + 1] if last_stage in names else imagen.painters
-    )
+    names = [painter.stage.name for painter in imagen.stages]
+    used = imagen.stages[: names.index(last_stage) + 1] if last_stage in names else imagen.stages
     stages = [repr(painter.stage) for painter in used]
-    params = [painter.placed() for painter in used]
+    params = [painter.device_params() for painter in used]
     return digest_of(params, imagen.encoder.identity, seed, captions, stages, low_res)

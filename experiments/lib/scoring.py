@@ -55,11 +55,11 @@ def sample_and_score(
     progress: Callable[[str, int], None] | None = None,
 ) -> Scores:
     """Scores of a base stage's own images."""
-    sampled = imagen.paint(
+    sampled = imagen.sample(
         exam.captions,
         seed=seed,
         batch_size=batch_size,
-        following=SamplingCallbacks(progress=progress),
+        callbacks=SamplingCallbacks(on_batch=progress),
     )
     return score(list(sampled.values())[-1], exam)
 
@@ -71,7 +71,7 @@ def noise_error(imagen: Imagen, exam: EvalSet, *, seed: int, batch_size: int) ->
     levels it was trained at; smaller is better, and 1 is what "no noise" would get.
     Errors: ValueError for a super-resolution stage.
     """
-    painter = imagen.painters[0]
+    painter = imagen.stages[0]
     if painter.stage.is_super_resolution:
         raise ValueError(f"noise_error: stage {painter.stage.name} needs a low-resolution image")
     prompts = imagen.encode(exam.captions)
@@ -82,7 +82,7 @@ def noise_error(imagen: Imagen, exam: EvalSet, *, seed: int, batch_size: int) ->
         part = prompts.rows(rows)
         keys = rng.fold_each(root, "held_out_noise", part.indices)
         shown = (part.captions, keys, exam.real[rows])
-        found = _errors(painter.placed(), *shown, module=painter.module, stage=painter.stage)
+        found = _errors(painter.device_params(), *shown, module=painter.module, stage=painter.stage)
         errors.append(np.asarray(found)[: count - start])
     return float(np.concatenate(errors).mean())
 

@@ -50,7 +50,7 @@ def run(argv: list[str]) -> None:
 
     compilation_cache.use_cache()
     unfinished = options.out / stopping.UNFINISHED
-    imagen = dataclasses.replace(imagen_jax.load(options.cascade), unfinished=unfinished)
+    imagen = dataclasses.replace(imagen_jax.load(options.cascade), cache_dir=unfinished)
     evaluate.check_cascade(imagen)
     with lease.hold(options.out, command="imagen eval", option="--out"):
         with _progress(unfinished) as progress:

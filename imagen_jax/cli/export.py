@@ -109,9 +109,11 @@ def _stages(imagen: "Imagen") -> "Iterator[StageCheckpoint]":
     from imagen_jax import export
 
     for experiment, painter, step in zip(
-        imagen.experiments, imagen.painters, imagen.steps, strict=True
+        imagen.experiments, imagen.stages, imagen.steps, strict=True
     ):
-        yield export.StageCheckpoint(experiment=experiment, params=painter.placed(), step=step)
+        yield export.StageCheckpoint(
+            experiment=experiment, params=painter.device_params(), step=step
+        )
         painter.done()
 
 

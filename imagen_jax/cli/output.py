@@ -28,7 +28,7 @@ class Output:
             {"index": i, "prompt": prompt, "file": image_grid.file_name(i, prompt)}
             for i, prompt in enumerate(prompts, start=first_index)
         ]
-        self._document = {**metadata, "complete": False, "pictures": entries}
+        self._document = {**metadata, "complete": False, "images": entries}
         self.shown = image_grid.count_that_fits(
             len(prompts)
         )  # in the grid, the first; others aren't kept
@@ -40,7 +40,7 @@ class Output:
         """Images that follow one another, uint8 (p, h, w, 3)."""
         self._begin()
         start = first_index - self._first
-        entries = self._document["pictures"][start : start + len(images)]
+        entries = self._document["images"][start : start + len(images)]
         for entry, image in zip(entries, images, strict=True):
             Image.fromarray(image).save(self._folder / entry["file"])
         self._shown += list(images[: self.shown - len(self._shown)])
@@ -79,18 +79,18 @@ class Output:
 
 
 def _plain(document: Mapping[str, Any]) -> Any:
-    """As it is after it was written and read."""
+    """The document after it was written and read."""
     return json.loads(json.dumps(document))
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:
-    """What an earlier call wrote of itself. Errors: ValueError for another program's file."""
+    """Read the metadata of an earlier call. Errors: ValueError for another program's file."""
     file = folder / METADATA
     if not file.is_file():
         return None
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        names = [entry["file"] for entry in document["pictures"]]
+        names = _files(document)
     except (ValueError, LookupError, TypeError, RecursionError):
         names = None
     if names is None or not all(isinstance(n, str) and Path(n).name == n for n in names):
@@ -100,13 +100,19 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     return document
 
 
+def _files(document: Mapping[str, Any]) -> list[Any]:
+    """Names of a call's images; before 0.1.0 their key was "pictures"."""
+    entries = document["images"] if "images" in document else document["pictures"]
+    return [entry["file"] for entry in entries]
+
+
 def _set_aside(folder: Path, document: Mapping[str, Any]) -> None:
     """Move an earlier call's files into a new subfolder."""
     number = 1
     while (aside := folder / EARLIER / str(number)).exists():
         number += 1
     aside.mkdir(parents=True)
-    names = [entry["file"] for entry in document["pictures"]]
+    names = _files(document)
     for name in (*names, GRID, PREVIEWS, METADATA):
         if (folder / name).exists():
             (folder / name).rename(aside / name)

@@ -12,7 +12,9 @@ from imagen_jax.io import paths
 
 Options = TypeVar("Options")
 # Options that are a folder here or in a bucket, or a name.
-PLACES = frozenset({"workdir", "cascade", "init_from", "encoder", "tokenizer", "folder"})
+PLACES = frozenset(
+    {"workdir", "cascade", "init_from", "encoder", "text_encoder", "tokenizer", "folder"}
+)
 POSITIONAL = frozenset({"cascade", "folder"})
 
 
@@ -30,7 +32,7 @@ def parse(kind: type[Options], arguments: Sequence[str], *, prog: str, descripti
 def refuse_renamed(arguments: Sequence[str], renamed: Mapping[str, str]) -> None:
     """Errors: ValueError for an option of `renamed`, with the name that it has now."""
     for argument in arguments:
-        old, _, _ = argument.partition("=")
+        old = argument.partition("=")[0].replace("_", "-")
         if old in renamed:
             raise ValueError(f"{old} is {renamed[old]} now")
 

@@ -1,7 +1,7 @@
-"""A hook of training that paints now and then, for whoever watches: always the same prompts.
+"""A hook of training that samples now and then, always from the same prompts.
 
-A base stage paints the config's prompts. A super-resolution stage enlarges records of its dataset:
-each picture shows its input, what the stage makes of it, and the real one.
+A base stage samples the config's prompts. A super-resolution stage enlarges records of its dataset:
+each image shows its input, what the stage makes of it, and the real one.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ SHOWN = 4  # records that a super-resolution stage enlarges
 
 
 def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any], None]:
-    """`paint(step, ema, progress)`, which paints every `train.sample_every` steps.
+    """`sample(step, ema, progress)`, which samples every `train.sample_every` steps.
 
-    Pictures that are not finite are told instead of shown.
+    Images that are not finite are reported instead of shown.
     """
     from imagen_jax import models
     from imagen_jax.image import to_uint8
@@ -35,11 +35,11 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     else:
         prompts, low, real = _prompts(experiment), None, None
 
-    def paint(step: int, ema: Any, progress: Any) -> None:
+    def sample(step: int, ema: Any, progress: Any) -> None:
         if step % options.sample_every:
             return
         try:
-            painted = cascade.generate(
+            sampled = cascade.generate(
                 [TrainedStage(stage=stage, module=module, params=ema)],
                 prompts,
                 seed=0,
@@ -49,13 +49,13 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
         except NotFinite as error:
             progress.info(f"nothing to show at step {step}: {error}")
             return
-        shown = np.asarray(to_uint8(painted))
+        shown = np.asarray(to_uint8(sampled))
         if low is not None:
             enlarged = low.repeat(stage.factor, axis=1).repeat(stage.factor, axis=2)
             shown = np.concatenate([enlarged, shown, real], axis=2)
         progress.images(step, shown)
 
-    return paint
+    return sample
 
 
 def _prompts(experiment: config.Experiment) -> Any:
@@ -67,12 +67,12 @@ def _prompts(experiment: config.Experiment) -> Any:
 
 
 def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Captions of the first records of the run's order, their small pictures and their real ones.
+    """Captions of the first records of the run's order, their small images and their real ones.
 
-    Damaged records have others in their place, as in training.
+    Corrupt records have others in their place, as in training.
     """
     from imagen_jax.data import pipeline
-    from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText
+    from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
 
     count = min(SHOWN, store.count)
     loaded = next(
@@ -85,8 +85,8 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
         )
     )
     batch = loaded.batch
-    prompts = EncodedPrompts(
+    prompts = SamplerInputs(
         captions=EncodedText(batch.text, batch.text_mask, np.ones(count, bool)),
-        indices=np.arange(count),
+        indices=np.arange(count, dtype=np.int32),
     )
     return prompts, batch.low_pixels, batch.pixels

@@ -10,7 +10,7 @@ from imagen_jax import config
 def read_prompts(file: Path) -> list[str]:
     """The lines of a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
-    Errors: ValueError that names the line that is no text; OSError for a file that can't be read.
+    Errors: ValueError that names the line that is not text; OSError for a file that can't be read.
     """
     data = file.read_bytes()
     codec = json.detect_encoding(data)
@@ -29,7 +29,7 @@ def read_prompts(file: Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def check(prompts: Sequence[str], *, negative: str) -> None:
+def check(prompts: Sequence[str], *, negative_prompt: str) -> None:
     """Refuse arguments that no tokenizer can read. Errors: ValueError that names the prompt."""
     config.check_texts(prompts, what="prompt")
-    config.check_texts([negative], what="--negative: prompt")
+    config.check_texts([negative_prompt], what="--negative-prompt: prompt")

@@ -1,4 +1,4 @@
-"""Picture files that `imagen sample` is given, as a `Request`."""
+"""Image files that `imagen sample` is given, as a `Request`."""
 
 import re
 from collections.abc import Sequence
@@ -12,39 +12,40 @@ if TYPE_CHECKING:
 
     from imagen_jax.sample.request import Request
 
-WHITE = 128  # of 255: pixels of a mask from here on are painted anew
+WHITE = 128  # of 255: pixels of a mask from here on are sampled again
 ALIKE = 0.02  # by which ratios of width to height may differ, rounded to pixels as they are
 
 
 def make_request(options, stages: Sequence, prompts: int) -> "Request":
-    """What the options of `imagen sample` wish, for so many prompts.
+    """The request that the options of `imagen sample` make, for so many prompts.
 
-    Errors: ValueError that names an option, or the file that is no picture.
+    Errors: ValueError that names an option, or the file that is no image.
     """
     from imagen_jax.sample.request import Request
 
     _check(options, stages)
     last = stages[-1].size
-    sides = None if options.size is None else _sides(options.size)
-    picture = keep = low_res = None
-    if options.picture is not None:
-        picture = _pictures(options.picture, prompts, sides or (last, last))
-        sides = None
+    size = None if options.size is None else _size(options.size)
+    init_image = mask = low_res = None
+    if options.init_image is not None:
+        init_image = _images(options.init_image, prompts, size or (last, last))
+        size = None
     if options.mask is not None:
-        shape = (last, last) if picture is None else picture.shape[1:3]
+        shape = (last, last) if init_image is None else init_image.shape[1:3]
         _check_shapes(options, shape, prompts)
-        keep = _keep(options.mask, prompts, shape)
+        mask = _mask(options.mask, prompts, shape)
     if options.low_res is not None:
-        low_res = _pictures(options.low_res, prompts, None)
+        low_res = _images(options.low_res, prompts, None)
     return Request(
-        negative=options.negative,
-        start=options.start,
-        sides=sides,
+        negative_prompt=options.negative_prompt,
+        first_stage=options.first_stage,
+        last_stage=options.last_stage,
+        size=size,
         low_res=low_res,
-        picture=picture,
+        init_image=init_image,
         strength=options.strength,
-        keep=keep,
-        repeats=options.repeats,
+        mask=mask,
+        num_resamples=options.resample,
         first_index=options.first_index,
     )
 
@@ -55,44 +56,46 @@ def _check(options, stages: Sequence) -> None:
     `Request` refuses the same by the names that it has in Python.
     """
     first = stages[0]
-    for name, needed in (("mask", "picture"), ("repeats", "mask"), ("strength", "picture")):
+    for name, needed in (("mask", "init_image"), ("resample", "mask"), ("strength", "init_image")):
         value = getattr(options, name)
         if value not in (None, 1) and getattr(options, needed) is None:
+            needed = needed.replace("_", "-")
             raise ValueError(f"--{name} {value} does nothing without --{needed}: give that, too")
     if options.low_res is not None and not first.is_super_resolution:
         raise ValueError(
-            f"--low-res {options.low_res}: {first.name} enlarges nothing; give --start with the "
-            "super-resolution stage to begin with"
+            f"--low-res {options.low_res} needs --first-stage with a super-resolution stage: "
+            f"{first.name} enlarges nothing"
         )
     if options.low_res is None and first.is_super_resolution:
         raise ValueError(
-            f"{first.name} enlarges pictures of {first.low_size} px: give --low-res, or leave out "
-            "--start"
+            f"{first.name} enlarges images of {first.low_size} px: give --low-res, or leave out "
+            "--first-stage"
         )
-    for name in ("size", "picture"):
+    for name in ("size", "init_image"):
         if options.low_res is not None and getattr(options, name) is not None:
-            raise ValueError(f"--{name} and --low-res exclude each other: each says the sides")
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} and --low-res exclude each other: each sets the size")
 
 
-def _check_shapes(options, sides: tuple[int, int], prompts: int) -> None:
-    """Refuse a mask that is neither of its picture's shape nor of the one painted, `sides`."""
-    pictures, masks = (_decoded(path, prompts) for path in (options.picture, options.mask))
+def _check_shapes(options, size: tuple[int, int], prompts: int) -> None:
+    """Refuse a mask that is neither of its image's shape nor of the one sampled, `size`."""
+    images, masks = (_decoded(path, prompts) for path in (options.init_image, options.mask))
     for number, mask in enumerate(masks):
-        wanted = [(sides[1], sides[0]), pictures[number % len(pictures)].size]
+        wanted = [(size[1], size[0]), images[number % len(images)].size]
         ratios = [mask.width * height / (mask.height * width) for width, height in wanted]
         if all(abs(ratio - 1) > ALIKE for ratio in ratios):
             raise ValueError(
-                f"--mask {options.mask} has {mask.width}x{mask.height} pixels, --picture "
+                f"--mask {options.mask} has {mask.width}x{mask.height} pixels, --init-image "
                 f"{wanted[1][0]}x{wanted[1][1]}: they must have the same shape"
             )
 
 
-def _keep(path: Path, prompts: int, sides: tuple[int, int]) -> np.ndarray:
-    """Where pictures stay, bool (prompts, h, w).
+def _mask(path: Path, prompts: int, size: tuple[int, int]) -> np.ndarray:
+    """The pixels that are sampled again, bool (prompts, h, w).
 
     Errors: ValueError for a mask without white, or one that is white because it is transparent.
     """
-    masks, files = _pictures(path, prompts, sides, smooth=False), _files(path)
+    masks, files = _images(path, prompts, size, smooth=False), _files(path)
     white = masks.mean(axis=-1) >= WHITE
     for number, file in enumerate(files):
         shown = masks[number].reshape(-1, 3)
@@ -100,15 +103,15 @@ def _keep(path: Path, prompts: int, sides: tuple[int, int]) -> np.ndarray:
         if not white[number].any():
             hint = " (is it a mask of 0 and 1?)" if max(brightest) == 1 else ""
             raise ValueError(
-                f"--mask {file} repaints nothing: its brightest pixel is {brightest} in red, green "
-                f"and blue{hint}; make white, (255, 255, 255), what shall be painted anew"
+                f"--mask {file} changes nothing: its brightest pixel is {brightest} in red, green "
+                f"and blue{hint}; make white, (255, 255, 255), what shall be sampled again"
             )
         if white[number].all() and _is_transparent(file):
             raise ValueError(
-                f"--mask {file} repaints everything: it is transparent, which counts as white; "
-                "make it opaque, black where the picture stays"
+                f"--mask {file} changes everything: it is transparent, which counts as white; "
+                "make it opaque, black where the image stays"
             )
-    return ~white
+    return white
 
 
 def _is_transparent(file: Path) -> bool:
@@ -119,11 +122,11 @@ def _is_transparent(file: Path) -> bool:
 
 
 def count(path: Path) -> int:
-    """Pictures in a folder; 1 for a file."""
+    """Number of images in a folder; 1 for a file."""
     return len(_files(path))
 
 
-def _sides(text: str) -> tuple[int, int]:
+def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text)
     if found is None:
         raise ValueError(f"--size {text!r}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
@@ -132,18 +135,18 @@ def _sides(text: str) -> tuple[int, int]:
 
 def _files(path: Path) -> list[Path]:
     if not path.exists():
-        raise FileNotFoundError(f"no picture or folder of pictures at {path}")
+        raise FileNotFoundError(f"no image or folder of images at {path}")
     if not path.is_dir():
         return [path]
     # Hidden are what file managers leave, such as .DS_Store.
     files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
     if not files:
-        raise ValueError(f"{path} is an empty folder: put the pictures there, one for each prompt")
+        raise ValueError(f"{path} is an empty folder: put the images there, one for each prompt")
     return files
 
 
 def _decoded(path: Path, prompts: int) -> list["Image"]:
-    """A file's picture, or a folder's, by name, one for each prompt."""
+    """A file's image, or those of a folder by name, one for each prompt."""
     from PIL import Image
 
     from imagen_jax.data.images import decode
@@ -156,27 +159,27 @@ def _decoded(path: Path, prompts: int) -> list["Image"]:
         try:
             found.append(Image.fromarray(decode.decode_image(file.read_bytes())))
         except decode.UnreadableImageError as error:
-            raise ValueError(f"{file} is no picture that can be read: {error}") from error
+            raise ValueError(f"{file} is no image that can be read: {error}") from error
     return found
 
 
-def _pictures(
-    path: Path, prompts: int, sides: tuple[int, int] | None, *, smooth: bool = True
+def _images(
+    path: Path, prompts: int, size: tuple[int, int] | None, *, smooth: bool = True
 ) -> np.ndarray:
     """uint8 (prompts, h, w, 3): those of `_decoded`, one for all there once.
 
-    They are cut to the shape of `sides` round their centre and resized.
+    They are cut to the shape of `size` round their centre and resized.
     """
     from PIL import Image, ImageOps
 
     found = _decoded(path, prompts)
-    if sides is not None:
+    if size is not None:
         how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-        found = [ImageOps.fit(picture, (sides[1], sides[0]), how) for picture in found]
+        found = [ImageOps.fit(image, (size[1], size[0]), how) for image in found]
     shapes = sorted({f"{x.height}x{x.width}" for x in found})
     if len(shapes) > 1:
         raise ValueError(
-            f"{path} has pictures of {', '.join(shapes)} pixels: they must have the same sides"
+            f"{path} has images of {', '.join(shapes)} pixels: they must have the same size"
         )
-    pictures = np.stack([np.asarray(x) for x in found])
-    return np.broadcast_to(pictures, (prompts, *pictures.shape[1:]))
+    images = np.stack([np.asarray(x) for x in found])
+    return np.broadcast_to(images, (prompts, *images.shape[1:]))

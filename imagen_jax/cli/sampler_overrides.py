@@ -1,9 +1,22 @@
-"""Sampler options for all stages or for some: `64`, `sr256=20` or `64,sr256=20`."""
+"""Sampler options for all stages or for some: `64`, `sr256=20` or `64,sr256=20`.
 
+There is one for each field of `config.Sampler`, and one for the level of noise augmentation.
+"""
+
+import types
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 from imagen_jax import config
+
+
+class SamplerOption(NamedTuple):
+    """One option and its reader."""
+
+    field: str  # of `config.Sampler`, or "aug_level"
+    read: Callable[[str], Any]  # Errors: ValueError
+    wanted: str  # what it has to be
 
 
 def _interval(text: str) -> tuple[float, float]:
@@ -11,38 +24,25 @@ def _interval(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _choice(choices: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
+def _option(field: str, hint: Any) -> SamplerOption:
+    """The option of a field, by the kind of value that it holds."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        # Its place says whether a text is one of them, or raises.
+        return SamplerOption(
+            field, lambda text: choices[choices.index(text)], f"one of {', '.join(choices)}"
+        )
+    if typing.get_origin(hint) is tuple:
+        return SamplerOption(field, _interval, "LOW:HIGH, such as 0.2:5")
+    wanted = {int: "a whole number", float: "a number"}[hint]
+    return SamplerOption(field, hint, wanted)
 
-    return read
 
-
-OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
-    # option: field of `config.Sampler` or "aug_level", how it is read, what it has to be
-    "guidance_weight": ("guidance_weight", float, "a number"),
-    "guidance_interval": ("guidance_interval", _interval, "LOW:HIGH, such as 0.2:5"),
-    "guidance_rescale": ("guidance_rescale", float, "a number from 0 to 1"),
-    "steps": ("steps", int, "a whole number"),
-    "sampler": (
-        "kind",
-        _choice(get_args(config.SamplerKind)),
-        f"one of {', '.join(get_args(config.SamplerKind))}",
-    ),
-    "spacing": (
-        "spacing",
-        _choice(get_args(config.Spacing)),
-        f"one of {', '.join(get_args(config.Spacing))}",
-    ),
-    "threshold": (
-        "threshold",
-        _choice(get_args(config.Threshold)),
-        f"one of {', '.join(get_args(config.Threshold))}",
-    ),
-    "percentile": ("percentile", float, "percent, such as 99.5"),
-    "aug_level": ("aug_level", float, "a number from 0 to 1"),
+OPTIONS: Mapping[str, SamplerOption] = {
+    "sampler" if field == "kind" else field: _option(field, hint)
+    for field, hint in {**typing.get_type_hints(config.Sampler), "aug_level": float}.items()
 }
 
 
@@ -50,11 +50,11 @@ def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
 
 
-FLAGS = {name: _flag(option) for option, (name, _, _) in OPTIONS.items()}
+FLAGS = {entry.field: _flag(option) for option, entry in OPTIONS.items()}
 
 
 def read_overrides(given: Mapping[str, str | None]) -> list[tuple[str | None, dict[str, Any]]]:
-    """What to change, as `Imagen.with_samplers` takes it: (stage or None for all, changes).
+    """Read the changes as `Imagen.with_samplers` takes them: (stage or None for all, changes).
 
     Those for all stages come first. Errors: ValueError that names option and value.
     """
@@ -68,16 +68,15 @@ def read_overrides(given: Mapping[str, str | None]) -> list[tuple[str | None, di
                 whose = "all stages" if stage is None else stage
                 raise ValueError(f"{_flag(option)} {text!r}: two values for {whose}: give one")
             stages.add(stage)
-            found.append((stage, {OPTIONS[option][0]: _value(option, value)}))
+            found.append((stage, {OPTIONS[option].field: _value(option, value)}))
     return sorted(found, key=lambda change: change[0] is not None)
 
 
 def _value(option: str, text: str) -> Any:
-    _, reader, wanted = OPTIONS[option]
     try:
-        return reader(text)
+        return OPTIONS[option].read(text)
     except ValueError:
         raise ValueError(
-            f"{_flag(option)} {text!r}: wanted {wanted}; of one stage NAME=VALUE, of several "
-            "separated by commas"
+            f"{_flag(option)} {text!r}: wanted {OPTIONS[option].wanted}; of one stage NAME=VALUE, "
+            "of several separated by commas"
         ) from None

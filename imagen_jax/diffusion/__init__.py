@@ -7,9 +7,9 @@
 | `preconditioning.py` | `wrap`: the raw network to `predict(z, logsnr)`, for both phases |
 | `loss.py` | `loss`: level, noise, target, weight |
 | `guidance.py` | classifier-free guidance: `drop_text`, `guide`, its interval and rescaling |
-| `thresholding.py` | `static`, `dynamic`, `threshold` |
+| `thresholding.py` | `static`, `dynamic`, `threshold`, `select_percentile` |
 | `noise_conditioning.py` | `upsample` and `augment` of the low-resolution input, for both phases |
-| `dials.py` | `Dials`: the sampler's options that are arrays of its program |
 | `spacing.py` | `logsnr_at`: the noise level of each step |
-| `samplers.py` | one function per step rule; `sample`, one loop over any of them |
+| `samplers.py` | one function per step rule; `SamplerParams`, the numbers they read |
+| `sampling_loop.py` | `sample`: one loop over any step rule and levels |
 """

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.types import Image, LogSNR, Number, RandomKey
 
 _TINY = 1e-8  # of a flat image's contrast
@@ -45,13 +45,13 @@ def rescale(guided_x0: Image, cond_x0: Image, *, share: Number) -> Image:
     return guided_x0 + share * (factor - 1.0) * around
 
 
-def is_guided(logsnr: LogSNR, dials: SamplerParams) -> Bool[Array, ""]:
+def is_guided(logsnr: LogSNR, sampler_params: SamplerParams) -> Bool[Array, ""]:
     """Tell whether a step is guided, which all rows of a sampler's batch share.
 
-    It is not at weight 1, nor outside the interval of `dials`.
+    It is not at weight 1, nor outside the interval of `sampler_params`.
     Shapes: logsnr (b,), the same everywhere. Units: interval in sigma / alpha, low < x <= high.
     Source: arXiv:2404.07724, whose sigma is that of x0 + sigma eps.
     """
     ratio = jnp.exp(-0.5 * logsnr[0])
-    inside = (dials.guidance_low < ratio) & (ratio <= dials.guidance_high)
-    return inside & (dials.guidance_weight != 1.0)
+    inside = (sampler_params.guidance_low < ratio) & (ratio <= sampler_params.guidance_high)
+    return inside & (sampler_params.guidance_weight != 1.0)

@@ -1,132 +1,91 @@
-"""Samplers: one function per step rule, one loop over any of them (appendix A).
+"""Step rules of the samplers, one function each, and the numbers that they read (appendix A).
 
-A rule gets a `Step` and returns z_s. Adding one is a function here and a line in `_RULES`.
+A rule gets `StepInputs` and returns z_s. Adding one is a function here and a line in `RULES`; one
+from outside is handed to `sampling_loop.sample`, or to `Imagen.with_step_rule`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import schedules
-from imagen_jax.diffusion.dials import SamplerParams
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
-from imagen_jax.diffusion.spacing import logsnr_at
-from imagen_jax.types import Denoise, Image, Keys, LogSNR, RandomKey, Scale
+from imagen_jax.types import Denoise, Image, Scale
+
+
+class SamplerParams(NamedTuple):
+    """Scalars that a compiled sampler takes as arguments, numpy or jax: changing one compiles
+    nothing.
+
+    A field with the name of one of `config.Sampler` has its value and its meaning. The steps
+    `first`, ..., `last` - 1 of `steps` are made.
+    """
+
+    seed: Any  # uint32
+    steps: Any  # int32, as first, last and num_resamples
+    first: Any
+    last: Any
+    num_resamples: Any  # of each step where pixels are known (arXiv:2201.09865)
+    stochasticity: Any  # float32 from here on
+    guidance_weight: Any
+    guidance_low: Any  # the interval of sigma / alpha; only a program that has one reads it
+    guidance_high: Any
+    guidance_rescale: Any
+
+    @classmethod
+    def from_config(
+        cls,
+        sampler: config.Sampler,
+        *,
+        seed: int = 0,
+        strength: float = 1.0,
+        num_resamples: int = 1,
+    ) -> SamplerParams:
+        """The numbers of `sampler`, for the last `strength` of its steps."""
+        low, high = sampler.guidance_interval or (0.0, np.inf)
+        return cls(
+            seed=np.uint32(seed),
+            first=np.int32(sampler.steps - round(strength * sampler.steps)),
+            last=np.int32(sampler.steps),
+            num_resamples=np.int32(num_resamples),
+            guidance_low=np.float32(low),
+            guidance_high=np.float32(high),
+            **{name: _scalar(sampler, name) for name in TRACED},
+        )
+
+
+# Fields of `config.Sampler` that no compiled program depends on.
+TRACED = frozenset(SamplerParams._fields) & {f.name for f in dataclasses.fields(config.Sampler)}
+
+
+def _scalar(sampler: config.Sampler, name: str) -> np.generic:
+    """A field's value, as the kind of number that its default is."""
+    dtype = np.int32 if isinstance(getattr(config.Sampler, name), int) else np.float32
+    return dtype(getattr(sampler, name))
 
 
 class StepInputs(NamedTuple):
-    """What a rule may use to go from z_t to z_s: arrays (b, h, w, c), levels and keys (b,)."""
+    """Inputs of a rule, which goes from z_t to z_s: arrays (b, h, w, c), levels and keys (b,)."""
 
     z_t: jax.Array
     x0: jax.Array  # denoise(z_t, logsnr_t): guided and thresholded
-    x0_before: jax.Array  # x0 of the step before; of this step when it is the first
-    logsnr_before: jax.Array  # its level; equal to logsnr_t when this step is the first
+    x0_prev: jax.Array  # x0 of the previous step; of this step when it is the first
+    logsnr_prev: jax.Array  # its level; equal to logsnr_t when this step is the first
     logsnr_t: jax.Array
     logsnr_s: jax.Array
     keys: jax.Array  # of this step
     stochasticity: jax.Array  # a scalar
 
 
-class SamplerState(NamedTuple):
-    """A painting between two steps; images (b, h, w, c), float32."""
-
-    keys: jax.Array  # (b,)
-    z: jax.Array
-    x0: jax.Array  # what the last step took the picture for; when all are made, the picture
-    made: jax.Array  # steps so far, an int32 scalar
-
-
-class KnownPixels(NamedTuple):
-    """Pixels that the picture has to have: pixels (b, h, w, c), mask (b, h, w, 1), true there."""
-
-    pixels: jax.Array
-    mask: jax.Array
-
-
-def init_state(
-    keys: Keys,
-    dials: SamplerParams,
-    picture: Image,
-    *,
-    sampler: config.Sampler,
-    diffusion: config.Diffusion,
-) -> SamplerState:
-    """The state before step `dials.first`: pure noise if it is the first of all, else `picture`
-    with the noise of that level.
-
-    Shapes: keys (b,); picture (b, h, w, c), read for its shape alone where the noise is pure.
-    Image i's noise depends on keys[i] alone.
-    """
-    level = logsnr_at(_row(dials.first), dials.steps, sampler=sampler, diffusion=diffusion)
-    eps = rng.normal_each(_fold(keys, "start", 0), picture.shape[1:])
-    alpha, sigma = alpha_sigma(level)
-    z = jnp.where(dials.first > 0, alpha, 0.0) * picture + sigma * eps
-    return SamplerState(keys, z, picture, jnp.int32(0))
-
-
-def sample(
-    denoise: Denoise,
-    state: SamplerState,
-    dials: SamplerParams,
-    *,
-    sampler: config.Sampler,
-    diffusion: config.Diffusion,
-    known: KnownPixels | None = None,
-) -> SamplerState:
-    """The state after the steps `dials.first` to `dials.last`; image i depends on its key alone.
-
-    `spacing.py` has the steps' levels. `denoise` is called once a step (twice by "edm_heun"); the
-    last step of all returns its x0 as it is. Known pixels are noised anew for every step and exact
-    in its x0; every step is made `dials.repeats` times, the noise between its levels put back
-    before it is made again.
-    Source: RePaint (arXiv:2201.09865), algorithm 1. Differs from the paper: x0 has the known pixels
-    too, so that they keep to their level within a step, as well.
-    """
-
-    seen = _with_known(denoise, known)
-
-    def level(index: jax.Array) -> LogSNR:
-        found = logsnr_at(_row(index), dials.steps, sampler=sampler, diffusion=diffusion)
-        return jnp.broadcast_to(found, state.keys.shape)
-
-    def body(index: jax.Array, now: SamplerState) -> SamplerState:
-        here, there = level(index), level(index + 1)
-        before = jnp.where(now.made == 0, here, level(index - 1))
-        last = index == dials.steps - 1
-
-        def once(z: Image, keys: Keys) -> tuple[Image, Image]:
-            if known is not None:
-                z = jnp.where(known.mask, _noised(known.pixels, keys, here), z)
-            x0 = seen(z, here)
-            x0_before = jnp.where(now.made == 0, x0, now.x0)
-            step = StepInputs(z, x0, x0_before, before, here, there, keys, dials.stochasticity)
-            return jax.lax.cond(last, lambda: x0, lambda: _RULES[sampler.kind](step, seen)), x0
-
-        def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
-            keys = _fold(_fold(now.keys, "again", index), "repeat", repeat)
-            return once(_back(found[0], _fold(keys, "back", 0), there, here), keys)
-
-        found = once(now.z, _fold(now.keys, "step", index))
-        if known is not None:
-            found = jax.lax.fori_loop(1, jnp.where(last, 1, dials.repeats), again, found)
-        return SamplerState(now.keys, *found, now.made + 1)
-
-    return jax.lax.fori_loop(dials.first, dials.last, body, state)
-
-
-def _with_known(denoise: Denoise, known: KnownPixels | None) -> Denoise:
-    """`denoise` in float32, whose x0 has the known pixels."""
-
-    def seen(z: Image, logsnr: LogSNR) -> Image:
-        x0 = denoise(z, logsnr).astype(jnp.float32)
-        return x0 if known is None else jnp.where(known.mask, known.pixels, x0)
-
-    return seen
+StepRule = Callable[[StepInputs, Denoise], Image]
 
 
 def ddpm_step(step: StepInputs, denoise: Denoise) -> Image:
@@ -164,10 +123,10 @@ def dpmpp_2m_step(step: StepInputs, denoise: Denoise) -> Image:
     """
     _, sigma_t = alpha_sigma(step.logsnr_t)
     alpha_s, sigma_s = alpha_sigma(step.logsnr_s)
-    h_before = (step.logsnr_t - step.logsnr_before)[:, None, None, None] / 2
+    h_prev = (step.logsnr_t - step.logsnr_prev)[:, None, None, None] / 2
     h = (step.logsnr_s - step.logsnr_t)[:, None, None, None] / 2
-    slope = jnp.where(h_before > 0, h / (2 * jnp.where(h_before > 0, h_before, 1.0)), 0.0)  # 1 / 2r
-    estimate = (1 + slope) * step.x0 - slope * step.x0_before
+    slope = jnp.where(h_prev > 0, h / (2 * jnp.where(h_prev > 0, h_prev, 1.0)), 0.0)  # 1 / 2r
+    estimate = (1 + slope) * step.x0 - slope * step.x0_prev
     return (sigma_s / sigma_t) * step.z_t - alpha_s * jnp.expm1(-h) * estimate
 
 
@@ -185,32 +144,7 @@ def heun_step(step: StepInputs, denoise: Denoise) -> Image:
     return schedules.add_noise(x0, eps, step.logsnr_s)
 
 
-def _row(index: Any) -> jax.Array:
-    return jnp.asarray(index)[None]
-
-
-def _noised(x0: Image, keys: Keys, logsnr: LogSNR) -> Image:
-    """z at a level, with noise that is drawn for it."""
-    return schedules.add_noise(x0, rng.normal_each(_fold(keys, "known", 0), x0.shape[1:]), logsnr)
-
-
-def _back(z_s: Image, keys: Keys, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Image:
-    """A draw of z_t given z_s: the noise of one step put back."""
-    (alpha_s, _), (alpha_t, _) = alpha_sigma(logsnr_s), alpha_sigma(logsnr_t)
-    std = jnp.sqrt(schedules.transition_variance(logsnr_s, logsnr_t))
-    return alpha_t / alpha_s * z_s + std * rng.normal_each(keys, z_s.shape[1:])
-
-
-def _fold(keys: Keys, name: str, index: int | jax.Array) -> Keys:
-    """Each image's key called `name` at `index`."""
-
-    def one(key: RandomKey) -> RandomKey:
-        return rng.fold(key, name, index)
-
-    return jax.vmap(one)(keys)
-
-
-_RULES = {
+RULES: dict[str, StepRule] = {
     "ancestral": ddpm_step,
     "ddim": ddim_step,
     "dpmpp_2m": dpmpp_2m_step,

@@ -52,7 +52,7 @@ def evaluate(
     """
     config.check_fields(settings, "evaluation")
     sets = draw_sets(imagen, settings)
-    run = _Evaluation(imagen, settings, SamplingCallbacks(progress=progress))
+    run = _Evaluation(imagen, settings, SamplingCallbacks(on_batch=progress))
     sections = [
         *run.judge_samples(sets),
         *run.compare_with_bilinear(sets["seen"]),
@@ -79,7 +79,7 @@ def draw_sets(imagen: Imagen, settings: EvaluationSettings) -> dict[str, EvalSet
     """
     check_cascade(imagen)
     dataset = imagen.experiments[0].data.dataset
-    size = max(imagen.painters[-1].stage.size, 256)
+    size = max(imagen.stages[-1].stage.size, 256)
     return {
         kind: eval_set.draw_eval_set(
             dataset, split, count=settings.images, seed=settings.seed, size=size
@@ -93,7 +93,7 @@ def judged_stages(imagen: Imagen) -> list[config.Stage]:
 
     Errors: ValueError when there is none.
     """
-    stages = [p.stage for p in imagen.painters if p.stage.size >= SMALLEST]
+    stages = [p.stage for p in imagen.stages if p.stage.size >= SMALLEST]
     if not stages:
         raise ValueError(f"the alignment oracle judges images of {SMALLEST} px and more only")
     return stages
@@ -130,12 +130,12 @@ class _Evaluation:
     def compare_with_bilinear(self, drawn: EvalSet) -> list[Section]:
         """Each super-resolution stage on real low-resolution images, beside plain upsampling."""
         sections = []
-        for painter in self.imagen.painters:
+        for painter in self.imagen.stages:
             stage = painter.stage
             if stage.low_size is None:
                 continue
             low = drawn.at(stage.low_size)
-            alone = dataclasses.replace(self.imagen, painters=(painter,))
+            alone = dataclasses.replace(self.imagen, stages=(painter,))
             images = self._sample(alone, drawn.captions, request=Request(low_res=low))[stage.name]
             sections.append(_bilinear_section(stage, images, drawn))
         return sections
@@ -144,12 +144,14 @@ class _Evaluation:
         """The first judged stage over guidance weights of the base stage."""
         if not self.settings.sweep:
             return []
-        base, judged = self.imagen.painters[0].stage.name, judged_stages(self.imagen)[0].name
+        base, judged = self.imagen.stages[0].stage.name, judged_stages(self.imagen)[0].name
         captions = drawn.captions[: self.settings.sweep_images]
         swept: dict[float, Scores] = {}
         for weight in self.settings.sweep:
             changed = self.imagen.with_sampler({"guidance_weight": weight}, stage=base)
-            swept[weight] = _score(self._sample(changed, captions, until=judged)[judged], captions)
+            swept[weight] = _score(
+                self._sample(changed, captions, last_stage=judged)[judged], captions
+            )
         label = f"guidance weight of {base}"
         return [
             Section(
@@ -163,11 +165,11 @@ class _Evaluation:
     def _sample(
         self, imagen: Imagen, captions: Sequence[str], **options: object
     ) -> dict[str, Pixels]:
-        return imagen.paint(
+        return imagen.sample(
             captions,
             seed=self.settings.seed,
             batch_size=self.settings.batch_size,
-            following=self.callbacks,
+            callbacks=self.callbacks,
             **options,
         )
 

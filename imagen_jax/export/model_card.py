@@ -21,7 +21,7 @@ Paint with `imagen sample FOLDER "..."`, or `imagen_jax.load(FOLDER)` in Python{
 _KINDS = {
     "embedded": "in `text/`",
     "reference": "which is not here: it has to be where that says",
-    "none": "which is not here: give it as `imagen_jax.load(FOLDER, encoder=...)`",
+    "none": "which is not here: give it as `imagen_jax.load(FOLDER, text_encoder=...)`",
 }
 
 

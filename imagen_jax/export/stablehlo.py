@@ -19,10 +19,10 @@ from jax import export
 from jax.export import Exported
 
 from imagen_jax import config, models
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.io import safetensors
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, load
 
@@ -34,13 +34,13 @@ Arrays = Mapping[str, jax.Array]
 
 
 def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
-    """A stage's whole sampling loop: pictures, float32 (b, side, side, 3) in [-1, 1].
+    """A stage's whole sampling loop: images, float32 (b, side, side, 3) in [-1, 1].
 
     Shapes: of the named arguments text (b, n, d) and text_mask (b, n), as the encoder gives them;
     index (b,) int32; seed () uint32; steps () int32; guidance_weight (); of a super-resolution
     stage low_res (b, h, w, 3) in [-1, 1] and aug_level (), too.
-    The same seed and index paint what `Imagen.paint` paints. A prompt that has no token but its
-    end paints without text. Guidance of weight 1 is not computed.
+    The same seed and index give the images of `Imagen.sample`. A prompt that has no token but its
+    end is sampled without text. Guidance of weight 1 is not computed.
     """
     stage = experiment.stage
     sampler = dataclasses.replace(
@@ -48,34 +48,40 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
         guidance_weight=0.0,  # any but 1: the second pass is in the program
         guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
     )
-    painter = TrainedStage(
+    program = TrainedStage(
         stage=dataclasses.replace(stage, sampler=sampler),
         module=models.build(stage.model),
         params=None,
-    )
-    program, dials = StageProgram.of(painter, (stage.size, stage.size)), SamplerParams.of(sampler)
+    ).program()
+    defaults, size = SamplerParams.from_config(sampler), (stage.size, stage.size)
 
     def sample(tensors: Arrays, given: Arrays) -> jax.Array:
         mask, steps = given["text_mask"], given["steps"]
         captions = EncodedText(given["text"], mask, jnp.sum(mask, axis=1) > 1)
-        canvas = SamplerInputs(
+        inputs = SamplerInputs(
             captions=captions,
             negatives=captions._replace(has_text=jnp.zeros_like(captions.has_text)),
-            keys=stage_program.image_keys(stage, given["seed"], given["index"]),
+            indices=given["index"],
             aug_level=jnp.broadcast_to(given.get("aug_level", jnp.zeros(())), mask.shape[:1]),
             low_res=given.get("low_res"),
         )
-        turned = dials._replace(steps=steps, last=steps, guidance_weight=given["guidance_weight"])
-        params = safetensors.nest(safetensors.as_float32(tensors))
-        return stage_program.unscale_x0(
-            stage_program.sample_stage(params, canvas, None, turned, program=program)
+        sampler_params = defaults._replace(
+            seed=given["seed"],
+            steps=steps,
+            last=steps,
+            guidance_weight=given["guidance_weight"],
         )
+        params = safetensors.nest(safetensors.as_float32(tensors))
+        state = stage_program.sample_stage(
+            params, inputs, None, sampler_params, program=program, size=size
+        )
+        return stage_program.clip_x0(state)
 
     return _export(sample, kinds, _arguments(experiment))
 
 
 def default_arguments(stage: config.Stage) -> dict[str, float]:
-    """A stage's own values of the arguments that are dials."""
+    """A stage's own values of the arguments that are numbers of its sampler."""
     found = {"guidance_weight": stage.sampler.guidance_weight, "steps": stage.sampler.steps}
     if stage.is_super_resolution:
         found["aug_level"] = stage.noise_conditioning.sample_level
@@ -132,7 +138,7 @@ def describe_program(program: Exported) -> dict[str, Any]:
 
 
 def _arguments(experiment: config.Experiment) -> Kinds:
-    """Of a stage's sampling loop."""
+    """Arguments of a stage's sampling loop."""
     stage, text, array = experiment.stage, experiment.text, _Described()
     given = {
         "text": array("float32", "b", text.max_length, text.width),

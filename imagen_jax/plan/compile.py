@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax import config, models
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import roofline
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.text import packing, t5
 from imagen_jax.text.encoder import Split, parameter_sharding
 from imagen_jax.train import resolve, sharded_step, state
@@ -116,18 +116,20 @@ def compile_sample(
     whole = mesh.replicated_sharding(grid)
     params = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
     canvas = canvas_shapes(experiment, images, mesh.batch_sharding(grid))
-    trained = TrainedStage(stage=stage, module=module, params=None)
-    program = StageProgram.of(trained, (stage.size, stage.size))
-    dials = SamplerParams.of(stage.sampler)
+    fixed = {
+        "program": TrainedStage(stage=stage, module=module, params=None).program(),
+        "size": (stage.size, stage.size),
+    }
+    dials = SamplerParams.from_config(stage.sampler)
 
     def sample(last: int, *arguments: Any) -> Any:
         """With the steps known to the compiler."""
         known = dials._replace(last=np.int32(last))
         unjitted: Any = stage_program.sample_stage
-        return unjitted.__wrapped__(*arguments, None, known, program=program)
+        return unjitted.__wrapped__(*arguments, None, known, **fixed)
 
     with mesh.activate(grid):
-        whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, program=program)
+        whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, **fixed)
         step = jax.jit(functools.partial(sample, 1)).lower(params, canvas)
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
@@ -211,8 +213,6 @@ def canvas_shapes(
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((images, *shape), dtype, sharding=sharding)
 
-    keys: Any = jax.eval_shape(lambda: jax.vmap(rng.root)(jnp.arange(images)))
-    keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=sharding)
     low = stage.low_size
     captions = EncodedText(
         text=array(text.max_length, text.width),
@@ -222,7 +222,7 @@ def canvas_shapes(
     return SamplerInputs(
         captions=captions,
         negatives=captions,
-        keys=keys,
+        indices=array(dtype=jnp.int32),
         aug_level=array(),
         low_res=None if low is None else array(low, low, 3),
     )

@@ -15,7 +15,7 @@ def list_names() -> list[str]:
 
 
 def folder_of(name: str) -> Path:
-    """Where the cascade `name` lies.
+    """The folder of the cascade `name`.
 
     Errors: FileNotFoundError that lists the embedded cascades.
     """

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, export, models, pretrained
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.sample.stage_program import TrainedStage
-from imagen_jax.sample.stored import LazyParams
+from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
 
@@ -54,7 +53,7 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
 
 
 def _is_exported(run: Workdir) -> bool:
-    """Whether a run's weights are exported ones, or were until their file was lost.
+    """True if a run's weights are exported ones, or were until their file was lost.
 
     Errors: ValueError when it has checkpoints too.
     """

@@ -5,90 +5,119 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagen_jax import config
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.image import to_float
-from imagen_jax.sample import sides, stage
+from imagen_jax.sample import request as sizes
+from imagen_jax.sample import stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stage import StageJob
-from imagen_jax.sample.stage_program import EncodedPrompts, TrainedStage
+from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
 
 
 def generate(
-    painters: Sequence[TrainedStage],
-    prompts: EncodedPrompts,
+    stages: Sequence[TrainedStage],
+    prompts: SamplerInputs,
     *,
     seed: int,
     batch_size: int,
     request: Request = PLAIN,
-    following: SamplingCallbacks = NO_CALLBACKS,
+    callbacks: SamplingCallbacks = NO_CALLBACKS,
 ) -> dict[str, np.ndarray]:
-    """Paint every prompt through every stage: {stage name: (p, h, w, 3) float32 in [-1, 1]}.
+    """Images of every prompt from every stage: {stage name: (p, h, w, 3) float32 in [-1, 1]}.
 
-    Picture i depends on the seed, its index and its prompt alone; batches are filled up with
-    throw-away pictures, so that one compiled program serves all. `following` is told of each batch,
-    and asked whether it has it.
-    Errors: as `check` and `stage.check_memory`; finite.NotFinite.
+    Image i depends on the seed, its index and its prompt alone; batches are filled up with images
+    that are thrown away, so that one compiled program serves all. `callbacks` gets each batch, and
+    is asked whether it has it.
+    Errors: as `check_request` and `stage.check_memory`; finite.NotFinite.
     """
-    stages = [painter.stage for painter in painters]
-    check_request(stages, request, len(prompts.indices))
-    first = request.first_sides(stages)
+    configs = [trained.stage for trained in stages]
+    check_request(configs, request, len(prompts.indices))
+    seed = config.check_value(seed, config.Seed, "seed")
+    first = request.first_size(configs)
     low_res = None
     if request.low_res is not None:
-        wide = sides.pad_low_res(request.low_res, stages)
+        wide = sizes.pad_low_res(request.low_res, configs)
         low_res = np.asarray(to_float(wide))
-        height, width = (side * stages[0].factor for side in wide.shape[1:3])
+        height, width = (side * configs[0].factor for side in wide.shape[1:3])
     else:
         height, width = first
-    pictures: dict[str, np.ndarray] = {}
-    all_sides = sides.sizes_of_stages(stages, (height, width))
-    for painter, painted in zip(painters, all_sides, strict=True):
-        stage.check_memory(painter, prompts, painted, batch_size=batch_size)
-    for painter, painted in zip(painters, all_sides, strict=True):
-        job = StageJob(
-            painter=painter,
-            prompts=prompts,
-            sides=painted,
-            low_res=low_res,
+    images: dict[str, np.ndarray] = {}
+    all_sizes = sizes.sizes_of_stages(configs, (height, width))
+    for trained, size in zip(stages, all_sizes, strict=True):
+        stage.check_memory(trained, prompts, size, batch_size=batch_size)
+    for trained, size in zip(stages, all_sizes, strict=True):
+        sampler_params = SamplerParams.from_config(
+            trained.stage.sampler,
             seed=seed,
-            request=request,
+            strength=request.strength,
+            num_resamples=request.num_resamples,
         )
+        inputs = _inputs(trained.stage, prompts, request, low_res, size=size)
         try:
-            low_res = stage.sample_batches(job, batch_size=batch_size, following=following)
+            low_res = stage.sample_batches(
+                trained,
+                inputs,
+                sampler_params,
+                size=size,
+                batch_size=batch_size,
+                callbacks=callbacks,
+            )
         finally:
-            painter.done()
-        scale = painted[0] // height
-        pictures[painter.stage.name] = low_res[:, : first[0] * scale, : first[1] * scale]
-    return pictures
+            trained.release()
+        scale = size[0] // height
+        images[trained.stage.name] = low_res[:, : first[0] * scale, : first[1] * scale]
+    return images
+
+
+def _inputs(
+    stage: config.Stage,
+    prompts: SamplerInputs,
+    request: Request,
+    low_res: np.ndarray | None,
+    *,
+    size: tuple[int, int],
+) -> SamplerInputs:
+    """The prompts with the images that one stage starts from."""
+    count, level = len(prompts.indices), stage.noise_conditioning.sample_level
+    init_image, known_mask = request.images_of_size(size)
+    return prompts._replace(
+        indices=np.asarray(prompts.indices, np.int32),
+        negatives=prompts.negatives or prompts.captions.without_text(),
+        aug_level=np.full(count, level, np.float32),
+        low_res=low_res,
+        init_image=init_image,
+        known_mask=known_mask,
+    )
 
 
 def check_request(stages: Sequence[config.Stage], request: Request, prompts: int) -> None:
     """Refuse a request that stages can't meet for so many prompts.
 
-    Errors: ValueError for a first stage that needs a low-resolution picture and gets none, or gets
-    one that it has no use for, for negatives that nothing reads, and as `Request.check_count`,
-    `Request.first_sides` and `sides.of_stages`.
+    Errors: ValueError for a first stage that needs a low-resolution image and gets none, or gets
+    one that it has no use for, for negative prompts that nothing reads, and as
+    `Request.check_count`, `Request.first_size` and `request.sizes_of_stages`.
     """
     _check_low_res(stages[0], request)
     request.check_count(prompts)
     weights = {stage.name: stage.sampler.guidance_weight for stage in stages}
-    if request.has_negative and set(weights.values()) == {1.0}:
+    if request.has_negative_prompt and set(weights.values()) == {1.0}:
         raise ValueError(
             "negative prompts would change nothing: guidance_weight is 1, which is off, in "
             f"{', '.join(weights)}"
         )
-    first = request.first_sides(stages)
+    first = request.first_size(stages)
     if request.low_res is None:
-        sides.sizes_of_stages(stages, first)
+        sizes.sizes_of_stages(stages, first)
 
 
 def _check_low_res(first: config.Stage, request: Request) -> None:
     if first.is_super_resolution and request.low_res is None:
         raise ValueError(
-            f"the cascade starts with {first.name}, which enlarges {first.low_size}-px pictures: "
-            "give low_res, or add the stage that paints them"
+            f"the cascade starts with {first.name}, which enlarges {first.low_size}-px images: "
+            "give low_res, or add the stage that samples them"
         )
     if not first.is_super_resolution and request.low_res is not None:
         raise ValueError(
-            f"low_res is enlarged by a super-resolution stage, and {first.name} is none: say with "
-            "`start` where to begin"
+            f"low_res needs a super-resolution stage to start with, and {first.name} is none: name "
+            "one in first_stage"
         )

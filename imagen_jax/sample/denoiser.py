@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from imagen_jax import config, models
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.types import Denoise, Network, Params
 
 
@@ -15,7 +15,7 @@ def build(
     params: Params,
     cond: Any,
     uncond: Any | None,
-    dials: SamplerParams,
+    sampler_params: SamplerParams,
     *,
     module: Network,
     stage: config.Stage,
@@ -44,8 +44,8 @@ def build(
     def guided(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
         cond_x0, uncond_x0 = jnp.split(halves, 2)
-        x0 = guidance.guide(cond_x0, uncond_x0, weight=dials.guidance_weight)
-        return guidance.rescale(x0, cond_x0, share=dials.guidance_rescale)
+        x0 = guidance.guide(cond_x0, uncond_x0, weight=sampler_params.guidance_weight)
+        return guidance.rescale(x0, cond_x0, share=sampler_params.guidance_rescale)
 
     def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         if uncond is None:
@@ -54,7 +54,7 @@ def build(
             x0 = guided(z, logsnr)
         else:
             # Decided as it runs: the second pass is not computed where it would change nothing.
-            wanted = guidance.is_guided(logsnr, dials)
+            wanted = guidance.is_guided(logsnr, sampler_params)
             x0 = jax.lax.cond(wanted, guided, plain, z, logsnr)
         # Clipping would make pixels of what overflowed; what is NaN once stays so to the end.
         x0 = jnp.where(jnp.isfinite(x0), x0, jnp.nan)

@@ -1,4 +1,4 @@
-"""Images that are no numbers: told by stage and index, and never saved as black ones."""
+"""Images that are not finite: reported by stage and index, and never saved as black ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ class NotFinite(FloatingPointError):
 
 @jax.jit
 def is_finite_each(images: Image) -> Bool[Array, " b"]:
-    """Which images are finite throughout: one reduction, where the images are."""
+    """Find the images that are finite throughout: one reduction, where the images are."""
     return jnp.isfinite(images).all(axis=(1, 2, 3))
 
 

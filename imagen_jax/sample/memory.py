@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from imagen_jax import models
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, StageProgram, TrainedStage
-from imagen_jax.sample.stored import LazyParams
+from imagen_jax.sample.stage_program import (
+    EncodedText,
+    LazyParams,
+    SamplerInputs,
+    TrainedStage,
+)
 from imagen_jax.types import Params
 
 # XLA's share of `peak_bytes`: 0.49 to 0.64 for the embedded cascade, 0.49 where attention decides.
@@ -63,37 +66,37 @@ def _inside(values: Iterable[Any]) -> Iterable[core.Jaxpr]:
 
 
 def check(
-    painter: TrainedStage,
+    trained: TrainedStage,
     captions: EncodedText,
-    sides: tuple[int, int],
+    size: tuple[int, int],
     *,
     images: int,
     devices: Any,
 ) -> None:
-    """Refuse images of larger sides than a stage was trained on, where its network needs too much.
+    """Refuse images larger than those a stage was trained on, where its network needs too much.
 
     `images` at once, over all `devices`, a mesh. Errors: ValueError with both sizes and a remedy.
     """
-    size, there = painter.stage.size, available(devices)
-    if there is None or math.prod(sides) <= size**2:
+    side, there = trained.stage.size, available(devices)
+    if there is None or math.prod(size) <= side**2:
         return
 
     def needed(height: int, width: int) -> float:
-        found = peak_bytes(_traced(painter, captions, (height, width), images))
+        found = peak_bytes(_traced(trained, captions, (height, width), images))
         return FUSED * found / (1 if _on_host(devices) else devices.size)
 
-    if (need := needed(*sides)) <= there:
+    if (need := needed(*size)) <= there:
         return
-    multiple = math.lcm(painter.stage.model.multiple(), painter.stage.factor)
-    side = max(size, math.isqrt(math.prod(sides)))
-    while side > size and needed(side, side) > there:
-        side = max(size, side * 3 // 4 // multiple * multiple)
-    low = side // painter.stage.factor
-    enlarged = f", which {low}x{low} are enlarged to" if painter.stage.is_super_resolution else ""
+    multiple = math.lcm(trained.stage.model.multiple(), trained.stage.factor)
+    least, side = side, max(side, math.isqrt(math.prod(size)))
+    while side > least and needed(side, side) > there:
+        side = max(least, side * 3 // 4 // multiple * multiple)
+    low = side // trained.stage.factor
+    enlarged = f", which {low}x{low} are enlarged to" if trained.stage.is_super_resolution else ""
     count, fewer = ("1 image", "") if images == 1 else (f"{images} images", ", or a smaller batch")
     raise ValueError(
-        f"{painter.stage.name} would need {need / 1e9:,.1f} GB of memory for {count} of "
-        f"{sides[0]}x{sides[1]} pixels at once, and {there / 1e9:,.1f} GB are there; about "
+        f"{trained.stage.name} would need {need / 1e9:,.1f} GB of memory for {count} of "
+        f"{size[0]}x{size[1]} pixels at once, and {there / 1e9:,.1f} GB are there; about "
         f"{side}x{side} pixels fit{enlarged}: give smaller ones{fewer}"
     )
 
@@ -122,37 +125,40 @@ def _on_host(devices: Any) -> bool:
 
 
 def _traced(
-    painter: TrainedStage, captions: EncodedText, sides: tuple[int, int], images: int
+    trained: TrainedStage, captions: EncodedText, size: tuple[int, int], images: int
 ) -> core.Jaxpr:
     """The program that samples a batch of so many images, not compiled."""
-    stage, factor = painter.stage, painter.stage.factor
+    stage, factor = trained.stage, trained.stage.factor
 
     def array(shape: tuple[int, ...], dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((images, *shape), dtype)
 
     given = EncodedText(*(array(x.shape[1:], x.dtype) for x in captions))
-    canvas = SamplerInputs(
+    low = (size[0] // factor, size[1] // factor, 3)
+    inputs = SamplerInputs(
         captions=given,
         negatives=given,
-        keys=jax.eval_shape(lambda: jax.vmap(jax.random.key)(jnp.arange(images))),
+        indices=array((), np.int32),
         aug_level=array(()),
-        low_res=array((sides[0] // factor, sides[1] // factor, 3))
-        if stage.is_super_resolution
-        else None,
+        low_res=array(low) if stage.is_super_resolution else None,
     )
-    program, dials = StageProgram.of(painter, sides), SamplerParams.of(stage.sampler)
     traced = stage_program.sample_stage.trace(
-        _shapes(painter, captions), canvas, None, dials, program=program
+        _shapes(trained, captions),
+        inputs,
+        None,
+        SamplerParams.from_config(stage.sampler),
+        program=trained.program(),
+        size=size,
     )
     return traced.jaxpr.jaxpr
 
 
-def _shapes(painter: TrainedStage, captions: EncodedText) -> Params:
-    """Of the parameters; those that are stored are not read."""
-    if not isinstance(painter.params, LazyParams):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), painter.params)
+def _shapes(trained: TrainedStage, captions: EncodedText) -> Params:
+    """Shapes of the parameters; those that are stored are not read."""
+    if not isinstance(trained.params, LazyParams):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trained.params)
     _, length, width = captions.text.shape
-    options = {"stage": painter.stage, "text_width": width, "text_length": length}
+    options = {"stage": trained.stage, "text_width": width, "text_length": length}
     return jax.eval_shape(
-        lambda key: models.init(painter.module, key, **options), jax.random.key(0)
+        lambda key: models.init(trained.module, key, **options), jax.random.key(0)
     )

@@ -6,26 +6,50 @@ from typing import Any
 
 from imagen_jax import config
 from imagen_jax.config.unread import why_unread
+from imagen_jax.diffusion.samplers import StepRule
 from imagen_jax.sample.stage_program import TrainedStage
 
 Changes = Sequence[tuple[str | None, Mapping[str, Any]]]  # stage or None for all, its changes
 FIELDS = frozenset(f.name for f in dataclasses.fields(config.Sampler))
 
 
-def apply_overrides(painters: Iterable[TrainedStage], changes: Changes) -> tuple[TrainedStage, ...]:
-    """Painters with fields of `config.Sampler` (or `aug_level`) changed, the later ones over all.
+def apply_overrides(stages: Iterable[TrainedStage], changes: Changes) -> tuple[TrainedStage, ...]:
+    """Stages with fields of `config.Sampler` (or `aug_level`) changed, the later ones over all.
 
     Errors: ValueError for an unknown stage or field.
     """
-    painters = tuple(painters)
-    names = [p.stage.name for p in painters]
+    stages = tuple(stages)
     for stage, changed in changes:
-        if stage is not None and stage not in names:
-            raise ValueError(f"no stage {stage!r} in this cascade; it has {names}")
-        painters = tuple(
-            p if stage not in (None, p.stage.name) else _changed(p, changed) for p in painters
+        _check_name(stage, stages)
+        stages = tuple(
+            s if stage not in (None, s.stage.name) else _changed(s, changed) for s in stages
         )
-    return painters
+    return stages
+
+
+def with_step_rule(
+    stages: Iterable[TrainedStage], step_rule: StepRule, stage: str | None
+) -> tuple[TrainedStage, ...]:
+    """Stages, all or the one named, that take their steps by this rule.
+
+    Errors: ValueError for an unknown stage; TypeError for a rule that can't be called.
+    """
+    if not callable(step_rule):
+        raise TypeError(
+            f"step_rule={config.shorten(step_rule)}: must be a function of a step and `denoise`"
+        )
+    stages = tuple(stages)
+    _check_name(stage, stages)
+    return tuple(
+        dataclasses.replace(s, step_rule=step_rule) if stage in (None, s.stage.name) else s
+        for s in stages
+    )
+
+
+def _check_name(stage: str | None, stages: Sequence[TrainedStage]) -> None:
+    names = [s.stage.name for s in stages]
+    if stage is not None and stage not in names:
+        raise ValueError(f"no stage {stage!r} in this cascade; it has {names}")
 
 
 def check_used(
@@ -45,15 +69,15 @@ def check_used(
         for name, value in changed.items():
             why = [f"{s.name}: {why_unread(s, name, value)}" for s in concerned]
             if not concerned:
-                why = [f"only {', '.join(s.name for s in stages)} paints here"]
+                why = [f"only {', '.join(s.name for s in stages)} samples here"]
             elif not all(why_unread(s, name, value) for s in concerned):
                 continue
             said = f"{(flags or {}).get(name, name)} {'' if where is None else f'{where}='}{value}"
             raise ValueError(f"{said} would change nothing: {'; '.join(why)}")
 
 
-def _changed(painter: TrainedStage, changes: Mapping[str, Any]) -> TrainedStage:
-    stage, known = painter.stage, FIELDS | {"aug_level"}
+def _changed(trained: TrainedStage, changes: Mapping[str, Any]) -> TrainedStage:
+    stage, known = trained.stage, FIELDS | {"aug_level"}
     if not isinstance(changes, Mapping):
         raise ValueError(f"changes={changes!r}: must be a dictionary, such as {{'steps': 64}}")
     if unknown := sorted(set(changes) - known, key=str):
@@ -63,7 +87,7 @@ def _changed(painter: TrainedStage, changes: Mapping[str, Any]) -> TrainedStage:
     if "aug_level" in changes:
         noise = dataclasses.replace(noise, sample_level=changes["aug_level"])
     return dataclasses.replace(
-        painter,
+        trained,
         stage=dataclasses.replace(
             stage, sampler=dataclasses.replace(stage.sampler, **sampler), noise_conditioning=noise
         ),

@@ -1,8 +1,10 @@
-"""What happens beside painting, batch by batch: progress is told, finished batches are kept."""
+"""Callbacks of sampling, batch by batch, and finished batches that are kept on disk."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,92 +13,88 @@ import numpy as np
 
 from imagen_jax.io.atomic import write_atomic
 
-Progress = Callable[[str, int], None]  # (stage name, pictures done), after each batch
+OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What a batch's pictures are taken for before they are finished."""
+    """The current estimate of a batch's final images."""
 
     stage: str
-    start: int  # index of the first picture
+    first_index: int  # of the images
     step: int  # steps made
     steps: int  # of so many
     images: np.ndarray  # (b, h, w, 3) float32 in [-1, 1]
 
 
 @dataclass(frozen=True)
-class Watch:
-    """One batch, looked at every so many steps."""
-
-    every: int
-    show: Callable[[int, int, np.ndarray], None]  # steps made, of all, images
-
-
-@dataclass(frozen=True)
 class SamplingCallbacks:
-    """Told of every batch; with a folder, batches that an earlier start painted are found there."""
+    """Functions to call while sampling, and a folder for the batches of a run that is interrupted.
 
-    progress: Progress | None = None
-    folder: Path | None = None
-    every: int = 0  # steps between two glimpses; 0: none
-    glimpse: Callable[[Preview], None] | None = None
+    `cache_dir` is used by the same request with the same weights alone, which then resumes.
+    """
 
-    def of(self, stage: str, start: int, count: int) -> Watch | None:
-        """Whoever wants glimpses of the batch of first index `start`, `count` being left."""
-        if self.glimpse is None or self.every < 1:
-            return None
-        tell = self.glimpse
+    on_batch: OnBatch | None = None
+    cache_dir: Path | None = None
+    preview_every: int = 0  # steps between two previews; 0: none
+    on_preview: Callable[[Preview], None] | None = None
 
-        def show(step: int, steps: int, images: np.ndarray) -> None:
-            shown = images[:count]
-            tell(Preview(stage=stage, start=start, step=step, steps=steps, images=shown))
+    @property
+    def has_previews(self) -> bool:
+        """True if `on_preview` is called at all."""
+        return self.on_preview is not None and self.preview_every > 0
 
-        return Watch(self.every, show)
+    def send_preview(self, preview: Preview) -> None:
+        """Call `on_preview`."""
+        if self.on_preview is not None:
+            self.on_preview(preview)
 
-    def recall(self, stage: str, start: int) -> np.ndarray | None:
-        """The batch of `stage` whose first picture has this index, if it is kept."""
-        if self.folder is None or not (file := self._file(stage, start)).is_file():
+    def load_batch(self, stage: str, first_index: int) -> np.ndarray | None:
+        """The batch of `stage` whose first image has this index, if it is kept."""
+        if self.cache_dir is None or not (file := self._file(stage, first_index)).is_file():
             return None
         return np.load(file, allow_pickle=False)
 
-    def finished(self, stage: str, start: int, images: np.ndarray) -> None:
-        """Keep a batch, unless it was recalled, then tell."""
-        if self.folder is not None and not (file := self._file(stage, start)).is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
+    def finish_batch(self, stage: str, first_index: int, images: np.ndarray) -> None:
+        """Keep a batch, unless it was loaded, then call `on_batch`."""
+        if self.cache_dir is not None and not (file := self._file(stage, first_index)).is_file():
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
             write_atomic(file, lambda target: _save(target, images))
-        if self.progress is not None:
-            self.progress(stage, len(images))
+        if self.on_batch is not None:
+            self.on_batch(stage, len(images))
 
-    def recall_all(self, first: int) -> dict[str, np.ndarray] | None:
-        """Finished pictures of all stages, uint8, from index `first` on, if they are kept; told."""
-        if self.folder is None or not (file := self._all(first)).is_file():
+    def load_images(self, first_index: int) -> dict[str, np.ndarray] | None:
+        """Finished images of all stages, uint8, from this index on, if they are kept.
+
+        Calls `on_batch` for each stage.
+        """
+        if self.cache_dir is None or not (file := self._all(first_index)).is_file():
             return None
         with np.load(file, allow_pickle=False) as kept:
             images = dict(kept)
-        if self.progress is not None:
+        if self.on_batch is not None:
             for stage, found in images.items():
-                self.progress(stage, len(found))
+                self.on_batch(stage, len(found))
         return images
 
-    def finished_all(self, first: int, images: Mapping[str, np.ndarray]) -> None:
-        """Keep the pictures of all stages in place of their batches."""
-        if self.folder is None:
+    def finish_images(self, first_index: int, images: Mapping[str, np.ndarray]) -> None:
+        """Keep the images of all stages in place of their batches."""
+        if self.cache_dir is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self._all(first)
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        file = self._all(first_index)
         write_atomic(file, lambda target: _save_all(target, images))
         for stage, found in images.items():
-            for start in range(first, first + len(found)):
-                self._file(stage, start).unlink(missing_ok=True)
+            for index in range(first_index, first_index + len(found)):
+                self._file(stage, index).unlink(missing_ok=True)
 
-    def _all(self, first: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{first:07d}.npz"
+    def _all(self, first_index: int) -> Path:
+        assert self.cache_dir is not None
+        return self.cache_dir / f"{first_index:07d}.npz"
 
-    def _file(self, stage: str, start: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{stage}_{start:07d}.npy"
+    def _file(self, stage: str, first_index: int) -> Path:
+        assert self.cache_dir is not None
+        return self.cache_dir / f"{stage}_{first_index:07d}.npy"
 
 
 def _save(target: Path, images: np.ndarray) -> None:
@@ -109,7 +107,27 @@ def _save_all(target: Path, images: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **images)
 
 
-NO_CALLBACKS = SamplingCallbacks()  # nobody follows
+NO_CALLBACKS = SamplingCallbacks()
+
+
+@contextlib.contextmanager
+def progress_bar(
+    callbacks: SamplingCallbacks, total: int, progress: bool | None
+) -> Iterator[SamplingCallbacks]:
+    """`callbacks` that also move a bar on stderr; by default in a terminal or notebook alone."""
+    from tqdm import tqdm
+
+    if progress is None:
+        progress = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    with tqdm(total=total, unit="image", dynamic_ncols=True, disable=not progress) as bar:
+
+        def on_batch(stage: str, done: int) -> None:
+            bar.set_description(stage)
+            bar.update(done)
+            if callbacks.on_batch is not None:
+                callbacks.on_batch(stage, done)
+
+        yield replace(callbacks, on_batch=on_batch)
 
 
 def digest_of(params: Sequence[Any], *others: Any) -> str:

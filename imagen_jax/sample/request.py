@@ -1,4 +1,4 @@
-"""What is painted besides prompts: negatives, a picture to begin from, pixels to keep, sides."""
+"""Options of sampling besides prompts: negative prompts, images to start from, a mask, sizes."""
 
 from __future__ import annotations
 
@@ -13,137 +13,182 @@ from imagen_jax import config
 from imagen_jax.config import require
 from imagen_jax.image import area_downsample, to_float
 
-Sides = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
-LAST_INDEX = 2**31 - 1  # of a picture: exported programs take it as int32
+Size = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
+LAST_INDEX = 2**31 - 1  # of an image: exported programs take it as int32
 Index = Annotated[int, config.Range(low=0, high=LAST_INDEX)]
+ARRAYS = ("low_res", "init_image", "mask")  # fields with one row for each prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """Pictures are uint8 (p, h, w, 3), one for each prompt.
+    """Options of one call besides the prompts. Images are uint8 (p, h, w, 3), one for each prompt.
 
-    * `low_res` is enlarged: the cascade begins with a super-resolution stage, `start`. Its sides
-      may be any; where the networks need others, edges are repeated and cut off again.
-    * `picture`, of the sides that the last stage paints, is painted over: every stage begins with
-      it, noised so far that `strength` of its steps are left. At 0 it comes back as it is.
-    * `keep`, bool (p, h, w), is true where `picture` stays, to the pixel; the rest is painted to
-      fit (inpainting). `repeats` makes each step so often, which fits it better.
-    * `first_index` numbers the first prompt's picture: picture 137 of a list is painted again by
-      its prompt alone with first_index=137, and the seed of the list.
+    * `negative_prompt`: text that guidance leads away from, one for all or one for each prompt.
+    * `first_stage`, `last_stage`: the stages to run; by default all.
+    * `size`: height and width of the last stage's images.
+    * `low_res`: images to enlarge by `first_stage`, a super-resolution stage. They may have any
+      size; where the networks need another, edges are repeated and cut off again.
+    * `init_image`, of the size of the last stage's images: every stage starts from it, noised so
+      far that `strength` of its steps are left. Strength 0 returns it unchanged.
+    * `mask`, bool (p, h, w): true where `init_image` is sampled again (inpainting); all other
+      pixels stay exactly as they are. `num_resamples` repeats each step, which blends new with old
+      (RePaint, arXiv:2201.09865).
+    * `first_index`: number of the first prompt's image. Image 137 of a list is sampled again by its
+      prompt alone with first_index=137, and the seed of the list.
     """
 
-    negative: str | tuple[str, ...] = ""  # what guidance leads away from; one, or one a prompt
-    start: str | None = None  # stage to begin with; default the first
-    sides: Sides | None = None  # of the last stage's pictures
+    negative_prompt: str | tuple[str, ...] = ""
+    first_stage: str | None = None
+    last_stage: str | None = None
+    size: Size | None = None
     low_res: np.ndarray | None = None
-    picture: np.ndarray | None = None
+    init_image: np.ndarray | None = None
     strength: config.Share = 1.0
-    keep: np.ndarray | None = None
-    repeats: config.Count = 1
-    first_index: Index = 0  # of the first prompt's picture
+    mask: np.ndarray | None = None
+    num_resamples: config.Count = 1
+    first_index: Index = 0
 
     def __post_init__(self) -> None:
         config.check_fields(self, "request")
-        if self.picture is None:
-            require(self.keep is None, "keep says where a picture stays: give picture, too")
-            require(self.strength == 1.0, f"strength={self.strength} needs a picture to begin with")
-        require(self.repeats == 1 or self.keep is not None, f"repeats={self.repeats} needs keep")
-        given = [n for n in ("sides", "low_res", "picture") if getattr(self, n) is not None]
-        require(len(given) < 2, f"{' and '.join(given)} exclude each other: each says the sides")
-        for name in ("low_res", "picture"):
-            _check_pictures(name, getattr(self, name))
-        if self.keep is not None:
-            wanted = None if self.picture is None else self.picture.shape[:3]
-            require(
-                self.keep.dtype == np.bool_ and self.keep.shape == wanted,
-                f"keep is {self.keep.dtype} {self.keep.shape}, wanted bool {wanted}",
-            )
-            whole = np.flatnonzero(self.keep.all(axis=(1, 2)))
-            require(
-                len(whole) == 0,
-                f"keep is true for every pixel of picture {whole[:1].sum()}, so that nothing of it "
-                "would be painted: make it false where it shall be",
-            )
+        if self.init_image is None:
+            require(self.mask is None, "mask needs init_image: it says where that is sampled again")
+            require(self.strength == 1.0, f"strength={self.strength} needs init_image")
+        require(
+            self.num_resamples == 1 or self.mask is not None,
+            f"num_resamples={self.num_resamples} needs mask",
+        )
+        given = [n for n in ("size", "low_res", "init_image") if getattr(self, n) is not None]
+        require(len(given) < 2, f"{' and '.join(given)} exclude each other: each sets the size")
+        for name in ("low_res", "init_image"):
+            _check_images(name, getattr(self, name))
+        if self.mask is not None:
+            self._check_mask(self.mask)
+
+    def _check_mask(self, mask: np.ndarray) -> None:
+        wanted = None if self.init_image is None else self.init_image.shape[:3]
+        require(
+            mask.dtype == np.bool_ and mask.shape == wanted,
+            f"mask is {mask.dtype} {mask.shape}, wanted bool {wanted}, as init_image has it",
+        )
+        whole = np.flatnonzero(~mask.any(axis=(1, 2)))
+        require(
+            len(whole) == 0,
+            f"mask is false for every pixel of image {whole[:1].sum()}, so that nothing of it "
+            "would be sampled: make it true, or white, where it shall be",
+        )
 
     @property
-    def has_negative(self) -> bool:
-        """Whether guidance leads away from any text at all."""
-        given = [self.negative] if isinstance(self.negative, str) else self.negative
-        return any(text.strip() for text in given)
+    def has_negative_prompt(self) -> bool:
+        """True if guidance leads away from any text at all."""
+        given = self.negative_prompt
+        return any(text.strip() for text in ([given] if isinstance(given, str) else given))
 
     def part(self, start: int, stop: int) -> Request:
-        """What is wanted of the prompts from `start` up to `stop`."""
-        given = {n: getattr(self, n) for n in ("low_res", "picture", "keep")}
+        """The request for the prompts from `start` up to `stop`."""
+        given, negative = {n: getattr(self, n) for n in ARRAYS}, self.negative_prompt
         return dataclasses.replace(
             self,
-            negative=self.negative if isinstance(self.negative, str) else self.negative[start:stop],
+            negative_prompt=negative if isinstance(negative, str) else negative[start:stop],
             first_index=self.first_index + start,
             **{n: None if x is None else x[start:stop] for n, x in given.items()},
         )
 
     def check_count(self, prompts: int) -> None:
-        """Errors: ValueError where there is not one picture, or one negative, for each prompt.
+        """Errors: ValueError where there is not one image, or one negative prompt, for each prompt.
 
         Or where their indices go beyond `LAST_INDEX`.
         """
         require(
             self.first_index + prompts - 1 <= LAST_INDEX,
-            f"first_index={self.first_index}: {prompts} pictures go beyond {LAST_INDEX:,}",
+            f"first_index={self.first_index}: {prompts} images go beyond {LAST_INDEX:,}",
         )
-        for name in ("low_res", "picture"):
+        for name in ("low_res", "init_image"):
             count = prompts if getattr(self, name) is None else len(getattr(self, name))
             require(
                 count == prompts,
-                f"{count} pictures in {name} for {prompts} prompts: give one for each",
+                f"{count} images in {name} for {prompts} prompts: give one for each",
             )
-        count = prompts if isinstance(self.negative, str) else len(self.negative)
+        negative = self.negative_prompt
+        count = prompts if isinstance(negative, str) else len(negative)
         require(
             count == prompts,
             f"{count} negative prompts for {prompts} prompts: give one, or one for each",
         )
 
-    def first_sides(self, stages: Sequence[config.Stage]) -> tuple[int, int]:
-        """Height and width of the first stage's pictures.
+    def first_size(self, stages: Sequence[config.Stage]) -> tuple[int, int]:
+        """Height and width of the first stage's images.
 
-        Errors: ValueError for sides that the stages' factors don't divide.
+        Errors: ValueError for a size that the stages' factors don't divide.
         """
         first, last = stages[0], stages[-1]
         if self.low_res is not None:
             height, width = self.low_res.shape[1:3]
             return height * first.factor, width * first.factor
-        if self.picture is None and self.sides is None:
+        if self.init_image is None and self.size is None:
             return first.size, first.size
         factor = math.prod(stage.factor for stage in stages[1:])
-        height, width = self.sides if self.picture is None else self.picture.shape[1:3]
-        require(
-            height % factor == 0 and width % factor == 0,
-            f"{height}x{width} pixels: {last.name} paints {factor} times the sides of "
-            f"{first.name}, so that they must divide by {factor}",
-        )
+        height, width = self.size if self.init_image is None else self.init_image.shape[1:3]
+        if height % factor or width % factor:
+            near = [max(1, round(side / factor)) * factor for side in (height, width)]
+            raise ValueError(
+                f"{height}x{width} pixels: height and width of the images of {last.name} must be "
+                f"multiples of {factor}, by which the cascade enlarges those of {first.name}; the "
+                f"nearest are {near[0]}x{near[1]}"
+            )
         return height // factor, width // factor
 
-    def at(
-        self, sides: tuple[int, int], rows: np.ndarray
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Rows of `picture` as float32 in [-1, 1] and of `keep` (b, h, w, 1), at a stage's sides.
+    def images_of_size(self, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """`init_image` as float32 in [-1, 1] and where it stays, (p, h, w, 1), at a stage's size.
 
-        A small pixel is the mean of those it covers, and known where all of them are.
+        A small pixel is the mean of those it covers, and stays where all of them do.
         """
-        if self.picture is None:
+        if self.init_image is None:
             return None, None
-        factor = self.picture.shape[1] // sides[0]
-        picture = area_downsample(np.asarray(to_float(self.picture[rows])), factor)
-        if self.keep is None:
-            return picture, None
-        known = self.keep[rows][..., None].astype(np.float32)
-        return picture, area_downsample(known, factor) == 1.0
+        factor = self.init_image.shape[1] // size[0]
+        image = area_downsample(np.asarray(to_float(self.init_image)), factor)
+        if self.mask is None:
+            return image, None
+        known = (~self.mask)[..., None].astype(np.float32)
+        return image, area_downsample(known, factor) == 1.0
 
 
-def _check_pictures(name: str, given: np.ndarray | None) -> None:
+def _check_images(name: str, given: np.ndarray | None) -> None:
     if given is not None and (
         given.dtype != np.uint8 or given.ndim != 4 or given.shape[-1] != 3 or 0 in given.shape
     ):
         raise ValueError(f"{name} is {given.dtype} {given.shape}, wanted uint8 (p, h, w, 3)")
+
+
+def sizes_of_stages(
+    stages: Sequence[config.Stage], first: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Height and width of every stage's images, given those of the first.
+
+    Errors: ValueError for a size that a network's strides don't divide.
+    """
+    found, (height, width) = [], first
+    for number, stage in enumerate(stages):
+        if number:
+            height, width = height * stage.factor, width * stage.factor
+        multiple = stage.model.multiple()
+        if height % multiple or width % multiple or min(height, width) < 1:
+            raise ValueError(
+                f"{stage.name} cannot sample {height}x{width} pixels: its network halves them so "
+                f"often that height and width must be multiples of {multiple}"
+            )
+        found.append((height, width))
+    return found
+
+
+def pad_low_res(low_res: np.ndarray, stages: Sequence[config.Stage]) -> np.ndarray:
+    """Images (p, h, w, 3), the last row and column repeated until all stages can enlarge them."""
+    unit, factor = 1, 1
+    for stage in stages:
+        factor *= stage.factor
+        multiple = stage.model.multiple()
+        unit = math.lcm(unit, multiple // math.gcd(multiple, factor))
+    missing = [-side % unit for side in low_res.shape[1:3]]
+    return np.pad(low_res, [(0, 0), *((0, n) for n in missing), (0, 0)], mode="edge")
 
 
 PLAIN = Request()

@@ -1,7 +1,8 @@
-"""One stage: what a batch of its pictures is painted from, and the program that does it."""
+"""One stage: its weights, the inputs of a batch of its images, and the program that samples it."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,33 +11,79 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, models, rng
-from imagen_jax.diffusion import noise_conditioning, samplers
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion import noise_conditioning, samplers, sampling_loop
+from imagen_jax.diffusion.samplers import SamplerParams
+from imagen_jax.diffusion.sampling_loop import SamplerState
+from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
-from imagen_jax.sample.stored import LazyParams
 from imagen_jax.types import Image, Keys, Network, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazyParams:
+    """Weights that are read to the devices at their first use, and stay there if `keep`."""
+
+    identity: str  # tells these weights from any others
+    keep: bool
+    read: Callable[[NamedSharding], Params] = dataclasses.field(repr=False)
+    _placed: list[Params] = dataclasses.field(default_factory=list, repr=False)  # one or none
+
+    def get(self, sharding: NamedSharding) -> Params:
+        """The weights on the devices. Errors: those of `read`."""
+        if not self._placed:
+            self._placed.append(self.read(sharding))
+        return jax.device_put(self._placed[0], sharding)
+
+    def release(self) -> None:
+        """Free their memory, unless they are to stay."""
+        if not self.keep:
+            self._placed.clear()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedStage:
-    """One trained stage: its config, network and (averaged) parameters, or where they are."""
+    """One trained stage: its config, network and (averaged) parameters, or where they are.
+
+    `step_rule` takes the place of the one that `stage.sampler.kind` names.
+    """
 
     stage: config.Stage
     module: Network
-    params: Params | LazyParams
+    params: Params | LazyParams = dataclasses.field(repr=False)
+    step_rule: samplers.StepRule | None = None
 
-    def placed(self, sharding: NamedSharding | None = None) -> Params:
+    def device_params(self, sharding: NamedSharding | None = None) -> Params:
         """The parameters on the devices: by default whole on each. Errors: those of reading."""
         sharding = sharding or mesh.replicated_sharding(mesh.build(auto_layout.choose_axes()))
         if isinstance(self.params, LazyParams):
-            return self.params.on(sharding)
+            return self.params.get(sharding)
         return jax.device_put(self.params, sharding)
 
-    def done(self) -> None:
+    def release(self) -> None:
         """Free parameters that are read for each use."""
         if isinstance(self.params, LazyParams):
-            self.params.done()
+            self.params.release()
+
+    def program(self) -> "TrainedStage":
+        """The static argument that `sample_stage` is compiled for.
+
+        It has no parameters, and none of the numbers that are arguments: one program serves all.
+
+        Guidance of weight 1 stays 1: the unconditional pass is left out of that program.
+        """
+        sampler, default = self.stage.sampler, config.Sampler()
+        constant = {name: getattr(default, name) for name in samplers.TRACED}
+        if sampler.guidance_weight == 1.0:
+            constant["guidance_weight"] = 1.0
+        interval = None if sampler.guidance_interval is None else (0.0, 1.0)
+        noise = dataclasses.replace(self.stage.noise_conditioning, sample_level=0.0)
+        stage = dataclasses.replace(
+            self.stage,
+            sampler=dataclasses.replace(sampler, guidance_interval=interval, **constant),
+            noise_conditioning=noise,
+        )
+        return dataclasses.replace(self, stage=stage, params=None)
 
 
 class EncodedText(NamedTuple):
@@ -49,119 +96,91 @@ class EncodedText(NamedTuple):
     text_mask: Any
     has_text: Any
 
-    def nulled(self) -> "EncodedText":
-        """As many empty ones."""
+    def without_text(self) -> "EncodedText":
+        """The same number of empty captions."""
         return self._replace(has_text=np.zeros(self.has_text.shape, np.bool_))
 
 
 class SamplerInputs(NamedTuple):
-    """What one batch of pictures is painted from; every array, numpy or jax, is batch-first.
+    """Encoded prompts, and the images that a stage starts from; every array is batch-first.
 
-    Shapes: keys (b,); aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's
-    sides, None for a base; picture (b, h, w, 3) in [-1, 1] to begin from, None for pure noise.
+    Numpy or jax. Shapes: indices (b,), the numbers of the images, int32, which decide the noise
+    with the seed; aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size,
+    None for a base; init_image (b, h, w, 3) in [-1, 1] to start from, None for pure noise;
+    known_mask (b, h, w, 1), true where `init_image` stays, None for nowhere.
     """
 
     captions: EncodedText
-    negatives: EncodedText  # what guidance leads away from
-    keys: Keys
-    aug_level: Any
-    low_res: Any
-    picture: Any = None
-    known: samplers.KnownPixels | None = None
+    indices: Any
+    negatives: EncodedText | None = None  # what guidance leads away from; `generate`: empty ones
+    aug_level: Any = None
+    low_res: Any = None
+    init_image: Any = None
+    known_mask: Any = None
+
+    def rows(self, chosen: np.ndarray) -> "SamplerInputs":
+        """Select the rows at `chosen`."""
+        return jax.tree.map(lambda x: x[chosen], self)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageProgram:
-    """What `paint` is compiled for; all else is an array."""
-
-    module: Network
-    stage: config.Stage
-    guided: bool  # without, the unconditional pass is left out
-    sides: tuple[int, int]  # height, width
-
-    @classmethod
-    def of(cls, painter: TrainedStage, sides: tuple[int, int]) -> "StageProgram":
-        """One program serves all numbers that are in `Dials` or on the canvas."""
-        stage, plain = painter.stage, config.Sampler()
-        sampler = dataclasses.replace(
-            stage.sampler,
-            guidance_interval=None if stage.sampler.guidance_interval is None else (0.0, 1.0),
-            **{name: getattr(plain, name) for name in _TURNED},
-        )
-        noise = dataclasses.replace(stage.noise_conditioning, sample_level=0.0)
-        return cls(
-            module=painter.module,
-            stage=dataclasses.replace(stage, sampler=sampler, noise_conditioning=noise),
-            guided=stage.sampler.guidance_weight != 1.0,
-            sides=sides,
-        )
-
-
-_TURNED = ("steps", "stochasticity", "guidance_weight", "guidance_rescale")
-
-
-@functools.partial(jax.jit, static_argnames=("program",), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("program", "size"), donate_argnames=("state",))
 def sample_stage(
     params: Params,
-    canvas: SamplerInputs,
-    state: samplers.SamplerState | None,
-    dials: SamplerParams,
+    inputs: SamplerInputs,
+    state: SamplerState | None,
+    sampler_params: SamplerParams,
     *,
-    program: StageProgram,
-) -> samplers.SamplerState:
-    """Steps `dials.first` to `dials.last` of one stage: one program, one loop over the steps.
+    program: TrainedStage,
+    size: tuple[int, int],
+) -> SamplerState:
+    """Steps `first` to `last` of one stage: one program, one loop over the steps.
 
-    Without a state it begins there. The low-resolution input is noised before the loop, alike
-    whichever steps are made. Pictures are the `x0` of the last state, a little outside [-1, 1]
-    where nothing thresholds them.
+    Without a state it starts there. The low-resolution input is noised before the loop, alike
+    whichever steps are made. Images, of `size` (height, width), are the `x0` of the last state, a
+    little outside [-1, 1] where nothing thresholds them.
     """
-    stage, sides = program.stage, program.sides
+    stage, sampler = program.stage, program.stage.sampler
+    keys = image_keys(stage, sampler_params.seed, inputs.indices)
     low_res = aug_logsnr = None
-    if canvas.low_res is not None:
+    if inputs.low_res is not None:
         low_res, aug_logsnr = noise_conditioning.prepare(
-            canvas.low_res,
-            canvas.aug_level,
-            rng.fold_keys(canvas.keys, "aug_noise"),
+            inputs.low_res,
+            inputs.aug_level,
+            rng.fold_keys(keys, "aug_noise"),
             factor=stage.factor,
             options=stage.noise_conditioning,
         )
     condition = functools.partial(
         models.condition, program.module, params, low_res=low_res, aug_logsnr=aug_logsnr
     )
-    cond = condition(canvas.captions)
-    uncond = condition(canvas.negatives) if program.guided else None
-    denoise = denoiser.build(params, cond, uncond, dials, module=program.module, stage=stage)
-    options = {"sampler": stage.sampler, "diffusion": stage.diffusion}
+    cond = condition(inputs.captions)
+    uncond = None if sampler.guidance_weight == 1.0 else condition(inputs.negatives)
+    denoise = denoiser.build(
+        params, cond, uncond, sampler_params, module=program.module, stage=stage
+    )
+    levels = functools.partial(logsnr_at, sampler=sampler, diffusion=stage.diffusion)
     if state is None:
-        blank = jnp.zeros((canvas.aug_level.shape[0], *sides, 3))
-        picture = blank if canvas.picture is None else canvas.picture
-        state = samplers.init_state(
-            rng.fold_keys(canvas.keys, "sampler"), dials, picture, **options
+        blank = jnp.zeros((inputs.indices.shape[0], *size, 3))
+        image = blank if inputs.init_image is None else inputs.init_image
+        state = sampling_loop.init_state(
+            rng.fold_keys(keys, "sampler"), sampler_params, image, levels=levels
         )
-    return samplers.sample(denoise, state, dials, known=canvas.known, **options)
+    mask = inputs.known_mask
+    return sampling_loop.sample(
+        denoise,
+        state,
+        sampler_params,
+        levels=levels,
+        step_rule=program.step_rule or samplers.RULES[sampler.kind],
+        known=None if mask is None else (inputs.init_image, mask),
+    )
 
 
-def unscale_x0(state: samplers.SamplerState) -> Image:
-    """The finished pictures, in [-1, 1]."""
+def clip_x0(state: SamplerState) -> Image:
+    """The finished images, in [-1, 1]."""
     return jnp.clip(state.x0, -1.0, 1.0)
 
 
-def image_keys(stage: config.Stage, seed: int | jax.Array, indices: Any) -> Keys:
-    """A key for each picture of a stage, of the seed and its index alone; (b,) as indices."""
+def image_keys(stage: config.Stage, seed: int | jax.Array | np.generic, indices: Any) -> Keys:
+    """A key for each image of a stage, of the seed and its index alone; (b,) as indices."""
     return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncodedPrompts:
-    """Encoded prompts, in numpy; `indices` (p,) number the pictures.
-
-    With the seed they decide the noise.
-    """
-
-    captions: EncodedText
-    indices: np.ndarray
-    negatives: EncodedText | None = None  # what guidance leads away from; None: empty ones
-
-    def rows(self, chosen: np.ndarray) -> "EncodedPrompts":
-        """The prompts at `chosen`."""
-        return EncodedPrompts(**jax.tree.map(lambda x: x[chosen], vars(self)))

@@ -50,5 +50,6 @@ class MissingTextEncoder:
         """Encodes nothing. Errors: ValueError, always."""
         raise ValueError(
             f"{self.where} was exported without its text encoder: give the one of its training to "
-            "imagen_jax.load(..., encoder=FOLDER), or to `imagen sample` as --encoder FOLDER"
+            "imagen_jax.load(..., text_encoder=FOLDER), or to `imagen sample` as --text-encoder "
+            "FOLDER"
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imagen_jax import config
 from imagen_jax.diffusion import guidance, prediction
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion.samplers import SamplerParams
 
 COND, UNCOND, Z = jax.random.normal(jax.random.key(5), (3, 3, 4, 4, 3))
 LEVEL = jnp.float32([-2.0, 0.0, 3.0])
@@ -67,5 +67,5 @@ def test_an_interval_is_of_noise_by_signal() -> None:
         logsnr = jnp.full(2, -2 * np.log(ratio), jnp.float32)
         for weight in (3.0, 1.0):
             sampler = config.Sampler(guidance_weight=weight, guidance_interval=(0.29, 2.9))
-            wanted = guidance.is_guided(logsnr, SamplerParams.of(sampler))
+            wanted = guidance.is_guided(logsnr, SamplerParams.from_config(sampler))
             assert bool(wanted) == (expected and weight != 1.0)

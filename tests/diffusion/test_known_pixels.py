@@ -1,5 +1,6 @@
-"""Painting from a picture and round known pixels: the levels are right, at every call."""
+"""Sampling from an image and round known pixels: the levels are right, at every call."""
 
+import functools
 from typing import get_args
 
 import jax
@@ -8,44 +9,49 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.diffusion.samplers import KnownPixels
+from imagen_jax.diffusion import samplers, sampling_loop, schedules, spacing
+from imagen_jax.diffusion.samplers import SamplerParams
 
 KINDS = get_args(config.SamplerKind)
 GRIDS = [(kind, None) for kind in KINDS] + [("dpmpp_2m", "logsnr"), ("ancestral", "karras")]
 COSINE = config.Diffusion()
-SIDE = 96  # of pictures whose standard deviation is measured: known to 0.5 %
+SIDE = 96  # of images whose standard deviation is measured: known to 0.5 %
 
 
 def keys_of(batch: int) -> jax.Array:
     return rng.fold_each(rng.root(3), "test", jnp.arange(batch))
 
 
-def paint(denoise, sampler: config.Sampler, picture, *, first: int = 0, known=None, repeats=1):
-    """From `picture`, noised as before step `first`; the last state."""
-    options = {"sampler": sampler, "diffusion": COSINE}
-    dials = SamplerParams.of(sampler, repeats=repeats)._replace(first=np.int32(first))
+def levels_of(sampler: config.Sampler):
+    return functools.partial(spacing.logsnr_at, sampler=sampler, diffusion=COSINE)
+
+
+def sample(denoise, sampler: config.Sampler, image, *, first: int = 0, known=None, repeats=1):
+    """From `image`, noised as before step `first`; the last state."""
+    params = SamplerParams.from_config(sampler, num_resamples=repeats)
+    levels, rule = levels_of(sampler), samplers.RULES[sampler.kind]
 
     @jax.jit
-    def run(picture, known, dials) -> samplers.SamplerState:
-        state = samplers.init_state(keys_of(picture.shape[0]), dials, picture, **options)
-        return samplers.sample(denoise, state, dials, known=known, **options)
+    def run(image, known, params) -> sampling_loop.SamplerState:
+        keys, options = keys_of(image.shape[0]), {"levels": levels, "step_rule": rule}
+        state = sampling_loop.init_state(keys, params, image, levels=levels)
+        return sampling_loop.sample(denoise, state, params, known=known, **options)
 
-    return run(picture, known, dials)
+    return run(image, known, params._replace(first=np.int32(first)))
 
 
 @pytest.mark.parametrize(("kind", "asked"), GRIDS)
-def test_a_picture_enters_a_step_with_the_noise_of_its_level(kind, asked) -> None:
-    """Both coefficients: signal from the difference of two pictures, noise from what is left."""
+def test_a_image_enters_a_step_with_the_noise_of_its_level(kind, asked) -> None:
+    """Both coefficients: signal from the difference of two images, noise from what is left."""
     sampler = config.Sampler(kind=kind, steps=8, spacing=asked)
     flat = jnp.full((1, SIDE, SIDE, 1), 0.7)
     options = {"sampler": sampler, "diffusion": COSINE}
     levels = spacing.logsnr_at(jnp.arange(9), 8, **options)
     for first in (1, 4, 7):
-        dials = SamplerParams.of(sampler)._replace(first=np.int32(first))
+        params = SamplerParams.from_config(sampler)._replace(first=np.int32(first))
         with_it, without = (
-            samplers.init_state(keys_of(1), dials, shown, **options).z for shown in (flat, 0 * flat)
+            sampling_loop.init_state(keys_of(1), params, shown, levels=levels_of(sampler)).z
+            for shown in (flat, 0 * flat)
         )
         alpha, sigma = (float(x[0, 0, 0, 0]) for x in schedules.alpha_sigma(levels[first][None]))
         np.testing.assert_allclose(with_it - without, 0.7 * alpha, atol=1e-6)
@@ -53,11 +59,11 @@ def test_a_picture_enters_a_step_with_the_noise_of_its_level(kind, asked) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_step_gives_the_picture_back(kind: config.SamplerKind) -> None:
-    picture = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
+def test_no_step_gives_the_image_back(kind: config.SamplerKind) -> None:
+    image = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
     sampler = config.Sampler(kind=kind, steps=5)
-    state = paint(lambda z, _: z, sampler, picture, first=5)
-    np.testing.assert_array_equal(state.x0, picture)
+    state = sample(lambda z, _: z, sampler, image, first=5)
+    np.testing.assert_array_equal(state.x0, image)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -75,7 +81,7 @@ def test_known_pixels_have_the_level_that_the_network_is_told(kind, asked, repea
     pixels = jnp.full((1, SIDE, SIDE, 3), 0.6)
     mask = jnp.broadcast_to((jnp.arange(SIDE) < SIDE // 2)[None, None, :, None], (1, SIDE, SIDE, 1))
     sampler = config.Sampler(kind=kind, steps=5, stochasticity=0.0, spacing=asked)
-    state = paint(denoise, sampler, pixels, known=KnownPixels(pixels, mask), repeats=repeats)
+    state = sample(denoise, sampler, pixels, known=(pixels, mask), repeats=repeats)
     jax.effects_barrier()
     steps = 4 * repeats + 1
     assert len(calls) == (2 * steps - 1 if kind == "edm_heun" else steps)
@@ -87,21 +93,19 @@ def test_known_pixels_have_the_level_that_the_network_is_told(kind, asked, repea
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_known_is_image_to_image_and_all_known_the_picture(
+def test_nothing_known_is_image_to_image_and_all_known_the_image(
     kind: config.SamplerKind,
 ) -> None:
-    picture = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
+    image = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
     sampler = config.Sampler(kind=kind, steps=4, stochasticity=1.0)
 
     def around(known: bool) -> jax.Array:
         mask = jnp.full((2, 4, 4, 1), known)
-        return paint(
-            lambda z, _: 0.5 * z, sampler, picture, first=1, known=KnownPixels(picture, mask)
-        ).x0
+        return sample(lambda z, _: 0.5 * z, sampler, image, first=1, known=(image, mask)).x0
 
-    free = paint(lambda z, _: 0.5 * z, sampler, picture, first=1).x0
+    free = sample(lambda z, _: 0.5 * z, sampler, image, first=1).x0
     np.testing.assert_allclose(around(False), free, atol=1e-6)
-    np.testing.assert_array_equal(around(True), picture)
+    np.testing.assert_array_equal(around(True), image)
 
 
 @pytest.mark.parametrize(("s", "t"), [(6.0, 5.0), (0.5, -0.5), (3.0, -4.0), (-8.0, -15.0)])
@@ -111,7 +115,7 @@ def test_noise_put_back_leads_to_the_level(s: float, t: float) -> None:
     level_s, level_t = jnp.full(2, s), jnp.full(2, t)
     keys = keys_of(2)
     z_s = schedules.add_noise(x0, rng.normal_each(keys, x0.shape[1:]), level_s)
-    z_t = samplers._back(z_s, rng.fold_keys(keys, "other"), level_s, level_t)
+    z_t = sampling_loop.renoise(z_s, rng.fold_keys(keys, "other"), level_s, level_t)
     alpha, sigma = (float(x[0, 0, 0, 0]) for x in schedules.alpha_sigma(level_t))
     np.testing.assert_allclose(z_t.std(), sigma, rtol=0.015)
     np.testing.assert_allclose(z_t.mean(), 0.5 * alpha, atol=0.015)
@@ -127,12 +131,13 @@ def test_repeats_draw_the_unknown_from_what_is_known() -> None:
         return jnp.einsum("vw,bhwc->bhvc", gain, z)
 
     pixels = jnp.ones((1, 4096, 2, 1))
-    known = KnownPixels(
-        pixels, jnp.broadcast_to(jnp.array([True, False])[None, None, :, None], (1, 4096, 2, 1))
+    known = (
+        pixels,
+        jnp.broadcast_to(jnp.array([True, False])[None, None, :, None], (1, 4096, 2, 1)),
     )
     sampler = config.Sampler(kind="ancestral", steps=128, stochasticity=0.5)
     once, often = (
-        np.float64(paint(denoise, sampler, pixels, known=known, repeats=n).x0[0, :, 1, 0])
+        np.float64(sample(denoise, sampler, pixels, known=known, repeats=n).x0[0, :, 1, 0])
         for n in (1, 12)
     )
     assert abs(often.mean() - 0.9) < 0.02

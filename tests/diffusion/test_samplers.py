@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import SamplerParams
-from imagen_jax.diffusion.samplers import StepInputs
+from imagen_jax.diffusion import samplers, sampling_loop, schedules, spacing
+from imagen_jax.diffusion.samplers import SamplerParams, StepInputs
 
 KINDS = get_args(config.SamplerKind)
 COSINE = config.Diffusion()
@@ -50,11 +49,11 @@ def run(denoise, kind: str, steps: int, shape=PIXEL, **options) -> np.ndarray:
     sampler = config.Sampler(kind=kind, steps=steps, **options)
 
     @jax.jit
-    def paint() -> jax.Array:
+    def sample_all() -> jax.Array:
         keys = keys_of(batch)
         return sample(denoise, keys, shape=shape, sampler=sampler, diffusion=COSINE)
 
-    return np.asarray(paint())
+    return np.asarray(sample_all())
 
 
 @functools.cache
@@ -65,10 +64,11 @@ def starting_noise() -> np.ndarray:
 
 def sample(denoise, keys, *, shape, sampler, diffusion=COSINE) -> jax.Array:
     """All steps, from pure noise."""
-    dials, options = SamplerParams.of(sampler), {"sampler": sampler, "diffusion": diffusion}
-    blank = jnp.zeros((*keys.shape, *shape))
-    start = samplers.init_state(keys, dials, blank, **options)
-    return samplers.sample(denoise, start, dials, **options).x0
+    params, blank = SamplerParams.from_config(sampler), jnp.zeros((*keys.shape, *shape))
+    levels = functools.partial(spacing.logsnr_at, sampler=sampler, diffusion=diffusion)
+    start = sampling_loop.init_state(keys, params, blank, levels=levels)
+    rule = samplers.RULES[sampler.kind]
+    return sampling_loop.sample(denoise, start, params, levels=levels, step_rule=rule).x0
 
 
 def level_grid(sampler: config.Sampler, diffusion: config.Diffusion) -> jax.Array:
@@ -90,11 +90,11 @@ class Spy:
         return self.denoise(z, logsnr)
 
 
-def constant_step(z, x0, x0_before, levels) -> StepInputs:
+def constant_step(z, x0, x0_prev, levels) -> StepInputs:
     """A step on (b, 1, 1, 1) arrays; levels are (before, t, s)."""
-    z, x0, x0_before = (jnp.float32(x).reshape(-1, 1, 1, 1) for x in (z, x0, x0_before))
+    z, x0, x0_prev = (jnp.float32(x).reshape(-1, 1, 1, 1) for x in (z, x0, x0_prev))
     before, t, s = (jnp.float32(x).reshape(-1) for x in levels)
-    return StepInputs(z, x0, x0_before, before, t, s, keys_of(z.shape[0]), jnp.float32(0.3))
+    return StepInputs(z, x0, x0_prev, before, t, s, keys_of(z.shape[0]), jnp.float32(0.3))
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "ancestral"])
@@ -163,7 +163,7 @@ def test_gaussian_marginals_converge_with_steps(kind: config.SamplerKind) -> Non
 def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
     """On a benign range of levels the error against the exact flow falls as 1 / steps^order."""
     diffusion = config.Diffusion(schedule=config.NoiseSchedule(logsnr_min=-1.5, logsnr_max=1.5))
-    denoise, rule = gaussian(0.5), samplers._RULES[kind]
+    denoise, rule = gaussian(0.5), samplers.RULES[kind]
 
     def error(steps: int) -> jax.Array:
         levels = schedules.logsnr(jnp.linspace(1.0, 0.0, steps + 1), schedule=diffusion.schedule)[
@@ -172,10 +172,10 @@ def test_convergence_order(kind: config.SamplerKind, order: float) -> None:
         before = jnp.concatenate([levels[:1], levels[:-2]])
 
         def body(carry, span):
-            z, x0_before, first = carry
+            z, x0_prev, first = carry
             x0 = denoise(z, span[1])
-            x0_before = jnp.where(first, x0, x0_before)
-            step = StepInputs(z, x0, x0_before, *span, keys_of(1), jnp.float32(0.3))
+            x0_prev = jnp.where(first, x0, x0_prev)
+            step = StepInputs(z, x0, x0_prev, *span, keys_of(1), jnp.float32(0.3))
             return (rule(step, denoise), x0, False), None
 
         start = jnp.ones((1, 1, 1, 1))
@@ -198,7 +198,7 @@ def test_ddim_derives_eps_again_after_thresholding() -> None:
 
 
 def test_2m_extrapolates_from_the_step_before() -> None:
-    """r is the step before over this one: twice here, so D = 5/4 x0 - 1/4 x0_before."""
+    """r is the step before over this one: twice here, so D = 5/4 x0 - 1/4 x0_prev."""
     before, t, s = -5.0, -1.0, 1.0
     step = constant_step(1.3, 0.4, 0.2, (before, t, s))
     got = samplers.dpmpp_2m_step(step, gaussian(0.5))
@@ -235,14 +235,14 @@ CHAINS = [(k, None) for k in KINDS] + [
 @pytest.mark.parametrize(("kind", "asked"), CHAINS)
 def test_levels_form_one_chain(kind: config.SamplerKind, asked, monkeypatch) -> None:
     """Each step's s is the next step's t; the last step returns x0 as it is: here, its level."""
-    chain, rule = [], samplers._RULES[kind]
+    chain, rule = [], samplers.RULES[kind]
 
     def spying(step: StepInputs, denoise) -> jax.Array:
-        levels = (step.logsnr_before[0], step.logsnr_t[0], step.logsnr_s[0])
+        levels = (step.logsnr_prev[0], step.logsnr_t[0], step.logsnr_s[0])
         jax.debug.callback(lambda *r: chain.append(np.float64(r)), *levels, ordered=True)
         return rule(step, denoise)
 
-    monkeypatch.setitem(samplers._RULES, kind, spying)
+    monkeypatch.setitem(samplers.RULES, kind, spying)
     spy = Spy(lambda z, logsnr: 0 * z + logsnr.reshape(-1, 1, 1, 1))
     image = run(spy, kind, 7, spacing=asked)
     before, t, s = np.stack(chain).T
@@ -274,18 +274,18 @@ def test_times_run_from_one_to_zero() -> None:
 def test_an_image_depends_on_its_own_key_alone(kind: config.SamplerKind) -> None:
     sampler = config.Sampler(kind=kind, steps=3, stochasticity=1.0)
 
-    def paint(keys: jax.Array) -> jax.Array:
+    def sample_all(keys: jax.Array) -> jax.Array:
         return sample(gaussian(0.5), keys, shape=(2, 2, 3), sampler=sampler, diffusion=COSINE)
 
     keys = keys_of(5)
-    paint = jax.jit(paint)
-    image, other = paint(keys[:3]), paint(keys[2:])
+    sample_all = jax.jit(sample_all)
+    image, other = sample_all(keys[:3]), sample_all(keys[2:])
     assert image.shape == (3, 2, 2, 3)
     assert image.dtype == jnp.float32
     np.testing.assert_allclose(image[2], other[0], atol=1e-6)
     assert len(np.unique(np.round(np.asarray([image, other]), 5))) == 5 * 2 * 2 * 3
     if kind == "ancestral":  # the only one that draws noise after the start
-        np.testing.assert_allclose(paint(keys[2:3])[0], image[2], atol=1e-6)
+        np.testing.assert_allclose(sample_all(keys[2:3])[0], image[2], atol=1e-6)
 
 
 def test_noise_is_fresh_at_every_step() -> None:
@@ -312,7 +312,7 @@ def test_noise_is_fresh_at_every_step() -> None:
     assert np.abs(off_diagonal).max() < 0.06
 
 
-def test_low_precision_denoisers_are_painted_in_float32() -> None:
+def test_low_precision_denoisers_are_sampled_in_float32() -> None:
     got = run(lambda z, _: z.astype(jnp.bfloat16), "edm_heun", 2)
     assert got.dtype == np.float32
 

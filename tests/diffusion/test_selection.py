@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion import selection
+from imagen_jax.diffusion.thresholding import select_percentile
 
 draw = np.random.default_rng(0)
 
@@ -15,7 +15,7 @@ def _sorted(values: jax.Array, q: float) -> jax.Array:
 
 
 def _check(values: np.ndarray, q: float) -> None:
-    found = jax.jit(selection.percentile, static_argnums=1)(values, q)
+    found = jax.jit(select_percentile, static_argnums=1)(values, q)
     expected = jax.jit(_sorted, static_argnums=1)(values, q)
     np.testing.assert_array_equal(
         np.asarray(found).view(np.uint32), np.asarray(expected).view(np.uint32)
@@ -53,6 +53,6 @@ def test_a_large_image_has_its_own_percentile_beside_others() -> None:
     scales = np.float32([0.1, 1.0, 50.0]).reshape(3, 1, 1, 1)
     values = np.abs(draw.normal(0, 1, (3, 128, 128, 3))).astype(np.float32) * scales
     _check(values, 99.5)
-    found = selection.percentile(jnp.asarray(values), 99.5)
-    alone = [selection.percentile(jnp.asarray(x[None]), 99.5)[0] for x in values]
+    found = select_percentile(jnp.asarray(values), 99.5)
+    alone = [select_percentile(jnp.asarray(x[None]), 99.5)[0] for x in values]
     np.testing.assert_array_equal(found, np.stack(alone))

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagen_jax import config, rng
-from imagen_jax.diffusion import samplers, schedules, spacing
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax.diffusion import samplers, sampling_loop, schedules, spacing
+from imagen_jax.diffusion.samplers import SamplerParams
 
 SPACINGS = get_args(config.Spacing)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -115,7 +115,11 @@ def test_another_number_of_steps_compiles_nothing() -> None:
         sampler = config.Sampler(kind="dpmpp_2m", spacing=asked)
         keep = program(sampler.kind, sampler.spacing, config.Diffusion())
         for steps in (2, 3):
-            keep(SamplerParams.of(sampler)._replace(steps=np.int32(steps), last=np.int32(steps)))
+            keep(
+                SamplerParams.from_config(sampler)._replace(
+                    steps=np.int32(steps), last=np.int32(steps)
+                )
+            )
         assert keep._cache_size() == 1
 
 
@@ -123,17 +127,20 @@ def test_another_number_of_steps_compiles_nothing() -> None:
 def program(kind: config.SamplerKind, asked: config.Spacing | None, diffusion: config.Diffusion):
     """A run of all TEXTURES by their exact denoiser; shares of the standard deviation kept."""
     std = jnp.asarray(TEXTURES / 127.5, jnp.float32).reshape(-1, 1, 1, 1)
-    options = {"sampler": config.Sampler(kind=kind, spacing=asked), "diffusion": diffusion}
+    sampler = config.Sampler(kind=kind, spacing=asked)
+    levels = functools.partial(spacing.logsnr_at, sampler=sampler, diffusion=diffusion)
 
     def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         alpha, sigma = schedules.alpha_sigma(logsnr)
         return alpha * std**2 * z / (alpha**2 * std**2 + sigma**2)
 
     @jax.jit
-    def kept(dials: SamplerParams) -> jax.Array:
+    def kept(params: SamplerParams) -> jax.Array:
         keys = rng.fold_each(rng.root(1), "test", jnp.arange(len(TEXTURES)))
-        state = samplers.init_state(keys, dials, jnp.zeros((len(TEXTURES), 128, 128, 1)), **options)
-        images = samplers.sample(denoise, state, dials, **options).x0
+        blank = jnp.zeros((len(TEXTURES), 128, 128, 1))
+        state = sampling_loop.init_state(keys, params, blank, levels=levels)
+        rule = samplers.RULES[kind]
+        images = sampling_loop.sample(denoise, state, params, levels=levels, step_rule=rule).x0
         return images.std(axis=(1, 2, 3)) / std.ravel()
 
     return kept
@@ -141,7 +148,9 @@ def program(kind: config.SamplerKind, asked: config.Spacing | None, diffusion: c
 
 @functools.cache
 def shares(sampler: config.Sampler, diffusion: config.Diffusion) -> np.ndarray:
-    return np.asarray(program(sampler.kind, sampler.spacing, diffusion)(SamplerParams.of(sampler)))
+    return np.asarray(
+        program(sampler.kind, sampler.spacing, diffusion)(SamplerParams.from_config(sampler))
+    )
 
 
 @pytest.mark.parametrize("name", FLOORS)

@@ -45,10 +45,10 @@ def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> Non
     original = Imagen.paint
 
     def paint(self, captions, **given):
-        sampled.append((self.painters[0].stage.sampler.kind, len(captions)))
+        sampled.append((self.stages[0].stage.sampler.kind, len(captions)))
         return original(self, captions, **given)
 
-    monkeypatch.setattr(Imagen, "paint", paint)
+    monkeypatch.setattr(Imagen, "sample", paint)
     few_steps.run(options)
     kinds = ["ancestral", "ddim"]
     assert sampled == [(kind, count) for count in (4, 4, 2, 2) for kind in kinds]
@@ -66,7 +66,7 @@ def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> Non
     assert (options.out / "few_steps.png").stat().st_size > 0
 
     # Given again, it samples nothing again.
-    monkeypatch.setattr(Imagen, "paint", None)
+    monkeypatch.setattr(Imagen, "sample", None)
     few_steps.run(options)
     assert json.loads((options.out / "few_steps.json").read_text())["results"] == results
 
@@ -88,5 +88,5 @@ def test_settings_that_compare_nothing_are_refused(settings, message: str) -> No
 
 def test_every_setting_is_one_of_the_sampler(base16) -> None:
     for changes in few_steps.SETTINGS.values():
-        changed = base16.with_sampler(changes).painters[0].stage.sampler
+        changed = base16.with_sampler(changes).stages[0].stage.sampler
         assert dataclasses.asdict(changed).items() >= changes.items()

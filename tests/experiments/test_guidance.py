@@ -55,7 +55,7 @@ def test_it_writes_plot_table_numbers_and_images(tiny, options, monkeypatch, cap
     # Its numbers are those of images that the cascade samples with these settings.
     judge = guidance.scoring.make_judge("shapes/tiny", size=16, count=4, others=8, seed=1)
     changed = tiny.with_sampler({"threshold": "static", "guidance_weight": 15.0}, stage="base8")
-    expected = changed.paint(judge.exam.captions, seed=1, until="sr16", batch_size=8)["sr16"]
+    expected = changed.sample(judge.exam.captions, seed=1, last_stage="sr16", batch_size=8)["sr16"]
     measured = judge.measure(expected)
     assert {name: rows["static", 15.0][name] for name in measured} == measured
 
@@ -63,7 +63,7 @@ def test_it_writes_plot_table_numbers_and_images(tiny, options, monkeypatch, cap
     assert len({row["saturated"] for key, row in rows.items() if key[1] == 15.0}) > 1
 
     # What is sampled is not sampled again, and gives the same numbers.
-    monkeypatch.setattr(Imagen, "paint", None)
+    monkeypatch.setattr(Imagen, "sample", None)
     guidance.run(dataclasses.replace(options, weights=(1.5, 15.0)))
     assert _rows(options) == {key: row for key, row in rows.items() if key[1] != 3.0}
 

@@ -20,9 +20,9 @@ def cache(tmp_path: Path) -> ImageCache:
 
 def test_pictures_are_those_of_the_cascade_and_painted_once(tiny, cache, monkeypatch) -> None:
     sampled = cache.sample(tiny, CAPTIONS, last_stage="sr16")
-    expected = tiny.paint(CAPTIONS, seed=0, until="sr16", batch_size=8)["sr16"]
+    expected = tiny.sample(CAPTIONS, seed=0, last_stage="sr16", batch_size=8)["sr16"]
     np.testing.assert_array_equal(sampled, expected)
-    monkeypatch.setattr(Imagen, "paint", None)  # a second sampling would fail
+    monkeypatch.setattr(Imagen, "sample", None)  # a second sampling would fail
     again = ImageCache(folder=cache.folder, seed=0, batch_size=8)
     np.testing.assert_array_equal(again.sample(tiny, CAPTIONS, last_stage="sr16"), expected)
     assert [f.suffixes for f in cache.folder.iterdir()] == [[".npz"]]  # nothing half written
@@ -33,13 +33,13 @@ def test_what_a_picture_depends_on_names_its_file(tiny, cache, monkeypatch) -> N
 
     def paint(imagen: Imagen, captions: list[str], **options: object) -> dict[str, np.ndarray]:
         shown.append((captions, options))
-        return {str(options["until"]): np.full((2, 8, 8, 3), len(shown), np.uint8)}
+        return {str(options["last_stage"]): np.full((2, 8, 8, 3), len(shown), np.uint8)}
 
-    monkeypatch.setattr(Imagen, "paint", paint)
-    other = jax.tree.map(lambda p: p + 1, tiny.painters[0].params)
-    retrained = dataclasses.replace(tiny.painters[0], params=other)
+    monkeypatch.setattr(Imagen, "sample", paint)
+    other = jax.tree.map(lambda p: p + 1, tiny.stages[0].params)
+    retrained = dataclasses.replace(tiny.stages[0], params=other)
     low = np.zeros((2, 8, 8, 3), np.uint8)
-    alone = dataclasses.replace(tiny, painters=tiny.painters[1:])
+    alone = dataclasses.replace(tiny, stages=tiny.stages[1:])
     variants = [
         lambda: cache.sample(tiny, CAPTIONS, last_stage="base8"),
         lambda: cache.sample(tiny, CAPTIONS, last_stage="sr16"),
@@ -49,7 +49,7 @@ def test_what_a_picture_depends_on_names_its_file(tiny, cache, monkeypatch) -> N
             tiny.with_sampler({"guidance_weight": 9.0}), CAPTIONS, last_stage="base8"
         ),
         lambda: cache.sample(
-            dataclasses.replace(tiny, painters=(retrained, *tiny.painters[1:])),
+            dataclasses.replace(tiny, stages=(retrained, *tiny.stages[1:])),
             CAPTIONS,
             last_stage="base8",
         ),

@@ -35,11 +35,9 @@ def options(tiny, trained, tmp_path: Path, monkeypatch) -> noise_augmentation.Op
     def load(path: str | Path) -> Imagen:
         if path == "a cascade":
             return tiny
-        stage = dataclasses.replace(
-            trained[Path(path)].stage, sampler=tiny.painters[1].stage.sampler
-        )
-        painter = dataclasses.replace(tiny.painters[1], stage=stage)
-        return dataclasses.replace(tiny, painters=(painter,))
+        stage = dataclasses.replace(trained[Path(path)].stage, sampler=tiny.stages[1].stage.sampler)
+        painter = dataclasses.replace(tiny.stages[1], stage=stage)
+        return dataclasses.replace(tiny, stages=(painter,))
 
     monkeypatch.setattr(noise_augmentation.runs, "train", train)
     monkeypatch.setattr(noise_augmentation, "load", load)
@@ -97,10 +95,10 @@ def test_it_trains_with_and_without_and_writes_everything(
     judge = noise_augmentation.scoring.make_judge("shapes/tiny", size=16, count=4, others=8, seed=1)
     captions, real = judge.exam.captions, judge.exam.real
     alone = noise_augmentation.load(next(iter(trained))).with_sampler({"aug_level": 0.3})
-    sampled = tiny.paint(captions, seed=1, until="base8", batch_size=8)["base8"]
+    sampled = tiny.sample(captions, seed=1, last_stage="base8", batch_size=8)["base8"]
     for fed, low in (("sampled", sampled), ("real", area_downsample(real, 2))):
         request = Request(low_res=low)
-        sharp = alone.paint(captions, seed=1, request=request, batch_size=8)["sr16"]
+        sharp = alone.sample(captions, seed=1, request=request, batch_size=8)["sr16"]
         expected = {"level": 0.3, "training": "with augmentation", **judge.measure(sharp)}
         if fed == "real":
             expected["error"] = float(np.abs(sharp.astype(float) - real).mean())
@@ -108,7 +106,7 @@ def test_it_trains_with_and_without_and_writes_everything(
 
     # A level changes images; what is sampled is not sampled again.
     assert rows[-1]["error"] != rows[-2]["error"]
-    monkeypatch.setattr(Imagen, "paint", None)
+    monkeypatch.setattr(Imagen, "sample", None)
     noise_augmentation.run(options)
     again = json.loads((options.out / "noise_augmentation.json").read_text())["results"]["rows"]
     assert again == rows

@@ -41,7 +41,7 @@ def test_it_judges_each_row_once_and_writes_it(options, base16, monkeypatch) -> 
     expected = scoring.sample_and_score(row, exam, seed=1, batch_size=8)
     assert results["guidance=1.5"]["scores"] == expected
 
-    monkeypatch.setattr(Imagen, "paint", None)
+    monkeypatch.setattr(Imagen, "sample", None)
     sampler_ablation.run(dataclasses.replace(options, only=("baseline",)))
     assert json.loads((options.out / "sampler_ablation.json").read_text())["results"] == results
 

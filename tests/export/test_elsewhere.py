@@ -25,11 +25,11 @@ def test_other_jax_code_reads_the_weights(
     out = tmp_path / "orbax"
     command.run([str(random_bundle), "--form", "orbax", "--out", str(out)])
     assert sorted(p.name for p in out.iterdir()) == ["base8", "sr16"]
-    for painter in loaded.painters:
+    for painter in loaded.stages:
         with ocp.StandardCheckpointer() as reader:
             params = reader.restore(out / painter.stage.name / "params")
         assert {type(x) for x in jax.tree.leaves(params)} == {np.ndarray}
-        jax.tree.map(np.testing.assert_array_equal, params, painter.placed())
+        jax.tree.map(np.testing.assert_array_equal, params, painter.device_params())
     with pytest.raises(FileExistsError, match="orbax exists"):
         command.run([str(random_bundle), "--form", "orbax", "--out", str(out)])
 
@@ -65,7 +65,7 @@ def test_tensorflow_paints_the_same(
 
     saved_model.write(tmp_path / "saved", random_bundle)
     prompts = loaded.encode(PROMPTS)
-    expected = cascade.generate(loaded.painters, prompts, seed=5, batch_size=3)
+    expected = cascade.generate(loaded.stages, prompts, seed=5, batch_size=3)
     given = {
         "text": prompts.captions.text,
         "text_mask": prompts.captions.text_mask,

@@ -59,8 +59,8 @@ def held(monkeypatch) -> dict[str, int]:
 def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, held) -> None:
     place = random_bundle if kind == "bundle" else saved_runs
     staying = imagen_jax.load(place)
-    expected = staying.paint(PROMPTS, seed=3)
-    parts = {p.stage.name: _bytes(p.placed()) for p in staying.painters}
+    expected = staying.sample(PROMPTS, seed=3)
+    parts = {p.stage.name: _bytes(p.device_params()) for p in staying.stages}
     parts["text"] = _bytes(staying.encoder.params)
     del staying
     before = _live()
@@ -70,7 +70,9 @@ def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, he
     def progress(stage: str, done: int) -> None:
         held[stage] = _live()
 
-    found = imagen.paint(PROMPTS, seed=3, following=imagen_jax.SamplingCallbacks(progress=progress))
+    found = imagen.sample(
+        PROMPTS, seed=3, callbacks=imagen_jax.SamplingCallbacks(on_batch=progress)
+    )
     for name, pictures in expected.items():
         np.testing.assert_array_equal(found[name], pictures)
     assert held.keys() == parts.keys()
@@ -82,11 +84,11 @@ def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, he
 
 def test_without_offload_what_was_needed_stays(random_bundle: Path) -> None:
     imagen = imagen_jax.load(random_bundle)
-    before, first = _live(), imagen.painters[0]
-    imagen.paint(PROMPTS, until="base8")
+    before, first = _live(), imagen.stages[0]
+    imagen.sample(PROMPTS, last_stage="base8")
     stays = _live() - before
-    assert stays >= _bytes(first.placed())
-    assert stays < _bytes(first.placed()) + _bytes(imagen.painters[1].placed())
+    assert stays >= _bytes(first.device_params())
+    assert stays < _bytes(first.device_params()) + _bytes(imagen.stages[1].device_params())
 
 
 def _bytes(tree) -> int:

@@ -63,7 +63,7 @@ def stages(random_bundle: Path) -> dict:
 def painted(loaded: imagen_jax.Imagen) -> dict[str, np.ndarray]:
     """Float pictures of eight prompts by the package."""
     prompts = loaded.encode([PROMPTS[i % 3] for i in range(8)])
-    return cascade.generate(loaded.painters, prompts, seed=SEED, batch_size=8)
+    return cascade.generate(loaded.stages, prompts, seed=SEED, batch_size=8)
 
 
 def _given(encoded, rows: slice, **more) -> dict:
@@ -131,7 +131,7 @@ def test_dials_turn_without_a_new_program(encoded, stages, loaded, painted) -> N
     rows = slice(0, 3)
     turned = {"guidance_weight": 1.0, "aug_level": 0.5, "steps": 2}
     other = loaded.with_sampler(turned)
-    expected = cascade.generate(other.painters, other.encode(PROMPTS), seed=SEED, batch_size=3)
+    expected = cascade.generate(other.stages, other.encode(PROMPTS), seed=SEED, batch_size=3)
     more: dict = {"guidance_weight": np.float32(1.0), "steps": np.int32(2)}
     for name, program, tensors in ((name, *stages[name]) for name in ("base8", "sr16")):
         found = np.asarray(program(tensors, _given(encoded, rows, **more)))

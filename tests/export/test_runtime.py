@@ -41,7 +41,7 @@ def test_the_code_on_the_page_paints(
     bare_environment.run(
         [str(bare), "-W", "error", "paint.py", str(random_bundle), *PROMPTS], tmp_path, **quick
     )
-    expected = loaded.paint(PROMPTS, seed=0)["sr16"]
+    expected = loaded.sample(PROMPTS, seed=0)["sr16"]
     for number, picture in enumerate(expected):
         found = np.asarray(Image.open(tmp_path / f"{number}.ppm")).astype(int)
         assert np.abs(found - picture).max() <= 1

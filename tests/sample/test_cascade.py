@@ -1,4 +1,4 @@
-"""Painting: a picture is its own seed, index and prompt; guidance runs only where it is wanted."""
+"""An image is its own seed, index and prompt; guidance runs only where it is wanted."""
 
 import dataclasses
 
@@ -6,109 +6,107 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_cascade import make_painter, make_prompts
+from small_cascade import make_prompts, make_stage
 
-from imagen_jax import config, models, rng
-from imagen_jax.diffusion.dials import SamplerParams
+from imagen_jax import config, models
+from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import cascade, stage_program
 from imagen_jax.sample.request import Request
-from imagen_jax.sample.stage_program import EncodedPrompts, EncodedText, SamplerInputs, StageProgram
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 
 
-def _canvas(
-    prompts: EncodedPrompts, *, keys: jax.Array, level: float, low_res=None
-) -> SamplerInputs:
+def _inputs(prompts: SamplerInputs, *, level: float, low_res=None) -> SamplerInputs:
     captions = EncodedText(*map(jnp.asarray, prompts.captions))
     levels = jnp.full(len(prompts.indices), level)
-    return SamplerInputs(captions, captions.nulled(), keys, levels, low_res)
+    return SamplerInputs(captions, prompts.indices, captions.without_text(), levels, low_res)
 
 
 @pytest.fixture(scope="module")
-def painted(painters) -> dict[str, np.ndarray]:
-    return cascade.generate(painters, make_prompts(16), seed=0, batch_size=16)
+def sampled(stages) -> dict[str, np.ndarray]:
+    return cascade.generate(stages, make_prompts(16), seed=0, batch_size=16)
 
 
-def test_every_stage_paints_in_range_at_its_size(painted) -> None:
-    sides = {name: pictures.shape[1] for name, pictures in painted.items()}
+def test_every_stage_samples_in_range_at_its_size(sampled) -> None:
+    sides = {name: images.shape[1] for name, images in sampled.items()}
     assert sides == {"base8": 8, "sr16": 16, "sr32": 32}
-    for pictures in painted.values():
-        assert pictures.shape == (16, pictures.shape[1], pictures.shape[1], 3)
-        assert np.abs(pictures).max() <= 1.0
-        assert pictures.std() > 0.01
+    for images in sampled.values():
+        assert images.shape == (16, images.shape[1], images.shape[1], 3)
+        assert np.abs(images).max() <= 1.0
+        assert images.std() > 0.01
 
 
-def test_a_picture_does_not_depend_on_batch_size_or_neighbours(painters, painted) -> None:
-    alone = cascade.generate(painters, make_prompts(16).rows(np.array([11])), seed=0, batch_size=1)
-    for name, pictures in painted.items():
+def test_a_image_does_not_depend_on_batch_size_or_neighbours(stages, sampled) -> None:
+    alone = cascade.generate(stages, make_prompts(16).rows(np.array([11])), seed=0, batch_size=1)
+    for name, images in sampled.items():
         # Another batch size rounds otherwise, and three stages of random networks amplify it.
-        np.testing.assert_allclose(alone[name][0], pictures[11], atol=1e-3)
+        np.testing.assert_allclose(alone[name][0], images[11], atol=1e-3)
 
 
-def test_a_picture_depends_on_seed_and_index(painters, painted) -> None:
-    base = painters[:1]
+def test_a_image_depends_on_seed_and_index(stages, sampled) -> None:
+    base = stages[:1]
     other = cascade.generate(base, make_prompts(16), seed=1, batch_size=16)["base8"]
-    assert np.abs(other - painted["base8"]).mean() > 0.05
-    moved = dataclasses.replace(make_prompts(16), indices=np.arange(16) + 1)
+    assert np.abs(other - sampled["base8"]).mean() > 0.05
+    moved = make_prompts(16)._replace(indices=np.arange(16, dtype=np.int32) + 1)
     shifted = cascade.generate(base, moved, seed=0, batch_size=16)["base8"]
-    assert np.abs(shifted - painted["base8"]).mean() > 0.05
+    assert np.abs(shifted - sampled["base8"]).mean() > 0.05
 
 
-def test_an_image_does_not_depend_on_the_number_of_devices(painters, painted) -> None:
+def test_an_image_does_not_depend_on_the_number_of_devices(stages, sampled) -> None:
     """The same program, unsharded on one device."""
-    painter, prompts = painters[0], make_prompts(16)
-    keys = rng.fold_each(rng.fold(rng.root(0), "base8"), "image", prompts.indices)
-    canvas = _canvas(prompts, keys=keys, level=0.0)
+    trained, prompts = stages[0], make_prompts(16)
+    inputs = _inputs(prompts, level=0.0)
     one = stage_program.sample_stage(
-        painter.params,
-        jax.device_put(canvas, jax.devices()[0]),
+        trained.params,
+        jax.device_put(inputs, jax.devices()[0]),
         None,
-        SamplerParams.of(painter.stage.sampler),
-        program=StageProgram.of(painter, (8, 8)),
+        SamplerParams.from_config(trained.stage.sampler),
+        program=trained.program(),
+        size=(8, 8),
     ).x0
-    np.testing.assert_allclose(one, painted["base8"], atol=2e-5)
+    np.testing.assert_allclose(one, sampled["base8"], atol=2e-5)
 
 
-def test_weight_one_is_conditional_and_zero_unconditional(painters) -> None:
+def test_weight_one_is_conditional_and_zero_unconditional(stages) -> None:
     prompts, nothing = make_prompts(8), make_prompts(8, has_text=False)
 
-    def paint(weight: float, shown: EncodedPrompts) -> np.ndarray:
-        painter = make_painter("tiny/base8", guidance_weight=weight)
-        return cascade.generate([painter], shown, seed=0, batch_size=8)["base8"]
+    def sample(weight: float, shown: SamplerInputs) -> np.ndarray:
+        trained = make_stage("tiny/base8", guidance_weight=weight)
+        return cascade.generate([trained], shown, seed=0, batch_size=8)["base8"]
 
-    unconditional = paint(1.0, nothing)
-    np.testing.assert_allclose(paint(0.0, prompts), unconditional, atol=2e-5)
+    unconditional = sample(1.0, nothing)
+    np.testing.assert_allclose(sample(0.0, prompts), unconditional, atol=2e-5)
     # Weight 1 skips the second pass; 1 + 1e-6 makes it, and must agree.
-    np.testing.assert_allclose(paint(1.0, prompts), paint(1.0 + 1e-6, prompts), atol=1e-4)
-    assert np.abs(paint(1.0, prompts) - unconditional).mean() > 1e-4
+    np.testing.assert_allclose(sample(1.0, prompts), sample(1.0 + 1e-6, prompts), atol=1e-4)
+    assert np.abs(sample(1.0, prompts) - unconditional).mean() > 1e-4
 
 
-def test_guidance_in_an_interval(painters) -> None:
+def test_guidance_in_an_interval(stages) -> None:
     prompts = make_prompts(8)
 
-    def paint(**sampler: object) -> np.ndarray:
-        painter = make_painter("tiny/base8", **sampler)
-        return cascade.generate([painter], prompts, seed=0, batch_size=8)["base8"]
+    def sample(**sampler: object) -> np.ndarray:
+        trained = make_stage("tiny/base8", **sampler)
+        return cascade.generate([trained], prompts, seed=0, batch_size=8)["base8"]
 
-    everywhere, nowhere = paint(guidance_weight=4.0), paint(guidance_weight=1.0)
-    whole = paint(guidance_weight=4.0, guidance_interval=(0.0, 1e9))
+    everywhere, nowhere = sample(guidance_weight=4.0), sample(guidance_weight=1.0)
+    whole = sample(guidance_weight=4.0, guidance_interval=(0.0, 1e9))
     np.testing.assert_allclose(whole, everywhere, atol=1e-4)
-    none = paint(guidance_weight=4.0, guidance_interval=(1e8, 1e9))
+    none = sample(guidance_weight=4.0, guidance_interval=(1e8, 1e9))
     np.testing.assert_allclose(none, nowhere, atol=1e-4)
-    some = paint(guidance_weight=4.0, guidance_interval=(0.2, 2.0))
+    some = sample(guidance_weight=4.0, guidance_interval=(0.2, 2.0))
     assert min(np.abs(some - x).mean() for x in (everywhere, nowhere)) > 1e-3
 
 
-def test_a_new_guidance_weight_compiles_nothing(painters) -> None:
+def test_a_new_guidance_weight_compiles_nothing(stages) -> None:
     before = stage_program.sample_stage._cache_size()
     for weight in (4.0, 5.5):
-        painter = dataclasses.replace(
-            painters[0],
+        trained = dataclasses.replace(
+            stages[0],
             stage=dataclasses.replace(
-                painters[0].stage,
-                sampler=dataclasses.replace(painters[0].stage.sampler, guidance_weight=weight),
+                stages[0].stage,
+                sampler=dataclasses.replace(stages[0].stage.sampler, guidance_weight=weight),
             ),
         )
-        cascade.generate([painter], make_prompts(16), seed=0, batch_size=16)
+        cascade.generate([trained], make_prompts(16), seed=0, batch_size=16)
     assert stage_program.sample_stage._cache_size() == before
 
 
@@ -132,12 +130,12 @@ class _Recorder:
 @pytest.mark.parametrize(("guided", "rows"), [(False, 4), (True, 8)])
 def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int) -> None:
     stage, recorder = config.load("tiny/sr16")[0].stage, _Recorder()
-    prompts = make_prompts(4)
-    keys = rng.fold_each(rng.root(0), "image", prompts.indices)
-    canvas = _canvas(prompts, keys=keys, level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
-    dials = SamplerParams.of(stage.sampler)._replace(guidance_weight=jnp.float32(2.0))
-    program = StageProgram(module=recorder, stage=stage, guided=guided, sides=(16, 16))
-    stage_program.sample_stage.__wrapped__({}, canvas, None, dials, program=program)
+    inputs = _inputs(make_prompts(4), level=0.3, low_res=jnp.zeros((4, 8, 8, 3)))
+    sampler = dataclasses.replace(stage.sampler, guidance_weight=2.0 if guided else 1.0)
+    stage = dataclasses.replace(stage, sampler=sampler)
+    program = TrainedStage(stage=stage, module=recorder, params=None).program()
+    params = SamplerParams.from_config(sampler)._replace(seed=jnp.uint32(0))
+    stage_program.sample_stage.__wrapped__({}, inputs, None, params, program=program, size=(16, 16))
     # Traced once in the scan and once more for the step after it: never one call a sampling step.
     assert set(recorder.batches) == {rows}
     assert len(recorder.batches) <= 2
@@ -148,9 +146,9 @@ def test_the_unconditional_pass_is_skipped_at_weight_one(guided: bool, rows: int
     np.testing.assert_allclose(level, 0.454, rtol=0.1)
 
 
-def test_super_resolution_alone_needs_pictures(painters) -> None:
-    with pytest.raises(ValueError, match="sr16, which enlarges 8-px pictures: give low_res"):
-        cascade.generate(painters[1:], make_prompts(1), seed=0, batch_size=8)
+def test_super_resolution_alone_needs_images(stages) -> None:
+    with pytest.raises(ValueError, match="sr16, which enlarges 8-px images: give low_res"):
+        cascade.generate(stages[1:], make_prompts(1), seed=0, batch_size=8)
     low = Request(low_res=np.zeros((1, 8, 8, 3), np.uint8))
-    pictures = cascade.generate(painters[1:2], make_prompts(1), seed=0, batch_size=8, request=low)
-    assert pictures["sr16"].shape == (1, 16, 16, 3)
+    images = cascade.generate(stages[1:2], make_prompts(1), seed=0, batch_size=8, request=low)
+    assert images["sr16"].shape == (1, 16, 16, 3)

@@ -22,16 +22,16 @@ def test_the_peak_of_what_is_alive() -> None:
     assert _peak(lambda x: (x[:, None] * x[None]).sum(axis=0), x) >= 4000
 
 
-def test_attention_grows_with_the_square_of_the_pixels(painters) -> None:
+def test_attention_grows_with_the_square_of_the_pixels(stages) -> None:
     prompts = make_prompts(1)
     small, large = (
-        memory.peak_bytes(memory._traced(painters[1], prompts.captions, (side, side), 1))
+        memory.peak_bytes(memory._traced(stages[1], prompts.captions, (side, side), 1))
         for side in (64, 128)
     )
     assert 4 * small < large < 17 * small
 
 
-def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatch) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_compiled(stages, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 10_000_000)
     monkeypatch.setattr(stage, "sample_batches", lambda *_, **__: pytest.fail("sampled"))
     request = Request(low_res=np.zeros((1, 64, 64, 3), np.uint8))
@@ -40,13 +40,13 @@ def test_what_does_not_fit_is_refused_before_it_is_compiled(painters, monkeypatc
         r"GB are there; about (\d+)x\1 pixels fit, which (\d+)x\2 are enlarged to: give smaller"
     )
     with pytest.raises(ValueError, match=sentence):
-        cascade.generate(painters[1:2], make_prompts(1), seed=0, batch_size=1, request=request)
+        cascade.generate(stages[1:2], make_prompts(1), seed=0, batch_size=1, request=request)
 
 
-def test_sides_of_training_are_not_looked_at(painters, monkeypatch) -> None:
+def test_sides_of_training_are_not_looked_at(stages, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 1)
     monkeypatch.setattr(memory, "_traced", lambda *_: pytest.fail("traced"))
-    stage.check_memory(painters[0], make_prompts(1), (8, 8), batch_size=1)
+    stage.check_memory(stages[0], make_prompts(1), (8, 8), batch_size=1)
 
 
 def test_available_is_what_is_left(tmp_path, monkeypatch) -> None:

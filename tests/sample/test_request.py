@@ -1,25 +1,25 @@
-"""What is wanted besides prompts: each wish is met to the pixel, or refused in a sentence."""
+"""What is wanted besides prompts: it is there to the pixel, or refused in a sentence."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from small_cascade import make_painter, make_prompts
+from small_cascade import make_prompts, make_stage
 
 from imagen_jax.image import to_uint8
-from imagen_jax.sample import cascade, sides, stage_program
+from imagen_jax.sample import cascade, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
-from imagen_jax.sample.request import PLAIN, Request
+from imagen_jax.sample.request import PLAIN, Request, pad_low_res
 
 COUNT = 2
 
 
-def paint(painters, request: Request = PLAIN, prompts=None, **options) -> dict[str, np.ndarray]:
+def sample(stages, request: Request = PLAIN, prompts=None, **options) -> dict[str, np.ndarray]:
     prompts = make_prompts(COUNT) if prompts is None else prompts
-    return cascade.generate(painters, prompts, seed=0, batch_size=8, request=request, **options)
+    return cascade.generate(stages, prompts, seed=0, batch_size=8, request=request, **options)
 
 
-def pictures(height: int, width: int) -> np.ndarray:
+def images_of(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (COUNT, height, width, 3), np.uint8)
 
 
@@ -27,92 +27,94 @@ def shown(images: np.ndarray) -> np.ndarray:
     return np.asarray(to_uint8(images))
 
 
-def test_at_strength_0_the_picture_comes_back(painters) -> None:
-    given = pictures(32, 32)
-    found = paint(painters, Request(picture=given, strength=0.0))
+def test_strength_0_returns_the_image(stages) -> None:
+    given = images_of(32, 32)
+    found = sample(stages, Request(init_image=given, strength=0.0))
     np.testing.assert_array_equal(shown(found["sr32"]), given)
     small = given.reshape(COUNT, 8, 4, 8, 4, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(found["base8"], small / 127.5 - 1, atol=1e-6)
 
 
-def test_strength_is_how_far_it_goes(painters) -> None:
-    base, given = [painters[0]], pictures(8, 8)
-    steps = painters[0].stage.sampler.steps
+def test_strength_is_how_far_it_goes(stages) -> None:
+    base, given = [stages[0]], images_of(8, 8)
+    steps = stages[0].stage.sampler.steps
     distances = []
     for strength in (1.0, (steps - 1) / steps, 1 / steps, 0.0):
-        found = paint(base, Request(picture=given, strength=strength))["base8"]
-        distances.append(np.abs(found - paint(base)["base8"]).mean())
-    assert distances[0] == 0.0  # all steps, from pure noise: the picture is not seen
+        found = sample(base, Request(init_image=given, strength=strength))["base8"]
+        distances.append(np.abs(found - sample(base)["base8"]).mean())
+    assert distances[0] == 0.0  # all steps, from pure noise: the image is not seen
     assert 0.0 < distances[1] < distances[-1]
     assert len(set(distances)) == 4
 
 
-def test_known_pixels_stay_to_the_pixel_and_others_are_painted(painters) -> None:
-    given, mask = pictures(32, 32), np.zeros((COUNT, 32, 32), bool)
+def test_known_pixels_stay_to_the_pixel_and_others_are_sampled(stages) -> None:
+    given, mask = images_of(32, 32), np.zeros((COUNT, 32, 32), bool)
     mask[:, :, :15] = True  # halves a pixel of every smaller stage
-    found = paint(painters, Request(picture=given, keep=mask))
+    found = sample(stages, Request(init_image=given, mask=~mask))
     np.testing.assert_array_equal(shown(found["sr32"])[mask], given[mask])
     assert (shown(found["sr32"])[~mask] != given[~mask]).mean() > 0.9
     small = given.reshape(COUNT, 8, 4, 8, 4, 3).mean(axis=(2, 4)) / 127.5 - 1
     np.testing.assert_allclose(found["base8"][:, :, :3], small[:, :, :3], atol=1e-6)
     assert np.abs(found["base8"][:, :, 3] - small[:, :, 3]).min() > 0  # partly known is unknown
-    again = paint(painters, Request(picture=given, keep=mask, repeats=2))
+    again = sample(stages, Request(init_image=given, mask=~mask, num_resamples=2))
     np.testing.assert_array_equal(shown(again["sr32"])[mask], given[mask])
     assert np.abs(again["sr32"] - found["sr32"]).max() > 0.01
 
 
 def test_a_negative_prompt_takes_the_place_of_no_text() -> None:
     """Away from the prompt itself guidance leads nowhere; away from no text it is the usual."""
-    prompts, painter = make_prompts(COUNT), make_painter("tiny/base8", guidance_weight=4.0)
-    alone = make_painter("tiny/base8", guidance_weight=1.0)
+    prompts, trained = make_prompts(COUNT), make_stage("tiny/base8", guidance_weight=4.0)
+    alone = make_stage("tiny/base8", guidance_weight=1.0)
 
     def against(negatives) -> np.ndarray:
-        return paint([painter], prompts=dataclasses.replace(prompts, negatives=negatives))["base8"]
+        return sample([trained], prompts=prompts._replace(negatives=negatives))["base8"]
 
     itself = against(prompts.captions)
-    np.testing.assert_allclose(itself, paint([alone])["base8"], atol=1e-3)
-    usual = paint([painter])["base8"]
-    np.testing.assert_array_equal(against(prompts.captions.nulled()), usual)
+    np.testing.assert_allclose(itself, sample([alone])["base8"], atol=1e-3)
+    usual = sample([trained])["base8"]
+    np.testing.assert_array_equal(against(prompts.captions.without_text()), usual)
     others = prompts.rows(np.array([1, 0])).captions
     assert np.abs(against(others) - usual).mean() > 1e-3
 
 
-def test_pictures_need_not_be_square(painters) -> None:
-    found = paint(painters, Request(sides=(32, 64)))
+def test_images_need_not_be_square(stages) -> None:
+    found = sample(stages, Request(size=(32, 64)))
     assert {n: x.shape[1:3] for n, x in found.items()} == {
         "base8": (8, 16),
         "sr16": (16, 32),
         "sr32": (32, 64),
     }
-    given = pictures(32, 64)
-    kept = paint(painters, Request(picture=given, strength=0.0))
+    given = images_of(32, 64)
+    kept = sample(stages, Request(init_image=given, strength=0.0))
     np.testing.assert_array_equal(shown(kept["sr32"]), given)
 
 
-def test_any_picture_is_enlarged(painters) -> None:
+def test_any_image_is_enlarged(stages) -> None:
     """Odd sides are filled up, and the filling cut off."""
-    upscalers = painters[1:]
-    odd = pictures(9, 15)
-    found = paint(upscalers, Request(low_res=odd))
+    upscalers = stages[1:]
+    odd = images_of(9, 15)
+    found = sample(upscalers, Request(low_res=odd))
     assert {n: x.shape[1:3] for n, x in found.items()} == {"sr16": (18, 30), "sr32": (36, 60)}
     stages = [p.stage for p in upscalers]
-    wide = sides.pad_low_res(odd, stages)
+    wide = pad_low_res(odd, stages)
     np.testing.assert_array_equal(wide[:, :9, :15], odd)
     np.testing.assert_array_equal(wide[:, 9:, :15], np.repeat(odd[:, 8:9], wide.shape[1] - 9, 1))
-    whole = paint(upscalers, Request(low_res=wide))
+    whole = sample(upscalers, Request(low_res=wide))
     np.testing.assert_array_equal(found["sr32"], whole["sr32"][:, :36, :60])
 
 
-def test_glimpses_are_of_the_same_painting(painters) -> None:
+def test_previews_are_of_the_same_images(stages) -> None:
     seen: list[Preview] = []
-    watched = paint(painters[:2], following=SamplingCallbacks(every=3, glimpse=seen.append))
-    unwatched = paint(painters[:2])
+    watched = sample(
+        stages[:2], callbacks=SamplingCallbacks(preview_every=3, on_preview=seen.append)
+    )
+    unwatched = sample(stages[:2])
     for name, images in watched.items():
         np.testing.assert_allclose(images, unwatched[name], atol=1e-5)
-        steps = next(p.stage.sampler.steps for p in painters if p.stage.name == name)
+        steps = next(p.stage.sampler.steps for p in stages if p.stage.name == name)
         mine = [g for g in seen if g.stage == name]
         assert [g.step for g in mine] == [min(i, steps) for i in range(3, steps + 3, 3)]
-        assert all(g.steps == steps and g.start == 0 for g in mine)
+        assert all(g.steps == steps and g.first_index == 0 for g in mine)
         assert all(g.images.shape == images.shape for g in mine)
         np.testing.assert_array_equal(mine[-1].images, images)
         if len(mine) > 1:
@@ -120,13 +122,13 @@ def test_glimpses_are_of_the_same_painting(painters) -> None:
 
 
 def test_a_new_number_compiles_nothing() -> None:
-    painter = make_painter("tiny/base8", threshold="static")
-    plain = paint([painter])["base8"]
+    trained = make_stage("tiny/base8", threshold="static")
+    plain = sample([trained])["base8"]
     before = stage_program.sample_stage._cache_size()
     for changes in ({"steps": 5}, {"guidance_rescale": 0.7}, {"stochasticity": 0.9}):
-        sampler = dataclasses.replace(painter.stage.sampler, **changes)
-        stage = dataclasses.replace(painter.stage, sampler=sampler)
-        changed = paint([dataclasses.replace(painter, stage=stage)])["base8"]
+        sampler = dataclasses.replace(trained.stage.sampler, **changes)
+        stage = dataclasses.replace(trained.stage, sampler=sampler)
+        changed = sample([dataclasses.replace(trained, stage=stage)])["base8"]
         assert np.abs(changed - plain).max() > 1e-4, changes
     assert stage_program.sample_stage._cache_size() == before
 
@@ -135,23 +137,30 @@ def test_a_new_number_compiles_nothing() -> None:
     ("wish", "sentence"),
     [
         ({"strength": 1.5}, "strength=1.5: must be a number from 0 to 1"),
-        ({"strength": 0.5}, "strength=0.5 needs a picture to begin with"),
-        ({"repeats": 0}, "repeats=0: must be a whole number of 1 or more"),
-        ({"repeats": 2}, "repeats=2 needs keep"),
-        ({"keep": np.zeros((1, 8, 8), bool)}, "keep says where a picture stays: give picture"),
+        ({"strength": 0.5}, "strength=0.5 needs init_image"),
+        ({"num_resamples": 0}, "num_resamples=0: must be a whole number of 1 or more"),
+        ({"num_resamples": 2}, "num_resamples=2 needs mask"),
+        ({"mask": np.ones((1, 8, 8), bool)}, "mask needs init_image: it says where that is"),
         ({"low_res": np.zeros((1, 8, 8), np.uint8)}, r"low_res is uint8 \(1, 8, 8\), wanted uint8"),
-        ({"picture": np.zeros((1, 8, 8, 3))}, r"picture is float64 \(1, 8, 8, 3\), wanted uint8"),
         (
-            {"picture": pictures(8, 8), "keep": np.zeros((1, 8, 8), bool)},
-            r"keep is bool \(1, 8, 8\), wanted bool \(2, 8, 8\)",
+            {"init_image": np.zeros((1, 8, 8, 3))},
+            r"init_image is float64 \(1, 8, 8, 3\), wanted uint8",
         ),
         (
-            {"picture": pictures(8, 8), "sides": (8, 8)},
-            "sides and picture exclude each other: each says the sides",
+            {"init_image": images_of(8, 8), "mask": np.ones((1, 8, 8), bool)},
+            r"mask is bool \(1, 8, 8\), wanted bool \(2, 8, 8\)",
+        ),
+        (
+            {"init_image": images_of(8, 8), "mask": np.zeros((2, 8, 8), bool)},
+            "mask is false for every pixel of image 0",
+        ),
+        (
+            {"init_image": images_of(8, 8), "size": (8, 8)},
+            "size and init_image exclude each other: each sets the size",
         ),
     ],
 )
-def test_wishes_that_cannot_be_met(wish: dict[str, object], sentence: str) -> None:
+def test_requests_that_cannot_be_met(wish: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Request(**wish)
 
@@ -159,13 +168,13 @@ def test_wishes_that_cannot_be_met(wish: dict[str, object], sentence: str) -> No
 @pytest.mark.parametrize(
     ("wish", "sentence"),
     [
-        ({"sides": (32, 36)}, "base8 cannot paint 8x9 pixels: .* must divide by 2"),
-        ({"picture": pictures(30, 32)}, "30x32 pixels: sr32 paints 4 times the sides of base8"),
-        ({"picture": pictures(32, 32)[:1]}, "1 pictures in picture for 2 prompts"),
-        ({"negative": ("a", "b", "c")}, "3 negative prompts for 2 prompts"),
-        ({"low_res": pictures(8, 8)}, "base8 is none: say with `start` where to begin"),
+        ({"size": (32, 36)}, "base8 cannot sample 8x9 pixels: .* must be multiples of 2"),
+        ({"init_image": images_of(30, 32)}, "multiples of 4, .*; the nearest are 32x32"),
+        ({"init_image": images_of(32, 32)[:1]}, "1 images in init_image for 2 prompts"),
+        ({"negative_prompt": ("a", "b", "c")}, "3 negative prompts for 2 prompts"),
+        ({"low_res": images_of(8, 8)}, "base8 is none: name one in first_stage"),
     ],
 )
-def test_wishes_that_do_not_fit_the_cascade(painters, wish, sentence: str) -> None:
+def test_requests_that_do_not_fit_the_cascade(stages, wish, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        paint(painters, Request(**wish))
+        sample(stages, Request(**wish))

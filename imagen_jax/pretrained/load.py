@@ -1,0 +1,97 @@
+"""`load`: a trained cascade from a run, a folder of runs, an exported bundle or the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from pathlib import Path
+
+from imagen_jax import config
+from imagen_jax.imagen import Imagen
+from imagen_jax.io import run_dir
+from imagen_jax.io.workdir import Workdir
+from imagen_jax.parallel import backend, compilation_cache
+from imagen_jax.pretrained import locate
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
+
+
+def load(
+    path: str | Workdir,
+    *,
+    text_encoder: str | Path = "",
+    offload: bool = False,
+    compile_cache: bool = True,
+) -> Imagen:
+    """The cascade in `path`: one run's folder, or a folder of runs whose stages chain.
+
+    A run, here or in a bucket (`gs://`), has Orbax checkpoints; here it may also have the weights
+    that `imagen export` wrote. Without a folder `path`, the embedded cascade of that name.
+    A stage's weights are read to the devices when it first samples. With `offload` they leave when
+    it is done, as the text encoder does when prompts are encoded: a device has to hold the largest
+    part, not the sum; each call reads all again. `text_encoder` is the place or name of one to use
+    instead of the one that the cascade names or holds.
+    Compiled programs are kept in ~/.cache/imagen_jax/xla, or where jax was told to keep them, so
+    that the next start need not compile; `compile_cache=False` leaves jax's settings alone.
+    Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
+    the stages don't chain, weights don't fit their config or an exported file has changed.
+    """
+    backend.refuse_x64()
+    if compile_cache:
+        compilation_cache.use_cache()
+    folder = locate.find_cascade(path)
+    listed = locate.read_manifests(locate.find_in_folder(folder))
+    found = {run: run_dir.read_config(run) for run in listed}
+    if len(found) > 1:
+        config.chain(list(found.values()), where=str(folder))
+    ordered = sorted(found, key=lambda run: found[run].stage.size)
+    loaded = [locate.load_stage(run, found[run], listed[run], keep=not offload) for run in ordered]
+    text, bundle = found[ordered[0]].text, locate.open_bundle(listed)
+    if bundle is not None:
+        text = bundle.text(text, given=str(text_encoder))
+    elif text_encoder:
+        text = dataclasses.replace(text, encoder=str(text_encoder), tokenizer="")
+    return Imagen(
+        stages=tuple(trained for trained, _ in loaded),
+        encoder=_encoder(text, folder, offload=offload),
+        experiments=tuple(found[run] for run in ordered),
+        steps=tuple(step for _, step in loaded),
+        dataset=found[ordered[0]].data.dataset,
+    )
+
+
+def _encoder(
+    text: config.Text | None, where: Workdir, *, offload: bool
+) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
+    """The text encoder, checked; where there is none, what says so when it is needed."""
+    if text is None:
+        return MissingTextEncoder(str(where))
+    check = functools.partial(_check_encoder, text=text, where=where)
+    if offload:
+        return OffloadedTextEncoder(text, check)
+    found = TextEncoder.of(text, split="heads")
+    check(found)
+    return found
+
+
+def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -> None:
+    """Refuse an encoder whose encodings a cascade was not trained on; other weights only warn.
+
+    They may be the same in another precision, such as bfloat16 on disk.
+    """
+    if encoder.width != text.width:
+        raise ValueError(
+            f"{where}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"
+        )
+    if text.vocabulary not in ("", encoder.vocabulary):
+        raise ValueError(
+            f"{where} was trained with vocabulary {text.vocabulary}, but that of {text.encoder!r} "
+            f"is {encoder.vocabulary}: put the tokenizer of training there"
+        )
+    if text.identity not in ("", encoder.identity):
+        warnings.warn(
+            f"{where} was trained with text encoder {text.identity}, but {text.encoder!r} is "
+            f"{encoder.identity}: unless its weights are the same, rounded, images will suffer",
+            stacklevel=3,
+        )
