@@ -26,6 +26,7 @@ def convolve(
 
     XLA's CPU compiler makes the gradient of a kernel from transposed arrays, at half the forward
     pass's rate. Tap by tap it is a matrix product of pixels and shifted gradients, which is fast.
+    jax has no forward-mode derivative (`jax.jvp`) of a function with a gradient of its own.
     """
     if tuple(strides) != (1, 1) or x.shape[-1] < NARROW:
         return _convolve(x, kernel, strides, padding, precision)

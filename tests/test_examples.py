@@ -1,0 +1,47 @@
+"""The examples run: the notebook cell by cell, and the programs with few steps."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "sampling.ipynb").read_text())["cells"]
+    names: dict = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            exec("".join(cell["source"]), names)
+    assert [image.size for image in names["images"]] == [(64, 64)] * 2
+    assert names["samples"]["base16"].shape == (2, 16, 16, 3)
+
+
+def test_training_in_memory_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _run(monkeypatch, "train_in_memory.py", "--steps", "2", "--out", str(tmp_path))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["blue.png", "green.png", "red.png"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        pixels = np.full((32, 32, 3), 60 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "images" / f"{number}.txt").write_text("a large red circle")
+    _run(monkeypatch, "fine_tune.py", "images", "--steps", "1", "--out", "run")
+    assert Image.open("run/sample.png").size == (16, 16)
