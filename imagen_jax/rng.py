@@ -12,13 +12,17 @@ from imagen_jax.types import Keys, RandomKey
 IMPL = "threefry2x32"  # whatever JAX_DEFAULT_PRNG_IMPL says
 
 
-def root(seed: int | jax.Array) -> RandomKey:
+def root(seed: int | np.integer | jax.Array) -> RandomKey:
     """The key that every other key of a run is folded from; a traced `seed` is uint32.
 
     Errors: ValueError for a seed that is no whole number from 0 to 2**32 - 1.
     """
     if not isinstance(seed, jax.core.Tracer):
-        whole = seed.item() if isinstance(seed, jax.Array | np.ndarray) and not seed.ndim else seed
+        whole = (
+            seed.item()
+            if isinstance(seed, jax.Array | np.ndarray | np.integer) and not seed.ndim
+            else seed
+        )
         return jax.random.key(np.uint32(config.check_value(whole, config.Seed, "seed")), impl=IMPL)
     return jax.random.key(seed, impl=IMPL)
 

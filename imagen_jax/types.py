@@ -67,3 +67,10 @@ class Network(Protocol):
     """
 
     def apply(self, variables: Any, *arguments: Any, **options: Any) -> Any: ...
+
+
+@runtime_checkable
+class Conditioned(Protocol):
+    """What a network is shown beside the noisy image; `low_res` is None for a base stage."""
+
+    low_res: Any

@@ -17,7 +17,7 @@ from imagen_jax.parallel import accelerators
 from imagen_jax.plan import compile
 for chip in accelerators.TPUS.values():
     shape = "x".join(map(str, chip.minimal_shape))
-    slice_ = topology.describe(f"{chip.name}:{shape}")
+    slice_ = topology.describe_topology(f"{chip.name}:{shape}")
     kind = slice_.devices[0].device_kind
     assert accelerators.from_device_kind(kind) is chip, kind
     one = jax.sharding.SingleDeviceSharding(slice_.devices[0])
@@ -26,10 +26,10 @@ for chip in accelerators.TPUS.values():
     print(chip.name, "ok")
 for name in ("v5e:3x5", "v5e:2x2x2", "v4:3x3x3"):
     try:
-        topology.describe(name)
+        topology.describe_topology(name)
     except ValueError as error:
         print("refused", error)
-one = topology.describe("v5e:1x1")
+one = topology.describe_topology("v5e:1x1")
 print(len(one.devices), "chip")
 """
 

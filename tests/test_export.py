@@ -425,7 +425,7 @@ def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path
     document = json.loads(Path("pictures/metadata.json").read_text())
     assert document["cascade"] == "bfloat16"
     listed = json.loads((exported / "bfloat16" / "manifest.json").read_text())
-    assert document["encoder"] == listed["text"]["identity"]
+    assert document["text_encoder"] == listed["text"]["identity"]
     assert [stage["step"] for stage in document["stages"]] == [STEP, STEP]
     few = ["--images", "2", "--grid", "2", "--batch-size", "8", "--sweep"]
     evaluate.run(["bfloat16", "--out", "evaluation", *few])

@@ -108,13 +108,13 @@ def _stages(imagen: "Imagen") -> "Iterator[StageCheckpoint]":
     """One after another: each leaves the devices when the next is asked for."""
     from imagen_jax import export
 
-    for experiment, painter, step in zip(
+    for experiment, trained, step in zip(
         imagen.experiments, imagen.stages, imagen.steps, strict=True
     ):
         yield export.StageCheckpoint(
-            experiment=experiment, params=painter.device_params(), step=step
+            experiment=experiment, params=trained.device_params(), step=step
         )
-        painter.done()
+        trained.release()
 
 
 def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":

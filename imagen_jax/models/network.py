@@ -11,7 +11,7 @@ from imagen_jax import config
 from imagen_jax.models.conditioning import Conditioning
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
-from imagen_jax.types import Network, Params, Predict, RandomKey
+from imagen_jax.types import Conditioned, Network, Params, Predict, RandomKey
 
 CHANNELS = 3
 
@@ -40,7 +40,7 @@ def condition(
     return dataclasses.replace(cond, low_res=low_res, aug_logsnr=aug_logsnr)
 
 
-def predictor(module: Network, params: Params, cond: Conditioning, **options: Any) -> Predict:
+def predictor(module: Network, params: Params, cond: Conditioned, **options: Any) -> Predict:
     """Bind the network to its conditioning: `(z, logsnr) -> its output`.
 
     `options` are those of the network's call, such as `train` and `rngs`.

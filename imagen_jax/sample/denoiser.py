@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from imagen_jax import config, models
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.types import Denoise, Network, Params
+from imagen_jax.types import Conditioned, Denoise, Network, Params
 
 
 def build(
     params: Params,
-    cond: Any,
-    uncond: Any | None,
+    cond: Conditioned,
+    uncond: Conditioned | None,
     sampler_params: SamplerParams,
     *,
     module: Network,

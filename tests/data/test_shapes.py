@@ -100,7 +100,7 @@ def _cut(path: Path, share: float) -> None:
             lambda folder: shutil.copy(
                 folder / SHARD.replace("train", "validation"), folder / SHARD
             ),
-            f"{SHARD} has 8 pictures instead of 40",
+            f"{SHARD} has 8 images instead of 40",
         ),
         (lambda folder: (folder / "dataset_info.json").unlink(), "dataset_info.json is missing"),
         (lambda folder: _cut(folder / "features.json", 0.5), "features.json was cut short"),

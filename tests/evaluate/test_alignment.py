@@ -227,7 +227,7 @@ def test_lab_has_its_tabulated_values(rgb: tuple, expected: tuple) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (64, 32, 3)])
 def test_a_picture_of_another_form_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="square picture of at least 16 pixels"):
+    with pytest.raises(ValueError, match="square image of at least 16 pixels"):
         alignment.judge(np.zeros(shape, np.uint8), "a red circle")
 
 

@@ -29,7 +29,7 @@ def test_wordings_can_be_told_apart() -> None:
 
 @pytest.mark.parametrize("count", [0, 7])
 def test_an_uneven_number_of_pictures_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"pictures={count} must be even"):
+    with pytest.raises(ValueError, match=f"images={count} must be even"):
         balanced_eval_set("shapes/full", count=count, seed=0, size=16)
 
 

@@ -46,7 +46,7 @@ def test_fit_is_unbiased_and_needs_two_pictures() -> None:
     found = frechet.fit_gaussian(rows)
     np.testing.assert_allclose(found.covariance, centred.T @ centred / 6)
     np.testing.assert_allclose(found.mean, rows.mean(axis=0))
-    with pytest.raises(ValueError, match="at least 2 pictures, got 1"):
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
         frechet.fit_gaussian(rows[:1])
 
 
@@ -112,9 +112,9 @@ def test_a_crisp_edge_counts_the_same_at_every_size() -> None:
 
 @pytest.mark.parametrize("side", [12, 20])
 def test_pictures_that_do_not_divide_are_refused(side: int) -> None:
-    with pytest.raises(ValueError, match=f"pictures of {side}x{side}"):
+    with pytest.raises(ValueError, match=f"images of {side}x{side}"):
         frechet.describe_distribution(_plain(side, (0, 0, 0)))
-    with pytest.raises(ValueError, match="pictures of 8x16"):
+    with pytest.raises(ValueError, match="images of 8x16"):
         frechet.describe_distribution(np.zeros((2, 8, 16, 3), np.uint8))
 
 

@@ -155,7 +155,7 @@ topology.use_compiler()
 import jax, numpy as np
 from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-slice_ = topology.describe("v5e:1x1")
+slice_ = topology.describe_topology("v5e:1x1")
 whole = NamedSharding(Mesh(np.array(slice_.devices), ("x",)), PartitionSpec())
 for name in sys.argv[1:]:
     program = export.deserialize(bytearray(open(name, "rb").read()))

@@ -157,7 +157,7 @@ def test_a_digest_knows_whose_values_they_are() -> None:
     ("split", "holders"), [("captions", 1), ("captions", 8), ("heads", 4), ("heads", 2)]
 )
 def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, split, holders, dtype) -> None:
-    monkeypatch.setattr(mesh, "_fsdp", lambda *_: holders)
+    monkeypatch.setattr(auto_layout, "_fsdp", lambda *_: holders)
     monkeypatch.setattr(encoder, "LEAST_SHARD", 0)
     parts = TextEncoder.load("t5_1_1_tiny", max_length=24, dtype=dtype, split=split)
     assert parts.devices.size == 8
@@ -179,7 +179,7 @@ def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, split, holde
 
 
 def test_with_heads_split_no_weight_is_gathered(embedded, monkeypatch) -> None:
-    monkeypatch.setattr(mesh, "_fsdp", lambda *_: 4)
+    monkeypatch.setattr(auto_layout, "_fsdp", lambda *_: 4)
     parts = TextEncoder.load("t5_1_1_tiny", max_length=24, split="heads")
     tokens, mask = parts._placed([[5] * 24] * 2, 24)
     program = encoder._encode.lower(

@@ -247,7 +247,7 @@ def test_damage_is_named(written: Path, change, error, says: str) -> None:
     assert (
         "copy the folder again" in str(told.value)
         or "again, or use" in str(told.value)
-        or ("copy or download it again" in str(told.value))
+        or ("copy, download or export it again" in str(told.value))
     )
 
 

@@ -84,7 +84,7 @@ def test_a_run_stops_where_too_much_is_damaged(damaged: Store, tmp_path: Path) -
 
 def test_weights_that_are_refused_leave_no_folder(damaged: Store, tmp_path: Path) -> None:
     class Refused(init_from.InitFrom):
-        def begin(self, current):
+        def initialize(self, current):
             return jax.tree.map(lambda x: x * np.float32("nan"), current.params), ""
 
     folder, source = tmp_path / "runs" / "new", Refused(folder=tmp_path, take="ema", partial=False)
