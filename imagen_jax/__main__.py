@@ -7,7 +7,7 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # read by glibc when 
 
 
 def run() -> None:
-    """Run the command, after starting anew with huge pages where none says otherwise.
+    """Run the command, after a restart with huge pages where none says otherwise.
 
     XLA takes a program's memory from the system at each call: in small pages a seventh of a large
     training step on CPUs. Only glibc 2.35 or newer knows the variable; others ignore it.

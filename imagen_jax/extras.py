@@ -16,7 +16,7 @@ EXTRAS = {
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported; it is not imported here."""
+    """Return whether a module can be imported; it is not imported here."""
     return importlib.util.find_spec(module) is not None
 
 

@@ -59,7 +59,7 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 
 @runtime_checkable
 class Network(Protocol):
-    """What training and sampling ask of a network, which a Linen module answers.
+    """A network as training and sampling call it; Linen modules are such networks.
 
     `apply({"params": params}, z, logsnr, cond)` predicts; with `method="encode_text"` it takes
     text, text_mask and has_text and gives the conditioning. `models.condition` and
@@ -71,6 +71,6 @@ class Network(Protocol):
 
 @runtime_checkable
 class Conditioned(Protocol):
-    """What a network is shown beside the noisy image; `low_res` is None for a base stage."""
+    """The conditioning of a network; `low_res` is None for a base stage."""
 
     low_res: Any

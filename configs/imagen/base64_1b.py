@@ -1,9 +1,9 @@
 """The paper's 1B base model, text to 64 px: 1198.5 M parameters (appendix F.1).
 
 Run: imagen train imagen/base64_1b --workdir runs/base64_1b
-Hardware: not published for this size; 8 or more pictures per chip.
+Hardware: not published for this size; 8 or more images per chip.
 Expected: published: no score for this size alone; appendix D.3 compares sizes after 400,000 steps.
-`pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
+`pairs` stands for your own images and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public.
 The width is ours. Differs from the paper: 88 channels a head, as 64 do not divide 1056.
 Adafactor is not scaled by the parameters: at 1e-4 what begins at zero would hardly move.

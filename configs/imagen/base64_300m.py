@@ -1,9 +1,9 @@
 """The paper's 300M base model, text to 64 px: 407.6 M parameters (appendix F.1).
 
 Run: imagen train imagen/base64_300m --workdir runs/base64_300m
-Hardware: not published for this size; 8 or more pictures per chip.
+Hardware: not published for this size; 8 or more images per chip.
 Expected: published: no score for this size alone; appendix D.3 compares sizes after 400,000 steps.
-`pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
+`pairs` stands for your own images and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public.
 The width is ours: the paper gives only nominal sizes.
 Adafactor is not scaled by the parameters: at 1e-4 what begins at zero would hardly move.

@@ -1,10 +1,10 @@
 """The paper's 256 -> 1024 px super-resolution model: 511.0 M parameters (appendix F.3).
 
-No self-attention, so that it trains on 256-px crops and paints whole pictures.
+No self-attention, so that it trains on 256-px crops and samples whole images.
 Run: imagen train imagen/sr1024 --workdir runs/sr1024
 Hardware: published: 128 TPU v4 chips for 2.5 M steps, perhaps shared with sr256 (section 4.1).
 Expected: published: no score; FID is measured at 256 px.
-`pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
+`pairs` stands for your own images and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public. The learning rate's decay is sr256's; none is printed.
 Differs from the paper, which names DDIM and no steps: 32 of DDIM, even in time, lose fine texture.
 """

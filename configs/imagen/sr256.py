@@ -2,9 +2,9 @@
 
 Run: imagen train imagen/sr256 --workdir runs/sr256
 Hardware: published: 128 TPU v4 chips for 2.5 M steps, perhaps shared with sr1024 (section 4.1). By
-plan, 16 pictures a chip need no rematerialisation in 32 GiB; with less, see `imagen plan --fit`.
+plan, 16 images a chip need no rematerialisation in 32 GiB; with less, see `imagen plan --fit`.
 Expected: published: zero-shot COCO FID-30K 7.27 behind base64_2b, guidance 8.
-`pairs` stands for your own pictures and captions, `t5_1_1_xxl` for a folder with that T5X
+`pairs` stands for your own images and captions, `t5_1_1_xxl` for a folder with that T5X
 checkpoint: the paper's data is not public. Differs from the paper: it names 600 M parameters, which
 its printed blocks do not give under any one reading that also gives sr1024's 400 M.
 """

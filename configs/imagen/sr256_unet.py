@@ -1,7 +1,7 @@
 """sr256 with a base-style U-Net instead of the Efficient one: 490.3 M parameters, for comparison.
 
 Run: imagen train imagen/sr256_unet --workdir runs/sr256_unet
-Hardware: as sr256, with more time and memory: 16 pictures a chip need rematerialisation.
+Hardware: as sr256, with more time and memory: 16 images a chip need rematerialisation.
 Expected: section 2.5 and appendix B.1: the Efficient U-Net is 2 to 3 times as fast.
 The network is the one that the study `efficient-unet` makes of sr256: as many parameters, the same
 feature sides and attention.

@@ -15,11 +15,11 @@ from imagen_jax.runtime import exit_codes
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
-    "sample": "paint pictures for prompts with a trained cascade",
+    "sample": "sample images for prompts from a trained cascade",
     "data": "build a dataset, look at one, or check any source",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "plan": "say whether a config fits a TPU slice, and how fast it should go",
-    "eval": "judge a cascade's pictures against their captions",
+    "eval": "score a cascade's images against their captions",
     "export": "write a cascade's weights and configs as a folder to ship",
     "convert": "make a text encoder of any checkpoint one folder of our own form",
     "launch": "run a command on Cloud TPU VMs, and keep it up",
@@ -150,7 +150,7 @@ def _refused(command: str, error: Exception, said: str) -> int:
 
 
 def _unread() -> list[TextIO]:
-    """Which of our outputs are pipes whose reader has ended, such as `head`."""
+    """Return our outputs that are pipes whose reader has ended, such as `head`."""
     found = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # one that is no file
@@ -173,7 +173,7 @@ def _help() -> str:
         [
             "usage: imagen COMMAND ...",
             "",
-            "Imagen (arXiv:2205.11487) in JAX: text in, pictures out.",
+            "Imagen (arXiv:2205.11487) in JAX: text in, images out.",
             "",
             *lines,
             "",

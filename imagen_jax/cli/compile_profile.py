@@ -1,4 +1,4 @@
-"""Where the time of a command goes: parts by the clock, and what of each was spent compiling."""
+"""Time of a command: its parts by the clock, and the share of each that was compiling."""
 
 import time
 from collections import defaultdict

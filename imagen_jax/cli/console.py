@@ -1,4 +1,4 @@
-"""What long work prints is a log as well: nobody has to read it, and its disk may be full."""
+"""Output of long work is a log as well: it may have no reader, and its disk may be full."""
 
 import contextlib
 import os

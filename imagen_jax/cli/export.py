@@ -1,4 +1,4 @@
-"""`imagen export CASCADE --out FOLDER`: one folder that paints anywhere."""
+"""`imagen export CASCADE --out FOLDER`: one folder that samples anywhere."""
 
 import dataclasses
 import tempfile
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imagen_jax.export import BundleOptions, StageCheckpoint
     from imagen_jax.imagen import Imagen
 
-USAGE = """Write a cascade into one folder that paints anywhere: averaged weights and configs, the
+USAGE = """Write a cascade into one folder that samples anywhere: averaged weights and configs, the
 text encoder, and each stage's whole sampling loop as a program for cpu, cuda and tpu.
 
 `imagen sample`, `imagen eval` and `imagen_jax.load` read that folder as they read a run's; other
@@ -26,7 +26,7 @@ every file. Complete its README.md: machine, hours, scores.
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to export."""
+    """Options of `imagen export`."""
 
     cascade: tyro.conf.Positional[str]
     """Folder of a run, or of the runs of a cascade, or of an exported one; or the name of an
@@ -118,7 +118,7 @@ def _stages(imagen: "Imagen") -> "Iterator[StageCheckpoint]":
 
 
 def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":
-    """What to write beside the weights. Errors: ValueError for an encoder that is not there."""
+    """Return what to write besides the weights. Errors: ValueError for a missing encoder."""
     from imagen_jax import export
     from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 

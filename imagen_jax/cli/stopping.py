@@ -1,4 +1,4 @@
-"""SIGTERM, and Google Cloud's notice, while images are painted: end between two batches."""
+"""SIGTERM, and Google Cloud's notice, while images are sampled: end between two batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -25,7 +25,7 @@ USAGE = """Train one stage (a config file) or every stage in turn (a folder of c
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where to train."""
+    """Options of a training run."""
 
     workdir: str
     """Folder for checkpoints, logs and the resolved config, here or in a bucket (gs://); a cascade
@@ -40,7 +40,7 @@ class Options:
     """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
     or of a cascade that has this stage. A run that is resumed ignores it."""
     init_take: Literal["ema", "weights"] = "ema"
-    """Which weights to take with --init-from: the averaged ones for both, or weights and average as
+    """Weights to take with --init-from: the averaged ones for both, or weights and average as
     they were."""
     init_partial: bool = False
     """Accept a partial match with --init-from: take the tensors that fit, list the others and

@@ -130,12 +130,12 @@ class _Evaluation:
     def compare_with_bilinear(self, drawn: EvalSet) -> list[Section]:
         """Each super-resolution stage on real low-resolution images, beside plain upsampling."""
         sections = []
-        for painter in self.imagen.stages:
-            stage = painter.stage
+        for trained in self.imagen.stages:
+            stage = trained.stage
             if stage.low_size is None:
                 continue
             low = drawn.at(stage.low_size)
-            alone = dataclasses.replace(self.imagen, stages=(painter,))
+            alone = dataclasses.replace(self.imagen, stages=(trained,))
             images = self._sample(alone, drawn.captions, request=Request(low_res=low))[stage.name]
             sections.append(_bilinear_section(stage, images, drawn))
         return sections

@@ -1,4 +1,4 @@
-"""The inference bundle: one folder from which a cascade paints anywhere, written and read.
+"""The inference bundle: one folder from which a cascade samples anywhere, written and read.
 
 | in the folder | holds |
 |---|---|

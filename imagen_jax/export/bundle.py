@@ -34,7 +34,7 @@ class StageCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
-    """What a bundle shall hold beside weights and configs."""
+    """Options: what a bundle holds besides weights and configs."""
 
     text: text_encoder.Kind = "reference"
     source: config.Text | None = None  # where the text encoder is now; None: where the config says

@@ -22,7 +22,7 @@ AGAIN = "copy or export it again"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file has to be."""
+    """The size and digest that a file has to have."""
 
     bytes: int
     sha256: str
@@ -38,12 +38,12 @@ class Manifest:
     facts: Mapping[str, Any]  # the whole document
 
     def text(self, text: config.Text, *, given: str = "") -> config.Text | None:
-        """Where the text encoder is. As `Words.text`."""
+        """Return the place of the text encoder, as `TextEncoderEntry.text` does."""
         return self.words.text(text, bundle=self.folder, given=given)
 
     @property
     def version(self) -> str:
-        """Of the package that wrote the bundle."""
+        """The version of the package that wrote the bundle."""
         return _writer(self.facts)
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ def verify_bundle(folder: Path) -> Manifest:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """Return the digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -146,7 +146,7 @@ def _writer(facts: Mapping[str, Any]) -> str:
 
 
 def _fault(path: Path, wanted: FileEntry) -> str:
-    """What is wrong with a file; "" where nothing is."""
+    """Describe what is wrong with a file; "" if nothing is."""
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != wanted.bytes:
@@ -157,7 +157,7 @@ def _fault(path: Path, wanted: FileEntry) -> str:
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    """Of a manifest without its own digest: one changed bit of the document is found."""
+    """Return the digest of a manifest without its own: one changed bit of it is found."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

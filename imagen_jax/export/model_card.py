@@ -16,7 +16,7 @@ their network makes of fixed random inputs.
 
 Text encoder: `{encoder}`, {kind}. Trained on: `{dataset}`.
 
-Paint with `imagen sample FOLDER "..."`, or `imagen_jax.load(FOLDER)` in Python{programs}.
+Sample with `imagen sample FOLDER "..."`, or `imagen_jax.load(FOLDER)` in Python{programs}.
 """
 _KINDS = {
     "embedded": "in `text/`",

@@ -1,4 +1,4 @@
-"""What rounding a stage's weights changes, relative to its float32 weights."""
+"""The error that rounding a stage's weights causes, relative to its float32 weights."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from imagen_jax import config, models
 from imagen_jax.types import Network, Params
 
 DIGITS = 3  # that are kept of a measurement
-PICTURES = 2
+IMAGES = 2
 
 
 def measure_rounding(
@@ -20,7 +20,7 @@ def measure_rounding(
 ) -> dict[str, float]:
     """Relative root mean square error of the weights, and of one network evaluation.
 
-    That is of random pictures, levels and encodings, always the same, at the side of training.
+    The network sees random images, levels and encodings, always the same, of the size of training.
     """
     params = jax.device_get(params)  # where the stored ones are: one program serves both
     weights = _relative(jax.tree.leaves(params), jax.tree.leaves(stored))
@@ -41,24 +41,24 @@ def _evaluate(
 
 
 def _inputs(experiment: config.Experiment) -> tuple[Any, ...]:
-    """Text, pictures, levels, and what super-resolution has besides."""
+    """Text, images, levels, and the inputs that only super-resolution has."""
     stage, text = experiment.stage, experiment.text
     noise, side = np.random.default_rng(0), stage.train_side
 
     def normal(*shape: int) -> np.ndarray:
-        return noise.standard_normal((PICTURES, *shape), np.float32)
+        return noise.standard_normal((IMAGES, *shape), np.float32)
 
-    low = {"low_res": normal(side, side, 3), "aug_logsnr": np.linspace(0, 4, PICTURES, dtype="f4")}
+    low = {"low_res": normal(side, side, 3), "aug_logsnr": np.linspace(0, 4, IMAGES, dtype="f4")}
     return (
         normal(text.max_length, text.width),
         normal(side, side, 3),
-        np.linspace(-2, 2, PICTURES, dtype=np.float32),
+        np.linspace(-2, 2, IMAGES, dtype=np.float32),
         low if stage.is_super_resolution else {},
     )
 
 
 def _relative(exact: list[Any], found: list[Any]) -> float:
-    """Of all arrays together."""
+    """The relative error over all arrays together."""
     error = size = 0.0
     for a, b in zip(exact, found, strict=True):
         one, other = (np.asarray(x, np.float64) for x in (a, b))

@@ -20,7 +20,7 @@ LARGEST = 2**30  # bytes of weights that are embedded where nothing is said
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderEntry:
-    """How a bundle has its text encoder, and which one it was trained with."""
+    """The text encoder of a bundle: how the bundle has it, and with which one it was trained."""
 
     kind: Kind
     encoder: str  # its name or folder in the config
@@ -37,7 +37,7 @@ class TextEncoderEntry:
             raise TypeError(f"text encoder {self.kind!r} is none of {', '.join(get_args(Kind))}")
 
     def text(self, text: config.Text, *, bundle: Path, given: str = "") -> config.Text | None:
-        """Where a stage's text encoder is: `given`, else in the bundle or where it was.
+        """Return the place of a stage's text encoder: `given`, else the bundle's or the original.
 
         None where it is nowhere. An embedded one of bfloat16 has lost the digest of its weights by
         rounding; its files have been compared with the manifest.
@@ -60,7 +60,7 @@ class TextEncoderEntry:
 
 
 def default_embedding(source: config.Text) -> Kind:
-    """Embedded, so that the bundle paints anywhere; by reference where that takes a gigabyte."""
+    """Embed an encoder, so that the bundle samples anywhere; refer to one of a gigabyte."""
     return "embedded" if _bytes(source) <= LARGEST else "reference"
 
 

@@ -33,7 +33,7 @@ Upsampling = Literal["nearest", "depth_to_space", "transposed"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockStyle:
-    """What all blocks of a network share."""
+    """Options that all blocks of a network share."""
 
     norm_groups: int
     residual_scaling: config.ResidualScaling
