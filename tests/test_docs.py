@@ -120,6 +120,12 @@ def test_files_that_pages_name_exist() -> None:
             assert any(f"/{file}".endswith(f"/{name}") for file in files), f"{page}: {name}"
 
 
+def test_files_that_packages_list_exist() -> None:
+    for package in (ROOT / "imagen_jax").rglob("__init__.py"):
+        for name in re.findall(r"^\| `([\w/]+\.py)`", package.read_text(), re.MULTILINE):
+            assert (package.parent / name).is_file(), f"{package}: {name}"
+
+
 def test_symbols_of_the_paper_map_exist() -> None:
     page = ROOT / "docs" / "concepts" / "paper-map.md"
     rows = re.findall(r"^\| [^|]+ \| [^|]+ \| (`[^|]+) \| (`[^|]+) \|$", page.read_text(), re.M)

@@ -54,6 +54,6 @@ def check_names(kind: Kind, name: str) -> str:
 
 
 def parse_seconds(duration: str) -> int:
-    """Parse a time such as `90s`, `15m`, `24h` or `3d`. Errors: as `check`."""
+    """Parse a time such as `90s`, `15m`, `24h` or `3d`. Errors: as `check_names`."""
     check_names("duration", duration)
     return int(duration[:-1]) * SECONDS[duration[-1]]

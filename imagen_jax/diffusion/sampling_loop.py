@@ -1,4 +1,7 @@
-"""The sampling loop: any step rule over any noise levels, from noise or an image (appendix A)."""
+"""The sampling loop: any step rule over any noise levels, from noise or an image (appendix A).
+
+Inpainting (RePaint, arXiv:2201.09865) is here, too: known pixels and repeated steps.
+"""
 
 from __future__ import annotations
 

@@ -13,12 +13,11 @@
 | `bundle.py` | `write` and `read` |
 | `manifest.py` | what the folder holds, compared with what it should |
 | `text_encoder.py` | the text encoder: embedded, by reference or left out |
-| `programs.py` | sampling loop and text encoder as StableHLO |
+| `stablehlo.py` | sampling loop and text encoder as StableHLO |
 | `rounding_error.py` | what rounding changes, measured |
 | `model_card.py` | the card |
 | `orbax.py` | for other JAX programs, instead of a bundle: weights as Orbax checkpoints |
 | `saved_model.py` | for TensorFlow, instead of a bundle: its programs as SavedModels |
-| `atomic.py` | a new folder, complete or not at all |
 
 Everything is data: JSON, safetensors, a SentencePiece model, and StableHLO, which is compiled and
 reads and writes nothing but its arguments.

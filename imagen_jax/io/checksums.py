@@ -42,7 +42,7 @@ def changed_names(found: Fingerprint, saved: Fingerprint) -> list[str]:
 
 
 def _bits(leaf: Any) -> Any:
-    """A leaf as plain numbers. Errors: as `of`."""
+    """A leaf as plain numbers. Errors: as `compute`."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if np.dtype(leaf.dtype).itemsize not in WIDE:

@@ -25,7 +25,7 @@ def draw_grid(
 ) -> Image.Image:
     """Draw a sheet with every image, `side` pixels wide, above its caption.
 
-    Of many only the first `fitting(len(images), side=side)` are there, and a line that says so.
+    Of many images only the first `count_that_fits` are drawn, and a line says so.
     Shapes: each image uint8 (h, w, 3); smaller ones are enlarged without smoothing.
     """
     total, count = len(images), count_that_fits(len(images), side=side)

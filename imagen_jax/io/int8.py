@@ -1,4 +1,7 @@
-"""Rounding of float32 arrays to int8: the one quantiser, of weights and of captions' encodings."""
+"""Rounding of float32 arrays to int8: the one quantiser, of weights and of captions' encodings.
+
+`io/safetensors.py` stores weights so, `data/store/records.py` encodings.
+"""
 
 import numpy as np
 from jaxtyping import Float32, Int8

@@ -76,7 +76,7 @@ def load_params(path: Path, *, place: Place | None = None) -> Params:
 
     Tensors are read one after another: with `place` no more than the largest of them is in the
     host's memory.
-    Errors: as `named`.
+    Errors: as `read_named`.
     """
     if wrong := _wrong_dtypes(path):
         raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
@@ -137,7 +137,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_dtypes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `metadata`."""
+    """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `read_metadata`."""
     with open_tensors(path) as file:
         slices = {name: file.get_slice(name) for name in sorted(file.keys())}
         return {

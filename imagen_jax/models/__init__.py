@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `network.py` | `build`, `init`, `condition`: a stage's network and its conditioning |
+| `convolution.py` | convolutions whose kernels have fast gradients on CPUs |
 | `layers.py` | norm, residual block, time embedding |
 | `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to image and text |

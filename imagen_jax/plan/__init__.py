@@ -1,11 +1,11 @@
-"""Does it fit, and how fast will it go? Real programs, compiled for TPUs that are not here.
+"""Does it fit, and how fast will it go? Real programs, compiled for TPU slices that you don't have.
 
 Nothing of jax is imported here: `topology.use_compiler` has to come first.
 
 | file | holds |
 |---|---|
 | `topology.py` | slices by name, described by the TPU compiler |
-| `programs.py` | the training step, the sampler and the encoder, lowered and compiled |
+| `compile.py` | the training step, the sampler and the encoder, lowered and compiled |
 | `collectives.py` | what a program sends between chips |
 | `roofline.py` | memory, roofline, and whether to believe the compiler's time |
 | `max_batch.py` | the largest batch and the cheapest rematerialisation that fit |

@@ -89,7 +89,8 @@ def parse_topology(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]
 def describe_topology(name: str, *, slices: int = 1) -> Topology:
     """Return the devices of a topology, from the TPU compiler.
 
-    Errors: ValueError for a name that `parse` refuses, or a shape that the compiler doesn't know.
+    Errors: ValueError for a name that `parse_topology` refuses, or a shape that the compiler
+    doesn't know.
     """
     from jax.experimental import topologies
 

@@ -9,14 +9,16 @@
 | `sharded_step.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |
 | `checkpointing.py` | when a checkpoint is made, and what happens when that fails |
-| `preemption.py` | the notice that the machine is about to be taken away |
-| `logger.py` | all that a run tells of itself, together |
+| `resolve.py` | the run's config as it runs: its mesh, micro-batches and encoder |
+| `resuming.py` | options that differ from those of the run that is resumed |
+| `run_lease.py` | one trainer at a time in a run's folder |
+| `logger.py` | everything that a run reports, together |
 | `anomalies.py` | steps that were skipped, losses that jump |
-| `goodput.py` | where the time went |
-| `watchdog.py` | where every thread stands, when a step takes far longer than usual |
+| `update_monitor.py` | updates too small to learn from |
+| `goodput.py` | the share of the time that was spent in steps |
 | `norms.py` | norms by module group |
 | `train_metrics.py` | FLOP/s, MFU, memory |
 | `profiler.py` | profiler traces of chosen steps |
-| `progress.py` | what a run tells: a bar, lines, figures |
-| `writers.py` | where figures go: JSON lines, TensorBoard, Weights & Biases |
+| `progress.py` | the progress bar, lines and figures of a run |
+| `writers.py` | destinations of figures: JSON lines, TensorBoard, Weights & Biases |
 """

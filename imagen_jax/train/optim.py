@@ -1,6 +1,6 @@
 """The optimiser and the moving average of the parameters (section 4.1, appendix F)."""
 
-from typing import Any
+from typing import Any, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,10 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationE
             muon_weight_dimension_numbers=matrix_mask,
             consistent_rms=MUON_RMS,
         )
-    else:
+    elif options.kind == "adafactor":
         rule = optax.adafactor(rate, multiply_by_parameter_scale=options.adafactor_param_scale)
+    else:
+        assert_never(options.kind)
     clip = [] if options.clip_norm is None else [clip_by_norm(options.clip_norm)]
     return optax.with_extra_args_support(optax.chain(*clip, rule))
 

@@ -152,7 +152,7 @@ def write_shard(
 ) -> Counts:
     """Write one shard of a job that was begun, unless it is there; its counts.
 
-    Errors: as `opened`; ValueError when an image does not fit.
+    Errors: as `open_resources`; ValueError when an image does not fit.
     """
     source, encoder, target = open_resources(job)
     with _ONE_AT_A_TIME:

@@ -103,7 +103,7 @@ def open_source(address: Address, data_dir: Path | str) -> Source:
 def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:
     """Several sources as one, by their weights; a single one as it is.
 
-    Errors: as `open`; ValueError for weights that cannot be mixed.
+    Errors: as `open_source`; ValueError for weights that cannot be mixed.
     """
     from imagen_jax.data.sources.mixture import Mixture
 

@@ -68,7 +68,7 @@ def pack_record(record: Record) -> bytes:
 
 
 def unpack_record(data: bytes, *, text_dtype: TextDtype) -> Record:
-    """The record that `pack` made bytes of; its arrays are read-only.
+    """The record that `pack_record` made bytes of; its arrays are read-only.
 
     Errors: CorruptDataError when the bytes are no record of that `text_dtype`.
     """
