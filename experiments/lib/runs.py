@@ -115,7 +115,7 @@ def fields(experiment: config.Experiment) -> dict[str, Any]:
 def matters(name: str) -> bool:
     """Return whether a field, by dotted name, changes the weights that a run learns."""
     part, _, field = name.partition(".")
-    return part != "mesh" and field.split(".")[0] not in FREE.get(part, ())
+    return part not in ("mesh", "layout") and field.split(".")[0] not in FREE.get(part, ())
 
 
 def losses(workdir: Path) -> list[dict[str, Any]]:
