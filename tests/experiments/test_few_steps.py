@@ -42,13 +42,13 @@ def options(base16, tmp_path: Path, monkeypatch) -> few_steps.Options:
 
 def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> None:
     sampled: list[tuple[str, int]] = []
-    original = Imagen.paint
+    original = Imagen.sample
 
-    def paint(self, captions, **given):
+    def sample(self, captions, **given):
         sampled.append((self.stages[0].stage.sampler.kind, len(captions)))
         return original(self, captions, **given)
 
-    monkeypatch.setattr(Imagen, "sample", paint)
+    monkeypatch.setattr(Imagen, "sample", sample)
     few_steps.run(options)
     kinds = ["ancestral", "ddim"]
     assert sampled == [(kind, count) for count in (4, 4, 2, 2) for kind in kinds]
