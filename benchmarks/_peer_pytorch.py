@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import _peer_turns
 import jax
 from _peer_shapes import GUIDANCE, HEAD_CHANNELS, Missing, Shapes, Work
 
@@ -80,7 +81,7 @@ def load() -> tuple[Any, Any]:
             import imagen_pytorch
         except ImportError as error:
             raise Missing(f"{INSTALL} ({error})") from error
-    torch.set_num_threads(jax.device_count())
+    torch.set_num_threads(_peer_turns.threads())
     _check_counts(torch)
     return torch, imagen_pytorch
 

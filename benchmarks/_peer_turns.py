@@ -19,7 +19,8 @@ from typing import Any
 import jax
 from _peer_shapes import Missing, Shapes
 
-from imagen_jax.__main__ import HUGE_PAGES
+from imagen_jax.__main__ import MEMORY
+from imagen_jax.parallel import backend
 
 THREADS = 2
 
@@ -54,7 +55,7 @@ class Row:
 def measure(sides: Sequence[Side], shapes: Shapes, *, repeats: int) -> list[Row | str]:
     """A row of each side, or the sentence why it has none. Errors: RuntimeError if one dies."""
     context = multiprocessing.get_context("spawn")
-    os.environ.update({**HUGE_PAGES, **os.environ})  # for all sides, as the command `imagen` has it
+    os.environ.update(MEMORY | os.environ)  # for all sides, as the command `imagen` has it
     running: list[tuple[Side, Any, Connection, Any]] = []
     for side in sides:  # one after another: two that compile would be slower, and need more memory
         here, there = context.Pipe()
@@ -106,18 +107,13 @@ def threads() -> int:
 
 
 def pin() -> None:
-    """All sides on the same cores, which are a device each to jax; before jax counts them.
-
-    An image is not split: XLA's CPU runs some loops, and convolutions to 64 channels or fewer, on
-    one thread of a device.
-    """
+    """All sides on the same cores, one device to jax, whose products have a thread of each core."""
     count = threads()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     os.environ["OMP_NUM_THREADS"] = str(count)
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", count)
+    backend.dispatch_inline()
 
 
 def _received(side: Side, here: Connection) -> Any:

@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/quickstart}"
 prompts=launch/quickstart_prompts.txt # of one object each; those of the box have two and patterns
-export JAX_NUM_CPU_DEVICES=2          # a device of each core: batches are split over them
 venv="${VENV:-.venv}"
 started=$SECONDS
 

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 import imagen_jax
+from imagen_jax import __main__ as command
 from imagen_jax import cli, config
 from imagen_jax.cli import train
 from imagen_jax.parallel import backend
@@ -40,18 +41,19 @@ def test_every_command_explains_itself(command: str, monkeypatch, capsys) -> Non
 
 
 @pytest.mark.parametrize("given", [None, "glibc.malloc.arena_max=1"])
-def test_the_command_has_memory_in_huge_pages_where_none_says_otherwise(given: str | None) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+def test_the_command_keeps_its_memory_where_none_says_otherwise(given: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in command.MEMORY}
     environment |= {"GLIBC_TUNABLES": given} if given else {}
     program = (
         "import os, sys, imagen_jax.cli, imagen_jax.__main__ as command\n"
-        "imagen_jax.cli.main = lambda: print(os.environ['GLIBC_TUNABLES'], *sys.argv[1:])\n"
+        "found = lambda: [os.environ.get(name) for name in command.MEMORY]\n"
+        "imagen_jax.cli.main = lambda: print(*found(), *sys.argv[1:])\n"
         "command.run()"
     )
-    command = [sys.executable, "-c", program, "train", "a b"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    expected = given or "glibc.malloc.hugetlb=1"
-    assert done.stdout == f"{expected} train a b\n"
+    called = [sys.executable, "-c", program, "train", "a b"]
+    done = subprocess.run(called, env=environment, capture_output=True, text=True, check=True)
+    expected = [given] if given else command.MEMORY.values()
+    assert done.stdout == " ".join(map(str, expected)) + " train a b\n"
 
 
 def test_the_overview_names_every_command(monkeypatch, capsys) -> None:

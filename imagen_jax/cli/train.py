@@ -122,11 +122,12 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> 
 
     from imagen_jax.cli import preview_hook
     from imagen_jax.data.prepare.jobs import find_store
-    from imagen_jax.parallel import compilation_cache
+    from imagen_jax.parallel import backend, compilation_cache
     from imagen_jax.runtime import preemption
     from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
+    backend.dispatch_inline()
     store = find_store(experiment, options.data_dir, options.pairs)
     _check_tokenizer(experiment, store)
     source = _source(options, experiment.stage.name)

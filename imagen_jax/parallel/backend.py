@@ -25,6 +25,17 @@ def refuse_x64_variable(value: str | None) -> None:
         raise ValueError(DOUBLE.format(f"JAX_ENABLE_X64={value}", "unset that variable"))
 
 
+def dispatch_inline() -> None:
+    """Run programs of CPUs on the thread that calls them; before there are devices.
+
+    glibc keeps the memory that the main thread frees, and gives back that of jax's threads: a large
+    training step would take hundreds of thousands of page faults.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def describe_failure(error: Exception) -> str | None:
     """Describe how to get devices that jax did not find; None for another error."""
     said = str(error).strip()
