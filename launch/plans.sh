@@ -36,7 +36,7 @@ plan sr1024-sample-v5e-1 imagen/sr1024 --topology v5e:1x1 --sample --batch 1
 plan sr1024-sample-v5e-4 imagen/sr1024 --topology v5e:2x2 --sample --batch 1
 plan sr1024-sample-v5e-4-height imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
   --mesh.data 1 --mesh.fsdp 1 --mesh.spatial 4
-plan sr1024-sample-v5e-4-pictures imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
+plan sr1024-sample-v5e-4-images imagen/sr1024 --topology v5e:2x2 --sample --batch 4 \
   --mesh.data 4 --mesh.fsdp 1 --mesh.spatial 1
 
 plan t5_xxl-v5e imagen/base64_2b --topology v5e:2x4 --encode
