@@ -24,7 +24,7 @@ from imagen_jax.config import ranges
 from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.sample.request import Request
 
-EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[1] / "experiments").glob("*.py"))
+EXPERIMENTS = sorted(file.stem for file in (Path(__file__).parents[2] / "experiments").glob("*.py"))
 SLICE = {"accelerator": "v5litepod-64", "zone": "us-west4-a"}
 GIVEN = {  # of fields without default, by class or, for classes of one name, by field
     "Stage": {"name": "a", "size": 64, "model": config.UNet()},

@@ -13,7 +13,7 @@ from imagen_jax import export, pretrained
 from imagen_jax.evaluate import alignment
 from imagen_jax.io import run_dir
 
-SETUP = Path(__file__).parent.parent / "setup.py"
+SETUP = Path(__file__).parents[2] / "setup.py"
 PROMPTS = SETUP.parent / "launch/prompts.txt"
 LIMIT = 30_000_000  # bytes of weights
 

@@ -291,7 +291,7 @@ def test_nothing_of_the_current_folder_is_executed(
 ) -> None:
     """Neither by the child of a supervisor nor by processes that share work."""
     here = tmp_path / "here"
-    shutil.copytree(Path(__file__).parent / "fixtures" / "faults" / "shadow", here)
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "faults" / "shadow", here)
     program = [sys.executable, "-P", "-c", "from imagen_jax.cli import main; main()"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
     done = subprocess.run(

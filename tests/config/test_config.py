@@ -230,7 +230,7 @@ def test_importing_the_package_is_quick_and_loads_no_jax() -> None:
         "assert not heavy, heavy\n"
         "assert took < 0.3, took\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_stages_may_lack_the_digest_of_their_encoder_but_not_have_two() -> None:
