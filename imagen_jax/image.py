@@ -1,14 +1,21 @@
-"""Images as arrays: uint8 pixels to [-1, 1] and back, and antialiased downsampling.
+"""Images as arrays: uint8 pixels to [-1, 1] and back, RGB on white, antialiased downsampling.
 
-Worker processes import this module: it imports jax only where it is called for.
+Worker processes import this module: it imports jax, and PIL, only where it is called for.
 """
+
+from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+WHITE = 128  # of 255: pixels of a mask from here on are sampled again
 
 
 def to_float(pixels: Any) -> Any:
@@ -32,6 +39,21 @@ def _compiled_to_uint8() -> Callable[[Any], Any]:
         return jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
     return jax.jit(convert)
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert an image of 8 bits to RGB, on white where it is transparent; one in RGB is returned.
+
+    Of a JPEG in CMYK 0 is full ink, with Adobe's marker or without, as in Pillow and browsers.
+    """
+    if image.has_transparency_data:
+        from PIL import Image
+
+        clear = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(clear, mask=clear)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def area_downsample(

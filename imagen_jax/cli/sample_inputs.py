@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagen_jax.image import WHITE
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from imagen_jax.sample.request import Request
 
-WHITE = 128  # of 255: pixels of a mask from here on are sampled again
 ALIKE = 0.02  # by which ratios of width to height may differ, rounded to pixels as they are
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from imagen_jax import config
+from imagen_jax.image import WHITE, to_rgb
 from imagen_jax.sample.request import ARRAYS, Request
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     Images = Image | np.ndarray | Sequence[Image] | Sequence[np.ndarray]
 
-WHITE = 128  # of 255: pixels of a mask from here on are sampled again
 DIFFUSERS = {
     # name in diffusers: what to give here
     "guidance_scale": '`with_sampler({"guidance_weight": ...})`, its name in the paper',
@@ -135,14 +135,8 @@ def _for_each(name: str, images: np.ndarray, prompts: int) -> np.ndarray:
 
 def _rgb(name: str, image: Image) -> np.ndarray:
     """Upright, and on white where it is transparent, uint8 (h, w, 3)."""
-    from PIL import Image as pil
     from PIL import ImageOps
 
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{name} is an image of mode {image.mode}: convert it to RGB first")
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        clear = upright.convert("RGBA")
-        upright = pil.new("RGB", clear.size, "white")
-        upright.paste(clear, mask=clear)
-    return np.asarray(upright.convert("RGB"))
+    return np.asarray(to_rgb(ImageOps.exif_transpose(image)))

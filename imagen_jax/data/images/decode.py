@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from imagen_jax.image import to_rgb
 from imagen_jax.io.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -171,7 +172,8 @@ def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> 
     """Load, turn and convert; `extent` is how much of the loaded pixels is the file's."""
     opened.load()
     width, height = extent or map(float, opened.size)
-    rgb, orientation = _rgb(opened), _orientation(opened)
+    rgb = _narrowed(opened) if opened.mode.startswith("I;16") else to_rgb(opened)
+    orientation = _orientation(opened)
     if orientation not in TURNS:
         return DecodedImage(
             rgb, (0.0, 0.0, width, height), rgb is opened and opened.format == "PNG"
@@ -191,21 +193,6 @@ def _orientation(loaded: Image.Image) -> int:
         return loaded.getexif().get(ExifTags.Base.Orientation, 1)
     except BROKEN:
         return 1
-
-
-def _rgb(loaded: Image.Image) -> Image.Image:
-    """The same in RGB: on white where it is transparent.
-
-    Of a JPEG in CMYK 0 is full ink, with Adobe's marker or without, as in Pillow and browsers.
-    """
-    if loaded.mode.startswith("I;16"):
-        return _narrowed(loaded)
-    if loaded.has_transparency_data:
-        clear = loaded.convert("RGBA")
-        white = Image.new("RGB", loaded.size, "white")
-        white.paste(clear, mask=clear)
-        return white
-    return loaded if loaded.mode == "RGB" else loaded.convert("RGB")
 
 
 def _narrowed(loaded: Image.Image) -> Image.Image:
