@@ -42,6 +42,8 @@ PASSING = (
     "UNAUTHENTICATED",
     "UNAVAILABLE",
 )
+# asyncio's words for a failed read that nothing has waited for.
+UNRETRIEVED = ("Task exception was never retrieved", "Future exception was never retrieved")
 ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -280,11 +282,12 @@ def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
     """Return whether a log record is about anything but another read of the damaged `folder`.
 
     Orbax reads all arrays at once, and raises what the first of them meets; asyncio reports each of
-    the others when it is freed, at any later time, with its stack.
+    the others, a task or the future that it waits for, when it is freed, at any later time, with
+    its stack.
     """
     message = record.getMessage()
     where = str(folder).partition("://")[2] or str(folder)
-    return not (message.startswith("Task exception was never retrieved") and where in message)
+    return not (message.startswith(UNRETRIEVED) and where in message)
 
 
 def _is_damage(error: BaseException) -> bool:
