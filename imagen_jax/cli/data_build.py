@@ -46,7 +46,7 @@ class BuildOptions:
         changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
         config.require(
             self.pairs.out is not None or not changed,
-            f"--{''.join(changed[:1]).replace('_', '-')} needs --out, the folder of the pairs: "
+            f"--{''.join(changed[:1])} needs --out, the folder of the pairs: "
             "without it an embedded dataset is drawn",
         )
         config.require(

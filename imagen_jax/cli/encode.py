@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 USAGE = """Encode captions once, with a frozen text encoder; training reads the pairs alone.
 
   imagen encode CONFIG                       the datasets of a config or cascade, with its encoder
-  imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
-                                             any data source:
+  imagen encode SOURCE --for CONFIG --out DIR
+                                             any data source, for a config or cascade to train on
+                                             (`imagen train CONFIG --pairs DIR`):
                                              shapes/NAME[?split=S] or emoji[?split=S]
                                              tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
                                              tars:PATH[?text=FIELD]
@@ -27,11 +28,13 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              parquet:PATH[?image=COLUMN&text=COLUMN]
                                              mixture:FILE, a file with one of these a line
                                              its images may have any size
+  imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
+                                             the same without a config
 
 Encoded parts are kept: give the same command again to resume. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.
 """
-OF_CONFIGS = frozenset({"text_dtype", "shard_records", "batch_tokens"})  # without --out, too
+OF_CONFIGS = frozenset({"text-dtype", "shard-records", "batch-tokens"})  # without --out, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Options:
         changed = [name for name in self.pairs.changed() if name not in OF_CONFIGS]
         config.require(
             self.pairs.out is not None or not changed,
-            f"--{''.join(changed[:1]).replace('_', '-')} needs --out: without it SOURCE is a "
+            f"--{''.join(changed[:1])} needs --out: without it SOURCE is a "
             "config, which says how its dataset is encoded",
         )
 

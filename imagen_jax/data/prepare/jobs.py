@@ -120,16 +120,23 @@ def prepare_dataset(
     return encode.write_store(source, encoder, target, share=share, progress=progress)
 
 
-def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
+def find_store(
+    experiment: config.Experiment,
+    data_dir: Path,
+    pairs: Path | None = None,
+    *,
+    command: str = store.COMMAND,
+) -> Store:
     """Return the pairs that an experiment trains on: those in `pairs`, or its dataset's.
 
+    `command` is the one that makes them, for errors to name.
     Errors: FileNotFoundError, ValueError; see `store.open_store`.
     """
     data, text = experiment.data, experiment.text
     usual = encode.store_path(
         data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder
     )
-    return store.open_store(pairs or usual)
+    return store.open_store(pairs or usual, command=command)
 
 
 def begin_job(job: EncodeJob) -> JobProgress:

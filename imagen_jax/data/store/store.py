@@ -26,6 +26,7 @@ INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
 SHARD_RECORDS = 8192
+COMMAND = "imagen encode"  # makes a store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,25 +210,43 @@ def finish_store(target: Store) -> Store | None:
     return store
 
 
-def open_store(folder: Path | str) -> Store:
+def open_store(folder: Path | str, *, command: str = COMMAND) -> Store:
     """The store in a folder, after checking that all of it is there.
 
+    `command` is the one that makes it, for errors to name.
     Errors: FileNotFoundError when there is none or it was never finished; ValueError when it is of
     another version or damaged. Each names the place and the remedy.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no encoded dataset at {folder}: run `imagen encode` first")
+        raise FileNotFoundError(f"no encoded dataset at {folder}: run `{command}` first")
     if not (folder / INDEX).is_file():
         raise FileNotFoundError(
-            f"{folder} has no {INDEX}, so its encoding was interrupted: run `imagen encode` again"
+            f"{folder} has no {INDEX}, so its encoding was interrupted: run `{command}` again"
         )
     store = _read(folder / INDEX, folder)
     for file in store.files:
         damage = shard_file.describe_damage(folder / file.name, file)
         if damage:
-            raise ValueError(_sentence(folder, damage))
+            raise ValueError(_sentence(folder, damage, command))
     return store
+
+
+def describe_source(folder: Path) -> str:
+    """Return the address of what a store, finished or not, is of; "" where there is none.
+
+    Errors: ValueError for an index that cannot be read.
+    """
+    for name in (INDEX, HEADER):
+        if (folder / name).is_file():
+            found = _read(folder / name, folder)
+            return join_split(found.dataset, found.split)
+    return ""
+
+
+def join_split(dataset: str, split: str) -> str:
+    """Return a dataset and its split as one address."""
+    return dataset if split == "train" else f"{dataset}?split={split}"
 
 
 def refuse_other(found: Store, wanted: Store) -> None:
@@ -311,5 +330,5 @@ def _parsed(fields: dict) -> dict:
     }
 
 
-def _sentence(folder: Path, damage: str) -> str:
-    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `imagen encode`"
+def _sentence(folder: Path, damage: str, command: str = COMMAND) -> str:
+    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `{command}`"
