@@ -27,6 +27,7 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              folder:PATH[?text=COLUMN]
                                              parquet:PATH[?image=COLUMN&text=COLUMN]
                                              mixture:FILE, a file with one of these a line
+                                             a folder, .tar, .parquet or metadata.jsonl by its path
                                              its images may have any size
   imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
                                              the same without a config
@@ -41,8 +42,9 @@ OF_CONFIGS = frozenset({"text-dtype", "shard-records", "batch-tokens"})  # witho
 class Options:
     """The dataset or source to encode."""
 
-    source: tyro.conf.Positional[str]
-    """Config file, or folder of them (a cascade); with --out a data source."""
+    source: tyro.conf.Positional[tuple[str, ...]]
+    """Config file, or folder of them (a cascade); with --out a data source, or several tars or
+    Parquet files."""
     data_dir: Path = Path("data")
     """Folder of datasets; the pairs of a config go to its subfolder `encoded`."""
     pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()
@@ -51,6 +53,10 @@ class Options:
 
     def __post_init__(self) -> None:
         self.pairs.check()
+        config.require(
+            len(self.source) == 1 or (self.pairs.out is not None and bool(self.source)),
+            f"give one config, or with --out a data source, and not {len(self.source)} names",
+        )
         changed = [name for name in self.pairs.changed() if name not in OF_CONFIGS]
         config.require(
             self.pairs.out is not None or not changed,
@@ -71,7 +77,7 @@ def run(argv: list[str]) -> None:
         return
     from imagen_jax.data.prepare import jobs
 
-    experiments, storage = config.load(options.source), options.pairs.storage()
+    experiments, storage = config.load(options.source[0]), options.pairs.storage()
     for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,16 +91,16 @@ class StoreOptions:
         chosen = {name: value for name, value in given.items() if value is not None}
         return {"text_dtype": self.text_dtype, **chosen}
 
-    def job(self, source: str, data_dir: Path) -> EncodeJob:
-        """The store of a data source; `out` is given.
+    def job(self, sources: Sequence[str], data_dir: Path) -> EncodeJob:
+        """The store of a data source, or of several that are one; `out` is given.
 
         Errors: ValueError for an address that is none, or an encoder that is not there.
         """
         from imagen_jax.data.prepare import jobs
-        from imagen_jax.data.sources import addresses
+        from imagen_jax.data.sources import addresses, bare_paths
 
         assert self.out is not None
-        address = addresses.parse_address(source)
+        address = addresses.parse_address(bare_paths.join_addresses(sources))
         text, sizes = self._wanted()
         largest = max(sizes)
         config.require(

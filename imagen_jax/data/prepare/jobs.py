@@ -90,6 +90,7 @@ def config_jobs(
 ) -> list[EncodeJob]:
     """Return a job for each (dataset, split) of a config, with the sizes of its stages.
 
+    Images of files may have any size; those of embedded and of TFDS's datasets have to fit.
     `storage` is `text_dtype`, `shard_records` and `batch_tokens` of every job.
     """
     stages: dict[tuple[str, str], list[config.Experiment]] = {}
@@ -98,9 +99,10 @@ def config_jobs(
         stages.setdefault((data.dataset, data.split), []).append(experiment)
     return [
         EncodeJob(
-            address=Address(dataset, split),
+            address=(address := addresses.parse_dataset(dataset, split)),
             data_dir=data_dir,
             text=(text := group[0].text),
+            framing=config.Framing() if address.dataset.startswith(addresses.PATHS) else None,
             sizes=tuple(sorted({e.stage.size for e in group})),
             folder=encode.store_path(data_dir, dataset=dataset, split=split, encoder=text.encoder),
             **storage,
