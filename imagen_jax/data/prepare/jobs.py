@@ -146,11 +146,12 @@ def begin_job(job: EncodeJob) -> JobProgress:
 
     Errors: as `EncodeJob.open`; ValueError when the folder holds something else.
     """
-    _, encoder, target = job.open()
+    source, encoder, target = job.open()
     if (found := encode.find_finished(target)) is not None:
         return JobProgress(target, [], found)
     empty = encode.encode_empty(encoder, target)  # first: an encoder may compute nonsense
     missing = store.begin_store(target)
+    store.write_left_out(target, source.skipped)
     store.write_empty(target, empty)
     encoder.free()  # this process encodes nothing more
     return JobProgress(target, missing)
