@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagen_jax import config
+from imagen_jax.cli import absolute_paths
 from imagen_jax.data.prepare import encode
 from imagen_jax.data.store import store
 
@@ -17,7 +18,7 @@ def describe_command(
     Options that the run overrides are spelled out. A folder of pairs that is there says what it is
     of; else the experiment's dataset does.
     """
-    own = config.load(name)
+    own = [absolute_paths.resolve_text(stage) for stage in config.load(name)]
     data = experiment.data
     dirs = [] if data_dir == Path("data") else ["--data-dir", str(data_dir)]
     changes = _changes(experiment, own)

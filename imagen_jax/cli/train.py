@@ -122,13 +122,14 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
 def _train(experiment: config.Experiment, folder: Workdir, options: Options, name: str) -> None:
     import jax
 
-    from imagen_jax.cli import preview_hook
+    from imagen_jax.cli import absolute_paths, preview_hook
     from imagen_jax.parallel import backend, compilation_cache
     from imagen_jax.runtime import preemption
     from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
     backend.dispatch_inline()
+    experiment = absolute_paths.resolve_text(experiment)
     store = _open_store(experiment, options, name)
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
