@@ -23,9 +23,10 @@ class BuildOptions:
     with an accelerator `imagen encode` is the better choice.
     """
 
-    source: tyro.conf.Positional[str]
+    source: tyro.conf.Positional[tuple[str, ...]]
     """Dataset: shapes/full; shapes/quickstart (fewer, each of one large plain object); or emoji.
-    With --out any data source; `imagen encode --help` lists the forms."""
+    With --out any data source, or several tars or Parquet files; `imagen encode --help` lists
+    the forms."""
     data_dir: Path = Path("data")
     """Folder of datasets, and of indices of tars."""
     workers: config.Count | None = None
@@ -43,10 +44,14 @@ class BuildOptions:
     def __post_init__(self) -> None:
         config.check_options(self)
         self.pairs.check()
+        config.require(
+            len(self.source) == 1 or (self.pairs.out is not None and bool(self.source)),
+            f"give one dataset, or with --out a data source, and not {len(self.source)} names",
+        )
         changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
         config.require(
             self.pairs.out is not None or not changed,
-            f"--{''.join(changed[:1]).replace('_', '-')} needs --out, the folder of the pairs: "
+            f"--{''.join(changed[:1])} needs --out, the folder of the pairs: "
             "without it an embedded dataset is drawn",
         )
         config.require(
@@ -82,7 +87,7 @@ def full_name(dataset: str) -> str:
 
 
 def _draw(options: BuildOptions) -> None:
-    name = full_name(options.source)
+    name = full_name(options.source[0])
     if name.startswith("emoji/"):
         extras.require("emoji", f"building {name} needs")
         from imagen_jax.data.synthetic.emoji import dataset

@@ -18,8 +18,8 @@ class CheckOptions:
     not end where their bytes do.
     """
 
-    source: tyro.conf.Positional[str]
-    """A data source; `imagen encode --help` lists the forms."""
+    source: tyro.conf.Positional[tuple[str, ...]]
+    """A data source, or several tars or Parquet files; `imagen encode --help` lists the forms."""
     data_dir: Path = Path("data")
     """Folder of datasets, and of indices of tars."""
     out: Path = Path("check")
@@ -43,11 +43,15 @@ def run(options: CheckOptions) -> None:
     """Inspect, write, print. Errors: ValueError for a number that is out of its range."""
     config.check_options(options)
     from imagen_jax.data import inspect
-    from imagen_jax.data.sources import base
+    from imagen_jax.data.sources import bare_paths, base
+
+    config.require(bool(options.source), "give a data source")
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(inspect.DEFAULTS)}
     found = inspect.inspect_source(
-        options.source, inspect.InspectionSettings(**given), data_dir=options.data_dir
+        bare_paths.join_addresses(options.source),
+        inspect.InspectionSettings(**given),
+        data_dir=options.data_dir,
     )
     rate = found.looked_at / found.seconds
     found.write(options.out)

@@ -18,28 +18,33 @@ if TYPE_CHECKING:
 USAGE = """Encode captions once, with a frozen text encoder; training reads the pairs alone.
 
   imagen encode CONFIG                       the datasets of a config or cascade, with its encoder
-  imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
-                                             any data source:
+  imagen encode SOURCE --for CONFIG --out DIR
+                                             any data source, for a config or cascade to train on
+                                             (`imagen train CONFIG --pairs DIR`):
                                              shapes/NAME[?split=S] or emoji[?split=S]
                                              tfds:NAME[?split=S&image=FEATURE&text=FEATURE]
                                              tars:PATH[?text=FIELD]
                                              folder:PATH[?text=COLUMN]
                                              parquet:PATH[?image=COLUMN&text=COLUMN]
                                              mixture:FILE, a file with one of these a line
+                                             a folder, .tar, .parquet or metadata.jsonl by its path
                                              its images may have any size
+  imagen encode SOURCE --encoder PATH --sizes 64 256 --out DIR
+                                             the same without a config
 
 Encoded parts are kept: give the same command again to resume. Several processes
 (every host of a TPU slice) share the work where they write to the same folder.
 """
-OF_CONFIGS = frozenset({"text_dtype", "shard_records", "batch_tokens"})  # without --out, too
+OF_CONFIGS = frozenset({"text-dtype", "shard-records", "batch-tokens"})  # without --out, too
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The dataset or source to encode."""
 
-    source: tyro.conf.Positional[str]
-    """Config file, or folder of them (a cascade); with --out a data source."""
+    source: tyro.conf.Positional[tuple[str, ...]]
+    """Config file, or folder of them (a cascade); with --out a data source, or several tars or
+    Parquet files."""
     data_dir: Path = Path("data")
     """Folder of datasets; the pairs of a config go to its subfolder `encoded`."""
     pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()
@@ -48,10 +53,14 @@ class Options:
 
     def __post_init__(self) -> None:
         self.pairs.check()
+        config.require(
+            len(self.source) == 1 or (self.pairs.out is not None and bool(self.source)),
+            f"give one config, or with --out a data source, and not {len(self.source)} names",
+        )
         changed = [name for name in self.pairs.changed() if name not in OF_CONFIGS]
         config.require(
             self.pairs.out is not None or not changed,
-            f"--{''.join(changed[:1]).replace('_', '-')} needs --out: without it SOURCE is a "
+            f"--{''.join(changed[:1])} needs --out: without it SOURCE is a "
             "config, which says how its dataset is encoded",
         )
 
@@ -68,7 +77,7 @@ def run(argv: list[str]) -> None:
         return
     from imagen_jax.data.prepare import jobs
 
-    experiments, storage = config.load(options.source), options.pairs.storage()
+    experiments, storage = config.load(options.source[0]), options.pairs.storage()
     for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from imagen_jax import config
 if TYPE_CHECKING:
     from imagen_jax.data.prepare.jobs import EncodeJob
 
-MAX_LENGTH = 128  # tokens
+MAX_LENGTH = 128  # tokens, where neither an option nor a config says it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,9 @@ class StoreOptions:
 
     out: Path | None = None
     """Folder of the pairs of a data source; `imagen train --pairs` takes it."""
+    for_config: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """Config or cascade that will train on the pairs: encoder, tokenizer, sizes, max_length, dtype
+    and clean are the config's, unless an option here says otherwise; needs --out."""
     encoder: str | None = None
     """Text encoder: an embedded one's name, or a folder, T5X's (or gs://) or Hugging Face's; needs
     --out."""
@@ -29,10 +33,11 @@ class StoreOptions:
     """SentencePiece model; needs --out; default: the *.model next to the encoder."""
     sizes: config.Counts = ()
     """Sides of the images to store, in pixels, such as 64 256; needs --out."""
-    max_length: config.Count = MAX_LENGTH
-    """Maximum tokens of a caption, end of sentence included; needs --out."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder's matrices and products; needs --out; bfloat16 on accelerators."""
+    max_length: config.Count | None = None
+    """Maximum tokens of a caption, end of sentence included; needs --out; default: 128."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Precision of the encoder's matrices and products; needs --out; default: float32; bfloat16 on
+    accelerators."""
     clean: bool = False
     """Strip HTML, addresses and file names from captions; needs --out."""
     framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
@@ -58,8 +63,11 @@ class StoreOptions:
             "at the same path, and give that",
         )
         config.require(
-            self.out is None or (self.encoder is not None and bool(self.sizes)),
-            f"--out {self.out} needs --encoder and --sizes too: SOURCE is then a data source",
+            self.out is None
+            or self.for_config is not None
+            or (self.encoder is not None and bool(self.sizes)),
+            f"--out {self.out} needs --for CONFIG, the config that will train on the pairs, or "
+            "--encoder and --sizes: SOURCE is then a data source",
         )
         largest = max(self.sizes, default=1)
         config.require(
@@ -68,9 +76,9 @@ class StoreOptions:
         )
 
     def changed(self) -> list[str]:
-        """Names of the options that are not at their defaults."""
+        """Options that are not at their defaults, as they are typed but for the dashes."""
         return [
-            field.name
+            "for" if field.name == "for_config" else field.name.replace("_", "-")
             for options in (self.framing, self.filters, self)
             for field in dataclasses.fields(options)
             if getattr(options, field.name) != field.default
@@ -83,31 +91,53 @@ class StoreOptions:
         chosen = {name: value for name, value in given.items() if value is not None}
         return {"text_dtype": self.text_dtype, **chosen}
 
-    def job(self, source: str, data_dir: Path) -> EncodeJob:
-        """The store of a data source; `out` is given.
+    def job(self, sources: Sequence[str], data_dir: Path) -> EncodeJob:
+        """The store of a data source, or of several that are one; `out` is given.
 
         Errors: ValueError for an address that is none, or an encoder that is not there.
         """
         from imagen_jax.data.prepare import jobs
-        from imagen_jax.data.sources import addresses
+        from imagen_jax.data.sources import addresses, bare_paths
 
-        assert self.encoder is not None
         assert self.out is not None
-        address = addresses.parse_address(source)
-        text = jobs.text_settings(
-            self.encoder,
-            tokenizer=self.tokenizer,
-            max_length=self.max_length,
-            dtype=self.dtype,
-            clean=self.clean,
+        address = addresses.parse_address(bare_paths.join_addresses(sources))
+        text, sizes = self._wanted()
+        largest = max(sizes)
+        config.require(
+            all(largest % size == 0 for size in sizes),
+            f"sizes {' '.join(map(str, sizes))} of {self.for_config}: each has to divide the "
+            "largest; give --sizes",
         )
         return jobs.EncodeJob(
             address=address,
             data_dir=data_dir,
             text=text,
-            sizes=self.sizes,
+            sizes=sizes,
             folder=self.out,
             framing=self.framing,
             filters=self.filters,
             **self.storage(),
         )
+
+    def _wanted(self) -> tuple[config.Text, tuple[int, ...]]:
+        """The encoder and the sizes: the config's of --for, but for what options say.
+
+        Errors: ValueError for an encoder that is not there; as `config.load`.
+        """
+        from imagen_jax.data.prepare import jobs
+
+        given = {"max_length": self.max_length, "dtype": self.dtype}
+        options: dict[str, Any] = {n: value for n, value in given.items() if value is not None}
+        options |= {"tokenizer": self.tokenizer} if self.tokenizer else {}
+        options |= {"clean": True} if self.clean else {}
+        if self.for_config is None:
+            assert self.encoder is not None
+            options = {"max_length": MAX_LENGTH, "dtype": "float32"} | options
+            return jobs.text_settings(self.encoder, **options), self.sizes
+        stages = config.load(self.for_config)
+        text = dataclasses.replace(stages[0].text, **options)
+        if self.encoder is not None and self.encoder != text.encoder:
+            tokenizer = {"tokenizer": self.tokenizer, "identity": "", "vocabulary": ""}
+            width = jobs.text_settings(self.encoder).width
+            text = dataclasses.replace(text, encoder=self.encoder, width=width, **tokenizer)
+        return text, self.sizes or tuple(sorted({e.stage.size for e in stages}))

@@ -90,14 +90,16 @@ def run(argv: list[str]) -> None:
         return
     distributed.initialize(options.processes)
     with console.tolerant():
-        _train_all(chosen, cascade, options)
+        _train_all(chosen, cascade, options, argv[0])
 
 
-def _train_all(chosen: Sequence[config.Experiment], cascade: bool, options: Options) -> None:
+def _train_all(
+    chosen: Sequence[config.Experiment], cascade: bool, options: Options, name: str
+) -> None:
     for experiment in chosen:
         folder = workdir.as_path(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
-        _train(experiment, inside, options)
+        _train(experiment, inside, options, name)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
@@ -117,19 +119,18 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
         sys.exit(code)
 
 
-def _train(experiment: config.Experiment, folder: Workdir, options: Options) -> None:
+def _train(experiment: config.Experiment, folder: Workdir, options: Options, name: str) -> None:
     import jax
 
-    from imagen_jax.cli import preview_hook
-    from imagen_jax.data.prepare.jobs import find_store
+    from imagen_jax.cli import absolute_paths, preview_hook
     from imagen_jax.parallel import backend, compilation_cache
     from imagen_jax.runtime import preemption
     from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
     backend.dispatch_inline()
-    store = find_store(experiment, options.data_dir, options.pairs)
-    _check_tokenizer(experiment, store)
+    experiment = absolute_paths.resolve_text(experiment)
+    store = _open_store(experiment, options, name)
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
@@ -183,15 +184,26 @@ def _source(options: Options, stage: str):
     )
 
 
-def _check_tokenizer(experiment: config.Experiment, store: Any) -> None:
-    """Refuse a dataset that was encoded with another tokenizer than the config's, if that is here.
+def _open_store(experiment: config.Experiment, options: Options, name: str) -> Any:
+    """Return the pairs that a stage of the config `name` trains on.
 
-    The encoder itself is not needed. Errors: ValueError.
+    Refuses a dataset that was encoded with another tokenizer than the config's, if that is here:
+    the encoder itself is not needed. Errors: FileNotFoundError, ValueError, with the command that
+    makes the right pairs.
     """
+    from imagen_jax.cli import encode_command
     from imagen_jax.data import pipeline
+    from imagen_jax.data.prepare import jobs
     from imagen_jax.text import encoder
 
+    command = encode_command.describe_command(
+        name, experiment, data_dir=options.data_dir, pairs=options.pairs
+    )
+    store = jobs.find_store(experiment, options.data_dir, options.pairs, command=command)
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)
-    pipeline.check_store(store, experiment=dataclasses.replace(experiment, text=asked))
+    pipeline.check_store(
+        store, experiment=dataclasses.replace(experiment, text=asked), command=command
+    )
+    return store

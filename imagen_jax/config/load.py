@@ -76,8 +76,12 @@ def chain(experiments: Sequence[Experiment], *, where: str) -> tuple[Experiment,
                 f"found {before}"
             )
         previous = stage.size
+    # Of encoders whose digests are known the place does not matter.
+    place: dict[str, Any] = (
+        {"encoder": "", "tokenizer": ""} if all(e.text.identity for e in ordered) else {}
+    )
     texts = {
-        dataclasses.replace(e.text, identity="", vocabulary="", dtype=e.text.computed_in)
+        dataclasses.replace(e.text, identity="", vocabulary="", dtype=e.text.computed_in, **place)
         for e in ordered
     }
     # A run from before digests were kept has none, and may stand beside one that has.

@@ -4,6 +4,7 @@
 |---|---|
 | `sources/base.py` | a source: its examples, and names of the files that it leaves out |
 | `sources/addresses.py` | addresses of sources, such as `tars:PATH`, and opening them |
+| `sources/bare_paths.py` | paths without a form, and lists of them, to addresses |
 | `sources/tfds.py` | a dataset that TFDS wrote |
 | `sources/tars.py`, `tar_index.py`, `tar_members.py` | img2dataset's tars, by index |
 | `sources/folders.py`, `tables.py` | images next to their captions, or with a table of them |

@@ -216,9 +216,12 @@ def to_device(batch: Batch, shardings: Batch, *, share: ProcessRows) -> Batch:
     return jax.tree.map(place, batch, shardings)
 
 
-def check_store(store: Store, *, experiment: config.Experiment) -> None:
+def check_store(
+    store: Store, *, experiment: config.Experiment, command: str = "imagen encode"
+) -> None:
     """Refuse a store that the experiment cannot train on.
 
+    `command` is the one that makes the store it needs, for errors to name.
     Errors: ValueError naming what differs and the remedy.
     """
     text, stage = experiment.text, experiment.stage
@@ -231,21 +234,21 @@ def check_store(store: Store, *, experiment: config.Experiment) -> None:
         if found != asked:
             raise ValueError(
                 f"{store.folder} was encoded with {name} {found!r}, but text.{name}={asked!r}: "
-                "change the config or encode the dataset for it with `imagen encode`"
+                f"change the config, or delete that folder and encode for it: `{command}`"
             )
     if stage.size not in store.sizes:
         raise ValueError(
             f"{store.folder} holds images of sides {list(store.sizes)}, but stage {stage.name} "
-            f"trains on {stage.size}: encode the dataset again with that size"
+            f"trains on {stage.size}: delete that folder and encode for it: `{command}`"
         )
     if not store.empty().is_finite():
-        raise _not_finite(store, "the empty caption")
+        raise _not_finite(store, "the empty caption", command)
 
 
-def _not_finite(store: Store, which: str) -> ValueError:
+def _not_finite(store: Store, which: str, command: str = "imagen encode") -> ValueError:
     return ValueError(
         f"{store.folder}: the encoding of {which} is NaN or infinite, as text encoder "
-        f"{store.encoder!r} computed it: delete the folder, then `imagen encode` with sound "
+        f"{store.encoder!r} computed it: delete the folder, then `{command}` with sound "
         "weights or in float32"
     )
 

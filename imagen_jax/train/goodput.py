@@ -7,6 +7,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+LONG_START = 10.0  # seconds until the first step is done
 # What a run does beside steps: begin (restore, compile, the first step), wait for data, save, and
 # run hooks such as sampling.
 Part = Literal["start", "data", "save", "hooks"]
@@ -31,6 +32,13 @@ class GoodputTracker:
     def end_start(self) -> None:
         """Count all time so far as the start. Call it once the first step is done."""
         self.seconds = dict.fromkeys(self.seconds, 0.0) | {"start": self._clock() - self._began}
+
+    def describe_start(self) -> str:
+        """Describe a start that took long, with its time; "" for a short one."""
+        took = self.seconds["start"]
+        if took < LONG_START:
+            return ""
+        return f"compiled: the first step is done after {tqdm.format_interval(took)}"
 
     @property
     def total(self) -> float:

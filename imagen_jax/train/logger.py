@@ -67,6 +67,8 @@ class RunLogger:
         if step == self._start + 1:
             jax.block_until_ready(scalars)
             self._goodput.end_start()
+            if sentence := self._goodput.describe_start():
+                self.info(sentence)
 
     def check_steps(self) -> bool:
         """Check the steps since the last time, and tell whether the last one was sound.

@@ -17,6 +17,7 @@ from imagen_jax.train import (
     anomalies,
     checkpointing,
     init_from,
+    optim,
     resolve,
     resuming,
     sharded_step,
@@ -99,6 +100,10 @@ def train(
     logger = RunLogger(workdir, experiment, store, speed=throughput, start=start, goodput=goodput)
     if origin:
         logger.info(origin)
+    if not start and (
+        sentence := optim.describe_long_warmup(experiment.optim, steps=options.steps)
+    ):
+        logger.info(sentence)
 
     # ---- steps
     before: dict[str, jax.Array] = {}

@@ -10,6 +10,7 @@ from imagen_jax import config
 from imagen_jax.types import Params
 
 EMA_WARMUP = 10.0  # steps; ours: a young average forgets its random start
+LONGEST_WARMUP = 3  # runs' steps by those of their warm-up: a longer one leaves little to train
 MUON_RMS = 1 / 3  # of an update over the learning rate, which Adam shares; .2 in arXiv:2502.16982
 MUON_SIDE = 16  # kernels with fewer input or output channels are left to Adam
 
@@ -28,6 +29,25 @@ def schedule(options: config.Optim, *, steps: int) -> optax.Schedule:
         warmup_steps=options.warmup_steps,
         decay_steps=max(steps, options.warmup_steps + 1),
         end_value=options.final_learning_rate,
+    )
+
+
+def describe_long_warmup(options: config.Optim, *, steps: int) -> str:
+    """Describe a warm-up that takes more than a third of a run, and its remedy; "" for others.
+
+    The moving average has no such limit: its own warm-up keeps its memory below a tenth of the
+    steps so far, whatever its decay.
+    """
+    if options.warmup_steps <= steps / LONGEST_WARMUP:
+        return ""
+    reached = steps / options.warmup_steps
+    effect = f"only {reached:.0%} of the learning rate is reached"
+    if reached >= 1:
+        effect = "few steps are left at the full learning rate"
+    return (
+        f"warning: optim.warmup_steps={options.warmup_steps:,} are more than a third of "
+        f"train.steps={steps:,}: {effect}; for a run so short give "
+        f"--optim.warmup-steps {steps // 10}"
     )
 
 

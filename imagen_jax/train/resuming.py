@@ -1,6 +1,7 @@
 """Resume a run with another config: some changes are refused, the others are reported."""
 
 import dataclasses
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.train import optim
 
+PLACES = ("encoder", "tokenizer")  # of the text's options
 UNKNOWN = ""  # a digest of the text encoder in the config of a run from before they were kept
 # Besides the optimiser's, what a run's weights depend on.
 REPORTED = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
@@ -59,6 +61,7 @@ def _refuse_other_model(
         for f in dataclasses.fields(getattr(experiment, part))
         for old, new in [_values(part, f.name, before, experiment)]
         if f.name != "sampler" and old not in (new, UNKNOWN)
+        if not (f.name in PLACES and _is_same_place(old, new))
     ]
     if changed:
         dtype = any(change.startswith("text.dtype") for change in changed)
@@ -68,6 +71,15 @@ def _refuse_other_model(
             + f"; if the run has always read this dataset, correct its {run_dir.CONFIG}"
             * dtype
         )
+
+
+def _is_same_place(old: str, new: str) -> bool:
+    """Tell whether a path as an older run has it, relative to wherever it began, may be `new`.
+
+    Digests tell whether what is there is the same.
+    """
+    parts = [part for part in PurePath(old).parts if part != ".."]
+    return not PurePath(old).is_absolute() and list(PurePath(new).parts[-len(parts) :]) == parts
 
 
 def _values(

@@ -282,7 +282,11 @@ def test_closed_outputs_change_no_exit_code(closed: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((*TRAIN, "--data-dir", "no", "--max-restarts", "1"), 1, "run `imagen encode` first"),
+        (
+            (*TRAIN, "--data-dir", "no", "--max-restarts", "1"),
+            1,
+            "run `imagen encode tiny/base8 --data-dir no` first",
+        ),
         (("data", "build", "shapes/tiny", "--workers", "2"), 0, "8 held_out"),
     ],
 )

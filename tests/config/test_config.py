@@ -1,5 +1,6 @@
 """Configs refuse what would be ignored, survive JSON, and chain to cascades."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -245,6 +246,14 @@ def test_stages_may_lack_the_digest_of_their_encoder_but_not_have_two() -> None:
     assert len(config.chain(told("", "ab", "ab"), where="runs")) == 3
     with pytest.raises(ValueError, match="different text encoders"):
         config.chain(told("", "ab", "cd"), where="runs")
+    texts = [{"encoder": "/a/enc", "tokenizer": "/a/t"}, {"encoder": "enc"}, {"encoder": "enc"}]
+    for identity, chains in (("ab", True), ("", False)):
+        moved = [
+            dataclasses.replace(e, text=dataclasses.replace(e.text, **text))
+            for e, text in zip(told(*[identity] * 3), texts, strict=True)
+        ]
+        with contextlib.nullcontext() if chains else pytest.raises(ValueError, match="different"):
+            config.chain(moved, where="runs")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_encode_says_what_the_source_left_out(faults: Path, tmp_path: Path) -> N
     said = summary.describe_skipped(addresses.open_source(address, tmp_path), address)
     assert said == (
         f"tars:{faults}/surrogate.tar itself left out 1 caption that is no Unicode text "
-        "(surrogate.tar: 0); `imagen data check` names more\n"
+        "(surrogate.tar: 0); skipped.jsonl and `imagen data check` name more\n"
     )
     whole = addresses.parse_address(f"folder:{faults / 'rows'}")
     assert summary.describe_skipped(addresses.open_source(whole, tmp_path), whole) == ""

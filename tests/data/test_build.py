@@ -218,7 +218,7 @@ def test_a_worker_refuses_a_source_that_has_changed(tmp_path: Path, photos: str)
         (["shapes/tiny", "--beam"], r"--beam needs --out"),
         (["shapes/tiny", "--workers", "0"], r"--workers 0: must be"),
         (["tars:x.tar"], r"no dataset 'tars:x.tar'; .*any source can be prepared .*--out"),
-        (["emoji", "--out", "x"], r"--out x needs --encoder and --sizes"),
+        (["emoji", "--out", "x"], r"--out x needs --for CONFIG, .* or --encoder and --sizes"),
         (["emoji", "--out", "gs://b/x", *OPTIONS], r"--out gs:/b/x: .*mount the bucket"),
         (["emoji", "--out", "x", *OPTIONS, "--font", "f"], r"--font f is for drawing emoji"),
         (["emoji", "--out", "x", *OPTIONS, "--beam", "--workers", "2"], r"--workers 2: Beam has"),

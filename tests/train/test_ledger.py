@@ -37,6 +37,17 @@ def test_every_second_has_its_place() -> None:
     )
 
 
+def test_a_start_that_took_long_is_told_with_its_time() -> None:
+    clock = Clock()
+    goodput = GoodputTracker(clock)
+    clock.now += 9
+    goodput.end_start()
+    assert goodput.describe_start() == ""
+    clock.now += 66
+    goodput.end_start()
+    assert goodput.describe_start() == "compiled: the first step is done after 01:15"
+
+
 def test_a_part_that_fails_is_counted() -> None:
     clock = Clock()
     goodput = GoodputTracker(clock)

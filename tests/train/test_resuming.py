@@ -83,3 +83,12 @@ def test_another_model_is_refused(begun: Path) -> None:
         ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"
     ):
         resuming.changed_options(begun, changed(stage={"name": "other"}))
+
+
+def test_an_encoder_may_be_named_from_another_folder_but_not_be_another(begun: Path) -> None:
+    run_dir.write_config(begun, changed(text={"encoder": "../t5/enc", "identity": "ab"}))
+    absolute = {"encoder": "/home/a/t5/enc", "identity": "ab"}
+    assert resuming.changed_options(begun, changed(text=absolute)) == []
+    for other in ({"encoder": "/home/a/t5/dec"}, {"identity": "cd"}):
+        with pytest.raises(ValueError, match="another config: text"):
+            resuming.changed_options(begun, changed(text=absolute | other))

@@ -184,7 +184,8 @@ def write_store(
     empty = encode_empty(encoder, target) if share.process == 0 else None
     missing = [n for n in store.begin_store(target) if n % share.processes == share.process]
     if empty is not None:
-        store.write_empty(target, empty)
+        store.write_left_out(target, source.skipped)
+        store.write_empty(target, empty)  # last: without it no process completes the store
     counts = Counts()
     total = sum(len(target.shards()[n]) for n in missing)
     with tqdm(total=total, desc=target.dataset, unit="img", disable=not progress) as bar:

@@ -90,6 +90,7 @@ def config_jobs(
 ) -> list[EncodeJob]:
     """Return a job for each (dataset, split) of a config, with the sizes of its stages.
 
+    Images of files may have any size; those of embedded and of TFDS's datasets have to fit.
     `storage` is `text_dtype`, `shard_records` and `batch_tokens` of every job.
     """
     stages: dict[tuple[str, str], list[config.Experiment]] = {}
@@ -98,9 +99,10 @@ def config_jobs(
         stages.setdefault((data.dataset, data.split), []).append(experiment)
     return [
         EncodeJob(
-            address=Address(dataset, split),
+            address=(address := addresses.parse_dataset(dataset, split)),
             data_dir=data_dir,
             text=(text := group[0].text),
+            framing=config.Framing() if address.dataset.startswith(addresses.PATHS) else None,
             sizes=tuple(sorted({e.stage.size for e in group})),
             folder=encode.store_path(data_dir, dataset=dataset, split=split, encoder=text.encoder),
             **storage,
@@ -120,16 +122,23 @@ def prepare_dataset(
     return encode.write_store(source, encoder, target, share=share, progress=progress)
 
 
-def find_store(experiment: config.Experiment, data_dir: Path, pairs: Path | None = None) -> Store:
+def find_store(
+    experiment: config.Experiment,
+    data_dir: Path,
+    pairs: Path | None = None,
+    *,
+    command: str = store.COMMAND,
+) -> Store:
     """Return the pairs that an experiment trains on: those in `pairs`, or its dataset's.
 
+    `command` is the one that makes them, for errors to name.
     Errors: FileNotFoundError, ValueError; see `store.open_store`.
     """
     data, text = experiment.data, experiment.text
     usual = encode.store_path(
         data_dir, dataset=data.dataset, split=data.split, encoder=text.encoder
     )
-    return store.open_store(pairs or usual)
+    return store.open_store(pairs or usual, command=command)
 
 
 def begin_job(job: EncodeJob) -> JobProgress:
@@ -137,11 +146,12 @@ def begin_job(job: EncodeJob) -> JobProgress:
 
     Errors: as `EncodeJob.open`; ValueError when the folder holds something else.
     """
-    _, encoder, target = job.open()
+    source, encoder, target = job.open()
     if (found := encode.find_finished(target)) is not None:
         return JobProgress(target, [], found)
     empty = encode.encode_empty(encoder, target)  # first: an encoder may compute nonsense
     missing = store.begin_store(target)
+    store.write_left_out(target, source.skipped)
     store.write_empty(target, empty)
     encoder.free()  # this process encodes nothing more
     return JobProgress(target, missing)

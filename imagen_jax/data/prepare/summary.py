@@ -41,7 +41,8 @@ def describe_skipped(source: Source, address: Address) -> str:
         return ""
     return (
         f"{base.make_printable(address.dataset)} itself left out "
-        f"{base.summarise_skips(source.skipped)}; `imagen data check` names more\n"
+        f"{base.summarise_skips(source.skipped)}; {skipped.FILE} and `imagen data check` name "
+        "more\n"
     )
 
 

@@ -8,18 +8,20 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from imagen_jax import extras
-from imagen_jax.data.sources import base
+from imagen_jax.data.sources import bare_paths, base
 from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.io import paths
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
-TFDS, TARS, FOLDER, PARQUET, MIXTURE = "tfds:", "tars:", "folder:", "parquet:", "mixture:"
+TFDS, MIXTURE = "tfds:", "mixture:"
+TARS, FOLDER, PARQUET = bare_paths.TARS, bare_paths.FOLDER, bare_paths.PARQUET
 PATHS = (TARS, FOLDER, PARQUET, MIXTURE)
 FORMS = (
     "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
     " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN],"
     " or mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a"
-    " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://"
+    " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://; or a"
+    " folder, .tar, .parquet or metadata.jsonl that is there, by its path alone"
 )
 OPTIONS = {
     **{family: {"split"} for family in FAMILIES},
@@ -38,8 +40,12 @@ INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
 
 
 def parse_address(text: str) -> Address:
-    """A source's address. Errors: ValueError that shows the forms there are."""
-    dataset, query = _split(text)
+    """A source's address, or the path of one that is there.
+
+    Errors: ValueError that shows the forms there are.
+    """
+    known = text.startswith(tuple(OPTIONS)) or text.partition("?")[0] == "emoji"
+    dataset, query = _split(text if known else bare_paths.add_form(text))
     dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
@@ -55,6 +61,20 @@ def parse_address(text: str) -> Address:
                 f"data source {text!r}: weight={given['weight']} is no number"
             ) from error
     return Address(dataset, **{"text": TEXT.get(form, "")} | given)
+
+
+def parse_dataset(dataset: str, split: str) -> Address:
+    """The address that a config's `data.dataset` and `data.split` say.
+
+    Errors: as `parse_address`; ValueError for a split in the dataset's own address.
+    """
+    address = parse_address(dataset)
+    if address.split not in ("train", split):
+        raise ValueError(
+            f"data.dataset={dataset!r} names split {address.split!r}, but data.split={split!r}: "
+            "leave it out of data.dataset and give data.split"
+        )
+    return address._replace(split=split)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -1,25 +1,28 @@
-"""Examples of a source that did not become records of a store: each listed, with the reason.
+"""Parts of a source that did not become records of a store: each listed, with the reason.
 
-Every shard has a list of its own until the store is complete; then they become one file.
+Every shard has a list of its own until the store is complete, and so has what the source itself
+left out; then they become one file.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.data.store import shard_file
 from imagen_jax.io.atomic import write_atomic
 
 FILE = "skipped.jsonl"
+OF_SOURCE = "skipped-by-source.jsonl"  # until the store is complete
 
 
 class Skipped(NamedTuple):
-    """An example, as a line of the file has it."""
+    """An example or a file, as a line of the list has it."""
 
-    example: int  # its index in the source
-    key: str  # that its record would have had
+    example: int | None  # its index in the source; None: the source does not count it
+    key: str  # that its record would have had, or the file's name
     reason: str  # the same words for all of a kind
     detail: str = ""  # of this one
 
@@ -38,9 +41,22 @@ def write_skipped(path: Path, lacks: Iterable[Skipped]) -> None:
         write_atomic(path, text)
 
 
-def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tuple[Total, ...]]:
+def list_left_out(left_out: Mapping[str, SkippedNames]) -> list[Skipped]:
+    """Return a line for each name that a source keeps of what it left out, or for their rest."""
+    found = []
+    for reason, names in left_out.items():
+        found += [Skipped(None, name, reason) for name in names]
+        if more := names.total - len(names):
+            found.append(Skipped(None, "", reason, f"{more:,} more, which are not named"))
+    return found
+
+
+def gather_skipped(
+    lists: Sequence[Path], folder: Path, of_source: Sequence[Path] = ()
+) -> tuple[list[int], tuple[Total, ...]]:
     """Make one list of all shards'; how many each has, and how many there are of each reason.
 
+    What the source left out comes last, and is not counted: it has no examples there.
     Errors: FileNotFoundError where a shard has none.
     """
     lengths: list[int] = []
@@ -48,11 +64,13 @@ def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tupl
 
     def join(target: Path) -> None:
         with target.open("w") as file:
-            for one in lists:
+            for one in (*lists, *of_source):
                 lines = one.read_text().splitlines(keepends=True)
                 with shard_file.name_failures(folder / FILE):
                     file.writelines(lines)
                     file.flush()
+                if one in of_source:
+                    continue
                 lengths.append(len(lines))
                 found.update(json.loads(line)["reason"] for line in lines)
 
@@ -61,7 +79,7 @@ def gather_skipped(lists: Sequence[Path], folder: Path) -> tuple[list[int], tupl
 
 
 def read_skipped(folder: Path) -> list[Skipped]:
-    """Read the examples that a finished store lacks, in the order of its source."""
+    """Read what a finished store lacks, in the order of its source; files come last."""
     file = folder / FILE
     lines = file.read_text().splitlines() if file.is_file() else []
     return [Skipped(**json.loads(line)) for line in lines]

@@ -7,13 +7,14 @@ they are whole; the index comes last. What is there is never written again.
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from imagen_jax.config import Filters, Framing
+from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.data.store import records, shard_file, skipped
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.shard_file import ShardFile
@@ -26,6 +27,7 @@ INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
 SHARD_RECORDS = 8192
+COMMAND = "imagen encode"  # makes a store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,13 @@ def write_empty(target: Store, text: Encoding) -> None:
         shard_file.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
 
 
+def write_left_out(target: Store, left_out: Mapping[str, SkippedNames]) -> None:
+    """List what the source itself left out, for `finish_store` to add to the examples skipped."""
+    if left_out:
+        lines = skipped.list_left_out(left_out)
+        skipped.write_skipped(target.folder / skipped.OF_SOURCE, lines)
+
+
 def finish_store(target: Store) -> Store | None:
     """Write the index once all shards are there, of any process; None as long as some lack.
 
@@ -180,10 +189,12 @@ def finish_store(target: Store) -> Store | None:
     if not all(path.is_file() for path in paths):
         return None
     lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
+    of_source = [path for path in (target.folder / skipped.OF_SOURCE,) if path.is_file()]
+    lacking, totals = [0] * len(shards), ()
     try:
-        lacking, totals = (
-            skipped.gather_skipped(lists, target.folder) if lists else ([0] * len(shards), ())
-        )
+        if lists or of_source:
+            found, totals = skipped.gather_skipped(lists, target.folder, of_source)
+            lacking = found or lacking
     except FileNotFoundError:  # another process completed it, and took them away
         found = open_store(target.folder)
         for late in lists:  # of a shard that this process wrote, too
@@ -197,37 +208,57 @@ def finish_store(target: Store) -> Store | None:
         skipped=totals,
         files=tuple(ShardFile(path.name, count, path.stat().st_size) for path, count in pairs),
     )
+    if store.count:
+        _write(store.folder / INDEX, store)
+    left_over = (store.folder / HEADER, *lists, *of_source, *store.folder.glob("*.tmp"))
+    for path in left_over if store.count else (*left_over, *paths):
+        path.unlink(missing_ok=True)
     if not store.count:
         raise ValueError(
             f"all of {target.dataset} {target.split} was skipped: "
             f"{skipped.summarise_skipped(totals)}; see "
-            f"{target.folder / skipped.FILE}, and give other filters and an empty --out"
+            f"{target.folder / skipped.FILE}, and give other filters or smaller sizes"
         )
-    _write(store.folder / INDEX, store)
-    for left_over in (store.folder / HEADER, *lists, *store.folder.glob("*.tmp")):
-        left_over.unlink(missing_ok=True)
     return store
 
 
-def open_store(folder: Path | str) -> Store:
+def open_store(folder: Path | str, *, command: str = COMMAND) -> Store:
     """The store in a folder, after checking that all of it is there.
 
+    `command` is the one that makes it, for errors to name.
     Errors: FileNotFoundError when there is none or it was never finished; ValueError when it is of
     another version or damaged. Each names the place and the remedy.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no encoded dataset at {folder}: run `imagen encode` first")
+    if all(path.name == skipped.FILE for path in folder.glob("*")):
+        raise FileNotFoundError(f"no encoded dataset at {folder}: run `{command}` first")
     if not (folder / INDEX).is_file():
         raise FileNotFoundError(
-            f"{folder} has no {INDEX}, so its encoding was interrupted: run `imagen encode` again"
+            f"{folder} has no {INDEX}, so its encoding was interrupted: run `{command}` again"
         )
     store = _read(folder / INDEX, folder)
     for file in store.files:
         damage = shard_file.describe_damage(folder / file.name, file)
         if damage:
-            raise ValueError(_sentence(folder, damage))
+            raise ValueError(_sentence(folder, damage, command))
     return store
+
+
+def describe_source(folder: Path) -> str:
+    """Return the address of what a store, finished or not, is of; "" where there is none.
+
+    Errors: ValueError for an index that cannot be read.
+    """
+    for name in (INDEX, HEADER):
+        if (folder / name).is_file():
+            found = _read(folder / name, folder)
+            return join_split(found.dataset, found.split)
+    return ""
+
+
+def join_split(dataset: str, split: str) -> str:
+    """Return a dataset and its split as one address."""
+    return dataset if split == "train" else f"{dataset}?split={split}"
 
 
 def refuse_other(found: Store, wanted: Store) -> None:
@@ -311,5 +342,5 @@ def _parsed(fields: dict) -> dict:
     }
 
 
-def _sentence(folder: Path, damage: str) -> str:
-    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `imagen encode`"
+def _sentence(folder: Path, damage: str, command: str = COMMAND) -> str:
+    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `{command}`"
