@@ -216,6 +216,18 @@ def _check(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+def test_the_readme_has_the_plans_of_their_page() -> None:
+    """Network, slice, memory, time and share of each plan, as the table of all plans has them."""
+    plans = (ROOT / "docs" / "benchmarks" / "plans.md").read_text().splitlines()
+    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in plans]
+    rows = re.findall(r"^\| `imagen/(\w+)` \|(.*)\|$", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) >= 3
+    for network, rest in rows:
+        row = [cell.strip() for cell in rest.split("|")]
+        wanted = {f"train `{network}", *row}
+        assert any(wanted <= set(found) for found in cells), (network, row)
+
+
 def test_the_readme_samples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((_, code),) = (f for f in FENCE.findall((ROOT / "README.md").read_text()) if f[0] == "python")
     monkeypatch.chdir(tmp_path)
