@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 from imagen_jax.cli import main
 main()
 """
+
+LAST_IMPORT = "from imagen_jax.cli import main"
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +178,38 @@ def test_a_second_signal_changes_nothing(data_dir: Path, whole: state.TrainState
     assert process.wait(timeout=600) == exit_codes.PREEMPTED
     assert start(data_dir, "twice").wait(timeout=600) == 0
     assert_equal(final(data_dir / "twice"), whole)
+
+
+@pytest.mark.faults
+def test_the_first_interrupt_saves(data_dir: Path, whole: state.TrainState) -> None:
+    process = start(data_dir, "interrupted")
+    while reached(data_dir / "interrupted") < 3:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == exit_codes.INTERRUPTED
+    said = (data_dir / "interrupted.log").read_text()
+    assert "saving; press Ctrl-C again to stop at once" in said
+    assert re.search(r"imagen train: interrupted: .* is saved at step \d+", said)
+    assert start(data_dir, "interrupted").wait(timeout=600) == 0
+    assert_equal(final(data_dir / "interrupted"), whole)
+
+
+@pytest.mark.faults
+def test_the_second_interrupt_stops_at_once(data_dir: Path, monkeypatch) -> None:
+    slow = "from imagen_jax.train import checkpointing as c; import time\n"
+    slow += "c.CheckpointWriter.save = lambda *_: time.sleep(300)\nfrom imagen_jax.cli import main"
+    monkeypatch.setitem(globals(), "PROGRAM", PROGRAM.replace(LAST_IMPORT, slow))
+    process = start(data_dir, "at-once", "--train.save-every", "1000")
+    log = data_dir / "at-once.log"
+    for sentence in ("compiling ...", "press Ctrl-C again"):
+        while sentence not in log.read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == exit_codes.INTERRUPTED
+    assert log.read_text().endswith("imagen train: interrupted\n")
+    assert not list((data_dir / "at-once" / "checkpoints").glob("[0-9]*"))
 
 
 @pytest.mark.faults

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from imagen_jax.parallel import backend
+from imagen_jax.parallel import backend, hardware
 from imagen_jax.runtime import exit_codes
 
 COMMANDS = {
@@ -92,6 +92,8 @@ def _main(arguments: list[str]) -> None:
         # Python puts the current folder first in its children, whose random.py would be run; not
         # for gcloud, which is Python, too, and finds its own parts so.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
+        if platforms := hardware.choose_platforms():
+            os.environ["JAX_PLATFORMS"] = platforms
     if code := _run(command, rest):
         _leave(code)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import parsing
+from imagen_jax.cli import devices, parsing
 from imagen_jax.cli.store_options import StoreOptions
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def run(argv: list[str]) -> None:
 
     distributed.initialize(options.processes)
     compilation_cache.use_cache()
+    devices.report_devices()
     if options.pairs.out is not None:
         _encode(options.pairs.job(options.source, options.data_dir))
         return

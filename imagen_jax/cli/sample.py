@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import parsing, sample_inputs, sampler_overrides, stopping
+from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides, stopping
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
 
@@ -160,6 +160,7 @@ def run(argv: list[str]) -> None:
     output = Output(
         options.out, options.prompts, first_index=options.first_index, metadata=metadata
     )
+    devices.report_devices()
     profile.ended("loading")
     started = time.perf_counter()
     with lease.hold(options.out, command="imagen sample", option="--out"):

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import config_overrides, console
+from imagen_jax.cli import config_overrides, console, devices
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.parallel import distributed
+from imagen_jax.parallel import backend, distributed
 from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
@@ -89,7 +89,9 @@ def run(argv: list[str]) -> None:
         _supervise(argv, options)
         return
     distributed.initialize(options.processes)
+    backend.dispatch_inline()
     with console.tolerant():
+        devices.report_devices()
         _train_all(chosen, cascade, options, argv[0])
 
 
@@ -123,12 +125,11 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     import jax
 
     from imagen_jax.cli import absolute_paths, preview_hook
-    from imagen_jax.parallel import backend, compilation_cache
+    from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import preemption
     from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
-    backend.dispatch_inline()
     experiment = absolute_paths.resolve_text(experiment)
     store = _open_store(experiment, options, name)
     source = _source(options, experiment.stage.name)

@@ -36,7 +36,7 @@ class PreemptionWatch:
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The first Ctrl-C stops as SIGTERM does; the second one, at once."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\ninterrupted: stopping and saving; once more ends at once, unsaved\n")
+        os.write(2, b"\nsaving; press Ctrl-C again to stop at once, unsaved\n")
         self.interrupted = True
         if jax.process_count() == 1:
             self.ask()

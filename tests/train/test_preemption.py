@@ -24,7 +24,7 @@ def test_the_first_interrupt_stops_and_the_second_ends_at_once(capfd) -> None:
         assert not watch.reached(1)
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.reached(2)
-        assert "once more ends at once" in capfd.readouterr().err
+        assert "saving; press Ctrl-C again to stop at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
