@@ -215,7 +215,6 @@ def _check(words: tuple[str, ...]) -> None:
     assert not ended, f"imagen {shlex.join(words)}: {ended}"
 
 
-@pytest.mark.slow
 def test_the_readme_has_the_plans_of_their_page() -> None:
     """Network, slice, memory, time and share of each plan, as the table of all plans has them."""
     plans = (ROOT / "docs" / "benchmarks" / "plans.md").read_text().splitlines()
@@ -228,6 +227,7 @@ def test_the_readme_has_the_plans_of_their_page() -> None:
         assert any(wanted <= set(found) for found in cells), (network, row)
 
 
+@pytest.mark.slow
 def test_the_readme_samples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((_, code),) = (f for f in FENCE.findall((ROOT / "README.md").read_text()) if f[0] == "python")
     monkeypatch.chdir(tmp_path)
