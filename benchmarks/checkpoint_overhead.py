@@ -27,6 +27,7 @@ from imagen_jax.runtime import watchdog
 from imagen_jax.runtime.preemption import PreemptionWatch
 from imagen_jax.train import checkpointing, optim, sharded_step, state
 from imagen_jax.train import step as steps
+from imagen_jax.train.ema import update_ema
 from imagen_jax.train.goodput import GoodputTracker
 
 BOOKKEEPING = 1000  # turns of the loop's own work
@@ -112,7 +113,7 @@ def _bare(work: sharded_step.ShardedStep) -> Any:
         opt_state, updates = optim.update(work.rule, grads, old.opt_state, old.params, norm=norm)
         params = optax.apply_updates(old.params, updates)
         step = old.step + 1
-        ema = optim.update_average(old.ema, params, step, decay=experiment.optim.ema_decay)
+        ema = update_ema(old.ema, params, step, decay=experiment.optim.ema_decay)
         return state.TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
 
     whole = mesh.replicated_sharding(work.devices)

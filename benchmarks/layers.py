@@ -30,7 +30,16 @@ from imagen_jax.train import sharded_step
 
 REFERENCE = "reference"
 MIB = 2**20
-CONTAINERS = ("UNet", "EfficientUNet", "Down", "Middle", "Up", "Conditioner")  # of layers
+CONTAINERS = (
+    "UNet",
+    "EfficientUNet",
+    "DBlock",
+    "Down",
+    "Middle",
+    "UBlock",
+    "Up",
+    "Conditioner",
+)  # of layers
 
 
 @dataclasses.dataclass(frozen=True)

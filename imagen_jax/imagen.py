@@ -18,7 +18,7 @@ from imagen_jax.diffusion.samplers import StepRule
 from imagen_jax.image import to_uint8
 from imagen_jax.parallel import backend
 from imagen_jax.sample import cascade
-from imagen_jax.sample.finite import NotFinite
+from imagen_jax.sample.nonfinite_images import NotFinite
 from imagen_jax.sample.options import SampleOptions, check_prompts, read_options
 from imagen_jax.sample.overrides import Changes, apply_overrides, check_used, with_step_rule
 from imagen_jax.sample.progress import (

@@ -101,7 +101,7 @@ def _errors(
     x0 = to_float(real)
     cond = models.condition(module, params, captions)
     network = models.predictor(module, params, cond)
-    predict = preconditioning.wrap(network, None, diffusion=stage.diffusion)
+    predict = preconditioning.precondition(network, None, diffusion=stage.diffusion)
 
     def at(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
         index, level = numbered

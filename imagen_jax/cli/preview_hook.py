@@ -24,7 +24,7 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     from imagen_jax import models
     from imagen_jax.image import to_uint8
     from imagen_jax.sample import cascade
-    from imagen_jax.sample.finite import NotFinite
+    from imagen_jax.sample.nonfinite_images import NotFinite
     from imagen_jax.sample.request import Request
     from imagen_jax.sample.stage_program import TrainedStage
 

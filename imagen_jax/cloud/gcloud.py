@@ -170,7 +170,8 @@ class Gcloud:
     def run(self, arguments: list[str], *, stdin: str | None = None) -> str:
         """Run a command and return its output; "" where the command is only printed.
 
-        Errors: Missing; Failed, with gcloud's own sentence, after several tries if it may pass.
+        Errors: MissingResourceError; GcloudError, with gcloud's own sentence, after
+        several tries if it may pass.
         """
         if self.dry:
             self._print(arguments, stdin)
@@ -217,7 +218,7 @@ class Gcloud:
 
 
 def _program() -> str:
-    """Errors: Failed where gcloud is not installed."""
+    """Errors: GcloudError where gcloud is not installed."""
     found = shutil.which("gcloud")
     if found is None:
         raise GcloudError(

@@ -17,7 +17,7 @@ LAST = 8192  # bytes of the end of the metrics that are read
 
 
 def status_text(cloud: Gcloud, run: RunRecord) -> str:
-    """Slice, workers, training, attempts. Errors: gcloud.Failed."""
+    """Slice, workers, training, attempts. Errors: gcloud.GcloudError."""
     wanted, current = run.wanted, run.current
     lines = [
         f"run       {run.job.run_id}, {run.job.workdir}",
@@ -110,7 +110,7 @@ def follow_logs(
 def list_leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tuple[str, str]]:
     """Name and state of the queued resources of a zone that hold quota and never come back.
 
-    Those of `imagen launch` alone, by their label, unless `everyone`. Errors: gcloud.Failed.
+    Those of `imagen launch` alone, by their label, unless `everyone`. Errors: gcloud.GcloudError.
     """
     found = json.loads(cloud.run(gcloud.every(wanted)) or "[]")
     dead = [r for r in found if r.get("state", {}).get("state") in LOST]

@@ -53,8 +53,8 @@ class Watcher:
     def watch(self) -> int:
         """Until the run is done, stopped or given up; then nothing of it is left. The exit code.
 
-        Errors: gcloud.Failed where a resource can't be created; where one can't be deleted, with
-        the command to do so; ValueError where another watches. Ctrl-C leaves the run as it is.
+        Errors: gcloud.GcloudError where a resource can't be created; where one can't be deleted,
+        with the command to do so; ValueError where another watches. Ctrl-C leaves the run as it is.
         """
         self._lease.take(over=self.take_over, waits=False)
         self._renewed = self.clock()
@@ -228,7 +228,7 @@ def create_command(run: RunRecord, attempt: Attempt, startup: Path, *, now: floa
 
 
 def write_record(cloud: Gcloud, run: RunRecord) -> None:
-    """Write the record. Errors: gcloud.Failed."""
+    """Write the record. Errors: gcloud.GcloudError."""
     cloud.run(
         gcloud.put(None, f"{run.job.folder}/{run_record.FILE}"),
         stdin=run_record.to_json(run) + "\n",
@@ -236,7 +236,10 @@ def write_record(cloud: Gcloud, run: RunRecord) -> None:
 
 
 def read_record(cloud: Gcloud, workdir: str) -> RunRecord:
-    """The record of the run in `workdir`. Errors: ValueError where there is none; gcloud.Failed."""
+    """The record of the run in `workdir`.
+
+    Errors: ValueError where there is none; gcloud.GcloudError.
+    """
     address = f"{workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
         return run_record.from_json(cloud.run(gcloud.cat(address)), where=address)
@@ -251,7 +254,7 @@ def read_record(cloud: Gcloud, workdir: str) -> RunRecord:
 def delete_resources(cloud: Gcloud, wanted: Slice, name: str) -> None:
     """Delete a queued resource with its nodes, and look whether it is gone.
 
-    Errors: gcloud.Failed, with the command to give by hand.
+    Errors: gcloud.GcloudError, with the command to give by hand.
     """
     command = gcloud.delete(wanted, name)
     try:
@@ -278,6 +281,6 @@ def mark_stopped(run: RunRecord) -> RunRecord:
 
 
 def list_remaining(cloud: Gcloud, run: RunRecord) -> list[str]:
-    """Names of the run's queued resources that exist. Errors: gcloud.Failed."""
+    """Names of the run's queued resources that exist. Errors: gcloud.GcloudError."""
     found = json.loads(cloud.run(gcloud.list_queued(run.wanted, run.job.run_id)) or "[]")
     return sorted(resource["name"].rpartition("/")[2] for resource in found)

@@ -112,7 +112,7 @@ class Worker:
         self._stopped = 0
 
     def run(self, commands: Sequence[Sequence[str]]) -> int:
-        """The exit code of the first command that fails; exits.LOST if workers are missing."""
+        """The exit code of the first command that fails; exit_codes.LOST if workers are missing."""
         signal.signal(signal.SIGTERM, self._stop)
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"

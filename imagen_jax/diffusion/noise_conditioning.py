@@ -25,7 +25,7 @@ def prepare(
     Training and sampling both prepare it here. Shapes: low_res (b, h, w, c); first result
     (b, h * factor, w * factor, c). The rest as in `augment`.
     """
-    return augment(upsample(low_res, factor=factor), aug_level, keys, options=options)
+    return augment_low_res(upsample(low_res, factor=factor), aug_level, keys, options=options)
 
 
 def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
@@ -43,7 +43,7 @@ def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
     )
 
 
-def augment(
+def augment_low_res(
     low_res: Image, aug_level: AugLevel, keys: Keys, *, options: config.NoiseConditioning
 ) -> tuple[Image, LogSNR]:
     """Noise the low-resolution image; return what the network sees, and its aug_logsnr.

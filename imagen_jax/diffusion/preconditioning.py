@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +12,9 @@ from imagen_jax.diffusion.schedules import alpha_sigma
 from imagen_jax.types import Image, Predict
 
 
-def wrap(network: Predict, low_res: Image | None, *, diffusion: config.Diffusion) -> Predict:
+def precondition(
+    network: Predict, low_res: Image | None, *, diffusion: config.Diffusion
+) -> Predict:
     """Wrap the network as a predictor of `diffusion.predicts`, in float32.
 
     Shapes: low_res (b, h, w, c), the low-resolution image as the network sees it: upsampled and
@@ -29,13 +33,19 @@ def wrap(network: Predict, low_res: Image | None, *, diffusion: config.Diffusion
 def _residual(network: Predict, low_res: Image, predicts: config.Predicts) -> Predict:
     """The network diffuses r = x0 - low_res: it sees z - alpha * low_res = alpha r + sigma eps.
 
-    Its v is alpha eps - sigma r, which exceeds the v of x0 by sigma * low_res.
+    Its v is alpha eps - sigma r, which exceeds the v of x0 by sigma * low_res; eps is the same.
     """
 
     def predict(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         alpha, sigma = alpha_sigma(logsnr)
         output = network(z - alpha * low_res, logsnr).astype(jnp.float32)
-        return output + low_res if predicts == "x0" else output - sigma * low_res
+        if predicts == "x0":
+            return output + low_res
+        if predicts == "v":
+            return output - sigma * low_res
+        if predicts == "eps":
+            return output
+        assert_never(predicts)
 
     return predict
 

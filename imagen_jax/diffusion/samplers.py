@@ -88,13 +88,13 @@ class StepInputs(NamedTuple):
 StepRule = Callable[[StepInputs, Denoise], Image]
 
 
-def ddpm_step(step: StepInputs, denoise: Denoise) -> Image:
+def ancestral_step(step: StepInputs, denoise: Denoise) -> Image:
     """Ancestral sampling with the variance interpolated by gamma (equation 6)."""
-    mean, std = ddpm_mean_std(step)
+    mean, std = ancestral_mean_std(step)
     return mean + std * rng.normal_each(step.keys, step.z_t.shape[1:])
 
 
-def ddpm_mean_std(step: StepInputs) -> tuple[Image, Scale]:
+def ancestral_mean_std(step: StepInputs) -> tuple[Image, Scale]:
     """Mean and standard deviation of the ancestral step.
 
     The variance is a geometric mean of the posterior's (gamma 0) and the transition's (gamma 1).
@@ -145,7 +145,7 @@ def heun_step(step: StepInputs, denoise: Denoise) -> Image:
 
 
 RULES: dict[str, StepRule] = {
-    "ancestral": ddpm_step,
+    "ancestral": ancestral_step,
     "ddim": ddim_step,
     "dpmpp_2m": dpmpp_2m_step,
     "edm_heun": heun_step,

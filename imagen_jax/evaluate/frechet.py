@@ -53,7 +53,7 @@ def load_reference(real: Pixels, other: UInt8[np.ndarray, "n h w 3"]) -> Referen
     """A reference of real images, its floor measured with other real ones.
 
     The distance of finite sets is biased upwards: give as many `other` images as will be judged.
-    Errors: ValueError as for `describe` and `fit`.
+    Errors: ValueError as for `describe_distribution` and `fit_gaussian`.
     """
     gaussian = fit_gaussian(describe_distribution(real))
     return ReferenceSet(

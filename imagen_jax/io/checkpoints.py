@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
-from imagen_jax.io import checksums, finite
+from imagen_jax.io import checksums, nonfinite_arrays
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -238,7 +238,7 @@ class Checkpoints:
 
 def _require_finite(state: Any, place: Workdir) -> None:
     try:
-        finite.require_finite(state, f"{place}: the weights of this checkpoint")
+        nonfinite_arrays.require_finite(state, f"{place}: the weights of this checkpoint")
     except ValueError as error:
         raise CorruptDataError(str(error)) from error
 

@@ -67,7 +67,7 @@ class EfficientUNet(nn.Module):
         embed = NoiseEmbedding(o.stem_channels, width, o.time_embed, style.dtype, name="emb")
         emb = embed(logsnr, cond)
 
-        down, up = (maybe_remat(level, o.remat, part="level") for level in (Down, Up))
+        down, up = (maybe_remat(level, o.remat, part="level") for level in (DBlock, UBlock))
 
         # Down
         x = network_input(z, cond).astype(style.dtype)
@@ -92,8 +92,8 @@ class EfficientUNet(nn.Module):
         return conv(z.shape[-1], jnp.float32, zero=True, precision=EXACT, name="head")(h)
 
 
-class Down(nn.Module):
-    """DBlock (fig. A.28): halve, residual blocks, attention."""
+class DBlock(nn.Module):
+    """One level on the way down (fig. A.28): halve, residual blocks, attention."""
 
     options: config.EfficientUNet
     style: BlockStyle
@@ -107,8 +107,8 @@ class Down(nn.Module):
         return run_blocks(self, h, emb, cond)
 
 
-class Up(nn.Module):
-    """UBlock (fig. A.29): merge the skip, residual blocks, attention, double."""
+class UBlock(nn.Module):
+    """One level on the way up (fig. A.29): merge the skip, residual blocks, attention, double."""
 
     options: config.EfficientUNet
     style: BlockStyle
@@ -150,9 +150,9 @@ class Merge(nn.Module):
 
 
 def run_blocks(
-    module: Down | Up, h: Features, emb: Embedding, cond: Conditioning
+    module: DBlock | UBlock, h: Features, emb: Embedding, cond: Conditioning
 ) -> Float[Array, "b h w o"]:
-    """The residual blocks and the attention of a level, as submodules of its `Down` or `Up`."""
+    """The residual blocks and the attention of a level, as submodules of its block."""
     o, style, level = module.options, module.style, module.options.levels[module.level]
     block = maybe_remat(ResBlock, o.remat, part="block")
     if not o.film_per_block:

@@ -144,7 +144,7 @@ def local_rows(devices: jax.sharding.Mesh, batch_size: int) -> tuple[int, ...]:
     return tuple(sorted({row for rows in spans for row in range(batch_size)[rows]}))
 
 
-def constrain_products(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
+def kernel_sharding(rank: int, axis: int | None, devices: jax.sharding.Mesh) -> NamedSharding:
     """Return the sharding of a kernel: its axis of heads or hidden units over `tensor`."""
     return NamedSharding(
         devices, PartitionSpec(*(TENSOR if i == axis else None for i in range(rank)))

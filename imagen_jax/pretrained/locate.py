@@ -74,7 +74,7 @@ def _is_exported(run: Workdir) -> bool:
 def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
     """Each run with the manifest that its exported files have been compared with, if any.
 
-    Errors: ValueError for a run that has checkpoints, too, or as `export.verify`.
+    Errors: ValueError for a run that has checkpoints, too, or as `export.verify_bundle`.
     """
     exported = [run for run in runs if _is_exported(run)]
     found = {place: export.verify_bundle(place) for place in {r.resolve().parent for r in exported}}

@@ -31,7 +31,7 @@ TRIES = 10  # where several begin at the same moment
 
 
 @runtime_checkable
-class ProcessIdentity(Protocol):
+class LeaseFile(Protocol):
     """The place of a lease's file. Errors: OSError where it can't be read or written."""
 
     def create(self, text: str) -> bool:
@@ -110,7 +110,7 @@ UNKNOWN = Holder("another host", 0, "", "?", "unknown", "", "?")  # of a file th
 class Lease:
     """The right to write into a folder, taken and given back."""
 
-    place: ProcessIdentity
+    place: LeaseFile
     where: str  # of the folder, for sentences
     remedy: str  # what to do where another has it
     holder: Holder

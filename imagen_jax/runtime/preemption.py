@@ -59,7 +59,7 @@ def watch_for_preemption(server: str | None = None) -> Iterator[PreemptionWatch]
     """Listen until the block ends; in the main thread, as signals need.
 
     `server` is the host of Google Cloud's metadata server, where there is one.
-    Errors: KeyboardInterrupt, with its words, in place of exits.Preempted after Ctrl-C.
+    Errors: KeyboardInterrupt, with its words, in place of exit_codes.Preempted after Ctrl-C.
     """
     found, ended = PreemptionWatch(), threading.Event()
     before = interrupt = None

@@ -72,9 +72,10 @@ class Supervisor:
     def run(self) -> int:
         """Supervise; the exit code is the last child's.
 
-        Codes: 0, exits.PREEMPTED and refused input before the first step end it; so does any end
-        after a signal that we passed on. The rest are crashes, and start the command again, unless
-        two came after the same step. exits.LOST: the child ended because another process did.
+        Codes: 0, exit_codes.PREEMPTED and refused input before the first step end it; so does any
+        end after a signal that we passed on. The rest are crashes, and start the command again,
+        unless two came after the same step. exit_codes.LOST: the child ended because another
+        process did.
         """
         crashes: list[Crash] = []
         with self._signals(), tempfile.TemporaryDirectory(prefix="imagen_") as folder:

@@ -9,7 +9,7 @@
 | `stage.py` | a stage over all prompts |
 | `overrides.py` | samplers changed, for all stages or some |
 | `memory.py` | sizes that need more memory than there is are refused |
-| `finite.py` | images that are not finite are refused |
+| `nonfinite_images.py` | images that are not finite are refused |
 | `progress.py` | callbacks, previews, and batches kept for a run that is interrupted |
 | `cascade.py` | a fold over stages: 16 -> 64 -> 256, or the paper's 64 -> 256 -> 1024 |
 """

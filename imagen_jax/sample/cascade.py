@@ -28,7 +28,7 @@ def generate(
     Image i depends on the seed, its index and its prompt alone; batches are filled up with images
     that are thrown away, so that one compiled program serves all. `callbacks` gets each batch, and
     is asked whether it has it.
-    Errors: as `check_request` and `stage.check_memory`; finite.NotFinite.
+    Errors: as `check_request` and `stage.check_memory`; nonfinite_images.NotFinite.
     """
     configs = [trained.stage for trained in stages]
     check_request(configs, request, len(prompts.indices))

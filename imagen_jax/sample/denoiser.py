@@ -30,7 +30,7 @@ def build(
 
     def to_x0(part: Any) -> Denoise:
         network = models.predictor(module, params, part)
-        predict = preconditioning.wrap(network, part.low_res, diffusion=stage.diffusion)
+        predict = preconditioning.precondition(network, part.low_res, diffusion=stage.diffusion)
 
         def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
             output = predict(z, logsnr)

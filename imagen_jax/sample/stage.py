@@ -13,7 +13,7 @@ import numpy as np
 from imagen_jax import config
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.sample import finite, memory, stage_program
+from imagen_jax.sample import memory, nonfinite_images, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
 from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
 from imagen_jax.types import Params
@@ -32,7 +32,7 @@ def sample_batches(
 ) -> np.ndarray:
     """All images, (p, h, w, 3) float32 in [-1, 1]; `inputs` are those of all, in numpy.
 
-    Errors: finite.NotFinite at the first batch with one that is not; it is not kept.
+    Errors: nonfinite_images.NotFinite at the first batch with one that is not; it is not kept.
     """
     indices, name = inputs.indices, trained.stage.name
     count = len(indices)
@@ -61,7 +61,7 @@ def sample_batches(
             with mesh.activate(devices):
                 placed = mesh.to_global(inputs.rows(rows), mesh.batch_sharding(devices))
                 images = _sample(trained, params, placed, spans, size=size, show=show)
-                sound = finite.is_finite_each(images)
+                sound = nonfinite_images.is_finite_each(images)
         started.append((start, images, sound))
         if len(started) > AHEAD:
             finish()
@@ -95,7 +95,7 @@ def _layout(
 def _check(
     trained: TrainedStage, sound: jax.Array, indices: np.ndarray, inputs: tuple[Params, Any]
 ) -> None:
-    finite.check_finite(sound, indices, stage=trained.stage, inputs=inputs)
+    nonfinite_images.check_finite(sound, indices, stage=trained.stage, inputs=inputs)
 
 
 def _show(
@@ -109,7 +109,7 @@ def _show(
         return None
 
     def show(step: int, images: jax.Array) -> None:
-        _check(trained, finite.is_finite_each(images), indices, inputs)
+        _check(trained, nonfinite_images.is_finite_each(images), indices, inputs)
         preview = Preview(
             stage=trained.stage.name,
             first_index=int(indices[0]),

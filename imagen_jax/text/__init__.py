@@ -7,7 +7,7 @@
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
 | `packing.py` | several captions in one row of the network |
 | `offloaded.py` | an encoder that is on the devices only while it encodes |
-| `finite.py` | encodings that are not finite, and their cause |
+| `nonfinite_encodings.py` | encodings that are not finite, and their cause |
 | `checkpoints/load.py` | any checkpoint to `T5Config` and parameters, tensor by tensor |
 | `checkpoints/t5x.py`, `huggingface.py` | which tensor holds which parameter |
 | `checkpoints/huggingface_files.py` | which of a folder's safetensors files those are |

@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float, Float32
 from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import finite, packing, t5
+from imagen_jax.text import packing, t5
 from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
+from imagen_jax.text.nonfinite_encodings import check_encodings, is_finite
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer, clean_caption, pad
 from imagen_jax.types import Params
@@ -177,8 +178,8 @@ class TextEncoder:
                     self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
-                for row in chosen if not finite.is_finite(text[chosen, :length]) else ():
-                    finite.check_encodings(captions[row], text[row], self.params, self.dtype)
+                for row in chosen if not is_finite(text[chosen, :length]) else ():
+                    check_encodings(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
         return text, text_mask
 
@@ -241,13 +242,13 @@ class TextEncoder:
         for batch, members in zip(plan.batches, plan.members(), strict=True):
             encoded, ahead = ahead, next(started, None)
             text = np.asarray(encoded)
-            is_sound = finite.is_finite(text)
+            is_sound = is_finite(text)
             for index in members:
                 row, first, end = plan.places[index]
                 found = text[row - batch.first, first:end]
                 if not is_sound:
                     caption = self.tokenizer.processor.decode(plan.tokens[row, first:end].tolist())
-                    finite.check_encodings(caption, found, self.params, self.dtype)
+                    check_encodings(caption, found, self.params, self.dtype)
                 yield index, found
 
     def _placed(self, batch: Sequence[Sequence[int]], length: int) -> tuple[jax.Array, jax.Array]:
@@ -293,7 +294,7 @@ def parameter_sharding(
 ) -> NamedSharding:
     """Return the sharding of a parameter over the devices."""
     if split == "heads":
-        return mesh.constrain_products(len(shape.shape), t5.split_axis(name), devices)
+        return mesh.kernel_sharding(len(shape.shape), t5.split_axis(name), devices)
     return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)
 
 

@@ -112,7 +112,7 @@ class RelativeBias(nn.Module):
         return table.astype(jnp.float32)[:, bucket][None]
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention; T5 folds 1/sqrt(head_dim) into the query kernel, so no scale is here."""
 
     config: T5Config
@@ -174,7 +174,7 @@ class Layer(nn.Module):
             bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
         bias = jnp.where(mask, bias, MASKED)  # (1, h, n, n) and (b, 1, q, n) to (b, h, n, n)
         normed = RMSNorm(name="pre_attention_layer_norm")(x)
-        x = x + Attention(self.config, self.dtype, name="attention")(normed, bias)
+        x = x + SelfAttention(self.config, self.dtype, name="attention")(normed, bias)
         return x + MLP(self.config, self.dtype, name="mlp")(RMSNorm(name="pre_mlp_layer_norm")(x))
 
 

@@ -4,7 +4,8 @@
 |---|---|
 | `state.py` | `TrainState`, initialised under its shardings |
 | `init_from.py` | another run's weights to begin with |
-| `optim.py` | the optax chain and the EMA |
+| `optim.py` | the optax chain |
+| `ema.py` | the moving average of the parameters |
 | `step.py` | `train_step`, the page a researcher edits |
 | `sharded_step.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |

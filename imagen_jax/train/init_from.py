@@ -81,7 +81,7 @@ class InitFrom:
         return {part: _flat(restored[part]) for part in parts}, place
 
     def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
-        """Names to take. Errors: ValueError, as `begin`."""
+        """Names to take. Errors: ValueError, as `initialize`."""
         fitting = [name for name, shape in wanted.items() if there.get(name) == shape]
         wrong = safetensors.tensor_mismatches(there, wanted)
         listed = "\n  ".join(wrong)

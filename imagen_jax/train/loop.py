@@ -9,7 +9,7 @@ import jax
 from imagen_jax import config, rng
 from imagen_jax.data import pipeline
 from imagen_jax.data.store.store import Store
-from imagen_jax.io import finite, log_files, run_dir
+from imagen_jax.io import log_files, nonfinite_arrays, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache, mesh
 from imagen_jax.runtime import exit_codes
@@ -74,7 +74,7 @@ def train(
         current = program.init(root)
         if source is not None:
             current, origin = source.initialize(current)
-            finite.require_finite(current, f"{source.folder}: the weights")
+            nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
         current = state.with_empty_prompt(current, store.empty().array())
     else:
         origin = f"resumed from step {start}"

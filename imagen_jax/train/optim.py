@@ -1,4 +1,4 @@
-"""The optimiser and the moving average of the parameters (section 4.1, appendix F)."""
+"""The optimiser (section 4.1, appendix F)."""
 
 from typing import Any, assert_never
 
@@ -9,7 +9,6 @@ import optax
 from imagen_jax import config
 from imagen_jax.types import Params
 
-EMA_WARMUP = 10.0  # steps; ours: a young average forgets its random start
 LONGEST_WARMUP = 3  # runs' steps by those of their warm-up: a longer one leaves little to train
 MUON_RMS = 1 / 3  # of an update over the learning rate, which Adam shares; .2 in arXiv:2502.16982
 MUON_SIDE = 16  # kernels with fewer input or output channels are left to Adam
@@ -61,7 +60,7 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationE
             rate,
             adam_b1=options.b1,
             adam_b2=options.b2,
-            muon_weight_dimension_numbers=matrix_mask,
+            muon_weight_dimension_numbers=muon_dimension_numbers,
             consistent_rms=MUON_RMS,
         )
     elif options.kind == "adafactor":
@@ -86,7 +85,7 @@ def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), clip)
 
 
-def matrix_mask(params: Params) -> Any:
+def muon_dimension_numbers(params: Params) -> Any:
     """For each kernel how Muon reads it as a matrix; None where Adam rules.
 
     A convolution's kernel (h, w, i, o) is a matrix of h * w * i inputs by o outputs, a dense one
@@ -118,13 +117,3 @@ def update(
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = rule.update(grads, opt_state, params, norm=norm)
         return opt_state, updates
-
-
-def update_average(ema: Params, params: Params, step: jax.Array, *, decay: float) -> Params:
-    """EMA after `step` updates: ema <- d * ema + (1 - d) * params, d = min(decay, (1+n)/(10+n)).
-
-    Differs from the paper: it states no EMA; .9999 is its authors' habit elsewhere.
-    """
-    n = step.astype(jnp.float32)
-    d = jnp.minimum(decay, (1.0 + n) / (EMA_WARMUP + n))
-    return jax.tree.map(lambda e, p: e + (1.0 - d) * (p - e), ema, params)

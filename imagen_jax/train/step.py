@@ -13,6 +13,7 @@ from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
 from imagen_jax.image import to_float
 from imagen_jax.train import norms, optim
+from imagen_jax.train.ema import update_ema
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Network, Params
 
@@ -52,7 +53,7 @@ def build(
     def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
-        ema = optim.update_average(state.ema, params, step, decay=experiment.optim.ema_decay)
+        ema = update_ema(state.ema, params, step, decay=experiment.optim.ema_decay)
         new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
         return new, norms.group_norms("update_norm", updates)
 
@@ -119,7 +120,7 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
         # ---- denoising error
         rngs = {"dropout": rng.fold(key, "dropout")}
         network = models.predictor(module, params, cond, train=True, rngs=rngs)
-        predict = preconditioning.wrap(network, low_res, diffusion=stage.diffusion)
+        predict = preconditioning.precondition(network, low_res, diffusion=stage.diffusion)
         terms = diffusion_loss.loss(
             predict, x0, rng.fold(key, "diffusion"), diffusion=stage.diffusion
         )

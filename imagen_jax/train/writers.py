@@ -154,7 +154,7 @@ def make_writers(
     """Make the writers of a run in `place`, whose logs are written in `folder`.
 
     Weights & Biases is left out, and that is logged, where it can't start for want of room.
-    Errors: ValueError, as `WeightsAndBiases`.
+    Errors: ValueError, as `WandbWriter`.
     """
     found: list[Writer] = []
     if experiment.train.wandb_project:

@@ -199,6 +199,11 @@ def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
         assert found.value.reason == base.NOT_UNICODE
 
 
+def test_an_address_of_an_unknown_form_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data source 'zip:/x\.zip': give shapes/NAME"):
+        addresses.open_source(Address("zip:/x.zip"), tmp_path)
+
+
 def test_a_mixture_may_name_files_in_any_bytes(tmp_path: Path) -> None:
     for codec in ("latin-1", "utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "list").write_bytes("folder:/caf\xe9\n# no\n".encode(codec))

@@ -8,7 +8,7 @@ import pytest
 from imagen_jax import config, rng
 from imagen_jax.diffusion import noise_conditioning
 
-augment = jax.jit(noise_conditioning.augment, static_argnames="options")
+augment_low_res = jax.jit(noise_conditioning.augment_low_res, static_argnames="options")
 OPTIONS = config.NoiseConditioning()
 LOW_RES = jax.random.uniform(jax.random.key(8), (4, 64, 64, 3), minval=-1, maxval=1)
 KEYS = rng.fold_each(rng.root(0), "test", jnp.arange(4))
@@ -55,7 +55,7 @@ def test_a_level_is_a_standard_deviation(schedule: config.ScheduleKind, sigmas: 
     options = config.NoiseConditioning(schedule=config.NoiseSchedule(kind=schedule))
     level = jnp.float32([0.1, 0.2, 0.3])
     low_res = LOW_RES[:3]
-    noised, aug_logsnr = augment(low_res, level, KEYS[:3], options=options)
+    noised, aug_logsnr = augment_low_res(low_res, level, KEYS[:3], options=options)
     sigma = np.asarray(sigmas)
     np.testing.assert_allclose(jnp.sqrt(jax.nn.sigmoid(-aug_logsnr)), sigma, atol=1e-4)
     noise = noised - np.sqrt(1 - sigma**2).reshape(3, 1, 1, 1) * np.asarray(low_res)
@@ -65,7 +65,7 @@ def test_a_level_is_a_standard_deviation(schedule: config.ScheduleKind, sigmas: 
 
 def test_level_zero_is_the_image_and_level_one_the_noise() -> None:
     level = jnp.float32([0.0, 0.0, 1.0, 1.0])
-    noised, aug_logsnr = augment(LOW_RES, level, KEYS, options=OPTIONS)
+    noised, aug_logsnr = augment_low_res(LOW_RES, level, KEYS, options=OPTIONS)
     np.testing.assert_allclose(aug_logsnr, [20, 20, -20, -20], atol=1e-2)
     np.testing.assert_allclose(noised[:2], LOW_RES[:2], atol=3e-4)
     np.testing.assert_allclose(noised[2:], rng.normal_each(KEYS[2:], (64, 64, 3)), atol=3e-4)
@@ -73,8 +73,8 @@ def test_level_zero_is_the_image_and_level_one_the_noise() -> None:
 
 def test_noise_depends_on_its_own_key_alone() -> None:
     level = jnp.full((4,), 0.2)
-    together, _ = augment(LOW_RES, level, KEYS, options=OPTIONS)
-    alone, _ = augment(LOW_RES[2:3], level[:1], KEYS[2:3], options=OPTIONS)
+    together, _ = augment_low_res(LOW_RES, level, KEYS, options=OPTIONS)
+    alone, _ = augment_low_res(LOW_RES[2:3], level[:1], KEYS[2:3], options=OPTIONS)
     np.testing.assert_allclose(together[2:3], alone, atol=1e-6)
-    other, _ = augment(LOW_RES, level, KEYS[::-1], options=OPTIONS)
+    other, _ = augment_low_res(LOW_RES, level, KEYS[::-1], options=OPTIONS)
     assert (jnp.abs(other - together).max(axis=(1, 2, 3)) > 0.1).all()

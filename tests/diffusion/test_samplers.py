@@ -117,7 +117,7 @@ def test_final_std_of_ancestral_sampling() -> None:
         x0 = gaussian(s)(z, levels[:-1])
         spans = levels[:-1], levels[:-1], levels[1:]
         step = StepInputs(z, x0, x0, *spans, keys_of(1), jnp.float32(gamma))
-        return *samplers.ddpm_mean_std(step), x0
+        return *samplers.ancestral_mean_std(step), x0
 
     gammas = (0.0, 0.3, 1.0)
     table = jax.jit(lambda: {(*k, g): coefficients(*k, g) for k in FINAL_STD for g in gammas})()
@@ -213,13 +213,13 @@ def test_ancestral_noise_is_a_standard_deviation(gamma: float) -> None:
     t, s = np.array([-20.0, -1.0, 4.0]), np.array([-9.0, 2.0, 20.0])
     step = constant_step(np.zeros(3), np.zeros(3), np.zeros(3), (t, t, s))
     step = step._replace(stochasticity=jnp.float32(gamma))
-    _, std = samplers.ddpm_mean_std(step)
+    _, std = samplers.ancestral_mean_std(step)
     lost = 1 - np.exp(t - s)
     small, large = lost / (1 + np.exp(s)), lost / (1 + np.exp(t))
     expected = np.exp((1 - gamma) * np.log(small) / 2 + gamma * np.log(large) / 2)
     np.testing.assert_allclose(std.ravel(), expected, rtol=1e-4)
     image = step._replace(z_t=jnp.zeros((3, 64, 64, 1)))
-    noise = samplers.ddpm_step(image, gaussian(0.5))
+    noise = samplers.ancestral_step(image, gaussian(0.5))
     np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), expected, rtol=0.05)
 
 
@@ -305,7 +305,7 @@ def test_noise_is_fresh_at_every_step() -> None:
         i = len(fresh) - 1
         zeros = np.zeros(1)
         step = constant_step(np.ones(1), zeros, zeros, (levels[i], levels[i], levels[i + 1]))
-        gain, _ = samplers.ddpm_mean_std(step._replace(stochasticity=jnp.float32(1.0)))
+        gain, _ = samplers.ancestral_mean_std(step._replace(stochasticity=jnp.float32(1.0)))
         (_, sigma_t), (_, sigma_s) = (schedules.alpha_sigma(levels[j : j + 1]) for j in (i, i + 1))
         fresh.append(new * float(sigma_s.item()) - float((gain * sigma_t).item()) * old)
     off_diagonal = np.corrcoef(fresh) - np.eye(4)

@@ -12,7 +12,7 @@ import pytest
 from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade, stage_program
-from imagen_jax.sample.finite import NotFinite
+from imagen_jax.sample.nonfinite_images import NotFinite
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.request import Request
 from imagen_jax.text.encoder import TextEncoder

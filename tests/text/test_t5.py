@@ -120,7 +120,7 @@ def test_logits_and_softmax_are_float32() -> None:
     variables = {"params": {name: {"kernel": jnp.eye(2)} for name in names}}
     x = jnp.array([[[10.0, 0.25], [10.0, -0.25]]], jnp.bfloat16)  # logits 100.0625 and 99.9375:
     bias = jnp.zeros((1, 1, 2, 2))  # equal in bfloat16
-    mixed = t5.Attention(config, jnp.bfloat16).apply(variables, x, bias)
+    mixed = t5.SelfAttention(config, jnp.bfloat16).apply(variables, x, bias)
     expected = 0.25 * np.tanh(0.125 / 2)  # of the first query's second channel
     np.testing.assert_allclose(float(mixed[0, 0, 1]), expected, rtol=0.1)
 

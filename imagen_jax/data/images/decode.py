@@ -112,7 +112,7 @@ class DecodedImage(NamedTuple):
 def read_header(image: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """An image's format and size; nothing is decoded.
 
-    Errors: Unreadable when the bytes are no image, or one of more than `max_pixels`.
+    Errors: UnreadableImageError when the bytes are no image, or one of more than `max_pixels`.
     """
     with _opened(image, max_pixels) as opened:
         return ImageHeader(opened.format or "", *opened.size)
@@ -121,8 +121,8 @@ def read_header(image: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 def decode_image(image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS) -> RGB:
     """The pixels of an encoded image, as RGB; those of a square one where `side` is given.
 
-    Errors: Unreadable when the bytes are no image or were cut short, when it has other sides, or
-    more than `max_pixels`.
+    Errors: UnreadableImageError when the bytes are no image or were cut short, when it has other
+    sides, or more than `max_pixels`.
     """
     with _opened(image, max_pixels) as opened:
         if side is not None and opened.size != (side, side):  # before it takes memory and time
@@ -135,7 +135,7 @@ def load_image(
 ) -> DecodedImage:
     """An image, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
-    Errors: Unreadable as `decode`.
+    Errors: UnreadableImageError as `decode_image`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
     """
     with _opened(image, max_pixels) as opened:
@@ -154,7 +154,7 @@ def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 @contextmanager
 def _opened(image: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """A file whose pixels are still to be read, and whatever is wrong with it as Unreadable."""
+    """A file whose pixels are still to be read, and whatever is wrong, as UnreadableImageError."""
     try:
         with _WITHOUT_WARNINGS:
             opened = Image.open(io.BytesIO(image), formats=FORMATS)

@@ -109,7 +109,8 @@ def encode_source(
 
     `encoder` is the one that `text` names, if it is loaded already. `examples` keeps the dataset's
     first ones only, in a folder of their own.
-    Errors: FileNotFoundError where the dataset was not built; ValueError as `target` and `write`.
+    Errors: FileNotFoundError where the dataset was not built; ValueError as `store_target` and
+    `write_store`.
     """
     encoder = encoder or TextEncoder.of(text)
     source, dataset = addresses.open_embedded(data.dataset, data.split, data_dir), data.dataset

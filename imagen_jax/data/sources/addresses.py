@@ -93,10 +93,10 @@ def open_source(address: Address, data_dir: Path | str) -> Source:
     """The examples at an address.
 
     Errors: FileNotFoundError for a dataset that is not there, under `data_dir` or at its path;
-    ValueError for one without that split or those features, without any example, or in files that
-    need what is not installed.
+    ValueError for one of no form that there is, without that split or those features, without any
+    example, or in files that need what is not installed.
     """
-    form = next(form for form in OPTIONS if address.dataset.startswith(form))
+    form = next((form for form in OPTIONS if address.dataset.startswith(form)), "")
     place = address.dataset.removeprefix(form)
     # Each is imported where it is needed: some are slow, and none needs the others.
     if form in FAMILIES:
@@ -115,9 +115,11 @@ def open_source(address: Address, data_dir: Path | str) -> Source:
         return parquet.open_parquet(place, image=address.image, text=address.text)
     if form == MIXTURE:
         return open_mixture(read_addresses(place), data_dir)
-    from imagen_jax.data.sources import tfds
+    if form == TFDS:
+        from imagen_jax.data.sources import tfds
 
-    return tfds.open_tfds(address, data_dir)
+        return tfds.open_tfds(address, data_dir)
+    raise ValueError(f"no data source {address.dataset!r}: give {FORMS}")
 
 
 def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:

@@ -147,8 +147,8 @@ def make_example(image: bytes, captions: tuple[str, ...]) -> dict[str, Any]:
 def make_texts(value: Any, path: str = "") -> tuple[str, ...]:
     """The texts at a path (`captions/text`) in nested dicts and sequences, without blank ones.
 
-    Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaption for a
-    text that is not Unicode.
+    Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaptionError
+    for a text that is not Unicode.
     """
     if isinstance(value, bytes):
         value = _caption(value)
@@ -192,7 +192,7 @@ def _caption(data: bytes) -> str:
 
 
 def _unicode(text: str) -> str:
-    """The text as it is. Errors: BadCaption for one that is no Unicode, or no text at all."""
+    """The text as it is. Errors: BadCaptionError for one that is no Unicode, or no text at all."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -43,7 +43,8 @@ class Folder(Sequence):
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """The example at an index.
 
-        Errors: BadCaption where its .txt has no Unicode text; OSError where its files are gone.
+        Errors: BadCaptionError where its .txt has no Unicode text; OSError where its files are
+        gone.
         """
         number = self._checked(index)
         name = self.names[number]

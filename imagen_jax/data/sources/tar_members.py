@@ -68,7 +68,7 @@ def read_members(opened: Any, file: SourceFile, skips: SkipLog) -> Iterator[tarf
 def _after_end(opened: Any, end: int) -> int | None:
     """Find data behind the zeros that end a tar; None where there is none.
 
-    Errors: ReadError where it does not end in zeros.
+    Errors: tarfile.ReadError where it does not end in zeros.
     """
     opened.seek(end)
     if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes garbage for the end

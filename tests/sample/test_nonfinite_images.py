@@ -10,7 +10,7 @@ import pytest
 from small_cascade import make_prompts, make_stage
 
 from imagen_jax.sample import cascade
-from imagen_jax.sample.finite import NotFinite
+from imagen_jax.sample.nonfinite_images import NotFinite
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.request import Request
 from imagen_jax.sample.stage_program import TrainedStage
