@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import cloud_storage
-import fsspec
 import numpy as np
 import pytest
 
@@ -31,10 +30,5 @@ def write_store() -> Callable[[Store, Sequence[Record]], Store]:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[cloud_storage.Bucket]:
     """`gs://bucket`, in memory, for this process."""
-    drivers = fsspec.get_filesystem_class("gs")
-    with cloud_storage.serve() as (held, env):
-        for name, value in env.items():
-            monkeypatch.setenv(name, value)
-        drivers.clear_instance_cache()  # they keep the address they began with
+    with cloud_storage.serve_here(monkeypatch) as held:
         yield held
-    drivers.clear_instance_cache()

@@ -1,21 +1,41 @@
 """Google's Cloud Storage on this machine, in memory, for tests: the JSON API as clients use it.
 
 Objects are read whole or in ranges, listed, written in one request or several, copied, moved and
-deleted; preconditions on generations are kept. Source: cloud.google.com/storage/docs/json_api.
+deleted; preconditions on generations are kept. Faults are injected one by one, and latency into
+every answer. Source: cloud.google.com/storage/docs/json_api.
 """
 
+import base64
 import contextlib
+import hashlib
 import http.server
 import itertools
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 PAGE = 1000  # objects of a listing
+
+
+@dataclass
+class Fault:
+    """What happens to the next requests of a method, with a part of a name in them."""
+
+    method: str = "GET"
+    name: str = ""  # a part of the address, or of how a body begins
+    times: int = 1
+    code: int | None = None  # the answer; without it the request is served
+    retry_after: str = ""
+    cut: float = 1.0  # the share of the answer that is sent before the connection ends
+    delay: float = 0.0  # seconds without a byte in the middle of the answer
+    lost: bool = False  # the request is carried out all the same
 
 
 @dataclass
@@ -25,6 +45,10 @@ class Bucket:
     objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # generation, content
     uploads: dict[str, tuple[str, dict[str, str], bytes]] = field(default_factory=dict)
     refuses: str | None = None  # what to write or delete is not allowed, by a part of its name
+    faults: list[Fault] = field(default_factory=list)  # used up in their order
+    injected: int = 0  # how often there was one
+    latency: float = 0.0  # seconds before each answer
+    requests: list[str] = field(default_factory=list)  # method and address of each
     lock: threading.RLock = field(default_factory=threading.RLock)
     count: Iterator[int] = field(default_factory=lambda: itertools.count(1_700_000_000_000_000))
 
@@ -32,6 +56,17 @@ class Bucket:
         """Objects below a prefix."""
         with self.lock:
             return sorted(name for name in self.objects if name.startswith(prefix))
+
+    def take_fault(self, method: str, text: str) -> Fault | None:
+        """The next fault that is meant for a request."""
+        with self.lock:
+            self.requests.append(f"{method} {text}")
+            for fault in self.faults:
+                if fault.times and fault.method == method and fault.name in text:
+                    fault.times -= 1
+                    self.injected += 1
+                    return fault
+        return None
 
     def put(self, name: str, content: bytes) -> dict[str, Any]:
         """Write an object; its metadata."""
@@ -48,6 +83,7 @@ class Bucket:
             "bucket": "bucket",
             "size": str(len(content)),
             "generation": str(generation),
+            "md5Hash": base64.b64encode(hashlib.md5(content).digest()).decode(),
             "metageneration": "1",
             "contentType": "application/octet-stream",
             "timeCreated": "2026-01-01T00:00:00.000Z",
@@ -67,6 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     bucket: Bucket
     address: str
+    _fault: Fault | None = None
 
     def log_message(self, *_: object) -> None: ...
 
@@ -88,15 +125,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, is_object, rest = url.path.partition("/o/")
         parts = [urllib.parse.unquote(x) for x in re.split("/(?:rewriteTo|copyTo|moveTo)/", rest)]
+        time.sleep(self.bucket.latency)
+        text = urllib.parse.unquote(self.path + body[:1000].decode(errors="replace"))
+        self._fault = fault = self.bucket.take_fault(method, text)
         try:
+            if fault is not None and fault.code is not None and not fault.lost:
+                raise Refused(fault.code)
             with self.bucket.lock:
                 refuses = self.bucket.refuses
-                if (
-                    method != "GET"
-                    and refuses is not None
-                    and refuses
-                    in urllib.parse.unquote(self.path + body[:1000].decode(errors="replace"))
-                ):
+                if method != "GET" and refuses is not None and refuses in text:
                     raise Refused(403)
                 if "/upload/" in path:
                     self._upload(query, body)
@@ -203,13 +240,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self, code: int, body: bytes | dict[str, Any] | None, headers: dict[str, str] | None = None
     ) -> None:
         raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""
+        fault, self._fault = self._fault or Fault(), None
+        code = fault.code or code
         self.send_response(code)
+        if fault.retry_after:
+            self.send_header("Retry-After", fault.retry_after)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.wfile.write(raw)
+            sent = int(len(raw) * fault.cut)
+            self.wfile.write(raw[: sent // 2])
+            self.wfile.flush()
+            time.sleep(fault.delay)
+            self.wfile.write(raw[sent // 2 : sent])
+        self.close_connection = sent < len(raw)
 
 
 @contextlib.contextmanager
@@ -219,7 +265,7 @@ def serve() -> Iterator[tuple[Bucket, dict[str, str]]]:
     handler = type("Handler", (_Handler,), {"bucket": held})
     with _Server(("127.0.0.1", 0), handler) as server:
         address = handler.address = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield (
             held,
             {
@@ -230,3 +276,18 @@ def serve() -> Iterator[tuple[Bucket, dict[str, str]]]:
             },
         )
         server.shutdown()
+
+
+@contextlib.contextmanager
+def serve_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """`gs://bucket`, in memory, for this process."""
+    import fsspec
+
+    drivers = fsspec.get_filesystem_class("gs")
+    with serve() as (held, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("NO_GCE_CHECK", "true")  # nobody signs in here
+        drivers.clear_instance_cache()  # they keep the address they began with
+        yield held
+    drivers.clear_instance_cache()
