@@ -5,6 +5,8 @@ perhaps a `*.tmp` next to it; a machine that loses its power may leave less.
 """
 
 import contextlib
+import filecmp
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +23,34 @@ def write_atomic(file: Path, content: Content) -> None:
     does not disturb it.
     Errors: OSError, or what `content` raises; the earlier file then stays as it was.
     """
+    with _written(file, content) as temporary:
+        temporary.replace(file)
+
+
+def create_atomic(file: Path, content: Content) -> None:
+    """Write a file that is not there, as `write_atomic` does; one of the same bytes may be.
+
+    Errors: FileExistsError for one of other bytes, which stays; OSError, or what `content` raises.
+    """
+    with _written(file, content) as temporary:
+        try:
+            os.link(temporary, file)  # fails where there is one, as renaming does not
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links, such as a mounted bucket
+            if not file.exists():
+                temporary.replace(file)
+                return
+        if not filecmp.cmp(temporary, file, shallow=False):
+            raise FileExistsError(
+                f"{file} is there already, with other bytes, and was not written: delete it, or "
+                "give another place"
+            )
+
+
+@contextlib.contextmanager
+def _written(file: Path, content: Content) -> Iterator[Path]:
+    """A file with that content next to `file`, until this is over."""
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         if isinstance(content, bytes):
@@ -29,7 +59,7 @@ def write_atomic(file: Path, content: Content) -> None:
             temporary.write_text(content)
         else:
             content(temporary)
-        temporary.replace(file)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

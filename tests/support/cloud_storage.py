@@ -207,7 +207,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             assert mark is not None
             _, about, data, _ = body.split(b"--" + mark[1].encode(), 3)
             name = json.loads(re.split(rb"\r?\n\r?\n", about, maxsplit=1)[1])["name"]
-            content = re.sub(rb"\r?\n$", b"", re.split(rb"\r?\n\r?\n", data, maxsplit=1)[1])
+            content = re.sub(rb"\r?\n\Z", b"", re.split(rb"\r?\n\r?\n", data, maxsplit=1)[1])
         else:
             name = query.get("name") or json.loads(body)["name"]
             self._check(name, query, creates=True)
@@ -239,9 +239,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(
         self, code: int, body: bytes | dict[str, Any] | None, headers: dict[str, str] | None = None
     ) -> None:
-        raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""
         fault, self._fault = self._fault or Fault(), None
-        code = fault.code or code
+        if fault.code is not None:
+            code = fault.code
+            body = {"error": {"code": code, "message": "refused"}}
+        raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""
         self.send_response(code)
         if fault.retry_after:
             self.send_header("Retry-After", fault.retry_after)

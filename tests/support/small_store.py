@@ -1,12 +1,12 @@
 """The least store of encoded pairs, for tests that care for little of it."""
 
-from pathlib import Path
 from typing import Any
 
 from imagen_jax.data.store.store import Store
+from imagen_jax.io.workdir import Workdir
 
 
-def make_store(folder: Path, *, count: int, **changes: Any) -> Store:
+def make_store(folder: Workdir, *, count: int, **changes: Any) -> Store:
     """A store of `count` examples at 4 pixels, with encodings of one token and one number."""
     plain = {
         "dataset": "any",

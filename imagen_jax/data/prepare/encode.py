@@ -23,6 +23,8 @@ from imagen_jax.data.sources.base import First, Source
 from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import folder_files
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.packing import PackingPlan
 from imagen_jax.text.t5 import Dtype
@@ -138,7 +140,7 @@ def store_target(
     encoder: CaptionEncoder,
     source: Source,
     *,
-    folder: Path,
+    folder: Workdir,
     data: config.Data,
     text: config.Text,
     sizes: Sequence[int],
@@ -201,7 +203,7 @@ def find_finished(target: Store) -> Store | None:
 
     Errors: ValueError when it is another one, naming what differs.
     """
-    if not (target.folder / store.INDEX).is_file():
+    if store.INDEX not in folder_files.list_files(target.folder):
         return None
     found = store.open_store(target.folder)
     store.refuse_other(found, target)

@@ -19,6 +19,8 @@ from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.data.store import store
 from imagen_jax.data.store.records import TextDtype
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import folder_files
+from imagen_jax.io.workdir import Workdir
 from imagen_jax.text.encoder import BATCH_TOKENS, TextEncoder, read_t5_config
 
 _ONE_AT_A_TIME = threading.Lock()  # a shard's images are in memory, and have threads of their own
@@ -48,7 +50,7 @@ class EncodeJob:
     data_dir: Path
     text: config.Text
     sizes: tuple[int, ...]
-    folder: Path
+    folder: Workdir
     framing: config.Framing | None = None
     filters: config.Filters = config.Filters()
     text_dtype: TextDtype = "bfloat16"
@@ -125,7 +127,7 @@ def prepare_dataset(
 def find_store(
     experiment: config.Experiment,
     data_dir: Path,
-    pairs: Path | None = None,
+    pairs: Workdir | None = None,
     *,
     command: str = store.COMMAND,
 ) -> Store:
@@ -166,7 +168,7 @@ def write_shard(
     """
     source, encoder, target = open_resources(job)
     with _ONE_AT_A_TIME:
-        if target.shard(number).is_file():
+        if target.shard(number).name in folder_files.list_files(target.folder):
             return Counts()
         (counts,) = encode.write_shards(
             source, encoder, target, [number], done=done, threads=threads
@@ -186,7 +188,7 @@ def open_resources(job: EncodeJob) -> JobResources:
 
 @functools.lru_cache(maxsize=1)
 def _opened(job: EncodeJob) -> JobResources:
-    if not (job.folder / store.HEADER).is_file():
+    if not {store.HEADER, store.INDEX} & set(folder_files.list_files(job.folder)):
         raise FileNotFoundError(
             f"a worker does not see {job.folder / store.HEADER}: the folder of pairs has to be "
             "one that all workers see, by the same path"

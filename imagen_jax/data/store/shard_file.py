@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io import folder_files
+from imagen_jax.io.bucket_errors import BucketError
+from imagen_jax.io.workdir import Workdir
 
 # One record per chunk for random access; PNG bytes do not compress further.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -24,11 +26,11 @@ class ShardFile(NamedTuple):
     bytes: int
 
 
-def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
+def write(path: Workdir, data: Iterable[bytes], *, count: int) -> None:
     """Write a file of `count` records, whole or not at all.
 
-    Errors: ValueError when there are more or fewer; OSError, as where the disk is full; what `data`
-    raises.
+    Errors: ValueError when there are more or fewer; FileExistsError for a file of other bytes;
+    OSError, as where the disk is full; what `data` raises.
     """
 
     def fill(target: Path) -> None:
@@ -36,7 +38,7 @@ def write(path: Path, data: Iterable[bytes], *, count: int) -> None:
         if written != count:
             raise ValueError(f"{path}: {written} records for a shard of {count}")
 
-    write_atomic(path, fill)
+    folder_files.create(path, fill)
 
 
 def _fill(path: Path, data: Iterable[bytes]) -> int:
@@ -59,10 +61,12 @@ def _fill(path: Path, data: Iterable[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def name_failures(path: Path) -> Iterator[None]:
+def name_failures(path: Workdir) -> Iterator[None]:
     """Turn a failure to write into one sentence. Errors: OSError."""
     try:
         yield
+    except (BucketError, FileExistsError):  # name it themselves
+        raise
     except (OSError, RuntimeError) as error:  # ArrayRecord's own are RuntimeErrors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
@@ -71,24 +75,27 @@ def name_failures(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_first(path: Path) -> bytes:
-    """A file's first record."""
-    reader = ArrayRecordReader(str(path), READER_OPTIONS)
-    try:
-        return reader.read([0])[0]
-    finally:
-        reader.close()
+def read_first(path: Workdir) -> bytes:
+    """A small file's first record. Errors: OSError."""
+    with folder_files.local_copy(path) as copy:
+        reader = ArrayRecordReader(str(copy), READER_OPTIONS)
+        try:
+            return reader.read([0])[0]
+        finally:
+            reader.close()
 
 
-def describe_damage(path: Path, file: ShardFile) -> str:
-    """Describe the damage of a file; "" for none."""
-    if not path.is_file():
+def describe_damage(path: Workdir, file: ShardFile, *, size: int | None) -> str:
+    """Describe the damage of a file of `size` bytes, None for one that is missing; "" for none.
+
+    Records are counted on this machine alone: in a bucket readers do that.
+    """
+    if size is None:
         return f"{file.name} is missing"
-    size = path.stat().st_size
     if size != file.bytes:
         what = "was cut short" if size < file.bytes else "has grown"
         return f"{file.name} {what}: {size} bytes instead of {file.bytes}"
-    count = _count(path)
+    count = _count(path) if isinstance(path, Path) else file.count
     return "" if count == file.count else f"{file.name} has {count} records, not {file.count}"
 
 

@@ -4,15 +4,16 @@ Every shard has a list of its own until the store is complete, and so has what t
 left out; then they become one file.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.data.store import shard_file
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io import folder_files
+from imagen_jax.io.workdir import Workdir
 
 FILE = "skipped.jsonl"
 OF_SOURCE = "skipped-by-source.jsonl"  # until the store is complete
@@ -34,11 +35,11 @@ class Total(NamedTuple):
     count: int
 
 
-def write_skipped(path: Path, lacks: Iterable[Skipped]) -> None:
+def write_skipped(path: Workdir, lacks: Iterable[Skipped]) -> None:
     """List what a shard lacks; the file appears whole."""
     text = "".join(f"{json.dumps(one._asdict())}\n" for one in lacks)
     with shard_file.name_failures(path):
-        write_atomic(path, text)
+        folder_files.write(path, text)
 
 
 def list_left_out(left_out: Mapping[str, SkippedNames]) -> list[Skipped]:
@@ -52,36 +53,29 @@ def list_left_out(left_out: Mapping[str, SkippedNames]) -> list[Skipped]:
 
 
 def gather_skipped(
-    lists: Sequence[Path], folder: Path, of_source: Sequence[Path] = ()
+    lists: Sequence[Workdir], folder: Workdir, of_source: Sequence[Workdir] = ()
 ) -> tuple[list[int], tuple[Total, ...]]:
     """Make one list of all shards'; how many each has, and how many there are of each reason.
 
     What the source left out comes last, and is not counted: it has no examples there.
-    Errors: FileNotFoundError where a shard has none.
+    Errors: FileNotFoundError where a shard has none; OSError.
     """
-    lengths: list[int] = []
-    found = Counter[str]()
-
-    def join(target: Path) -> None:
-        with target.open("w") as file:
-            for one in (*lists, *of_source):
-                lines = one.read_text().splitlines(keepends=True)
-                with shard_file.name_failures(folder / FILE):
-                    file.writelines(lines)
-                    file.flush()
-                if one in of_source:
-                    continue
-                lengths.append(len(lines))
-                found.update(json.loads(line)["reason"] for line in lines)
-
-    write_atomic(folder / FILE, join)
+    texts = [folder_files.read_text(one) for one in lists]
+    rest = [folder_files.read_text(one) for one in of_source]
+    with shard_file.name_failures(folder / FILE):
+        folder_files.write(folder / FILE, "".join((*texts, *rest)))
+    lines = [text.splitlines() for text in texts]
+    found = Counter[str](json.loads(line)["reason"] for line in itertools.chain(*lines))
+    lengths = [len(of_shard) for of_shard in lines]
     return lengths, tuple(Total(reason, count) for reason, count in sorted(found.items()))
 
 
-def read_skipped(folder: Path) -> list[Skipped]:
+def read_skipped(folder: Workdir) -> list[Skipped]:
     """Read what a finished store lacks, in the order of its source; files come last."""
-    file = folder / FILE
-    lines = file.read_text().splitlines() if file.is_file() else []
+    try:
+        lines = folder_files.read_text(folder / FILE).splitlines()
+    except FileNotFoundError:
+        lines = []
     return [Skipped(**json.loads(line)) for line in lines]
 
 

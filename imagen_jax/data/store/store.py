@@ -1,33 +1,28 @@
 """A store: a folder of (image, encoding) records in ArrayRecord files of so many each, its shards.
 
-Shards are written one by one, by any number of processes, under temporary names and renamed when
-they are whole; the index comes last. What is there is never written again.
+The folder is on this machine or in a bucket (`gs://`). Shards are written one by one, by any number
+of processes, and each appears whole; the index comes last. What is there is never written again.
 """
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data.sources.base import SkippedNames
-from imagen_jax.data.store import records, shard_file, skipped
+from imagen_jax.data.store import index, records, shard_file, skipped
+from imagen_jax.data.store.index import COMMAND, EMPTY, HEADER, INDEX, refuse_other
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.shard_file import ShardFile
 from imagen_jax.data.store.skipped import Skipped, Total
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io import folder_files, workdir
 from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io.workdir import Workdir
 
-VERSION = 3
-INDEX = "store.json"  # written last: a folder without it is not a store
-HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
-EMPTY = "empty.array_record"  # the encoding of the empty caption
 SHARD_RECORDS = 8192
-COMMAND = "imagen encode"  # makes a store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +32,7 @@ class Store:
     Until then every example of the source counts; with `framing` some may be skipped.
     """
 
-    folder: Path
+    folder: Workdir
     dataset: str
     split: str
     count: int  # records
@@ -77,15 +72,15 @@ class Store:
             for start in range(0, self.examples, self.shard_records)
         ]
 
-    def shard(self, number: int) -> Path:
+    def shard(self, number: int) -> Workdir:
         """The file of a shard."""
         return self.folder / f"records-{self._place(number)}.array_record"
 
-    def skipped_in(self, number: int) -> Path:
+    def skipped_in(self, number: int) -> Workdir:
         """The file of what a shard lacks; it goes when the store is complete."""
         return self.folder / f"skipped-{self._place(number)}.jsonl"
 
-    def shard_of(self, index: int) -> Path:
+    def shard_of(self, index: int) -> Workdir:
         """The file of a record of a finished store."""
         ends = itertools.accumulate(file.count for file in self.files)
         return self.folder / self.files[next(n for n, end in enumerate(ends) if index < end)].name
@@ -132,23 +127,39 @@ class Records:
 def begin_store(target: Store) -> list[int]:
     """Make the folder of a store that is not there, or go on with it; the shards it lacks.
 
+    Of two that begin at once in one folder one makes the header, and the other is held against it.
     Errors: ValueError when there are no records to write, or when the folder holds shards of
-    something else, naming what differs.
+    something else, naming what differs; OSError.
     """
     if not target.count:
         raise ValueError(f"{target.dataset} {target.split} has no images: nothing to write")
-    header = target.folder / HEADER
-    if header.is_file():
-        refuse_other(_read(header, target.folder), target)
-    elif stray := sorted(path.name for path in target.folder.glob("records-*")):
-        raise ValueError(
-            f"{target.folder} has {stray[0]}, but neither {INDEX} nor {HEADER}: it is no "
-            "unfinished store; encode into another folder"
-        )
-    else:
-        target.folder.mkdir(parents=True, exist_ok=True)
-        _write(header, target)
-    return [n for n in range(len(target.shards())) if not target.shard(n).is_file()]
+    files = folder_files.list_files(target.folder)
+    if INDEX in files:  # another process finished it
+        refuse_other(_read(target.folder / INDEX), target)
+        return []
+    if HEADER not in files:
+        if stray := sorted(name for name in files if name.startswith("records-")):
+            if {INDEX, HEADER} & set(folder_files.list_files(target.folder)):  # by now
+                return begin_store(target)
+            raise ValueError(
+                f"{target.folder} has {stray[0]}, but neither {INDEX} nor {HEADER}: it is no "
+                "unfinished store; encode into another folder"
+            )
+        _create_header(target)
+    try:
+        refuse_other(_read(target.folder / HEADER), target)
+    except FileNotFoundError:  # another process finished it
+        return begin_store(target)
+    return [n for n in range(len(target.shards())) if target.shard(n).name not in files]
+
+
+def _create_header(target: Store) -> None:
+    """Write the header, unless another process was faster."""
+    folder_files.make_folder(target.folder)
+    try:
+        _create(target.folder / HEADER, target)
+    except FileExistsError:
+        return
 
 
 def write_shard(
@@ -166,7 +177,7 @@ def write_shard(
 
 def write_empty(target: Store, text: Encoding) -> None:
     """Write the encoding of the empty caption, unless it is there."""
-    if not (target.folder / EMPTY).is_file():
+    if EMPTY not in folder_files.list_files(target.folder):
         record = Record(key="empty", captions=("",), images={}, texts=(text,))
         sizeless = dataclasses.replace(target, sizes=())
         shard_file.write(target.folder / EMPTY, _packed(sizeless, [record]), count=1)
@@ -182,37 +193,35 @@ def write_left_out(target: Store, left_out: Mapping[str, SkippedNames]) -> None:
 def finish_store(target: Store) -> Store | None:
     """Write the index once all shards are there, of any process; None as long as some lack.
 
-    Errors: ValueError when no example became a record.
+    Errors: ValueError when no example became a record; OSError.
     """
     shards = target.shards()
-    paths = [*(target.shard(n) for n in range(len(shards))), target.folder / EMPTY]
-    if not all(path.is_file() for path in paths):
+    files = folder_files.list_files(target.folder)
+    if INDEX in files:
+        return _finished_by_another(target)
+    names = [*(target.shard(n).name for n in range(len(shards))), EMPTY]
+    if not set(names) <= set(files):
         return None
     lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
-    of_source = [path for path in (target.folder / skipped.OF_SOURCE,) if path.is_file()]
+    of_source = [target.folder / name for name in (skipped.OF_SOURCE,) if name in files]
     lacking, totals = [0] * len(shards), ()
     try:
         if lists or of_source:
             found, totals = skipped.gather_skipped(lists, target.folder, of_source)
             lacking = found or lacking
     except FileNotFoundError:  # another process completed it, and took them away
-        found = open_store(target.folder)
-        for late in lists:  # of a shard that this process wrote, too
-            late.unlink(missing_ok=True)
-        return found
+        return _finished_by_another(target)
     counts = [*(len(shard) - lacks for shard, lacks in zip(shards, lacking, strict=True)), 1]
-    pairs = zip(paths, counts, strict=True)
+    pairs = zip(names, counts, strict=True)
     store = dataclasses.replace(
         target,
         count=sum(counts) - 1,
         skipped=totals,
-        files=tuple(ShardFile(path.name, count, path.stat().st_size) for path, count in pairs),
+        files=tuple(ShardFile(name, count, files[name]) for name, count in pairs),
     )
     if store.count:
-        _write(store.folder / INDEX, store)
-    left_over = (store.folder / HEADER, *lists, *of_source, *store.folder.glob("*.tmp"))
-    for path in left_over if store.count else (*left_over, *paths):
-        path.unlink(missing_ok=True)
+        _create(store.folder / INDEX, store)
+    _clear(target, () if store.count else names)
     if not store.count:
         raise ValueError(
             f"all of {target.dataset} {target.split} was skipped: "
@@ -222,36 +231,54 @@ def finish_store(target: Store) -> Store | None:
     return store
 
 
-def open_store(folder: Path | str, *, command: str = COMMAND) -> Store:
+def _finished_by_another(target: Store) -> Store:
+    """Open the store; what this process wrote of it later goes."""
+    found = open_store(target.folder)
+    _clear(target)
+    return found
+
+
+def _clear(target: Store, more: Iterable[str] = ()) -> None:
+    """Delete what only an unfinished store has, and `more`."""
+    unfinished = {HEADER, skipped.OF_SOURCE, *more}
+    unfinished |= {target.skipped_in(n).name for n in range(len(target.shards()))}
+    for name in folder_files.list_files(target.folder):
+        if name in unfinished or name.endswith(".tmp"):
+            folder_files.delete(target.folder / name)
+
+
+def open_store(folder: Workdir | str, *, command: str = COMMAND) -> Store:
     """The store in a folder, after checking that all of it is there.
 
     `command` is the one that makes it, for errors to name.
     Errors: FileNotFoundError when there is none or it was never finished; ValueError when it is of
-    another version or damaged. Each names the place and the remedy.
+    another version or damaged; OSError of a bucket. Each names the place and the remedy.
     """
-    folder = Path(folder)
-    if all(path.name == skipped.FILE for path in folder.glob("*")):
+    folder = workdir.as_path(folder)
+    files = folder_files.list_files(folder)
+    if set(files) <= {skipped.FILE}:
         raise FileNotFoundError(f"no encoded dataset at {folder}: run `{command}` first")
-    if not (folder / INDEX).is_file():
+    if INDEX not in files:
         raise FileNotFoundError(
             f"{folder} has no {INDEX}, so its encoding was interrupted: run `{command}` again"
         )
-    store = _read(folder / INDEX, folder)
+    store = _read(folder / INDEX)
     for file in store.files:
-        damage = shard_file.describe_damage(folder / file.name, file)
+        damage = shard_file.describe_damage(folder / file.name, file, size=files.get(file.name))
         if damage:
-            raise ValueError(_sentence(folder, damage, command))
+            raise ValueError(index.describe_damage(folder, damage, command))
     return store
 
 
-def describe_source(folder: Path) -> str:
+def describe_source(folder: Workdir) -> str:
     """Return the address of what a store, finished or not, is of; "" where there is none.
 
-    Errors: ValueError for an index that cannot be read.
+    Errors: ValueError for an index that cannot be read; OSError.
     """
+    files = folder_files.list_files(folder)
     for name in (INDEX, HEADER):
-        if (folder / name).is_file():
-            found = _read(folder / name, folder)
+        if name in files:
+            found = _read(folder / name)
             return join_split(found.dataset, found.split)
     return ""
 
@@ -259,24 +286,6 @@ def describe_source(folder: Path) -> str:
 def join_split(dataset: str, split: str) -> str:
     """Return a dataset and its split as one address."""
     return dataset if split == "train" else f"{dataset}?split={split}"
-
-
-def refuse_other(found: Store, wanted: Store) -> None:
-    """Errors: ValueError naming every field in which a store there is not the one wanted."""
-    if found.files:  # a finished one may have more sizes, in shards of another length
-        more = found.sizes if set(wanted.sizes) <= set(found.sizes) else wanted.sizes
-        wanted = dataclasses.replace(wanted, sizes=more, shard_records=found.shard_records)
-        found = dataclasses.replace(found, count=found.examples, skipped=())
-    differing = [
-        f"{f.name} {getattr(found, f.name)!r} there, {getattr(wanted, f.name)!r} wanted"
-        for f in dataclasses.fields(Store)
-        if f.name not in ("folder", "files") and getattr(found, f.name) != getattr(wanted, f.name)
-    ]
-    if differing:
-        raise ValueError(
-            f"{found.folder} holds another encoding: {'; '.join(differing)}; "
-            "delete it or encode into another folder"
-        )
 
 
 def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
@@ -301,46 +310,14 @@ def _misfit(target: Store, record: Record) -> str:
     )
 
 
-def _write(path: Path, store: Store) -> None:
-    """All that is known of a store, in a file that appears whole."""
-    fields = {f.name: getattr(store, f.name) for f in dataclasses.fields(store)}
-    fields |= {name: [part._asdict() for part in fields[name]] for name in ("files", "skipped")}
-    fields["filters"] = dataclasses.asdict(store.filters)
-    fields["framing"] = store.framing and dataclasses.asdict(store.framing)
-    del fields["folder"]  # a store may be moved
-    text = json.dumps({"version": VERSION, **fields}, indent=2) + "\n"
-    with shard_file.name_failures(path):
-        write_atomic(path, text)
+def _create(file: Workdir, store: Store) -> None:
+    with shard_file.name_failures(file):
+        folder_files.create(file, index.to_text(store))
 
 
-def _read(path: Path, folder: Path) -> Store:
+def _read(file: Workdir) -> Store:
+    fields = index.parse(folder_files.read_text(file), file)
     try:
-        fields = json.loads(path.read_text())
-        version = fields.pop("version")
-        if version != VERSION:
-            damage = f"{path.name} has format {version}, and this program reads format {VERSION}"
-            raise ValueError(_sentence(folder, damage))
-        store = Store(folder=folder, **fields | _parsed(fields))
-        found = sum(file.count for file in store.files if file.name != EMPTY)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(_sentence(folder, f"{path.name} cannot be read ({error})")) from error
-    if path.name == INDEX and (found != store.count or not found):
-        damage = f"{path.name} promises {store.count} records, but its files {found}"
-        raise ValueError(_sentence(folder, damage))
-    return store
-
-
-def _parsed(fields: dict) -> dict:
-    """Parse the fields that are more than JSON has; older stores lack those of framing."""
-    framing = fields.get("framing")
-    return {
-        "sizes": tuple(fields["sizes"]),
-        "files": tuple(ShardFile(**file) for file in fields["files"]),
-        "skipped": tuple(Total(**total) for total in fields.get("skipped", ())),
-        "framing": framing and Framing(**framing),
-        "filters": Filters(**fields.get("filters", {})),
-    }
-
-
-def _sentence(folder: Path, damage: str, command: str = COMMAND) -> str:
-    return f"the encoded dataset in {folder} is damaged: {damage}; delete it, then `{command}`"
+        return Store(folder=file.parent, **fields)
+    except TypeError as error:  # a field is missing, or unknown
+        raise index.unreadable(file, error) from error
