@@ -37,8 +37,8 @@ class BuildOptions:
     beam: bool = False
     """Run as an Apache Beam pipeline; needs --out. Its options come last, after `--`:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
-    seen by all workers at the same path, and --out cannot be gs://. Default: Beam's own runner for
-    this machine, in this process."""
+    seen by all workers at the same path; --out may be in a bucket (gs://). Default: Beam's own
+    runner for this machine, in this process."""
     pairs: Annotated[StoreOptions, tyro.conf.arg(name="")] = StoreOptions()
 
     def __post_init__(self) -> None:

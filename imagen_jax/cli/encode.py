@@ -33,7 +33,8 @@ USAGE = """Encode captions once, with a frozen text encoder; training reads the 
                                              the same without a config
 
 Encoded parts are kept: give the same command again to resume. Several processes
-(every host of a TPU slice) share the work where they write to the same folder.
+(every host of a TPU slice) share the work: --out is then in a bucket, gs://..., or
+in a folder that all of them mount.
 """
 OF_CONFIGS = frozenset({"text-dtype", "shard-records", "batch-tokens"})  # without --out, too
 
@@ -86,8 +87,9 @@ def run(argv: list[str]) -> None:
 def _encode(job: EncodeJob) -> None:
     import jax
 
-    from imagen_jax.data.prepare import encode, summary
+    from imagen_jax.data.prepare import encode, shared_folder, summary
 
+    shared_folder.require_shared(job.folder)
     source, encoder, target = job.open()
     share = encode.ProcessShare(jax.process_index(), jax.process_count())
     written = encode.write_store(source, encoder, target, share=share, progress=share.process == 0)

@@ -8,10 +8,11 @@ from imagen_jax import config
 from imagen_jax.cli import absolute_paths
 from imagen_jax.data.prepare import encode
 from imagen_jax.data.store import store
+from imagen_jax.io.workdir import Workdir
 
 
 def describe_command(
-    name: str, experiment: config.Experiment, *, data_dir: Path, pairs: Path | None
+    name: str, experiment: config.Experiment, *, data_dir: Path, pairs: Workdir | None
 ) -> str:
     """Return the command that encodes what `experiment`, of the config `name`, trains on.
 

@@ -13,7 +13,8 @@ from imagen_jax.io import paths
 Options = TypeVar("Options")
 # Options that are a folder here or in a bucket, or a name.
 PLACES = frozenset(
-    {"workdir", "cascade", "init_from", "encoder", "text_encoder", "tokenizer", "folder"}
+    {"workdir", "cascade", "init_from", "encoder", "text_encoder", "tokenizer", "folder", "pairs"}
+    | {"out"}
 )
 POSITIONAL = frozenset({"cascade", "folder"})
 

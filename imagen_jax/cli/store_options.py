@@ -21,8 +21,9 @@ MAX_LENGTH = 128  # tokens, where neither an option nor a config says it
 class StoreOptions:
     """The store that is made of a data source."""
 
-    out: Path | None = None
-    """Folder of the pairs of a data source; `imagen train --pairs` takes it."""
+    out: str | None = None
+    """Folder of the pairs of a data source, here or in a bucket (gs://); `imagen train --pairs`
+    takes it."""
     for_config: Annotated[str | None, tyro.conf.arg(name="for")] = None
     """Config or cascade that will train on the pairs: encoder, tokenizer, sizes, max_length, dtype
     and clean are the config's, unless an option here says otherwise; needs --out."""
@@ -58,11 +59,6 @@ class StoreOptions:
         """
         config.check_options(self)
         config.require(
-            not str(self.out).startswith("gs:"),
-            f"--out {self.out}: shards are written to a folder; mount the bucket, on every worker "
-            "at the same path, and give that",
-        )
-        config.require(
             self.out is None
             or self.for_config is not None
             or (self.encoder is not None and bool(self.sizes)),
@@ -94,10 +90,12 @@ class StoreOptions:
     def job(self, sources: Sequence[str], data_dir: Path) -> EncodeJob:
         """The store of a data source, or of several that are one; `out` is given.
 
-        Errors: ValueError for an address that is none, or an encoder that is not there.
+        Errors: ValueError for an address that is none, an encoder that is not there, or a bucket
+        without its driver.
         """
         from imagen_jax.data.prepare import jobs
         from imagen_jax.data.sources import addresses, bare_paths
+        from imagen_jax.io import workdir
 
         assert self.out is not None
         address = addresses.parse_address(bare_paths.join_addresses(sources))
@@ -113,7 +111,7 @@ class StoreOptions:
             data_dir=data_dir,
             text=text,
             sizes=sizes,
-            folder=self.out,
+            folder=workdir.as_path(self.out),
             framing=self.framing,
             filters=self.filters,
             **self.storage(),

@@ -32,8 +32,9 @@ class Options:
     makes one folder a stage."""
     data_dir: Path = Path("data")
     """Folder that `imagen encode` wrote to."""
-    pairs: Path | None = None
-    """Folder that `imagen encode --out` wrote, if not the config's own below --data-dir."""
+    pairs: str | None = None
+    """Folder that `imagen encode --out` wrote, here or in a bucket (gs://), if not the config's own
+    below --data-dir."""
     only: str | None = None
     """Stage of a cascade to train alone."""
     init_from: str | None = None
@@ -197,10 +198,11 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> A
     from imagen_jax.data.prepare import jobs
     from imagen_jax.text import encoder
 
+    pairs = None if options.pairs is None else workdir.as_path(options.pairs)
     command = encode_command.describe_command(
-        name, experiment, data_dir=options.data_dir, pairs=options.pairs
+        name, experiment, data_dir=options.data_dir, pairs=pairs
     )
-    store = jobs.find_store(experiment, options.data_dir, options.pairs, command=command)
+    store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)

@@ -7,5 +7,6 @@
 | `beam.py` | `build_with_beam`: the same as a pipeline of Apache Beam |
 | `encode.py` | shards of pairs, encoded and written |
 | `images.py` | a source's examples to images at a store's sizes |
+| `shared_folder.py` | a folder that several processes write to is one |
 | `summary.py` | sentences about a written store |
 """

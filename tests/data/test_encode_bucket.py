@@ -1,0 +1,205 @@
+"""`imagen encode` and `imagen data build` into a bucket: by one, by several hosts, and killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cloud_storage
+import jpegs
+import pytest
+
+from imagen_jax.cli import data, encode
+from imagen_jax.data.store import store
+
+PHOTOS, SMALL = 12, {4, 11}
+OUT = "gs://bucket/pairs"
+OPTIONS = ["--encoder", "t5_1_1_tiny", "--sizes", "8", "16", "--max-length", "32"]
+OPTIONS += ["--shard-records", "1"]
+PROGRAM = """
+import os, sys, jax
+jax.config.update("jax_num_cpu_devices", 1)
+jax.config.update("jax_disable_most_optimizations", True)
+from imagen_jax.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of photos, two of which are too small, next to a file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(PHOTOS):
+        size = (10, 15) if index in SMALL else (40, 30 + index)
+        (folder / f"{index:02d}.jpg").write_bytes(jpegs.photo(size, seed=index))
+        (folder / f"{index:02d}.txt").write_text(f"photo number {index}")
+    (folder / "nothing.jpg").write_bytes(jpegs.photo((20, 20), seed=99))  # without a caption
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def encoded(photos: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The store that one process writes into a folder."""
+    out = tmp_path_factory.mktemp("one") / "pairs"
+    encode.run([photos, *OPTIONS, "--out", str(out)])
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def contents(bucket: cloud_storage.Bucket) -> dict[str, bytes]:
+    with bucket.lock:
+        return {n.removeprefix("pairs/"): bucket.objects[n][1] for n in bucket.names("pairs/")}
+
+
+def test_one_process_writes_what_it_writes_into_a_folder(
+    photos: str, encoded: dict[str, bytes], bucket: cloud_storage.Bucket
+) -> None:
+    encode.run([photos, *OPTIONS, "--out", OUT])
+    assert contents(bucket) == encoded
+    assert "skipped.jsonl" in encoded
+    assert not list(Path().glob("gs:*"))
+    encode.run([photos, *OPTIONS, "--out", OUT])  # which leaves a finished store alone
+    assert contents(bucket) == encoded
+    with pytest.raises(ValueError, match=rf"{OUT} holds another encoding: max_length 32 there, 16"):
+        encode.run([photos, *OPTIONS, "--max-length", "16", "--out", OUT])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--beam"]])
+def test_build_writes_the_same(
+    photos: str, encoded: dict[str, bytes], bucket: cloud_storage.Bucket, more: list[str]
+) -> None:
+    if more == ["--beam"]:
+        pytest.importorskip("apache_beam")
+    data.run(["build", photos, *OPTIONS, "--out", OUT, *more])
+    assert contents(bucket) == encoded
+
+
+class Hosts:
+    """Processes that encode together, each in a folder of its own."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        self._env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
+        self._started: list[subprocess.Popen] = []
+
+    def start(self, arguments: list[str], count: int = 2) -> list[subprocess.Popen]:
+        """The same command on all of them."""
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{found.getsockname()[1]}"
+        command = [sys.executable, "-c", PROGRAM, "encode", *arguments]
+        command += ["--coordinator", address, "--processes", str(count)]
+        command += ["--heartbeat-timeout", "10"]
+        started = []
+        for number in range(count):
+            host = self._folder / f"host{number}"
+            host.mkdir(exist_ok=True)
+            started.append(
+                subprocess.Popen(
+                    [*command, "--process-id", str(number)],
+                    cwd=host,
+                    env=self._env,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        self._started += started
+        return started
+
+    def stop(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=60)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Hosts, cloud_storage.Bucket]]:
+    """Two hosts and the bucket that both see."""
+    with cloud_storage.serve() as (bucket, env):
+        made = Hosts(tmp_path, env)
+        yield made, bucket
+        made.stop()
+
+
+def end(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
+    """What each said in the end; what it should say."""
+    said = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, err
+        said.append(err.strip().splitlines()[-1] if code else out)
+    return said
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_two_hosts_write_one_store_into_a_bucket(
+    photos: str, encoded: dict[str, bytes], hosts: tuple[Hosts, cloud_storage.Bucket]
+) -> None:
+    both, bucket = hosts
+    end(both.start([photos, *OPTIONS, "--out", OUT]))
+    assert contents(bucket) == encoded
+    for number in range(2):
+        assert not list((both._folder / f"host{number}").glob("[!d]*"))  # `data` has indices
+    said = end(both.start([photos, *OPTIONS, "--max-length", "16", "--out", OUT]), code=1)
+    assert all("holds another encoding: max_length 32 there, 16 wanted" in one for one in said)
+    assert contents(bucket) == encoded
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_host_that_is_killed_costs_its_shard_alone(
+    photos: str, encoded: dict[str, bytes], hosts: tuple[Hosts, cloud_storage.Bucket], killed: int
+) -> None:
+    both, bucket = hosts
+    bucket.latency = 0.05
+    processes = both.start([photos, *OPTIONS, "--out", OUT])
+    wait_until(lambda: len(bucket.names("pairs/records-")) >= 3)
+    processes[killed].send_signal(signal.SIGKILL)
+    for process in processes:
+        process.communicate(timeout=300)
+    before = contents(bucket)
+    assert store.INDEX not in before
+    whole = {name for name in before if name.startswith("records-")}
+    assert 3 <= len(whole) < PHOTOS
+    assert {name: before[name] for name in whole} == {name: encoded[name] for name in whole}
+    written = {name: bucket.objects[f"pairs/{name}"][0] for name in whole}
+    bucket.latency = 0.0
+    end(both.start([photos, *OPTIONS, "--out", OUT]))
+    assert contents(bucket) == encoded
+    after = {name: bucket.objects[f"pairs/{name}"][0] for name in whole}
+    assert after == written  # nothing is done again
+
+
+@pytest.mark.slow
+def test_two_hosts_without_a_shared_folder_are_refused(
+    photos: str,
+    encoded: dict[str, bytes],
+    hosts: tuple[Hosts, cloud_storage.Bucket],
+    tmp_path: Path,
+) -> None:
+    both, _ = hosts
+    said = end(both.start([photos, *OPTIONS, "--out", "pairs"]), code=1)
+    for one in said:
+        assert re.search(
+            r"pairs is not one folder for all 2 processes: what process 0 writes there is not seen "
+            r"by 1; write to a bucket \(--out gs://...\), to a folder of a file system",
+            one,
+        )
+    assert not list(tmp_path.glob("host*/pairs"))
+    end(both.start([photos, *OPTIONS, "--out", str(tmp_path / "shared" / "pairs")]))
+    found = {path.name: path.read_bytes() for path in (tmp_path / "shared" / "pairs").iterdir()}
+    assert found == encoded
