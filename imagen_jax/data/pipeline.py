@@ -9,7 +9,7 @@ import bisect
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,20 +117,37 @@ class ProcessRows:
 
 
 @dataclass(frozen=True)
+class FetchBatch:
+    """Fetches the records of a batch together, where they are in a bucket."""
+
+    order: grain.MapDataset  # their indices, as `order_records` has them
+    records: Records
+
+    def __call__(self, places: Iterable[int]) -> None:
+        self.records.prefetch(int(self.order[place]) for place in places)
+
+
+@dataclass(frozen=True)
 class GlobalOrder:
     """The examples of a share, batch after batch, by their place in the run's global order."""
 
     ordered: grain.MapDataset
     share: ProcessRows
     start_step: int
+    fetch: FetchBatch | None = None
 
     def __len__(self) -> int:
         return sys.maxsize // self.share.batch_size * len(self.share.rows)
 
     def __getitem__(self, place: int) -> LoadedExample:
+        rows = len(self.share.rows)
+        if self.fetch is not None and place % rows == 0:
+            self.fetch(map(self._in_order, range(place, place + rows)))
+        return self.ordered[self._in_order(place)]
+
+    def _in_order(self, place: int) -> int:
         step, row = divmod(place, len(self.share.rows))
-        first = (self.start_step + step) * self.share.batch_size
-        return self.ordered[first + self.share.rows[row]]
+        return (self.start_step + step) * self.share.batch_size + self.share.rows[row]
 
 
 def example_stream(
@@ -148,11 +165,13 @@ def example_stream(
     Errors: ValueError, while iterating, when no whole record follows a damaged one for long, or
     for an encoding that is not finite.
     """
+    records = store.source()
     dataset = load_batches(
-        load_examples(store, stage=stage, seed=seed),
+        load_examples(store, stage=stage, seed=seed, records=records),
         max_length=store.max_length,
         share=share,
         start_step=start_step,
+        fetch=FetchBatch(order_records(store, seed), records) if records.is_remote else None,
     )
     ahead = -(-data.prefetch // max(data.workers, 1))
     options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=ahead)
@@ -164,21 +183,32 @@ def example_stream(
     return iter(loader)
 
 
-def load_examples(store: Store, *, stage: config.Stage, seed: int) -> grain.MapDataset:
+def order_records(store: Store, seed: int) -> grain.MapDataset:
+    """Return the indices of records in the run's global order: each epoch shuffled, endlessly."""
+    return grain.MapDataset.range(store.count).seed(seed).shuffle().repeat()
+
+
+def load_examples(
+    store: Store, *, stage: config.Stage, seed: int, records: Records | None = None
+) -> grain.MapDataset:
     """All examples in the run's global order: each epoch shuffled and cropped again, endlessly.
 
     An example depends on its place in this order alone, since random_map counts before any slice.
     """
-    source = grain.MapDataset.range(store.count)
-    prepare = LoadExample(store, store.source(), stage)
-    return source.seed(seed).shuffle().repeat().random_map(prepare)
+    prepare = LoadExample(store, records or store.source(), stage)
+    return order_records(store, seed).random_map(prepare)
 
 
 def load_batches(
-    ordered: grain.MapDataset, *, max_length: int, share: ProcessRows, start_step: int = 0
+    ordered: grain.MapDataset,
+    *,
+    max_length: int,
+    share: ProcessRows,
+    start_step: int = 0,
+    fetch: FetchBatch | None = None,
 ) -> grain.MapDataset:
     """Load one process's batches of the global order, the first of them at `start_step`."""
-    return grain.MapDataset.source(GlobalOrder(ordered, share, start_step)).batch(
+    return grain.MapDataset.source(GlobalOrder(ordered, share, start_step, fetch)).batch(
         len(share.rows), drop_remainder=True, batch_fn=partial(collate, max_length=max_length)
     )
 

@@ -5,9 +5,11 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import cloud_storage
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from small_network import SMALL
 
@@ -16,6 +18,7 @@ from imagen_jax.data import pipeline
 from imagen_jax.data.images import transforms
 from imagen_jax.data.pipeline import Batch, ProcessRows
 from imagen_jax.data.store import records
+from imagen_jax.data.store.block_cache import CacheSettings
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 
@@ -124,6 +127,26 @@ def test_worker_processes_change_nothing(store: Store) -> None:
     for workers in (1, 2):
         found = take(store, 5, data=config.Data(workers=workers, threads=1, prefetch=2))
         for ours, theirs in zip(found, expected, strict=True):
+            assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1 << 16], ids=["copies", "ranges"])
+@pytest.mark.parametrize(
+    "data",
+    [INLINE, config.Data(threads=2, prefetch=4), config.Data(workers=2, threads=1, prefetch=2)],
+    ids=["inline", "threads", "processes"],
+)
+def test_the_stream_from_a_bucket_is_the_local_one(
+    store: Store, bucket: cloud_storage.Bucket, tmp_path: Path, data: config.Data, size: int
+) -> None:
+    for file in store.folder.iterdir():
+        bucket.put(f"pairs/{file.name}", file.read_bytes())
+    settings = CacheSettings(folder=tmp_path / "cache", size=size)
+    remote = dataclasses.replace(store, folder=epath.Path("gs://bucket/pairs"), cache=settings)
+    expected = take(store, 28)  # over an epoch's end
+    for start, count in ((23, 5),) if data.workers else ((0, 28), (23, 5)):
+        found = take(remote, count, start=start, data=data)
+        for ours, theirs in zip(found, expected[start:], strict=True):
             assert_equal(ours, theirs)
 
 

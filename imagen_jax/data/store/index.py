@@ -20,12 +20,12 @@ COMMAND = "imagen encode"  # makes a store
 
 
 def to_text(store: "Store") -> str:
-    """Return all that is known of a store, but for its folder: it may be moved."""
+    """Return all that is known of a store, but for where it is and is copied to."""
     fields = {f.name: getattr(store, f.name) for f in dataclasses.fields(store)}
     fields |= {name: [part._asdict() for part in fields[name]] for name in ("files", "skipped")}
     fields["filters"] = dataclasses.asdict(store.filters)
     fields["framing"] = store.framing and dataclasses.asdict(store.framing)
-    del fields["folder"]
+    del fields["folder"], fields["cache"]
     return json.dumps({"version": VERSION, **fields}, indent=2) + "\n"
 
 
@@ -81,7 +81,8 @@ def refuse_other(found: "Store", wanted: "Store") -> None:
     differing = [
         f"{f.name} {getattr(found, f.name)!r} there, {getattr(wanted, f.name)!r} wanted"
         for f in dataclasses.fields(found)
-        if f.name not in ("folder", "files") and getattr(found, f.name) != getattr(wanted, f.name)
+        if f.name not in ("folder", "files", "cache")
+        and getattr(found, f.name) != getattr(wanted, f.name)
     ]
     if differing:
         raise ValueError(

@@ -13,12 +13,14 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data.sources.base import SkippedNames
-from imagen_jax.data.store import index, records, shard_file, skipped
+from imagen_jax.data.store import bucket_records, index, records, shard_file, skipped
+from imagen_jax.data.store.block_cache import CacheSettings
+from imagen_jax.data.store.bucket_records import BucketRecords
 from imagen_jax.data.store.index import COMMAND, EMPTY, HEADER, INDEX, refuse_other
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.shard_file import ShardFile
 from imagen_jax.data.store.skipped import Skipped, Total
-from imagen_jax.io import folder_files, workdir
+from imagen_jax.io import buckets, folder_files, workdir
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.workdir import Workdir
 
@@ -50,6 +52,7 @@ class Store:
     filters: Filters = Filters()  # ignored without framing
     skipped: tuple[Total, ...] = ()  # by reason, in alphabetical order
     files: tuple[ShardFile, ...] = ()  # the shards in their order, then EMPTY
+    cache: CacheSettings = CacheSettings()  # of a store in a bucket; not part of the index
 
     def source(self) -> "Records":
         """The records by index, in the order of the dataset."""
@@ -94,18 +97,33 @@ class Records:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # With its count in brackets a file is not opened to count its records.
-        self._source = ArrayRecordDataSource(
-            [
-                f"{store.folder / file.name}[0:{file.count}]"
-                for file in store.files
-                if file.name != EMPTY and file.count
-            ],
-            reader_options={"max_parallelism": "0"},  # no thread pool for one small record
+        shards = [file for file in store.files if file.name != EMPTY and file.count]
+        self._source = (
+            bucket_records.open_records(str(store.folder), shards, store.cache)
+            if buckets.is_bucket(store.folder)
+            # With its count in brackets a file is not opened to count its records.
+            else ArrayRecordDataSource(
+                [f"{store.folder / file.name}[0:{file.count}]" for file in shards],
+                reader_options={"max_parallelism": "0"},  # no thread pool for one small record
+            )
         )
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the records are in a bucket."""
+        return isinstance(self._source, BucketRecords)
+
+    def describe(self) -> str:
+        """Say how records are read; "" for those in a folder of this machine."""
+        return self._source.describe() if isinstance(self._source, BucketRecords) else ""
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        """Begin to fetch records that are read next, from a bucket."""
+        if isinstance(self._source, BucketRecords):
+            self._source.prefetch(indices)
 
     def __getitem__(self, index: int) -> Record:
         """The record at an index.
