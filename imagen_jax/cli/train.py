@@ -11,6 +11,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console, devices
+from imagen_jax.cli.cache_options import CacheOptions
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, distributed
@@ -35,6 +36,8 @@ class Options:
     pairs: str | None = None
     """Folder that `imagen encode --out` wrote, here or in a bucket (gs://), if not the config's own
     below --data-dir."""
+    cache: Annotated[CacheOptions, tyro.conf.arg(name="")] = CacheOptions()
+    """Copies of pairs in a bucket."""
     only: str | None = None
     """Stage of a cascade to train alone."""
     init_from: str | None = None
@@ -56,6 +59,7 @@ class Options:
 
     def __post_init__(self) -> None:
         config.check_options(self)
+        self.cache.settings()
 
 
 def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
@@ -203,10 +207,13 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> A
         name, experiment, data_dir=options.data_dir, pairs=pairs
     )
     store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
+    store = dataclasses.replace(store, cache=options.cache.settings())
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)
     pipeline.check_store(
         store, experiment=dataclasses.replace(experiment, text=asked), command=command
     )
+    if reading := store.source().describe():
+        print(reading, flush=True)
     return store

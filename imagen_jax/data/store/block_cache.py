@@ -57,7 +57,7 @@ class BlockCache:
     def describe(self) -> str:
         """Say where copies are, and how much of them is there."""
         size = sum(file.size for file in self._files)
-        there = min(sum(self._map) * BLOCK, size)
+        there = min(sum(self._map[:]) * BLOCK, size)
         return f"through copies in {self.folder}, which have {there:,} of its {size:,} bytes"
 
     def path(self, number: int) -> Path:
