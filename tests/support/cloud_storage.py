@@ -7,6 +7,7 @@ every answer. Source: cloud.google.com/storage/docs/json_api.
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.server
 import itertools
@@ -22,6 +23,11 @@ from typing import Any
 import pytest
 
 PAGE = 1000  # objects of a listing
+
+
+@functools.lru_cache(maxsize=256)  # a listing of gigabytes has the digest of each object
+def _digest(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content).digest()).decode()
 
 
 @dataclass
@@ -83,7 +89,7 @@ class Bucket:
             "bucket": "bucket",
             "size": str(len(content)),
             "generation": str(generation),
-            "md5Hash": base64.b64encode(hashlib.md5(content).digest()).decode(),
+            "md5Hash": _digest(content),
             "metageneration": "1",
             "contentType": "application/octet-stream",
             "timeCreated": "2026-01-01T00:00:00.000Z",
