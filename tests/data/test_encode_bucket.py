@@ -14,20 +14,14 @@ import cloud_storage
 import jpegs
 import pytest
 
-from imagen_jax.cli import data, encode
+from imagen_jax.cli import encode
 from imagen_jax.data.store import store
 
 PHOTOS, SMALL = 12, {4, 11}
 OUT = "gs://bucket/pairs"
 OPTIONS = ["--encoder", "t5_1_1_tiny", "--sizes", "8", "16", "--max-length", "32"]
 OPTIONS += ["--shard-records", "1"]
-PROGRAM = """
-import os, sys, jax
-jax.config.update("jax_num_cpu_devices", 1)
-jax.config.update("jax_disable_most_optimizations", True)
-from imagen_jax.cli import main
-main()
-"""
+PROGRAM = "from imagen_jax.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +38,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def encoded(photos: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The store that one process writes into a folder."""
-    out = tmp_path_factory.mktemp("one") / "pairs"
-    encode.run([photos, *OPTIONS, "--out", str(out)])
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    """The store that one process writes into a folder; as users', not as this suite's, compiles."""
+    folder = tmp_path_factory.mktemp("one")
+    end([Hosts(folder, {}).run(["encode", photos, *OPTIONS, "--out", str(folder / "pairs")])])
+    return files(folder / "pairs")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def contents(bucket: cloud_storage.Bucket) -> dict[str, bytes]:
@@ -56,9 +54,11 @@ def contents(bucket: cloud_storage.Bucket) -> dict[str, bytes]:
 
 
 def test_one_process_writes_what_it_writes_into_a_folder(
-    photos: str, encoded: dict[str, bytes], bucket: cloud_storage.Bucket
+    photos: str, bucket: cloud_storage.Bucket, tmp_path: Path
 ) -> None:
+    encode.run([photos, *OPTIONS, "--out", str(tmp_path / "pairs")])
     encode.run([photos, *OPTIONS, "--out", OUT])
+    encoded = files(tmp_path / "pairs")
     assert contents(bucket) == encoded
     assert "skipped.jsonl" in encoded
     assert not list(Path().glob("gs:*"))
@@ -68,23 +68,13 @@ def test_one_process_writes_what_it_writes_into_a_folder(
         encode.run([photos, *OPTIONS, "--max-length", "16", "--out", OUT])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [["--workers", "2"], ["--beam"]])
-def test_build_writes_the_same(
-    photos: str, encoded: dict[str, bytes], bucket: cloud_storage.Bucket, more: list[str]
-) -> None:
-    if more == ["--beam"]:
-        pytest.importorskip("apache_beam")
-    data.run(["build", photos, *OPTIONS, "--out", OUT, *more])
-    assert contents(bucket) == encoded
-
-
 class Hosts:
     """Processes that encode together, each in a folder of its own."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
+        self._env["JAX_NUM_CPU_DEVICES"] = "1"
         self._started: list[subprocess.Popen] = []
 
     def start(self, arguments: list[str], count: int = 2) -> list[subprocess.Popen]:
@@ -92,24 +82,23 @@ class Hosts:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{found.getsockname()[1]}"
-        command = [sys.executable, "-c", PROGRAM, "encode", *arguments]
-        command += ["--coordinator", address, "--processes", str(count)]
+        command = ["encode", *arguments, "--coordinator", address, "--processes", str(count)]
         command += ["--heartbeat-timeout", "10"]
-        started = []
-        for number in range(count):
-            host = self._folder / f"host{number}"
-            host.mkdir(exist_ok=True)
-            started.append(
-                subprocess.Popen(
-                    [*command, "--process-id", str(number)],
-                    cwd=host,
-                    env=self._env,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        self._started += started
+        return [self.run([*command, "--process-id", str(n)], host=n) for n in range(count)]
+
+    def run(self, arguments: list[str], host: int = 0) -> subprocess.Popen:
+        """A command on one of them."""
+        folder = self.folder / f"host{host}"
+        folder.mkdir(exist_ok=True)
+        started = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            cwd=folder,
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(started)
         return started
 
     def stop(self) -> None:
@@ -146,6 +135,21 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--beam"]])
+def test_build_writes_the_same(
+    photos: str,
+    encoded: dict[str, bytes],
+    hosts: tuple[Hosts, cloud_storage.Bucket],
+    more: list[str],
+) -> None:
+    if more == ["--beam"]:
+        pytest.importorskip("apache_beam")
+    one, bucket = hosts
+    end([one.run(["data", "build", photos, *OPTIONS, "--out", OUT, *more])])
+    assert contents(bucket) == encoded
+
+
+@pytest.mark.slow
 def test_two_hosts_write_one_store_into_a_bucket(
     photos: str, encoded: dict[str, bytes], hosts: tuple[Hosts, cloud_storage.Bucket]
 ) -> None:
@@ -153,7 +157,7 @@ def test_two_hosts_write_one_store_into_a_bucket(
     end(both.start([photos, *OPTIONS, "--out", OUT]))
     assert contents(bucket) == encoded
     for number in range(2):
-        assert not list((both._folder / f"host{number}").glob("[!d]*"))  # `data` has indices
+        assert not list((both.folder / f"host{number}").glob("[!d]*"))  # `data` has indices
     said = end(both.start([photos, *OPTIONS, "--max-length", "16", "--out", OUT]), code=1)
     assert all("holds another encoding: max_length 32 there, 16 wanted" in one for one in said)
     assert contents(bucket) == encoded
@@ -201,5 +205,4 @@ def test_two_hosts_without_a_shared_folder_are_refused(
         )
     assert not list(tmp_path.glob("host*/pairs"))
     end(both.start([photos, *OPTIONS, "--out", str(tmp_path / "shared" / "pairs")]))
-    found = {path.name: path.read_bytes() for path in (tmp_path / "shared" / "pairs").iterdir()}
-    assert found == encoded
+    assert files(tmp_path / "shared" / "pairs") == encoded
