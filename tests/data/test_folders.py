@@ -70,11 +70,6 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     assert rows_of(source) == {n: (c,) for n, c in zip(wanted, captions, strict=True)}
     assert list(rows_of(source)) == wanted
     assert source.skipped == {}
-    assert source[0] == pickle.loads(pickle.dumps(source))[0]
-    assert isinstance(source, base.Source)
-    for wrong in (4, -1):
-        with pytest.raises(IndexError, match=f"example {wrong} of 4"):
-            source[wrong]
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:

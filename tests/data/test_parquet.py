@@ -1,9 +1,7 @@
 """Parquet: every row by its place, only the columns needed, few row groups read."""
 
-import pickle
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +82,6 @@ def test_every_row_is_there_in_order_and_at_any_place(tmp_path: Path, image: pa.
         "b.parquet/5",
     ]
     assert source.skipped == {}
-    assert isinstance(source, base.Source)
-    for wrong in (16, -1):
-        with pytest.raises(IndexError, match=f"example {wrong} of 16"):
-            source[wrong]
 
 
 def test_a_row_group_is_read_once_in_order_and_kept_for_a_while(
@@ -225,17 +219,6 @@ def test_pictures_by_path_alone_are_none(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"left out: 1 caption without image \(x.parquet/0\)"):
         parquet.open_parquet(str(tmp_path))
-
-
-def test_threads_share_it_and_processes_copy_it(folder: Path) -> None:
-    source = parquet.open_parquet(str(folder))
-    rows_of(source)
-    copy = pickle.loads(pickle.dumps(source))
-    order = random.Random(0).choices(range(16), k=400)
-    for one in (source, copy):
-        with ThreadPoolExecutor(8) as pool:
-            read = list(pool.map(lambda i, one=one: one[i]["image"], order))
-        assert read == [picture_of(i) for i in order]
 
 
 def test_a_bucket_is_read_in_ranges(folder: Path, bucket: cloud_storage.Bucket) -> None:

@@ -70,6 +70,8 @@ class First:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.count:
+            raise IndexError(f"example {index} of {self.count}")
         return self.source[index]
 
     def key(self, index: int) -> str:

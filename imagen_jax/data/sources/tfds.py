@@ -24,6 +24,8 @@ class Prepared(Sequence):
         return len(self.records)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        if not 0 <= operator.index(index) < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
         record = self.records[operator.index(index)]
         try:
             captions = base.make_texts(record, self.address.text)
