@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import re
-import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ import tyro
 
 import imagen_jax
 from imagen_jax import config as settings
-from imagen_jax.cli import COMMANDS, parsing, train
+from imagen_jax.cli import launch_commands, launch_inputs, parsing
+from imagen_jax.cli.launch_commands import Command
 from imagen_jax.cloud import gcloud, run_record, source_archive, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
@@ -35,9 +35,10 @@ class LaunchOptions:
     wanted: Annotated[Slice, tyro.conf.arg(name="")]
     command: str | None = None
     """Command to run on every worker instead of a config, such as "imagen encode ...". {worker} and
-    {workers} in it become the worker's number and the number of workers."""
+    {workers} in it become the worker's number and the number of workers. No shell reads it."""
     before: tuple[str, ...] = ()
-    """Commands of `imagen` to run before it on every worker: "imagen data build shapes/full"."""
+    """Commands to run before it on every worker, in this order: "imagen data build shapes/full", or
+    your own set-up, such as "gcsfuse my-bucket /mnt/bucket"."""
     run_id: str | None = None
     """Name of the run and its resources; default: made from the workdir, always the same."""
     image: str | None = None
@@ -89,8 +90,15 @@ def run(own: list[str], rest: list[str]) -> int:
     options = parsing.parse(
         LaunchOptions, own, prog="imagen launch tpu [CONFIG]", description=USAGE
     )
-    commands = (*(_words("--before", c) for c in options.before), _main(config, options, rest))
+    main = _main(config, options, rest)
+    before = tuple(launch_commands.parse_command("--before", c) for c in options.before)
+    before = tuple(launch_commands.encode_alone(command) for command in before)
     cloud = Gcloud(dry=options.dry_run)
+    name = config or options.command or ""
+    launch = launch_inputs.Launch(main, before, options.wanted.hosts, name, cloud)
+    for line in launch_inputs.check_inputs(launch):
+        print(f"# {line}" if options.dry_run else line)
+    commands = tuple(command.words for command in (*before, main))
     earlier = None if options.dry_run else _earlier(cloud, options)
     code = None
     if options.image is None:
@@ -177,30 +185,20 @@ def _earlier(cloud: Gcloud, options: LaunchOptions) -> RunRecord | None:
     return found
 
 
-def _main(config: str | None, options: LaunchOptions, rest: list[str]) -> tuple[str, ...]:
+def _main(config: str | None, options: LaunchOptions, rest: list[str]) -> Command:
     """The command that the run is for. Errors: ValueError; what `imagen train` would refuse."""
     if (config is None) == (options.command is None):
         raise ValueError("give a config, or --command: one of the two")
     if config is None:
         if rest:
             raise ValueError(f"-- {' '.join(rest)}: with --command, write the options into it")
-        return _words("--command", options.command or "")
+        return launch_commands.parse_command("--command", options.command or "")
     if any(word.partition("=")[0] == "--max-restarts" for word in rest):
         raise ValueError("--max-restarts after --: give it to `imagen launch tpu` itself")
     words = [config, "--workdir", options.workdir, *rest]
-    train.parse([word.replace("{worker}", "0").replace("{workers}", "1") for word in words])
-    return ("imagen", "train", *words)
-
-
-def _words(option: str, command: str) -> tuple[str, ...]:
-    """Errors: ValueError for what is no command of `imagen`."""
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as error:
-        raise ValueError(f"{option} {command!r}: {error}") from error
-    if len(words) < 2 or words[0] != "imagen" or words[1] not in COMMANDS or words[1] == "launch":
-        raise ValueError(f'{option} {command!r}: give a command such as "imagen encode ..."')
-    return words
+    main = Command("CONFIG", ("imagen", "train", *words))
+    launch_inputs.resolve_stages(main)
+    return main
 
 
 def startup() -> Path:

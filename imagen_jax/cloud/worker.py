@@ -6,6 +6,7 @@ The entry point of every way to launch: a TPU VM's start-up script, a pod of GKE
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -135,9 +136,17 @@ class Worker:
 
     def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
         words = resolve_command(command, self._id)
-        print("+", *command, file=sys.stderr, flush=True)
+        print("+", shlex.join(words), file=sys.stderr, flush=True)
         environment = {**os.environ, **read_settings(self._generation), STEP_FILE: str(file)}
-        self._child = ChildProcess(imagen_command(*words), environment)
+        if self._id.of > 1 and is_alone(words):
+            environment["JAX_PLATFORMS"] = "cpu"  # the chips of a slice work together or not at all
+        program = imagen_command(*words[1:]) if words[0] == "imagen" else words
+        try:
+            self._child = ChildProcess(program, environment)
+        except OSError as error:
+            sentence = f"{shlex.join(words)} does not start ({error}): install it by a --before"
+            print(f"imagen launch worker: {sentence}", file=sys.stderr, flush=True)
+            return exit_codes.REFUSED, sentence
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
@@ -188,14 +197,21 @@ def is_repeated_crash(worker_id: WorkerId) -> bool:
 
 
 def resolve_command(command: Sequence[str], worker_id: WorkerId) -> list[str]:
-    """The arguments after `imagen`: numbers filled in, and how many processes there have to be."""
+    """Fill in the numbers; a command of `imagen` learns how many processes there have to be."""
     words = [
         word.replace("{worker}", str(worker_id.worker)).replace("{workers}", str(worker_id.of))
-        for word in command[1:]
+        for word in command
     ]
-    if words[0] in MULTIPROCESS and not any(w.partition("=")[0] == "--processes" for w in words):
+    shared = words[0] == "imagen" and words[1] in MULTIPROCESS
+    if shared and not any(w.partition("=")[0] == "--processes" for w in words):
         words += ["--processes", str(worker_id.of)]
     return words
+
+
+def is_alone(words: Sequence[str]) -> bool:
+    """Return whether a command of `imagen` is a program of this worker, and not of all together."""
+    last = words[-1] == "--processes=1" or tuple(words[-2:]) == ("--processes", "1")
+    return words[0] == "imagen" and (words[1] not in MULTIPROCESS or last)
 
 
 def read_settings(generation: str | None) -> Mapping[str, str]:

@@ -129,10 +129,43 @@ def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
 def test_processes_are_counted_and_numbers_filled_in(tmp_path: Path) -> None:
     place = WorkerId(folder=tmp_path, worker=1, of=4)
     command = ("imagen", "train", "tiny", "--process-id", "{worker}")
-    assert resolve_command(command, place) == [*command[1:4], "1", "--processes", "4"]
+    assert resolve_command(command, place) == [*command[:4], "1", "--processes", "4"]
     given = ("imagen", "encode", "tiny", "--processes={workers}")
-    assert resolve_command(given, place) == ["encode", "tiny", "--processes=4"]
-    assert resolve_command(("imagen", "data", "build"), place) == ["data", "build"]
+    assert resolve_command(given, place) == ["imagen", "encode", "tiny", "--processes=4"]
+    assert resolve_command(("imagen", "data", "build"), place) == ["imagen", "data", "build"]
+    own = ("mount", "gs://bucket/{worker}", "a b; $(id)")
+    assert resolve_command(own, place) == ["mount", "gs://bucket/1", "a b; $(id)"]
+
+
+def test_any_program_runs_as_it_is_given(tmp_path: Path) -> None:
+    place = WorkerId(folder=tmp_path / "1", worker=0, of=1)
+    made = tmp_path / "a b; $(id)"
+    assert Worker(place, generation=None, beat=0.05).run([("touch", str(made))]) == 0
+    assert made.is_file()
+    assert Worker(place, generation=None, beat=0.05).run([("no-such-program",)]) == 1
+    assert "no-such-program does not start" in report(tmp_path / "1")["said"]
+
+
+@pytest.mark.parametrize(
+    ("command", "platform"),
+    [
+        (("encode", "tiny", "--processes", "1"), "cpu"),
+        (("data", "build", "shapes"), "cpu"),
+        (("encode", "tiny"), None),
+        (("train", "tiny"), None),
+    ],
+)
+def test_a_program_of_one_worker_leaves_the_chips_alone(
+    command: tuple, platform: str | None, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    note = tmp_path / "note"
+    text = f"open({str(note)!r}, 'w').write(os.environ.get('JAX_PLATFORMS', '-'))"
+    monkeypatch.setattr(child_process, "PROGRAM", f"import os; {text}")
+    (tmp_path / "worker-1.json").write_text("{}\n")
+    place = WorkerId(folder=tmp_path, worker=0, of=2)
+    assert Worker(place, generation=None, beat=0.05).run([("imagen", *command)]) == 0
+    assert note.read_text() == (platform or "-")
 
 
 @pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])

@@ -1,0 +1,110 @@
+"""The commands of `imagen launch tpu` as words, and what they say about pairs of data."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from imagen_jax import config
+
+EMBEDDED_ENCODERS = ("t5_1_1_tiny", "t5_1_1_mini")
+EMBEDDED_DATASETS = ("shapes/", "emoji/")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that every worker runs."""
+
+    option: str  # of the launcher, that gave it
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.option} {shlex.join(self.words)!r}"
+
+    @property
+    def is_imagen(self) -> bool:
+        """True for a command of this package, and not the user's own."""
+        return self.words[0] == "imagen"
+
+    @property
+    def draws(self) -> bool:
+        """True for a command that builds a dataset of the package."""
+        return self.words[:3] == ("imagen", "data", "build") and self.value("--out") is None
+
+    @property
+    def encodes(self) -> bool:
+        """True for a command that writes pairs."""
+        built = self.words[:3] == ("imagen", "data", "build") and self.value("--out") is not None
+        return built or self.words[:2] == ("imagen", "encode")
+
+    @property
+    def source(self) -> str:
+        """The dataset, source or config that it draws or encodes; "" where none is given first."""
+        rest = self.words[3 if self.words[1] == "data" else 2 :]
+        return rest[0] if rest and not rest[0].startswith("-") else ""
+
+    @property
+    def data_dir(self) -> str:
+        """Folder of datasets."""
+        return self.value("--data-dir") or "data"
+
+    def value(self, name: str) -> str | None:
+        """Find the value of an option; the last one counts."""
+        found = self.values(name)
+        return found[0] if found else None
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Find the values of an option that takes several; the last one counts."""
+        found: tuple[str, ...] = ()
+        for n, word in enumerate(self.words):
+            key, equals, inside = word.partition("=")
+            if key.replace("_", "-") != name:
+                continue
+            rest = self.words[n + 1 :]
+            end = next((i for i, w in enumerate(rest) if w.startswith("-")), len(rest))
+            found = (inside,) if equals else rest[:end]
+        return found
+
+
+def parse_command(option: str, command: str) -> Command:
+    """Split a command as a shell would, but for what a shell would evaluate.
+
+    Errors: ValueError for no command, one of `imagen` that there is not, or an open quotation.
+    """
+    from imagen_jax.cli import COMMANDS
+
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ValueError(f"{option} {command!r}: {error}") from error
+    known = words[:1] != ("imagen",) or (
+        len(words) > 1 and words[1] in COMMANDS and words[1] != "launch"
+    )
+    if not words or not known:
+        raise ValueError(f'{option} {command!r}: give a command such as "imagen encode ..."')
+    return Command(option, words)
+
+
+def encode_alone(command: Command) -> Command:
+    """Let each machine encode all of a small dataset for itself, where nothing says otherwise.
+
+    Small are the datasets and encoders of the package, which a CPU encodes in minutes; machines
+    that shared the work would each keep a part. Errors: as `config.load`.
+    """
+    small = (
+        command.words[:2] == ("imagen", "encode")
+        and command.value("--out") is None
+        and command.value("--processes") is None
+        and all(is_small(e) for e in config.load(command.source))
+    )
+    return replace(command, words=(*command.words, "--processes", "1")) if small else command
+
+
+def is_small(experiment: config.Experiment) -> bool:
+    """Tell whether dataset and encoder are of the package."""
+    small_text = experiment.text.encoder in EMBEDDED_ENCODERS
+    return small_text and experiment.data.dataset.startswith(EMBEDDED_DATASETS)
+
+
+def have_own(commands: Sequence[Command]) -> bool:
+    """Tell whether a command is the user's own and may mount or copy what is looked for."""
+    return any(not command.is_imagen for command in commands)
