@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from imagen_jax import config
+from imagen_jax.cli.store_options import MAX_LENGTH
 
+ONCE = "--before-once"
 EMBEDDED_ENCODERS = ("t5_1_1_tiny", "t5_1_1_mini")
 EMBEDDED_DATASETS = ("shapes/", "emoji/")
 
@@ -19,6 +21,11 @@ class Command:
 
     def __str__(self) -> str:
         return f"{self.option} {shlex.join(self.words)!r}"
+
+    @property
+    def once(self) -> bool:
+        """True for a command that worker 0 alone runs."""
+        return self.option == ONCE
 
     @property
     def is_imagen(self) -> bool:
@@ -85,18 +92,44 @@ def parse_command(option: str, command: str) -> Command:
 
 
 def encode_alone(command: Command) -> Command:
-    """Let each machine encode all of a small dataset for itself, where nothing says otherwise.
+    """Let a machine encode all of a dataset for itself, where nothing says otherwise.
 
-    Small are the datasets and encoders of the package, which a CPU encodes in minutes; machines
-    that shared the work would each keep a part. Errors: as `config.load`.
+    Worker 0 does so with --before-once, and each with a small dataset: those of the package with
+    its encoders, which a CPU encodes in minutes; machines that shared the work would each keep a
+    part. Errors: as `config.load`.
     """
-    small = (
-        command.words[:2] == ("imagen", "encode")
-        and command.value("--out") is None
-        and command.value("--processes") is None
-        and all(is_small(e) for e in config.load(command.source))
+    encodes = command.words[:2] == ("imagen", "encode") and command.value("--processes") is None
+    alone = encodes and (
+        command.once
+        or (
+            command.value("--out") is None and all(is_small(e) for e in config.load(command.source))
+        )
     )
-    return replace(command, words=(*command.words, "--processes", "1")) if small else command
+    return replace(command, words=(*command.words, "--processes", "1")) if alone else command
+
+
+def read_text(command: Command) -> config.Text:
+    """The text settings of the pairs of a command with --out: its options, or those of --for.
+
+    The width is not looked for: the encoder's own files say it. Errors: as `config.load`.
+    """
+    stages = _stages(command)
+    text = stages[0].text if stages else config.Text(encoder="", max_length=MAX_LENGTH)
+    text = replace(text, encoder=command.value("--encoder") or text.encoder)
+    if (length := command.value("--max-length")) is not None:
+        text = replace(text, max_length=int(length))
+    return replace(text, clean=True) if "--clean" in command.words else text
+
+
+def read_sizes(command: Command) -> list[int]:
+    """The sides, in pixels, of the images of a command with --out. Errors: as `config.load`."""
+    given = command.values("--sizes")
+    return [int(s) for s in given] or sorted({e.stage.size for e in _stages(command)})
+
+
+def _stages(command: Command) -> Sequence[config.Experiment]:
+    name = command.value("--for")
+    return config.load(name) if name is not None else ()
 
 
 def is_small(experiment: config.Experiment) -> bool:

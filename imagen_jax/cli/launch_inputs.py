@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,12 @@ class Launch:
     main: Command
     before: tuple[Command, ...]  # in order
     hosts: int
-    name: str  # of the config, in sentences
     cloud: Gcloud
+
+    @property
+    def name(self) -> str:
+        """The config that is trained, as it is given."""
+        return self.main.words[2]
 
     @property
     def trusted(self) -> bool:
@@ -82,21 +87,24 @@ def _check_encoding(command: Command, launch: Launch) -> None:
         _check_config_encoding(command, launch)
         return
     if not is_bucket(out) and launch.hosts > 1:
+        keeper = "worker 0" if command.once else f"each of the {launch.hosts}"
+        share = "the pairs" if command.once else "its share of the pairs"
         raise ValueError(
-            f"{command}: --out {out} is a folder of each machine, and each of the {launch.hosts} "
-            f"would keep its share of the pairs to itself: {BOTH}"
+            f"{command}: --out {out} is a folder of each machine, and {keeper} would keep {share} "
+            f"to itself: {BOTH}"
         )
     _check_source(command, launch)
-    _check_encoder(command.value("--encoder") or "", str(command))
+    _check_encoder(launch_commands.read_text(command).encoder, str(command))
 
 
 def _check_config_encoding(command: Command, launch: Launch) -> None:
     for experiment in config.load(command.source):
         _check_encoder(experiment.text.encoder, str(command))
-        if launch.hosts > 1 and not launch_commands.is_small(experiment):
+        shared = command.once or not launch_commands.is_small(experiment)
+        if launch.hosts > 1 and shared:
             raise ValueError(
-                f"{command}: each of the {launch.hosts} machines would keep its share of the pairs "
-                f"to itself: encode the source of {experiment.data.dataset}, and {BOTH}"
+                f"{command}: the {launch.hosts} machines would not see each other's pairs: encode "
+                f"the source of {experiment.data.dataset}, and {BOTH}"
             )
 
 
@@ -117,7 +125,8 @@ def _check_source(command: Command, launch: Launch) -> None:
 def _check_drawn(dataset: str, data_dir: str, launch: Launch) -> None:
     from imagen_jax.cli.data_build import full_name
 
-    drawn = {(full_name(c.source), c.data_dir) for c in launch.before if c.draws}
+    seen = [c for c in launch.before if launch.hosts == 1 or not c.once]
+    drawn = {(full_name(c.source), c.data_dir) for c in seen if c.draws}
     if (dataset, data_dir) not in drawn:
         where = "" if data_dir == "data" else f" --data-dir {data_dir}"
         raise ValueError(
@@ -187,9 +196,7 @@ def _nothing(stage: config.Experiment, name: str) -> str:
         )
     return (
         f"{name} has no pairs to train on: encode your images to a bucket (imagen encode SOURCE "
-        f"--encoder gs://BUCKET/{Path(encoder).name} --sizes {stage.stage.size} --max-length "
-        f"{stage.text.max_length} --out gs://BUCKET/PAIRS), then give `-- --pairs "
-        "gs://BUCKET/PAIRS`"
+        f"--for {name} --out gs://BUCKET/PAIRS), then give `-- --pairs gs://BUCKET/PAIRS`"
     )
 
 
@@ -206,15 +213,16 @@ def _check_pairs(pairs: str, stages: Sequence[config.Experiment], launch: Launch
     except MissingResourceError as error:
         if writer is None:
             raise ValueError(
-                f"{pairs} has no store.json: encode to it first (imagen encode SOURCE ... --out "
-                f"{pairs}), here or with --before, or give it again once that has ended"
+                f"{pairs} has no store.json: encode to it first (imagen encode SOURCE --for "
+                f"{launch.name} --out {pairs}), here or with --before, or give it again once that "
+                "has ended"
             ) from error
         return f"{pairs}: {writer.option} writes it"
     except GcloudError as error:
         if not launch.cloud.dry:
             raise
         return f"{pairs}: NOT LOOKED AT ({error})"
-    return _check_store(text, pairs, stages)
+    return _check_store(text, pairs, stages, launch.name)
 
 
 def _check_local_pairs(pairs: str, writer: Command | None, launch: Launch) -> str:
@@ -233,25 +241,23 @@ def _check_local_pairs(pairs: str, writer: Command | None, launch: Launch) -> st
 def _check_made(command: Command, experiment: config.Experiment) -> None:
     """Errors: ValueError where a command writes pairs on which an experiment can't train."""
     stage, text = experiment.stage, experiment.text
+    names = ["encoder", "max_length", "clean"]
     if command.value("--out") is None:
         group = [
             e for e in config.load(command.source) if e.data.dataset == experiment.data.dataset
         ]
-        sizes = sorted(e.stage.size for e in group)
-        made = {name: getattr(group[0].text, name) for name in ("width", "max_length", "clean")}
+        made, sizes = group[0].text, sorted(e.stage.size for e in group)
+        names.append("width")
     else:
-        sizes = [int(size) for size in command.values("--sizes")]
-        made = {
-            "encoder": Path(command.value("--encoder") or "").name,
-            "max_length": int(command.value("--max-length") or 128),
-            "clean": "--clean" in command.words,
-        }
-    for name, found in made.items():
-        asked = Path(text.encoder).name if name == "encoder" else getattr(text, name)
-        if found != asked:
+        made, sizes = launch_commands.read_text(command), launch_commands.read_sizes(command)
+    for name in names:
+        found, wanted = getattr(made, name), getattr(text, name)
+        if name == "encoder":
+            found, wanted = Path(found).name, Path(wanted).name
+        if found != wanted:
             raise ValueError(
-                f"{command} stores pairs of {name} {found!r}, but text.{name}={asked!r}: give both "
-                "the same"
+                f"{command} stores pairs of {name} {found!r}, but text.{name}={wanted!r}: give "
+                "both the same"
             )
     if stage.size not in sizes:
         raise ValueError(
@@ -260,7 +266,7 @@ def _check_made(command: Command, experiment: config.Experiment) -> None:
         )
 
 
-def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment]) -> str:
+def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment], name: str) -> str:
     """Compare a store's index with what the stages ask. Errors: ValueError."""
     from imagen_jax.data import pipeline
     from imagen_jax.data.store import store
@@ -277,8 +283,10 @@ def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment]) -> 
         found = store.Store(folder=Path("-"), **plain | {"sizes": tuple(fields["sizes"])})
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{pairs}: store.json cannot be read ({error}): encode again") from error
+    source = shlex.quote(store.join_split(found.dataset, found.split))
+    command = f"imagen encode {source} --for {name} --out {pairs}"
     for experiment in stages:
-        if misfit := pipeline.describe_misfit(found, experiment):
+        if misfit := pipeline.describe_misfit(found, experiment, command):
             raise ValueError(f"{pairs} {misfit}")
     sides = ", ".join(map(str, found.sizes))
     return f"{pairs}: {found.count:,} pairs of sides {sides}, as the config asks"

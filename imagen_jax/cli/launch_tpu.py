@@ -12,7 +12,7 @@ import tyro
 
 import imagen_jax
 from imagen_jax import config as settings
-from imagen_jax.cli import launch_commands, launch_inputs, parsing
+from imagen_jax.cli import launch_commands, launch_inputs, launch_summary, parsing
 from imagen_jax.cli.launch_commands import Command
 from imagen_jax.cloud import gcloud, run_record, source_archive, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
@@ -39,6 +39,9 @@ class LaunchOptions:
     before: tuple[str, ...] = ()
     """Commands to run before it on every worker, in this order: "imagen data build shapes/full", or
     your own set-up, such as "gcsfuse my-bucket /mnt/bucket"."""
+    before_once: tuple[str, ...] = ()
+    """Commands to run after those of --before, on worker 0 alone while the others wait: "imagen
+    encode ... --out gs://BUCKET/PAIRS"."""
     run_id: str | None = None
     """Name of the run and its resources; default: made from the workdir, always the same."""
     image: str | None = None
@@ -62,8 +65,10 @@ class LaunchOptions:
     """Seconds between two observations."""
     detach: bool = False
     """Create without watching: start `imagen launch watch` elsewhere."""
+    price: settings.Positive | None = None
+    """Dollars an hour of one chip, for the summary of --dry-run; default: a table's."""
     dry_run: bool = False
-    """Print every command and file, and do nothing."""
+    """Print a summary with the costs, then every command and file, and do nothing."""
 
     def __post_init__(self) -> None:
         settings.check_options(self)
@@ -86,24 +91,24 @@ class LaunchOptions:
 
 def run(own: list[str], rest: list[str]) -> int:
     """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
+    words = [*own, *(["--", *rest] if rest else [])]
     config = own.pop(0) if own and not own[0].startswith("-") else None
     options = parsing.parse(
         LaunchOptions, own, prog="imagen launch tpu [CONFIG]", description=USAGE
     )
-    main = _main(config, options, rest)
-    before = tuple(launch_commands.parse_command("--before", c) for c in options.before)
-    before = tuple(launch_commands.encode_alone(command) for command in before)
+    main, before = _main(config, options, rest), _before(options)
     cloud = Gcloud(dry=options.dry_run)
-    name = config or options.command or ""
-    launch = launch_inputs.Launch(main, before, options.wanted.hosts, name, cloud)
-    for line in launch_inputs.check_inputs(launch):
-        print(f"# {line}" if options.dry_run else line)
-    commands = tuple(command.words for command in (*before, main))
+    launch = launch_inputs.Launch(main, before, options.wanted.hosts, cloud)
+    found = launch_inputs.check_inputs(launch)
     earlier = None if options.dry_run else _earlier(cloud, options)
     code = None
     if options.image is None:
         code = source_archive.archive_head(Path.cwd(), ignore_changes=options.ignore_changes)
-    new = _run(options, commands, code, earlier)
+    new = _run(options, (*before, main), code, earlier)
+    if options.dry_run:
+        print(launch_summary.summarize(new, words, price=options.price, now=time.time()))
+    for line in found:
+        print(f"# {'data':<9}{line}" if options.dry_run else line)
     if code is not None:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
@@ -113,19 +118,28 @@ def run(own: list[str], rest: list[str]) -> int:
     return watching.begin() if options.detach else watching.watch()
 
 
+def _before(options: LaunchOptions) -> tuple[Command, ...]:
+    """The commands before the one that the run is for, in order. Errors: ValueError."""
+    given = [("--before", c) for c in options.before]
+    given += [(launch_commands.ONCE, c) for c in options.before_once]
+    parsed = (launch_commands.parse_command(option, command) for option, command in given)
+    return tuple(launch_commands.encode_alone(command) for command in parsed)
+
+
 def _run(
     options: LaunchOptions,
-    commands: tuple[tuple[str, ...], ...],
+    commands: tuple[Command, ...],
     code: SourceArchive | None,
     earlier: RunRecord | None,
 ) -> RunRecord:
     job = LaunchSpec(
         run_id=options.name,
         workdir=options.workdir,
-        commands=commands,
+        commands=tuple(command.words for command in commands),
         code=code.name if code else None,
         image=options.image,
         packages=options.package,
+        once=tuple(place for place, command in enumerate(commands) if command.once),
     )
     limits = Limits(
         until=time.time() + validate.parse_seconds(options.deadline),

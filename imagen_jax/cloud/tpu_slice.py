@@ -20,6 +20,9 @@ RUNTIMES: Mapping[str, str] = {
     "v6e": "v2-alpha-tpuv6e",
 }
 SINGLE_CORE = ("v5litepod", "v6e")  # whose names count chips
+# Dollars an hour of one chip on demand in the US. Source: cloud.google.com/tpu/pricing.
+PRICES: Mapping[str, float] = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
+PRICES_OF = "2025"
 LONGEST = 7 * 24 * 3600  # seconds that flex-start grants
 
 

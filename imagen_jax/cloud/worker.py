@@ -112,8 +112,11 @@ class Worker:
         self._child: ChildProcess | None = None
         self._stopped = 0
 
-    def run(self, commands: Sequence[Sequence[str]]) -> int:
-        """The exit code of the first command that fails; exits.LOST if workers are missing."""
+    def run(self, commands: Sequence[Sequence[str]], once: Sequence[int] = ()) -> int:
+        """The exit code of the first command that fails; exits.LOST if workers are missing.
+
+        Worker 0 alone runs the commands whose places are in `once`; the others wait for its end.
+        """
         signal.signal(signal.SIGTERM, self._stop)
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"
@@ -126,15 +129,36 @@ class Worker:
                     print(f"imagen launch worker: {missing}", file=sys.stderr, flush=True)
                     return code
                 reporter.report_phase("running")
-                for command in commands:
-                    code, output = self._once(command, file)
+                for place, command in enumerate(commands):
+                    code, output = (
+                        self._run_on_first(place, command, file)
+                        if place in once
+                        else self._run_command(command, file)
+                    )
                     if code or self._stopped:
                         break
                 return code
             finally:
                 reporter.end(code, output)
 
-    def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
+    def _run_on_first(self, place: int, command: Sequence[str], file: Path) -> tuple[int, str]:
+        """Run it on worker 0, or wait until it has ended there. The exit code and last words."""
+        mark = self._id.folder / f"once-{place}.json"  # of this attempt
+        if self._id.worker == 0:
+            code, output = self._run_command(command, file)
+            if not self._stopped:
+                mark.write_text(json.dumps({"code": code}) + "\n")
+            return code, output
+        print(f"waiting for worker 0: {shlex.join(command)}", file=sys.stderr, flush=True)
+        while not self._stopped:
+            if mark.is_file():
+                code = json.loads(mark.read_text())["code"]
+                said = f"{shlex.join(command)} ended with code {code} on worker 0"
+                return (exit_codes.LOST, said) if code else (0, "")
+            time.sleep(min(2.0, self._beat))
+        return exit_codes.PREEMPTED, "asked to stop while worker 0 was at work"
+
+    def _run_command(self, command: Sequence[str], file: Path) -> tuple[int, str]:
         words = resolve_command(command, self._id)
         print("+", shlex.join(words), file=sys.stderr, flush=True)
         environment = {**os.environ, **read_settings(self._generation), STEP_FILE: str(file)}

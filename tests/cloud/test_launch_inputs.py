@@ -84,6 +84,31 @@ REFUSED = {
         "--out pairs is a folder of each machine, and each of the 4 would keep its share of the "
         "pairs to itself: give --out gs://BUCKET/PAIRS and `-- --pairs gs://BUCKET/PAIRS`",
     ),
+    "worker 0 alone has them": (
+        (*TINY, "--before-once", "imagen encode emoji --for tiny --out pairs"),
+        "--out pairs is a folder of each machine, and worker 0 would keep the pairs to itself",
+    ),
+    "worker 0 alone draws": (
+        (*TINY, "--before-once", *DRAW),
+        "the 4 machines would not see each other's pairs",
+    ),
+    "worker 0 alone has what all encode": (
+        (*TINY, "--before-once", DRAW[0], "--before", DRAW[1]),
+        "no worker has shapes/tiny in data",
+    ),
+    "pairs for another config": (
+        (*TINY, "--before", f"imagen encode tars:gs://b/i --for tiny/sr16 --out {PAIRS}", "--"),
+        "stores images of sides [16], but stage base8 trains on 8: store that size, too",
+    ),
+    "the config's encoder is on this machine": (
+        (
+            *BASE,
+            "--before",
+            f"imagen encode tars:gs://b/i --for imagen/base64_2b --out {PAIRS}",
+            "--",
+        ),
+        "text encoder 't5_1_1_xxl' is neither in the package nor in a bucket",
+    ),
     "images of this machine": (
         (*BASE, "--before", ENCODE.replace("gs://bucket/images", "photos/*.tar"), "--", "--pairs"),
         "tars:photos/*.tar is on no worker: copy it to a bucket",
@@ -156,6 +181,18 @@ def test_a_store_that_the_run_makes_itself(cloud, monkeypatch, capsys) -> None:
     assert f"{PAIRS}: --before writes it" in capsys.readouterr().out
     assert call(monkeypatch, *run, "--text.max-length", "64") == 1
     assert "stores pairs of max_length 128, but text.max_length=64" in capsys.readouterr().err
+
+
+def test_a_store_for_the_config_is_made_by_one_worker(cloud, monkeypatch, capsys) -> None:
+    cloud.plan([])
+    encode = f"imagen encode tars:gs://bucket/images --for tiny --out {PAIRS}"
+    run = ("tiny", *TINY[1:], "--before", "mkdir /mnt/b", "--before-once", encode)
+    assert call(monkeypatch, *run, "--", "--pairs", PAIRS) == 0
+    out = capsys.readouterr().out
+    assert f"{PAIRS}: --before-once writes it" in out
+    record = json.loads(out[out.index("{") : out.index("\n}\n") + 2])
+    assert record["job"]["commands"][1] == [*encode.split(), "--processes", "1"]
+    assert record["job"]["once"] == [1]
 
 
 @pytest.mark.parametrize("accelerator", ["v5litepod-8", "v5litepod-16"])

@@ -168,6 +168,42 @@ def test_a_program_of_one_worker_leaves_the_chips_alone(
     assert note.read_text() == (platform or "-")
 
 
+def test_one_worker_goes_first_and_the_others_wait(tmp_path: Path, capfd) -> None:
+    made, folder = tmp_path / "made", tmp_path / "1"
+    commands = [
+        ("imagen", f"time.sleep(1); open({str(made)!r}, 'a').write('x')"),
+        ("imagen", f"assert open({str(made)!r}).read() == 'x'"),
+    ]
+    ids = [WorkerId(folder=folder, worker=number, of=2) for number in (0, 1)]
+    codes = {}
+
+    def second() -> None:
+        codes[1] = worker.Worker(ids[1], generation=None, beat=0.05).run(commands, (0,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", lambda *_: None)  # not for other threads
+        other = threading.Thread(target=second)
+        other.start()
+        codes[0] = Worker(ids[0], generation=None, beat=0.05).run(commands, (0,))
+        other.join()
+    assert codes == {0: 0, 1: 0}
+    assert made.read_text() == "x"
+    assert "waiting for worker 0: imagen" in capfd.readouterr().err
+
+
+def test_others_do_not_go_on_after_the_first_one_failed(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.json").write_text("{}\n")
+    (tmp_path / "once-0.json").write_text('{"code": 3}\n')
+    second = Worker(WorkerId(folder=tmp_path, worker=1, of=2), generation=None, beat=0.05)
+    made = tmp_path / "made"
+    assert second.run([("imagen", "pass"), ("touch", str(made))], (0,)) == exit_codes.LOST
+    assert "imagen pass ended with code 3 on worker 0" in report(tmp_path, 1)["said"]
+    assert not made.exists()
+    first = Worker(WorkerId(folder=tmp_path, worker=0, of=1), generation=None, beat=0.05)
+    assert first.run([("imagen", "sys.exit(4)")], (0,)) == 4
+    assert json.loads((tmp_path / "once-0.json").read_text()) == {"code": 4}
+
+
 @pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])
 def test_workers_count_from_0(tmp_path: Path, number: int, of: int) -> None:
     with pytest.raises(ValueError, match="workers count from 0"):
