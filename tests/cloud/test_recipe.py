@@ -30,7 +30,8 @@ def test_the_recipe(accelerator: str, workers: int, cloud, tmp_path: Path, monke
         port = found.getsockname()[1]
     command = [sys.executable, "-c", PROGRAM, "launch", "tpu", "tiny/base8", "--every", "0.2"]
     command += ["--accelerator", accelerator, "--zone", "us-west4-a", "--ignore-changes"]
-    command += ["--workdir", "gs://bucket/runs/mine", "--before", *DRAW, "--"]
+    command += ["--workdir", "gs://bucket/runs/mine", "--before", *DRAW]
+    command += ["--before-once", "touch once", "--"]
     command += ["--coordinator", f"127.0.0.1:{port}", "--process-id", "{worker}"]
     command += ["--processes", "{workers}"]
     done = subprocess.run(
@@ -46,5 +47,6 @@ def test_the_recipe(accelerator: str, workers: int, cloud, tmp_path: Path, monke
         for folder in sorted(tmp_path.glob("machine-*"))
     ]
     assert len(stores) == workers
+    assert [file.parent.name for file in tmp_path.glob("machine-*/once")] == ["machine-0"]
     assert "store.json" in stores[0]
     assert all(store == stores[0] for store in stores)  # whole, and the same on each machine
