@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import re
-import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ import tyro
 
 import imagen_jax
 from imagen_jax import config as settings
-from imagen_jax.cli import COMMANDS, parsing, train
+from imagen_jax.cli import launch_commands, launch_inputs, launch_summary, parsing
+from imagen_jax.cli.launch_commands import Command
 from imagen_jax.cloud import gcloud, run_record, source_archive, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
@@ -35,9 +35,13 @@ class LaunchOptions:
     wanted: Annotated[Slice, tyro.conf.arg(name="")]
     command: str | None = None
     """Command to run on every worker instead of a config, such as "imagen encode ...". {worker} and
-    {workers} in it become the worker's number and the number of workers."""
+    {workers} in it become the worker's number and the number of workers. No shell reads it."""
     before: tuple[str, ...] = ()
-    """Commands of `imagen` to run before it on every worker: "imagen data build shapes/full"."""
+    """Commands to run before it on every worker, in this order: "imagen data build shapes/full", or
+    your own set-up, such as "gcsfuse my-bucket /mnt/bucket"."""
+    before_once: tuple[str, ...] = ()
+    """Commands to run after those of --before, on worker 0 alone while the others wait: "imagen
+    encode ... --out gs://BUCKET/PAIRS"."""
     run_id: str | None = None
     """Name of the run and its resources; default: made from the workdir, always the same."""
     image: str | None = None
@@ -61,8 +65,10 @@ class LaunchOptions:
     """Seconds between two observations."""
     detach: bool = False
     """Create without watching: start `imagen launch watch` elsewhere."""
+    price: settings.Positive | None = None
+    """Dollars an hour of one chip, for the summary of --dry-run; default: a table's."""
     dry_run: bool = False
-    """Print every command and file, and do nothing."""
+    """Print a summary with the costs, then every command and file, and do nothing."""
 
     def __post_init__(self) -> None:
         settings.check_options(self)
@@ -85,17 +91,24 @@ class LaunchOptions:
 
 def run(own: list[str], rest: list[str]) -> int:
     """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
+    words = [*own, *(["--", *rest] if rest else [])]
     config = own.pop(0) if own and not own[0].startswith("-") else None
     options = parsing.parse(
         LaunchOptions, own, prog="imagen launch tpu [CONFIG]", description=USAGE
     )
-    commands = (*(_words("--before", c) for c in options.before), _main(config, options, rest))
+    main, before = _main(config, options, rest), _before(options)
     cloud = Gcloud(dry=options.dry_run)
+    launch = launch_inputs.Launch(main, before, options.wanted.hosts, cloud)
+    found = launch_inputs.check_inputs(launch)
     earlier = None if options.dry_run else _earlier(cloud, options)
     code = None
     if options.image is None:
         code = source_archive.archive_head(Path.cwd(), ignore_changes=options.ignore_changes)
-    new = _run(options, commands, code, earlier)
+    new = _run(options, (*before, main), code, earlier)
+    if options.dry_run:
+        print(launch_summary.summarize(new, words, price=options.price, now=time.time()))
+    for line in found:
+        print(f"# {'data':<9}{line}" if options.dry_run else line)
     if code is not None:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
@@ -105,19 +118,28 @@ def run(own: list[str], rest: list[str]) -> int:
     return watching.begin() if options.detach else watching.watch()
 
 
+def _before(options: LaunchOptions) -> tuple[Command, ...]:
+    """The commands before the one that the run is for, in order. Errors: ValueError."""
+    given = [("--before", c) for c in options.before]
+    given += [(launch_commands.ONCE, c) for c in options.before_once]
+    parsed = (launch_commands.parse_command(option, command) for option, command in given)
+    return tuple(launch_commands.encode_alone(command) for command in parsed)
+
+
 def _run(
     options: LaunchOptions,
-    commands: tuple[tuple[str, ...], ...],
+    commands: tuple[Command, ...],
     code: SourceArchive | None,
     earlier: RunRecord | None,
 ) -> RunRecord:
     job = LaunchSpec(
         run_id=options.name,
         workdir=options.workdir,
-        commands=commands,
+        commands=tuple(command.words for command in commands),
         code=code.name if code else None,
         image=options.image,
         packages=options.package,
+        once=tuple(place for place, command in enumerate(commands) if command.once),
     )
     limits = Limits(
         until=time.time() + validate.parse_seconds(options.deadline),
@@ -177,30 +199,20 @@ def _earlier(cloud: Gcloud, options: LaunchOptions) -> RunRecord | None:
     return found
 
 
-def _main(config: str | None, options: LaunchOptions, rest: list[str]) -> tuple[str, ...]:
+def _main(config: str | None, options: LaunchOptions, rest: list[str]) -> Command:
     """The command that the run is for. Errors: ValueError; what `imagen train` would refuse."""
     if (config is None) == (options.command is None):
         raise ValueError("give a config, or --command: one of the two")
     if config is None:
         if rest:
             raise ValueError(f"-- {' '.join(rest)}: with --command, write the options into it")
-        return _words("--command", options.command or "")
+        return launch_commands.parse_command("--command", options.command or "")
     if any(word.partition("=")[0] == "--max-restarts" for word in rest):
         raise ValueError("--max-restarts after --: give it to `imagen launch tpu` itself")
     words = [config, "--workdir", options.workdir, *rest]
-    train.parse([word.replace("{worker}", "0").replace("{workers}", "1") for word in words])
-    return ("imagen", "train", *words)
-
-
-def _words(option: str, command: str) -> tuple[str, ...]:
-    """Errors: ValueError for what is no command of `imagen`."""
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as error:
-        raise ValueError(f"{option} {command!r}: {error}") from error
-    if len(words) < 2 or words[0] != "imagen" or words[1] not in COMMANDS or words[1] == "launch":
-        raise ValueError(f'{option} {command!r}: give a command such as "imagen encode ..."')
-    return words
+    main = Command("CONFIG", ("imagen", "train", *words))
+    launch_inputs.resolve_stages(main)
+    return main
 
 
 def startup() -> Path:

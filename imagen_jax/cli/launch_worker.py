@@ -52,22 +52,24 @@ def run(own: list[str], rest: list[str]) -> int:
     if of is None:
         of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
     folder = workdir.as_path(options.folder)
-    commands = (tuple(rest),) if rest else _recorded(folder)
+    commands, once = ((tuple(rest),), ()) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):
         raise ValueError(f"-- {' '.join(rest)}: give a command of imagen, such as imagen train ...")
     worker_id = WorkerId(folder=folder / options.attempt, worker=worker, of=of, log=options.log)
-    code = Worker(worker_id, generation=options.generation, beat=options.beat).run(commands)
+    code = Worker(worker_id, generation=options.generation, beat=options.beat).run(commands, once)
     if options.alone and is_repeated_crash(worker_id):
         print("imagen launch worker: as the attempt before: another start would not help")
         return exit_codes.REFUSED
     return code
 
 
-def _recorded(folder: workdir.Workdir) -> tuple[tuple[str, ...], ...]:
+def _recorded(folder: workdir.Workdir) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+    """The commands, and the places of those that worker 0 alone runs."""
     file = folder / run_record.FILE
     if not file.is_file():
         raise ValueError(
             f"{folder} has no {run_record.FILE}: give the folder of an `imagen launch tpu`, or the "
             "command after --"
         )
-    return run_record.from_json(file.read_text(), where=str(file)).job.commands
+    job = run_record.from_json(file.read_text(), where=str(file)).job
+    return job.commands, job.once

@@ -17,10 +17,11 @@ class LaunchSpec:
 
     run_id: str
     workdir: str
-    commands: tuple[tuple[str, ...], ...]  # in order; each begins with "imagen"
+    commands: tuple[tuple[str, ...], ...]  # in order
     code: str | None = None  # name of the file that was shipped
     image: str | None = None  # or a container image
     packages: tuple[str, ...] = ()  # of Ubuntu, installed before
+    once: tuple[int, ...] = ()  # places of the commands that worker 0 alone runs
 
     @property
     def folder(self) -> str:
@@ -105,6 +106,7 @@ def from_json(text: str, *, where: str) -> RunRecord:
                     **job,
                     "commands": tuple(tuple(c) for c in job["commands"]),
                     "packages": tuple(job["packages"]),
+                    "once": tuple(job.get("once", ())),
                 }
             ),
             wanted=Slice(**found["wanted"]),

@@ -19,6 +19,10 @@ RUNTIMES: Mapping[str, str] = {
     "v5p": "v2-alpha-tpuv5",
     "v6e": "v2-alpha-tpuv6e",
 }
+SINGLE_CORE = ("v5litepod", "v6e")  # whose names count chips
+# Dollars an hour of one chip on demand in the US. Source: cloud.google.com/tpu/pricing.
+PRICES: Mapping[str, float] = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
+PRICES_OF = "2025"
 LONGEST = 7 * 24 * 3600  # seconds that flex-start grants
 
 
@@ -84,6 +88,21 @@ class Slice:
     def runtime(self) -> str:
         """The machines' image."""
         return self.runtime_version or RUNTIMES[self.accelerator.partition("-")[0]]
+
+    @property
+    def chips(self) -> int:
+        """Number of chips of all slices; v2, v3, v4 and v5p count TensorCores, two a chip."""
+        kind, _, number = self.accelerator.partition("-")
+        counted = int(number) if kind in SINGLE_CORE else max(1, int(number) // 2)
+        return counted * self.slices
+
+    @property
+    def hosts(self) -> int:
+        """Number of machines of all slices, as Google documents it: four chips each, or up to eight
+        where one machine has the whole slice. What is created may differ, and is counted."""
+        chips = self.chips // self.slices
+        whole = self.accelerator.partition("-")[0] in SINGLE_CORE and chips <= 8
+        return self.slices * (1 if whole else -(-chips // 4))
 
     def nodes(self, name: str) -> tuple[str, ...]:
         """List the nodes of the resource `name`: one a slice."""

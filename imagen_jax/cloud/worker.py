@@ -6,6 +6,7 @@ The entry point of every way to launch: a TPU VM's start-up script, a pod of GKE
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -111,8 +112,11 @@ class Worker:
         self._child: ChildProcess | None = None
         self._stopped = 0
 
-    def run(self, commands: Sequence[Sequence[str]]) -> int:
-        """The exit code of the first command that fails; exit_codes.LOST if workers are missing."""
+    def run(self, commands: Sequence[Sequence[str]], once: Sequence[int] = ()) -> int:
+        """The exit code of the first command that fails; exit_codes.LOST if workers are missing.
+
+        Worker 0 alone runs the commands whose places are in `once`; the others wait for its end.
+        """
         signal.signal(signal.SIGTERM, self._stop)
         with tempfile.TemporaryDirectory(prefix="imagen_") as folder:
             file = Path(folder) / "reached"
@@ -125,19 +129,48 @@ class Worker:
                     print(f"imagen launch worker: {missing}", file=sys.stderr, flush=True)
                     return code
                 reporter.report_phase("running")
-                for command in commands:
-                    code, output = self._once(command, file)
+                for place, command in enumerate(commands):
+                    code, output = (
+                        self._run_on_first(place, command, file)
+                        if place in once
+                        else self._run_command(command, file)
+                    )
                     if code or self._stopped:
                         break
                 return code
             finally:
                 reporter.end(code, output)
 
-    def _once(self, command: Sequence[str], file: Path) -> tuple[int, str]:
+    def _run_on_first(self, place: int, command: Sequence[str], file: Path) -> tuple[int, str]:
+        """Run it on worker 0, or wait until it has ended there. The exit code and last words."""
+        mark = self._id.folder / f"once-{place}.json"  # of this attempt
+        if self._id.worker == 0:
+            code, output = self._run_command(command, file)
+            if not self._stopped:
+                mark.write_text(json.dumps({"code": code}) + "\n")
+            return code, output
+        print(f"waiting for worker 0: {shlex.join(command)}", file=sys.stderr, flush=True)
+        while not self._stopped:
+            if mark.is_file():
+                code = json.loads(mark.read_text())["code"]
+                said = f"{shlex.join(command)} ended with code {code} on worker 0"
+                return (exit_codes.LOST, said) if code else (0, "")
+            time.sleep(min(2.0, self._beat))
+        return exit_codes.PREEMPTED, "asked to stop while worker 0 was at work"
+
+    def _run_command(self, command: Sequence[str], file: Path) -> tuple[int, str]:
         words = resolve_command(command, self._id)
-        print("+", *command, file=sys.stderr, flush=True)
+        print("+", shlex.join(words), file=sys.stderr, flush=True)
         environment = {**os.environ, **read_settings(self._generation), STEP_FILE: str(file)}
-        self._child = ChildProcess(imagen_command(*words), environment)
+        if self._id.of > 1 and is_alone(words):
+            environment["JAX_PLATFORMS"] = "cpu"  # the chips of a slice work together or not at all
+        program = imagen_command(*words[1:]) if words[0] == "imagen" else words
+        try:
+            self._child = ChildProcess(program, environment)
+        except OSError as error:
+            sentence = f"{shlex.join(words)} does not start ({error}): install it by a --before"
+            print(f"imagen launch worker: {sentence}", file=sys.stderr, flush=True)
+            return exit_codes.REFUSED, sentence
         if self._stopped:  # the signal came while it started
             self._child.send(self._stopped)
         code = self._child.wait()
@@ -188,14 +221,21 @@ def is_repeated_crash(worker_id: WorkerId) -> bool:
 
 
 def resolve_command(command: Sequence[str], worker_id: WorkerId) -> list[str]:
-    """The arguments after `imagen`: numbers filled in, and how many processes there have to be."""
+    """Fill in the numbers; a command of `imagen` learns how many processes there have to be."""
     words = [
         word.replace("{worker}", str(worker_id.worker)).replace("{workers}", str(worker_id.of))
-        for word in command[1:]
+        for word in command
     ]
-    if words[0] in MULTIPROCESS and not any(w.partition("=")[0] == "--processes" for w in words):
+    shared = words[0] == "imagen" and words[1] in MULTIPROCESS
+    if shared and not any(w.partition("=")[0] == "--processes" for w in words):
         words += ["--processes", str(worker_id.of)]
     return words
+
+
+def is_alone(words: Sequence[str]) -> bool:
+    """Return whether a command of `imagen` is a program of this worker, and not of all together."""
+    last = words[-1] == "--processes=1" or tuple(words[-2:]) == ("--processes", "1")
+    return words[0] == "imagen" and (words[1] not in MULTIPROCESS or last)
 
 
 def read_settings(generation: str | None) -> Mapping[str, str]:

@@ -254,6 +254,17 @@ def check_store(
     `command` is the one that makes the store it needs, for errors to name.
     Errors: ValueError naming what differs and the remedy.
     """
+    if misfit := describe_misfit(store, experiment, command):
+        raise ValueError(f"{store.folder} {misfit}")
+    if not store.empty().is_finite():
+        raise _not_finite(store, "the empty caption", command)
+
+
+def describe_misfit(store: Store, experiment: config.Experiment, command: str) -> str:
+    """Describe why an experiment can't train on a store, with the remedy, as the end of a sentence.
+
+    `command` makes the store that it needs. "" if it can, as far as the store's index tells.
+    """
     text, stage = experiment.text, experiment.stage
     wanted = {name: getattr(text, name) for name in ("width", "max_length", "clean")}
     # Those that the config leaves open may be any; a run keeps its first store's.
@@ -262,17 +273,16 @@ def check_store(
     for name, asked in ({"encoder": Path(text.encoder).name} | wanted).items():
         found = store.computed_in if name == "dtype" else getattr(store, name)
         if found != asked:
-            raise ValueError(
-                f"{store.folder} was encoded with {name} {found!r}, but text.{name}={asked!r}: "
+            return (
+                f"was encoded with {name} {found!r}, but text.{name}={asked!r}: "
                 f"change the config, or delete that folder and encode for it: `{command}`"
             )
     if stage.size not in store.sizes:
-        raise ValueError(
-            f"{store.folder} holds images of sides {list(store.sizes)}, but stage {stage.name} "
+        return (
+            f"holds images of sides {list(store.sizes)}, but stage {stage.name} "
             f"trains on {stage.size}: delete that folder and encode for it: `{command}`"
         )
-    if not store.empty().is_finite():
-        raise _not_finite(store, "the empty caption", command)
+    return ""
 
 
 def _not_finite(store: Store, which: str, command: str = "imagen encode") -> ValueError:

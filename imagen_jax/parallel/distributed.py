@@ -31,7 +31,7 @@ def initialize(options: config.Processes) -> None:
                 heartbeat_timeout_seconds=options.heartbeat_timeout,
             )
         )
-    elif on_cloud_tpu():
+    elif _joins_slice():
         _join(
             lambda: jax.distributed.initialize(
                 initialization_timeout=TIMEOUT,
@@ -60,7 +60,12 @@ def exit_process(code: int) -> NoReturn:
 
 def is_multiprocess(options: config.Processes) -> bool:
     """Tell whether `initialize` joins other processes."""
-    return options.coordinator is not None or on_cloud_tpu()
+    return options.coordinator is not None or _joins_slice()
+
+
+def _joins_slice() -> bool:
+    """Tell whether this program uses the chips here, which those of a slice do together."""
+    return on_cloud_tpu() and os.environ.get("JAX_PLATFORMS") != "cpu"
 
 
 def on_cloud_tpu() -> bool:

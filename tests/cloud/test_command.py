@@ -17,7 +17,8 @@ UP = ["WAITING_FOR_RESOURCES", "ACTIVE"]
 WORKDIR = "gs://bucket/runs/mine"
 SLICE = ("--accelerator", "v5litepod-8", "--zone", "us-west4-a")
 OFTEN = ("--every", "0.1")
-TPU = ("tpu", "tiny/base8", *SLICE, *OFTEN, "--workdir", WORKDIR)
+DRAW = ("imagen data build shapes/tiny", "imagen encode tiny/base8")
+TPU = ("tpu", "tiny/base8", *SLICE, *OFTEN, "--before", *DRAW, "--workdir", WORKDIR)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,9 @@ def test_from_nothing_to_the_end_and_again(cloud, monkeypatch) -> None:
     assert call(monkeypatch, *TPU, "--run-id", "mine", "--", *options, *processes) == 0
     record = cloud.record()
     assert record["job"]["commands"] == [
-        ["imagen", "train", "tiny/base8", "--workdir", WORKDIR, *options, *processes]
+        *(command.split() for command in DRAW[:1]),
+        [*DRAW[1].split(), "--processes", "1"],  # each machine for itself
+        ["imagen", "train", "tiny/base8", "--workdir", WORKDIR, *options, *processes],
     ]
     assert cloud.bucket.names(f"runs/mine/launch/{record['job']['code']}")
     assert cloud.left() == []
@@ -81,6 +84,9 @@ def test_a_dry_run_changes_nothing_and_prints_everything(
     cloud.plan(UP)
     assert call(monkeypatch, *TPU, "--provisioning", "spot", "--dry-run") == 0
     out = capsys.readouterr().out
+    begin = [line.split()[1] for line in out.splitlines()[:7]]
+    assert begin == ["machines", "price", "ceiling", "creates", "deletes", "next", "data"]
+    assert f"# next     {shlex.join(['imagen', 'launch', *TPU])} --provisioning spot" in out
     for line in (
         "gcloud storage cp - gs://bucket/runs/mine/launch/run.json",
         "gcloud compute tpus queued-resources create run-mine-",
@@ -102,12 +108,13 @@ def test_a_dry_run_changes_nothing_and_prints_everything(
 @pytest.mark.cloud
 def test_jobs_of_data(cloud, monkeypatch) -> None:
     cloud.plan(UP, does="exit 0")
-    encode = "imagen encode 'tfds:a b' --out {worker}"
+    encode = "imagen encode 'tars:gs://bucket/a b' --out gs://bucket/{worker} --sizes 8 "
+    encode += "--encoder t5_1_1_tiny"
     job = ("tpu", "--command", encode, *SLICE, *OFTEN, "--workdir", WORKDIR)
     assert call(monkeypatch, *job, "--before", "imagen data build shapes/tiny") == 0
     assert cloud.record()["job"]["commands"] == [
         ["imagen", "data", "build", "shapes/tiny"],
-        ["imagen", "encode", "tfds:a b", "--out", "{worker}"],
+        shlex.split(encode),
     ]
 
 
@@ -188,7 +195,8 @@ def test_leftovers_are_removed_and_others_kept(cloud, monkeypatch, capsys) -> No
         ((*TPU, "--every", "0"), 2, "--every 0.0: must be"),
         ((*TPU, "--package", "a;b"), 2, "is no package"),
         ((*TPU, "--image", "$(id)"), 2, "is no image"),
-        ((*TPU, "--before", "rm -r /"), 1, "--before 'rm -r /': give a command such as"),
+        ((*TPU, "--before", "imagen fly"), 1, "--before 'imagen fly': give a command such as"),
+        ((*TPU, "--before", ""), 1, "--before '': give a command such as"),
         ((*TPU, "--before", "imagen 'x"), 1, "No closing quotation"),
         ((*TPU, "--", "--max-restarts", "3"), 1, "give it to `imagen launch tpu` itself"),
         ((*TPU, "--", "--optim.lr", "3"), 2, "--optim.lr"),

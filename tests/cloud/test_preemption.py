@@ -52,7 +52,8 @@ def launch(cloud, datasets: Path, name: str, *scripts: list[str]) -> int:
     options = [word for key, value in TRAIN.items() for word in (f"--train.{key}", str(value))]
     command = [sys.executable, "-c", PROGRAM, "launch", "tpu", "tiny/base8", "--every", "0.2"]
     command += ["--accelerator", "v5litepod-8", "--zone", "us-west4-a", "--provisioning", "spot"]
-    command += ["--workdir", f"gs://bucket/runs/{name}", "--run-id", name, "--ignore-changes", "--"]
+    command += ["--workdir", f"gs://bucket/runs/{name}", "--run-id", name, "--ignore-changes"]
+    command += ["--before", "true", "--"]  # the datasets are there
     command += ["--data-dir", str(datasets), "--coordinator", f"127.0.0.1:{port}"]
     command += ["--process-id", "{worker}", "--processes", "2", *options]
     return subprocess.run(command, cwd=ROOT, check=False, timeout=540).returncode

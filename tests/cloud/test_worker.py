@@ -129,10 +129,79 @@ def test_a_log_or_a_phase_that_cannot_be_told_ends_nothing(
 def test_processes_are_counted_and_numbers_filled_in(tmp_path: Path) -> None:
     place = WorkerId(folder=tmp_path, worker=1, of=4)
     command = ("imagen", "train", "tiny", "--process-id", "{worker}")
-    assert resolve_command(command, place) == [*command[1:4], "1", "--processes", "4"]
+    assert resolve_command(command, place) == [*command[:4], "1", "--processes", "4"]
     given = ("imagen", "encode", "tiny", "--processes={workers}")
-    assert resolve_command(given, place) == ["encode", "tiny", "--processes=4"]
-    assert resolve_command(("imagen", "data", "build"), place) == ["data", "build"]
+    assert resolve_command(given, place) == ["imagen", "encode", "tiny", "--processes=4"]
+    assert resolve_command(("imagen", "data", "build"), place) == ["imagen", "data", "build"]
+    own = ("mount", "gs://bucket/{worker}", "a b; $(id)")
+    assert resolve_command(own, place) == ["mount", "gs://bucket/1", "a b; $(id)"]
+
+
+def test_any_program_runs_as_it_is_given(tmp_path: Path) -> None:
+    place = WorkerId(folder=tmp_path / "1", worker=0, of=1)
+    made = tmp_path / "a b; $(id)"
+    assert Worker(place, generation=None, beat=0.05).run([("touch", str(made))]) == 0
+    assert made.is_file()
+    assert Worker(place, generation=None, beat=0.05).run([("no-such-program",)]) == 1
+    assert "no-such-program does not start" in report(tmp_path / "1")["said"]
+
+
+@pytest.mark.parametrize(
+    ("command", "platform"),
+    [
+        (("encode", "tiny", "--processes", "1"), "cpu"),
+        (("data", "build", "shapes"), "cpu"),
+        (("encode", "tiny"), None),
+        (("train", "tiny"), None),
+    ],
+)
+def test_a_program_of_one_worker_leaves_the_chips_alone(
+    command: tuple, platform: str | None, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    note = tmp_path / "note"
+    text = f"open({str(note)!r}, 'w').write(os.environ.get('JAX_PLATFORMS', '-'))"
+    monkeypatch.setattr(child_process, "PROGRAM", f"import os; {text}")
+    (tmp_path / "worker-1.json").write_text("{}\n")
+    place = WorkerId(folder=tmp_path, worker=0, of=2)
+    assert Worker(place, generation=None, beat=0.05).run([("imagen", *command)]) == 0
+    assert note.read_text() == (platform or "-")
+
+
+def test_one_worker_goes_first_and_the_others_wait(tmp_path: Path, capfd) -> None:
+    made, folder = tmp_path / "made", tmp_path / "1"
+    commands = [
+        ("imagen", f"time.sleep(1); open({str(made)!r}, 'a').write('x')"),
+        ("imagen", f"assert open({str(made)!r}).read() == 'x'"),
+    ]
+    ids = [WorkerId(folder=folder, worker=number, of=2) for number in (0, 1)]
+    codes = {}
+
+    def second() -> None:
+        codes[1] = worker.Worker(ids[1], generation=None, beat=0.05).run(commands, (0,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", lambda *_: None)  # not for other threads
+        other = threading.Thread(target=second)
+        other.start()
+        codes[0] = Worker(ids[0], generation=None, beat=0.05).run(commands, (0,))
+        other.join()
+    assert codes == {0: 0, 1: 0}
+    assert made.read_text() == "x"
+    assert "waiting for worker 0: imagen" in capfd.readouterr().err
+
+
+def test_others_do_not_go_on_after_the_first_one_failed(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.json").write_text("{}\n")
+    (tmp_path / "once-0.json").write_text('{"code": 3}\n')
+    second = Worker(WorkerId(folder=tmp_path, worker=1, of=2), generation=None, beat=0.05)
+    made = tmp_path / "made"
+    assert second.run([("imagen", "pass"), ("touch", str(made))], (0,)) == exit_codes.LOST
+    assert "imagen pass ended with code 3 on worker 0" in report(tmp_path, 1)["said"]
+    assert not made.exists()
+    first = Worker(WorkerId(folder=tmp_path, worker=0, of=1), generation=None, beat=0.05)
+    assert first.run([("imagen", "sys.exit(4)")], (0,)) == 4
+    assert json.loads((tmp_path / "once-0.json").read_text()) == {"code": 4}
 
 
 @pytest.mark.parametrize(("number", "of"), [(2, 2), (-1, 2), (0, 0)])
