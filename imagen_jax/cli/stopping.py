@@ -14,7 +14,8 @@ UNFINISHED = "unfinished"  # subfolder for batches that are done, until all are
 def watch_between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
     """A function to call after each batch.
 
-    Errors: exits.Preempted once this process is asked to stop; the batches are in `unfinished`.
+    Errors: Preempted, of `exit_codes`, once this process is asked to stop; the batches are in
+    `unfinished`.
     """
     from imagen_jax.runtime import preemption
 
@@ -24,7 +25,7 @@ def watch_between_batches(unfinished: Path) -> Iterator[Callable[[], None]]:
             if watch.reached(0):
                 raise exit_codes.Preempted(
                     f"asked to stop; the images so far are kept in {unfinished}: give the same "
-                    "command to go on"
+                    "command again, which resumes"
                 )
 
         yield check

@@ -83,8 +83,8 @@ class BucketRecords:
     def __getitem__(self, index: int) -> bytes:
         """A record's bytes.
 
-        Errors: RuntimeError and CorruptDataError where they are damaged, as ArrayRecord's reader
-        has it; OSError where the bucket does not give them.
+        Errors: RuntimeError of the file's reader and CorruptDataError where they are damaged;
+        OSError where the bucket does not give them.
         """
         self._begin()
         number, place = self._locate(index)
