@@ -63,7 +63,7 @@ def test_what_is_installed_is_not_refused() -> None:
                 data_build.BuildOptions(
                     "shapes/tiny",
                     beam=True,
-                    pairs=data_build.StoreOptions(out=Path("x"), encoder="t5_1_1_tiny", sizes=(8,)),
+                    pairs=data_build.StoreOptions(out="x", encoder="t5_1_1_tiny", sizes=(8,)),
                 ),
                 [],
             ),

@@ -62,6 +62,7 @@ def test_every_path_among_options_is_read_so(monkeypatch: pytest.MonkeyPatch) ->
     options, (experiment,), _ = train.parse([*argv, "--text.encoder=~/t5", "--text.tokenizer=~/m"])
     assert options.workdir == "/home/me/w"
     assert options.init_from == "/home/me/i"
-    assert (options.data_dir, options.pairs) == (Path("/home/me/d"), Path("/home/me/p"))
+    assert (options.data_dir, options.pairs) == (Path("/home/me/d"), "/home/me/p")
     assert (experiment.text.encoder, experiment.text.tokenizer) == ("/home/me/t5", "/home/me/m")
-    assert parsing.expand_paths(train.Options(workdir="gs://b/r")).workdir == "gs://b/r"
+    asked = parsing.expand_paths(train.Options(workdir="gs://b/r", pairs="gs://b/p"))
+    assert (asked.workdir, asked.pairs) == ("gs://b/r", "gs://b/p")
