@@ -61,7 +61,7 @@ def test_what_is_installed_is_not_refused() -> None:
             "apache_beam",
             lambda: data_build.run(
                 data_build.BuildOptions(
-                    "shapes/tiny",
+                    ("shapes/tiny",),
                     beam=True,
                     pairs=data_build.StoreOptions(out="x", encoder="t5_1_1_tiny", sizes=(8,)),
                 ),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import types
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,3 +218,41 @@ def test_passing_faults_change_nothing(
     assert bucket.injected == 10
     write(target(tmp_path / "a"))
     assert contents(bucket) == contents(tmp_path / "a")
+
+
+KINDS = [
+    {"code": 429, "retry_after": "1"},
+    {"code": 500},
+    {"code": 502},
+    {"code": 503},
+    {"code": 503, "lost": True},
+    {"cut": 0.0},
+    {"cut": 0.5},
+]
+
+
+@pytest.mark.faults
+def test_hundreds_of_passing_faults_change_nothing(
+    bucket: cloud_storage.Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At random requests, up to three times in a row: the driver tries six times."""
+
+    async def nap(seconds: float) -> None: ...
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=nap))
+    rng, row = np.random.default_rng(0), Counter[str]()
+
+    def fall(method: str, text: str) -> Fault | None:
+        row[text] = row[text] + 1 if row[text] < 3 and rng.random() < 0.5 else 0
+        if not row[text]:
+            return None
+        bucket.injected += 1
+        return Fault(method, **KINDS[rng.integers(len(KINDS))])
+
+    monkeypatch.setattr(bucket, "take_fault", fall)
+    write(target(tmp_path / "a", 30))
+    while bucket.injected < 300:
+        bucket.objects.clear()
+        write(target(epath.Path(BUCKET), 30))
+        store.open_store(BUCKET)
+        assert contents(bucket) == contents(tmp_path / "a")
