@@ -9,19 +9,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-
 from imagen_jax.config import Filters, Framing
 from imagen_jax.data.sources.base import SkippedNames
-from imagen_jax.data.store import bucket_records, index, records, shard_file, skipped
+from imagen_jax.data.store import index, records, shard_file, skipped
 from imagen_jax.data.store.block_cache import CacheSettings
-from imagen_jax.data.store.bucket_records import BucketRecords
 from imagen_jax.data.store.index import COMMAND, EMPTY, HEADER, INDEX, refuse_other
+from imagen_jax.data.store.reader import Records, describe_misfit
 from imagen_jax.data.store.records import Encoding, Record, TextDtype
 from imagen_jax.data.store.shard_file import ShardFile
 from imagen_jax.data.store.skipped import Skipped, Total
-from imagen_jax.io import buckets, folder_files, workdir
-from imagen_jax.io.errors import CorruptDataError
+from imagen_jax.io import folder_files, workdir
 from imagen_jax.io.workdir import Workdir
 
 SHARD_RECORDS = 8192
@@ -54,7 +51,7 @@ class Store:
     files: tuple[ShardFile, ...] = ()  # the shards in their order, then EMPTY
     cache: CacheSettings = CacheSettings()  # of a store in a bucket; not part of the index
 
-    def source(self) -> "Records":
+    def source(self) -> Records:
         """The records by index, in the order of the dataset."""
         return Records(self)
 
@@ -90,56 +87,6 @@ class Store:
 
     def _place(self, number: int) -> str:
         return f"{number:05d}-of-{-(-self.examples // self.shard_records):05d}"
-
-
-class Records:
-    """Random access to a store's records; threads may share it, worker processes may copy it."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        shards = [file for file in store.files if file.name != EMPTY and file.count]
-        self._source = (
-            bucket_records.open_records(str(store.folder), shards, store.cache)
-            if buckets.is_bucket(store.folder)
-            # With its count in brackets a file is not opened to count its records.
-            else ArrayRecordDataSource(
-                [f"{store.folder / file.name}[0:{file.count}]" for file in shards],
-                reader_options={"max_parallelism": "0"},  # no thread pool for one small record
-            )
-        )
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the records are in a bucket."""
-        return isinstance(self._source, BucketRecords)
-
-    def describe(self) -> str:
-        """Say how records are read; "" for those in a folder of this machine."""
-        return self._source.describe() if isinstance(self._source, BucketRecords) else ""
-
-    def prefetch(self, indices: Iterable[int]) -> None:
-        """Begin to fetch records that are read next, from a bucket."""
-        if isinstance(self._source, BucketRecords):
-            self._source.prefetch(indices)
-
-    def __getitem__(self, index: int) -> Record:
-        """The record at an index.
-
-        Errors: CorruptDataError when its bytes are not those of one that fits.
-        """
-        try:
-            data = self._source[index]
-        except RuntimeError as error:
-            if not str(error).startswith(shard_file.CORRUPTED):
-                raise
-            raise CorruptDataError(f"record {index} of {self._store.folder}: {error}") from error
-        record = records.unpack_record(data, text_dtype=self._store.text_dtype)
-        if misfit := _misfit(self._store, record):
-            raise CorruptDataError(misfit)
-        return record
 
 
 def begin_store(target: Store) -> list[int]:
@@ -308,24 +255,9 @@ def join_split(dataset: str, split: str) -> str:
 
 def _packed(target: Store, shard: Iterable[Record]) -> Iterator[bytes]:
     for record in shard:
-        if misfit := _misfit(target, record):
+        if misfit := describe_misfit(target, record):
             raise ValueError(misfit)
         yield records.pack_record(record)
-
-
-def _misfit(target: Store, record: Record) -> str:
-    """Give the reason why a record does not belong in a store; "" if it does."""
-    sizes = tuple(sorted(record.images))
-    wanted = (tuple(sorted(target.sizes)), target.width, target.text_dtype)
-    tokens = max(len(text.values) for text in record.texts)
-    kinds = {(sizes, text.values.shape[1], text.values.dtype.name) for text in record.texts}
-    found = next(iter(kinds - {wanted}), wanted)
-    if found == wanted and tokens <= target.max_length:
-        return ""
-    return (
-        f"record {record.key} has (sizes, text width, dtype) = {found} and {tokens} tokens; "
-        f"{target.folder} takes {wanted} and at most {target.max_length} tokens"
-    )
 
 
 def _create(file: Workdir, store: Store) -> None:
