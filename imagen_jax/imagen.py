@@ -169,7 +169,7 @@ class Imagen:
             callbacks = dataclasses.replace(callbacks, cache_dir=folder)
         images = callbacks.load_images(first)
         if images is None:
-            options = {"seed": seed, "batch_size": batch_size, "request": request}
+            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "request": request}
             try:
                 sampled = cascade.generate(stages, encoded, **options, callbacks=callbacks)
             except NotFinite as error:

@@ -63,13 +63,14 @@ class Slice:
             )
         validate.check_names("accelerator", self.accelerator)
         validate.check_names("zone", self.zone)
-        for kind, name in (
+        named: tuple[tuple[validate.Kind, str | None], ...] = (
             ("project", self.project),
             ("runtime version", self.runtime_version),
             ("service account", self.service_account),
             ("network", self.network),
             ("network", self.subnetwork),
-        ):
+        )
+        for kind, name in named:
             if name is not None:
                 validate.check_names(kind, name)
         require(

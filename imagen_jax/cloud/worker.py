@@ -93,15 +93,15 @@ class WorkerReporter:
     def _write(self, report: WorkerReport) -> None:
         step = read_step(self._reached) or report.step
         self._report = dataclasses.replace(report, beat=report.beat + 1, step=step)
-        report = dataclasses.asdict(self._report)
-        del report["silent"]  # the reader's own
+        written = dataclasses.asdict(self._report)
+        del written["silent"]  # the reader's own
         name = f"worker-{self._id.worker}"
         self._id.folder.mkdir(parents=True, exist_ok=True)
         if self._id.log is not None and self._id.log.is_file():
             log = self._id.folder / f"{name}.log"
             log_file = self._id.log
             self._logs.run(lambda: log.write_bytes(_end_of(log_file)))
-        (self._id.folder / f"{name}.json").write_text(json.dumps(report) + "\n")
+        (self._id.folder / f"{name}.json").write_text(json.dumps(written) + "\n")
 
 
 class Worker:
@@ -241,7 +241,7 @@ def is_alone(words: Sequence[str]) -> bool:
 def read_settings(generation: str | None) -> Mapping[str, str]:
     """The environment of the command: jax's port, and the compiler's options of the generation."""
     found = {"JAX_COORDINATOR_PORT": os.environ.get("JAX_COORDINATOR_PORT", PORT)}
-    if generation in accelerators.TPUS:
+    if generation is not None and generation in accelerators.TPUS:
         options = accelerators.TPUS[generation].compiler_options
         flags = " ".join(f"--{name}={_spelled(value)}" for name, value in options.items())
         found["LIBTPU_INIT_ARGS"] = f"{flags} {os.environ.get('LIBTPU_INIT_ARGS', '')}".strip()

@@ -100,10 +100,10 @@ def _traits(spec: Spec, order: Sequence[DetectedShape | None]) -> list[dict[str,
         size = None if blob is None else "large" if blob.extent >= least else "small"
         traits.append(
             {
-                "colour": _equal(stated.colour, blob and blob.colour),
-                "shape": _equal(stated.shape, blob and blob.shape),
+                "colour": _equal(stated.colour, None if blob is None else blob.colour),
+                "shape": _equal(stated.shape, None if blob is None else blob.shape),
                 "size": _equal(stated.size, size),
-                "fill": _equal(stated.fill, blob and blob.fill),
+                "fill": _equal(stated.fill, None if blob is None else blob.fill),
             }
         )
     return traits

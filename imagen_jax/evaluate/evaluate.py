@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,9 +163,7 @@ class _Evaluation:
             )
         ]
 
-    def _sample(
-        self, imagen: Imagen, captions: Sequence[str], **options: object
-    ) -> dict[str, Pixels]:
+    def _sample(self, imagen: Imagen, captions: Sequence[str], **options: Any) -> dict[str, Pixels]:
         return imagen.sample(
             captions,
             seed=self.settings.seed,

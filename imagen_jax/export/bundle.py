@@ -55,7 +55,8 @@ def write_bundle(
     Errors: FileExistsError when `folder` exists; ValueError for stage names that can't be folders.
     """
     with new_folder(folder) as unfinished:
-        experiments, found = [], {}
+        experiments: list[config.Experiment] = []
+        found: dict[str, Any] = {}
         for stage in stages:
             name = stage.experiment.stage.name
             check_name(name, list(found))

@@ -1,6 +1,5 @@
 """A bundle's programs as TensorFlow SavedModels, by orbax-export; an optional extra."""
 
-import re
 from pathlib import Path
 
 from safetensors.numpy import load_file
@@ -61,5 +60,5 @@ def _write(place: Path, file: Path) -> None:
 
 def _shape(text: str) -> tuple[str, list[int | str]]:
     """`float32[b,8,8,3]` as its dtype and sides, of which the batch is a letter."""
-    dtype, sides = re.fullmatch(r"(\w+)\[(.*)\]", text).groups()
+    dtype, _, sides = text.removesuffix("]").partition("[")
     return dtype, [int(side) if side.isdecimal() else side for side in sides.split(",") if side]

@@ -128,7 +128,8 @@ def read_program(file: Path) -> Exported:
 
 def describe_program(program: Exported) -> dict[str, Any]:
     """Platforms, named arguments and result, such as float32[b,64,64,3]."""
-    ((_, given), _), (result,) = program.in_tree.unflatten(program.in_avals), program.out_avals
+    ((_, given), _) = jax.tree.unflatten(program.in_tree, program.in_avals)
+    (result,) = program.out_avals
     return {
         "platforms": list(program.platforms),
         "calling_convention": program.calling_convention_version,
@@ -174,7 +175,7 @@ def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kin
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
     """Programs name no files of this machine, and are equal for every user."""
-    before = jax.config.jax_traceback_in_locations_limit
+    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]  # by name
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

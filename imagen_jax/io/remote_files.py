@@ -42,7 +42,7 @@ def find_files(pattern: str, *, ending: str) -> list[SourceFile]:
     there = _there(pattern)
     wild = _WILD.search(pattern, len(there))
     fixed = pattern[: wild.start()] if wild else pattern
-    found = {}
+    found: dict[str, tuple[int, str]] = {}
     for rest in expand_braces(pattern[len(there) :]):
         one, spelled = there + rest, glob.escape(there) + rest
         files = dict(_matches(spelled)) or dict(_matches(f"{spelled}/*.{ending}"))

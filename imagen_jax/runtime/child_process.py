@@ -12,7 +12,7 @@ import threading
 import tty
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 PROGRAM = "import sys; sys.path.append({!r}); from imagen_jax.cli import main; main()"
 KEPT = 65536  # bytes of the end of stderr
@@ -85,7 +85,9 @@ class ChildProcess:
         return _REDRAWN.sub(b"", self._tail).decode(errors="replace").replace("\r", "")
 
     def _pass_on(self) -> None:
-        out: BinaryIO = getattr(sys.stderr, "buffer", None) or sys.__stderr__.buffer
+        shown: TextIO | None = sys.stderr if hasattr(sys.stderr, "buffer") else sys.__stderr__
+        assert shown is not None  # a command line's process has one
+        out = shown.buffer
         with open(self._parent_end, "rb", buffering=0) as stream, contextlib.suppress(OSError):
             while some := stream.read(4096):  # a pseudo-terminal ends with an OSError
                 self._tail = (self._tail + some)[-KEPT:]

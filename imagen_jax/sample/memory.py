@@ -33,7 +33,8 @@ def peak_bytes(jaxpr: core.Jaxpr) -> int:
     """
     last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in _variables(eqn.invars)}
     last |= dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
-    live, now, most = {}, 0, 0
+    live: dict[core.Var, int] = {}
+    now, most = 0, 0
     for i, eqn in enumerate(jaxpr.eqns):
         results = {v: _bytes(v.aval) for v in eqn.outvars}
         live |= results
@@ -108,8 +109,10 @@ def available(devices: Any) -> int | None:
     """
     if not _on_host(devices):
         stats = [d.memory_stats() or {} for d in devices.local_devices]
-        free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s]
-        return min(free, default=None)
+        return min(
+            (s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s),
+            default=None,
+        )
     if not MEMINFO.is_file():
         return None
     lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
@@ -158,7 +161,8 @@ def _shapes(trained: TrainedStage, captions: EncodedText) -> Params:
     if not isinstance(trained.params, LazyParams):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trained.params)
     _, length, width = captions.text.shape
-    options = {"stage": trained.stage, "text_width": width, "text_length": length}
+    options: dict[str, Any] = {"stage": trained.stage, "text_width": width, "text_length": length}
     return jax.eval_shape(
-        lambda key: models.init(trained.module, key, **options), jax.random.key(0)
+        lambda key: models.init(models.build(trained.stage.model), key, **options),
+        jax.random.key(0),
     )

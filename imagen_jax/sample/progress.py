@@ -104,7 +104,7 @@ def _save(target: Path, images: np.ndarray) -> None:
 
 def _save_all(target: Path, images: Mapping[str, np.ndarray]) -> None:
     with target.open("wb") as file:
-        np.savez(file, **images)
+        np.savez(file, **images)  # type: ignore[arg-type]  # no stage is called allow_pickle
 
 
 NO_CALLBACKS = SamplingCallbacks()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -85,12 +85,14 @@ class Request:
 
     def part(self, start: int, stop: int) -> Request:
         """The request for the prompts from `start` up to `stop`."""
-        given, negative = {n: getattr(self, n) for n in ARRAYS}, self.negative_prompt
+        given = {n: getattr(self, n) for n in ARRAYS}
+        rows: dict[str, Any] = {n: None if x is None else x[start:stop] for n, x in given.items()}
+        negative = self.negative_prompt
         return dataclasses.replace(
             self,
             negative_prompt=negative if isinstance(negative, str) else negative[start:stop],
             first_index=self.first_index + start,
-            **{n: None if x is None else x[start:stop] for n, x in given.items()},
+            **rows,
         )
 
     def check_count(self, prompts: int) -> None:
@@ -124,10 +126,13 @@ class Request:
         if self.low_res is not None:
             height, width = self.low_res.shape[1:3]
             return height * first.factor, width * first.factor
-        if self.init_image is None and self.size is None:
+        if self.init_image is not None:
+            height, width = self.init_image.shape[1:3]
+        elif self.size is not None:
+            height, width = self.size
+        else:
             return first.size, first.size
         factor = math.prod(stage.factor for stage in stages[1:])
-        height, width = self.size if self.init_image is None else self.init_image.shape[1:3]
         if height % factor or width % factor:
             near = [max(1, round(side / factor)) * factor for side in (height, width)]
             raise ValueError(

@@ -46,12 +46,14 @@ def sample_batches(
         start, images, sound = started.popleft()
         if sound is not None:
             _check(trained, sound, indices[start:], (params, inputs.captions.text))
-        is_loaded = isinstance(images, np.ndarray)
-        sampled.append(images if is_loaded else mesh.to_host(images)[: count - start])
+        sampled.append(
+            images if isinstance(images, np.ndarray) else mesh.to_host(images)[: count - start]
+        )
         callbacks.finish_batch(name, int(indices[start]), sampled[-1])
 
     for start in range(0, count, batch_size):
-        images, sound = callbacks.load_batch(name, int(indices[start])), None
+        images: jax.Array | np.ndarray | None = callbacks.load_batch(name, int(indices[start]))
+        sound = None
         if images is None:
             # Rows past the end repeat the last prompt and are thrown away.
             rows = np.minimum(np.arange(start, start + batch_size), count - 1)

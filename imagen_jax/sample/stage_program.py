@@ -154,7 +154,10 @@ def sample_stage(
         models.condition, program.module, params, low_res=low_res, aug_logsnr=aug_logsnr
     )
     cond = condition(inputs.captions)
-    uncond = None if sampler.guidance_weight == 1.0 else condition(inputs.negatives)
+    uncond = None
+    if sampler.guidance_weight != 1.0:
+        assert inputs.negatives is not None  # `SamplerInputs` have them wherever guidance is
+        uncond = condition(inputs.negatives)
     denoise = denoiser.build(
         params, cond, uncond, sampler_params, module=program.module, stage=stage
     )
@@ -181,6 +184,6 @@ def clip_x0(state: SamplerState) -> Image:
     return jnp.clip(state.x0, -1.0, 1.0)
 
 
-def image_keys(stage: config.Stage, seed: int | jax.Array | np.generic, indices: Any) -> Keys:
+def image_keys(stage: config.Stage, seed: int | jax.Array | np.integer, indices: Any) -> Keys:
     """A key for each image of a stage, of the seed and its index alone; (b,) as indices."""
     return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)

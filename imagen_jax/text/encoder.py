@@ -285,7 +285,7 @@ def _digest(array: np.ndarray) -> str:
     digest = hashlib.sha256(repr(array.shape).encode())
     rows = max(1, PIECE * len(array) // max(1, array.size))
     for start in range(0, len(array), rows):
-        digest.update(np.array(array[start : start + rows], np.float32, order="C"))
+        digest.update(np.array(array[start : start + rows], np.float32, order="C").data)
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from imagen_jax.types import Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
+from imagen_jax.types import Network, Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -279,7 +279,7 @@ def split_axis(name: str) -> int | None:
     return 0 if module.endswith((".out", ".wo")) else 1
 
 
-def _network(config: T5Config, dtype: Dtype) -> T5:
+def _network(config: T5Config, dtype: Dtype) -> Network:
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
     return T5(config, jnp.dtype(dtype))

@@ -119,7 +119,7 @@ def fill_tensor(slot: Slot, array: np.ndarray) -> str:
                     f"{slot.name} has values that are not finite as {slot.kind.dtype}: copy or "
                     "download the checkpoint again"
                 )
-            part = kept.view(np.uint8)
+            part = kept.view(np.uint8).data
             digest.update(part)
             opened.write(part)
     return digest.hexdigest()
@@ -127,4 +127,4 @@ def fill_tensor(slot: Slot, array: np.ndarray) -> str:
 
 def sha256(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's bytes, as `fill_tensor` does for it."""
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()

@@ -6,7 +6,7 @@ its dotted name, not yet read.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -196,7 +196,7 @@ def _orbax(state: RemoteFolder, prefixes: tuple[str, ...]) -> tuple[str, dict[st
     kvstore = state.kvstore()
     if state.read(DATABASE) is not None:
         kvstore = {"driver": "ocdbt", "base": kvstore}
-        described = [
+        described: list[Sequence[str]] = [
             key.rsplit("/", 1)
             for key in remote_folders.list_keys(kvstore, where=state)
             if "/" in key
