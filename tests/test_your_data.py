@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jpegs
 import pytest
 import your_data
 from PIL import Image
@@ -13,7 +12,7 @@ from PIL import Image
 from imagen_jax import cli, config
 
 COUNT = 24
-SHORT = {"pairs --workdir": "pairs --train.steps 2 --optim.warmup-steps 0 --workdir"}
+SHORT = {"data/pairs --workdir": "data/pairs --train.steps 2 --optim.warmup-steps 0 --workdir"}
 SHORT_TUNING = {
     "--train.steps 500": "--train.steps 2",
     "--optim.warmup-steps 50": "--optim.warmup-steps 0",
@@ -27,14 +26,19 @@ def run(monkeypatch: pytest.MonkeyPatch, words: Sequence[str]) -> None:
     cli.main()
 
 
+def sides(folder: Path) -> list[int]:
+    """Sides, in pixels, of the images that were sampled to a folder."""
+    found = []
+    for file in sorted(folder.glob("0*.png")):
+        with Image.open(file) as image:
+            found.append(image.width)
+    return found
+
+
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: captioned photos of several sizes, and the page's config."""
-    (tmp_path / "photos").mkdir()
-    for number in range(COUNT):
-        content = jpegs.photo((40 + number, 60), seed=number)
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(content)
-        (tmp_path / "photos" / f"{number}.txt").write_text(f"a blurred picture, number {number}")
+    your_data.make_photos(tmp_path / "data" / "photos", COUNT)
     your_data.save_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -55,11 +59,10 @@ def test_the_config_is_as_the_page_says(clone: Path) -> None:
 def test_from_files_to_images_on_a_laptop(clone: Path, monkeypatch) -> None:
     for words in your_data.read_commands("On a laptop", SHORT | FEW):
         run(monkeypatch, words)
-    assert "24 examples" in (clone / "check" / "report.md").read_text()
-    index = json.loads((clone / "pairs" / "store.json").read_text())
+    assert "24 examples" in (clone / "runs" / "check" / "report.md").read_text()
+    index = json.loads((clone / "data" / "pairs" / "store.json").read_text())
     assert (index["count"], index["sizes"], index["max_length"]) == (COUNT, [32], 24)
-    images = sorted((clone / "images").glob("*.png"))
-    assert len([i for i in images if Image.open(i).size == (32, 32)]) == 2
+    assert sides(clone / "runs" / "images") == [32, 32]
 
 
 @pytest.mark.slow
@@ -68,4 +71,4 @@ def test_from_the_weights_in_the_box(clone: Path, monkeypatch) -> None:
         run(monkeypatch, words)
     last = json.loads((clone / "runs/tuned/base16/config.json").read_text())
     assert (last["train"]["steps"], last["optim"]["learning_rate"]) == (2, 3e-4)
-    assert len(list((clone / "images16").glob("*.png"))) > 2
+    assert sides(clone / "runs" / "images16") == [16, 16]

@@ -1,11 +1,11 @@
 """Check of a launch before it costs anything: the workers reach what they read, and it matches."""
 
-import dataclasses
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from etils import epath
 
 from imagen_jax import config
 from imagen_jax.cli import launch_commands, train
@@ -269,20 +269,10 @@ def _check_made(command: Command, experiment: config.Experiment) -> None:
 def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment], name: str) -> str:
     """Compare a store's index with what the stages ask. Errors: ValueError."""
     from imagen_jax.data import pipeline
-    from imagen_jax.data.store import store
+    from imagen_jax.data.store import index, store
 
-    try:
-        fields = json.loads(text)
-        if fields["version"] != store.VERSION:
-            raise ValueError(
-                f"{pairs}: store.json has format {fields['version']}, and this program reads "
-                f"format {store.VERSION}: encode again"
-            )
-        names = {f.name for f in dataclasses.fields(store.Store)}
-        plain = {k: v for k, v in fields.items() if k in names and k not in _COMPOUND}
-        found = store.Store(folder=Path("-"), **plain | {"sizes": tuple(fields["sizes"])})
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{pairs}: store.json cannot be read ({error}): encode again") from error
+    folder = epath.Path(pairs)
+    found = store.Store(folder=folder, **index.parse(text, folder / index.INDEX))
     source = shlex.quote(store.join_split(found.dataset, found.split))
     command = f"imagen encode {source} --for {name} --out {pairs}"
     for experiment in stages:
@@ -290,6 +280,3 @@ def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment], nam
             raise ValueError(f"{pairs} {misfit}")
     sides = ", ".join(map(str, found.sizes))
     return f"{pairs}: {found.count:,} pairs of sides {sides}, as the config asks"
-
-
-_COMPOUND = frozenset({"folder", "files", "skipped", "framing", "filters"})

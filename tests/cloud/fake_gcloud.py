@@ -304,6 +304,12 @@ def matching(place):
 
 
 def cp(operands, given, plan):
+    if operands[0] == "-r":
+        _, folder, place = operands
+        files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+        for file in files:
+            cp([str(file), f"{place}/{file.relative_to(folder)}"], given, plan)
+        return None
     source, place = operands
     if given.get("--if-generation-match") == "0" and place in matching(place):
         fail("HTTPError 412: At least one of the pre-conditions you specified did not hold.")
@@ -311,7 +317,7 @@ def cp(operands, given, plan):
         return Path(place).write_bytes(fetch(source))
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     request = urllib.request.Request(address(place, upload=True), data=content, method="POST")
-    urllib.request.urlopen(request, timeout=60).close()
+    return urllib.request.urlopen(request, timeout=60).close()
 
 
 def cat(operands, given, plan):

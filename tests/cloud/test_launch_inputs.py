@@ -30,7 +30,7 @@ STORE = {
     "width": 4096,
     "max_length": 128,
     "computed_in": "bfloat16",
-    "files": [],
+    "files": [{"name": "records-00000.array_record", "count": 5000, "bytes": 1}],
 }
 
 
@@ -149,7 +149,8 @@ MISFITS = {
     "width": ({"width": 64}, "text.width=4096"),
     "dtype": ({"computed_in": "float32"}, "text.dtype='bfloat16'"),
     "digest": ({"identity": "89ab"}, "text.identity='0123'"),
-    "format": ({"version": 9}, "store.json has format 9"),
+    "damage": ({"count": 4999}, "store.json promises 4999 records, but its files 5000"),
+    "format": ({"version": 9}, "store.json has format 9, and this program reads format 3"),
 }
 
 

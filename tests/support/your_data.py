@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+import jpegs
+
 PAGE = Path(__file__).parents[2] / "docs" / "your-data.md"
 CONFIG = Path("configs") / "mine.py"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,3 +36,12 @@ def save_config(folder: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(block)
     return file
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write photos of several sizes, each with its caption beside it."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        content = jpegs.photo((40 + number, 60), seed=number)
+        (folder / f"{number}.jpg").write_bytes(content)
+        (folder / f"{number}.txt").write_text(f"a blurred picture, number {number}")
