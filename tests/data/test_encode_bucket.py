@@ -1,5 +1,6 @@
 """`imagen encode` and `imagen data build` into a bucket: by one, by several hosts, and killed."""
 
+import json
 import os
 import re
 import signal
@@ -73,8 +74,8 @@ class Hosts:
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
-        self._env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
-        self._env["JAX_NUM_CPU_DEVICES"] = "1"
+        self.env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
+        self.env["JAX_NUM_CPU_DEVICES"] = "1"
         self._started: list[subprocess.Popen] = []
 
     def start(self, arguments: list[str], count: int = 2) -> list[subprocess.Popen]:
@@ -93,7 +94,7 @@ class Hosts:
         started = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             cwd=folder,
-            env=self._env,
+            env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -206,3 +207,42 @@ def test_two_hosts_without_a_shared_folder_are_refused(
     assert not list(tmp_path.glob("host*/pairs"))
     end(both.start([photos, *OPTIONS, "--out", str(tmp_path / "shared" / "pairs")]))
     assert files(tmp_path / "shared" / "pairs") == encoded
+
+
+@pytest.mark.slow
+def test_a_bucket_that_refuses_ends_the_command_with_a_sentence(
+    photos: str, hosts: tuple[Hosts, cloud_storage.Bucket]
+) -> None:
+    one, bucket = hosts
+    bucket.refuses = "records-00003"
+    process = one.run(["encode", photos, *OPTIONS, "--out", OUT])
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith(
+            f"imagen encode: error: {OUT}/records-00003-of-00012.array_record was not written "
+            "(403 Forbidden): ask for the role roles/storage.objectUser"
+        )
+    )
+    assert len(bucket.names("pairs/records-")) == 3
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_pairs_in_a_bucket_as_on_those_in_a_folder(
+    hosts: tuple[Hosts, cloud_storage.Bucket], tmp_path: Path
+) -> None:
+    one, _ = hosts
+    one.env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes most of the time
+    end([one.run(["data", "build", "shapes/tiny", "--workers", "1"])])
+    losses = []
+    for place in (str(tmp_path / "pairs"), OUT):
+        end([one.run(["encode", "shapes/tiny", "--for", "tiny/base8", "--out", place])])
+        run = tmp_path / f"run{len(losses)}"
+        train = ["train", "tiny/base8", "--pairs", place, "--workdir", str(run)]
+        end([one.run([*train, "--train.steps", "2", "--train.log-every", "1"])])
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[0] == losses[1] != []
