@@ -95,6 +95,10 @@ class BlockCache:
         """Return a lock to hold while filling the cache; None where another process does."""
         return _locked(self.folder / "filling", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def is_complete(self) -> bool:
+        """Return whether all copies are complete."""
+        return all(map(self.has_all, range(len(self._files))))
+
     def put(self, number: int, start: int, data: bytes) -> None:
         """Write a part of a file's copy; no block counts as there for it. Errors: OSError."""
         path = self.path(number)

@@ -44,7 +44,7 @@ def open_records(
 
     Errors: ValueError where a shard is not the one written; OSError where the bucket refuses.
     """
-    there = {file.path.rpartition("/")[2]: file for file in buckets.list_below(folder)}
+    there = {file.path.rpartition("/")[2]: file for file in buckets.list_folder(folder)}
     for shard in shards:
         size = there[shard.name].size if shard.name in there else None
         if size != shard.bytes:
@@ -108,6 +108,8 @@ class BucketRecords:
     def prefetch(self, indices: Iterable[int]) -> None:
         """Begin to fetch the records that are not there, for the next reads of them."""
         self._begin()
+        if self._copies.is_complete():
+            return
         for index in indices:
             number, place = self._locate(index)
             shard = self._open[number]

@@ -51,6 +51,10 @@ class MemoryCopies:
         """Return False, as `has`."""
         return False
 
+    def is_complete(self) -> bool:
+        """Return False, as `has`."""
+        return False
+
     def put(self, number: int, start: int, data: bytes) -> None:
         """Write a part of a file's copy."""
         self._maps[number][1][start : start + len(data)] = data
