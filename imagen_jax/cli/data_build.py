@@ -90,17 +90,17 @@ def _draw(options: BuildOptions) -> None:
     name = full_name(options.source[0])
     if name.startswith("emoji/"):
         extras.require("emoji", f"building {name} needs")
-        from imagen_jax.data.synthetic.emoji import dataset
+        from imagen_jax.data.synthetic.emoji import dataset as emoji
 
         if options.workers is not None:
             raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
-        built = dataset.build_emoji(name, str(options.data_dir), font=options.font)
+        built = emoji.build_emoji(name, str(options.data_dir), font=options.font)
     else:
-        from imagen_jax.data.synthetic.shapes import dataset
+        from imagen_jax.data.synthetic.shapes import dataset as shapes
 
         if options.font is not None:
             raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
-        built = dataset.build_shapes(name, str(options.data_dir), workers=options.workers)
+        built = shapes.build_shapes(name, str(options.data_dir), workers=options.workers)
     splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
     print(f"{name} is in {options.data_dir}: {splits}")
 

@@ -28,5 +28,7 @@ def _follow_parent(start: Callable[[], None] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    parent.join()
     os._exit(1)  # the main thread waits for work that nobody will send

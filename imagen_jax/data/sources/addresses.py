@@ -158,7 +158,9 @@ def open_embedded(dataset: str, split: str, data_dir: Path | str) -> Source:
     """A split of an embedded dataset. Errors: as `tfds_builder.open_built`."""
     if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
         extras.require("emoji", f"{dataset}: emoji have names, which need")
-        from imagen_jax.data.synthetic.emoji import dataset as family
-    else:
-        from imagen_jax.data.synthetic.shapes import dataset as family
-    return family.open_dataset(dataset, split, data_dir)
+        from imagen_jax.data.synthetic.emoji import dataset as emoji
+
+        return emoji.open_dataset(dataset, split, data_dir)
+    from imagen_jax.data.synthetic.shapes import dataset as shapes
+
+    return shapes.open_dataset(dataset, split, data_dir)

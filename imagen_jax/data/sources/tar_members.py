@@ -37,7 +37,8 @@ class Guarded:
 
 def read_members(opened: Any, file: SourceFile, skips: SkipLog) -> Iterator[tarfile.TarInfo]:
     """Members whose content is all there, as far as the file can be read: several tars are one."""
-    end, start = 0, 0
+    end = 0
+    start: int | None = 0
     try:
         while start is not None:
             opened.seek(start)

@@ -193,10 +193,10 @@ def _load(bitmap: bytes) -> Image.Image:
 def _fitted(page: Image.Image) -> UInt8[np.ndarray, "128 128 3"]:
     """The whole page as large as the square allows, white around it."""
     scale = SIDE / max(page.size)
-    sides = tuple(max(1, round(side * scale)) for side in page.size)
+    width, height = (max(1, round(side * scale)) for side in page.size)
     square = Image.new("RGB", (SIDE, SIDE), "white")
-    small = page.convert("RGB").resize(sides, Image.Resampling.BICUBIC)
-    square.paste(small, ((SIDE - sides[0]) // 2, (SIDE - sides[1]) // 2))
+    small = page.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
     return np.asarray(square)
 
 
