@@ -35,7 +35,7 @@ POD_SMALL = {
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone, in which the reader has photos and the page's config."""
+    """A clone, in which the reader has photos."""
     folder = tmp_path / "clone"
     (folder / "launch").mkdir(parents=True)
     (folder / "launch" / "requirements.lock").write_text("jax==0.10.2\n")
@@ -46,7 +46,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in ("init -q", "add -A", "commit -qm first"):
         subprocess.run(["git", "-C", str(folder), *command.split()], check=True)
     your_data.make_photos(folder / "data" / "photos", COUNT)
-    your_data.save_config(folder)
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -71,10 +70,10 @@ def run_next(words: list[str]) -> str:
     return summary
 
 
-def place_workers(cloud, folder: Path, clone: Path, count: int) -> None:
-    """Machines with the code that is shipped, and nothing else."""
+def place_workers(cloud, folder: Path, count: int) -> None:
+    """Machines, each with a folder of its own."""
     for worker in range(count):
-        shutil.copytree(clone / "configs", folder / f"machine-{worker}" / "configs")
+        (folder / f"machine-{worker}").mkdir()
     program = ["env", "-C", f"{folder}/machine-{{worker}}", sys.executable, "-c", PROGRAM]
     program += ["launch", "worker", *PLACE, "--beat", "0.2"]
     cloud.plan(UP, workers=count, worker=program)
@@ -88,7 +87,9 @@ def free_port() -> int:
 
 @pytest.mark.cloud
 def test_on_a_tpu_machine(cloud, clone: Path, tmp_path: Path) -> None:
-    place_workers(cloud, tmp_path, clone, 1)
+    place_workers(cloud, tmp_path, 1)
+    for place in (clone, tmp_path / "machine-0"):  # where it is shipped with the commit
+        your_data.save_config(place)
     run(["imagen", "encode", "data/photos", "--for", "configs/mine.py", "--out", "data/pairs"])
     commands = your_data.read_commands("On a TPU machine", OFTEN | SMALL)
     for words in commands:
@@ -106,7 +107,7 @@ def test_on_a_tpu_machine(cloud, clone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.cloud
 def test_on_a_v4_512(cloud, clone: Path, tmp_path: Path) -> None:
-    place_workers(cloud, tmp_path, clone, 2)
+    place_workers(cloud, tmp_path, 2)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(clone / "data" / "photos", ".")
     cloud.bucket.put("tars/00000.tar", (tmp_path / "a.tar").read_bytes())
