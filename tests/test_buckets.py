@@ -99,32 +99,6 @@ def test_pictures_painted_from_a_bucket_are_those_of_a_run_here(trained: Cloud) 
     np.testing.assert_array_equal(*painted)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("size", "says"), [("1G", "through copies in"), ("10K", "record by rec")])
-def test_training_on_pairs_in_a_bucket_gives_the_same_weights(
-    trained: Cloud, size: str, says: str
-) -> None:
-    pairs = trained.folder / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train"
-    for file in pairs.iterdir():
-        trained.bucket.put(f"pairs/{file.name}", file.read_bytes())
-    cache, run = trained.folder / f"cache-{size}", trained.folder / f"from-bucket-{size}"
-    options = ["--pairs", "gs://bucket/pairs", "--cache-dir", str(cache), "--cache-size", size]
-    for steps in (2, 4):
-        done = trained.train(str(run), steps, *options)
-        assert done.returncode == 0, done.stderr
-        assert f"gs://bucket/pairs is read {says}" in done.stdout
-    painted = []
-    for folder in (run, trained.folder / "here"):
-        done = trained.python(PAINT, str(folder), str(trained.folder / "painted.npy"))
-        assert done.returncode == 0, done.stderr
-        painted.append(np.load(trained.folder / "painted.npy"))
-    np.testing.assert_array_equal(*painted)
-    trained.bucket.objects.pop("pairs/store.json")
-    done = trained.train(str(run), 6, *options)
-    assert done.returncode == exit_codes.REFUSED, done.stderr
-    assert "gs://bucket/pairs has no store.json" in done.stderr
-
-
 @pytest.mark.faults
 def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
     bucket = trained.bucket
