@@ -137,6 +137,9 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     compilation_cache.use_cache()
     experiment = absolute_paths.resolve_text(experiment)
     store = _open_store(experiment, options, name)
+    # With --pairs they say what the run is trained on, whatever the config names.
+    data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
+    experiment = dataclasses.replace(experiment, data=data)
     source = _source(options, experiment.stage.name)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:

@@ -175,7 +175,7 @@ def _export(run: Callable[[Arrays, Arrays], jax.Array], kinds: Kinds, given: Kin
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
     """Programs name no files of this machine, and are equal for every user."""
-    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]  # by name
+    before = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

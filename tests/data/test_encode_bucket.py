@@ -16,6 +16,7 @@ import jpegs
 import pytest
 
 from imagen_jax.cli import encode
+from imagen_jax.config.load import from_json
 from imagen_jax.data.store import store
 
 PHOTOS, SMALL = 12, {4, 11}
@@ -242,7 +243,9 @@ def test_a_run_trains_on_pairs_in_a_bucket_as_on_those_in_a_folder(
         end([one.run(["encode", "shapes/tiny", "--for", "tiny/base8", "--out", place])])
         run = tmp_path / f"run{len(losses)}"
         train = ["train", "tiny/base8", "--pairs", place, "--workdir", str(run)]
+        train += ["--data.dataset", "emoji"]  # it is what the pairs are of that counts
         end([one.run([*train, "--train.steps", "2", "--train.log-every", "1"])])
+        assert from_json((run / "config.json").read_text()).data.dataset == "shapes/tiny"
         lines = (run / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == losses[1] != []
