@@ -2,8 +2,8 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from etils import epath
 
@@ -18,8 +18,7 @@ OUT = "give --out gs://BUCKET/PAIRS"
 BOTH = f"{OUT} and `-- --pairs gs://BUCKET/PAIRS`"
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """A launch as far as its inputs go."""
 
     main: Command

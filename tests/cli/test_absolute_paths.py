@@ -20,7 +20,8 @@ def test_relative_paths_become_absolute_and_names_stay(
         return SimpleNamespace(step=experiment.train.steps)
 
     monkeypatch.setattr(loop, "train", run)
-    monkeypatch.setattr(train, "_open_store", lambda *arguments: None)
+    pairs = SimpleNamespace(dataset="shapes/tiny", split="train")
+    monkeypatch.setattr(train, "_open_store", lambda *arguments: pairs)
     (tmp_path / "here").mkdir()
     (tmp_path / "enc").mkdir()
     (tmp_path / "words.model").touch()

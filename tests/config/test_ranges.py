@@ -34,6 +34,7 @@ GIVEN = {  # of fields without default, by class or, for classes of one name, by
     "Layout": {"data": 1, "fsdp": 1, "spatial": 1, "micro_batches": 1},
     "Experiment": {"stage": config.Stage(name="a", size=64, model=config.UNet())},
     "topology": "v5e:16x16",
+    "source": ("a",),
 }
 WRONG = (math.nan, math.inf, -math.inf, True, "4", None, 2**40, -(2**40), 10**400, [], {}, 4.5)
 
