@@ -12,7 +12,7 @@ OPEN_TO_ALL = {"types", "config", "image", "extras"}
 
 ALLOWED = {
     "types": set(),
-    "config": {"io"},  # of it `paths` alone: see below
+    "config": {"io"},  # of it `paths` and `json_reader` alone: see below
     "image": set(),
     "extras": set(),
     "rng": set(),
@@ -148,13 +148,13 @@ def test_a_public_class_name_means_one_thing() -> None:
     assert shared == SHARING
 
 
-def test_of_io_config_knows_paths_alone() -> None:
+def test_of_io_config_knows_paths_and_json_alone() -> None:
     """`io.run_dir` and `io.checkpoints` import config: to load them would close a circle."""
     own = {module for module in MODULES if module.startswith("imagen_jax.config")}
     of_io = {name for module in own for name in _loads(module) if name.startswith("imagen_jax.io.")}
-    assert of_io == {"imagen_jax.io.paths"}
-    circle = {one for one in _all_loaded("imagen_jax.io.paths") if _loads(one) & own}
-    assert not circle
+    assert of_io == {"imagen_jax.io.paths", "imagen_jax.io.json_reader"}
+    loaded = {one for module in of_io for one in _all_loaded(module)}
+    assert not {one for one in loaded if _loads(one) & own}
 
 
 def test_configs_import_nothing_but_config() -> None:

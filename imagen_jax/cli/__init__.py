@@ -134,8 +134,10 @@ def _tolerant() -> contextlib.AbstractContextManager[None]:
 
 def _say(sentence: str) -> None:
     """Tell the user, if stderr takes it; the exit code tells as well."""
+    from imagen_jax.config.names import escape_controls
+
     try:
-        print(sentence, file=sys.stderr, flush=True)
+        print(escape_controls(sentence), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:

@@ -93,7 +93,8 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
         names = _files(document)
     except (ValueError, LookupError, TypeError, RecursionError):
         names = None
-    if names is None or not all(isinstance(n, str) and Path(n).name == n for n in names):
+    own = (isinstance(n, str) and Path(n).name == n and n != ".." for n in names or ())
+    if names is None or not all(own):
         raise ValueError(
             f"{file} is none of `imagen sample` and would be overwritten: give another --out"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
+from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.ranges import (
     Count,
     NotNegative,
@@ -43,7 +44,7 @@ class Stage:
     text_drop_rate: Share = 0.1  # share of captions nulled in training, for guidance
 
     def __post_init__(self) -> None:
-        where = f"stage {self.name}"
+        where = f"stage {check_name(self.name, 'stage: name')}"
         check_fields(self, where)
         for side, what in ((self.size, "size"), (self.train_side, "crop")):
             require_divides(
@@ -110,6 +111,8 @@ class Data:
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
+        for name in ("dataset", "split"):
+            check_line(getattr(self, name), f"data: {name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,8 @@ class Text:
 
     def __post_init__(self) -> None:
         check_fields(self, "text")
+        for name in ("encoder", "tokenizer", "identity", "vocabulary"):
+            check_line(getattr(self, name), f"text: {name}")
 
     @property
     def computed_in(self) -> Dtype:
@@ -177,6 +182,7 @@ class Train:
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
+        check_line(self.wandb_project, "train: wandb_project")
         require_divides(
             abs(self.micro_batches), self.batch_size, "micro_batches", "train: batch_size"
         )

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import collections.abc
 import contextlib
 import dataclasses
 import importlib.util
 import json
-import sys
 import traceback
-import types
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.config.diffusion import Diffusion, NoiseConditioning
+from imagen_jax.config.decode import decode, imported
 from imagen_jax.config.experiment import Experiment
-from imagen_jax.io import paths
+from imagen_jax.io import json_reader, paths
 
 PACKAGED = "imagen_jax.configs"
-# Fields of a noise schedule by their names in configs that have them flat beside the others.
-FLAT_SCHEDULE = {
-    "schedule": "kind",
-    "logsnr_min": "logsnr_min",
-    "logsnr_max": "logsnr_max",
-    "shift": "shift",
-}
 
 
 def to_json(experiment: Experiment) -> str:
@@ -34,14 +23,15 @@ def to_json(experiment: Experiment) -> str:
     return json.dumps(_encode(experiment), indent=2)
 
 
-def from_json(text: str) -> Experiment:
+def from_json(text: str | bytes) -> Experiment:
     """Decode a config written by `to_json`.
 
     A field that is missing has its default: runs outlive the versions that wrote them.
-    Errors: ValueError naming the key, for an unknown one, a missing one without default or a value
-    of another type.
+    Errors: ValueError for a text that is not JSON; else naming the key, for an unknown one, a
+    missing one without default or a value of another type.
     """
-    return _decode(Experiment, json.loads(text), "config")
+    remedy = "restore the file or train again"
+    return decode(Experiment, json_reader.parse_json(text, where="it", remedy=remedy), "config")
 
 
 def load(path: str) -> tuple[Experiment, ...]:
@@ -160,94 +150,9 @@ def _encode(value: Any) -> Any:
 def _encode_function(function: Any) -> dict[str, str]:
     """Encode a function by its place. Errors: ValueError for one that has none."""
     module, name = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
-    if _imported(module, name) is not function:
+    if imported(module, name) is not function:
         raise ValueError(
             f"{function!r} can't be stored with a run: define it with def at the top level of a "
             "module, and import it from there"
         )
     return {"_type": "Callable", "module": module, "name": name}
-
-
-def _decode_function(value: Any, where: str) -> Any:
-    """Find a function that this process has imported: to read a config runs no code."""
-    module, name = (value.get(key, "") for key in ("module", "name"))
-    found = _imported(module, name)
-    if found is None:
-        raise ValueError(
-            f"{where}: the run has a function of its own, {module}.{name}: import {module}, which "
-            "defines it, before reading the run"
-        )
-    return found
-
-
-def _imported(module: str, name: str) -> Any:
-    """Return the function that an imported module defines under a name; None without one."""
-    found = getattr(sys.modules.get(module), name, None)
-    own = isinstance(found, types.FunctionType) and found.__module__ == module
-    return found if own else None
-
-
-def _decode(hint: Any, value: Any, where: str) -> Any:
-    """Turn parsed JSON into `hint`, refusing what does not fit, by name."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _decode_union(args, value, where)
-    if origin is collections.abc.Callable and isinstance(value, dict):
-        return _decode_function(value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: expected a list, got {value!r}")
-        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is typing.Literal:
-        if value not in args:
-            raise ValueError(f"{where}: {value!r} is none of {list(args)}")
-        return value
-    if dataclasses.is_dataclass(hint):
-        return _decode_dataclass(hint, value, where)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
-    return value
-
-
-def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in options:
-        return None
-    kinds = [o for o in options if o is not type(None)]
-    if isinstance(value, dict):
-        kinds = [k for k in kinds if k.__name__ == value.get("_type")]
-        if not kinds:
-            raise ValueError(f"{where}: unknown type {value.get('_type')!r}")
-    return _decode(kinds[0], value, where)
-
-
-def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected the fields of {kind.__name__}, got {value!r}")
-    hints = typing.get_type_hints(kind)
-    given = _renamed(kind, {k: v for k, v in value.items() if k != "_type"})
-    unknown = sorted(set(given) - set(hints))
-    if unknown:
-        raise ValueError(
-            f"{where}: unknown key {unknown[0]!r}; {kind.__name__} has {sorted(hints)}"
-        )
-    # An option that a run is older than has the default, which is what the run did.
-    missing = sorted(
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.name not in given
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    )
-    if missing:
-        raise ValueError(f"{where}: missing key {missing[0]!r} of {kind.__name__}")
-    return kind(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in given.items()})
-
-
-def _renamed(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Bring fields as stored runs spell them to the names of today: the one place that does."""
-    if kind not in (Diffusion, NoiseConditioning) or isinstance(given.get("schedule"), dict):
-        return given
-    flat = {new: given.pop(old) for old, new in FLAT_SCHEDULE.items() if old in given}
-    return given | ({"schedule": {"_type": "NoiseSchedule", **flat}} if flat else {})

@@ -74,15 +74,27 @@ def write_bundle(
     return document
 
 
-def read_stage(stage_folder: Path, listed: Manifest, sharding: NamedSharding) -> Params:
+def read_stage(
+    stage_folder: Path, experiment: config.Experiment, listed: Manifest, sharding: NamedSharding
+) -> Params:
     """One stage's parameters on the devices.
 
-    Tensor by tensor: no more than the largest is in the host's memory.
-    Errors: ValueError for weights that have changed.
+    Tensor by tensor: no more than the largest is in the host's memory. What is used are the bytes
+    whose digest the manifest has, whatever became of the file since it was found.
+    Errors: ValueError for weights that have changed, or don't fit, listing each tensor.
     """
-    with listed.reading(_listed_as(stage_folder)):
-        place = functools.partial(mesh.to_global, sharding=sharding)
-        return safetensors.load_params(stage_folder / WEIGHTS, place=place)
+    file = stage_folder / WEIGHTS
+    safetensors.check_params(file, _shapes(experiment.stage, experiment.text))
+    place = functools.partial(mesh.to_global, sharding=sharding)
+    params, digest = safetensors.load_with_digest(file, place=place)
+    listed.check_digest(_listed_as(stage_folder), digest)
+    return params
+
+
+@functools.cache
+def _shapes(stage: config.Stage, text: config.Text) -> Params:
+    """The shapes of a network, which is traced once for all the times that it is read."""
+    return models.parameter_shapes(stage, text)
 
 
 def inspect_bundle(
@@ -90,8 +102,8 @@ def inspect_bundle(
 ) -> tuple[int, str]:
     """The step that a stage's weights are from, and what tells them from others.
 
-    That they fit their config is looked at where another version of this package wrote them:
-    tracing the network takes half a second, and both files are as they were written.
+    That they fit their config is looked at where another version of this package wrote them, else
+    when they are read: tracing the network takes half a second.
     Errors: ValueError for weights that don't fit, listing each tensor, or without their step.
     """
     file = stage_folder / WEIGHTS
@@ -99,7 +111,7 @@ def inspect_bundle(
     if not step.isdecimal():
         raise ValueError(f"{file} does not say its step; write it with `imagen export`")
     if listed.version != metadata.version(PACKAGES[0]):
-        safetensors.check_params(file, models.parameter_shapes(experiment.stage, experiment.text))
+        safetensors.check_params(file, _shapes(experiment.stage, experiment.text))
     return int(step), listed.files[_listed_as(stage_folder)].sha256
 
 
@@ -108,8 +120,8 @@ def _listed_as(stage_folder: Path) -> str:
 
 
 def check_name(name: str, others: Sequence[str]) -> None:
-    """Refuse a stage's name that can't be a folder beside others, by a ValueError."""
-    if Path(name).name != name or name in ("", "..", text_encoder.FOLDER, *others):
+    """Refuse a stage's name that is another folder's in a bundle, by a ValueError."""
+    if name in (text_encoder.FOLDER, *others):
         raise ValueError(
             f"stage {name!r} can't be a folder beside {[*others, text_encoder.FOLDER]}: each stage "
             f"needs "

@@ -1,22 +1,26 @@
 """A bundle's `manifest.json`, and whether the folder is as it says."""
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imagen_jax import config
+from imagen_jax.config.decode import decode_values
+from imagen_jax.config.names import check_line, check_name
+from imagen_jax.config.sentences import shorten
 from imagen_jax.export.text_encoder import TextEncoderEntry
+from imagen_jax.io import json_reader
+from imagen_jax.io.paths import path_inside
 
 FORMAT = 1  # of the whole folder; raised when an older reader would misunderstand it
 MANIFEST = "manifest.json"
 CARD = "README.md"  # to be completed by hand, so that it is not listed
-AT_ONCE = 2**28  # bytes; larger files are compared while they are read
+AT_ONCE = 2**28  # bytes; larger files are compared when they are read alone
 AGAIN = "copy or export it again"
 
 
@@ -26,6 +30,24 @@ class FileEntry:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    """The fields of `manifest.json`, but for its own digest."""
+
+    format: int
+    text: TextEncoderEntry
+    files: Mapping[str, FileEntry]
+    dtype: str
+    versions: Mapping[str, str]
+    dataset: str
+    stages: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        check_line(self.dataset, "dataset")
+        for name in self.stages:
+            check_name(name, "the name of a stage")
 
 
 @dataclass(frozen=True)
@@ -46,20 +68,10 @@ class Manifest:
         """The version of the package that wrote the bundle."""
         return _writer(self.facts)
 
-    @contextlib.contextmanager
-    def reading(self, name: str) -> Iterator[None]:
-        """A large file is compared, in a thread, while it is read inside; others have been.
-
-        Errors: ValueError, at the end, for other bytes than were written.
-        """
-        if self.files[name].bytes <= AT_ONCE:
-            yield
-            return
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(sha256, self.folder / name)
-            yield
-            if found.result() != self.files[name].sha256:
-                raise _unlike(self.folder, [f"{name} has changed"])
+    def check_digest(self, name: str, digest: str) -> None:
+        """Compare the SHA-256 of the bytes that were read of a file. Errors: ValueError."""
+        if digest != self.files[name].sha256:
+            raise _unlike(self.folder, [f"{name} has changed"])
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,7 +93,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
 def verify_bundle(folder: Path) -> Manifest:
     """The manifest of a bundle, whose files have been compared with it.
 
-    The bytes of files above `AT_ONCE` are not: see `Manifest.reading`.
+    The bytes of files above `AT_ONCE` are not: weights are compared when they are read.
     Hidden files that are not listed are no part of it: `.git`, `.cache`, `.DS_Store`.
     Errors: FileNotFoundError without a manifest; ValueError for another format, or naming every
     file that is missing, has changed or is not listed.
@@ -107,36 +119,36 @@ def _read(folder: Path) -> Manifest:
     file = folder / MANIFEST
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: exported weights without their {MANIFEST}")
-    try:
-        facts = json.loads(file.read_text())
-        version = facts.get("format")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file}: not a manifest ({error!r}); {AGAIN}") from error
-    if version != FORMAT:
+    facts = json_reader.read_object(file, remedy=AGAIN)
+    if (version := facts.get("format")) != FORMAT:
         raise ValueError(
-            f"{file} is of format {version!r}, and this imagen_jax reads format {FORMAT}: use the "
-            f"imagen_jax that wrote it ({_writer(facts)}), or export the cascade again"
+            f"{file} is of format {shorten(version)}, and this imagen_jax reads format "
+            f"{FORMAT}: use the imagen_jax that wrote it ({_writer(facts)}), or export the cascade "
+            "again"
         )
+    stated = facts.pop("sha256", None)
     try:
-        stated = facts.pop("sha256")
-        files = {
-            n: FileEntry(entry["bytes"], entry["sha256"]) for n, entry in facts["files"].items()
-        }
-        words = TextEncoderEntry(**facts["text"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not a manifest ({error!r}); {AGAIN}") from error
+        found = _Document(**decode_values(_Document, facts, "manifest"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not a manifest ({error}); {AGAIN}") from error
+    for name in found.files:
+        path_inside(folder, name, by=file)
     if stated != _digest(facts):
         raise ValueError(f"{file} has changed since it was written; {AGAIN}")
-    return Manifest(folder, words, files, facts)
+    return Manifest(folder, found.text, found.files, facts)
 
 
 def _seen(folder: Path) -> set[str]:
-    """Files below a folder, by their path in it, but those that are hidden or in hidden folders."""
+    """Files below a folder, and links to folders, by their path in it.
+
+    Those that are hidden or in hidden folders don't count.
+    """
     found: set[str] = set()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = Path(place).relative_to(folder)
-        found |= {(here / name).as_posix() for name in files if not name.startswith(".")}
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        found |= {(here / n).as_posix() for n in (*files, *links) if not n.startswith(".")}
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from imagen_jax import config
+from imagen_jax.config.names import check_line
 from imagen_jax.text import encoder, t5
 from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.encoder import TextEncoder
@@ -35,6 +36,8 @@ class TextEncoderEntry:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise TypeError(f"text encoder {self.kind!r} is none of {', '.join(get_args(Kind))}")
+        for name in ("encoder", "tokenizer", "identity", "vocabulary"):
+            check_line(getattr(self, name), f"text: {name}")
 
     def text(self, text: config.Text, *, bundle: Path, given: str = "") -> config.Text | None:
         """Return the place of a stage's text encoder: `given`, else the bundle's or the original.

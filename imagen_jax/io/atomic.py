@@ -51,13 +51,14 @@ def create_atomic(file: Path, content: Content) -> None:
 @contextlib.contextmanager
 def _written(file: Path, content: Content) -> Iterator[Path]:
     """A file with that content next to `file`, until this is over."""
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
+    # Whoever else may write in this folder can't have put a link of that name there.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
-        if isinstance(content, bytes):
-            temporary.write_bytes(content)
-        elif isinstance(content, str):
-            temporary.write_text(content)
-        else:
+        with os.fdopen(descriptor, "wb" if isinstance(content, bytes) else "w") as opened:
+            if isinstance(content, bytes | str):
+                opened.write(content)
+        if not isinstance(content, bytes | str):
             content(temporary)
         yield temporary
     finally:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
-from imagen_jax.io import checksums, nonfinite_arrays
+from imagen_jax.config.decode import decode
+from imagen_jax.io import checksums, json_reader, nonfinite_arrays
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -254,9 +255,11 @@ def _about(folder: Workdir) -> About | None:
     """None in checkpoints from before it was written."""
     if not (folder / ABOUT).is_dir():
         return None
-    found = json.loads((folder / ABOUT / "metadata").read_text())
-    shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
-    return About(shapes, {name: (a, b) for name, (a, b) in found["fingerprint"].items()})
+    file = folder / ABOUT / "metadata"
+    fields = json_reader.read_object(file, remedy="put the checkpoint back from a copy")
+    numbers = Mapping[str, tuple[int, ...]]
+    shapes, sums = (decode(numbers, fields.get(n), n) for n in ("shapes", "fingerprint"))
+    return About(shapes, {name: (a, b) for name, (a, b) in sums.items()})
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imagen_jax.io.buckets import is_bucket
 
@@ -15,6 +15,8 @@ _REMEDIES = {
     "gs": "mount the bucket, or copy it, and give the folder here",
 }
 _ELSE = "mount it, or copy it, and give the folder here"
+
+_SNAPSHOTS, _BLOBS = "snapshots", "blobs"  # of Hugging Face's cache: MODEL/snapshots/REVISION
 
 
 def local_path(path: Path | str) -> Path:
@@ -35,6 +37,32 @@ def local_path(path: Path | str) -> Path:
         user = found.split("/")[0]
         raise ValueError(f"{text}: {user} is nobody's home here; a file of that name is ./{text}")
     return Path(found)
+
+
+def path_inside(folder: Path, name: str, *, by: object) -> Path:
+    """The path of a file of `folder` that another file, `by`, names.
+
+    Links are followed: the file has to lie in the folder, or where Hugging Face's cache keeps the
+    files of its snapshots.
+    Errors: ValueError that names the value and the rule; the file need not be there.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or not name.isprintable():
+        raise ValueError(
+            f"{by} names {name!r}, which is no file in its folder: a path there begins with no /, "
+            "and has neither .. nor control characters"
+        )
+    root, found = (Path(os.path.realpath(path)) for path in (folder, folder / name))
+    homes = [
+        root,
+        *(parent.parent / _BLOBS for parent in root.parents if parent.name == _SNAPSHOTS),
+    ]
+    if not any(found.is_relative_to(home) for home in homes):
+        raise ValueError(
+            f"{folder / name}, which {by} names, is a link out of that folder, to {found}: copy "
+            "the file there"
+        )
+    return folder / name
 
 
 def path_or_address(path: object) -> str:

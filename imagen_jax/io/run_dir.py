@@ -1,8 +1,7 @@
 """A run's folder: `config.json`, and `checkpoints/` or exported weights."""
 
-import json
-
 from imagen_jax import config
+from imagen_jax.io import json_reader
 from imagen_jax.io.workdir import Workdir, write
 
 CONFIG = "config.json"
@@ -28,8 +27,6 @@ def read_config(workdir: Workdir) -> config.Experiment:
             "`imagen train --workdir` wrote"
         )
     try:
-        return config.from_json(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON ({error}); restore the file or train again") from error
+        return config.from_json(json_reader.read_bytes(file))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error

@@ -17,6 +17,7 @@ from flax import traverse_util
 from safetensors import numpy as tensors
 
 from imagen_jax.io.int8 import quantise_int8
+from imagen_jax.io.tensor_stream import TensorStream
 from imagen_jax.types import Params
 
 Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights are always float32
@@ -81,6 +82,26 @@ def load_params(path: Path, *, place: Place | None = None) -> Params:
     if wrong := _wrong_dtypes(path):
         raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
     return nest({name: place(x) if place else x for name, x in _each(path)})
+
+
+def load_with_digest(path: Path, *, place: Place) -> tuple[Params, str]:
+    """The parameters in `path`, as `load_params`, and the SHA-256 of the file that they are from.
+
+    The file is read once, from its beginning to its end: the digest is of the bytes that are used.
+    Errors: as `read_named`.
+    """
+    if wrong := _wrong_dtypes(path):
+        raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
+    found: dict[str, Any] = {}
+    waiting: dict[str, np.ndarray] = {}  # int8 kernels and scales, until both are there
+    with TensorStream(path) as stream:
+        for name, array in stream.tensors():
+            kernel = name.removesuffix(SCALE)
+            waiting[name] = array
+            if kernel in waiting and (kernel + SCALE in waiting or kernel + SCALE not in stream):
+                stored, scale = waiting.pop(kernel), waiting.pop(kernel + SCALE, None)
+                found[kernel] = place(_float32(stored, scale))
+        return nest(found), stream.digest()
 
 
 def check_params(path: Path, like: Params) -> None:

@@ -83,7 +83,7 @@ def read_plans(file: Path) -> list[dict[str, Any]]:
     """The plans of a file that `as_json` filled. Errors: ValueError when it holds none."""
     try:
         return json.loads(file.read_text())["plans"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} holds no plan ({error}); make it by imagen plan CONFIG --topology ... "
             f"--json > {file}"

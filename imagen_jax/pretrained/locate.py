@@ -41,8 +41,9 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
         return [folder]
     found = (file.parent for file in folder.glob(f"*/{run_dir.CONFIG}"))
     runs = sorted(run for run in found if not run.name.startswith("."))  # not .ipynb_checkpoints
-    if not runs and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
-        export.verify_bundle(folder)  # which names what is lost
+    linked = any(isinstance(run, Path) and run.is_symlink() for run in runs)
+    if (not runs or linked) and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
+        export.verify_bundle(folder)  # which names what is lost, or a link
     if not runs:
         hidden = " (this folder hides that one)" if str(folder) in pretrained.list_names() else ""
         raise FileNotFoundError(
@@ -96,7 +97,7 @@ def load_stage(
     """
     if listed is not None:
         step, identity = export.inspect_bundle(Path(run), experiment, listed)
-        read = functools.partial(export.read_stage, Path(run), listed)
+        read = functools.partial(export.read_stage, Path(run), experiment, listed)
     else:
         from imagen_jax.io import checkpoints  # here: Orbax takes most of a second to import
 

@@ -262,6 +262,20 @@ def test_a_record_of_another_store_is_taken_for_a_damaged_one(
         ({"files": []}, "promises 12 records, but its files 0"),
         ({"colour": "red"}, "cannot be read .*colour"),
         ({"files": [{"name": "x"}]}, "cannot be read"),
+        (
+            {"files": [{"name": "../x", "count": 12, "bytes": 1}]},
+            "shard is '../x', which is no name",
+        ),
+        ({"files": [{"name": "x", "count": -1, "bytes": 1}]}, "cannot be read .*-1 records"),
+        ({"files": {}}, "cannot be read .*files: expected a list"),
+        ({"sizes": ["a"]}, r"cannot be read .*sizes\[0\]: expected int"),
+        ({"width": "8"}, "cannot be read .*width: expected int"),
+        ({"text_dtype": []}, "cannot be read .*text_dtype"),
+        ({"filters": 3}, "cannot be read .*filters: expected the fields"),
+        ({"filters": {"min_side": -1}}, "cannot be read .*min_side"),
+        ({"skipped": [3]}, "cannot be read .*skipped"),
+        ({"dataset": "a\x1b[2J"}, "cannot be read .*dataset is .*control characters"),
+        ({"version": []}, "has format .*, and this program reads format 3"),
     ],
 )
 def test_index_that_does_not_fit_is_refused(written: Store, edit: dict, sentence: str) -> None:
@@ -271,7 +285,7 @@ def test_index_that_does_not_fit_is_refused(written: Store, edit: dict, sentence
         store.open_store(written.folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 10**5], ids=lambda text: text[:4])
 def test_unreadable_index_is_refused(written: Store, text: str) -> None:
     (written.folder / store.INDEX).write_text(text)
     with pytest.raises(ValueError, match=r"damaged: store.json cannot be read"):

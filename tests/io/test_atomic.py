@@ -1,10 +1,12 @@
 """A file or a folder appears complete or not at all."""
 
+import secrets
 from pathlib import Path
 
 import pytest
 
-from imagen_jax.io.atomic import Content, new_folder, write_atomic
+from imagen_jax.io import workdir
+from imagen_jax.io.atomic import Content, create_atomic, new_folder, write_atomic
 
 
 @pytest.mark.parametrize("content", ["new", b"new", lambda target: target.write_text("new")])
@@ -55,3 +57,35 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no space left"):
         write()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["new", b"new", lambda target: target.write_text("new")])
+@pytest.mark.parametrize("write", [write_atomic, create_atomic])
+def test_a_link_under_the_temporary_name_is_not_followed(
+    tmp_path: Path, monkeypatch, write, content: Content
+) -> None:
+    """Somebody else who may write there has guessed it."""
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "0" * 2 * count)
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f"file.{16 * '0'}.tmp").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "file", content)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_link_under_the_name_of_a_config_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name in ("config.json", "config.json.tmp"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    workdir.write(tmp_path / "config.json", "{}")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_names_of_unfinished_files_are_not_guessed(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(20):
+        write_atomic(tmp_path / "file", lambda target: seen.add(target.name) or target.touch())
+    assert len(seen) == 20
+    assert all(len(name) == len("file..tmp") + 16 for name in seen)

@@ -66,3 +66,44 @@ def test_every_path_among_options_is_read_so(monkeypatch: pytest.MonkeyPatch) ->
     assert (experiment.text.encoder, experiment.text.tokenizer) == ("/home/me/t5", "/home/me/m")
     asked = parsing.expand_paths(train.Options(workdir="gs://b/r", pairs="gs://b/p"))
     assert (asked.workdir, asked.pairs) == ("gs://b/r", "gs://b/p")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "", ".", "a/..", "a\nb", "\x1b[2J", "..", "a\0b"]
+)
+def test_a_path_from_a_file_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"^index\.json names .*which is no file in its") as told:
+        paths.path_inside(tmp_path, name, by="index.json")
+    assert str(told.value).isprintable()
+
+
+def test_a_path_from_a_file_stays_in_its_folder_with_its_links(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "x").touch()
+    (folder / "a").symlink_to(outside)
+    (folder / "b").symlink_to(outside / "x")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "c").symlink_to("d/x")
+    for name in ("a/x", "b", "a"):
+        with pytest.raises(ValueError, match=rf"folder/{name}, which i names, is a link out of"):
+            paths.path_inside(folder, name, by="i")
+    for name in ("c", "d/x", "loop", "not there"):
+        assert paths.path_inside(folder, name, by="i") == folder / name
+    (tmp_path / "link").symlink_to(folder)  # how a user names the folder does not matter
+    assert paths.path_inside(tmp_path / "link", "c", by="i") == tmp_path / "link" / "c"
+
+
+def test_snapshots_of_hugging_faces_cache_are_links_to_its_files(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "model" / "snapshots" / "abc", tmp_path / "model" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (snapshot / "w").symlink_to("../../blobs/123")
+    assert paths.path_inside(snapshot, "w", by="i") == snapshot / "w"
+    (snapshot / "text").mkdir()
+    (snapshot / "text" / "w").symlink_to("../../../blobs/123")
+    assert paths.path_inside(snapshot / "text", "w", by="i") == snapshot / "text" / "w"
+    (snapshot / "v").symlink_to("../../refs/123")
+    with pytest.raises(ValueError, match="is a link out of"):
+        paths.path_inside(snapshot, "v", by="i")

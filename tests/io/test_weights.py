@@ -1,7 +1,9 @@
 """Weights come back from safetensors exactly (or rounded once), or are refused by name."""
 
+import hashlib
 import stat
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from safetensors import numpy as tensors
 
 from imagen_jax.io import safetensors
+from imagen_jax.io.tensor_stream import TensorStream
 
 PARAMS = {
     "dense": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "bias": np.ones(3, "f4")},
@@ -153,3 +156,49 @@ def test_a_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
 def test_no_file_is_no_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         safetensors.load_params(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("dtype", get_args(safetensors.Dtype))
+def test_a_pass_over_a_file_gives_weights_and_digest(tmp_path: Path, dtype) -> None:
+    file = _saved(tmp_path, dtype)
+    read, digest = safetensors.load_with_digest(file, place=lambda x: x)
+    jax.tree.map(np.testing.assert_array_equal, read, safetensors.load_params(file))
+    assert {str(x.dtype) for x in jax.tree.leaves(read)} == {"float32"}
+    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_what_is_placed_is_what_is_digested(tmp_path: Path) -> None:
+    """A file that is written over while it is read has not the digest of what it was."""
+    file = _saved(tmp_path)
+    good = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def place(array: np.ndarray) -> np.ndarray:
+        with file.open("r+b") as opened:
+            opened.seek(-4, 2)
+            opened.write(b"\0\0\0\0")
+        return array
+
+    read, digest = safetensors.load_with_digest(file, place=place)
+    same = all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), read, PARAMS)))
+    assert same == (digest == good)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: x[:-1], "not a whole safetensors file"),
+        (lambda x: x + b"\0", "not a whole safetensors file"),
+        (lambda x: (2**62).to_bytes(8, "little") + x[8:], "not a whole safetensors file"),
+        (lambda x: x.replace(b'"F32"', b'"F64"'), "not"),
+        (lambda x: x[:4], "not a whole safetensors file"),
+    ],
+)
+def test_a_pass_over_what_is_no_whole_file_is_refused(tmp_path: Path, change, says: str) -> None:
+    file = _saved(tmp_path)
+    file.write_bytes(change(file.read_bytes()))
+    for read in (
+        lambda: safetensors.load_with_digest(file, place=lambda x: x),
+        lambda: list(TensorStream(file).tensors()),
+    ):
+        with pytest.raises(ValueError, match=rf"w\.safetensors.*{says}"):
+            read()

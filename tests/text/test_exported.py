@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -201,6 +202,23 @@ def _other_file(folder: Path) -> None:
     (folder / SHARD).write_bytes(content.replace(b"layers_1.mlp.wo", b"layers_1.mlp.wx", 1))
 
 
+def _nested(folder: Path) -> None:
+    (folder / "encoder.json").write_text('{"format": ' + "[" * 10**5)
+
+
+def _linked(folder: Path) -> None:
+    """What it names lies elsewhere, and is as it says."""
+    (folder / "spiece.model").rename(folder.parent / "elsewhere")
+    (folder / "spiece.model").symlink_to("../elsewhere")
+
+
+def _renamed(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        _edit(folder, lambda x: x["files"].update({name: x["files"].pop("spiece.model")}))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -208,7 +226,7 @@ def _other_file(folder: Path) -> None:
         (lambda f: (f / "spiece.model").unlink(), FileNotFoundError, r"lacks spiece\.model"),
         (lambda f: (f / "encoder.json").unlink(), FileNotFoundError, r"but lacks encoder\.json"),
         (lambda f: _cut(f / SHARD), ValueError, rf"{SHARD} has 626460 bytes instead of 626560"),
-        (lambda f: _cut(f / "encoder.json"), ValueError, r"encoder\.json is cut short or no JSON"),
+        (lambda f: _cut(f / "encoder.json"), ValueError, r"encoder\.json is not JSON"),
         (lambda f: _cut(f / "spiece.model"), ValueError, r"spiece\.model has \d+ bytes instead"),
         (lambda f: _flip(f / "spiece.model", 40), ValueError, r"spiece\.model has changed since"),
         (lambda f: _flip(f / SHARD, -1), ValueError, rf"embedding in .*{SHARD} has changed since"),
@@ -220,8 +238,8 @@ def _other_file(folder: Path) -> None:
             r"encoder\.json is of version 2; version 1 can be read",
         ),
         (lambda f: _edit(f, lambda x: x.update(format="")), ValueError, "is no description of a"),
-        (lambda f: _edit(f, lambda x: x.pop("files")), ValueError, r"is incomplete \(KeyError"),
-        (lambda f: _edit(f, lambda x: x["sizes"].pop("width")), ValueError, "is incomplete"),
+        (lambda f: _edit(f, lambda x: x.pop("files")), ValueError, r"missing key 'files' of"),
+        (lambda f: _edit(f, lambda x: x["sizes"].pop("width")), ValueError, "missing key 'width'"),
         (
             lambda f: _edit(f, lambda x: x["sizes"].update(mlp_width=64)),
             ValueError,
@@ -237,6 +255,25 @@ def _other_file(folder: Path) -> None:
             ValueError,
             rf"has not {KERNEL} as encoder\.json says",
         ),
+        (_nested, ValueError, r"encoder\.json is not JSON \(nested more than 64 deep\)"),
+        (lambda f: (f / "encoder.json").write_text("[]"), ValueError, "encoder.json has no fields"),
+        (lambda f: _edit(f, lambda x: x.update(files=[])), ValueError, "files: expected fields"),
+        (lambda f: _edit(f, lambda x: x.update(tensors=3)), ValueError, "tensors: expected fields"),
+        (
+            lambda f: _edit(f, lambda x: x["sizes"].update(layers="2")),
+            ValueError,
+            "layers: expected",
+        ),
+        (
+            lambda f: _edit(f, lambda x: x["files"]["spiece.model"].update(sha256=3)),
+            ValueError,
+            r"files\['spiece\.model'\]\.sha256: expected str",
+        ),
+        (_linked, ValueError, r"spiece\.model, which .*encoder\.json names, is a link out of"),
+        *(
+            (_renamed(name), ValueError, "a file's or a tensor's name is .* which is no name")
+            for name in ("../spiece.model", "/etc/passwd", "a\x1b[2J", "-x", "", "._x")
+        ),
     ],
 )
 def test_damage_is_named(written: Path, change, error, says: str) -> None:
@@ -248,6 +285,7 @@ def test_damage_is_named(written: Path, change, error, says: str) -> None:
         "copy the folder again" in str(told.value)
         or "again, or use" in str(told.value)
         or ("copy, download or export it again" in str(told.value))
+        or "copy the file there" in str(told.value)
     )
 
 

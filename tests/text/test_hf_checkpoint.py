@@ -254,3 +254,41 @@ def test_a_bias_is_not_left_out_silently(copied: Path) -> None:
     _rewrite(copied, lambda x: x | {WI.replace("weight", "bias"): x[WI][0].copy()})
     with pytest.raises(ValueError, match=r"wi_1\.bias is unknown"):
         load.load_parameters(copied)
+
+
+@pytest.mark.parametrize("name", ["../v1_1/model.safetensors", "/etc/passwd", "a\x1b[2J", 3, None])
+def test_an_index_names_files_of_its_folder(copied: Path, name: object) -> None:
+    index = copied / huggingface_files.INDEX
+    index.write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(
+        ValueError, match=r"index\.json's weight_map is .* which is no name"
+    ) as told:
+        load.find_layout(copied)
+    assert str(told.value).isprintable()
+
+
+def test_an_index_names_no_link_out_of_its_folder(copied: Path) -> None:
+    (copied / huggingface_files.FILE).rename(copied.parent / "elsewhere")
+    (copied / "a.safetensors").symlink_to("../elsewhere")
+    index = copied / huggingface_files.INDEX
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors, which .*index\.json names, is a link out"
+    ):
+        load.find_layout(copied)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 10**5, "is not JSON .nested more"),
+        ("[]", "has no fields"),
+        ('{"weight_map": []}', "has no weight_map"),
+        ("\xff", "is not JSON"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_an_index_that_is_none_is_refused(copied: Path, text: str, says: str) -> None:
+    (copied / huggingface_files.INDEX).write_text(text)
+    with pytest.raises(ValueError, match=rf"index\.json ({says}).*: download it again"):
+        load.find_layout(copied)

@@ -49,7 +49,7 @@ def _write(marker: Path) -> OSError | None:
     """Make a marker and its folder; the reason why that failed, for all processes go on."""
     try:
         folder_files.make_folder(marker.parent)
-        marker.write_text("")
+        marker.touch(exist_ok=False)
     except OSError as error:
         return error
     return None

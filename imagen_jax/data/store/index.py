@@ -4,9 +4,10 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from imagen_jax.config import Filters, Framing
-from imagen_jax.data.store.shard_file import ShardFile
-from imagen_jax.data.store.skipped import Total
+from imagen_jax.config.decode import decode_values
+from imagen_jax.config.names import check_line, check_name
+from imagen_jax.config.sentences import shorten
+from imagen_jax.io import json_reader
 from imagen_jax.io.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -35,31 +36,38 @@ def parse(text: str, file: Workdir) -> dict[str, Any]:
     Errors: ValueError that names the folder, the damage and the remedy.
     """
     try:
-        fields = json.loads(text)
-        version = fields.pop("version")
-        if version != VERSION:
-            damage = f"{file.name} has format {version}, and this program reads format {VERSION}"
-            raise ValueError(describe_damage(file.parent, damage))
-        fields |= _parsed(fields)
-        found = sum(one.count for one in fields["files"] if one.name != EMPTY)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        given = json_reader.parse_object(text, where="its text", remedy="nothing can mend it")
+    except ValueError as error:
         raise unreadable(file, error) from error
+    version = given.pop("version", VERSION if not given else None)
+    if version != VERSION:
+        damage = f"{file.name} has format {shorten(version)}, and this program reads format "
+        raise ValueError(describe_damage(file.parent, f"{damage}{VERSION}"))
+    try:
+        fields = _typed(given)
+    except ValueError as error:
+        raise unreadable(file, error) from error
+    found = sum(one.count for one in fields.get("files", ()) if one.name != EMPTY)
     if file.name == INDEX and (found != fields.get("count") or not found):
         damage = f"{file.name} promises {fields.get('count')} records, but its files {found}"
         raise ValueError(describe_damage(file.parent, damage))
     return fields
 
 
-def _parsed(fields: dict[str, Any]) -> dict[str, Any]:
-    """Parse the fields that are more than JSON has; older stores lack those of framing."""
-    framing = fields.get("framing")
-    return {
-        "sizes": tuple(fields["sizes"]),
-        "files": tuple(ShardFile(**file) for file in fields["files"]),
-        "skipped": tuple(Total(**total) for total in fields.get("skipped", ())),
-        "framing": framing and Framing(**framing),
-        "filters": Filters(**fields.get("filters", {})),
-    }
+def _typed(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn what JSON has into a store's fields; older stores lack those of framing."""
+    from imagen_jax.data.store.store import Store  # here: it imports this module
+
+    fields = decode_values(Store, given, "store", without=("folder", "cache"))
+    for one in fields.get("files", ()):
+        check_name(one.name, "the name of a shard")
+        if min(one.count, one.bytes) < 0:
+            raise ValueError(f"{one.name} would have {one.count} records in {one.bytes} bytes")
+    for name in ("dataset", "split", "encoder", "identity", "vocabulary"):
+        check_line(fields[name], name)
+    for total in fields.get("skipped", ()):
+        check_line(total.reason, "the reason of what was skipped")
+    return fields
 
 
 def unreadable(file: Workdir, error: Exception) -> ValueError:

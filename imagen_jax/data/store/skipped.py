@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from imagen_jax.config.decode import decode
 from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.data.store import shard_file
-from imagen_jax.io import folder_files
+from imagen_jax.io import folder_files, json_reader
 from imagen_jax.io.workdir import Workdir
 
 FILE = "skipped.jsonl"
@@ -65,7 +66,7 @@ def gather_skipped(
     with shard_file.name_failures(folder / FILE):
         folder_files.write(folder / FILE, "".join((*texts, *rest)))
     lines = [text.splitlines() for text in texts]
-    found = Counter[str](json.loads(line)["reason"] for line in itertools.chain(*lines))
+    found = Counter(_parse(line, folder).reason for line in itertools.chain(*lines))
     lengths = [len(of_shard) for of_shard in lines]
     return lengths, tuple(Total(reason, count) for reason, count in sorted(found.items()))
 
@@ -76,7 +77,14 @@ def read_skipped(folder: Workdir) -> list[Skipped]:
         lines = folder_files.read_text(folder / FILE).splitlines()
     except FileNotFoundError:
         lines = []
-    return [Skipped(**json.loads(line)) for line in lines]
+    return [_parse(line, folder) for line in lines]
+
+
+def _parse(line: str, folder: Workdir) -> Skipped:
+    """Parse a line of a list. Errors: ValueError that names the list's folder."""
+    where = f"a line of {folder / FILE}"
+    fields = json_reader.parse_object(line, where=where, remedy="encode the dataset again")
+    return decode(Skipped, fields, where)
 
 
 def summarise_skipped(totals: Iterable[Total]) -> str:

@@ -266,8 +266,4 @@ def _create(file: Workdir, store: Store) -> None:
 
 
 def _read(file: Workdir) -> Store:
-    fields = index.parse(folder_files.read_text(file), file)
-    try:
-        return Store(folder=file.parent, **fields)
-    except TypeError as error:  # a field is missing, or unknown
-        raise index.unreadable(file, error) from error
+    return Store(folder=file.parent, **index.parse(folder_files.read_text(file), file))

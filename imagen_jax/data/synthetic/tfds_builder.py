@@ -3,7 +3,6 @@
 They are written as ArrayRecord files and read again without TensorFlow.
 """
 
-import json
 import operator
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import SkippedNames
+from imagen_jax.io import json_reader
 
 SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
 FILES = ("dataset_info.json", "features.json", "metadata.json")
@@ -128,7 +128,7 @@ def _check_json(path: Path) -> None:
     if not path.is_file():
         raise _unusable(path.parent, f"{path.name} is missing")
     try:
-        json.loads(path.read_text())
+        json_reader.read_object(path, remedy="build it again")
     except ValueError as error:
         raise _unusable(path.parent, f"{path.name} was cut short") from error
 

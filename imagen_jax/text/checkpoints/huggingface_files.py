@@ -1,11 +1,13 @@
 """The safetensors files of one Hugging Face checkpoint, among those of a folder."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from imagen_jax.config.names import check_name
+from imagen_jax.io import json_reader
+from imagen_jax.io.paths import path_inside
 from imagen_jax.text.checkpoints import safetensors_io
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -51,13 +53,7 @@ def tensor_files(path: Path) -> dict[str, Path]:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON file's fields. Errors: ValueError for a file that has none."""
-    try:
-        fields = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}): download it again") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file} has no fields: download it again")
-    return fields
+    return json_reader.read_object(file, remedy="download it again")
 
 
 def _only(folder: Path) -> dict[str, Path]:
@@ -113,7 +109,8 @@ def _of_index(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} has no weight_map, which names the shards: download it again")
-    return [index.parent / name for name in sorted(set(map(str, weight_map.values())))]
+    names = {check_name(name, f"a shard in {index}'s weight_map") for name in weight_map.values()}
+    return [path_inside(index.parent, name, by=index) for name in sorted(names)]
 
 
 def _names(files: Sequence[Path]) -> dict[str, Path]:

@@ -20,7 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax.config.decode import decode_values
+from imagen_jax.config.names import check_name
+from imagen_jax.config.sentences import shorten
+from imagen_jax.io import json_reader
 from imagen_jax.io.atomic import new_folder
+from imagen_jax.io.paths import path_inside
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
@@ -39,8 +44,20 @@ class _Description:
     """The fields of `encoder.json`."""
 
     sizes: T5Config
-    files: Mapping[str, tuple[int, str | None]]  # bytes; SHA-256, unless the tensors have theirs
-    tensors: Mapping[str, tuple[str, str]]  # file and SHA-256
+    files: Mapping[str, "_FileFacts"]
+    tensors: Mapping[str, "_TensorFacts"]
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    bytes: int
+    sha256: str | None = None  # None: the tensors have theirs
+
+
+@dataclass(frozen=True)
+class _TensorFacts:
+    file: str
+    sha256: str
 
 
 def write(
@@ -163,7 +180,7 @@ def layout(folder: Path) -> tuple[str, Layout]:
     """
     described = _read_description(folder)
     _check_files(folder, described.files)
-    stated = {name: file for name, (file, _) in described.tensors.items()}
+    stated = {name: facts.file for name, facts in described.tensors.items()}
     found: dict[str, LazyTensor] = {}
     files: dict[str, str] = {}
     for file in sorted(set(stated.values()) & set(described.files)):
@@ -180,8 +197,8 @@ def layout(folder: Path) -> tuple[str, Layout]:
     if wrong:
         raise ValueError(f"{folder} has not {', '.join(wrong)} as {DESCRIPTION} says: {AGAIN}")
     return str(folder), [
-        (_checked(found[name], digest), (Parameter(name, shapes[name], lambda array: array),))
-        for name, (_, digest) in described.tensors.items()
+        (_checked(found[name], facts.sha256), (Parameter(name, shapes[name], lambda x: x),))
+        for name, facts in described.tensors.items()
     ]
 
 
@@ -189,39 +206,43 @@ def _read_description(folder: Path) -> _Description:
     file = folder / DESCRIPTION
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has weights, but lacks {DESCRIPTION}: {AGAIN}")
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is cut short or no JSON ({error}): {AGAIN}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    found = json_reader.read_object(file, remedy=AGAIN)
+    if found.get("format") != FORMAT:
         raise ValueError(f"{file} is no description of a text encoder of ours: {AGAIN}")
     if found.get("version") != VERSION:
         raise ValueError(
-            f"{file} is of version {found.get('version')!r}; version {VERSION} can be read: "
+            f"{file} is of version {shorten(found.get('version'))}; version {VERSION} can be read: "
             "convert the original again, or use the imagen_jax that wrote it"
         )
+    given = {name: found[name] for name in ("sizes", "files", "tensors") if name in found}
     try:
-        return _Description(
-            T5Config(**found["sizes"]),
-            {name: (facts["bytes"], facts.get("sha256")) for name, facts in found["files"].items()},
-            {name: (facts["file"], facts["sha256"]) for name, facts in found["tensors"].items()},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is incomplete ({error!r}): {AGAIN}") from error
+        described = _Description(**decode_values(_Description, given, "it"))
+        for name in (*described.files, *described.tensors):
+            check_name(name, "a file's or a tensor's name")
+    except ValueError as error:
+        raise ValueError(f"{file} is no whole description ({error}): {AGAIN}") from error
+    return described
 
 
-def _check_files(folder: Path, files: Mapping[str, tuple[int, str | None]]) -> None:
+def _check_files(folder: Path, files: Mapping[str, _FileFacts]) -> None:
+    for name in files:
+        path_inside(folder, name, by=folder / DESCRIPTION)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}, which {DESCRIPTION} names: {AGAIN}"
         )
-    for name, (size, digest) in files.items():
+    for name, facts in files.items():
         found = (folder / name).stat().st_size
-        if found != size:
-            raise ValueError(f"{folder / name} has {found} bytes instead of {size}: {AGAIN}")
-        if digest and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+        if found != facts.bytes:
+            raise ValueError(f"{folder / name} has {found} bytes instead of {facts.bytes}: {AGAIN}")
+        if facts.sha256 and _digest(folder / name) != facts.sha256:
             raise ValueError(f"{folder / name} has changed since it was written: {AGAIN}")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _checked(tensor: LazyTensor, digest: str) -> LazyTensor:

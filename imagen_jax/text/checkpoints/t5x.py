@@ -16,7 +16,7 @@ import numpy as np
 import tensorstore
 from flax import serialization, traverse_util
 
-from imagen_jax.io import buckets, paths
+from imagen_jax.io import buckets, json_reader, paths
 from imagen_jax.text.checkpoints import remote_folders
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
@@ -177,8 +177,12 @@ def _zarr_folder(name: str, spec: Mapping[str, Any], folder: RemoteFolder) -> Re
 
 def _read_zarr(name: str, place: RemoteFolder, spec: Mapping[str, Any]) -> np.ndarray:
     request: dict[str, Any] = {"driver": "zarr", "kvstore": place.kvstore()}
-    described = place.read(".zarray") is not None  # dotfiles get lost in copies; else trust it
-    if not described:
+    metadata = place.read(".zarray")
+    described = metadata is not None  # dotfiles get lost in copies; else trust it
+    if metadata is not None:
+        remedy = "copy the whole folder again"
+        json_reader.parse_object(metadata, where=place / ".zarray", remedy=remedy)
+    else:
         request |= {"metadata": spec["metadata"], "dtype": spec.get("dtype")}
     store = _open(name, place, request, assume_metadata=not described)
     array = _copy(name, place, store)

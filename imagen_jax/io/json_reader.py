@@ -1,0 +1,64 @@
+"""JSON from files, which may be anybody's: its size and depth are bounded before it is parsed."""
+
+import json
+import re
+from typing import Any
+
+MAX_BYTES = 2**26  # of a text
+MAX_DEPTH = 64  # of lists and fields in each other; what this package writes has a tenth
+# A whole string, or one that does not end; it never goes back, whatever it is given.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
+def read_object(file: Any, *, remedy: str) -> dict[str, Any]:
+    """Read a file's fields; `file` is a path of this machine or of a bucket.
+
+    Errors: OSError; ValueError as `parse_object`.
+    """
+    return parse_object(read_bytes(file), where=file, remedy=remedy)
+
+
+def read_bytes(file: Any) -> bytes:
+    """Read a file as far as its size is taken, and one byte more. Errors: OSError."""
+    with file.open("rb") as opened:
+        return opened.read(MAX_BYTES + 1)
+
+
+def parse_object(text: str | bytes, *, where: object, remedy: str) -> dict[str, Any]:
+    """Parse a text that is one object, and return its fields.
+
+    Errors: ValueError of one sentence that names `where`, the reason and the remedy.
+    """
+    found = parse_json(text, where=where, remedy=remedy)
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} has no fields, but is {_kind(found)}: {remedy}")
+    return found
+
+
+def parse_json(text: str | bytes, *, where: object, remedy: str) -> Any:
+    """Parse any JSON. Errors: as `parse_object`."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{where} has more than {MAX_BYTES:,} bytes of JSON: {remedy}")
+    try:
+        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        _check_depth(text)
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON ({error}): {remedy}") from error
+
+
+def _check_depth(text: str) -> None:
+    """Refuse a text whose brackets are deeper in each other than MAX_DEPTH. Errors: ValueError."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a string", type(None): "null", bool: "true or false"}
+    return names.get(type(value), "a number")
