@@ -214,7 +214,9 @@ def _read_description(folder: Path) -> _Description:
             f"{file} is of version {shorten(found.get('version'))}; version {VERSION} can be read: "
             "convert the original again, or use the imagen_jax that wrote it"
         )
-    given = {name: found[name] for name in ("sizes", "files", "tensors") if name in found}
+    given: dict[str, Any] = {
+        name: found[name] for name in ("sizes", "files", "tensors") if name in found
+    }
     try:
         described = _Description(**decode_values(_Description, given, "it"))
         for name in (*described.files, *described.tensors):
