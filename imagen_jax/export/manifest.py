@@ -1,5 +1,6 @@
 """A bundle's `manifest.json`, and whether the folder is as it says."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax import config
-from imagen_jax.config.decode import decode_values
+from imagen_jax.config.decode import decode
 from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.sentences import shorten
 from imagen_jax.export.text_encoder import TextEncoderEntry
@@ -34,15 +35,13 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class _Document:
-    """The fields of `manifest.json`, but for its own digest."""
+    """The fields of `manifest.json` that are checked; it may have more."""
 
-    format: int
     text: TextEncoderEntry
     files: Mapping[str, FileEntry]
-    dtype: str
-    versions: Mapping[str, str]
-    dataset: str
-    stages: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
+    stages: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_line(self.dataset, "dataset")
@@ -127,8 +126,9 @@ def _read(folder: Path) -> Manifest:
             "again"
         )
     stated = facts.pop("sha256", None)
+    names = {field.name for field in dataclasses.fields(_Document)} & set(facts)
     try:
-        found = _Document(**decode_values(_Document, facts, "manifest"))
+        found = decode(_Document, {name: facts[name] for name in names}, "manifest")
     except ValueError as error:
         raise ValueError(f"{file}: not a manifest ({error}); {AGAIN}") from error
     for name in found.files:

@@ -122,8 +122,9 @@ def test_a_manifest_names_files_of_its_folder(copy: Path, name: str) -> None:
         (lambda f: f["text"].update(encoder="a\x1b"), "text: encoder is .*control characters"),
         (lambda f: f.update(versions=3), "versions: expected fields"),
         (lambda f: f.update(stages=[]), "stages: expected fields"),
-        (lambda f: f.pop("dataset"), "missing key 'dataset'"),
-        (lambda f: f.update(more=1), "unknown key 'more'"),
+        (lambda f: f.pop("files"), "missing key 'files'"),
+        (lambda f: f["text"].update(more=1), "unknown key 'more'"),
+        (lambda f: f.update(dataset=1), "dataset: expected str"),
     ],
 )
 def test_a_manifest_of_other_types_is_refused(copy: Path, change, says: str) -> None:
