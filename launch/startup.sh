@@ -20,6 +20,23 @@ metadata() {
     --header 'Metadata-Flavor: Google' "$server/$1" || true
 }
 
+# Whether words are whole numbers of at most 12 digits: bash evaluates all else that stands in $((...)),
+# commands too, and takes a 0 at the beginning for octal.
+numbers() {
+  local word
+  for word in "$@"; do
+    [[ $word =~ ^(0|[1-9][0-9]{0,11})$ ]] || return 1
+  done
+}
+
+# Whether every word after the first matches that one, which is a pattern.
+all_match() {
+  local word
+  for word in "${@:2}"; do
+    [[ $word =~ ^($1)$ ]] || return 1
+  done
+}
+
 # Tries a command several times, each time waiting for longer.
 again() {
   local delay
@@ -37,15 +54,22 @@ again() {
 
 # The number of this worker among those of all slices, and how many they are, in `worker` and `of`.
 count() {
-  local environment endpoints slices slice
+  local environment endpoints slices slice place
   environment=$(metadata tpu-env)
   endpoints=$(metadata worker-network-endpoints)
-  worker=$(metadata agent-worker-number)
+  place=$(metadata agent-worker-number)
   slices=$(sed -n "s/^MEGASCALE_NUM_SLICES: *'\([0-9]*\)'.*/\1/p" <<<"$environment")
   slice=$(sed -n "s/^MEGASCALE_SLICE_ID: *'\([0-9]*\)'.*/\1/p" <<<"$environment")
   of=$(tr ',' '\n' <<<"${endpoints:-localhost}" | grep -c .)
-  worker=$((${worker:-0} + ${slice:-0} * of))
-  of=$((of * ${slices:-1}))
+  numbers "${place:=0}" "${slice:=0}" "${slices:=1}" || refuse "the number of the worker or its slice"
+  worker=$((place + slice * of))
+  of=$((of * slices))
+}
+
+# Ends where the metadata are not as `imagen launch tpu` writes them: what is wrong in them is not printed.
+refuse() {
+  say "$1 in the metadata is not as imagen launch writes it"
+  exit 1
 }
 
 # What the launcher hears of a machine whose environment could not be made (70: see imagen_jax/runtime/exit_codes.py) or
@@ -73,13 +97,15 @@ END
   leave
 }
 
-# Processes that an earlier start left holding the chips: one device file, one process.
+# Processes that an earlier start left holding the chips: one device file, one process. The log goes to
+# the bucket, so that of a process its name is told, and not its arguments, which may hold secrets.
 free_chips() {
-  local file process
+  local file process name
   for file in ${IMAGEN_CHIPS:-/dev/accel* /dev/vfio/*}; do
     for process in /proc/[0-9]*; do
       if [[ -e $file && $process != "/proc/$$" ]] && holds "$process" "$file"; then
-        say "process ${process#/proc/} ($(tr '\0' ' ' <"$process/cmdline" || true)) holds $file: ended"
+        name=$(LC_ALL=C tr -cd 'A-Za-z0-9._-' <"$process/comm" || true)
+        say "process ${process#/proc/} ($name) holds $file: ended"
         kill -KILL "${process#/proc/}" || true
       fi
     done
@@ -173,12 +199,23 @@ code=$(metadata imagen-code)
 image=$(metadata imagen-image)
 packages=$(metadata imagen-packages)
 generation=$(metadata imagen-generation)
-if [[ -z $folder || -z $number ]]; then
+if [[ -z $folder || -z $number ]] || ! numbers "$number"; then
   say "no imagen-folder or no imagen-attempt in the metadata: this machine is not of imagen launch"
   exit 1
 fi
+all_match '[a-z]([-a-z0-9]*[a-z0-9])?' "$run" || refuse imagen-run
+all_match 'gs://[A-Za-z0-9._=/-]+' "$folder" || refuse imagen-folder
 attempt=$folder/$number
+if ! numbers "$linger"; then
+  linger=1800 # what follows deletes the slice then, instead of leaving it for ever
+  trap report_failure EXIT
+  refuse imagen-linger
+fi
 trap report_failure EXIT
+numbers "$until" || refuse imagen-until
+all_match '([a-z0-9][-a-z0-9._:/]*(@sha256:[0-9a-f]{64})?)?' "$image" || refuse imagen-image
+all_match '(code-[0-9a-f]{64}\.tar)?' "$code" || refuse imagen-code
+all_match '[a-z0-9]*' "$generation" || refuse imagen-generation
 count
 say "worker $worker of $of, $attempt"
 
@@ -188,6 +225,7 @@ export JAX_COORDINATOR_PORT=8476
 free_chips
 if [[ -n $packages ]]; then
   IFS=+ read -r -a wanted <<<"$packages"
+  all_match '[a-z0-9][a-z0-9.-]+' "${wanted[@]}" || refuse imagen-packages
   install_packages "${wanted[@]}"
 fi
 arguments=(launch worker "$folder" --attempt "$number" --worker "$worker" --of "$of")

@@ -3,13 +3,13 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import launch_tpu, launch_worker, parsing
-from imagen_jax.cloud import gcloud, status, validate, watcher
+from imagen_jax.cloud import gcloud, status, untrusted, validate, watcher
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
@@ -23,6 +23,7 @@ USAGE = """usage: imagen launch tpu CONFIG --accelerator v5litepod-64 --zone us-
        imagen launch ssh WORKDIR       a shell on a worker, or a command on each
        imagen launch stop WORKDIR      delete everything that it created but the run itself
        imagen launch clean --zone Z    delete queued resources that failed and still hold quota
+                                       (both show them and ask first; --yes: they do not ask)
 
 Creates a queued resource of Cloud TPU through gcloud, ships the committed code to the bucket, and
 runs the same command on every worker; no ssh connection has to last. `tpu` watches, too, unless
@@ -73,6 +74,14 @@ class ShellOptions(RunAddress):
 
 
 @dataclasses.dataclass(frozen=True)
+class StopOptions(RunAddress):
+    """The run to stop."""
+
+    yes: bool = False
+    """Delete what is listed without being asked, as a script needs it."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CleanOptions:
     """The left-overs to delete."""
 
@@ -82,6 +91,8 @@ class CleanOptions:
     """Project of Google Cloud; default: gcloud's own."""
     everyone: bool = False
     """Delete failed resources that `imagen launch` did not create, too."""
+    yes: bool = False
+    """Delete what is listed without being asked, as a script needs it."""
     dry_run: bool = False
     """Print the resources to delete, and delete nothing."""
 
@@ -132,7 +143,7 @@ def _logs(own: list[str], _: list[str]) -> int:
     file = "worker-*.log" if worker is None else f"worker-{worker}.log"
     attempt = dataclasses.replace(found.attempts[-1], number=number)
     for part in status.follow_logs(Gcloud(), found.address(attempt, file), again=options.follow):
-        print(part, end="", flush=True)
+        print(untrusted.spell_controls(part), end="", flush=True)
     return 0
 
 
@@ -143,29 +154,58 @@ def _ssh(own: list[str], rest: list[str]) -> int:
         raise ValueError(f"{options.workdir}: no slice is up; see `imagen launch status`")
     command = shlex.join(rest) if rest else None
     name = found.name(found.current)
+    for option in (options.node, options.worker):
+        if option != "all" and not (option.isascii() and option.isdigit()):
+            raise ValueError(f"{option!r} is no number of a node or a worker: give one, or all")
     where = {"node": options.node, "worker": options.worker, "command": command}
     return cloud.attach(gcloud.ssh(found.wanted, name, **where))
 
 
 def _stop(own: list[str], _: list[str]) -> int:
-    options = parsing.parse(RunAddress, own, prog="imagen launch stop", description=USAGE)
+    options = parsing.parse(StopOptions, own, prog="imagen launch stop", description=USAGE)
     found, cloud = _found(options)
+    names = status.list_remaining(Gcloud(), found)
+    _confirm(names, found.wanted, yes=options.yes or options.dry_run)
     watcher.write_record(
         cloud, watcher.mark_stopped(found)
     )  # first: a watcher elsewhere then makes no other
-    for name in watcher.list_remaining(Gcloud(), found):
+    for name in names:
         print(f"deleting {name}", file=sys.stderr)
         watcher.delete_resources(cloud, found.wanted, name)
+    left = [] if options.dry_run else status.list_remaining(Gcloud(), found)
+    if new := [name for name in left if name not in names]:
+        raise ValueError(
+            f"{', '.join(new)} was created meanwhile and may cost money: give this command again"
+        )
     return 0
 
 
 def _clean(own: list[str], _: list[str]) -> int:
     options = parsing.parse(CleanOptions, own, prog="imagen launch clean", description=USAGE)
     wanted = Slice(accelerator="v5litepod-8", zone=options.zone, project=options.project)
-    for name, state in status.list_leftovers(Gcloud(), wanted, everyone=options.everyone):
+    found = status.list_leftovers(Gcloud(), wanted, everyone=options.everyone)
+    listed = [f"{name}, {state}" for name, state in found]
+    _confirm(listed, wanted, yes=options.yes or options.dry_run)
+    for name, state in found:
         print(f"deleting {name}, {state}", file=sys.stderr)
         watcher.delete_resources(Gcloud(dry=options.dry_run), wanted, name)
     return 0
+
+
+def _confirm(listed: Sequence[str], wanted: Slice, *, yes: bool) -> None:
+    """Show what is to be deleted, and ask. Errors: ValueError where nobody agrees."""
+    project = f" of project {wanted.project}" if wanted.project else ""
+    for one in listed:
+        print(f"to delete in {wanted.zone}{project}: {one}", file=sys.stderr)
+    if yes or not listed:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ValueError(
+            f"{len(listed)} to delete and nobody to ask, so nothing was deleted: give --yes"
+        )
+    print("Delete with all their nodes? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ValueError("not confirmed, so nothing was deleted")
 
 
 def _found(options: RunAddress) -> tuple[RunRecord, Gcloud]:

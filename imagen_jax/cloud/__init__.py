@@ -8,6 +8,7 @@ Google Cloud is spoken to through `gcloud` alone. Nothing here imports jax.
 | `tpu_slice.py` | `Slice`: which chips, where and how they are paid for |
 | `gcloud.py` | every `gcloud` command that is used, with its page; how they are run |
 | `source_archive.py` | the committed code as one file |
+| `untrusted.py` | JSON of the bucket, which others may have written |
 | `run_record.py` | `Run`: what runs, its limits and its attempts; where each file of it lies |
 | `observe.py` | what is seen of an attempt: its resource, its nodes, its workers |
 | `restart_policy.py` | what to do next, as a pure function |

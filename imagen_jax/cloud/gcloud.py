@@ -1,5 +1,7 @@
 """Every `gcloud` command that is used, as a list of arguments: none passes through a shell.
 
+What is not ours in them comes behind the `=` of its flag, or is a name or an address that can't be
+taken for a flag; gcloud's filters, which are regular expressions, are not used.
 `SURFACE` is what we use of what Google documents; the tests hold it against the SDK's own table of
 commands, and their stand-in for gcloud refuses what is not in it.
 """
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagen_jax.cloud.tpu_slice import Slice
+from imagen_jax.cloud.validate import check_names
+from imagen_jax.config import shorten
 
 REFERENCE = "https://cloud.google.com/sdk/gcloud/reference/"
 _QUEUED = "compute tpus queued-resources"
@@ -32,7 +36,7 @@ SURFACE: Mapping[str, frozenset[str]] = {  # command: its flags; the page is REF
     f"alpha {_QUEUED} create": (_CREATE - {"--spot", "--reserved"})
     | {"--provisioning-model", "--max-run-duration"},
     f"{_QUEUED} describe": frozenset({"--zone"}),
-    f"{_QUEUED} list": frozenset({"--zone", "--filter"}),
+    f"{_QUEUED} list": frozenset({"--zone"}),
     f"{_QUEUED} delete": frozenset({"--zone", "--force", "--async"}),  # --async: startup.sh
     f"{_QUEUED} ssh": frozenset(
         {"--zone", "--node", "--worker", "--command", "--tunnel-through-iap"}
@@ -49,6 +53,8 @@ PATIENCE = 300  # seconds until a command counts as lost
 DELAYS = (2.0, 4.0, 8.0, 16.0)  # seconds before each further try
 _MISSING = re.compile(r"NOT_FOUND|was not found|matched no objects|not found: 404", re.I)
 _THERE = re.compile(r"ALREADY_EXISTS|already exists", re.I)
+# Nothing that separates or ends pairs of `--metadata`, and no quotation.
+_METADATA = re.compile(r"[A-Za-z0-9._:/@=+-]*")
 _PASSING = re.compile(
     r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|ABORTED|HTTPError (429|5\d\d)"
     r"|timed out|Connection (reset|refused|aborted)|temporarily|Network is unreachable",
@@ -67,7 +73,10 @@ class MissingResourceError(GcloudError):
 def create(
     wanted: Slice, name: str, *, startup: Path, metadata: Mapping[str, str], valid: int
 ) -> list[str]:
-    """A queued resource whose nodes run `startup` at every boot; not granted after `valid` s."""
+    """A queued resource whose nodes run `startup` at every boot; not granted after `valid` s.
+
+    Errors: ValueError for a value in `metadata` that would add a key, and for no name.
+    """
     flex = wanted.provisioning == "flex-start"
     several = [f"--node-count={wanted.slices}", f"--node-prefix={name}"]
     optional = {
@@ -79,13 +88,13 @@ def create(
         *(["alpha"] if flex else []),
         *_QUEUED.split(),
         "create",
-        name,
+        _resource(name),
         *_where(wanted),
         *([f"--node-id={name}"] if wanted.slices == 1 else several),
         f"--accelerator-type={wanted.accelerator}",
         f"--runtime-version={wanted.runtime}",
         f"--labels=run={metadata['imagen-run']}",
-        "--metadata=" + ",".join(f"{key}={value}" for key, value in metadata.items()),
+        _metadata(metadata),
         f"--metadata-from-file=startup-script={startup}",
         *(["--spot"] if wanted.provisioning == "spot" else []),
         *(["--reserved"] if wanted.provisioning == "reserved" else []),
@@ -101,13 +110,7 @@ def create(
 
 def describe(wanted: Slice, name: str) -> list[str]:
     """The state of a queued resource, as JSON."""
-    return [*_QUEUED.split(), "describe", name, *_where(wanted), "--format=json"]
-
-
-def list_queued(wanted: Slice, run_id: str) -> list[str]:
-    """The queued resources of a run, as JSON."""
-    name = rf"--filter=name~/{run_id}-[0-9]+$"
-    return [*_QUEUED.split(), "list", *_where(wanted), name, "--format=json"]
+    return [*_QUEUED.split(), "describe", _resource(name), *_where(wanted), "--format=json"]
 
 
 def every(wanted: Slice) -> list[str]:
@@ -117,12 +120,20 @@ def every(wanted: Slice) -> list[str]:
 
 def delete(wanted: Slice, name: str) -> list[str]:
     """A queued resource with its nodes; waits until they are gone."""
-    return [*_QUEUED.split(), "delete", name, *_where(wanted), "--force", "--quiet"]
+    return [*_QUEUED.split(), "delete", _resource(name), *_where(wanted), "--force", "--quiet"]
 
 
 def node(wanted: Slice, name: str) -> list[str]:
     """The command for a slice as JSON: its state and its workers (`networkEndpoints`)."""
-    return ["compute", "tpus", "tpu-vm", "describe", name, *_where(wanted), "--format=json"]
+    return [
+        "compute",
+        "tpus",
+        "tpu-vm",
+        "describe",
+        _resource(name),
+        *_where(wanted),
+        "--format=json",
+    ]
 
 
 def ssh(wanted: Slice, name: str, *, node: str, worker: str, command: str | None) -> list[str]:
@@ -130,7 +141,7 @@ def ssh(wanted: Slice, name: str, *, node: str, worker: str, command: str | None
     return [
         *_QUEUED.split(),
         "ssh",
-        name,
+        _resource(name),
         *_where(wanted),
         f"--node={node}",
         f"--worker={worker}",
@@ -153,6 +164,20 @@ def cat(place: str, *, last: int | None = None) -> list[str]:
 def ls(place: str) -> list[str]:
     """Names in the bucket."""
     return ["storage", "ls", place]
+
+
+def _resource(name: str) -> str:
+    """The name itself, which can't be taken for a flag. Errors: as `check_names`."""
+    return check_names("resource", name)
+
+
+def _metadata(metadata: Mapping[str, str]) -> str:
+    for key, value in metadata.items():
+        if _METADATA.fullmatch(value) is None:
+            raise ValueError(
+                f"metadata {key} can't be {shorten(value)}: it would add keys, or need quoting"
+            )
+    return "--metadata=" + ",".join(f"{key}={value}" for key, value in metadata.items())
 
 
 def _where(wanted: Slice) -> list[str]:

@@ -1,27 +1,35 @@
 """Observation of an attempt: its queued resource, its nodes, and its workers' reports."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagen_jax.cloud import gcloud
+from imagen_jax import config
+from imagen_jax.cloud import gcloud, untrusted
 from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
 from imagen_jax.cloud.run_record import Attempt, RunRecord
+
+REPORTS = "worker-*.json"  # of an attempt
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReport:
     """The report that a worker last wrote to the bucket."""
 
-    worker: int
-    of: int  # workers of the run
+    worker: config.Whole
+    of: config.Count  # workers of the run
     phase: str  # "setup", "running" or "ended"
-    beat: int  # grows with each writing
+    beat: config.Whole  # grows with each writing
     code: int | None = None  # once it has ended
     step: str | None = None  # the last finished one
     said: str = ""  # the end of its log, once it has ended
     silent: float = 0.0  # seconds since the beat last grew, by our own clock
+
+    def __post_init__(self) -> None:
+        config.check_fields(self, "report")
+        untrusted.make_printable(self, "phase", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +88,19 @@ def observe(
 def read_reports(
     cloud: Gcloud, run: RunRecord, attempt: Attempt, heartbeats: HeartbeatTracker
 ) -> tuple[WorkerReport, ...]:
-    """Read the workers' reports, by number. Errors: GcloudError."""
+    """Read the workers' reports, by number.
+
+    Errors: GcloudError; ValueError for a report that no worker has written.
+    """
     try:
-        text = cloud.run(gcloud.cat(run.address(attempt, "worker-*.json")))
+        text = cloud.run(gcloud.cat(run.address(attempt, REPORTS)))
     except MissingResourceError:
         return ()
     found = []
     for line in filter(None, text.splitlines()):
-        report = json.loads(line)
-        silent = heartbeats.silent(attempt.number, report["worker"], report["beat"])
-        found.append(WorkerReport(**report, silent=silent))
+        report = untrusted.fill(WorkerReport, untrusted.parse_json(line), "report")
+        silent = heartbeats.silent(attempt.number, report.worker, report.beat)
+        found.append(dataclasses.replace(report, silent=silent))
     return tuple(sorted(found, key=lambda report: report.worker))
 
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
@@ -107,20 +108,46 @@ def follow_logs(
         sleep(every)
 
 
+def list_remaining(cloud: Gcloud, run: RunRecord) -> list[str]:
+    """Names of the run's queued resources that exist. Errors: gcloud.GcloudError."""
+    found = json.loads(cloud.run(gcloud.every(run.wanted)) or "[]")
+    names = (r["name"].rpartition("/")[2] for r in found if _may_be_of(r, run.job.folder))
+    return sorted(name for name in names if _is_of(name, run))
+
+
+def _is_of(name: str, run: RunRecord) -> bool:
+    """Compare a name with those of the run's attempts, and of the one that may just be made."""
+    run_id, _, number = name.rpartition("-")
+    counted = number.isascii() and number.isdigit() and number == str(int(number))
+    return run_id == run.job.run_id and counted and 1 <= int(number) <= run.next_number
+
+
+def _may_be_of(resource: Mapping[str, Any], folder: str) -> bool:
+    """False where the machines' metadata say that they are of another run of the same name."""
+    nodes = [spec.get("node", {}) for spec in resource.get("tpu", {}).get("nodeSpec", ())]
+    folders = [node.get("metadata", {}).get("imagen-folder", folder) for node in nodes]
+    return all(other == folder for other in folders)
+
+
 def list_leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tuple[str, str]]:
     """Name and state of the queued resources of a zone that hold quota and never come back.
 
-    Those of `imagen launch` alone, by their label, unless `everyone`. Errors: gcloud.GcloudError.
+    Those of `imagen launch` alone, by their label and name, unless `everyone`.
+    Errors: gcloud.GcloudError.
     """
     found = json.loads(cloud.run(gcloud.every(wanted)) or "[]")
     dead = [r for r in found if r.get("state", {}).get("state") in LOST]
+    named = [(r["name"].rpartition("/")[2], r) for r in dead]
     return sorted(
-        (resource["name"].rpartition("/")[2], resource["state"]["state"])
-        for resource in dead
-        if everyone or _ours(resource)
+        (name, resource["state"]["state"])
+        for name, resource in named
+        if everyone or _is_launched(name, resource)
     )
 
 
-def _ours(resource: dict) -> bool:
+def _is_launched(name: str, resource: Mapping[str, Any]) -> bool:
+    """Return whether a resource has the label and the name that `imagen launch` gives."""
     nodes = resource.get("tpu", {}).get("nodeSpec", [])
-    return any("run" in node.get("node", {}).get("labels", {}) for node in nodes)
+    runs = {node.get("node", {}).get("labels", {}).get("run") for node in nodes}
+    run_id, _, number = name.rpartition("-")
+    return runs == {run_id} and number.isdigit()

@@ -23,6 +23,7 @@ SINGLE_CORE = ("v5litepod", "v6e")  # whose names count chips
 # Dollars an hour of one chip on demand in the US. Source: cloud.google.com/tpu/pricing.
 PRICES: Mapping[str, float] = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
 PRICES_OF = "2025"
+MOST_SLICES = 1024
 LONGEST = 7 * 24 * 3600  # seconds that flex-start grants
 
 
@@ -78,6 +79,7 @@ class Slice:
             f"--max-run {self.max_run}: flex-start grants 7d at most",
         )
         require(self.slices >= 1, f"--slices {self.slices}: give 1 or more")
+        require(self.slices <= MOST_SLICES, f"--slices {self.slices}: give {MOST_SLICES} at most")
 
     @property
     def generation(self) -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+from imagen_jax.config import shorten
+
 Kind = Literal[
     "run id",
     "project",
@@ -16,6 +18,8 @@ Kind = Literal[
     "workdir",
     "package",
     "duration",
+    "resource",
+    "file of code",
 ]
 
 _LABEL = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -32,7 +36,7 @@ RULES: Mapping[Kind, tuple[str, str]] = {
     ),
     "network": (_LABEL, "such as default"),
     "image": (
-        r"[a-z0-9][-a-z0-9._:/]*(?:@sha256:[0-9a-f]{64})?",
+        r"(?!.*(?:\.\.|//))[a-z0-9][-a-z0-9._:/]*(?:@sha256:[0-9a-f]{64})?",
         "such as us-docker.pkg.dev/my-project-123/images/imagen@sha256:...",
     ),
     "workdir": (
@@ -41,6 +45,8 @@ RULES: Mapping[Kind, tuple[str, str]] = {
     ),
     "package": (r"[a-z0-9][a-z0-9.-]+", "such as fonts-noto-color-emoji"),
     "duration": (r"[1-9][0-9]{0,5}[smhd]", "such as 90m, 24h or 3d"),
+    "resource": (_LABEL, "such as base64-a-1"),
+    "file of code": (r"(?!.*\.\.)[a-z0-9][-a-z0-9.]{0,99}", "such as code-0123abcd.tar"),
 }
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
@@ -49,7 +55,7 @@ def check_names(kind: Kind, name: str) -> str:
     """`name` itself. Errors: ValueError for one that Google would refuse, with an example."""
     pattern, example = RULES[kind]
     if re.fullmatch(pattern, name) is None:
-        raise ValueError(f"{name!r} is no {kind}: give one {example}")
+        raise ValueError(f"{shorten(name)} is no {kind}: give one {example}")
     return name
 
 

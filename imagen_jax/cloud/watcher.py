@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imagen_jax.cloud import gcloud, lease, run_record
+from imagen_jax.cloud import gcloud, lease, run_record, untrusted
 from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
 from imagen_jax.cloud.observe import HeartbeatTracker, WorkerReport, observe
 from imagen_jax.cloud.restart_policy import Decision, decide
@@ -182,7 +182,7 @@ class Watcher:
     def _show(self, crash: WorkerReport) -> None:
         address = self.run.address(self.run.attempts[-1], f"worker-{crash.worker}.log")
         print(
-            f"\n---- {address}\n{crash.said[-TAIL:].rstrip()}\n",
+            f"\n---- {address}\n{untrusted.spell_controls(crash.said[-TAIL:].rstrip())}\n",
             file=sys.stderr,
             flush=True,
         )
@@ -278,9 +278,3 @@ def mark_stopped(run: RunRecord) -> RunRecord:
     if run.current is not None:
         run = run.with_attempt(dataclasses.replace(run.current, ended=STOPPED))
     return dataclasses.replace(run, finished=run.finished or STOPPED)
-
-
-def list_remaining(cloud: Gcloud, run: RunRecord) -> list[str]:
-    """Names of the run's queued resources that exist. Errors: gcloud.GcloudError."""
-    found = json.loads(cloud.run(gcloud.list_queued(run.wanted, run.job.run_id)) or "[]")
-    return sorted(resource["name"].rpartition("/")[2] for resource in found)

@@ -7,6 +7,8 @@
 | `sources/bare_paths.py` | paths without a form, and lists of them, to addresses |
 | `sources/tfds.py` | a dataset that TFDS wrote |
 | `sources/tars.py`, `tar_index.py`, `tar_members.py` | img2dataset's tars, by index |
+| `sources/tar_rows.py` | whether an index is of its tar |
+| `sources/tfds_classes.py` | the classes that the files of a TFDS dataset name |
 | `sources/folders.py`, `tables.py` | images next to their captions, or with a table of them |
 | `sources/parquet.py` | Hugging Face's files with the images' bytes |
 | `sources/mixture.py` | several sources as one, by weight |

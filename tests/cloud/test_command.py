@@ -71,7 +71,7 @@ def test_a_run_that_is_up_is_not_launched_twice(cloud, monkeypatch, capsys) -> N
     assert call(monkeypatch, *TPU) == exit_codes.REFUSED
     assert f"imagen launch watch {WORKDIR}" in capsys.readouterr().err
     assert len(cloud.left()) == 1
-    assert call(monkeypatch, "stop", WORKDIR) == 0
+    assert call(monkeypatch, "stop", WORKDIR, "--yes") == 0
     assert cloud.left() == []
     assert "stopped" in cloud.record()["finished"]
     assert call(monkeypatch, "watch", WORKDIR) == 0  # and stays stopped
@@ -160,7 +160,7 @@ def test_a_shell_and_a_command_on_all(cloud, monkeypatch, capsys) -> None:
     (called,) = cloud.calls("queued-resources ssh")
     assert "--command=ls 'a b'" in called
     assert {"--worker=all", "--tunnel-through-iap", "mine-1"} <= set(called)
-    assert call(monkeypatch, "stop", WORKDIR) == 0
+    assert call(monkeypatch, "stop", WORKDIR, "--yes") == 0
     assert call(monkeypatch, "ssh", WORKDIR) == exit_codes.REFUSED
     assert "no slice is up" in capsys.readouterr().err
 
@@ -175,7 +175,12 @@ def test_leftovers_are_removed_and_others_kept(cloud, monkeypatch, capsys) -> No
     assert call(monkeypatch, "clean", "--zone", "us-west4-a", "--dry-run") == 0
     assert len(cloud.left()) == 3
     capsys.readouterr()
-    assert call(monkeypatch, "clean", "--zone", "us-west4-a") == 0
+    assert call(monkeypatch, "clean", "--zone", "us-west4-a") == exit_codes.REFUSED
+    assert len(cloud.left()) == 3
+    assert "2 to delete and nobody to ask, so nothing was deleted: give --yes" in (
+        capsys.readouterr().err
+    )
+    assert call(monkeypatch, "clean", "--zone", "us-west4-a", "--yes") == 0
     assert cloud.left() == ["two-1"]
     assert "deleting one-1, FAILED\ndeleting three-1, SUSPENDED\n" in capsys.readouterr().err
 

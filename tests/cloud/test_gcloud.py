@@ -42,7 +42,6 @@ def commands() -> list[list[str]]:
         found += [
             gcloud.create(wanted, "mine-1", startup=startup, metadata=METADATA, valid=60),
             gcloud.describe(wanted, "mine-1"),
-            gcloud.list_queued(wanted, "mine"),
             gcloud.every(wanted),
             gcloud.delete(wanted, "mine-1"),
             gcloud.node(wanted, "mine-1"),

@@ -169,7 +169,7 @@ def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, ser
     chip.touch()
     lock.touch()
     with chip.open() as held:  # by a process that an earlier start left
-        zombie = subprocess.Popen(["sleep", "600"], stdin=held)
+        zombie = subprocess.Popen(["sleep", "600", "infinity"], stdin=held)
     assert machine.ends(server) == 0, machine.log()
     assert zombie.wait(5) == -signal.SIGKILL
     assert not lock.exists()
@@ -185,6 +185,8 @@ def test_a_machine_becomes_a_worker_and_tells_how_it_ended(machine: Machine, ser
     assert "failed: python3 -m pip install" in log  # and was tried again
     assert "usage: imagen plan CONFIG" in log
     assert "apt-get" not in told
+    assert f"process {zombie.pid} (sleep) holds {chip}: ended" in log
+    assert "infinity" not in log  # arguments may hold secrets
 
 
 @pytest.mark.cloud
@@ -296,3 +298,36 @@ def test_a_machine_of_somebody_else_is_left_alone(machine: Machine, server: str)
     assert machine.boot(server).wait(60) == 1
     assert "not of imagen launch" in machine.log()
     assert machine.notes.read_text() == ""
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize(
+    ("key", "reported"),
+    [
+        ("imagen-linger", True),
+        ("imagen-until", True),
+        ("agent-worker-number", True),
+        ("imagen-image", True),
+        ("imagen-code", True),
+        ("imagen-packages", True),
+        ("imagen-run", False),
+        ("imagen-folder", False),
+    ],
+)
+def test_metadata_that_nobody_of_ours_wrote_run_nothing(
+    machine: Machine, server: str, key: str, reported: bool, tmp_path: Path
+) -> None:
+    machine.metadata["imagen-linger"] = "0"
+    mark = tmp_path / "touched"
+    machine.metadata[key] = f"a[$(touch {mark})0]"
+    machine.cloud.create("mine-1")
+    started = machine.boot(server)
+    if key == "imagen-linger":  # it waits for half an hour then
+        until(started, machine, lambda: "deleted in 1800 s if nobody does" in machine.log())
+        started.send_signal(signal.SIGTERM)
+    assert started.wait(60) == 1
+    assert "in the metadata is not as imagen launch writes it" in machine.log()
+    assert not mark.exists()
+    assert not machine.notes.read_text()
+    report = machine.cloud.bucket.objects.get("runs/mine/launch/1/worker-0.json")
+    assert (report is not None) == reported

@@ -1,8 +1,12 @@
 """Sources: what TFDS prepared is read without TensorFlow; what is not there is named."""
 
 import io
+import json
 import pickle
+import shutil
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +296,80 @@ def test_names_are_kept_up_to_a_number_and_counted_beyond() -> None:
         assert (len(names), names[0], names.total) == (base.LISTED, first, total)
         assert pickle.loads(pickle.dumps(names)).total == total
     assert base.summarise_skips(more.collected()) == "151 empty (x/0)"
+
+
+HOSTILE = Path(__file__).parent / "hostile_tfds"
+STRANGER = "stranger_features.Image"
+FEATURES = "tensorflow_datasets.core.features"
+NESTED = {"type": STRANGER, "content": {}}
+INNER = {"type": f"{FEATURES}.sequence_feature.Sequence", "content": {"feature": NESTED}}
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of datasets, one of which names a class of a module that can be imported."""
+    shutil.copytree(HOSTILE / "evilset", tmp_path / "evilset")
+    (tmp_path / "modules").mkdir()
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
+    (tmp_path / "modules" / "stranger_features.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    yield tmp_path
+    sys.modules.pop("stranger_features", None)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        None,  # as they are
+        {"python_class_name": STRANGER, "image": {}},
+        {"pythonClassName": f"{FEATURES}.a.B", "featuresDict": {"features": {"a": NESTED}}},
+        {**INNER, "proto_cls": "", "content": json.dumps(INNER)},
+        {
+            "pythonClassName": f"{FEATURES}.sequence_feature.Sequence",
+            "jsonFeature": {"json": json.dumps({"feature": NESTED})},
+        },
+        {"pythonClassName": "tensorflow_datasets_x.Image", "image": {}},
+    ],
+)
+def test_classes_of_strangers_are_not_imported(hostile: Path, features: dict | None) -> None:
+    if features is not None:
+        (hostile / "evilset" / "1.0.0" / "features.json").write_text(json.dumps(features))
+    with pytest.raises(ValueError, match="a class of neither tensorflow_datasets nor imagen_jax"):
+        addresses.open_source(addresses.parse_address("tfds:evilset"), hostile)
+    assert not (hostile / "ran").exists()
+
+
+def test_classes_in_the_other_file_are_not_imported(hostile: Path) -> None:
+    info = hostile / "evilset" / "1.0.0" / "dataset_info.json"
+    told = json.loads(info.read_text()) | {"features": {"pythonClassName": STRANGER, "image": {}}}
+    info.write_text(json.dumps(told))
+    honest = {"pythonClassName": f"{FEATURES}.image_feature.Image", "image": {}}
+    (info.parent / "features.json").write_text(json.dumps(honest))
+    with pytest.raises(ValueError, match=r"dataset_info.json names 'stranger_features.Image'"):
+        addresses.open_source(addresses.parse_address("tfds:evilset"), hostile)
+    assert not (hostile / "ran").exists()
+
+
+def test_a_module_that_the_user_names_is_imported(hostile: Path) -> None:
+    with pytest.raises(ValueError, match=r"allow it by tfds:evilset\?module=stranger_features on"):
+        addresses.open_source(addresses.parse_address("tfds:evilset?module=other"), hostile)
+    assert not (hostile / "ran").exists()
+    allowed = addresses.parse_address("tfds:evilset?module=stranger_features")
+    with pytest.raises(ValueError, match="Unrecognized FeatureConnector"):  # it has no such class
+        addresses.open_source(allowed, hostile)
+    assert (hostile / "ran").exists()
+
+
+def test_a_file_allows_no_module(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("tfds:evilset?module=stranger_features\n")
+    with pytest.raises(ValueError, match="only an address on the command line may"):
+        addresses.read_addresses(str(tmp_path / "list"))
+    with pytest.raises(ValueError, match="only an address on the command line may"):
+        addresses.parse_dataset("tfds:evilset?module=stranger_features", "train")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, " " * (1 << 24) + "1"])
+def test_damaged_features_are_named(hostile: Path, text: str) -> None:
+    (hostile / "evilset" / "1.0.0" / "features.json").write_text(text)
+    with pytest.raises(ValueError, match=r"features.json (is damaged|has 16,777,217 bytes)"):
+        addresses.open_source(addresses.parse_address("tfds:evilset"), hostile)

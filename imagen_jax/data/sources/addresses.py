@@ -17,15 +17,16 @@ TFDS, MIXTURE = "tfds:", "mixture:"
 TARS, FOLDER, PARQUET = bare_paths.TARS, bare_paths.FOLDER, bare_paths.PARQUET
 PATHS = (TARS, FOLDER, PARQUET, MIXTURE)
 FORMS = (
-    "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE],"
-    " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN], parquet:PATH[?image=COLUMN&text=COLUMN],"
+    "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE"
+    "&module=MODULE], tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN],"
+    " parquet:PATH[?image=COLUMN&text=COLUMN],"
     " or mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a"
     " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://; or a"
     " folder, .tar, .parquet or metadata.jsonl that is there, by its path alone"
 )
 OPTIONS = {
     **{family: {"split"} for family in FAMILIES},
-    TFDS: {"split", "image", "text"},
+    TFDS: {"split", "image", "text", "module"},
     TARS: {"text"},
     FOLDER: {"text"},
     PARQUET: {"image", "text"},
@@ -66,15 +67,26 @@ def parse_address(text: str) -> Address:
 def parse_dataset(dataset: str, split: str) -> Address:
     """The address that a config's `data.dataset` and `data.split` say.
 
-    Errors: as `parse_address`; ValueError for a split in the dataset's own address.
+    Errors: as `parse_address`; ValueError for a split in the dataset's own address, and for a
+    module, which only the command line allows.
     """
     address = parse_address(dataset)
+    _refuse_module(address, f"data.dataset={dataset!r}")
     if address.split not in ("train", split):
         raise ValueError(
             f"data.dataset={dataset!r} names split {address.split!r}, but data.split={split!r}: "
             "leave it out of data.dataset and give data.split"
         )
     return address._replace(split=split)
+
+
+def _refuse_module(address: Address, where: str) -> None:
+    """Errors: ValueError where a file, which others may have written, allows a module to run."""
+    if address.module:
+        raise ValueError(
+            f"{where} allows the module {address.module!r} of {address.dataset} to run, which only "
+            "an address on the command line may: leave module= out, and encode that source itself"
+        )
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -138,13 +150,16 @@ def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:
 def read_addresses(file: str) -> list[Address]:
     """The addresses in a file, one a line; lines that are blank or begin with # are left out.
 
-    Errors: FileNotFoundError for no file; ValueError for one without addresses, or with a mixture.
+    Errors: FileNotFoundError for no file; ValueError for one without addresses, with a mixture, or
+    that allows a module to run.
     """
     path = paths.local_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
     lines = [line.strip() for line in base.decode_text(path.read_bytes()).splitlines()]
     addresses = [parse_address(line) for line in lines if line and not line.startswith("#")]
+    for address in addresses:
+        _refuse_module(address, f"mixture {file}")
     if not addresses:
         raise ValueError(f"mixture {file} has no sources: give {FORMS}, one a line")
     if nested := [a.dataset for a in addresses if a.dataset.startswith(MIXTURE)]:

@@ -57,6 +57,7 @@ class Address(NamedTuple):
     image: str = "image"  # names of features
     text: str = "caption"
     weight: float = 1.0  # in a mixture, of its examples
+    module: str = ""  # of others, that the files of a TFDS dataset may name classes of
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from imagen_jax.data.sources import base, tar_members
+from imagen_jax.config import require
+from imagen_jax.data.sources import base, tar_members, tar_rows
 from imagen_jax.data.sources.base import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
@@ -23,25 +25,19 @@ from imagen_jax.data.sources.base import (
     SkipLog,
     SkippedNames,
 )
+from imagen_jax.data.sources.tar_rows import ROW
 from imagen_jax.io import remote_files
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.buckets import is_bucket
 from imagen_jax.io.remote_files import SourceFile
 
-VERSION = 2  # of what is stored, and of how tars are read
+VERSION = 3  # of what is stored, and of how tars are read
 DOWNLOADED = "success"  # img2dataset's status of an image that is there
 KINDS = dict.fromkeys(IMAGE_SUFFIXES, "image") | {"txt": "text", "json": "json"}
 LARGEST = {"image": MAX_IMAGE_BYTES, "text": MAX_TEXT_BYTES, "json": MAX_TEXT_BYTES}
-ROW = np.dtype(
-    [
-        ("image", "<u8"),  # offset of its first byte
-        ("size", "<u4"),
-        ("text", "<u8"),  # of the member that its captions are in
-        ("text_size", "<u4"),
-        ("in_json", "?"),
-        ("key_end", "<u8"),  # in `keys`
-    ]
-)
+SMALL = 1 << 16  # bytes that an index may have whatever its tar has
+MAX_SHARE = 8  # bytes of a tar for each further one of its index; two members have 2,048 or more
+MAX_BYTES = 1 << 30  # of an index: 25 million examples
 
 
 class Index(NamedTuple):
@@ -96,9 +92,12 @@ def load(file: SourceFile, field: str, cache: Path) -> Index | None:
     """The stored index of a tar; None where there is none of the tar as it is now."""
     for place in _places(file, field, cache):
         with contextlib.suppress(OSError):
+            most = min(file.size // MAX_SHARE + SMALL, MAX_BYTES)
+            if not place.is_file() or place.stat().st_size > most:
+                continue
             data = place.read_bytes()
-            # What is damaged is built again.
-            with contextlib.suppress(ValueError, TypeError, msgpack.UnpackException):
+            # What is damaged, or of another tar, is built again.
+            with contextlib.suppress(ValueError, msgpack.UnpackException):
                 return _unpack(data, file)
     return None
 
@@ -212,24 +211,57 @@ def _places(file: SourceFile, field: str, cache: Path) -> list[Path]:
 
 def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:
     skipped = {reason: [names.total, *names] for reason, names in index.skipped.items()}
-    fields = [VERSION, file.size, file.stamp, index.rows.tobytes(), index.keys, skipped]
-    body = msgpack.packb(fields)
+    headers = tar_rows.digest_headers(file, index.rows)
+    rows = index.rows.tobytes()
+    body = msgpack.packb([VERSION, file.size, file.stamp, headers, rows, index.keys, skipped])
     data = zlib.crc32(body).to_bytes(4, "little") + body
     *next_to, cached = _places(file, field, cache)
     for place in next_to:
         with contextlib.suppress(OSError):
-            return write_atomic(place, data)
-    cache.mkdir(parents=True, exist_ok=True)
-    return write_atomic(cached, data)
+            return write_atomic(place, lambda path: _write_private(path, data))
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return write_atomic(cached, lambda path: _write_private(path, data))
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a new file for its user alone. Errors: OSError where there is one, or a link."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as opened:
+        opened.write(data)
 
 
 def _unpack(data: bytes, file: SourceFile) -> Index | None:
-    """The index in what `_store` wrote; None if it is not of the tar as it is now."""
+    """The index in what `_store` wrote; None if it is of another version or of another tar.
+
+    Errors: ValueError where it is damaged, or says of the tar what is not so.
+    """
     body = data[4:]
     if zlib.crc32(body).to_bytes(4, "little") != data[:4]:
         return None
-    version, size, stamp, rows, keys, skipped = msgpack.unpackb(body)
-    if (version, size, stamp) != (VERSION, file.size, file.stamp):
+    found = msgpack.unpackb(body)
+    if not isinstance(found, list) or found[:3] != [VERSION, file.size, file.stamp]:
         return None
-    names = {reason: SkippedNames(listed, total) for reason, (total, *listed) in skipped.items()}
-    return Index(np.frombuffer(rows, ROW), keys, names)
+    digest, packed, keys, skipped = found[3:]
+    for value in (digest, packed, keys):
+        require(isinstance(value, bytes), "rows, keys or digest are no bytes")
+    rows = np.frombuffer(packed, ROW)
+    tar_rows.check_rows(rows, keys, file.size)
+    if tar_rows.digest_headers(file, rows) != digest:
+        return None
+    tar_rows.check_headers(file, rows)
+    return Index(rows, keys, _unpack_skipped(skipped))
+
+
+def _unpack_skipped(skipped: Any) -> dict[str, SkippedNames]:
+    """Errors: ValueError for what `_store` does not write."""
+    require(isinstance(skipped, dict), "what is left out has no reasons")
+    found = {}
+    for reason, listed in skipped.items():
+        require(isinstance(listed, list) and len(listed) > 1, "a reason has no names")
+        total, *names = listed
+        for text in (reason, *names):
+            require(isinstance(text, str) and text.isprintable(), "a name is not printable")
+        known = type(total) is int and len(names) == min(total, base.LISTED)
+        require(known, "a reason has another number of names")
+        found[reason] = SkippedNames(names, total)
+    return found

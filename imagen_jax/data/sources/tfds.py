@@ -44,11 +44,15 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     """The examples of a split.
 
     Errors: FileNotFoundError for a dataset that is not under `data_dir`; ValueError for one without
-    that split or those features, or in files that are read by sequence only.
+    that split or those features, in files that are read by sequence only, or whose files name
+    classes of modules that the address does not allow.
     """
     import tensorflow_datasets as tfds
 
+    from imagen_jax.data.sources import tfds_classes
+
     name = address.dataset.removeprefix(PREFIX)
+    tfds_classes.check_classes(address, name, data_dir)
     try:
         # From its files alone: the dataset's own code may need TensorFlow.
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
