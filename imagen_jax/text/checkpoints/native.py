@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax import limits
 from imagen_jax.io.atomic import new_folder
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
@@ -202,12 +203,24 @@ def _read_description(folder: Path) -> _Description:
         )
     try:
         return _Description(
-            T5Config(**found["sizes"]),
+            _sizes(found["sizes"], file),
             {name: (facts["bytes"], facts.get("sha256")) for name, facts in found["files"].items()},
             {name: (facts["file"], facts["sha256"]) for name, facts in found["tensors"].items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is incomplete ({error!r}): {AGAIN}") from error
+
+
+def _sizes(found: Mapping[str, Any], file: Path) -> T5Config:
+    """Decode an encoder's sizes. Errors: ValueError for one that is no size, or too many layers."""
+    kinds = {field.name: field.type for field in dataclasses.fields(T5Config)}
+    for name, value in found.items():
+        kind = kinds.get(name, type(value))  # an unknown one is refused below
+        if type(value) is not kind or (kind is int and not 0 < value < 2**31):
+            raise ValueError(f"{file} has {name}={value!r}, which is no size: {AGAIN}")
+    sizes = T5Config(**found)
+    limits.NETWORK_BLOCKS.check(sizes.layers, f"{file} states")
+    return sizes
 
 
 def _check_files(folder: Path, files: Mapping[str, tuple[int, str | None]]) -> None:
