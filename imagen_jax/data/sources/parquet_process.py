@@ -31,6 +31,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 READ_THERE = ("IMAGEN_MAX_", "STORAGE_")  # variables that a reader reads when it starts
+PIPE = 1 << 20  # bytes that the pipes hold: the fewer turns of the two processes
 SAID = 500  # bytes of the end of what a reader printed
 
 
@@ -46,6 +47,7 @@ class ParquetReader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
+            pipesize=PIPE,
             process_group=0,  # Ctrl-C is for us
         )
         self._finalizer = weakref.finalize(self, _end, self._process, self._printed)

@@ -92,7 +92,7 @@ def _send(out: BinaryIO, made: Any) -> None:
 
 
 def _open(opened: Any) -> Any:
-    """Open a file. Errors: ArrowInvalid for one that claims more rows than it can have."""
+    """Open a file. Errors: ValueError for one that claims more rows than it can have."""
     parquet = pq.ParquetFile(opened)
     size = opened.seek(0, os.SEEK_END)
     about = parquet.metadata
