@@ -8,13 +8,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "image", "extras"}
+OPEN_TO_ALL = {"types", "config", "image", "extras", "limits"}
 
 ALLOWED = {
     "types": set(),
     "config": {"io"},  # of it `paths` and `json_reader` alone: see below
     "image": set(),
     "extras": set(),
+    "limits": set(),
     "rng": set(),
     "io": set(),
     "parallel": set(),

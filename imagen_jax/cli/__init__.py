@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from imagen_jax import limits
 from imagen_jax.parallel import backend, hardware
 from imagen_jax.runtime import exit_codes
 
@@ -104,6 +105,7 @@ def _run(command: str, arguments: list[str]) -> int:
         works = not {"-h", "--help"} & set(arguments)
         if works:
             backend.refuse_x64_variable(os.environ.get("JAX_ENABLE_X64"))
+            limits.check_variables()
         module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
         with _tolerant() if works and command in WRITERS else contextlib.nullcontext():
             module.run(arguments)

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from imagen_jax import limits
 from imagen_jax.config.ranges import (
     Count,
     Counts,
@@ -46,6 +47,7 @@ class TextConditioning:
 
     def __post_init__(self) -> None:
         check_fields(self, "text")
+        limits.NETWORK_BLOCKS.check(self.refiner_layers, "text: refiner_layers has")
         require(
             self.kv != "none" or self.pool != "none",
             "text: kv='none' with pool='none' would ignore the text; choose one of them",
@@ -86,6 +88,10 @@ class UNet:
     def __post_init__(self) -> None:
         check_fields(self, "unet")
         sides = len(self.channel_mult)
+        limits.NETWORK_BLOCKS.check(
+            self.res_blocks * sides,
+            f"unet: res_blocks={self.res_blocks} in each of {sides} levels of channel_mult makes",
+        )
         require(
             sides > 0, "unet: channel_mult is empty: give a multiple of channels for each level"
         )
@@ -188,6 +194,8 @@ class EfficientUNet:
     def __post_init__(self) -> None:
         check_fields(self, "efficient_unet")
         require(bool(self.levels), "efficient_unet: levels is empty")
+        blocks = sum(level.blocks for level in self.levels)
+        limits.NETWORK_BLOCKS.check(blocks, "efficient_unet: the levels have")
         require_divides(self.norm_groups, self.stem_channels, "norm_groups", "stem_channels")
         width = "channels" if self.attn_ffn else "channels*attn_hidden_mult"
         for level in self.levels:

@@ -11,8 +11,10 @@
 | `sources/tfds_classes.py` | the classes that the files of a TFDS dataset name |
 | `sources/folders.py`, `tables.py` | images next to their captions, or with a table of them |
 | `sources/parquet.py` | Hugging Face's files with the images' bytes |
+| `sources/parquet_process.py`, `parquet_worker.py` | processes that read those, apart |
 | `sources/mixture.py` | several sources as one, by weight |
 | `images/decode.py` | bytes to upright RGB, whatever the file's mode |
+| `images/decoding_cost.py` | memory and time that decoding takes, told before |
 | `images/crop.py` | images of any size to squares |
 | `images/filters.py` | reasons for which an example is dropped |
 | `images/transforms.py` | per-example steps: crop, the (low, high) pair, the pyramid of sizes |

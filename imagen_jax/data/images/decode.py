@@ -11,20 +11,22 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from imagen_jax import limits
+from imagen_jax.data.images import decoding_cost
 from imagen_jax.image import to_rgb
 from imagen_jax.io.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
 # Left out, among others: EPS, which runs a program, and TIFF, whose library prints its warnings.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 100_000_000  # a header that promises more is refused; Pillow itself stops at 179 M
+STRIP = 1 << 20  # pixels of 16 bits that are rounded at once
 BLOCK = 8  # pixels along a block of a JPEG, whose first coefficient is its mean
 SPARE = 2  # what a JPEG is decoded at otherwise, at least, in sides of its square
 # What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
@@ -81,6 +83,7 @@ class SuppressedWarnings:
 
 
 _WITHOUT_WARNINGS = SuppressedWarnings()
+_MEMORY = limits.MemoryBudget(limits.IMAGE_MEMORY)  # of all threads that decode
 
 
 class UnreadableImageError(ValueError):
@@ -109,38 +112,41 @@ class DecodedImage(NamedTuple):
     is_rgb_png: bool  # and upright: decoding its bytes gives just these pixels
 
 
-def read_header(image: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+def read_header(image: bytes, *, max_pixels: int | None = None) -> ImageHeader:
     """An image's format and size; nothing is decoded.
 
-    Errors: UnreadableImageError when the bytes are no image, or one of more than `max_pixels`.
+    Errors: UnreadableImageError when the bytes are no image, or one of more than `max_pixels`
+    (default: `limits.IMAGE_PIXELS`), or one that `limits` exclude otherwise.
     """
-    with _opened(image, max_pixels) as opened:
+    with _opened(image, max_pixels) as (opened, _):
         return ImageHeader(opened.format or "", *opened.size)
 
 
-def decode_image(image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS) -> RGB:
+def decode_image(image: bytes, *, side: int | None = None, max_pixels: int | None = None) -> RGB:
     """The pixels of an encoded image, as RGB; those of a square one where `side` is given.
 
     Errors: UnreadableImageError when the bytes are no image or were cut short, when it has other
     sides, or more than `max_pixels`.
     """
-    with _opened(image, max_pixels) as opened:
+    with _opened(image, max_pixels) as (opened, coefficients):
         if side is not None and opened.size != (side, side):  # before it takes memory and time
             raise ValueError(f"it has the size {opened.size} instead of {(side, side)}")
-        return np.asarray(_upright(opened).image)
+        with _held(opened, coefficients):
+            return np.asarray(_upright(opened).image)
 
 
 def load_image(
-    image: bytes, *, side: int | None = None, max_pixels: int = MAX_PIXELS
+    image: bytes, *, side: int | None = None, max_pixels: int | None = None
 ) -> DecodedImage:
     """An image, decoded; a JPEG that is for a square of `side` pixels at 1/8, 1/4 or 1/2.
 
     Errors: UnreadableImageError as `decode_image`.
     Source: scaling by a smaller inverse DCT, as libjpeg does; `framing` says what it costs.
     """
-    with _opened(image, max_pixels) as opened:
+    with _opened(image, max_pixels) as (opened, coefficients):
         drafted = opened.draft("RGB", minimum_size(opened.size, side)) if side else None
-        return _upright(opened, drafted[1][2:] if drafted else None)
+        with _held(opened, coefficients):
+            return _upright(opened, drafted[1][2:] if drafted else None)
 
 
 def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -153,19 +159,38 @@ def minimum_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(image: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """A file whose pixels are still to be read, and whatever is wrong, as UnreadableImageError."""
+def _opened(image: bytes, max_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
+    """A file whose pixels are still to be read, and the bytes that a JPEG's coefficients take.
+
+    Errors: UnreadableImageError, whatever is wrong.
+    """
     try:
         with _WITHOUT_WARNINGS:
+            decoding_cost.check_markers(image)
             opened = Image.open(io.BytesIO(image), formats=FORMATS)
-            width, height = opened.size
-            if width * height > max_pixels:
-                raise ValueError(f"it has {width}x{height} pixels, more than {max_pixels:,}")
-            yield opened
+            yield opened, _check_size(opened, image, max_pixels)
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"
         what = found if isinstance(error, UnidentifiedImageError) else error
         raise UnreadableImageError(f"{len(image)} bytes are no complete image: {what}") from error
+
+
+def _check_size(opened: Image.Image, image: bytes, max_pixels: int | None) -> int:
+    """Return the bytes that a JPEG's coefficients take. Errors: ValueError for what is too much."""
+    width, height = opened.size
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(f"it has {width}x{height} pixels, more than {max_pixels:,}")
+    limits.IMAGE_PIXELS.check(width * height, f"it has {width}x{height},")
+    if opened.format in ("JPEG", "MPO"):  # which may be decoded at a smaller size
+        scans = decoding_cost.check_scans(image, width * height)
+        return decoding_cost.coefficient_memory(opened) if scans > 1 else 0
+    limits.IMAGE_MEMORY.check(decoding_cost.pixel_memory(opened), "it needs")
+    return 0
+
+
+def _held(opened: Image.Image, coefficients: int) -> AbstractContextManager[None]:
+    """Wait for the memory that decoding takes. Errors: ValueError for more than `limits` allow."""
+    return _MEMORY.hold(decoding_cost.pixel_memory(opened) + coefficients, "it needs")
 
 
 def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> DecodedImage:
@@ -196,7 +221,13 @@ def _orientation(loaded: Image.Image) -> int:
 
 
 def _narrowed(loaded: Image.Image) -> Image.Image:
-    """Grey of 16 bits, rounded to 8 as 65535 = 255 * 257 has it."""
-    wide = np.asarray(loaded).astype(np.uint32)
-    grey = np.where(wide == loaded.info.get("transparency"), 255, (wide + 128) // 257)
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    """Grey of 16 bits, rounded to 8 as 65535 = 255 * 257 has it; some rows at a time."""
+    width, height = loaded.size
+    grey = np.empty((height, width), np.uint8)
+    rows = max(STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = loaded.crop((0, top, width, min(top + rows, height)))
+        wide = np.asarray(strip).astype(np.uint32)
+        clear = wide == loaded.info.get("transparency")
+        grey[top : top + rows] = np.where(clear, 255, (wide + 128) // 257)
+    return Image.fromarray(grey).convert("RGB")

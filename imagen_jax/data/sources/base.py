@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from imagen_jax import limits
 from imagen_jax.io.errors import CorruptDataError
 
 LISTED = 100  # names kept for each reason
@@ -153,6 +154,13 @@ def make_texts(value: Any, path: str = "") -> tuple[str, ...]:
     Errors: TypeError when something else is there, as the rest of "it is ..."; BadCaptionError
     for a text that is not Unicode.
     """
+    return _texts(value, path, 0)
+
+
+def _texts(value: Any, path: str, depth: int) -> tuple[str, ...]:
+    """`make_texts`, `depth` levels below where it began."""
+    if depth > limits.NESTING.value():
+        raise TypeError(f"nested in more than {limits.NESTING.value()} {limits.NESTING.unit}")
     if isinstance(value, bytes):
         value = _caption(value)
     if isinstance(value, str) and not path:
@@ -165,9 +173,9 @@ def make_texts(value: Any, path: str = "") -> tuple[str, ...]:
         if not names:
             raise TypeError(f"no text but has the parts {', '.join(map(str, value))}")
         name = max(names, key=len)
-        return make_texts(value[name], path[len(name) + 1 :])
+        return _texts(value[name], path[len(name) + 1 :], depth + 1)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        return tuple(text for part in value for text in make_texts(part, path))
+        return tuple(text for part in value for text in _texts(part, path, depth + 1))
     if isinstance(value, str):
         raise TypeError(f"a text, which has no part {path!r}")
     raise TypeError(f"no text but {type(value).__name__}")
@@ -201,7 +209,7 @@ def _unicode(text: str) -> str:
     except UnicodeEncodeError as error:
         wrong = f"{text[error.start]!a} at character {error.start}"
     else:
-        if not (found := NO_TEXT.intersection(text)):
+        if not (found := [character for character in NO_TEXT if character in text]):
             return text
         wrong = f"{min(found)!a} at character {text.index(min(found))}"
     raise BadCaptionError(NOT_UNICODE, f"{wrong}: save it as UTF-8")

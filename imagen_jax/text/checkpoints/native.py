@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from imagen_jax import limits
 from imagen_jax.config.decode import decode_values
 from imagen_jax.config.names import check_name
 from imagen_jax.config.sentences import shorten
@@ -223,7 +224,16 @@ def _read_description(folder: Path) -> _Description:
             check_name(name, "a file's or a tensor's name")
     except ValueError as error:
         raise ValueError(f"{file} is no whole description ({error}): {AGAIN}") from error
+    _check_sizes(described.sizes, file)
     return described
+
+
+def _check_sizes(sizes: T5Config, file: Path) -> None:
+    """Errors: ValueError for a size of an encoder that is none, or for too many layers."""
+    for name, value in dataclasses.asdict(sizes).items():
+        if type(value) is int and not 0 < value < 2**31:
+            raise ValueError(f"{file} has {name}={value!r}, which is no size: {AGAIN}")
+    limits.NETWORK_BLOCKS.check(sizes.layers, f"{file} states")
 
 
 def _check_files(folder: Path, files: Mapping[str, _FileFacts]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import tensorstore
 from flax import serialization, traverse_util
 
+from imagen_jax import limits
 from imagen_jax.io import buckets, json_reader, paths
-from imagen_jax.text.checkpoints import remote_folders
+from imagen_jax.text.checkpoints import remote_folders, zarr_limits
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
@@ -51,6 +52,7 @@ def _parameters(stored: LazyTensor) -> Iterator[Parameter]:
             f"{stored.name} in {stored.where} has shape {stored.shape}, without an axis 1 for the "
             "layers"
         )
+    limits.NETWORK_BLOCKS.check(stored.shape[1], f"{stored.name} in {stored.where} states")
     shape = (stored.shape[0], *stored.shape[2:])
     for index in range(stored.shape[1]):
         name = f"encoder.layers_{index}.{stored.name.removeprefix(STACK)}"
@@ -154,6 +156,8 @@ def _leaf(name: str, leaf: Any, *, folder: RemoteFolder, where: str, version: in
     as_float = functools.partial(_as_float, name, version=version)
     if isinstance(leaf, Mapping):
         place = _zarr_folder(name, leaf, folder)
+        if "shape" in leaf["metadata"]:
+            zarr_limits.check_array(leaf, f"{name} in {where}")
         shape = tuple(leaf["metadata"].get("shape") or ())
         chunk = math.prod(leaf["metadata"].get("chunks") or shape)
         size = WIDTH * (math.prod(shape) + COPIES * chunk)
@@ -248,6 +252,7 @@ def _database_entry(
 def _open(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bool) -> Any:
     request = {**request, "fill_missing_data_reads": False}  # not zeros for a missing chunk
     try:
+        zarr_limits.check_array(request, f"{name} in {place}")
         return tensorstore.open(request, open=True, assume_metadata=assume_metadata).result()
     except (ValueError, KeyError, OSError) as error:
         raise _damaged(name, place, error) from error
@@ -255,7 +260,10 @@ def _open(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bo
 
 def _copy(name: str, place: Any, store: Any) -> np.ndarray:
     """The array of a store, chunk by chunk: read at once, all chunks would be there twice."""
-    array = np.empty(store.shape, store.dtype.numpy_dtype)
+    try:
+        array = np.empty(store.shape, store.dtype.numpy_dtype)
+    except MemoryError as error:
+        raise ValueError(f"{name} in {place} has no room in memory: {error}") from error
     chunk = store.chunk_layout.read_chunk.shape
     counts = [-(-size // step) for size, step in zip(store.shape, chunk, strict=True)]
     try:
