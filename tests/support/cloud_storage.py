@@ -268,12 +268,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[tuple[Bucket, dict[str, str]]]:
+def serve(host: str = "127.0.0.1") -> Iterator[tuple[Bucket, dict[str, str]]]:
     """A bucket, and the environment in which `gs://bucket` leads to it."""
     held = Bucket()
     handler = type("Handler", (_Handler,), {"bucket": held})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        address = handler.address = f"http://127.0.0.1:{server.server_port}"
+    with _Server((host, 0), handler) as server:
+        address = handler.address = f"http://{host}:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield (
             held,
@@ -288,12 +288,12 @@ def serve() -> Iterator[tuple[Bucket, dict[str, str]]]:
 
 
 @contextlib.contextmanager
-def serve_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def serve_here(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iterator[Bucket]:
     """`gs://bucket`, in memory, for this process."""
     import fsspec
 
     drivers = fsspec.get_filesystem_class("gs")
-    with serve() as (held, env):
+    with serve(host) as (held, env):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("NO_GCE_CHECK", "true")  # nobody signs in here
