@@ -224,9 +224,10 @@ def _store(index: Index, file: SourceFile, field: str, cache: Path) -> None:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """Write a new file for its user alone. Errors: OSError where there is one, or a link."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """Write what `write_atomic` has made, for its user alone. Errors: OSError for a link."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "wb") as opened:
+        os.fchmod(descriptor, 0o600)
         opened.write(data)
 
 
