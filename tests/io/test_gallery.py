@@ -148,14 +148,15 @@ def test_metadata_is_there_whole_or_not_at_all(
 ) -> None:
     """Else the same command, given again, took its own folder for another program's."""
 
-    def half(file: Path, text: str, **_: object) -> int:
-        file.write_bytes(text.encode()[:9])
+    def half(descriptor: int, mode: str) -> None:
+        os.write(descriptor, b'{"prompts')
+        os.close(descriptor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     images = np.zeros((1, 8, 8, 3), np.uint8)
     output = Output(tmp_path, ["a"], first_index=0, metadata={})
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", half)
+        patched.setattr(os, "fdopen", half)
         with pytest.raises(OSError, match="No space"):
             output.write(0, images)
     Output(tmp_path, ["a"], first_index=0, metadata={}).write(0, images)
