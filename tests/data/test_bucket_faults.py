@@ -5,7 +5,6 @@ import dataclasses
 import re
 import types
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import gcsfs.retry
@@ -16,7 +15,6 @@ from etils import epath
 
 from imagen_jax.data.store import block_cache, cache_filler, records
 from imagen_jax.data.store.block_cache import CacheSettings
-from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import buckets
 
@@ -33,34 +31,6 @@ PASSING = {
 LASTING = PASSING | {"403": {"code": 403}, "404": {"code": 404}}
 KINDS = ("right", "sentence", "wrong")
 SENTENCE = re.compile(rf"{FOLDER}\S* was not (read|listed) \([^()]+(\(s\))?\): [^\n]+")
-
-
-@pytest.fixture
-def local(tmp_path: Path, write_store: Callable) -> Store:
-    def make(index: int) -> Record:
-        rng = np.random.default_rng(index)
-        text = rng.standard_normal((1 + index % 5, 3)).astype(np.float32)
-        return Record(
-            key=f"k{index}",
-            captions=(f"№ {index}",),
-            images={16: rng.bytes(int(rng.integers(100, 90_000)))},
-            texts=(records.round_encoding(text, "bfloat16"),),
-        )
-
-    target = Store(
-        folder=tmp_path / "local",
-        dataset="fake/all",
-        split="train",
-        count=COUNT,
-        sizes=(16,),
-        encoder="t5",
-        identity="0123",
-        vocabulary="4567",
-        width=3,
-        max_length=5,
-        shard_records=25,
-    )
-    return write_store(target, [make(index) for index in range(COUNT)])
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,43 +18,12 @@ from etils import epath
 
 from imagen_jax.data.store import block_cache, bucket_records, cache_filler, records, store
 from imagen_jax.data.store.block_cache import CacheSettings
-from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import buckets
 from imagen_jax.io.errors import CorruptDataError
 
 COUNT, ROOM = 60, 1 << 30
 FOLDER = "gs://bucket/pairs"
-
-
-def make(index: int) -> Record:
-    rng = np.random.default_rng(index)
-    text = rng.standard_normal((1 + index % 5, 3)).astype(np.float32)
-    return Record(
-        key=f"k{index}",
-        captions=(f"№ {index}",),
-        images={16: rng.bytes(int(rng.integers(100, 90_000)))},
-        texts=(records.round_encoding(text, "bfloat16"),),
-    )
-
-
-@pytest.fixture
-def local(tmp_path: Path, write_store: Callable) -> Store:
-    """Sixty records in three shards of 1 to 2 MB."""
-    target = Store(
-        folder=tmp_path / "local",
-        dataset="fake/all",
-        split="train",
-        count=COUNT,
-        sizes=(16,),
-        encoder="t5",
-        identity="0123",
-        vocabulary="4567",
-        width=3,
-        max_length=5,
-        shard_records=25,
-    )
-    return write_store(target, [make(n) for n in range(COUNT)])
 
 
 @pytest.fixture(params=[ROOM, 1 << 20], ids=["copies", "ranges"])
