@@ -28,6 +28,7 @@ plan base64_2b-v4-16 imagen/base64_2b --topology v4:4x2x2 --batch 128
 plan base64_2b-v5e imagen/base64_2b --topology v5e:16x16
 plan base64_2b-v5p imagen/base64_2b --topology v5p:4x4x8
 plan base64_2b-v6e imagen/base64_2b --topology v6e:16x16
+plan base64_2b-v6e-fsdp16 imagen/base64_2b --topology v6e:16x16 --mesh.fsdp 16
 plan sr256-v4 imagen/sr256 --topology v4:4x4x8
 plan sr1024-v4 imagen/sr1024 --topology v4:4x4x8
 plan sr256-v4-block imagen/sr256 --topology v4:4x4x8 --stage.model.remat block
