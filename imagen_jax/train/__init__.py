@@ -9,6 +9,7 @@
 | `step.py` | `train_step`, the page a researcher edits |
 | `sharded_step.py` | the step jitted with its shardings, for the loop, plan and benchmark |
 | `loop.py` | step, log, save, resume |
+| `run.py` | what a run consists of: its step, batches, log and checkpoints |
 | `checkpointing.py` | when a checkpoint is made, and what happens when that fails |
 | `resolve.py` | the run's config as it runs: its mesh, micro-batches and encoder |
 | `resuming.py` | options that differ from those of the run that is resumed |

@@ -1,32 +1,20 @@
 """The training loop of one stage: restore or initialise, then step, log, save."""
 
-import errno
-import gc
 from collections.abc import Callable, Sequence
 
 import jax
 
-from imagen_jax import config, rng
+from imagen_jax import config
 from imagen_jax.data import pipeline
 from imagen_jax.data.store.store import Store
-from imagen_jax.io import log_files, nonfinite_arrays, run_dir
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.parallel import compilation_cache, mesh
+from imagen_jax.parallel import mesh
 from imagen_jax.runtime import exit_codes
-from imagen_jax.train import (
-    anomalies,
-    checkpointing,
-    init_from,
-    optim,
-    resolve,
-    resuming,
-    sharded_step,
-    state,
-)
-from imagen_jax.train.goodput import GoodputTracker
-from imagen_jax.train.logger import RunLogger
+from imagen_jax.train import anomalies
+from imagen_jax.train.init_from import InitFrom
 from imagen_jax.train.progress import ProgressMeter
-from imagen_jax.train.train_metrics import Throughput
+from imagen_jax.train.run import TrainingRun, begin
+from imagen_jax.train.state import TrainState
 from imagen_jax.types import Params
 
 Hook = Callable[[int, Params, ProgressMeter], None]  # (step, ema, progress), after each step
@@ -42,10 +30,10 @@ def train(
     workdir: Workdir,
     *,
     store: Store,
-    source: init_from.InitFrom | None = None,
+    source: InitFrom | None = None,
     hooks: Sequence[Hook] = (),
     stop: Callable[[int], bool] = never_stop,
-) -> state.TrainState:
+) -> TrainState:
     """Train to `experiment.train.steps`, resuming from the newest whole checkpoint in `workdir`.
 
     State is saved before anything is logged, and no log that fails ends the run.
@@ -56,131 +44,95 @@ def train(
     store than `experiment.data.max_damaged` is damaged; anomalies.Diverged when too many steps in a
     row were not finite; exit_codes.Preempted once `stop` returns True.
     """
-    options = experiment.train
-    compilation_cache.use_cache()
-    experiment = resolve.resolve(experiment, store=store)
-    changed = resuming.changed_options(workdir, experiment)
-    if jax.process_index() == 0:
-        print(f"{experiment.stage.name}: compiling ...", flush=True)
-
-    # ---- shapes -> shardings -> arrays
-    goodput = GoodputTracker()
-    program = sharded_step.build(experiment)
-    root = rng.root(options.seed)
-    checkpoints = checkpointing.CheckpointWriter(workdir, experiment)
-    start, current = checkpoints.restore(program.target())
-    origin = ""
-    if current is None:
-        current = program.init(root)
-        if source is not None:
-            current, origin = source.initialize(current)
-            nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
-        current = state.with_empty_prompt(current, store.empty().array())
-    else:
-        origin = f"resumed from step {start}"
-        if changed:
-            origin += f", with {', '.join(changed)}"
-        if source is not None:
-            origin += f"; the weights of {source.folder} were for its beginning"
-    if jax.process_index() == 0:
-        _write_config(workdir, experiment)
-    checkpoints.has_config = True
-    train_step, share = program.step(), program.share
-    batches = pipeline.example_stream(
-        store,
-        stage=experiment.stage,
-        data=experiment.data,
-        share=share,
-        seed=options.seed,
-        start_step=start,
-    )
-    throughput = Throughput(
-        sharded_step.flops_per_image(experiment), program.devices.devices.flatten().tolist()
-    )
-    logger = RunLogger(workdir, experiment, store, speed=throughput, start=start, goodput=goodput)
-    if origin:
-        logger.info(origin)
-    if not start and (
-        sentence := optim.describe_long_warmup(experiment.optim, steps=options.steps)
-    ):
-        logger.info(sentence)
-
-    # ---- steps
-    before: dict[str, jax.Array] = {}
-    save_pending = False  # a save that came due while steps were skipped
+    run, current = begin(experiment, workdir, store=store, source=source)
     try:
-        for number in range(start + 1, options.steps + 1):
-            with goodput.spend("data"):
-                loaded = next(batches)
-            logger.record_batch(number, loaded)
-            with mesh.activate(program.devices):
-                # Bound to no name: on a CPU it is the memory that worker processes share.
-                current, scalars = train_step(
-                    current,
-                    pipeline.to_device(loaded.batch, program.batch_shardings, share=share),
-                    root,
-                )
-            # One step ahead of the devices is enough to keep them busy. Left alone, jax runs ahead
-            # by some thirty: their batches fill memory, and a save waits until all are computed.
-            jax.block_until_ready(before)
-            before = scalars
-            logger.record_step(number, scalars)
-            stopping = stop(number)
-            last = number == options.steps or stopping
-            due = last or save_pending or checkpoints.is_due(number)
-            if sentence := checkpoints.failure():
-                logger.info(sentence)
-            due |= checkpoints.is_retry_due()
-            logs = due or number % options.log_every == 0
-            # A skipped step has nothing to save, and its save would drive an older one out.
-            save_pending = logs and not logger.check_steps() and due and not last
-            with goodput.spend("save"):
-                if due and not save_pending:
-                    checkpoints.save(number, current)
-                if last:
-                    checkpoints.finish(number, current)
-            if logs:
-                logger.flush(number, current)
-            if due:
-                logger.upload()
-            with goodput.spend("hooks"):
-                for hook in hooks:
-                    hook(number, current.ema, logger.progress)
-            logger.heartbeat()
-            if stopping:
-                raise exit_codes.Preempted(
-                    f"{experiment.stage.name} was asked to stop and is saved at step {number}: "
-                    "give the same command to resume"
-                )
-        logger.info(goodput.summary())
+        current = _make_steps(run, current, hooks=hooks, stop=stop)
+        run.logger.info(run.goodput.summary())
     except anomalies.Diverged as error:
         raise anomalies.Diverged(
-            f"{error}; {checkpoints.resume_advice(error.last_sound)}", error.last_sound
+            f"{error}; {run.checkpoints.resume_advice(error.last_sound)}", error.last_sound
         ) from error
     finally:
-        batches.close()  # ends worker processes
-        loaded = None
-        if experiment.data.workers:
-            gc.collect()  # jax, too, frees what they shared, before it is asked for
-        logger.close()
-        checkpoints.close()
+        run.close()
     return current
 
 
-def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
-    """Write config.json; a run that has one resumes even where there is no room for it.
+def _make_steps(
+    run: TrainingRun,
+    current: TrainState,
+    *,
+    hooks: Sequence[Hook],
+    stop: Callable[[int], bool],
+) -> TrainState:
+    """Make all steps that are left; save and log as they fall due.
 
-    Errors: OSError, naming the folder of a new run that there is no room for.
+    Errors: as `train`.
     """
+    before: dict[str, jax.Array] = {}
+    save_pending = False  # a save that came due while steps were skipped
+    for number in range(run.start + 1, run.experiment.train.steps + 1):
+        current, scalars = _make_step(run, number, current)
+        # One step ahead of the devices is enough to keep them busy. Left alone, jax runs ahead
+        # by some thirty: their batches fill memory, and a save waits until all are computed.
+        jax.block_until_ready(before)
+        before = scalars
+        run.logger.record_step(number, scalars)
+        stopping = stop(number)
+        last = number == run.experiment.train.steps or stopping
+        save_pending = _save_and_log(run, number, current, last=last, due=save_pending)
+        with run.goodput.spend("hooks"):
+            for hook in hooks:
+                hook(number, current.ema, run.logger.progress)
+        run.logger.heartbeat()
+        if stopping:
+            raise exit_codes.Preempted(
+                f"{run.experiment.stage.name} was asked to stop and is saved at step {number}: "
+                "give the same command to resume"
+            )
+    return current
+
+
+def _make_step(
+    run: TrainingRun, number: int, current: TrainState
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Load a batch and train on it; `current` is donated."""
+    loaded = None
     try:
-        run_dir.write_config(workdir, experiment)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        if not (workdir / run_dir.CONFIG).is_file():
-            raise OSError(
-                f"{workdir}: there is no room for a run ({log_files.failure_reason(error)}): "
-                f"make some, or "
-                "give another --workdir"
-            ) from error
-        log_files.report_failure(str(workdir / run_dir.CONFIG), error)
+        with run.goodput.spend("data"):
+            loaded = next(run.batches)
+        run.logger.record_batch(number, loaded)
+        with mesh.activate(run.program.devices):
+            # Bound to no name: on a CPU it is the memory that worker processes share.
+            return run.train_step(
+                current,
+                pipeline.to_device(loaded.batch, run.program.batch_shardings, share=run.share),
+                run.root,
+            )
+    finally:
+        loaded = None  # an error's traceback would keep it
+
+
+def _save_and_log(
+    run: TrainingRun, number: int, current: TrainState, *, last: bool, due: bool
+) -> bool:
+    """Save and log what falls due after a step; tell whether a save has to wait for a sound one.
+
+    `due` is whether one waits already. Errors: anomalies.Diverged, and as `CheckpointWriter.save`.
+    """
+    due = last or due or run.checkpoints.is_due(number)
+    if sentence := run.checkpoints.failure():
+        run.logger.info(sentence)
+    due |= run.checkpoints.is_retry_due()
+    logs = due or number % run.experiment.train.log_every == 0
+    # A skipped step has nothing to save, and its save would drive an older one out.
+    save_pending = logs and not run.logger.check_steps() and due and not last
+    with run.goodput.spend("save"):
+        if due and not save_pending:
+            run.checkpoints.save(number, current)
+        if last:
+            run.checkpoints.finish(number, current)
+    if logs:
+        run.logger.flush(number, current)
+    if due:
+        run.logger.upload()
+    return save_pending

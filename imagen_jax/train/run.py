@@ -1,0 +1,173 @@
+"""A run of the training loop: restored or initialised, with its batches, log and checkpoints."""
+
+import dataclasses
+import errno
+import gc
+from collections.abc import Sequence
+
+import grain
+import jax
+
+from imagen_jax import config, rng
+from imagen_jax.data import pipeline
+from imagen_jax.data.store.store import Store
+from imagen_jax.io import log_files, nonfinite_arrays, run_dir
+from imagen_jax.io.workdir import Workdir
+from imagen_jax.parallel import compilation_cache
+from imagen_jax.train import optim, resolve, resuming, sharded_step, state, step
+from imagen_jax.train.checkpointing import CheckpointWriter
+from imagen_jax.train.goodput import GoodputTracker
+from imagen_jax.train.init_from import InitFrom
+from imagen_jax.train.logger import RunLogger
+from imagen_jax.train.state import TrainState
+from imagen_jax.train.train_metrics import Throughput
+from imagen_jax.types import RandomKey
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What every step of a run reads; its state alone changes."""
+
+    program: sharded_step.ShardedStep
+    train_step: step.Step
+    share: pipeline.ProcessRows  # of every batch, this process's
+    root: RandomKey
+    start: int  # steps that were made before
+    batches: grain.DatasetIterator[pipeline.LoadedBatch]
+    goodput: GoodputTracker
+    checkpoints: CheckpointWriter
+    logger: RunLogger
+
+    @property
+    def experiment(self) -> config.Experiment:
+        """The config as it runs."""
+        return self.program.experiment
+
+    def close(self) -> None:
+        """End worker processes, the log and the saves."""
+        self.batches.close()
+        if self.experiment.data.workers:
+            gc.collect()  # jax, too, frees what they shared, before it is asked for
+        self.logger.close()
+        self.checkpoints.close()
+
+
+def begin(
+    experiment: config.Experiment,
+    workdir: Workdir,
+    *,
+    store: Store,
+    source: InitFrom | None,
+) -> tuple[TrainingRun, TrainState]:
+    """The run in `workdir`, begun or resumed, and its state: shapes, then shardings, then arrays.
+
+    Errors: ValueError and OSError, as `loop.train`.
+    """
+    compilation_cache.use_cache()
+    experiment = resolve.resolve(experiment, store=store)
+    changed = resuming.changed_options(workdir, experiment)
+    if jax.process_index() == 0:
+        print(f"{experiment.stage.name}: compiling ...", flush=True)
+    goodput = GoodputTracker()
+    program = sharded_step.build(experiment)
+    checkpoints = CheckpointWriter(workdir, experiment)
+    start, current = checkpoints.restore(program.target())
+    if current is None:
+        current, origin = _first_state(program, store=store, source=source)
+    else:
+        origin = _describe_resumption(start, changed, source)
+    if jax.process_index() == 0:
+        _write_config(workdir, experiment)
+    checkpoints.has_config = True
+    run = _assemble(
+        program, workdir, store=store, start=start, goodput=goodput, checkpoints=checkpoints
+    )
+    if origin:
+        run.logger.info(origin)
+    if (
+        sentence := ""
+        if start
+        else optim.describe_long_warmup(experiment.optim, steps=experiment.train.steps)
+    ):
+        run.logger.info(sentence)
+    return run, current
+
+
+def _first_state(
+    program: sharded_step.ShardedStep, *, store: Store, source: InitFrom | None
+) -> tuple[TrainState, str]:
+    """The state of a run that begins, and where its weights are from; "" for random ones.
+
+    Errors: ValueError for weights of `source` that are not finite.
+    """
+    current, origin = program.init(rng.root(program.experiment.train.seed)), ""
+    if source is not None:
+        current, origin = source.initialize(current)
+        nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
+    return state.with_empty_prompt(current, store.empty().array()), origin
+
+
+def _describe_resumption(start: int, changed: Sequence[str], source: InitFrom | None) -> str:
+    origin = f"resumed from step {start}"
+    if changed:
+        origin += f", with {', '.join(changed)}"
+    if source is not None:
+        origin += f"; the weights of {source.folder} were for its beginning"
+    return origin
+
+
+def _assemble(
+    program: sharded_step.ShardedStep,
+    workdir: Workdir,
+    *,
+    store: Store,
+    start: int,
+    goodput: GoodputTracker,
+    checkpoints: CheckpointWriter,
+) -> TrainingRun:
+    """A run whose next step is `start` + 1, with that step, its batches and its log."""
+    experiment = program.experiment
+    train_step, share = program.step(), program.share
+    batches = pipeline.example_stream(
+        store,
+        stage=experiment.stage,
+        data=experiment.data,
+        share=share,
+        seed=experiment.train.seed,
+        start_step=start,
+    )
+    throughput = Throughput(
+        sharded_step.flops_per_image(experiment), program.devices.devices.flatten().tolist()
+    )
+    return TrainingRun(
+        program=program,
+        train_step=train_step,
+        share=share,
+        root=rng.root(experiment.train.seed),
+        start=start,
+        batches=batches,
+        goodput=goodput,
+        checkpoints=checkpoints,
+        logger=RunLogger(
+            workdir, experiment, store, speed=throughput, start=start, goodput=goodput
+        ),
+    )
+
+
+def _write_config(workdir: Workdir, experiment: config.Experiment) -> None:
+    """Write config.json; a run that has one resumes even where there is no room for it.
+
+    Errors: OSError, naming the folder of a new run that there is no room for.
+    """
+    try:
+        run_dir.write_config(workdir, experiment)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if not (workdir / run_dir.CONFIG).is_file():
+            raise OSError(
+                f"{workdir}: there is no room for a run ({log_files.failure_reason(error)}): "
+                f"make some, or "
+                "give another --workdir"
+            ) from error
+        log_files.report_failure(str(workdir / run_dir.CONFIG), error)
