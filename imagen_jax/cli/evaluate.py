@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from imagen_jax import config, extras
-from imagen_jax.cli import parsing, stopping
+from imagen_jax.cli import parsing
 from imagen_jax.evaluate.settings import EvaluationSettings
 
 USAGE = """Judge images by the alignment oracle: is each attribute as the caption says?
@@ -46,10 +46,10 @@ def run(argv: list[str]) -> None:
     from imagen_jax.evaluate import evaluate, report
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.pretrained.locate import find_cascade
-    from imagen_jax.runtime import lease
+    from imagen_jax.runtime import lease, preemption
 
     compilation_cache.use_cache()
-    unfinished = options.out / stopping.UNFINISHED
+    unfinished = options.out / preemption.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), cache_dir=unfinished)
     evaluate.check_cascade(imagen)
     with lease.hold(options.out, command="imagen eval", option="--out"):
@@ -74,8 +74,11 @@ def _progress(unfinished: Path) -> Iterator[Callable[[str, int], None]]:
     """A progress bar, and the stop that a signal asks for between two batches."""
     from tqdm import tqdm
 
+    from imagen_jax.parallel import distributed
+    from imagen_jax.runtime import preemption
+
     with (
-        stopping.watch_between_batches(unfinished) as check,
+        preemption.watch_between_batches(unfinished, distributed.metadata_server()) as check,
         tqdm(desc="sampling", unit="image", dynamic_ncols=True) as bar,
     ):
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides, stopping
+from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
 
@@ -142,7 +142,7 @@ def run(argv: list[str]) -> None:
     import imagen_jax
     from imagen_jax.cli.output import Output
     from imagen_jax.parallel import compilation_cache
-    from imagen_jax.runtime import lease
+    from imagen_jax.runtime import lease, preemption
     from imagen_jax.sample.overrides import check_used
 
     compilation_cache.use_cache()
@@ -154,7 +154,7 @@ def run(argv: list[str]) -> None:
     cascade = cascade.with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
-    unfinished = options.out / stopping.UNFINISHED
+    unfinished = options.out / preemption.UNFINISHED
     imagen = dataclasses.replace(cascade, cache_dir=unfinished)
     metadata = _metadata(options, imagen, [stage.name for stage in stages])
     output = Output(
@@ -193,9 +193,13 @@ def _with_prompts(options: Options) -> Options:
 
 def _sample(imagen: "Imagen", options: Options, profile: CompileProfile, output: "Output") -> None:
     """Sample with a progress bar, and write what is finished."""
+    from imagen_jax.parallel import distributed
+    from imagen_jax.runtime import preemption
+
     stages = [s.stage for s in imagen.select_stages(options.first_stage, options.last_stage)]
     request = sample_inputs.make_request(options, stages, len(options.prompts))
-    with stopping.watch_between_batches(options.out / stopping.UNFINISHED) as check:
+    unfinished, server = options.out / preemption.UNFINISHED, distributed.metadata_server()
+    with preemption.watch_between_batches(unfinished, server) as check:
 
         def on_batch(stage: str, done: int) -> None:
             profile.ended(stage)

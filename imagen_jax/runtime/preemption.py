@@ -9,8 +9,9 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import jax
@@ -19,7 +20,9 @@ from jax.experimental import multihost_utils
 from imagen_jax.runtime import exit_codes
 
 NOTICE = "/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
-PATIENCE = 90  # seconds until a request counts as lost
+REQUEST_TIMEOUT = 90  # seconds until a request counts as lost
+UNFINISHED = "unfinished"  # subfolder for batches that are done, until all are
+PATIENCE = 20.0  # seconds from SIGTERM until a process ends that comes to no end of a batch
 
 
 class PreemptionWatch:
@@ -94,9 +97,67 @@ def _listen(host: str, ended: threading.Event) -> None:
     )
     while not ended.is_set():
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
                 if answer.read().strip() == b"TRUE" and not ended.is_set():
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             ended.wait(5.0)
+
+
+@contextmanager
+def watch_between_batches(
+    unfinished: Path, server: str | None = None
+) -> Iterator[Callable[[], None]]:
+    """A function to call after each batch; `server` is as in `watch_for_preemption`.
+
+    A process that comes to no end of a batch within `PATIENCE`, since a network is built, compiled
+    or slow, is ended with the same exit code; the batch under way is lost.
+    Errors: exit_codes.Preempted once this process is asked to stop; the batches are in
+    `unfinished`.
+    """
+    said = (
+        f"asked to stop; the images so far are kept in {unfinished}: give the same command again, "
+        "which resumes"
+    )
+    with watch_for_preemption(server) as watch, _ending(said):
+
+        def check() -> None:
+            if watch.reached(0):
+                raise exit_codes.Preempted(said)
+
+        yield check
+
+
+@contextmanager
+def _ending(said: str) -> Iterator[None]:
+    """End this process `PATIENCE` after SIGTERM, unless the block ends before.
+
+    The number of a signal arrives in a pipe even while the main thread is in a library, where its
+    handler does not run. Several processes, whose signals are those of jax's service, are left
+    alone.
+    """
+    if jax.process_count() > 1:
+        yield
+        return
+    numbers, arrivals = os.pipe()
+    os.set_blocking(arrivals, False)
+    ended = threading.Event()
+    before = signal.set_wakeup_fd(arrivals, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_end_late, args=(numbers, ended, said), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(arrivals)  # which ends the thread
+        thread.join()
+        os.close(numbers)
+
+
+def _end_late(numbers: int, ended: threading.Event, said: str) -> None:
+    while arrived := os.read(numbers, 1):
+        if arrived[0] == signal.SIGTERM and not ended.wait(PATIENCE):
+            os.write(2, f"\nimagen: {said}\n".encode(errors="backslashreplace"))
+            os._exit(exit_codes.PREEMPTED)

@@ -298,10 +298,10 @@ def test_a_prompt_of_other_bytes_than_utf_8_is_one_sentence() -> None:
 BUILDING = """
 import time
 from pathlib import Path
-from imagen_jax.cli import stopping
+from imagen_jax.runtime import preemption
 
-stopping.PATIENCE = 0.2
-with stopping.watch_between_batches(Path("out")) as check:
+preemption.PATIENCE = 0.2
+with preemption.watch_between_batches(Path("out")) as check:
     print("building", flush=True)
     {wait}
 """
