@@ -1,4 +1,4 @@
-"""Images as arrays: uint8 pixels to [-1, 1] and back, RGB on white, antialiased downsampling.
+"""Images as arrays: uint8 to [-1, 1] and back, upright RGB on white, antialiased downsampling.
 
 Worker processes import this module: it imports jax, and PIL, only where it is called for.
 """
@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 if TYPE_CHECKING:
     import PIL.Image
 
 WHITE = 128  # of 255: pixels of a mask from here on are sampled again
+ORIENTATION = 0x0112  # EXIF's tag
+
+
+class Turn(NamedTuple):
+    """What makes an image upright; which of its edges then come from the right and from below."""
+
+    transpose: str  # a name in `PIL.Image.Transpose`
+    from_right: bool
+    from_below: bool
+    exchanges_sides: bool = False  # width and height
+
+
+TURNS = {  # by EXIF's orientation
+    2: Turn("FLIP_LEFT_RIGHT", True, False),
+    3: Turn("ROTATE_180", True, True),
+    4: Turn("FLIP_TOP_BOTTOM", False, True),
+    5: Turn("TRANSPOSE", False, False, True),
+    6: Turn("ROTATE_270", True, False, True),
+    7: Turn("TRANSVERSE", True, True, True),
+    8: Turn("ROTATE_90", False, True, True),
+}
 
 
 def to_float(pixels: Any) -> Any:
@@ -54,6 +75,19 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         white.paste(clear, mask=clear)
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def make_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
+    """Turn an image as EXIF's orientation says; an unknown one leaves it."""
+    from PIL.Image import Transpose
+
+    turn = TURNS.get(orientation)
+    return image if turn is None else image.transpose(Transpose[turn.transpose])
+
+
+def is_white(pixels: UInt8[np.ndarray, "*b h w 3"]) -> Bool[np.ndarray, "*b h w"]:
+    """Tell which pixels of a mask are white: those that are sampled again."""
+    return pixels.mean(axis=-1) >= WHITE
 
 
 def area_downsample(

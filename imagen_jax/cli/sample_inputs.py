@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagen_jax.image import WHITE
+from imagen_jax.image import WHITE, is_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +97,7 @@ def _mask(path: Path, prompts: int, size: tuple[int, int]) -> np.ndarray:
     Errors: ValueError for a mask without white, or one that is white because it is transparent.
     """
     masks, files = _images(path, prompts, size, smooth=False), _files(path)
-    white = masks.mean(axis=-1) >= WHITE
+    white = is_white(masks)
     for number, file in enumerate(files):
         shown = masks[number].reshape(-1, 3)
         brightest = tuple(int(x) for x in shown[shown.sum(axis=-1).argmax()])

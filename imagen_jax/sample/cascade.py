@@ -6,7 +6,6 @@ import numpy as np
 
 from imagen_jax import config
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.image import to_float
 from imagen_jax.sample import request as sizes
 from imagen_jax.sample import stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
@@ -34,10 +33,10 @@ def generate(
     check_request(configs, request, len(prompts.indices))
     seed = config.check_value(seed, config.Seed, "seed")
     first = request.first_size(configs)
-    low_res = None
+    low_res: np.ndarray | sizes.LazyRows | None = None
     if request.low_res is not None:
         wide = sizes.pad_low_res(request.low_res, configs)
-        low_res = np.asarray(to_float(wide))
+        low_res = sizes.float_rows(wide)
         height, width = (side * configs[0].factor for side in wide.shape[1:3])
     else:
         height, width = first
@@ -54,7 +53,7 @@ def generate(
         )
         inputs = _inputs(trained.stage, prompts, request, low_res, size=size)
         try:
-            low_res = stage.sample_batches(
+            low_res = sampled = stage.sample_batches(
                 trained,
                 inputs,
                 sampler_params,
@@ -65,7 +64,7 @@ def generate(
         finally:
             trained.release()
         scale = size[0] // height
-        images[trained.stage.name] = low_res[:, : first[0] * scale, : first[1] * scale]
+        images[trained.stage.name] = sampled[:, : first[0] * scale, : first[1] * scale]
     return images
 
 
@@ -73,7 +72,7 @@ def _inputs(
     stage: config.Stage,
     prompts: SamplerInputs,
     request: Request,
-    low_res: np.ndarray | None,
+    low_res: np.ndarray | sizes.LazyRows | None,
     *,
     size: tuple[int, int],
 ) -> SamplerInputs:

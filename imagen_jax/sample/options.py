@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from imagen_jax import config
-from imagen_jax.image import WHITE, to_rgb
+from imagen_jax.image import ORIENTATION, is_white, make_upright, to_rgb
 from imagen_jax.sample.request import ARRAYS, Request
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _mask(name: str, given: Images, prompts: int) -> np.ndarray:
     """bool (prompts, h, w), true where an image is white or an array true."""
 
     def read(image: Image) -> np.ndarray:
-        return _rgb(name, image).mean(axis=-1) >= WHITE
+        return is_white(_rgb(name, image))
 
     found = _stack(name, given, read, rank=2)
     if found.dtype != np.bool_:
@@ -135,8 +135,6 @@ def _for_each(name: str, images: np.ndarray, prompts: int) -> np.ndarray:
 
 def _rgb(name: str, image: Image) -> np.ndarray:
     """Upright, and on white where it is transparent, uint8 (h, w, 3)."""
-    from PIL import ImageOps
-
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{name} is an image of mode {image.mode}: convert it to RGB first")
-    return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    return np.asarray(make_upright(to_rgb(image), image.getexif().get(ORIENTATION, 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,11 +12,27 @@ import numpy as np
 from imagen_jax import config
 from imagen_jax.config import require
 from imagen_jax.image import area_downsample, to_float
+from imagen_jax.types import Pixels
 
 Size = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
 LAST_INDEX = 2**31 - 1  # of an image: exported programs take it as int32
 Index = Annotated[int, config.Range(low=0, high=LAST_INDEX)]
 ARRAYS = ("low_res", "init_image", "mask")  # fields with one row for each prompt
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazyRows:
+    """An array whose rows are made when they are taken: a batch of floats, not one for all."""
+
+    make: Callable[[np.ndarray], np.ndarray]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self.make(rows)
+
+
+def float_rows(pixels: Pixels, factor: int = 1) -> LazyRows:
+    """Images as float32 in [-1, 1], each pixel the mean of `factor` x `factor`."""
+    return LazyRows(lambda rows: area_downsample(np.asarray(to_float(pixels[rows])), factor))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,19 +158,23 @@ class Request:
             )
         return height // factor, width // factor
 
-    def images_of_size(self, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def images_of_size(self, size: tuple[int, int]) -> tuple[LazyRows | None, LazyRows | None]:
         """`init_image` as float32 in [-1, 1] and where it stays, (p, h, w, 1), at a stage's size.
 
         A small pixel is the mean of those it covers, and stays where all of them do.
         """
-        if self.init_image is None:
+        image, mask = self.init_image, self.mask
+        if image is None:
             return None, None
-        factor = self.init_image.shape[1] // size[0]
-        image = area_downsample(np.asarray(to_float(self.init_image)), factor)
-        if self.mask is None:
-            return image, None
-        known = (~self.mask)[..., None].astype(np.float32)
-        return image, area_downsample(known, factor) == 1.0
+        factor = image.shape[1] // size[0]
+        images = float_rows(image, factor)
+        if mask is None:
+            return images, None
+
+        def known(rows: np.ndarray) -> np.ndarray:
+            return area_downsample((~mask[rows])[..., None].astype(np.float32), factor) == 1.0
+
+        return images, LazyRows(known)
 
 
 def _check_images(name: str, given: np.ndarray | None) -> None:

@@ -60,8 +60,9 @@ def sample_batches(
             show = _show(
                 trained, indices[np.unique(rows)], (params, inputs.captions.text), callbacks
             )
+            batch = inputs.rows(rows)  # outside the mesh: each process has all of it
             with mesh.activate(devices):
-                placed = mesh.to_global(inputs.rows(rows), mesh.batch_sharding(devices))
+                placed = mesh.to_global(batch, mesh.batch_sharding(devices))
                 images = _sample(trained, params, placed, spans, size=size, show=show)
                 sound = nonfinite_images.is_finite_each(images)
         started.append((start, images, sound))

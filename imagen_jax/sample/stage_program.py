@@ -104,10 +104,11 @@ class EncodedText(NamedTuple):
 class SamplerInputs(NamedTuple):
     """Encoded prompts, and the images that a stage starts from; every array is batch-first.
 
-    Numpy or jax. Shapes: indices (b,), the numbers of the images, int32, which decide the noise
-    with the seed; aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size,
-    None for a base; init_image (b, h, w, 3) in [-1, 1] to start from, None for pure noise;
-    known_mask (b, h, w, 1), true where `init_image` stays, None for nowhere.
+    Numpy or jax; images that are not yet selected by `rows` may be `request.LazyRows`.
+    Shapes: indices (b,), the numbers of the images, int32, which decide the noise with the seed;
+    aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size, None for a base;
+    init_image (b, h, w, 3) in [-1, 1] to start from, None for pure noise; known_mask
+    (b, h, w, 1), true where `init_image` stays, None for nowhere.
     """
 
     captions: EncodedText

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from imagen_jax import limits
 from imagen_jax.data.images import decoding_cost
-from imagen_jax.image import to_rgb
+from imagen_jax.image import ORIENTATION, TURNS, make_upright, to_rgb
 from imagen_jax.io.errors import UNREADABLE
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -43,17 +43,6 @@ BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# EXIF's orientation: what makes the image upright, and which edges came from the right and below.
-TURNS = {
-    2: (Image.Transpose.FLIP_LEFT_RIGHT, True, False),
-    3: (Image.Transpose.ROTATE_180, True, True),
-    4: (Image.Transpose.FLIP_TOP_BOTTOM, False, True),
-    5: (Image.Transpose.TRANSPOSE, False, False),
-    6: (Image.Transpose.ROTATE_270, True, False),
-    7: (Image.Transpose.TRANSVERSE, True, True),
-    8: (Image.Transpose.ROTATE_90, False, True),
-}
-SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 # One that ignores Pillow's warnings, as `warnings.filters` has them.
 PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -203,19 +192,18 @@ def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> 
         return DecodedImage(
             rgb, (0.0, 0.0, width, height), rgb is opened and opened.format == "PNG"
         )
-    turn, from_right, from_below = TURNS[orientation]
-    turned = rgb.transpose(turn)
-    if orientation in SIDEWAYS:
+    turn, turned = TURNS[orientation], make_upright(rgb, orientation)
+    if turn.exchanges_sides:
         width, height = height, width
-    left = turned.width - width if from_right else 0.0
-    top = turned.height - height if from_below else 0.0
+    left = turned.width - width if turn.from_right else 0.0
+    top = turned.height - height if turn.from_below else 0.0
     return DecodedImage(turned, (left, top, left + width, top + height), is_rgb_png=False)
 
 
 def _orientation(loaded: Image.Image) -> int:
     """EXIF's, or 1: an image whose EXIF is damaged is still an image."""
     try:
-        return loaded.getexif().get(ExifTags.Base.Orientation, 1)
+        return loaded.getexif().get(ORIENTATION, 1)
     except BROKEN:
         return 1
 
