@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "docstrings",
+    "notebooks",
     "outside_links",
     "reference_pages",
 ]

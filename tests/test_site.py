@@ -37,10 +37,13 @@ def test_the_site_builds(tmp_path: Path) -> None:
         [sys.executable, "-m", "sphinx", *options], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    reference = tmp_path / "site" / "reference"
+    site = tmp_path / "site"
+    reference = site / "reference"
     commands = _text(reference / "cli.html")
     for name in cli.COMMANDS:
         assert f"usage: imagen {name}" in commands
+    assert "custom = imagen.with_step_rule(ddim" in _text(site / "examples" / "sampling.html")
+    assert "Scores" in _text(site / "results" / "embedded.html")
     public = (reference / "api" / "imagen_jax.html").read_text()
     for name in imagen_jax.__all__:
         assert f'id="imagen_jax.{name}"' in public

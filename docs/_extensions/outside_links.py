@@ -1,4 +1,7 @@
-"""Links to files of the repository that are no pages of the site: they are named there instead."""
+"""Links to files of the repository that are no pages of the site.
+
+They lead to the page that includes the file; where there is none, the file is named instead.
+"""
 
 import os
 import re
@@ -8,6 +11,7 @@ from typing import Any
 from sphinx.util import logging
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\.?/[^)#\s]+)[^)]*\)")
+INCLUDED = {"imagen_jax/pretrained/shapes/README.md": "/results/embedded.md"}  # file: its page
 logger = logging.getLogger(__name__)
 
 
@@ -22,6 +26,8 @@ def _name(app: Any, docname: str, source: list[str]) -> None:
         if not place.exists():
             logger.warning("%s is not there", link[2], location=docname)
         path = os.path.relpath(place, root.parent)
+        if path in INCLUDED:
+            return f"[{link[1]}]({INCLUDED[path]})"
         return f"`{path}`" if link[1].strip("`") in path else f"{link[1]} (`{path}`)"
 
     source[0] = LINK.sub(named, source[0])
