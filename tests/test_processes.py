@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_processes import free_port
 
 from imagen_jax import config
 from imagen_jax.cli import data, encode
@@ -53,18 +53,12 @@ def _start(folder: Path, devices: int, *more: str) -> subprocess.Popen:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("processes")
     data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
     encode.run(["tiny", "--data-dir", str(folder / "data")])
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     started = [
         _start(folder / "one", 8),
         _start(folder / "two", 4, address, "0"),

@@ -3,13 +3,8 @@
 Each host has its folder, home, cache and, where Linux lets us, network and name.
 """
 
-import contextlib
 import io
-import os
-import signal
-import socket
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +16,7 @@ import jax
 import jpegs
 import numpy as np
 import pytest
+from host_processes import Hosts, end, kill
 
 from imagen_jax.data.store import store
 from imagen_jax.io import checkpoints, run_dir, workdir
@@ -34,47 +30,7 @@ ENCODE = ["encode", "tars:gs://bucket/tars", "--for", CONFIG, "--shard-records",
 TRAIN = ["train", CONFIG, "--pairs", "gs://bucket/pairs", "--train.steps", str(STEPS)]
 TRAIN += ["--train.save-every", str(SAVE_EVERY), "--train.log-every", "1"]
 TRAIN += ["--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"]  # each host has half of the state
-PROGRAM = "from imagen_jax.cli import main; main()"
-
-
-class Hosts:
-    """Two machines: a command is given to one or to both of them."""
-
-    def __init__(self, folder: Path, networks: list[host_networks.Host]) -> None:
-        self.folders = [folder / f"host{n}" for n in range(len(networks))]
-        self._networks = networks
-        self._started: list[subprocess.Popen] = []
-        for one in self.folders:
-            (one / "home").mkdir(parents=True)
-
-    def start(self, arguments: list[str]) -> list[subprocess.Popen]:
-        """The same command on both, as processes of one program."""
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            address = f"{self._networks[0].address}:{found.getsockname()[1]}"
-        joined = ["--coordinator", address, "--processes", "2", "--heartbeat-timeout", "10"]
-        return [self.run([*arguments, *joined, "--process-id", str(n)], host=n) for n in (0, 1)]
-
-    def run(self, arguments: list[str], host: int = 0) -> subprocess.Popen:
-        """A command on one of them."""
-        env = {"HOME": str(self.folders[host] / "home"), "JAX_NUM_CPU_DEVICES": "1"}
-        env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
-        started = subprocess.Popen(
-            [*self._networks[host].words, sys.executable, "-c", PROGRAM, *arguments],
-            cwd=self.folders[host],
-            env={**os.environ, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._started.append(started)
-        return started
-
-    def stop(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                kill(process)
-            process.communicate(timeout=60)
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
 
 
 @pytest.fixture
@@ -84,30 +40,15 @@ def place(tmp_path: Path, monkeypatch) -> Iterator[tuple[Hosts, cloud_storage.Bu
         host_networks.join_hosts(2) as (address, networks),
         cloud_storage.serve_here(monkeypatch, address) as bucket,
     ):
-        hosts = Hosts(tmp_path, networks)
+        hosts = Hosts(tmp_path, QUICK, networks)
         yield hosts, bucket
         hosts.stop()
-
-
-def kill(process: subprocess.Popen) -> None:
-    """End a command and what it started, as a power cut does."""
-    (children,) = Path(f"/proc/{process.pid}/task").glob(f"{process.pid}/children")
-    for number in [process.pid, *map(int, children.read_text().split())]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-
-
-def end(processes: list[subprocess.Popen]) -> str:
-    """What the first says; all end well."""
-    said = [process.communicate(timeout=400)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
-    return said[0]
 
 
 def strike(
     processes: list[subprocess.Popen], host: int, when: Callable[[], bool]
 ) -> tuple[int, str]:
-    """Kill one of two hosts at a moment; the other one's exit code, in time, and its words."""
+    """Kill one of two hosts at a moment; the other one's exit code, in time, and its errors."""
     deadline = time.monotonic() + 300
     while not when():
         assert time.monotonic() < deadline
@@ -115,9 +56,9 @@ def strike(
         time.sleep(0.005)
     kill(processes[host])
     began = time.monotonic()
-    said, _ = processes[1 - host].communicate(timeout=120)
+    _, errors = processes[1 - host].communicate(timeout=120)
     assert time.monotonic() - began < 60
-    return processes[1 - host].returncode, said
+    return processes[1 - host].returncode, errors
 
 
 def newest(bucket: cloud_storage.Bucket) -> int:
@@ -178,7 +119,7 @@ def check_training(hosts: Hosts, bucket: cloud_storage.Bucket) -> None:
         assert before < saved < STEPS
         assert code == exit_codes.LOST, said
         assert "this one cannot go on alone" in said
-    assert f"resumed from step {saved}" in end(hosts.start(command))
+    assert f"resumed from step {saved}" in end(hosts.start(command))[0]
     jax.tree.map(
         np.testing.assert_array_equal, final("gs://bucket/run"), final("gs://bucket/whole")
     )

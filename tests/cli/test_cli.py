@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import jax
 import pytest
+from command_line import run_imagen
 
 import imagen_jax
 from imagen_jax import __main__ as command
@@ -23,18 +24,9 @@ TRAIN = ("train", "tiny/base8", "--workdir", "w")
 ENCODE = ("encode", "shapes/tiny", "--out", "o", "--encoder", "t5_1_1_tiny")
 
 
-def _run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["imagen", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_command_explains_itself(command: str, monkeypatch, capsys) -> None:
-    assert _run(monkeypatch, command, "--help") == 0
+    assert run_imagen(monkeypatch, command, "--help") == 0
     out = capsys.readouterr().out
     assert f"usage: imagen {command}" in out
     assert len(out.splitlines()) > 8
@@ -57,14 +49,14 @@ def test_the_command_keeps_its_memory_where_none_says_otherwise(given: str | Non
 
 
 def test_the_overview_names_every_command(monkeypatch, capsys) -> None:
-    assert _run(monkeypatch, "--help") == 0
+    assert run_imagen(monkeypatch, "--help") == 0
     out = capsys.readouterr().out
     assert all(f"  {command} " in out for command in cli.COMMANDS)
-    assert _run(monkeypatch) == 2
+    assert run_imagen(monkeypatch) == 2
 
 
 def test_the_help_of_a_config_lists_its_fields(monkeypatch, capsys) -> None:
-    assert _run(monkeypatch, "train", "tiny/sr16", "--help") == 0
+    assert run_imagen(monkeypatch, "train", "tiny/sr16", "--help") == 0
     out = capsys.readouterr().out
     for field in (
         "--optim.learning-rate",
@@ -136,7 +128,7 @@ def test_bad_input_gets_one_sentence(
     arguments: tuple[str, ...], code: int, says: str, monkeypatch, capsys, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _run(monkeypatch, *arguments) == code
+    assert run_imagen(monkeypatch, *arguments) == code
     err = capsys.readouterr().err
     assert says in err
     assert "Traceback" not in err
@@ -145,10 +137,10 @@ def test_bad_input_gets_one_sentence(
 @pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"launch"}))
 def test_64_bits_are_refused_by_every_command(command: str, monkeypatch, capsys) -> None:
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
-    assert _run(monkeypatch, command, "x") == exit_codes.REFUSED
+    assert run_imagen(monkeypatch, command, "x") == exit_codes.REFUSED
     assert "JAX_ENABLE_X64=1" in capsys.readouterr().err
     monkeypatch.setenv("JAX_ENABLE_X64", "0")
-    _run(monkeypatch, command, "--no-such-option")
+    run_imagen(monkeypatch, command, "--no-such-option")
     assert "JAX_ENABLE_X64" not in capsys.readouterr().err
 
 
@@ -168,7 +160,8 @@ def test_64_bits_are_refused_in_python_too() -> None:
 def test_a_second_painting_into_a_folder_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
     with lease.hold(tmp_path, command="imagen sample", option="--out"):
         assert (
-            _run(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path)) == exit_codes.REFUSED
+            run_imagen(monkeypatch, "sample", "shapes", "a", "--out", str(tmp_path))
+            == exit_codes.REFUSED
         )
     assert f"{tmp_path} is in use by process {os.getpid()} of" in capsys.readouterr().err
 
@@ -184,7 +177,7 @@ def test_a_reader_that_ends_first_ends_it_silently(
     os.close(ours)
     with os.fdopen(theirs, "w", buffering=1) as pipe:
         monkeypatch.setattr(sys, stream, pipe)
-        code = _run(monkeypatch, *arguments)
+        code = run_imagen(monkeypatch, *arguments)
     written = stream == ("stdout" if "--help" in arguments else "stderr")
     assert (code == exit_codes.UNREAD) == written
     if written:
@@ -196,7 +189,7 @@ def test_a_connection_that_breaks_is_no_such_reader(monkeypatch, capsys) -> None
         raise BrokenPipeError(32, "Broken pipe", "gs://bucket/run")
 
     monkeypatch.setattr(train, "run", fail)
-    assert _run(monkeypatch, "train") == exit_codes.REFUSED
+    assert run_imagen(monkeypatch, "train") == exit_codes.REFUSED
     assert "Broken pipe: 'gs://bucket/run'" in capsys.readouterr().err
 
 
@@ -259,7 +252,7 @@ def test_what_is_printed_may_find_no_room(command: str, stream: str, monkeypatch
     monkeypatch.setattr(f"imagen_jax.cli.{cli.MODULES.get(command, command)}.run", work)
     with monkeypatch.context() as patched, open("/dev/full", "w", buffering=1) as full:
         patched.setattr(sys, stream, full)
-        assert _run(patched, command) == 0
+        assert run_imagen(patched, command) == 0
     said = "standard output: not written (No space left on device)"
     assert capsys.readouterr().err.count(said) == (stream == "stdout")
 
@@ -311,7 +304,7 @@ def test_an_error_that_nobody_foresaw_has_a_code_of_its_own(monkeypatch, capsys)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(train, "run", fail)
-    assert _run(monkeypatch, "train") == exit_codes.CRASHED
+    assert run_imagen(monkeypatch, "train") == exit_codes.CRASHED
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -4,12 +4,11 @@ import hashlib
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_imagen
 
-from imagen_jax import cli
 from imagen_jax.cli import launch
 from imagen_jax.runtime import exit_codes
 
@@ -36,13 +35,8 @@ def _clone(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(clone)
 
 
-def call(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["imagen", "launch", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    return run_imagen(monkeypatch, "launch", *arguments)
 
 
 @pytest.mark.cloud

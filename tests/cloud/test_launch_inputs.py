@@ -1,12 +1,11 @@
 """What a run needs is looked for before anything is created or paid for."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_imagen
 
-from imagen_jax import cli
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.tpu_slice import Slice
 
@@ -35,13 +34,8 @@ STORE = {
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["imagen", "launch", "tpu", *arguments])
     monkeypatch.chdir(Path(__file__).parents[2])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return run_imagen(monkeypatch, "launch", "tpu", *arguments)
 
 
 def put_store(cloud, **changes: object) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_imagen
 
-from imagen_jax import cli
 from imagen_jax.cloud import gcloud, run_record, status, untrusted, validate
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.observe import HeartbeatTracker, WorkerReport, read_reports
@@ -36,12 +36,7 @@ HONEST: dict[str, Any] = {
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["imagen", "launch", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return run_imagen(monkeypatch, "launch", *arguments)
 
 
 def changed(path: str, value: object) -> dict[str, Any]:

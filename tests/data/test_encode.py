@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import jpegs
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from host_processes import free_port
 
 from imagen_jax import config
 from imagen_jax.cli import data, encode
@@ -105,9 +105,7 @@ def test_killed_and_run_again_it_gives_the_same_bytes(
 
 def share(data_dir: Path, command: list[str]) -> int:
     """Two processes run a command; how many of them say that the store is complete."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [*command, "--coordinator", address, "--processes", "2", "--process-id"]
     started = [start(data_dir, *command, str(i)) for i in range(2)]
     ended = [process.communicate(timeout=300) for process in started]

@@ -1,12 +1,8 @@
 """`imagen encode` and `imagen data build` into a bucket: by one, by several hosts, and killed."""
 
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +10,7 @@ from pathlib import Path
 import cloud_storage
 import jpegs
 import pytest
+from host_processes import Hosts, end
 
 from imagen_jax.cli import encode
 from imagen_jax.config.load import from_json
@@ -23,7 +20,7 @@ PHOTOS, SMALL = 12, {4, 11}
 OUT = "gs://bucket/pairs"
 OPTIONS = ["--encoder", "t5_1_1_tiny", "--sizes", "8", "16", "--max-length", "32"]
 OPTIONS += ["--shard-records", "1"]
-PROGRAM = "from imagen_jax.cli import main; main()"
+ENV = {"JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
 def encoded(photos: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The store that one process writes into a folder; as users', not as this suite's, compiles."""
     folder = tmp_path_factory.mktemp("one")
-    end([Hosts(folder, {}).run(["encode", photos, *OPTIONS, "--out", str(folder / "pairs")])])
+    end([Hosts(folder, ENV).run(["encode", photos, *OPTIONS, "--out", str(folder / "pairs")])])
     return files(folder / "pairs")
 
 
@@ -70,63 +67,13 @@ def test_one_process_writes_what_it_writes_into_a_folder(
         encode.run([photos, *OPTIONS, "--max-length", "16", "--out", OUT])
 
 
-class Hosts:
-    """Processes that encode together, each in a folder of its own."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.folder = folder
-        self.env = {**os.environ, **env, "JAX_PLATFORMS": "cpu", "NO_GCE_CHECK": "true"}
-        self.env["JAX_NUM_CPU_DEVICES"] = "1"
-        self._started: list[subprocess.Popen] = []
-
-    def start(self, arguments: list[str], count: int = 2) -> list[subprocess.Popen]:
-        """The same command on all of them."""
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{found.getsockname()[1]}"
-        command = ["encode", *arguments, "--coordinator", address, "--processes", str(count)]
-        command += ["--heartbeat-timeout", "10"]
-        return [self.run([*command, "--process-id", str(n)], host=n) for n in range(count)]
-
-    def run(self, arguments: list[str], host: int = 0) -> subprocess.Popen:
-        """A command on one of them."""
-        folder = self.folder / f"host{host}"
-        folder.mkdir(exist_ok=True)
-        started = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            cwd=folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._started.append(started)
-        return started
-
-    def stop(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate(timeout=60)
-
-
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Hosts, cloud_storage.Bucket]]:
     """Two hosts and the bucket that both see."""
     with cloud_storage.serve() as (bucket, env):
-        made = Hosts(tmp_path, env)
+        made = Hosts(tmp_path, env | ENV)
         yield made, bucket
         made.stop()
-
-
-def end(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
-    """What each said in the end; what it should say."""
-    said = []
-    for process in processes:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, err
-        said.append(err.strip().splitlines()[-1] if code else out)
-    return said
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -156,11 +103,11 @@ def test_two_hosts_write_one_store_into_a_bucket(
     photos: str, encoded: dict[str, bytes], hosts: tuple[Hosts, cloud_storage.Bucket]
 ) -> None:
     both, bucket = hosts
-    end(both.start([photos, *OPTIONS, "--out", OUT]))
+    end(both.start(["encode", photos, *OPTIONS, "--out", OUT]))
     assert contents(bucket) == encoded
     for number in range(2):
-        assert not list((both.folder / f"host{number}").glob("[!d]*"))  # `data` has indices
-    said = end(both.start([photos, *OPTIONS, "--max-length", "16", "--out", OUT]), code=1)
+        assert not list((both.folders[number]).glob("[!dh]*"))  # `data` has indices, `home` copies
+    said = end(both.start(["encode", photos, *OPTIONS, "--max-length", "16", "--out", OUT]), code=1)
     assert all("holds another encoding: max_length 32 there, 16 wanted" in one for one in said)
     assert contents(bucket) == encoded
 
@@ -172,7 +119,7 @@ def test_a_host_that_is_killed_costs_its_shard_alone(
 ) -> None:
     both, bucket = hosts
     bucket.latency = 0.05
-    processes = both.start([photos, *OPTIONS, "--out", OUT])
+    processes = both.start(["encode", photos, *OPTIONS, "--out", OUT])
     wait_until(lambda: len(bucket.names("pairs/records-")) >= 3)
     processes[killed].send_signal(signal.SIGKILL)
     for process in processes:
@@ -184,7 +131,7 @@ def test_a_host_that_is_killed_costs_its_shard_alone(
     assert {name: before[name] for name in whole} == {name: encoded[name] for name in whole}
     written = {name: bucket.objects[f"pairs/{name}"][0] for name in whole}
     bucket.latency = 0.0
-    end(both.start([photos, *OPTIONS, "--out", OUT]))
+    end(both.start(["encode", photos, *OPTIONS, "--out", OUT]))
     assert contents(bucket) == encoded
     after = {name: bucket.objects[f"pairs/{name}"][0] for name in whole}
     assert after == written  # nothing is done again
@@ -198,7 +145,7 @@ def test_two_hosts_without_a_shared_folder_are_refused(
     tmp_path: Path,
 ) -> None:
     both, _ = hosts
-    said = end(both.start([photos, *OPTIONS, "--out", "pairs"]), code=1)
+    said = end(both.start(["encode", photos, *OPTIONS, "--out", "pairs"]), code=1)
     for one in said:
         assert re.search(
             r"pairs is not one folder for all 2 processes: what process 0 writes there is not seen "
@@ -206,7 +153,7 @@ def test_two_hosts_without_a_shared_folder_are_refused(
             one,
         )
     assert not list(tmp_path.glob("host*/pairs"))
-    end(both.start([photos, *OPTIONS, "--out", str(tmp_path / "shared" / "pairs")]))
+    end(both.start(["encode", photos, *OPTIONS, "--out", str(tmp_path / "shared" / "pairs")]))
     assert files(tmp_path / "shared" / "pairs") == encoded
 
 

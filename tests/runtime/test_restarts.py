@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from host_processes import free_port
 
 from imagen_jax.cli import data, encode
 from imagen_jax.runtime import exit_codes
@@ -97,16 +97,10 @@ class Training:
 
 
 def _pair(folder: Path, run: str, *more: str) -> list[Training]:
-    address = ("--coordinator", f"127.0.0.1:{_free_port()}", "--processes", "2")
+    address = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2")
     return [
         Training(folder, run, *address, "--process-id", name, *more, name=name) for name in "01"
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def test_a_killed_child_is_started_again_and_finishes(folder: Path) -> None:
