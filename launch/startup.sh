@@ -171,7 +171,7 @@ run_command() {
   wait "$child" || status=$?
 }
 
-# Whoever watches deletes the slice when the command has ended. Where nobody does, it would cost money
+# A watcher deletes the slice when the command has ended. Where there is none, it would cost money
 # for ever: its machines do so, one after another, as the first of them may be gone.
 leave() {
   if [[ $told != 0 ]]; then

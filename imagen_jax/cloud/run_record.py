@@ -1,7 +1,7 @@
 """A run as the bucket remembers it: what runs, its limits and its attempts.
 
-Whoever can write to the bucket can write the record, so that what is made of it passes the same
-rules as what is made of the command line.
+Everyone who can write to the bucket can write the record, so that what is made of it passes the
+same rules as what is made of the command line.
 """
 
 import dataclasses

@@ -52,7 +52,7 @@ def create_atomic(file: Path, content: Content) -> None:
 def _written(file: Path, content: Content) -> Iterator[Path]:
     """A file with that content next to `file`, until this is over."""
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
-    # Whoever else may write in this folder can't have put a link of that name there.
+    # Others who may write in this folder can't have put a link of that name there.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         with os.fdopen(descriptor, "wb" if isinstance(content, bytes) else "w") as opened:

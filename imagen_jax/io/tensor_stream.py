@@ -70,13 +70,13 @@ class TensorStream:
     def digest(self) -> str:
         """Return the SHA-256 of all bytes, after the last tensor. Errors: ValueError for more."""
         if self._file.read(1):
-            raise self._damage("it goes on behind its last tensor")
+            raise self._damage("it has bytes behind its last tensor")
         if self._hashed is not None:
             self._hashed.result()
         return self._sha256.hexdigest()
 
     def _take(self, count: int) -> bytes:
-        """Read the next bytes, which are digested while the caller goes on."""
+        """Read the next bytes, which are digested while the caller works."""
         data = self._file.read(count)
         if len(data) != count:
             raise self._damage("it is cut short")

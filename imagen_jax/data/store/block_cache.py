@@ -27,7 +27,7 @@ BLOCK = 8 << 20  # bytes that are fetched at once ahead of need
 PAGE = 4096  # bytes; a file takes a whole number of them
 FOLDER = Path("~/.cache/imagen_jax/pairs")
 SIZE = 50 << 30  # bytes: half of the disk that a TPU VM has unless asked for another
-ABOUT, BLOCKS, USED = "store.json", "blocks", "used"  # USED: locked by whoever reads
+ABOUT, BLOCKS, USED = "store.json", "blocks", "used"  # USED: locked by readers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def _fetch_all(cache: BlockCache, missing: "_Shared", stop: threading.Event) -> 
             return
         try:
             cache.fetch_block(block)
-        except OSError:  # whoever needs the block meets the same, and says it
+        except OSError:  # a reader of the block meets the same, and says it
             stop.wait(PAUSE)
 
 
