@@ -133,7 +133,7 @@ def _bookkeeping() -> float:
         for part in ("data", "save", "hooks"):
             with ledger.spend(part):
                 pass
-        watch.reached(step)
+        watch.stops_after(step)
         dog.beat()
     return (time.perf_counter() - start) / BOOKKEEPING
 

@@ -68,7 +68,7 @@ def run(options: Options) -> None:
     base = networks["Efficient U-Net"]
     settings = collect_settings(options, base, leave_out=("configs", "batch_size"))
     results = read_results(options.out, NAME, settings)
-    encoder = TextEncoder.of(base.text)
+    encoder = TextEncoder.from_config(base.text)
     exam = balanced_eval_set(
         base.data.dataset, count=options.images, seed=options.seed, size=base.stage.size
     )

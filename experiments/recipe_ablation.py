@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     chosen = [(row, row.apply(base)) for row in variants.choose(options.only)]
     settings = collect_settings(options, base, leave_out=("only", "configs", "batch_size"))
     results = read_results(options.out, NAME, settings)
-    encoder = TextEncoder.of(base.text)
+    encoder = TextEncoder.from_config(base.text)
     for row, experiment in tqdm(chosen, desc=NAME, unit="row"):
         if row.name in results:
             continue

@@ -173,7 +173,7 @@ class Imagen:
             try:
                 sampled = cascade.generate(stages, encoded, **options, callbacks=callbacks)
             except NotFinite as error:
-                raise error.naming(prompts, first_index=first) from None
+                raise error.with_prompts(prompts, first_index=first) from None
             images = {name: _to_uint8(x, batch_size) for name, x in sampled.items()}
             callbacks.finish_images(first, images)
         return Samples(images, prompts=prompts, first_index=first)

@@ -58,7 +58,7 @@ def draw_batch(draw: np.random.Generator, encoder: TextEncoder, size: int) -> Ba
 def train(steps: int) -> Imagen:
     """Train for so many steps; returns what samples."""
     experiment = experiment_of(steps)
-    encoder = TextEncoder.of(TEXT)
+    encoder = TextEncoder.from_config(TEXT)
     program = sharded_step.build(experiment)
     step, key, draw = program.step(), rng.root(0), np.random.default_rng(0)
     state = program.init(key)

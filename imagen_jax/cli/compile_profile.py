@@ -31,7 +31,7 @@ class CompileProfile:
 
         monitoring.register_event_duration_secs_listener(hear)
 
-    def ended(self, part: str) -> None:
+    def end_part(self, part: str) -> None:
         """All since the part before belongs to this one; parts of one name add up."""
         now = time.perf_counter()
         row = self._parts.setdefault(part, dict.fromkeys(("all", *COLUMNS), 0.0))

@@ -48,7 +48,7 @@ class BuildOptions:
             len(self.source) == 1 or (self.pairs.out is not None and bool(self.source)),
             f"give one dataset, or with --out a data source, and not {len(self.source)} names",
         )
-        changed = [*self.pairs.changed(), *(["beam"] if self.beam else [])]
+        changed = [*self.pairs.changed_options(), *(["beam"] if self.beam else [])]
         config.require(
             self.pairs.out is not None or not changed,
             f"--{''.join(changed[:1])} needs --out, the folder of the pairs: "

@@ -58,7 +58,7 @@ class Options:
             len(self.source) == 1 or (self.pairs.out is not None and bool(self.source)),
             f"give one config, or with --out a data source, and not {len(self.source)} names",
         )
-        changed = [name for name in self.pairs.changed() if name not in OF_CONFIGS]
+        changed = [name for name in self.pairs.changed_options() if name not in OF_CONFIGS]
         config.require(
             self.pairs.out is not None or not changed,
             f"--{''.join(changed[:1])} needs --out: without it SOURCE is a "

@@ -62,7 +62,7 @@ def _prompts(experiment: config.Experiment) -> Any:
     from imagen_jax import imagen
     from imagen_jax.text.encoder import TextEncoder
 
-    encoder = TextEncoder.of(experiment.text)
+    encoder = TextEncoder.from_config(experiment.text)
     return imagen.Imagen((), encoder).encode(experiment.train.sample_prompts)
 
 

@@ -147,7 +147,7 @@ def run(argv: list[str]) -> None:
 
     compilation_cache.use_cache()
     profile.listen()
-    profile.ended("imports")
+    profile.end_part("imports")
     cascade = imagen_jax.load(
         options.cascade, text_encoder=options.text_encoder, offload=options.offload
     )
@@ -161,13 +161,13 @@ def run(argv: list[str]) -> None:
         options.out, options.prompts, first_index=options.first_index, metadata=metadata
     )
     devices.report_devices()
-    profile.ended("loading")
+    profile.end_part("loading")
     started = time.perf_counter()
     with lease.hold(options.out, command="imagen sample", option="--out"):
         _sample(imagen, options, profile, output)
         grid = output.finish()
         shutil.rmtree(unfinished, ignore_errors=True)
-    profile.ended("saving")
+    profile.end_part("saving")
     took = time.perf_counter() - started
     count = len(options.prompts)
     part = f", the first {output.shown:,}" if output.shown < count else ""
@@ -202,7 +202,7 @@ def _sample(imagen: "Imagen", options: Options, profile: CompileProfile, output:
     with preemption.watch_between_batches(unfinished, server) as check:
 
         def on_batch(stage: str, done: int) -> None:
-            profile.ended(stage)
+            profile.end_part(stage)
             check()
 
         for samples in imagen.stream(
@@ -214,7 +214,7 @@ def _sample(imagen: "Imagen", options: Options, profile: CompileProfile, output:
             progress=True,
         ):
             output.write(samples.first_index, samples[stages[-1].name])
-            profile.ended("saving")
+            profile.end_part("saving")
 
 
 def _callbacks(options: Options, on_batch, output: "Output") -> "SamplingCallbacks":

@@ -71,7 +71,7 @@ class StoreOptions:
             f"--sizes {' '.join(map(str, self.sizes))}: each has to divide the largest",
         )
 
-    def changed(self) -> list[str]:
+    def changed_options(self) -> list[str]:
         """Options that are not at their defaults, as they are typed but for the dashes."""
         return [
             "for" if field.name == "for_config" else field.name.replace("_", "-")

@@ -154,7 +154,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
 
         def stop(step: int) -> bool:
             check()
-            return watch.reached(step)
+            return watch.stops_after(step)
 
         state = loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=stop)
     if jax.process_index() == 0:

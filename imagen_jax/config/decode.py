@@ -132,7 +132,7 @@ def _decode_function(value: Any, where: str) -> Any:
         raise ValueError(f"{where}: {shorten(value)} names no function by its module and name")
     for part in (module, name):
         check_name(part, f"{where}: a part of the function's name")
-    found = imported(module, name)
+    found = find_function(module, name)
     if found is None:
         raise ValueError(
             f"{where}: the run has a function of its own, {module}.{name}: import {module}, which "
@@ -141,7 +141,7 @@ def _decode_function(value: Any, where: str) -> Any:
     return found
 
 
-def imported(module: str, name: str) -> Any:
+def find_function(module: str, name: str) -> Any:
     """Return the function that an imported module defines under a name; None without one.
 
     Python's own modules don't count: a stranger's config names none of them.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.config.decode import decode, imported
+from imagen_jax.config.decode import decode, find_function
 from imagen_jax.config.experiment import Experiment
 from imagen_jax.io import json_reader, paths
 
@@ -150,7 +150,7 @@ def _encode(value: Any) -> Any:
 def _encode_function(function: Any) -> dict[str, str]:
     """Encode a function by its place. Errors: ValueError for one that has none."""
     module, name = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
-    if imported(module, name) is not function:
+    if find_function(module, name) is not function:
         raise ValueError(
             f"{function!r} can't be stored with a run: define it with def at the top level of a "
             "module, and import it from there"

@@ -238,8 +238,8 @@ def _gathered(
         name=name,
         examples=len(look.source),
         looked_at=looked_at,
-        left_out=lost.collected(),
-        again=again.collected(),
+        left_out=lost.collect(),
+        again=again.collect(),
         **columns,
     )
 

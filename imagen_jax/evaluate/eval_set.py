@@ -30,7 +30,7 @@ class EvalSet:
         }
         return {kind: chosen for kind, chosen in found.items() if chosen}
 
-    def at(self, side: int) -> UInt8[np.ndarray, "p side side 3"]:
+    def images_of_side(self, side: int) -> UInt8[np.ndarray, "p side side 3"]:
         """The real images at `side` pixels."""
         return area_downsample(self.real, self.real.shape[1] // side)
 

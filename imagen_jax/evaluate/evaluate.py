@@ -135,7 +135,7 @@ class _Evaluation:
             stage = trained.stage
             if stage.low_size is None:
                 continue
-            low = drawn.at(stage.low_size)
+            low = drawn.images_of_side(stage.low_size)
             alone = dataclasses.replace(self.imagen, stages=(trained,))
             images = self._sample(alone, drawn.captions, request=Request(low_res=low))[stage.name]
             sections.append(_bilinear_section(stage, images, drawn))
@@ -195,14 +195,17 @@ def _score_kinds(kind: str, drawn: EvalSet, images: Pixels) -> list[Row]:
     rows = []
     for group, chosen in drawn.kinds().items():
         captions = [drawn.captions[i] for i in chosen]
-        for what, found in (("sampled", images), ("ceiling", drawn.at(images.shape[1]))):
+        for what, found in (
+            ("sampled", images),
+            ("ceiling", drawn.images_of_side(images.shape[1])),
+        ):
             scores = _score(found[chosen], captions)
             rows.append(Row(name=f"{kind}, {OBJECTS[group]}: {what}", scores=scores))
     return rows
 
 
 def _bilinear_section(stage: config.Stage, images: Pixels, drawn: EvalSet) -> Section:
-    low, real = drawn.at(stage.low_size or stage.size), drawn.at(stage.size)
+    low, real = drawn.images_of_side(stage.low_size or stage.size), drawn.images_of_side(stage.size)
     large = noise_conditioning.upsample(to_float(low), factor=stage.factor)
     bilinear = np.asarray(to_uint8(large))
     rows = tuple(

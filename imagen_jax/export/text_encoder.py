@@ -74,7 +74,7 @@ def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> T
     """
     identity, vocabulary = source.identity, source.vocabulary
     if not identity or not vocabulary:
-        loaded = TextEncoder.of(source)
+        loaded = TextEncoder.from_config(source)
         identity, vocabulary = loaded.identity, loaded.vocabulary
         loaded.free()
     embedded = kind == "embedded"

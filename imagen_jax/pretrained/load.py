@@ -70,7 +70,7 @@ def _encoder(
     check = functools.partial(_check_encoder, text=text, where=where)
     if offload:
         return OffloadedTextEncoder(text, check)
-    found = TextEncoder.of(text, split="heads")
+    found = TextEncoder.from_config(text, split="heads")
     check(found)
     return found
 

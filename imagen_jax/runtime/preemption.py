@@ -50,7 +50,7 @@ class PreemptionWatch:
         """Return whether this process, alone, was asked to stop."""
         return self._asked.is_set()
 
-    def reached(self, step: int) -> bool:
+    def stops_after(self, step: int) -> bool:
         """Return whether all processes stop after this step; to be called by all, at every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
@@ -123,7 +123,7 @@ def watch_between_batches(
     with watch_for_preemption(server) as watch, _ending(said):
 
         def check() -> None:
-            if watch.reached(0):
+            if watch.stops_after(0):
                 raise exit_codes.Preempted(said)
 
         yield check

@@ -27,7 +27,7 @@ class NotFinite(FloatingPointError):
         verb = "are" if len(indices) > 1 else "is"
         super().__init__(f"{stage}: {many} {listed}{more} {verb} not finite: {cause}")
 
-    def naming(self, prompts: Sequence[str], *, first_index: int) -> "NotFinite":
+    def with_prompts(self, prompts: Sequence[str], *, first_index: int) -> "NotFinite":
         """The same with the prompts, of which the first is that of image `first_index`."""
         named = ", ".join(
             f"{i} ({config.shorten(prompts[i - first_index])})" for i in self.indices[:NAMED]

@@ -59,7 +59,7 @@ class TextEncoder:
     batch_tokens: int = BATCH_TOKENS  # of `plan`
 
     @classmethod
-    def of(cls, text: settings.Text, *, split: Split = "captions") -> "TextEncoder":
+    def from_config(cls, text: settings.Text, *, split: Split = "captions") -> "TextEncoder":
         """The encoder that a config describes. Errors: as `load`."""
         return cls.load(
             text.encoder,
@@ -358,7 +358,7 @@ def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:
     place = locate_encoder(name_or_path)
     if not tokenizer and buckets.is_bucket(place):
         return ""
-    model = tokenizer or _tokenizer_of(RemoteFolder.of(place))
+    model = tokenizer or _tokenizer_of(RemoteFolder.from_path(place))
     return _vocabulary(Tokenizer.load(model)) if model else ""
 
 
@@ -368,7 +368,7 @@ def find_tokenizer(path: Path | str) -> str:
     Of a bucket only the encoder's own folder is looked into.
     Errors: FileNotFoundError where there is none; ValueError for several.
     """
-    folder = RemoteFolder.of(path)
+    folder = RemoteFolder.from_path(path)
     found = _tokenizer_of(folder)
     if found is None:
         raise FileNotFoundError(

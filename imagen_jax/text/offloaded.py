@@ -29,7 +29,7 @@ class OffloadedTextEncoder:
         self, captions: Sequence[str]
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encode as `TextEncoder.encode` does. Errors: as `TextEncoder.load`, too."""
-        encoder = TextEncoder.of(self.text, split="heads")
+        encoder = TextEncoder.from_config(self.text, split="heads")
         try:
             self.check(encoder)
             return encoder.encode(captions)

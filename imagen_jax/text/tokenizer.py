@@ -38,7 +38,7 @@ class Tokenizer:
 
         Errors: FileNotFoundError if there is no such file; ValueError if it is no usable model.
         """
-        file = RemoteFolder.of(path)
+        file = RemoteFolder.from_path(path)
         model = file.parent.read(file.name)
         if model is None:
             raise FileNotFoundError(f"no SentencePiece model at {path}: copy the encoder's there")

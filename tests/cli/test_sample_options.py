@@ -24,7 +24,7 @@ def tiny() -> imagen.Imagen:
     names = ("tiny/base8", "tiny/sr16")
     return imagen.Imagen(
         stages=tuple(make_stage(name, guidance_weight=3.0) for name in names),
-        encoder=TextEncoder.of(config.load(names[0])[0].text),
+        encoder=TextEncoder.from_config(config.load(names[0])[0].text),
         experiments=tuple(config.load(name)[0] for name in names),
         steps=(1, 1),
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import imagen_jax
 from imagen_jax import cli, config
-from imagen_jax.config.decode import imported
+from imagen_jax.config.decode import find_function
 from imagen_jax.config.names import check_line, check_name, escape_controls
 from imagen_jax.io import run_dir
 
@@ -99,8 +99,8 @@ def test_a_sentence_reaches_the_terminal_without_escapes(capsys) -> None:
 
 
 def test_a_config_names_no_function_of_pythons_own_modules() -> None:
-    assert imported("shutil", "rmtree") is None
-    assert imported("imagen_jax.config.names", "check_name") is check_name
+    assert find_function("shutil", "rmtree") is None
+    assert find_function("imagen_jax.config.names", "check_name") is check_name
     document = json.loads(config.to_json(BASE))
     for curve in (
         {"_type": "Callable", "module": "shutil", "name": "rmtree"},

@@ -289,13 +289,13 @@ def test_names_are_kept_up_to_a_number_and_counted_beyond() -> None:
     skips, more = base.SkipLog(), base.SkipLog()
     for n in range(150):
         skips.add("empty", f"{n}")
-    more.extend(skips.collected(), "x/")
+    more.extend(skips.collect(), "x/")
     more.add("empty", "last\n")
     for found, first, total in ((skips, "0", 150), (more, "x/0", 151)):
-        names = found.collected()["empty"]
+        names = found.collect()["empty"]
         assert (len(names), names[0], names.total) == (base.LISTED, first, total)
         assert pickle.loads(pickle.dumps(names)).total == total
-    assert base.summarise_skips(more.collected()) == "151 empty (x/0)"
+    assert base.summarise_skips(more.collect()) == "151 empty (x/0)"
 
 
 HOSTILE = Path(__file__).parent / "hostile_tfds"

@@ -51,7 +51,7 @@ def test_kinds_tell_one_object_from_two() -> None:
 
 def test_real_pictures_are_averaged_down() -> None:
     exam = draw_eval_set("shapes/tiny", "validation", count=3, seed=1, size=64)
-    np.testing.assert_array_equal(exam.at(16), transforms.area_downsample(exam.real, 4))
+    np.testing.assert_array_equal(exam.images_of_side(16), transforms.area_downsample(exam.real, 4))
 
 
 def test_draw_refuses_other_data() -> None:

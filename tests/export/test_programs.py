@@ -104,8 +104,8 @@ def test_a_rounded_encoder_encodes_what_it_would_have(tmp_path: Path) -> None:
     program = stablehlo.export_encoding(tmp_path / "text", text)
     tensors = load_file(tmp_path / "text/weights-00001-of-00001.safetensors")
     assert {str(x.dtype) for x in tensors.values()} == {"bfloat16", "float32"}
-    before = TextEncoder.of(text)
-    after = TextEncoder.of(dataclasses.replace(text, encoder=str(tmp_path / "text")))
+    before = TextEncoder.from_config(text)
+    after = TextEncoder.from_config(dataclasses.replace(text, encoder=str(tmp_path / "text")))
     expected, mask = before.encode(PROMPTS[:1])
     np.testing.assert_array_equal(after.encode(PROMPTS[:1])[0], expected)
     tokens, _ = before.tokenizer.tokenize(PROMPTS[:1], max_length=8)

@@ -31,7 +31,7 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workdir.as_path("~/run") == Path("/home/me/run")
     with pytest.raises(ValueError, match="the name of the folder is empty"):
         workdir.as_path("")
-    assert RemoteFolder.of("~/t5").url == "/home/me/t5"
+    assert RemoteFolder.from_path("~/t5").url == "/home/me/t5"
     with pytest.raises(
         ValueError, match=r"~nn is nobody's home here; a file of that name is \./~nn"
     ):
@@ -45,7 +45,7 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         paths.local_path,
         paths.path_or_address,
         workdir.as_path,
-        RemoteFolder.of,
+        RemoteFolder.from_path,
         lambda text: paths.local_path(Path(text)),
         lambda text: remote_files.find_files(text, ending="tar"),
         lambda text: addresses.open_source(addresses.parse_address(f"folder:{text}"), "data"),

@@ -53,7 +53,7 @@ def test_one_image_of_a_batch_is_named_and_the_batch_not_kept(stages, tmp_path: 
     assert (e.value.stage, e.value.indices) == ("base8", (6,))
     assert not told
     assert not (tmp_path / "kept").exists()
-    named = e.value.naming(["a", "b", "c"], first_index=5)
+    named = e.value.with_prompts(["a", "b", "c"], first_index=5)
     assert str(named).startswith("base8: image 6 ('b') is not finite")
 
 

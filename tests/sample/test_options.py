@@ -26,7 +26,7 @@ PROMPTS = [f"a {size} red circle" for size in ("large", "small") for _ in range(
 
 @pytest.fixture(scope="module")
 def tiny(stages) -> Imagen:
-    encoder = TextEncoder.of(config.load("tiny/base8")[0].text)
+    encoder = TextEncoder.from_config(config.load("tiny/base8")[0].text)
     whole = Imagen(stages=tuple(stages[:2]), encoder=encoder)
     return whole.with_sampler({"steps": 2, "threshold": "static"})
 

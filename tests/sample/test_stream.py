@@ -22,7 +22,7 @@ PROMPTS = [f"a {size} {n} circle" for size in ("large", "small") for n in range(
 
 @pytest.fixture(scope="module")
 def tiny(stages) -> Imagen:
-    encoder = TextEncoder.of(config.load("tiny/base8")[0].text)
+    encoder = TextEncoder.from_config(config.load("tiny/base8")[0].text)
     return Imagen(stages=tuple(stages[:2]), encoder=encoder)
 
 

@@ -212,7 +212,7 @@ def test_cleaning_is_the_encoders_own(embedded) -> None:
 
 def test_a_config_describes_its_encoder() -> None:
     text = config.Text(encoder="t5_1_1_mini", max_length=40, clean=True, dtype="bfloat16")
-    made = TextEncoder.of(text)
+    made = TextEncoder.from_config(text)
     assert (made.max_length, made.clean, made.dtype, made.width) == (40, True, "bfloat16", 256)
 
 

@@ -21,9 +21,9 @@ def _heeded() -> Iterator[None]:
 
 def test_the_first_interrupt_stops_and_the_second_ends_at_once(capfd) -> None:
     with preemption.watch_for_preemption() as watch:
-        assert not watch.reached(1)
+        assert not watch.stops_after(1)
         os.kill(os.getpid(), signal.SIGINT)
-        assert watch.reached(2)
+        assert watch.stops_after(2)
         assert "saving; press Ctrl-C again to stop at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -47,5 +47,5 @@ def test_an_interrupt_that_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with preemption.watch_for_preemption() as watch:
         os.kill(os.getpid(), signal.SIGINT)
-        assert not watch.reached(1)
+        assert not watch.stops_after(1)
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

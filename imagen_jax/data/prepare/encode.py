@@ -114,7 +114,7 @@ def encode_source(
     Errors: FileNotFoundError where the dataset was not built; ValueError as `store_target` and
     `write_store`.
     """
-    encoder = encoder or TextEncoder.of(text)
+    encoder = encoder or TextEncoder.from_config(text)
     source, dataset = addresses.open_embedded(data.dataset, data.split, data_dir), data.dataset
     if examples is not None and examples < len(source):
         source, dataset = First(source, examples), f"{dataset}-first-{examples}"

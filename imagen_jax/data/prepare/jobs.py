@@ -62,9 +62,11 @@ class EncodeJob:
         return addresses.open_source(self.address, self.data_dir)
 
     def open(self) -> JobResources:
-        """Errors: as `addresses.open_source`, `TextEncoder.of` and `encode.store_target`."""
+        """Errors: as `addresses.open_source`, `TextEncoder.from_config`, `encode.store_target`."""
         source = self.open_source()
-        encoder = dataclasses.replace(TextEncoder.of(self.text), batch_tokens=self.batch_tokens)
+        encoder = dataclasses.replace(
+            TextEncoder.from_config(self.text), batch_tokens=self.batch_tokens
+        )
         data = config.Data(dataset=self.address.dataset, split=self.address.split)
         target = encode.store_target(
             encoder, source, folder=self.folder, data=data, text=self.text, sizes=self.sizes

@@ -126,7 +126,7 @@ class SkipLog:
         for reason, names in skipped.items():
             self._add(reason, [prefix + name for name in names], names.total)
 
-    def collected(self) -> dict[str, SkippedNames]:
+    def collect(self) -> dict[str, SkippedNames]:
         """All so far, reasons in alphabetical order."""
         return {
             reason: SkippedNames(self._names[reason], n)

@@ -111,10 +111,10 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
             listing.skips.add("table that is none of captions", str(error))
             del described[below]
         else:
-            listing.skips.extend(part.skips.collected())
+            listing.skips.extend(part.skips.collect())
     rest = [name for name in images if not name.startswith(tuple(described))]
     pairs = _pairs(rest, listing, tuple(described))
-    skipped = listing.skips.collected()
+    skipped = listing.skips.collect()
     if not found and not pairs:
         raise ValueError(
             f"folder {folder} has no image with a caption; "

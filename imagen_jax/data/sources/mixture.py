@@ -58,7 +58,7 @@ class Mixture(Sequence):
         skips = SkipLog()
         for number, source in enumerate(self.sources):
             skips.extend(source.skipped, f"{number}/")
-        return skips.collected()
+        return skips.collect()
 
     def place(self, index: int) -> tuple[int, int]:
         """Source and index in it of an example."""

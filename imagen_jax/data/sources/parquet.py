@@ -132,7 +132,7 @@ def open_parquet(pattern: str, *, image: str = "image", text: str = "text") -> P
     if not len(rows):
         raise ValueError(
             f"{pattern}: no image with a caption in {len(files)} files; "
-            f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
+            f"left out: {base.summarise_skips(skips.collect()) or 'nothing'}"
         )
     firsts = np.cumsum([0, *(len(one.whole) for one in scanned[:-1])])
     groups = [
@@ -141,7 +141,7 @@ def open_parquet(pattern: str, *, image: str = "image", text: str = "text") -> P
         for group, first in enumerate(firsts[number] + np.cumsum([0, *one.groups[:-1]]))
         if one.groups
     ]
-    return Parquet(files, columns, np.array(groups), firsts, rows, skips.collected())
+    return Parquet(files, columns, np.array(groups), firsts, rows, skips.collect())
 
 
 def row_index(path: str, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -177,7 +177,7 @@ def _scan(file: SourceFile, columns: Columns) -> Scanned:
     except CorruptDataError as error:
         skips = SkipLog()
         skips.add("damaged file", f"{file.name}: {error}")
-        return Scanned([], np.zeros(0, bool), skips.collected())
+        return Scanned([], np.zeros(0, bool), skips.collect())
     whole = np.ones(sum(found["groups"]), bool)
     whole[found["lost"]] = False
     skipped = {reason: SkippedNames(n, total) for reason, (total, *n) in found["skipped"].items()}

@@ -146,7 +146,7 @@ def scan(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
             skips.add(reason, f"{request['name']}/{first + row}")
             lost.append(first + row)
         first += count
-    skipped = {reason: [names.total, *names] for reason, names in skips.collected().items()}
+    skipped = {reason: [names.total, *names] for reason, names in skips.collect().items()}
     yield {"value": {"groups": groups, "lost": lost, "skipped": skipped}}
 
 

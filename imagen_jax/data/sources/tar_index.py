@@ -118,8 +118,8 @@ def build(file: SourceFile, field: str) -> Index:
             end += len(keys[-1])
             rows.append((*found.image, *text, found.text is None, end))
     prefixed = SkipLog()
-    prefixed.extend(scan.skips.collected(), f"{base.make_printable(file.name)}: ")
-    return Index(np.array(rows, ROW), b"".join(keys), prefixed.collected())
+    prefixed.extend(scan.skips.collect(), f"{base.make_printable(file.name)}: ")
+    return Index(np.array(rows, ROW), b"".join(keys), prefixed.collect())
 
 
 def _lacking(found: Found) -> str:

@@ -109,7 +109,7 @@ def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
     if not len(rows):
         raise ValueError(
             f"{pattern}: no image with a caption in {len(files)} tars; "
-            f"left out: {base.summarise_skips(skips.collected()) or 'nothing'}"
+            f"left out: {base.summarise_skips(skips.collect()) or 'nothing'}"
         )
     # The ends of each tar's keys begin where the tar before ended.
     lengths = [len(index.keys) for index in indices]
@@ -121,7 +121,7 @@ def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
         rows=rows,
         keys=b"".join(index.keys for index in indices),
         field=field,
-        skipped=skips.collected(),
+        skipped=skips.collect(),
     )
 
 

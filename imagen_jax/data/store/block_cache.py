@@ -80,7 +80,7 @@ class BlockCache:
             self._whole[number] = self.has(number, 0, self._files[number].size)
         return self._whole[number]
 
-    def missing(self) -> Iterator[int]:
+    def missing_blocks(self) -> Iterator[int]:
         """List the blocks that are not there when their turn comes, in the files' order."""
         return (block for block in range(self._first[-1]) if not self._map[block])
 
@@ -110,7 +110,7 @@ class BlockCache:
         if written != len(data):
             raise OSError(_full(path, f"{written} of {len(data)} bytes were taken"))
 
-    def opened(self, number: int) -> None:
+    def note_opened(self, number: int) -> None:
         """Do nothing: a copy's path stays."""
 
     def drop(self, number: int, start: int, stop: int) -> None:

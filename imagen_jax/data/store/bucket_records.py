@@ -175,7 +175,7 @@ class BucketRecords:
         tail = _read_end(file, start)
         self._copies.put(number, file.size - len(tail), tail)
         reader, offsets = _reader(file, count, path), _offsets(file, count, tail)
-        self._copies.opened(number)
+        self._copies.note_opened(number)
         self._copies.drop(number, file.size - len(tail), file.size)
         return OpenShard(reader, offsets, threading.Lock())
 

@@ -17,13 +17,13 @@ def fill(cache: BlockCache) -> threading.Event:
 
 
 def _fill(cache: BlockCache, stop: threading.Event) -> None:
-    while not stop.is_set() and next(cache.missing(), None) is not None:
+    while not stop.is_set() and next(cache.missing_blocks(), None) is not None:
         lock = cache.try_filling()
         if lock is None:  # another process fills it, and may be killed
             stop.wait(PAUSE)
             continue
         with lock:
-            missing = _Shared(cache.missing())
+            missing = _Shared(cache.missing_blocks())
             threads = [
                 threading.Thread(target=_fetch_all, args=(cache, missing, stop), daemon=True)
                 for _ in range(WIDTH)

@@ -39,7 +39,7 @@ class MemoryCopies:
         self._maps[number] = descriptor, mmap.mmap(descriptor, self._files[number].size)
         return f"/proc/self/fd/{descriptor}"
 
-    def opened(self, number: int) -> None:
+    def note_opened(self, number: int) -> None:
         """Close the descriptor of a copy whose reader has its own."""
         os.close(self._maps[number][0])
 

@@ -45,7 +45,7 @@ def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
     budget = _Budget(max((stored.bytes for stored, _ in layout), default=0))
 
     def take(stored: LazyTensor, parameters: Sequence[Parameter]) -> list[tuple[str, Any]]:
-        with budget.of(stored.bytes):
+        with budget.lend(stored.bytes):
             array = stored.read()
             return [(p.name, place(p.name, p.view(array))) for p in parameters]
 
@@ -70,7 +70,7 @@ class _Budget:
         self._changed = Condition()
 
     @contextmanager
-    def of(self, amount: int) -> Iterator[None]:
+    def lend(self, amount: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._lent + amount <= self._size)
             self._lent += amount

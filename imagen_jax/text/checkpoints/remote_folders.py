@@ -21,7 +21,7 @@ class RemoteFolder:
     url: str  # without a slash at its end; gs://bucket/path, or absolute on this machine
 
     @classmethod
-    def of(cls, path: Path | str) -> "RemoteFolder":
+    def from_path(cls, path: Path | str) -> "RemoteFolder":
         """Make the folder of a local path or of a `gs://` address."""
         text = str(path)
         if buckets.is_bucket(text):

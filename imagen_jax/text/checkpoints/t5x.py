@@ -84,8 +84,8 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
     """
     path = paths.path_or_address(path)
     if not buckets.is_bucket(path) and Path(path).is_file():
-        return _classic(RemoteFolder.of(path).parent, Path(path).name, prefixes)
-    folder = RemoteFolder.of(path)
+        return _classic(RemoteFolder.from_path(path).parent, Path(path).name, prefixes)
+    folder = RemoteFolder.from_path(path)
     names = folder.names()
     if not names and not folder.exists():
         raise FileNotFoundError(f"no T5X checkpoint at {path}: there is no such file or folder")
