@@ -34,7 +34,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'imagen_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"imagen_jax.{_HOMES[name]}"), name)

@@ -121,8 +121,8 @@ def _run(command: str, arguments: list[str]) -> int:
         _say(f"imagen {command}: interrupted{said}")
         return exit_codes.INTERRUPTED
     except Exception as error:
-        if said := backend.describe_failure(error):
-            return _refused(command, error, said)
+        if reason := backend.describe_failure(error):
+            return _refused(command, error, reason)
         traceback.print_exc()
         return exit_codes.CRASHED
     return 0

@@ -24,10 +24,10 @@ class CompileProfile:
         """Hear from jax what it compiles, until the process ends."""
         from jax import monitoring
 
-        def hear(event: str, seconds: float, **_: object) -> None:
+        def hear(event: str, duration_secs: float, **_: str | int) -> None:
             if event in EVENTS:
                 now = time.perf_counter()
-                self._heard[EVENTS[event]].append((now - seconds, now))
+                self._heard[EVENTS[event]].append((now - duration_secs, now))
 
         monitoring.register_event_duration_secs_listener(hear)
 

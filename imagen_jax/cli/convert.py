@@ -3,11 +3,15 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from imagen_jax.cli import parsing
 from imagen_jax.config.models import Dtype
+
+if TYPE_CHECKING:
+    from imagen_jax.text.tokenizer import Tokenizer
 
 USAGE = """Write a T5 encoder, read from any checkpoint, into one folder of our own form.
 
@@ -71,7 +75,7 @@ def _convert(options: Options) -> None:
     print(f"the encoder is in {options.out}, {total / 1e6:.1f} MB in {options.dtype}")
 
 
-def _source(options: Options):
+def _source(options: Options) -> "tuple[str, Tokenizer]":
     """The checkpoint's path and its tokenizer.
 
     Errors: FileNotFoundError or ValueError where either is not to be found.

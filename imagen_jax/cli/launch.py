@@ -128,14 +128,14 @@ def _watch(own: list[str], _: list[str]) -> int:
 
 def _status(own: list[str], _: list[str]) -> int:
     options = parsing.parse(RunAddress, own, prog="imagen launch status", description=USAGE)
-    found, _ = _found(options)
+    found = _found(options)[0]
     print(status.status_text(Gcloud(), found))
     return 0
 
 
 def _logs(own: list[str], _: list[str]) -> int:
     options = parsing.parse(LogsOptions, own, prog="imagen launch logs", description=USAGE)
-    found, _ = _found(options)
+    found = _found(options)[0]
     if not found.attempts:
         raise ValueError(f"{options.workdir}: nothing was created yet, so there are no logs")
     number = options.attempt or found.attempts[-1].number
@@ -157,8 +157,10 @@ def _ssh(own: list[str], rest: list[str]) -> int:
     for option in (options.node, options.worker):
         if option != "all" and not (option.isascii() and option.isdigit()):
             raise ValueError(f"{option!r} is no number of a node or a worker: give one, or all")
-    where = {"node": options.node, "worker": options.worker, "command": command}
-    return cloud.attach(gcloud.ssh(found.wanted, name, **where))
+    shell = gcloud.ssh(
+        found.wanted, name, node=options.node, worker=options.worker, command=command
+    )
+    return cloud.attach(shell)
 
 
 def _stop(own: list[str], _: list[str]) -> int:

@@ -166,7 +166,7 @@ def _check_config_pairs(stages: Sequence[config.Experiment], launch: Launch) -> 
         if command.encodes and command.value("--out") is None and command.data_dir == data_dir
         for e in config.load(command.source)
     }
-    found = {}
+    found: dict[str, None] = {}
     for stage in stages:
         key = (stage.data.dataset, stage.data.split, Path(stage.text.encoder).name)
         if key in made:

@@ -51,7 +51,9 @@ def expand_paths(options: Options, *, prefix: str = "") -> Options:
         found = _placed(field.name, value, prefix)
         if found is not value:
             changed[field.name] = found
-    return dataclasses.replace(options, **changed) if changed else options
+    if not changed:
+        return options
+    return dataclasses.replace(options, **changed)  # type: ignore[type-var]  # see the assertion
 
 
 def _placed(name: str, value: Any, prefix: str) -> Any:

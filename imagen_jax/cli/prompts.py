@@ -23,8 +23,8 @@ def read_prompts(file: Path) -> list[str]:
             "file as UTF-8"
         ) from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        if "\0" in line:
+    for number, text in enumerate(lines, 1):
+        if "\0" in text:
             raise ValueError(f"{file}, line {number} has bytes of 0; save the file as UTF-8")
     return lines if lines[-1] else lines[:-1]
 

@@ -16,6 +16,7 @@ from imagen_jax.cli.compile_profile import CompileProfile
 if TYPE_CHECKING:
     from imagen_jax import Imagen, Preview, SamplingCallbacks
     from imagen_jax.cli.output import Output
+    from imagen_jax.sample.progress import OnBatch
 
 USAGE = """Generate one image per prompt with a trained cascade.
 
@@ -217,7 +218,7 @@ def _sample(imagen: "Imagen", options: Options, profile: CompileProfile, output:
             profile.end_part("saving")
 
 
-def _callbacks(options: Options, on_batch, output: "Output") -> "SamplingCallbacks":
+def _callbacks(options: Options, on_batch: "OnBatch", output: "Output") -> "SamplingCallbacks":
     """Those of every batch and, with --preview-every, of images that are not finished."""
     import numpy as np
 

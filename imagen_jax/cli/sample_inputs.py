@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagen_jax import config
 from imagen_jax.image import WHITE, is_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from imagen_jax.cli.sample import Options
     from imagen_jax.sample.request import Request
 
 ALIKE = 0.02  # by which ratios of width to height may differ, rounded to pixels as they are
 
 
-def make_request(options, stages: Sequence, prompts: int) -> "Request":
+def make_request(options: "Options", stages: Sequence[config.Stage], prompts: int) -> "Request":
     """The request that the options of `imagen sample` make, for so many prompts.
 
     Errors: ValueError that names an option, or the file that is no image.
@@ -51,7 +53,7 @@ def make_request(options, stages: Sequence, prompts: int) -> "Request":
     )
 
 
-def _check(options, stages: Sequence) -> None:
+def _check(options: "Options", stages: Sequence[config.Stage]) -> None:
     """Refuse options that don't go together. Errors: ValueError that names them as they are given.
 
     `Request` refuses the same by the names that it has in Python.
@@ -78,8 +80,10 @@ def _check(options, stages: Sequence) -> None:
             raise ValueError(f"--{flag} and --low-res exclude each other: each sets the size")
 
 
-def _check_shapes(options, size: tuple[int, int], prompts: int) -> None:
+def _check_shapes(options: "Options", size: tuple[int, int], prompts: int) -> None:
     """Refuse a mask that is neither of its image's shape nor of the one sampled, `size`."""
+    assert options.init_image is not None  # `_check`: a mask needs one
+    assert options.mask is not None
     images, masks = (_decoded(path, prompts) for path in (options.init_image, options.mask))
     for number, mask in enumerate(masks):
         wanted = [(size[1], size[0]), images[number % len(images)].size]
@@ -119,7 +123,9 @@ def _is_transparent(file: Path) -> bool:
     from PIL import Image
 
     with Image.open(file) as opened:
-        return opened.has_transparency_data and opened.convert("RGBA").getextrema()[3][0] < WHITE
+        if not opened.has_transparency_data:
+            return False
+        return opened.convert("RGBA").getextrema()[3][0] < WHITE  # type: ignore[misc]  # of 4 bands
 
 
 def count(path: Path) -> int:

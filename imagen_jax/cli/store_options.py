@@ -135,7 +135,12 @@ class StoreOptions:
         stages = config.load(self.for_config)
         text = dataclasses.replace(stages[0].text, **options)
         if self.encoder is not None and self.encoder != text.encoder:
-            tokenizer = {"tokenizer": self.tokenizer, "identity": "", "vocabulary": ""}
-            width = jobs.text_settings(self.encoder).width
-            text = dataclasses.replace(text, encoder=self.encoder, width=width, **tokenizer)
+            text = dataclasses.replace(
+                text,
+                encoder=self.encoder,
+                width=jobs.text_settings(self.encoder).width,
+                tokenizer=self.tokenizer,
+                identity="",
+                vocabulary="",
+            )
         return text, self.sizes or tuple(sorted({e.stage.size for e in stages}))

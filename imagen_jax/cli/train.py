@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,6 +16,10 @@ from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, distributed
 from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
+
+if TYPE_CHECKING:
+    from imagen_jax.data.store.store import Store
+    from imagen_jax.train.init_from import InitFrom
 
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
@@ -167,7 +171,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
         )
 
 
-def _source(options: Options, stage: str):
+def _source(options: Options, stage: str) -> "InitFrom | None":
     """Find what --init-from names: a run, an exported stage, or this stage of a cascade."""
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
@@ -193,7 +197,7 @@ def _source(options: Options, stage: str):
     )
 
 
-def _open_store(experiment: config.Experiment, options: Options, name: str) -> Any:
+def _open_store(experiment: config.Experiment, options: Options, name: str) -> "Store":
     """Return the pairs that a stage of the config `name` trains on.
 
     Refuses a dataset that was encoded with another tokenizer than the config's, if that is here:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -39,20 +39,21 @@ SAME_IMAGE, SAME_PAIR = "image again", "image and caption again"
 SIDE, COLUMNS = 160, 6  # pixels of an image on the contact sheet, and images of a row
 CAPTION = 200  # characters of one on the contact sheet
 
+Digest: TypeAlias = bytes
 Lengths = Callable[[Sequence[str]], Sequence[int]]  # tokens of captions
 
 
 class ExampleStats(NamedTuple):
     """An example that can be read."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index
     width: int
     height: int
     tokens: int  # of its longest caption
     captions: int
     bytes: int
-    image: bytes  # digests
-    pair: bytes
+    image: Digest
+    pair: Digest
 
 
 @dataclass
@@ -187,7 +188,7 @@ def draw_contact_sheet(source: Source, indices: Sequence[int]) -> Image.Image | 
             example = source[index]
             header = decode.read_header(example["image"])
             side = min(header.width, header.height, SIDE)
-            window = {"framing": config.Framing(), "rng": np.random.default_rng(0)}
+            window: dict[str, Any] = {"framing": config.Framing(), "rng": np.random.default_rng(0)}
             images.append(crop.frame_image(example["image"], side, **window))
         except (CorruptDataError, decode.UnreadableImageError):
             continue
@@ -230,7 +231,7 @@ def _gathered(
             again.add(SAME_IMAGE, look.source.key(one.index))
         pairs[one.pair] += 1
         images[one.image] += 1
-    columns = {
+    columns: dict[str, Any] = {
         column: np.array([getattr(one, column) for one in ones], np.int64)
         for column in dataset_report.COLUMNS
     }

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     low_pixels: UInt8[np.ndarray, "b low_h low_w 3"] | None  # super-resolution stages only
     text: Float32[np.ndarray, "b n d"]  # zero beyond each caption's tokens
     text_mask: Bool[np.ndarray, "b n"]
-    index: Int32[np.ndarray, " b"]  # of the record in the store
+    index: Int32[np.ndarray, " b"]  # type: ignore[assignment]  # of the record; hides tuple.index
 
 
 class LoadedBatch(NamedTuple):
@@ -52,7 +52,7 @@ class LoadedExample(NamedTuple):
     pixels: UInt8[np.ndarray, "h w 3"]
     low_pixels: UInt8[np.ndarray, "low_h low_w 3"] | None
     text: Float[np.ndarray, "n d"]
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index
     lost: int | None  # the damaged record whose row this is
 
 
@@ -221,7 +221,9 @@ def collate(rows: Sequence[LoadedExample], *, max_length: int) -> LoadedBatch:
     for number, row in enumerate(rows):
         text[number, : len(row.text)] = row.text
         text_mask[number, : len(row.text)] = True
-    low = None if rows[0].low_pixels is None else np.stack([row.low_pixels for row in rows])
+    low = None
+    if rows[0].low_pixels is not None:
+        low = np.stack([row.low_pixels for row in rows])  # type: ignore[misc]  # all have them
     pixels = np.stack([row.pixels for row in rows])
     index = np.array([row.index for row in rows], np.int32)
     lost = np.array([row.lost for row in rows if row.lost is not None], np.int32)
@@ -236,7 +238,8 @@ def to_device(batch: Batch, shardings: Batch, *, share: ProcessRows) -> Batch:
     import jax  # only here: workers never call this
 
     def place(local: np.ndarray, sharding: Any) -> Any:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # that is for arrays without a shape
             first, end, _ = index[0].indices(share.batch_size)
             row = bisect.bisect_left(share.rows, first)
             return local[(slice(row, row + end - first), *index[1:])]
@@ -299,6 +302,6 @@ def with_encoder(experiment: config.Experiment, store: Store) -> config.Experime
         experiment.text,
         identity=store.identity,
         vocabulary=store.vocabulary,
-        dtype=store.computed_in,
+        dtype=store.computed_in,  # type: ignore[arg-type]  # `config.Text` checks it
     )
     return dataclasses.replace(experiment, text=text)

@@ -191,8 +191,8 @@ class Checkpoints:
             except CorruptDataError as error:
                 damaged[step] = error
                 continue
-            for number, error in damaged.items():
-                print(f"{error}; set aside into {self._set_aside(number)}", file=sys.stderr)
+            for number, reason in damaged.items():
+                print(f"{reason}; set aside into {self._set_aside(number)}", file=sys.stderr)
             return step, state
         if damaged:
             raise ValueError(

@@ -6,6 +6,7 @@ Checkpoints and config go to a bucket directly; logs by way of `log_uploader`.
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from etils import epath
 
@@ -13,7 +14,7 @@ from imagen_jax.io import buckets
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.paths import local_path
 
-Workdir = Path | epath.Path  # local | in a bucket
+Workdir: TypeAlias = Path | epath.Path  # local | in a bucket
 
 
 def as_path(place: str | Workdir) -> Workdir:

@@ -47,11 +47,12 @@ def load(
         config.chain(list(found.values()), where=str(folder))
     ordered = sorted(found, key=lambda run: found[run].stage.size)
     loaded = [locate.load_stage(run, found[run], listed[run], keep=not offload) for run in ordered]
-    text, bundle = found[ordered[0]].text, locate.open_bundle(listed)
+    trained_with, bundle = found[ordered[0]].text, locate.open_bundle(listed)
+    text: config.Text | None = trained_with
     if bundle is not None:
-        text = bundle.text(text, given=str(text_encoder))
+        text = bundle.text(trained_with, given=str(text_encoder))
     elif text_encoder:
-        text = dataclasses.replace(text, encoder=str(text_encoder), tokenizer="")
+        text = dataclasses.replace(trained_with, encoder=str(text_encoder), tokenizer="")
     return Imagen(
         stages=tuple(trained for trained, _ in loaded),
         encoder=_encoder(text, folder, offload=offload),

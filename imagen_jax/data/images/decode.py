@@ -62,13 +62,13 @@ class SuppressedWarnings:
         with self._lock:
             self._inside += 1
             if warnings.filters[:1] != [PILLOW]:
-                warnings.filters.insert(0, PILLOW)
+                warnings.filters.insert(0, PILLOW)  # type: ignore[attr-defined]  # a list
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             while not self._inside and PILLOW in warnings.filters:
-                warnings.filters.remove(PILLOW)
+                warnings.filters.remove(PILLOW)  # type: ignore[attr-defined]  # a list
 
 
 _WITHOUT_WARNINGS = SuppressedWarnings()

@@ -29,7 +29,7 @@ SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which non
 
 
 @dataclass(frozen=True, eq=False)
-class Folder(Sequence):
+class Folder:
     """The images of a folder and of those below it: of tables in their order, then sorted."""
 
     root: str  # absolute, or gs://
@@ -201,7 +201,8 @@ def _is_image(name: str, listing: Listing) -> bool:
 
 def _pairs(images: Iterable[str], listing: Listing, described: tuple[str, ...]) -> dict[str, None]:
     """Find the images that have a .txt, but in the folders `described`."""
-    found, stems = {}, set()
+    found: dict[str, None] = {}
+    stems = set[str]()
     for name in images:
         stem = name.rpartition(".")[0]
         size = listing.sizes.get(f"{stem}.txt")

@@ -16,7 +16,7 @@ LONGEST = 100_000  # examples after which the order of sources repeats, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Sequence):
+class Mixture:
     """Sources interleaved, so that at every point each has its share to within one example.
 
     It ends when every source has been read once; those that are done sooner begin again.

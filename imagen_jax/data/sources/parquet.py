@@ -55,7 +55,7 @@ class Cache(threading.local):
 
 
 @dataclass(frozen=True, eq=False)
-class Parquet(Sequence):
+class Parquet:
     """The rows of several files that have an image and a caption, in order."""
 
     files: tuple[SourceFile, ...]

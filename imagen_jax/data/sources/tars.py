@@ -32,7 +32,7 @@ GAP = 1 << 16  # bytes between image and text that are cheaper to read than to l
 
 
 @dataclass(frozen=True, eq=False)
-class Tars(Sequence):
+class Tars:
     """The examples of several tars, in the order of the tars' names and of the images in them."""
 
     files: tuple[SourceFile, ...]

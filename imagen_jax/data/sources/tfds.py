@@ -1,7 +1,7 @@
 """A dataset that TensorFlow Datasets wrote as ArrayRecord files, read without TensorFlow."""
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -13,7 +13,7 @@ PREFIX = "tfds:"  # of an address
 
 
 @dataclass(frozen=True)
-class Prepared(Sequence):
+class Prepared:
     """A split that TFDS wrote as ArrayRecord files."""
 
     records: Any  # TFDS's data source

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from imagen_jax.io import buckets
 from imagen_jax.io.atomic import write_atomic
@@ -46,6 +46,7 @@ class BlockCache:
         counts = [-(-file.size // BLOCK) for file in files]
         self._first = [0, *itertools.accumulate(counts)]  # block of each file, then their number
         used = _locked(folder / USED, fcntl.LOCK_SH)
+        assert used is not None  # it was waited for
         weakref.finalize(self, used.close)  # until then nobody removes the copies
         self._map = _mapped(folder / BLOCKS, self._first[-1])
         self._whole = [False] * len(files)
@@ -91,7 +92,7 @@ class BlockCache:
         self.put(number, start, read_range(file, start, min(start + BLOCK, file.size)))
         self._map[block] = 1
 
-    def try_filling(self) -> Any | None:
+    def try_filling(self) -> BinaryIO | None:
         """Return a lock to hold while filling the cache; None where another process does."""
         return _locked(self.folder / "filling", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -147,6 +148,7 @@ def open_cache(settings: CacheSettings, files: Sequence[BucketObject]) -> BlockC
     root.mkdir(parents=True, exist_ok=True)
     folder = root / _key(files)
     lock = _locked(root / "lock", fcntl.LOCK_EX)
+    assert lock is not None  # it was waited for
     try:
         others = [path for path in root.iterdir() if path.is_dir() and path != folder]
         others.sort(key=lambda path: (path / USED).stat().st_mtime if (path / USED).exists() else 0)
@@ -198,7 +200,7 @@ def _removed(folder: Path) -> bool:
     return True
 
 
-def _locked(path: Path, how: int) -> Any | None:
+def _locked(path: Path, how: int) -> BinaryIO | None:
     """A file that is locked until it is closed; None where `how` does not wait and it is taken."""
     file = path.open("ab")
     try:

@@ -22,7 +22,7 @@ class ShardFile(NamedTuple):
     """The name and size that a file should have."""
 
     name: str
-    count: int  # records
+    count: int  # type: ignore[assignment]  # records; it hides tuple.count
     bytes: int
 
 

@@ -33,7 +33,7 @@ class Total(NamedTuple):
     """The number of examples that were skipped for one reason."""
 
     reason: str
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count
 
 
 def write_skipped(path: Workdir, lacks: Iterable[Skipped]) -> None:

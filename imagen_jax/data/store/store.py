@@ -169,7 +169,8 @@ def finish_store(target: Store) -> Store | None:
         return None
     lists = [target.skipped_in(n) for n in range(len(shards)) if target.framing]
     of_source = [target.folder / name for name in (skipped.OF_SOURCE,) if name in files]
-    lacking, totals = [0] * len(shards), ()
+    lacking = [0] * len(shards)
+    totals: tuple[Total, ...] = ()
     try:
         if lists or of_source:
             found, totals = skipped.gather_skipped(lists, target.folder, of_source)

@@ -6,7 +6,7 @@ They are written as ArrayRecord files and read again without TensorFlow.
 import operator
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -22,7 +22,9 @@ SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of
 FILES = ("dataset_info.json", "features.json", "metadata.json")
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Builder(  # type: ignore[call-arg]  # TFDS has no types
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """A builder with these splits; its configs tell by `recipe()` what the images depend on."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
@@ -36,7 +38,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @dataclass(frozen=True)
-class TfdsSource(Sequence):
+class TfdsSource:
     """Random access to a split: examples, and the dataset's other texts by name."""
 
     records: Any  # TFDS's data source, whose texts are bytes
@@ -51,7 +53,7 @@ class TfdsSource(Sequence):
             raise IndexError(f"example {index} of {len(self)}")
         record = dict(self.records[index])
         image, caption = record.pop("image"), _text(record.pop("caption"))
-        others = {name: _text(value) for name, value in record.items()}
+        others: dict[str, Any] = {name: _text(value) for name, value in record.items()}
         captions = others.pop("captions", (caption,))
         return others | base.make_example(image, captions)
 
