@@ -202,7 +202,13 @@ def test_a_shard_that_is_damaged_from_end_to_end_is_survived(
     assert (index == 2 * SHARD).sum() == SHARD + 1
 
 
-@pytest.mark.parametrize("data", [INLINE, config.Data(workers=2, threads=1, prefetch=2)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        INLINE,
+        pytest.param(config.Data(workers=2, threads=1, prefetch=2), marks=pytest.mark.slow),
+    ],
+)
 def test_a_store_that_is_damaged_throughout_ends_soon(
     tmp_path: Path, write_store: Callable, data: config.Data
 ) -> None:

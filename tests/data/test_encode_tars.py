@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_at_any_step_goes_on_with_the_very_next_record(
         assert_same(take(found, 1, start=start), straight[start : start + 1])
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_workers_goes_on_in_the_same_order(
     encoded: tuple[Store, str], workers: int
 ) -> None:

@@ -26,6 +26,9 @@ COUNT, WIDTH, LENGTH, BATCH = 200, 3, 6, 8
 SIDES = (4, 16)
 BFLOAT16 = records.DTYPES["bfloat16"]
 INLINE = config.Data(threads=0, prefetch=0)
+THREADS = config.Data(threads=2, prefetch=4)
+PROCESSES = config.Data(workers=2, threads=1, prefetch=2)
+COPIES, RANGES = 1 << 30, 1 << 16  # sizes of the cache of a store in a bucket
 
 
 def make_stage(size: int, low_size: int | None = None, crop: int | None = None) -> config.Stage:
@@ -130,11 +133,16 @@ def test_worker_processes_change_nothing(store: Store) -> None:
             assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("size", [1 << 30, 1 << 16], ids=["copies", "ranges"])
 @pytest.mark.parametrize(
-    "data",
-    [INLINE, config.Data(threads=2, prefetch=4), config.Data(workers=2, threads=1, prefetch=2)],
-    ids=["inline", "threads", "processes"],
+    ("data", "size"),
+    [
+        pytest.param(INLINE, COPIES, id="inline-copies"),
+        pytest.param(INLINE, RANGES, id="inline-ranges"),
+        pytest.param(THREADS, COPIES, id="threads-copies"),
+        pytest.param(THREADS, RANGES, id="threads-ranges"),
+        pytest.param(PROCESSES, COPIES, id="processes-copies"),
+        pytest.param(PROCESSES, RANGES, id="processes-ranges", marks=pytest.mark.slow),
+    ],
 )
 def test_the_stream_from_a_bucket_is_the_local_one(
     store: Store, bucket: cloud_storage.Bucket, tmp_path: Path, data: config.Data, size: int
