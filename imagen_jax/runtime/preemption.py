@@ -23,21 +23,32 @@ PATIENCE = 90  # seconds until a request counts as lost
 
 
 class PreemptionWatch:
-    """A request to stop; made by `watch_for_preemption`."""
+    """A request to stop; made by `watch_for_preemption`.
 
-    def __init__(self) -> None:
+    While `at_once` is a sentence, a signal ends the block with it, wherever the main thread is.
+    """
+
+    def __init__(self, at_once: str = "") -> None:
         self._asked = threading.Event()
         self.interrupted = False
+        self.at_once = at_once
 
     def ask(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Stop after the present step; asking again changes nothing."""
+        """Stop after the present step; asking again changes nothing.
+
+        Errors: Preempted, of `exit_codes`, while `at_once` says so.
+        """
         self._asked.set()
+        said, self.at_once = self.at_once, ""
+        if said:
+            raise exit_codes.Preempted(said)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The first Ctrl-C stops as SIGTERM does; the second one, at once."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nsaving; press Ctrl-C again to stop at once, unsaved\n")
         self.interrupted = True
+        if not self.at_once:
+            os.write(2, b"\nsaving; press Ctrl-C again to stop at once, unsaved\n")
         if jax.process_count() == 1:
             self.ask()
         else:
@@ -55,15 +66,19 @@ class PreemptionWatch:
 
 
 @contextmanager
-def watch_for_preemption(server: str | None = None) -> Iterator[PreemptionWatch]:
+def watch_for_preemption(
+    server: str | None = None, *, at_once: str = ""
+) -> Iterator[PreemptionWatch]:
     """Listen until the block ends; in the main thread, as signals need.
 
-    `server` is the host of Google Cloud's metadata server, where there is one.
+    `server` is the host of Google Cloud's metadata server, where there is one. `at_once` is as in
+    `PreemptionWatch`, of a process that is alone.
     Errors: KeyboardInterrupt, with its words, in place of exit_codes.Preempted after Ctrl-C.
     """
-    found, ended = PreemptionWatch(), threading.Event()
+    alone = jax.process_count() == 1
+    found, ended = PreemptionWatch(at_once if alone else ""), threading.Event()
     before = interrupt = None
-    if jax.process_count() == 1:  # else jax's service has the signal
+    if alone:  # else jax's service has the signal
         before = signal.signal(signal.SIGTERM, found.ask)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background
         interrupt = signal.signal(signal.SIGINT, found.interrupt)
