@@ -35,7 +35,7 @@ def serve() -> None:
     before = _address_space()
     _send(out, {"ready": True})
     for line in sys.stdin.buffer:
-        if not _answer(out, json.loads(line), before):
+        if not _answer(out, json.loads(line), before):  # what our own process asks
             return  # what took the memory goes with the process
 
 
@@ -52,8 +52,10 @@ def _answer(out: BinaryIO, request: Mapping[str, Any], before: int) -> bool:
     path, memory = request["path"], request["memory"]
     try:
         with remote_files.open_file(path) as opened:
-            memory += TIMES * opened.seek(0, os.SEEK_END)
+            size = opened.seek(0, os.SEEK_END)
             opened.seek(0)
+            _send(out, {"bytes": size})
+            memory += TIMES * size
             if before:
                 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
                 soft = before + memory
