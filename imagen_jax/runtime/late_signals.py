@@ -31,7 +31,8 @@ class LateSignals:
     def note(self, number: int) -> None:
         """Set the deadline of a signal that has arrived; the earliest one counts."""
         self._interrupts += number == signal.SIGINT
-        code, delay = exit_codes.INTERRUPTED, GRACE
+        code = exit_codes.INTERRUPTED
+        delay: float | None = GRACE
         if number == signal.SIGTERM:
             code, delay = exit_codes.PREEMPTED, self._patience
         elif number != signal.SIGINT or self._interrupts < 2:

@@ -52,7 +52,7 @@ def read_time(text: str) -> float:
     """The time in a lease's text; 0 where there is none."""
     with contextlib.suppress(ValueError):
         at = json_reader.parse_object(text, where="it", remedy="delete it").get("at")
-        if type(at) in (int, float) and 0 <= at < LATEST:
+        if isinstance(at, int | float) and type(at) is not bool and 0 <= at < LATEST:
             return float(at)
     return 0.0
 

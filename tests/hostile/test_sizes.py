@@ -165,9 +165,24 @@ def test_parquet_that_expands_is_left_out_and_named(tmp_path: Path, name: str) -
     (tmp_path / "bomb.parquet").write_bytes(BOMBS[name])
     source = parquet.open_parquet(str(tmp_path))
     names = {source.key(i).split("/")[0] for i in range(len(source))}
-    if name != "dict-2000":  # whose captions fit, some at a time
-        assert names == {"good.parquet"}
-        assert "bomb.parquet" in "".join(source.skipped["damaged file"])
+    assert names == {"good.parquet"}
+    reason = "row group too large" if name == "dict-2000" else "damaged file"
+    assert "bomb.parquet" in "".join(source.skipped[reason])
+
+
+def test_texts_that_a_dictionary_repeats_beyond_memory_cost_their_row_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fits; but a row group is read whole."""
+    one = pa.array(["x" * 10**5])
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 3100, pa.int32()), one)
+    table = pa.table({"image": [b"abc"] * 3100, "text": texts})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=3000)
+    monkeypatch.setenv("IMAGEN_MAX_PARQUET_MEMORY", str(2 * 10**8))
+    source = parquet.open_parquet(str(tmp_path))
+    assert source.skipped["row group too large"].total == 3000
+    assert len(source) == 100
+    assert len(source[0]["caption"]) == 10**5
 
 
 def test_images_that_expand_beyond_memory_cost_their_row_group_alone(tmp_path: Path) -> None:

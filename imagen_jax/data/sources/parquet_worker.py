@@ -142,9 +142,10 @@ def scan(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
     except ValueError as error:
         raise ValueError(f"{request['path']}: {error}; name another one with image=") from error
     groups = [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)]
+    most = request["memory"] + TIMES * opened.seek(0, os.SEEK_END)
     lost, first = list[int](), 0
     for group, count in enumerate(groups):
-        for row, reason in _wrong(parquet, group, request["text"], leaf).items():
+        for row, reason in _wrong(parquet, group, request["text"], leaf, most).items():
             skips.add(reason, f"{request['name']}/{first + row}")
             lost.append(first + row)
         first += count
@@ -192,8 +193,12 @@ def _leaf(parquet: Any, image: str) -> str:
     return image
 
 
-def _wrong(parquet: Any, group: int, text: str, leaf: str) -> dict[int, str]:
-    """Rows of a row group that are no examples, and why."""
+def _wrong(parquet: Any, group: int, text: str, leaf: str, most: int) -> dict[int, str]:
+    """Rows of a row group that are no examples, and why.
+
+    None is where its texts, which a dictionary may repeat, are more than the `most` bytes in which
+    it is read later.
+    """
     name, _, path = text.partition("/")
     count = parquet.metadata.row_group(group).num_rows
     wrong: dict[int, str] = {}
@@ -201,7 +206,11 @@ def _wrong(parquet: Any, group: int, text: str, leaf: str) -> dict[int, str]:
     try:
         for row, value in texts:
             try:
-                if reason := _refuse(base.make_texts(value, path)):
+                captions = base.make_texts(value, path)
+                most -= sum(map(len, captions))
+                if most < 0:
+                    return dict.fromkeys(range(count), "row group too large")
+                if reason := _refuse(captions):
                     wrong[row] = reason
             except BadCaptionError as error:
                 wrong[row] = error.reason
