@@ -84,6 +84,42 @@ def test_scans_of_a_progressive_jpeg_are_counted_before_it_is_decoded() -> None:
     assert time.perf_counter() - start < 2
 
 
+def test_two_hundred_scans_are_refused_in_a_moment() -> None:
+    image = (INPUTS / "hand-progressive-bomb.jpg").read_bytes()
+    start = time.process_time()
+    for read in (decode.read_header, decode.decode_image):
+        with pytest.raises(UnreadableImageError, match=r"scans, more than 100; .*JPEG_SCANS="):
+            read(image)
+    assert time.process_time() - start < 1
+
+
+DECODING = """
+import resource, sys, time
+from pathlib import Path
+from imagen_jax.data.images import decode
+image, before = Path(sys.argv[1]).read_bytes(), time.process_time()
+print(decode.read_header(image).width, decode.decode_image(image).shape)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, time.process_time() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hand-grey16-100MP.png", "hand-rgba-100MP.png"])
+def test_a_hundred_million_pixels_take_what_the_limit_says(name: str) -> None:
+    """A hundred million are allowed."""
+    run = subprocess.run(
+        [sys.executable, "-c", DECODING, str(INPUTS / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shape, used = run.stdout.splitlines()
+    assert shape == "10000 (10000, 10000, 3)"
+    mebibytes, seconds = map(float, used.split())
+    assert mebibytes < 2048
+    assert seconds < 20
+
+
 def test_scans_within_a_thumbnail_are_none_of_the_image() -> None:
     thumbnail = b"Exif\0\0" + b"\xff\xda" * 1000
     image = progressive(64, 64, scans=0, thumbnail=thumbnail)
@@ -275,6 +311,8 @@ def test_an_encoder_of_too_many_layers_is_refused(tmp_path: Path) -> None:
 )
 def test_a_hostile_caption_of_a_tar_costs_its_example_alone(tmp_path: Path, name: str) -> None:
     tar = shutil.copy(INPUTS / f"hand-{name}.tar", tmp_path)
+    if (index := INPUTS / f"hand-{name}.tar.index").is_file():
+        shutil.copy(index, tmp_path)  # of another time of the tar, and by another version
     source = addresses.open_source(addresses.parse_address(f"tars:{tar}"), tmp_path)
     report = inspect.inspect_source(f"tars:{tar}", data_dir=tmp_path, progress=False)
     assert len(source) == report.looked_at == 1
