@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as tensors
 
-from imagen_jax.text.checkpoints import huggingface_files
+from imagen_jax.io import remote_files
+from imagen_jax.text.checkpoints import huggingface, huggingface_files
 
 NAME = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
@@ -83,3 +84,20 @@ def test_very_many_lost_shards_are_listed_shortly(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=" and others, which model") as told:
         huggingface_files.tensor_files(tmp_path)
     assert len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "unit", ["block.1.layer.1.a.", "a.", "block.", ".", "block.1.layer.9", "é"]
+)
+def test_a_name_of_any_length_is_passed_over(tmp_path: Path, unit: str) -> None:
+    tensors.save_file({unit * 30_000 + "!": np.zeros(2, np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="holds no T5 encoder") as told:
+        huggingface.layout(tmp_path)
+    assert len(str(told.value)) < 1000
+
+
+def test_braces_stand_for_a_bounded_number_of_files(tmp_path: Path) -> None:
+    for inside in ("0..9999999999", f"0..{'9' * 5000}", "1..1000001"):
+        with pytest.raises(ValueError, match="more than 1,000,000 files"):
+            list(remote_files.expand_braces(f"{tmp_path}/{{{inside}}}.tar"))
+    assert len(list(remote_files.expand_braces("{00..99}"))) == 100
