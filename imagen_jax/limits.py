@@ -50,7 +50,7 @@ IMAGE_MEMORY = Limit("IMAGEN_MAX_IMAGE_MEMORY", 3 << 29, "bytes of memory while 
 JPEG_SCANS = Limit("IMAGEN_MAX_JPEG_SCANS", 100, "scans")
 SCANNED_PIXELS = Limit("IMAGEN_MAX_SCANNED_PIXELS", 2_000_000_000, "pixels in all its scans")
 IMAGE_SECONDS = Limit(
-    "IMAGEN_MAX_IMAGE_SECONDS", 30, "seconds of a processor's time while it is decoded"
+    "IMAGEN_MAX_IMAGE_SECONDS", 10, "seconds of a processor's time while it is decoded"
 )
 TENSOR_BYTES = Limit("IMAGEN_MAX_TENSOR_BYTES", 16 << 30, "bytes")
 CHUNK_BYTES = Limit("IMAGEN_MAX_CHUNK_BYTES", 8 << 30, "bytes in a chunk")

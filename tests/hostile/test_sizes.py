@@ -68,7 +68,10 @@ def test_modes_that_take_more_memory_are_bounded_by_it(
 ) -> None:
     image = png(300, 200, depth=depth, colour=colour, channels=channels)
     assert decode.decode_image(image).shape == (200, 300, 3)
-    monkeypatch.setenv("IMAGEN_MAX_IMAGE_MEMORY", str(300 * 200 * decoding_cost.RGB_BYTES))
+    monkeypatch.setenv(
+        "IMAGEN_MAX_IMAGE_MEMORY",
+        str(decoding_cost.RGB_BYTES * 300 * 200 + decoding_cost.ROW_BYTES * 200),
+    )
     with pytest.raises(UnreadableImageError, match="IMAGEN_MAX_IMAGE_MEMORY"):
         decode.read_header(image)
     plain = png(300, 200, depth=8, colour=2, channels=3)

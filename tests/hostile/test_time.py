@@ -61,6 +61,13 @@ def png(*chunks: bytes) -> bytes:
     return PNG[:33] + b"".join(chunks) + PNG[33:]
 
 
+def png_of(width: int, height: int, *, colour: int, channels: int, rows: int = 0) -> bytes:
+    """A PNG of zeros, of fewer rows than it states if `rows` says so."""
+    data = zlib.compress((b"\0" * (1 + width * channels)) * (rows or height))
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    return PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
 def jpeg(*segments: bytes) -> bytes:
     """A JPEG with further parts at its beginning."""
     return JPEG[:2] + b"".join(segments) + JPEG[2:]
@@ -150,6 +157,31 @@ def test_what_a_part_claims_costs_little(name: str) -> None:
     assert time.process_time() - start < 2
 
 
+def test_a_palette_that_is_missing_is_named() -> None:
+    image = png_of(9, 9, colour=3, channels=1)
+    with pytest.raises(UnreadableImageError):
+        decode.decode_image(image)
+
+
+def test_rows_of_a_pixel_count_as_what_they_take() -> None:
+    """Their places take more memory than they do."""
+    with pytest.raises(UnreadableImageError, match="IMAGEN_MAX_IMAGE_MEMORY"):
+        decode.read_header(png_of(1, 90_000_000, colour=0, channels=1, rows=1))
+    assert decode.read_header(png_of(90_000_000, 1, colour=0, channels=1)).height == 1
+
+
+def test_packed_rows_of_a_bmp_take_no_longer_than_an_image_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMAGEN_MAX_IMAGE_SECONDS", "1")
+    header = struct.pack("<LllHHLLllLL", 40, 9999, 9999, 1, 8, 1, 0, 0, 0, 0, 0)
+    image = b"BM" + struct.pack("<LHHL", 0, 0, 0, 1078) + header + bytes(1024) + b"\1\0" * 4_000_000
+    start = time.thread_time()
+    with pytest.raises(UnreadableImageError, match="more than 1 seconds of a processor"):
+        decode.decode_image(image)
+    assert time.thread_time() - start < 3
+
+
 def test_honest_metadata_are_read() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -168,9 +200,9 @@ def test_an_image_has_so_much_of_a_processors_time(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of its own thread: others, and waiting, do not count."""
-    image, spent = encoded(kind), iter([0.0, *[29.0] * 3, *[31.0] * 1000])
+    image, spent = encoded(kind), iter([0.0, *[9.0] * 3, *[11.0] * 1000])
     monkeypatch.setattr(decode.time, "thread_time", lambda: next(spent))
-    with pytest.raises(UnreadableImageError, match=r"30 seconds .* set IMAGEN_MAX_IMAGE_SECONDS"):
+    with pytest.raises(UnreadableImageError, match=r"10 seconds .* set IMAGEN_MAX_IMAGE_SECONDS"):
         decode.decode_image(image)
 
 

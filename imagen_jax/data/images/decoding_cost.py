@@ -13,6 +13,7 @@ from imagen_jax import limits
 RGB_BYTES = 12
 CLEAR_BYTES = 15
 WEBP_BYTES = 23  # two canvases of the animation's decoder, their copy, and Pillow's own
+ROW_BYTES = 20  # for a row: its places in what Pillow holds; of rows of a pixel they decide
 COEFFICIENT_BYTES = 2  # for each of a pixel's components of a JPEG of several scans
 SCAN = b"\xff\xda"
 END = 0xD9
@@ -31,7 +32,7 @@ def pixel_memory(opened: Image.Image) -> int:
     if opened.format == "WEBP":
         return WEBP_BYTES * width * height
     plain = opened.mode in ("1", "L", "RGB", "YCbCr") and not opened.has_transparency_data
-    return (RGB_BYTES if plain else CLEAR_BYTES) * width * height
+    return (RGB_BYTES if plain else CLEAR_BYTES) * width * height + ROW_BYTES * height
 
 
 def coefficient_memory(opened: Image.Image) -> int:
