@@ -240,6 +240,37 @@ def test_parquet_that_ends_the_library_ends_no_job(tmp_path: Path) -> None:
     assert said.startswith("bad.parquet: ")
 
 
+DAMAGE = {
+    "nested": lambda whole: whole,
+    "encrypted": lambda whole: b"PARE" + whole[4:-4] + b"PARE",
+    "footer": lambda whole: whole[:-60] + b"\xff" * 30 + whole[-30:],
+    "length": lambda whole: whole[:-8] + b"\xff\xff\xff\x7fPAR1",
+    "empty": lambda whole: b"",
+    "magic": lambda whole: b"PAR1PAR1",
+    "zeros": lambda whole: whole[:-100] + bytes(92) + whole[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_that_is_none_costs_no_other(tmp_path: Path, damage: str) -> None:
+    table = pa.table({"image": [b"abc"], "text": ["a"]})
+    pq.write_table(table, tmp_path / "good.parquet")
+    nested = "a"
+    for _ in range(60):
+        nested = [nested]
+    table = pa.table({"image": [b"abc"], "text": pa.array([nested])})
+    pq.write_table(
+        table if damage == "nested" else pa.table({"image": [b"x"], "text": ["a"]}),
+        tmp_path / "bad.parquet",
+    )
+    whole = (tmp_path / "bad.parquet").read_bytes()
+    (tmp_path / "bad.parquet").write_bytes(DAMAGE[damage](whole))
+    source = parquet.open_parquet(str(tmp_path))
+    assert [source.key(i) for i in range(len(source))] == ["good.parquet/0"]
+    (said,) = source.skipped["damaged file"]
+    assert said.startswith("bad.parquet: ")
+
+
 def test_a_reader_that_dies_is_named_and_replaced(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"abc"], "text": ["a"]}), tmp_path / "x.parquet")
     with parquet_process._POOL.borrow() as reader:

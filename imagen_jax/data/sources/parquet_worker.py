@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from imagen_jax import limits
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import MAX_TEXT_BYTES, BadCaptionError, SkipLog
-from imagen_jax.io import remote_files
+from imagen_jax.io import buckets, remote_files
 
 TEXTS_AT_ONCE, IMAGES_AT_ONCE = 256, 16  # rows that are in memory while a file is looked through
 FEW_ROWS = 4096  # which a file may have even if it has fewer bytes
@@ -72,7 +72,9 @@ def _answer(out: BinaryIO, request: Mapping[str, Any], before: int) -> bool:
         _send(out, {"error": "memory", "said": said})
         return False
     except OSError as error:
-        _send(out, {"error": "system", "said": str(error), "number": error.errno, "path": path})
+        # The library's own about bytes, such as of a footer, has no number; a disk's error has one.
+        kind = "damaged" if error.errno is None and not buckets.is_bucket(path) else "system"
+        _send(out, {"error": kind, "said": str(error), "number": error.errno, "path": path})
     except ValueError as error:
         kind = "damaged" if isinstance(error, pa.ArrowException) else "refused"
         _send(out, {"error": kind, "said": str(error)})
