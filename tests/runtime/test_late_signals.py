@@ -12,6 +12,8 @@ from imagen_jax.runtime import exit_codes, late_signals, preemption
 
 IN_PYTHON = "while True: time.sleep(0.01)"
 IN_A_LIBRARY = "import numpy as np; x = np.ones((3000, 3000)); [np.linalg.svd(x)]"
+# What a shell starts in the background ignores SIGINT.
+HEEDED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 COMMAND = """
 import sys, time, types
 from imagen_jax import cli
@@ -53,13 +55,12 @@ cli.main()
 
 def _run(program: str, *signals: int, wait: str = "", steps: bool = False) -> tuple[int, str]:
     """The exit code and the last words of a program that gets signals once it has begun."""
-    program = program.replace("WAIT", wait).replace("STEPS", str(steps))
+    program = HEEDED + program.replace("WAIT", wait).replace("STEPS", str(steps))
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
