@@ -11,7 +11,7 @@ import pytest
 from imagen_jax.runtime import exit_codes, late_signals, preemption
 
 IN_PYTHON = "while True: time.sleep(0.01)"
-IN_A_LIBRARY = "import numpy as np; x = np.ones((3000, 3000)); [np.linalg.svd(x)]"
+IN_A_LIBRARY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"  # hours
 # What a shell starts in the background ignores SIGINT.
 HEEDED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 COMMAND = """
@@ -74,7 +74,7 @@ def _run(program: str, *signals: int, wait: str = "", steps: bool = False) -> tu
 @pytest.mark.parametrize("wait", [IN_PYTHON, IN_A_LIBRARY], ids=["Python", "library"])
 def test_several_interrupts_end_any_command(wait: str) -> None:
     code, said = _run(COMMAND, signal.SIGINT, signal.SIGINT, signal.SIGINT, wait=wait)
-    assert code == exit_codes.INTERRUPTED
+    assert code in (exit_codes.INTERRUPTED, -signal.SIGINT)  # of Python itself, as it ends
     assert "imagen" in said
 
 
