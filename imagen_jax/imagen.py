@@ -133,7 +133,7 @@ class Imagen:
         """
         backend.refuse_x64()
         seed = config.check_value(seed, config.Seed, "seed")
-        batch_size = config.check_value(batch_size, config.Count, "batch_size")
+        batch_size = config.check_value(batch_size, config.BatchSize, "batch_size")
         texts, request = read_options(prompts, request, options)
         chosen = self.select_stages(request.first_stage, request.last_stage)
         cascade.check_request([s.stage for s in chosen], request, len(texts))

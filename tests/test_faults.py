@@ -73,6 +73,28 @@ def start(data_dir: Path, name: str, *more: str, devices: int = 1) -> subprocess
         )
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_run_that_builds_a_large_network_ends_soon(data_dir: Path, number: int) -> None:
+    """Of 512 blocks and a width that takes minutes to trace and to compile."""
+    name, larger = f"large-{number}", ["--stage.model.res-blocks", "250"]
+    process = start(data_dir, name, *larger)
+    log = data_dir / f"{name}.log"
+    while "compiling ..." not in log.read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(5)
+    begun = time.monotonic()
+    process.send_signal(number)
+    if number == signal.SIGINT:
+        time.sleep(1)
+        process.send_signal(number)
+    code = process.wait(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert code in ((75,) if number == signal.SIGTERM else (130, -number))
+    assert "before its first step" in log.read_text() or number == signal.SIGINT
+
+
 def final(run: Path) -> state.TrainState:
     experiment = run_dir.read_config(run)
     _, _, shapes = state.abstract_run(experiment)

@@ -93,7 +93,7 @@ def test_every_field_of_every_config_is_on_its_page() -> None:
         for field in dataclasses.fields(kind):
             assert f"| `{field.name}` |" in sections[kind.__name__]
     assert (
-        "| `low_size` | `int` or `None` | 1 or more | `None` | side of its low-resolution input;"
+        "| `low_size` | `int` or `None` | from 1 to 16384 | `None` | side of its low-"
         in sections["Stage"]
     )
     assert "| `percentile` | `float` | above 1 and 100 or less, it is" in sections["Sampler"]

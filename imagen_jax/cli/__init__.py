@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 
 from imagen_jax import limits
 from imagen_jax.parallel import backend, hardware
-from imagen_jax.runtime import exit_codes
+from imagen_jax.runtime import exit_codes, late_signals
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
@@ -107,7 +107,10 @@ def _run(command: str, arguments: list[str]) -> int:
             backend.refuse_x64_variable(os.environ.get("JAX_ENABLE_X64"))
             limits.check_variables()
         module = importlib.import_module(f"imagen_jax.cli.{MODULES.get(command, command)}")
-        with _tolerant() if works and command in WRITERS else contextlib.nullcontext():
+        with (
+            _tolerant() if works and command in WRITERS else contextlib.nullcontext(),
+            late_signals.end_late() if works and command != "launch" else contextlib.nullcontext(),
+        ):
             module.run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _unread():

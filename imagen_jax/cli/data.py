@@ -23,7 +23,7 @@ class ShowOptions:
     """Folder of datasets."""
     split: str = "train"
     """Split: train, validation or held_out."""
-    count: config.Count = 24
+    count: config.Images = 24
     """Number of images."""
     out: Path = Path("contact_sheet.png")
     """File to write."""
@@ -51,11 +51,7 @@ def run(argv: list[str]) -> None:
 
 def _show(options: ShowOptions) -> None:
     config.check_options(options)
-    import io
-
-    import numpy as np
-    from PIL import Image
-
+    from imagen_jax.data.images import decode
     from imagen_jax.data.sources import addresses
     from imagen_jax.io import image_grid
 
@@ -63,6 +59,7 @@ def _show(options: ShowOptions) -> None:
         data_build.full_name(options.dataset), options.split, str(options.data_dir)
     )
     examples = [source[i] for i in range(min(options.count, len(source)))]
-    images = [np.asarray(Image.open(io.BytesIO(e["image"])).convert("RGB")) for e in examples]
-    image_grid.draw_grid(images, [e["caption"] for e in examples], side=160).save(options.out)
+    images = [decode.decode_image(e["image"]) for e in examples]
+    sheet = image_grid.draw_grid(images, [e["caption"] for e in examples], side=160)
+    image_grid.save_image(sheet, options.out)
     print(f"contact sheet of {len(examples)} images in {options.out}")

@@ -29,7 +29,7 @@ class BuildOptions:
     the forms."""
     data_dir: Path = Path("data")
     """Folder of datasets, and of indices of tars."""
-    workers: config.Count | None = None
+    workers: config.Workers | None = None
     """Processes; default: one per core. With --out each holds the encoder and a shard."""
     font: Path | None = None
     """Font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji

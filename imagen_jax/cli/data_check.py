@@ -31,9 +31,9 @@ class CheckOptions:
     tokenizer: str = "t5_1_1_mini"
     """Counts tokens: an embedded encoder's name, or a SentencePiece FILE.model."""
     filters: config.Filters = config.Filters()
-    workers: config.Count | None = None
+    workers: config.Workers | None = None
     """Processes; default: one per core."""
-    count: config.Count = 24
+    count: config.Images = 24
     """Images of the contact sheet."""
     seed: config.Seed = 0
     """Seed of what is drawn at random."""

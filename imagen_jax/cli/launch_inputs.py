@@ -12,6 +12,7 @@ from imagen_jax.cli import launch_commands, train
 from imagen_jax.cli.launch_commands import Command
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
+from imagen_jax.io import json_reader
 from imagen_jax.io.buckets import is_bucket
 
 OUT = "give --out gs://BUCKET/PAIRS"
@@ -208,7 +209,8 @@ def _check_pairs(pairs: str, stages: Sequence[config.Experiment], launch: Launch
     if not is_bucket(pairs):
         return _check_local_pairs(pairs, writer, launch)
     try:
-        text = Gcloud().run(gcloud.cat(f"{pairs.rstrip('/')}/store.json"))
+        index = f"{pairs.rstrip('/')}/store.json"
+        text = Gcloud().run(gcloud.cat(index, first=json_reader.MAX_BYTES + 1))
     except MissingResourceError as error:
         if writer is None:
             raise ValueError(

@@ -14,7 +14,15 @@ import imagen_jax
 from imagen_jax import config as settings
 from imagen_jax.cli import launch_commands, launch_inputs, launch_summary, parsing
 from imagen_jax.cli.launch_commands import Command
-from imagen_jax.cloud import gcloud, run_record, source_archive, validate, watcher
+from imagen_jax.cloud import (
+    gcloud,
+    observe,
+    run_record,
+    source_archive,
+    untrusted,
+    validate,
+    watcher,
+)
 from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
 from imagen_jax.cloud.source_archive import SourceArchive
@@ -176,7 +184,7 @@ def show(cloud: Gcloud, run: RunRecord) -> int:
     cloud.run(gcloud.describe(run.wanted, name))
     for node in run.wanted.nodes(name):
         cloud.run(gcloud.node(run.wanted, node))
-    cloud.run(gcloud.cat(run.address(attempt, "worker-*.json")))
+    cloud.run(gcloud.cat(run.address(attempt, observe.REPORTS), first=observe.LONGEST))
     print("# When it is preempted, and at the end:")
     cloud.run(gcloud.delete(run.wanted, name))
     print(f"# {startup()}\n{startup().read_text()}")
@@ -187,7 +195,7 @@ def _earlier(cloud: Gcloud, options: LaunchOptions) -> RunRecord | None:
     """The record of an earlier launch, if it has ended. Errors: ValueError if it has not."""
     address = f"{options.workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
-        text = cloud.run(gcloud.cat(address))
+        text = cloud.run(gcloud.cat(address, first=untrusted.MAX_TEXT + 1))
     except gcloud.MissingResourceError:
         return None
     found = run_record.from_json(text, where=address)

@@ -8,9 +8,9 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import parsing
-from imagen_jax.cloud import run_record
+from imagen_jax.cloud import run_record, untrusted
 from imagen_jax.cloud.worker import BEAT, Worker, WorkerId, is_repeated_crash
-from imagen_jax.io import workdir
+from imagen_jax.io import json_reader, workdir
 from imagen_jax.runtime import exit_codes
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
@@ -28,7 +28,7 @@ class Options:
     """Name of a folder of its own for each start: a number."""
     worker: config.Whole | None = None
     """Number of this worker, from 0; default: from TPU_WORKER_ID, as GKE sets it."""
-    of: config.Count | None = None
+    of: config.Parallel | None = None
     """Number of workers; default: from TPU_WORKER_HOSTNAMES."""
     generation: str | None = None
     """Generation of the TPU, for its compiler options: v4, v5e, v5p, v6e, tpu7x."""
@@ -71,5 +71,6 @@ def _recorded(folder: workdir.Workdir) -> tuple[tuple[tuple[str, ...], ...], tup
             f"{folder} has no {run_record.FILE}: give the folder of an `imagen launch tpu`, or the "
             "command after --"
         )
-    job = run_record.from_json(file.read_text(), where=str(file)).job
+    text = json_reader.read_bytes(file, untrusted.MAX_TEXT).decode(errors="replace")
+    job = run_record.from_json(text, where=str(file)).job
     return job.commands, job.once

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax.io import image_grid, workdir
+from imagen_jax.io import image_grid, json_reader, workdir
+from imagen_jax.io.atomic import make_subfolder
 
 METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
 
@@ -42,19 +43,19 @@ class Output:
         start = first_index - self._first
         entries = self._document["images"][start : start + len(images)]
         for entry, image in zip(entries, images, strict=True):
-            Image.fromarray(image).save(self._folder / entry["file"])
+            image_grid.save_image(Image.fromarray(image), self._folder / entry["file"])
         self._shown += list(images[: self.shown - len(self._shown)])
 
     def preview(self, name: str, images: Sequence[np.ndarray], captions: Sequence[str]) -> None:
         """Write images that are not finished, as a grid."""
         self._begin()
-        (self._folder / PREVIEWS).mkdir(exist_ok=True)
-        image_grid.draw_grid(images, captions).save(self._folder / PREVIEWS / name)
+        folder = make_subfolder(self._folder, PREVIEWS)
+        image_grid.save_image(image_grid.draw_grid(images, captions), folder / name)
 
     def finish(self) -> Path:
         """Write grid and metadata; returns the grid's path."""
         captions = [p or "(no text)" for p in self._prompts]
-        image_grid.draw_grid(self._shown, captions).save(self._folder / GRID)
+        image_grid.save_image(image_grid.draw_grid(self._shown, captions), self._folder / GRID)
         self._document["complete"] = True
         self._describe()
         return self._folder / GRID
@@ -79,7 +80,7 @@ class Output:
 
 
 def _plain(document: Mapping[str, Any]) -> Any:
-    """The document after it was written and read."""
+    """The document after it was written and read; the text is this process's own."""
     return json.loads(json.dumps(document))
 
 
@@ -89,16 +90,20 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json_reader.read_object(file, remedy="give another --out")
         names = _files(document)
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         names = None
-    own = (isinstance(n, str) and Path(n).name == n and n != ".." for n in names or ())
-    if names is None or not all(own):
+    if names is None or not all(map(_is_image_name, names)):
         raise ValueError(
             f"{file} is none of `imagen sample` and would be overwritten: give another --out"
         )
     return document
+
+
+def _is_image_name(name: object) -> bool:
+    """Return whether a name may be that of an image of ours, beside its metadata."""
+    return isinstance(name, str) and Path(name).name == name and name.endswith(".png")
 
 
 def _files(document: Mapping[str, Any]) -> list[Any]:
@@ -110,9 +115,10 @@ def _files(document: Mapping[str, Any]) -> list[Any]:
 def _set_aside(folder: Path, document: Mapping[str, Any]) -> None:
     """Move an earlier call's files into a new subfolder."""
     number = 1
-    while (aside := folder / EARLIER / str(number)).exists():
+    earlier = make_subfolder(folder, EARLIER)
+    while (aside := earlier / str(number)).exists():
         number += 1
-    aside.mkdir(parents=True)
+    aside.mkdir()
     names = _files(document)
     for name in (*names, GRID, PREVIEWS, METADATA):
         if (folder / name).exists():

@@ -3,13 +3,14 @@
 import dataclasses
 import datetime
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides
-from imagen_jax.io import paths
+from imagen_jax.io import json_reader, paths
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
@@ -24,9 +25,9 @@ class Options:
 
     topology: str
     """GENERATION:SHAPE in chips: v4:8x8x4, v5p:4x4x8, v5e:16x16, v6e:16x16, tpu7x:4x4x4."""
-    slices: config.Count = 1
+    slices: config.Parallel = 1
     """Number of these slices, data-parallel over the data-centre network."""
-    batch: config.Count | None = None
+    batch: config.BatchSize | None = None
     """Global batch; of images with --sample, of captions with --encode. Default: the config's
     batch, or 8 rows of the network's batch on each device."""
     sample: bool = False
@@ -93,11 +94,19 @@ def _table(files: list[str]) -> None:
 
     if not files:
         raise ValueError("--table needs files that `imagen plan ... --json` printed")
-    print(
-        report.plan_table(
-            [plan for file in files for plan in report.read_plans(paths.local_path(file))]
-        )
-    )
+    plans = [plan for file in files for plan in read_plans(paths.local_path(file))]
+    print(report.plan_table(plans))
+
+
+def read_plans(file: Path) -> list[dict[str, Any]]:
+    """The plans of a file that `--json` filled. Errors: ValueError when it holds none."""
+    from imagen_jax.plan import report
+
+    remedy = f"make it by imagen plan CONFIG --topology ... --json > {file}"
+    try:
+        return report.find_plans(json_reader.read_object(file, remedy=remedy))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} holds no plan ({error}); {remedy}") from error
 
 
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:

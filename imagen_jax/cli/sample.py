@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -59,7 +59,7 @@ class Options:
     """Text prompts, one image each."""
     prompts_file: Path | None = None
     """Text file with more prompts, one a line: UTF-8, or UTF-16 with a byte order mark."""
-    images_per_prompt: config.Count = 1
+    images_per_prompt: config.Images = 1
     """Number of images of each prompt."""
     negative_prompt: str = ""
     """Text that guidance leads away from, instead of from no text."""
@@ -87,7 +87,7 @@ class Options:
     mask: Path | None = None
     """Image that is white where --init-image is sampled again; other pixels stay exactly as they
     are."""
-    resample: config.Count = 1
+    resample: Annotated[int, config.Range(low=1, high=1000)] = 1
     """Times to repeat each step with --mask (RePaint), which blends new with old; 5 to 10 are
     typical."""
 
@@ -117,7 +117,7 @@ class Options:
     """Largest noise of karras spacing, in sigma / alpha."""
     aug_level: str | None = None
     """Noise on the low-resolution input of super-resolution stages, 0 to 1."""
-    batch_size: config.Count = 16
+    batch_size: config.BatchSize = 16
     """Images sampled at once."""
 
     offload: bool = False
@@ -188,6 +188,11 @@ def _with_prompts(options: Options) -> Options:
         prompts = ("",) * sample_inputs.count(options.low_res)
     if not prompts:
         raise ValueError('no prompts; give at least one: imagen sample CASCADE "a red circle"')
+    config.check_value(
+        len(prompts) * options.images_per_prompt,
+        config.Images,
+        "the number of prompts times --images-per-prompt",
+    )
     repeated = tuple(prompt for prompt in prompts for _ in range(options.images_per_prompt))
     return dataclasses.replace(options, prompts=repeated)
 

@@ -134,10 +134,12 @@ def count(path: Path) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
+    from imagen_jax.sample.request import Size
+
     found = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text)
     if found is None:
         raise ValueError(f"--size {text!r}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
-    return int(found[1]), int(found[2])
+    return config.check_value((int(found[1]), int(found[2])), Size, "--size")
 
 
 def _files(path: Path) -> list[Path]:

@@ -32,9 +32,9 @@ class StoreOptions:
     --out."""
     tokenizer: str = ""
     """SentencePiece model; needs --out; default: the *.model next to the encoder."""
-    sizes: config.Counts = ()
+    sizes: config.Sides = ()
     """Sides of the images to store, in pixels, such as 64 256; needs --out."""
-    max_length: config.Count | None = None
+    max_length: config.Length | None = None
     """Maximum tokens of a caption, end of sentence included; needs --out; default: 128."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the encoder's matrices and products; needs --out; default: float32; bfloat16 on
@@ -47,9 +47,9 @@ class StoreOptions:
     """Filters of examples, besides unreadable ones and ones smaller than the sizes; need --out."""
     text_dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """Precision of the stored encodings; int8 has a scale for each token."""
-    shard_records: config.Count | None = None
+    shard_records: config.Images | None = None
     """Pairs in a file, default 8,192; its captions are encoded together, in memory."""
-    batch_tokens: config.Count | None = None
+    batch_tokens: Annotated[int, config.Range(low=1, high=2**24)] | None = None
     """Tokens that are encoded at once; default 16,384."""
 
     def check(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from imagen_jax.data.store.store import Store
     from imagen_jax.train.init_from import InitFrom
 
+PATIENCE = 5.0  # seconds from SIGTERM until a process ends that builds a network meanwhile
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
 `imagen train CONFIG --help` lists every field of that config; each can be overridden, such as
@@ -135,7 +136,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
 
     from imagen_jax.cli import absolute_paths, preview_hook
     from imagen_jax.parallel import compilation_cache
-    from imagen_jax.runtime import preemption
+    from imagen_jax.runtime import late_signals, preemption
     from imagen_jax.train import loop, profiler, run_lease
 
     compilation_cache.use_cache()
@@ -151,12 +152,18 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
         hooks.append(profiler.ProfileWindow(steps))
     if file := os.environ.get(STEP_FILE):
         hooks.append(StepRecorder(Path(file), name=experiment.stage.name))
+    unbegun = f"{experiment.stage.name} was asked to stop before its first step, and nothing is "
+    unbegun += "lost: give the same command again"
+    alone = jax.process_count() == 1
     with (
         run_lease.hold_run(folder) as check,
-        preemption.watch_for_preemption(distributed.metadata_server()) as watch,
+        preemption.watch_for_preemption(distributed.metadata_server(), at_once=unbegun) as watch,
+        late_signals.end_late(unbegun, patience=PATIENCE if alone else None) as late,
     ):
 
         def stop(step: int) -> bool:
+            watch.at_once = ""
+            late.ignore_sigterm()
             check()
             return watch.stops_after(step)
 

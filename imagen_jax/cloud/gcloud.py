@@ -6,6 +6,7 @@ taken for a flag; gcloud's filters, which are regular expressions, are not used.
 commands, and their stand-in for gcloud refuses what is not in it.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.cloud.validate import check_names
@@ -156,9 +158,10 @@ def put(source: Path | None, place: str, *, new: bool = False) -> list[str]:
     return ["storage", "cp", str(source) if source else "-", place, *only, "--quiet"]
 
 
-def cat(place: str, *, last: int | None = None) -> list[str]:
-    """Objects of the bucket, or the last bytes of each."""
-    return ["storage", "cat", place, *([f"--range=-{last}"] if last else [])]
+def cat(place: str, *, first: int | None = None, last: int | None = None) -> list[str]:
+    """Objects of the bucket, or the first or the last bytes of each."""
+    spans = [f"0-{first - 1}"] if first else [f"-{last}"] if last else []
+    return ["storage", "cat", place, *(f"--range={span}" for span in spans)]
 
 
 def ls(place: str) -> list[str]:
@@ -214,6 +217,14 @@ class Gcloud:
                 break
             self.sleep(delay)
         raise GcloudError(_sentence(arguments, error))
+
+    def ask(self, arguments: list[str]) -> Any:
+        """Run a command that prints JSON, and return it; [] where there is none.
+
+        It is an answer of Google's own service, and no file that others can write.
+        Errors: as `run`.
+        """
+        return json.loads(self.run(arguments) or "[]")
 
     def attach(self, arguments: list[str]) -> int:
         """Run a command with this terminal; its exit code."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
 from imagen_jax.runtime.lease import Holder, Lease
-from imagen_jax.runtime.lease_file import FREE, ReadLease, read_time
+from imagen_jax.runtime.lease_file import FREE, MAX_BYTES, ReadLease, read_time
 
 FILE = "watcher.json"  # below WORKDIR/launch
 RENEWED = 60.0  # seconds between two signs of life
@@ -36,7 +36,7 @@ class GcloudLeaseFile:
     def read(self) -> ReadLease | None:
         """Read the file; None where there is none."""
         try:
-            text = self.cloud.run(gcloud.cat(self.address))
+            text = self.cloud.run(gcloud.cat(self.address, first=MAX_BYTES))
         except MissingResourceError:
             return None
         return ReadLease(text, text, read_time(text))

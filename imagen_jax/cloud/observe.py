@@ -1,7 +1,6 @@
 """Observation of an attempt: its queued resource, its nodes, and its workers' reports."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
 from imagen_jax.cloud.run_record import Attempt, RunRecord
 
 REPORTS = "worker-*.json"  # of an attempt
+LONGEST = 1 << 16  # bytes of one; ours have the end of a log, of 4,000 characters, and little else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class WorkerReport:
     """The report that a worker last wrote to the bucket."""
 
     worker: config.Whole
-    of: config.Count  # workers of the run
+    of: config.Parallel  # workers of the run
     phase: str  # "setup", "running" or "ended"
     beat: config.Whole  # grows with each writing
     code: int | None = None  # once it has ended
@@ -93,7 +93,7 @@ def read_reports(
     Errors: GcloudError; ValueError for a report that no worker has written.
     """
     try:
-        text = cloud.run(gcloud.cat(run.address(attempt, REPORTS)))
+        text = cloud.run(gcloud.cat(run.address(attempt, REPORTS), first=LONGEST))
     except MissingResourceError:
         return ()
     found = []
@@ -106,7 +106,7 @@ def read_reports(
 
 def _queued(cloud: Gcloud, run: RunRecord, name: str) -> tuple[str | None, str]:
     try:
-        found = json.loads(cloud.run(gcloud.describe(run.wanted, name)))
+        found = cloud.ask(gcloud.describe(run.wanted, name))
     except MissingResourceError:
         return None, ""
     state = found.get("state", {})
@@ -116,7 +116,7 @@ def _queued(cloud: Gcloud, run: RunRecord, name: str) -> tuple[str | None, str]:
 
 def _node(cloud: Gcloud, run: RunRecord, name: str) -> dict[str, Any]:
     try:
-        return json.loads(cloud.run(gcloud.node(run.wanted, name)))
+        return cloud.ask(gcloud.node(run.wanted, name))
     except MissingResourceError:
         return {"state": "MISSING"}
 

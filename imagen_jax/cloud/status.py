@@ -1,6 +1,5 @@
 """The state of a run in a few lines, its logs, and what it left behind."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from imagen_jax.io import log_files
 
 METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
 LAST = 8192  # bytes of the end of the metrics that are read
+MOST = 16 << 20  # bytes of the end of a log: a worker copies no more
 
 
 def status_text(cloud: Gcloud, run: RunRecord) -> str:
@@ -92,7 +92,7 @@ def follow_logs(
     printed = ""
     while True:
         try:
-            found = cloud.run(gcloud.cat(address))
+            found = cloud.run(gcloud.cat(address, last=MOST))
         except MissingResourceError as error:
             if not again:
                 raise ValueError(
@@ -110,7 +110,7 @@ def follow_logs(
 
 def list_remaining(cloud: Gcloud, run: RunRecord) -> list[str]:
     """Names of the run's queued resources that exist. Errors: gcloud.GcloudError."""
-    found = json.loads(cloud.run(gcloud.every(run.wanted)) or "[]")
+    found = cloud.ask(gcloud.every(run.wanted))
     names = (r["name"].rpartition("/")[2] for r in found if _may_be_of(r, run.job.folder))
     return sorted(name for name in names if _is_of(name, run))
 
@@ -135,7 +135,7 @@ def list_leftovers(cloud: Gcloud, wanted: Slice, *, everyone: bool) -> list[tupl
     Those of `imagen launch` alone, by their label and name, unless `everyone`.
     Errors: gcloud.GcloudError.
     """
-    found = json.loads(cloud.run(gcloud.every(wanted)) or "[]")
+    found = cloud.ask(gcloud.every(wanted))
     dead = [r for r in found if r.get("state", {}).get("state") in LOST]
     named = [(r["name"].rpartition("/")[2], r) for r in dead]
     return sorted(

@@ -42,7 +42,7 @@ class Slice:
     --max-run."""
     max_run: str = "24h"
     """Time after which flex-start takes the chips back."""
-    slices: config.Count = 1
+    slices: config.Parallel = 1
     """Number of slices, joined by the data-centre network."""
     runtime_version: str | None = None
     """Image of the machines; default: Google's for the generation."""

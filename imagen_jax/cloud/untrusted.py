@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from imagen_jax.config import check_value
 from imagen_jax.config.ranges import type_hints
+from imagen_jax.io import json_reader
 
-MAX_TEXT = 1 << 20  # characters of a record or a report
+MAX_TEXT = 1 << 20  # bytes of a record or a report
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Made = TypeVar("Made")
 
@@ -17,11 +18,10 @@ Made = TypeVar("Made")
 def parse_json(text: str) -> Any:
     """Parse a text. Errors: ValueError for one that is too long, nested too deeply, or no JSON."""
     if len(text) > MAX_TEXT:
-        raise ValueError(f"it has {len(text):,} characters, and {MAX_TEXT:,} at most are read")
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(f"it has more than {MAX_TEXT:,} bytes")
+    if json_reader.is_deeper(text):
+        raise ValueError("it is nested too deeply")
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> float:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -242,7 +241,8 @@ def read_record(cloud: Gcloud, workdir: str) -> RunRecord:
     """
     address = f"{workdir}/{run_record.FOLDER}/{run_record.FILE}"
     try:
-        return run_record.from_json(cloud.run(gcloud.cat(address)), where=address)
+        text = cloud.run(gcloud.cat(address, first=untrusted.MAX_TEXT + 1))
+        return run_record.from_json(text, where=address)
     except MissingResourceError as error:
         raise ValueError(
             f"{workdir} was not launched: it has no {run_record.FOLDER}/{run_record.FILE}; give "
@@ -262,7 +262,7 @@ def delete_resources(cloud: Gcloud, wanted: Slice, name: str) -> None:
             cloud.run(command)
         if not cloud.dry:
             with contextlib.suppress(MissingResourceError):
-                found = json.loads(cloud.run(gcloud.describe(wanted, name)))
+                found = cloud.ask(gcloud.describe(wanted, name))
                 state = found.get("state", {}).get("state")
                 if state != "DELETING":
                     raise GcloudError(f"{name} is still there, {state}")

@@ -16,9 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
-from imagen_jax.cloud.observe import WorkerReport
+from imagen_jax import config
+from imagen_jax.cloud import untrusted
+from imagen_jax.cloud.observe import LONGEST, WorkerReport
 from imagen_jax.cloud.restart_policy import MACHINE
+from imagen_jax.cloud.untrusted import Made
+from imagen_jax.io import json_reader
 from imagen_jax.io.log_files import Guard
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import accelerators
@@ -46,6 +51,13 @@ class WorkerId:
     def __post_init__(self) -> None:
         if not 0 <= self.worker < self.of:
             raise ValueError(f"--worker {self.worker} --of {self.of}: workers count from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """The end of a command that one worker ran for all."""
+
+    code: Annotated[int, config.Range(low=0, high=255)]
 
 
 class WorkerReporter:
@@ -147,12 +159,12 @@ class Worker:
         if self._id.worker == 0:
             code, output = self._run_command(command, file)
             if not self._stopped:
-                mark.write_text(json.dumps({"code": code}) + "\n")
+                mark.write_text(json.dumps(dataclasses.asdict(Mark(code=code))) + "\n")
             return code, output
         print(f"waiting for worker 0: {shlex.join(command)}", file=sys.stderr, flush=True)
         while not self._stopped:
             if mark.is_file():
-                code = json.loads(mark.read_text())["code"]
+                code = _read(mark, Mark).code
                 said = f"{shlex.join(command)} ended with code {code} on worker 0"
                 return (exit_codes.LOST, said) if code else (0, "")
             time.sleep(min(2.0, self._beat))
@@ -213,10 +225,10 @@ def is_repeated_crash(worker_id: WorkerId) -> bool:
     steps = []
     for folder in (worker_id.folder.parent / str(int(number) - 1), worker_id.folder):
         file = folder / f"worker-{worker_id.worker}.json"
-        report = json.loads(file.read_text()) if file.is_file() else {}
-        if not report.get("code") or report["code"] in MACHINE:
+        report = _read(file, WorkerReport) if file.is_file() else None
+        if report is None or not report.code or report.code in MACHINE:
             return False
-        steps.append(report["step"])
+        steps.append(report.step)
     return same_step(steps)
 
 
@@ -250,6 +262,17 @@ def read_settings(generation: str | None) -> Mapping[str, str]:
 
 def _spelled(value: str | bool | int) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(file: Workdir, kind: Callable[..., Made]) -> Made:
+    """Read what a worker has written. Errors: OSError; ValueError that names the file."""
+    text = json_reader.read_bytes(file, LONGEST)[:LONGEST].decode(errors="replace")
+    try:
+        return untrusted.fill(kind, untrusted.parse_json(text), "it")
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is of no worker of this launch ({error}): look who may write there"
+        ) from error
 
 
 def _end_of(file: Path) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from imagen_jax.config.ranges import Count, Finite, Positive, Range, Share, check_fields
+from imagen_jax.config.ranges import Finite, Positive, Range, Share, Steps, check_fields
 from imagen_jax.config.validate import require
 
 Predicts = Literal["eps", "x0", "v"]
@@ -113,7 +113,7 @@ class Sampler:
     """Sampler of a stage (appendix A, section 2.3)."""
 
     kind: SamplerKind = "ancestral"
-    steps: Count = 256
+    steps: Steps = 256
     spacing: Spacing | None = None  # of noise levels; None: karras for edm_heun, time for others
     stochasticity: Share = 0.3  # gamma of appendix A; only the ancestral sampler reads it
     guidance_weight: Finite = 5.0  # 1 is off

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from imagen_jax.config.ranges import Count, Range, Whole, check_options
+from imagen_jax.config.ranges import Parallel, Range, Whole, check_options
 from imagen_jax.config.validate import require
 
 
@@ -15,7 +15,7 @@ class Processes:
 
     coordinator: str | None = None
     """HOST:PORT of process 0, the same on all; not on Cloud TPU, where jax finds the others."""
-    processes: Count | None = None
+    processes: Parallel | None = None
     """Number of processes there have to be; another number is refused."""
     process_id: Whole | None = None
     """Number of this one, from 0; with --coordinator."""

@@ -9,21 +9,29 @@ from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.ranges import (
+    BatchSize,
     Count,
+    Length,
     NotNegative,
     Positive,
     Range,
     Seed,
     Share,
     ShareBelowOne,
+    Side,
     Whole,
+    Width,
     check_fields,
 )
 from imagen_jax.config.sentences import check_texts, shorten
 from imagen_jax.config.validate import require, require_divides
 
 Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
-Chosen = Annotated[int, Range(low=1, also=(-1,), remedy="-1 has it chosen")]
+# Parts of a batch, on devices or one after another.
+Chosen = Annotated[int, Range(low=1, high=2**20, also=(-1,), remedy="-1 has it chosen")]
+Threads = Annotated[int, Range(low=0, high=2**10)]  # or processes of one machine
+Prefetch = Annotated[int, Range(low=0, high=10**4)]
+MOST_PROMPTS = 4096  # of which images are logged
 ClipNorm = Annotated[float, Range(above=0, remedy="None is off")]
 
 
@@ -32,11 +40,11 @@ class Stage:
     """One diffusion model of the cascade."""
 
     name: str
-    size: Count  # size of the images it samples
-    low_size: Count | None = (
+    size: Side  # size of the images it samples
+    low_size: Side | None = (
         None  # side of its low-resolution input; None: it samples from text alone
     )
-    crop: Count | None = None  # train on crops of this side
+    crop: Side | None = None  # train on crops of this side
     model: UNet | EfficientUNet
     diffusion: Diffusion = Diffusion()
     noise_conditioning: NoiseConditioning = NoiseConditioning()  # super-resolution stages only
@@ -104,9 +112,9 @@ class Data:
 
     dataset: str = "shapes/full"
     split: str = "train"
-    workers: Whole = 0  # worker processes of the loader; 0: threads of this process
-    threads: Whole = 2
-    prefetch: Whole = 8  # batches ready in advance
+    workers: Threads = 0  # worker processes of the loader; 0: threads of this process
+    threads: Threads = 2
+    prefetch: Prefetch = 8  # batches ready in advance
     max_damaged: Share = 0.01  # share of the records that may be damaged before the run stops
 
     def __post_init__(self) -> None:
@@ -121,8 +129,8 @@ class Text:
 
     encoder: str = "t5_1_1_tiny"  # an embedded one's name, or a folder: T5X's or Hugging Face's
     tokenizer: str = ""  # a SentencePiece model; "": the one beside the encoder
-    width: Count = 64  # of its output
-    max_length: Count = 32  # tokens, end of sentence included
+    width: Width = 64  # of its output
+    max_length: Length = 32  # tokens, end of sentence included
     # Of its matrices and products; norms and softmax stay float32. None: that of the encoded
     # dataset, float32 where one is yet to be encoded.
     dtype: Dtype | None = None
@@ -167,7 +175,7 @@ class Train:
     """Length of a run and what it writes on the way."""
 
     steps: Count = 2_500_000
-    batch_size: Count = 2048  # over all devices
+    batch_size: BatchSize = 2048  # over all devices
     micro_batches: Chosen = 1  # parts of a batch, one after another; -1: as many as fill TPU chips
     seed: Seed = 0
     log_every: Count = 50
@@ -183,6 +191,11 @@ class Train:
     def __post_init__(self) -> None:
         check_fields(self, "train")
         check_line(self.wandb_project, "train: wandb_project")
+        require(
+            len(self.sample_prompts) <= MOST_PROMPTS,
+            f"train: sample_prompts has {len(self.sample_prompts):,} prompts, more than "
+            f"{MOST_PROMPTS:,}",
+        )
         require_divides(
             abs(self.micro_batches), self.batch_size, "micro_batches", "train: batch_size"
         )
@@ -210,10 +223,10 @@ class Mesh:
 class Layout:
     """Layout of a run: what `Mesh` and `Train.micro_batches` left open is chosen."""
 
-    data: Count
-    fsdp: Count
-    spatial: Count
-    micro_batches: Count
+    data: BatchSize
+    fsdp: BatchSize
+    spatial: BatchSize
+    micro_batches: BatchSize
 
     def __post_init__(self) -> None:
         check_fields(self, "layout")

@@ -12,15 +12,20 @@ from typing import Annotated, Literal
 from imagen_jax import limits
 from imagen_jax.config.ranges import (
     Count,
-    Counts,
+    Factor,
+    Factors,
     Positive,
     Range,
     ShareBelowOne,
+    Sides,
     Whole,
+    Width,
     check_fields,
 )
 from imagen_jax.config.validate import require, require_divides
 
+Positions = Annotated[int, Range(low=0, high=2**16)]
+Patch = Annotated[int, Range(low=1, high=2**8)]  # pixels
 Dtype = Literal["float32", "bfloat16"]
 TextKV = Literal["concat", "cross", "none"]
 ResidualScaling = Literal["sum", "shortcut", "long_skip"]
@@ -37,8 +42,8 @@ class TextConditioning:
     norm: bool = True  # LayerNorm on the text, which the paper found to help a lot
     pool: Literal["attention", "mean", "none"] = "attention"
     pool_query: Literal["learned", "mean_plus_learned"] = "learned"
-    bottleneck: Count | None = None  # project the text to this width first
-    positions: Whole = 0  # learned positions added to the text, at least its length; 0: none
+    bottleneck: Width | None = None  # project the text to this width first
+    positions: Positions = 0  # learned positions added to the text, at least its length; 0: none
     refiner_layers: Whole = 0  # transformer layers over the text before it is read; 0 in the paper
     # What stands for "no caption": zeros; a learned row; or the encoding of the empty caption,
     # which training takes from its dataset and keeps with the weights.
@@ -67,20 +72,20 @@ class TextConditioning:
 class UNet:
     """The base network: ADM-style, BigGAN resampling, one attention after each residual block."""
 
-    channels: Count = 512  # "embed_dim" in appendix F.1
-    channel_mult: Counts = (1, 2, 3, 4)
+    channels: Width = 512  # "embed_dim" in appendix F.1
+    channel_mult: Factors = (1, 2, 3, 4)
     res_blocks: Count = 3
-    attention_at: Counts = (32, 16, 8)  # sides that attend, the coarsest level's included
+    attention_at: Sides = (32, 16, 8)  # sides that attend, the coarsest level's included
     attention_every_block: bool = True  # False: once per level
-    head_channels: Count = 64
-    cond_channels: Count | None = None  # width of the time embedding; None: 4 * channels
+    head_channels: Width = 64
+    cond_channels: Width | None = None  # width of the time embedding; None: 4 * channels
     time_embed: Literal["cosine_time", "logsnr"] = "cosine_time"
     dropout: ShareBelowOne = 0.0
-    norm_groups: Count = 32
+    norm_groups: Width = 32
     residual_scaling: ResidualScaling = "sum"
     residual_scale: Positive = 1.0
     zero_init_residual: bool = True
-    patch: Count = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
+    patch: Patch = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
     remat: Remat = "none"
     dtype: Dtype = "float32"  # of activations; parameters, norms and softmax stay float32
     text: TextConditioning = TextConditioning()
@@ -145,7 +150,7 @@ class UNet:
 class Level:
     """One DBlock and its mirrored UBlock of the Efficient U-Net."""
 
-    channels: Count
+    channels: Width
     blocks: Count
     stride: Annotated[int, Range(low=1, high=2)] = 2
     self_attention: bool = False
@@ -167,13 +172,13 @@ PAPER_LEVELS = (  # appendix F.2: reading A of the spec, four stride-2 blocks be
 class EfficientUNet:
     """The super-resolution network: downsample first, upsample last, depth at low resolution."""
 
-    stem_channels: Count = 128
+    stem_channels: Width = 128
     levels: tuple[Level, ...] = PAPER_LEVELS
-    cond_channels: Count = 512
-    heads: Count = 8
-    attn_hidden_mult: Count = 2  # width of queries, keys and values over channels
+    cond_channels: Width = 512
+    heads: Width = 8
+    attn_hidden_mult: Factor = 2  # width of queries, keys and values over channels
     attn_ffn: bool = False  # the other reading: that of a feed-forward layer; queries etc. keep C
-    pool_head_channels: Count = 64
+    pool_head_channels: Width = 64
     time_embed: Literal["cosine_time", "logsnr"] = "cosine_time"
     film_per_block: bool = True  # scale-shift in every residual block; False: once per level
     skip_merge: Literal["concat", "add"] = "concat"
@@ -183,7 +188,7 @@ class EfficientUNet:
     last_upsample: Literal["nearest", "depth_to_space", "transposed"] = "depth_to_space"
     head: Literal["norm_conv", "dense"] = "norm_conv"
     dropout: ShareBelowOne = 0.0
-    norm_groups: Count = 32
+    norm_groups: Width = 32
     residual_scaling: ResidualScaling = "sum"
     residual_scale: Positive = 2**-0.5
     zero_init_residual: bool = False

@@ -57,6 +57,19 @@ class Range:
 Count = Annotated[int, Range(low=1)]
 Counts = Annotated[tuple[int, ...], Range(low=1)]
 Whole = Annotated[int, Range(low=0)]
+# Numbers by which memory, time or processes are asked for end far above what anybody needs, so that
+# a stranger's file, or a slip of the hand, is refused before any of it is spent.
+Side = Annotated[int, Range(low=1, high=2**14)]  # pixels
+Sides = Annotated[tuple[int, ...], Range(low=1, high=2**14)]
+Width = Annotated[int, Range(low=1, high=2**16)]  # channels, and what divides them
+Factor = Annotated[int, Range(low=1, high=2**10)]  # by which they are multiplied
+Factors = Annotated[tuple[int, ...], Range(low=1, high=2**10)]
+Length = Annotated[int, Range(low=1, high=2**16)]  # tokens
+BatchSize = Annotated[int, Range(low=1, high=2**20)]
+Images = Annotated[int, Range(low=1, high=10**6)]  # of one call, which keeps a line on each
+Steps = Annotated[int, Range(low=1, high=10**5)]  # of a sampler
+Parallel = Annotated[int, Range(low=1, high=2**16)]  # processes, machines or devices
+Workers = Annotated[int, Range(low=1, high=2**10)]  # processes or threads of one machine
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Share = Annotated[float, Range(low=0, high=1)]
 ShareBelowOne = Annotated[float, Range(low=0, below=1)]

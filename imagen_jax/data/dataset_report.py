@@ -10,6 +10,8 @@ from PIL import Image
 
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import SkippedNames
+from imagen_jax.io import image_grid
+from imagen_jax.io.atomic import write_atomic
 
 SHOWN = 5  # names of each reason; check.json has more
 QUANTILES = (0, 1, 50, 99, 100)  # percent
@@ -84,10 +86,10 @@ class DatasetReport:
     def write(self, folder: Path) -> None:
         """Write report.md, check.json and contact_sheet.png."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
-        (folder / "check.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_atomic(folder / "report.md", self.to_markdown().encode())
+        write_atomic(folder / "check.json", json.dumps(self.to_dict(), indent=2) + "\n")
         if self.contact_sheet is not None:
-            self.contact_sheet.save(folder / "contact_sheet.png")
+            image_grid.save_image(self.contact_sheet, folder / "contact_sheet.png")
 
     def _repr_markdown_(self) -> str:  # Jupyter shows it
         return self.to_markdown()

@@ -3,10 +3,12 @@
 import dataclasses
 import html
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from imagen_jax import extras
+from imagen_jax.io.atomic import write_atomic
 
 Scores = Mapping[str, tuple[float, int]]  # attribute -> (share right, how many stated it)
 
@@ -52,13 +54,15 @@ class Report:
         """
         extras.require("matplotlib", "the plots of a report need")
         folder.mkdir(parents=True, exist_ok=True)
-        for section in self.sections:
-            if section.image is not None and section.draw is not None:
-                section.draw(folder / section.image)
-        (folder / "scores.json").write_text(json.dumps(self.scores(), indent=2))
-        (folder / "report.md").write_text(self.to_markdown())
+        with tempfile.TemporaryDirectory() as drawn:  # whose files are named as they will be
+            for section in self.sections:
+                if section.image is not None and section.draw is not None:
+                    section.draw(image := Path(drawn) / section.image)
+                    write_atomic(folder / section.image, image.read_bytes())
+        write_atomic(folder / "scores.json", json.dumps(self.scores(), indent=2))
+        write_atomic(folder / "report.md", self.to_markdown())
         page = folder / "index.html"
-        page.write_text(_html(self.title, self.sections))
+        write_atomic(page, _html(self.title, self.sections))
         return page
 
     def _repr_markdown_(self) -> str:  # Jupyter shows it

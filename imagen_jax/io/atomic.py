@@ -2,9 +2,14 @@
 
 Nothing is synced to the disk: a process that is killed leaves the old file or the new one, and
 perhaps a `*.tmp` next to it; a machine that loses its power may leave less.
+
+A folder may be shared with others, who put links there. One under a file's name is replaced, and
+what it leads to stays; one under the name of a subfolder is refused, as it is under that of a file
+that grows. The folder that a user named may be a link.
 """
 
 import contextlib
+import errno
 import filecmp
 import os
 import secrets
@@ -41,6 +46,8 @@ def create_atomic(file: Path, content: Content) -> None:
             if not file.exists():
                 temporary.replace(file)
                 return
+        if file.is_symlink():
+            raise FileExistsError(f"{file} is a link, and was not written: remove it")
         if not filecmp.cmp(temporary, file, shallow=False):
             raise FileExistsError(
                 f"{file} is there already, with other bytes, and was not written: delete it, or "
@@ -65,6 +72,39 @@ def _written(file: Path, content: Content) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_subfolder(folder: Path, name: str) -> Path:
+    """Make a folder in one that a user named, unless it is there.
+
+    Errors: ValueError for a link, through which files would be written elsewhere; OSError.
+    """
+    made = folder / name
+    check_no_link(made)
+    made.mkdir(parents=True, exist_ok=True)
+    check_no_link(made)
+    return made
+
+
+def check_no_link(folder: Path) -> None:
+    """Refuse a subfolder that is a link. Errors: ValueError."""
+    if folder.is_symlink():
+        raise ValueError(
+            f"{folder} is a link, to {os.path.realpath(folder)}, and nothing is written through "
+            "it: remove it, or give another folder"
+        )
+
+
+def refuse_link(path: str, flags: int) -> int:
+    """Open a file unless it is a link; an `opener` of `open`. Errors: OSError."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(
+            errno.ELOOP, "it is a link, which may lead anywhere: remove it", path
+        ) from error
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write in, which becomes `folder` at the end, unless something is raised.
@@ -72,7 +112,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Errors: FileExistsError when `folder` exists.
     """
     folder = folder.absolute()
-    if folder.exists():
+    if os.path.lexists(folder):
         raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -45,6 +46,7 @@ PASSING = (
 )
 # asyncio's words for a failed read that nothing has waited for.
 UNRETRIEVED = ("Task exception was never retrieved", "Future exception was never retrieved")
+SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
 ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -76,7 +78,15 @@ class Checkpoints:
             read_only=read_only,
         )
         self._options = options
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        try:
+            return ocp.CheckpointManager(self.folder, options=self._options)
+        except RecursionError as error:
+            raise CorruptDataError(
+                f"{self.folder}: the metadata of a checkpoint are damaged ({error}): move it away"
+            ) from error
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -167,7 +177,9 @@ class Checkpoints:
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
         with _naming(item.parent):
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-            shapes = _names(checkpointer.metadata(item).item_metadata.tree)
+            tree = checkpointer.metadata(item).item_metadata.tree
+            _check_chunks(tree)
+            shapes = _names(tree)
             about = _about(item.parent)
         if about and about.shapes != shapes:
             raise CorruptDataError(
@@ -209,7 +221,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             move(self.folder / str(step), place)
         multihost_utils.sync_global_devices(f"set aside {step}")
-        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        self._manager = self._open()
         return place
 
     def aside(self, step: int) -> Workdir:
@@ -299,7 +311,8 @@ def _is_damage(error: BaseException) -> bool:
         error = error.__cause__
     if isinstance(error, OSError):
         return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-    is_bad = isinstance(error, ValueError | KeyError | TypeError | AttributeError | EOFError)
+    kinds = ValueError | KeyError | TypeError | AttributeError | EOFError | RecursionError
+    is_bad = isinstance(error, kinds)
     return is_bad and not any(word in str(error) for word in PASSING)
 
 
@@ -307,6 +320,23 @@ def _names(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by name; a saved tree spells tuple positions and fields as dictionary keys."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {checksums.path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _check_chunks(tree: Any) -> None:
+    """Refuse chunks far larger than their array: TensorStore aborts where one has no memory.
+
+    Errors: ValueError.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        width = jax.numpy.dtype(leaf.dtype).itemsize
+        array = width * math.prod(leaf.shape)
+        for chunk in (leaf.storage.chunk_shape, leaf.storage.write_shape) if leaf.storage else ():
+            size = width * math.prod(chunk or ())
+            if size > 2 * array + SPARE:
+                raise ValueError(
+                    f"{checksums.path_name(path)} has chunks of {size:,} bytes for an array of "
+                    f"{array:,}"
+                )
 
 
 def _compare(

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import io
 import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from imagen_jax.io.atomic import write_atomic
 
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"  # Pillow's own has English letters alone
 MARGIN = 8
@@ -52,6 +55,19 @@ def draw_grid(
         note = f"the first {count:,} of {total:,}"
         draw.text((MARGIN, sheet.height - foot), note, fill=INK, font=font)
     return sheet
+
+
+def save_image(image: Image.Image, file: Path) -> None:
+    """Write an image in the format of the file's ending, in place of an earlier one.
+
+    Errors: ValueError for another ending; OSError.
+    """
+    format_name = Image.registered_extensions().get(file.suffix.lower())
+    if format_name is None:
+        raise ValueError(f"{file}: no image format has the ending {file.suffix!r}; name it .png")
+    encoded = io.BytesIO()
+    image.save(encoded, format_name)
+    write_atomic(file, encoded.getvalue())
 
 
 def count_that_fits(count: int, *, side: int = 192) -> int:

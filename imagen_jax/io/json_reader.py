@@ -19,44 +19,51 @@ def read_object(file: Any, *, remedy: str) -> dict[str, Any]:
     return parse_object(read_bytes(file), where=file, remedy=remedy)
 
 
-def read_bytes(file: Any) -> bytes:
+def read_bytes(file: Any, most: int = MAX_BYTES) -> bytes:
     """Read a file as far as its size is taken, and one byte more. Errors: OSError."""
     with file.open("rb") as opened:
-        return opened.read(MAX_BYTES + 1)
+        return opened.read(most + 1)
 
 
-def parse_object(text: str | bytes, *, where: object, remedy: str) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes, *, where: object, remedy: str, depth: int = MAX_DEPTH
+) -> dict[str, Any]:
     """Parse a text that is one object, and return its fields.
 
     Errors: ValueError of one sentence that names `where`, the reason and the remedy.
     """
-    found = parse_json(text, where=where, remedy=remedy)
+    found = parse_json(text, where=where, remedy=remedy, depth=depth)
     if not isinstance(found, dict):
         raise ValueError(f"{where} has no fields, but is {_kind(found)}: {remedy}")
     return found
 
 
-def parse_json(text: str | bytes, *, where: object, remedy: str) -> Any:
-    """Parse any JSON. Errors: as `parse_object`."""
+def parse_json(text: str | bytes, *, where: object, remedy: str, depth: int = MAX_DEPTH) -> Any:
+    """Parse any JSON, of at most `depth` lists and fields in each other.
+
+    Errors: as `parse_object`.
+    """
     if len(text) > MAX_BYTES:
         raise ValueError(f"{where} has more than {MAX_BYTES:,} bytes of JSON: {remedy}")
     try:
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
-        _check_depth(text)
+        if is_deeper(text, depth):
+            raise ValueError(f"nested more than {depth} deep")
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error}): {remedy}") from error
 
 
-def _check_depth(text: str) -> None:
-    """Refuse a text whose brackets are deeper in each other than MAX_DEPTH. Errors: ValueError."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
+def is_deeper(text: str, most: int = MAX_DEPTH) -> bool:
+    """Return whether brackets, but for those in strings, are deeper in each other than `most`."""
+    if text.count("[") + text.count("{") <= most:
+        return False
     depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub("", text)):
         depth += 1 if bracket[0] in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        if depth > most:
+            return True
+    return False
 
 
 def _kind(value: object) -> str:

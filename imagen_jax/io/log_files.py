@@ -14,7 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imagen_jax.io import json_reader
+from imagen_jax.io.atomic import refuse_link
+
 TAIL = 2**20  # bytes: no line is longer
+MOST = 2**28  # bytes of a log that are read: a million entries of our own have fewer
+LARGEST = 2**63  # of a whole number in one
 
 
 class Guard:
@@ -68,7 +73,7 @@ def format_line(entry: dict[str, Any]) -> bytes:
 def append_line(file: Path, data: bytes) -> None:
     """Append all of `data`, or nothing of it. Errors: OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab", buffering=0) as opened:
+    with open(file, "ab", buffering=0, opener=refuse_link) as opened:
         size = opened.seek(0, os.SEEK_END)
         try:
             while data:
@@ -83,7 +88,7 @@ def repair(file: Path) -> None:
     """Take away half a line at the end of a log of JSON lines. Errors: OSError."""
     if not file.is_file():
         return
-    with file.open("r+b") as opened:
+    with open(file, "r+b", opener=refuse_link) as opened:
         size = opened.seek(0, os.SEEK_END)
         begin = opened.seek(max(size - TAIL, 0))
         whole, newline, last = opened.read().rpartition(b"\n")
@@ -94,18 +99,33 @@ def repair(file: Path) -> None:
 
 
 def read_entries(file: Path, *numbers: str) -> list[dict[str, Any]]:
-    """The whole entries of a log of JSON lines, as `entries`; none where there is no file."""
-    return parse_entries(file.read_text(errors="replace"), *numbers) if file.is_file() else []
+    """The whole entries of a log of JSON lines, as `parse_entries`; none where there is no file.
+
+    Errors: OSError; ValueError for a file of more than `MOST` bytes.
+    """
+    if not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        data = opened.read(MOST + 1)
+    if len(data) > MOST:
+        raise ValueError(f"{file} has more than {MOST:,} bytes: no log of ours has; move it away")
+    return parse_entries(data.decode(errors="replace"), *numbers)
 
 
 def parse_entries(text: str, *numbers: str) -> list[dict[str, Any]]:
     """The JSON objects among the lines of a text, of those that have these fields, numbers all."""
     found = []
     for one in text.split("\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            found.append(json.loads(one))
-    objects = (entry for entry in found if isinstance(entry, dict))
-    return [e for e in objects if all(isinstance(e.get(n), int | float) for n in numbers)]
+        with contextlib.suppress(ValueError):
+            entry = json_reader.parse_object(one, where="it", remedy="-")
+            if all(_is_number(entry.get(name)) for name in numbers):
+                found.append(entry)
+    return found
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value is a number that a float holds."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
 
 def failure_reason(error: BaseException) -> str:

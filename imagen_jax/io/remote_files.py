@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from imagen_jax.io import buckets, paths
 from imagen_jax.io.errors import CorruptDataError
 
+MOST_FILES, DIGITS = 1_000_000, 18  # that braces may stand for, and of their numbers
 KEPT_OPEN = 128  # files of one reader; further ones are opened for each read
 _WILD = re.compile(r"[*\[{]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -65,7 +66,7 @@ def _there(pattern: str) -> str:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """The patterns that one with braces stands for, in order."""
+    """The patterns that one with braces stands for, in order. Errors: ValueError for too many."""
     pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
     choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
     return map("".join, itertools.product(*choices))
@@ -74,6 +75,8 @@ def expand_braces(pattern: str) -> Iterator[str]:
 def _choices(inside: str) -> list[str]:
     if numbers := _RANGE.fullmatch(inside):
         first, last = numbers.groups()
+        if len(last) > DIGITS or int(last) - int(first) >= MOST_FILES:
+            raise ValueError(f"{{{inside}}} names more than {MOST_FILES:,} files: give a folder")
         return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
     return inside.split(",")
 

@@ -4,6 +4,7 @@ Checkpoints and config go to a bucket directly; logs by way of `log_uploader`.
 """
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -53,7 +54,8 @@ def write_new(folder: Workdir, name: str, text: str) -> Workdir:
     Errors: those of the disk or of the bucket's driver.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = next(f for n in itertools.count(1) if not (f := folder / name.format(n)).exists())
+    places = (folder / name.format(number) for number in itertools.count(1))
+    file = next(place for place in places if not _is_there(place))
     if not isinstance(file, Path):
         file.write_text(text)
         return file
@@ -63,6 +65,10 @@ def write_new(folder: Workdir, name: str, text: str) -> Workdir:
     except FileExistsError:  # another process was faster
         return write_new(folder, name, text)
     return file
+
+
+def _is_there(file: Workdir) -> bool:
+    return os.path.lexists(file) if isinstance(file, Path) else file.exists()
 
 
 def move(folder: Workdir, target: Workdir) -> None:

@@ -6,14 +6,34 @@ Several plans make a table.
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from imagen_jax.config.decode import decode, decode_values
+from imagen_jax.config.names import check_line
 from imagen_jax.plan.compile import CompiledPlan
 from imagen_jax.plan.topology import Topology
 
 GIB = 2**30
 DAY = 24 * 3600
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShownPlan:
+    """The figures of a plan that `plan_table` shows, by the names that a file has."""
+
+    what: str
+    name: str
+    topology: str
+    slices: int
+    images: int
+    mesh: Mapping[str, int]
+    remat: str | None
+    hbm_per_device: Mapping[str, Any]
+    roofline_seconds: Mapping[str, Any]
+    estimated_seconds: float | None = None
+    estimated_images_per_s_per_chip: float | None = None
+    estimated_mfu: float | None = None
+    estimated_days: float | None = None
 
 
 def plan_document(
@@ -79,15 +99,28 @@ def plans_to_json(
     return json.dumps(document, indent=2)
 
 
-def read_plans(file: Path) -> list[dict[str, Any]]:
-    """The plans of a file that `as_json` filled. Errors: ValueError when it holds none."""
-    try:
-        return json.loads(file.read_text())["plans"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} holds no plan ({error}); make it by imagen plan CONFIG --topology ... "
-            f"--json > {file}"
-        ) from error
+def find_plans(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plans of what `plans_to_json` wrote, as `plan_table` shows them.
+
+    Errors: ValueError when it holds none.
+    """
+    plans = decode(tuple[Mapping[str, Any], ...], document.get("plans"), "plans")
+    for number, plan in enumerate(plans):
+        _check_plan(plan, f"plans[{number}]")
+    return list(map(dict, plans))
+
+
+def _check_plan(plan: Mapping[str, Any], where: str) -> None:
+    """Errors: ValueError for a figure of the table that is missing, or of another kind."""
+    shown = {f.name: plan[f.name] for f in dataclasses.fields(ShownPlan) if f.name in plan}
+    found = ShownPlan(**decode_values(ShownPlan, shown, where))
+    for text in (found.what, found.name, found.topology, found.remat or "", *found.mesh):
+        check_line(text, where)
+    binds = found.roofline_seconds.get("binds")
+    decode(Literal["compute", "memory", "network"], binds, f"{where}: binds")
+    decode(float, found.roofline_seconds.get(str(binds)), f"{where}: {binds}")
+    for name in ("total_gib", "capacity_gib"):
+        decode(float, found.hbm_per_device.get(name), f"{where}: {name}")
 
 
 def plan_text(figures: Mapping[str, Any]) -> str:

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from imagen_jax.config.decode import decode
+from imagen_jax.config.names import check_line
+from imagen_jax.io import json_reader
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime.lease_file import FREE, ReadLease, open_lease_file, remove_empty_folders
 
@@ -280,9 +283,12 @@ def _parsed(seen: ReadLease) -> Holder | None:
     if seen.text.strip() == FREE:
         return None
     try:
-        fields = json.loads(seen.text)
-        found = Holder(**{f.name: fields[f.name] for f in dataclasses.fields(Holder)})
-    except (ValueError, KeyError, TypeError, RecursionError):
+        fields = json_reader.parse_object(seen.text, where="it", remedy="delete it")
+        fields.pop("at", None)
+        found = decode(Holder, fields, "it")
+        for text in (found.host, found.command, found.since):
+            check_line(text, "it")
+    except ValueError:
         return UNKNOWN
     return found if found.process in PROCESSES else UNKNOWN
 

@@ -3,18 +3,19 @@
 import contextlib
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imagen_jax.io import buckets
+from imagen_jax.io import buckets, json_reader
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.workdir import Workdir, as_path
 
 FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
+MAX_BYTES = 4096  # of a lease's text that are read: ours has a tenth
+LATEST = 1e11  # seconds since 1970 that a lease may state
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems that have none
 
 
@@ -49,10 +50,11 @@ def remove_empty_folders(folder: Workdir | str) -> Iterator[None]:
 
 def read_time(text: str) -> float:
     """The time in a lease's text; 0 where there is none."""
-    try:
-        return float(json.loads(text)["at"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0.0
+    with contextlib.suppress(ValueError):
+        at = json_reader.parse_object(text, where="it", remedy="delete it").get("at")
+        if isinstance(at, int | float) and type(at) is not bool and 0 <= at < LATEST:
+            return float(at)
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class LocalLeaseFile:
             with self.file.open(errors="replace") as opened:
                 about = os.fstat(opened.fileno())
                 version = f"{about.st_ino} {about.st_mtime_ns}"
-                return ReadLease(opened.read(), version, about.st_mtime)
+                return ReadLease(opened.read(MAX_BYTES), version, about.st_mtime)
         except FileNotFoundError:
             return None
 
@@ -98,7 +100,7 @@ class LocalLeaseFile:
 
     def touch(self, text: str) -> None:
         """A new time of change needs no room on a full disk."""
-        os.utime(self.file)
+        os.utime(self.file, follow_symlinks=False)
 
     def remove(self) -> None:
         """Delete it."""
@@ -122,7 +124,7 @@ class BucketLeaseFile:
     def read(self) -> ReadLease | None:
         """Read the file; None where there is none."""
         try:
-            text = buckets.read(self.address).decode(errors="replace")
+            text = buckets.read(self.address, 0, MAX_BYTES).decode(errors="replace")
         except FileNotFoundError:
             return None
         return ReadLease(text, text, read_time(text))

@@ -17,7 +17,8 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from imagen_jax.runtime import exit_codes
+from imagen_jax.io import atomic
+from imagen_jax.runtime import exit_codes, late_signals
 
 NOTICE = "/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
 REQUEST_TIMEOUT = 90  # seconds until a request counts as lost
@@ -26,21 +27,32 @@ PATIENCE = 20.0  # seconds from SIGTERM until a process ends that comes to no en
 
 
 class PreemptionWatch:
-    """A request to stop; made by `watch_for_preemption`."""
+    """A request to stop; made by `watch_for_preemption`.
 
-    def __init__(self) -> None:
+    While `at_once` is a sentence, a signal ends the block with it, wherever the main thread is.
+    """
+
+    def __init__(self, at_once: str = "") -> None:
         self._asked = threading.Event()
         self.interrupted = False
+        self.at_once = at_once
 
     def ask(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Stop after the present step; asking again changes nothing."""
+        """Stop after the present step; asking again changes nothing.
+
+        Errors: Preempted, of `exit_codes`, while `at_once` says so.
+        """
         self._asked.set()
+        said, self.at_once = self.at_once, ""
+        if said:
+            raise exit_codes.Preempted(said)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The first Ctrl-C stops as SIGTERM does; the second one, at once."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nsaving; press Ctrl-C again to stop at once, unsaved\n")
         self.interrupted = True
+        if not self.at_once:
+            os.write(2, b"\nsaving; press Ctrl-C again to stop at once, unsaved\n")
         if jax.process_count() == 1:
             self.ask()
         else:
@@ -58,15 +70,19 @@ class PreemptionWatch:
 
 
 @contextmanager
-def watch_for_preemption(server: str | None = None) -> Iterator[PreemptionWatch]:
+def watch_for_preemption(
+    server: str | None = None, *, at_once: str = ""
+) -> Iterator[PreemptionWatch]:
     """Listen until the block ends; in the main thread, as signals need.
 
-    `server` is the host of Google Cloud's metadata server, where there is one.
+    `server` is the host of Google Cloud's metadata server, where there is one. `at_once` is as in
+    `PreemptionWatch`, of a process that is alone.
     Errors: KeyboardInterrupt, with its words, in place of exit_codes.Preempted after Ctrl-C.
     """
-    found, ended = PreemptionWatch(), threading.Event()
+    alone = jax.process_count() == 1
+    found, ended = PreemptionWatch(at_once if alone else ""), threading.Event()
     before = interrupt = None
-    if jax.process_count() == 1:  # else jax's service has the signal
+    if alone:  # else jax's service has the signal
         before = signal.signal(signal.SIGTERM, found.ask)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored in the background
         interrupt = signal.signal(signal.SIGINT, found.interrupt)
@@ -114,50 +130,22 @@ def watch_between_batches(
     A process that comes to no end of a batch within `PATIENCE`, since a network is built, compiled
     or slow, is ended with the same exit code; the batch under way is lost.
     Errors: exit_codes.Preempted once this process is asked to stop; the batches are in
-    `unfinished`.
+    `unfinished`. ValueError where that is a link.
     """
+    atomic.check_no_link(unfinished)
     said = (
         f"asked to stop; the images so far are kept in {unfinished}: give the same command again, "
         "which resumes"
     )
-    with watch_for_preemption(server) as watch, _ending(said):
+    # Signals of several processes are those of jax's service.
+    patience = PATIENCE if jax.process_count() == 1 else None
+    with (
+        watch_for_preemption(server) as watch,
+        late_signals.end_late(said, patience=patience),
+    ):
 
         def check() -> None:
             if watch.stops_after(0):
                 raise exit_codes.Preempted(said)
 
         yield check
-
-
-@contextmanager
-def _ending(said: str) -> Iterator[None]:
-    """End this process `PATIENCE` after SIGTERM, unless the block ends before.
-
-    The number of a signal arrives in a pipe even while the main thread is in a library, where its
-    handler does not run. Several processes, whose signals are those of jax's service, are left
-    alone.
-    """
-    if jax.process_count() > 1:
-        yield
-        return
-    numbers, arrivals = os.pipe()
-    os.set_blocking(arrivals, False)
-    ended = threading.Event()
-    before = signal.set_wakeup_fd(arrivals, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_end_late, args=(numbers, ended, said), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        signal.set_wakeup_fd(before)
-        os.close(arrivals)  # which ends the thread
-        thread.join()
-        os.close(numbers)
-
-
-def _end_late(numbers: int, ended: threading.Event, said: str) -> None:
-    while arrived := os.read(numbers, 1):
-        if arrived[0] == signal.SIGTERM and not ended.wait(PATIENCE):
-            os.write(2, f"\nimagen: {said}\n".encode(errors="backslashreplace"))
-            os._exit(exit_codes.PREEMPTED)

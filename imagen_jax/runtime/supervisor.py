@@ -15,6 +15,7 @@ from imagen_jax.io.log_files import Guard
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import exit_codes, peer_errors
 from imagen_jax.runtime.child_process import ChildProcess
+from imagen_jax.runtime.late_signals import pass_signals_on
 
 MAX_DELAY = 60.0  # seconds between a crash and the next start
 TAIL = 4000  # characters of each crash, when we give up
@@ -78,7 +79,11 @@ class Supervisor:
         process did.
         """
         crashes: list[Crash] = []
-        with self._signals(), tempfile.TemporaryDirectory(prefix="imagen_") as folder:
+        with (
+            self._signals(),
+            pass_signals_on(),
+            tempfile.TemporaryDirectory(prefix="imagen_") as folder,
+        ):
             while True:
                 code, step, output = self._once(Path(folder) / "reached")
                 refused = code in (exit_codes.REFUSED, exit_codes.BAD_USAGE) and step is None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from imagen_jax.io.atomic import refuse_link
 from imagen_jax.io.log_files import Guard
 
 STACKS = "stacks.log"
@@ -63,7 +64,7 @@ class Watchdog:
         self._guard.run(lambda: self._write(line))  # the disk may be the cause
 
     def _write(self, line: str) -> None:
-        with self.file.open("a") as file:
+        with open(self.file, "a", opener=refuse_link) as file:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=file, flush=True)
             faulthandler.dump_traceback(file=file)
 

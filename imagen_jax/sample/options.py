@@ -69,8 +69,9 @@ def read_options(
     listed = [prompts] if isinstance(prompts, str) else prompts
     check_prompts(listed)
     each = config.check_value(
-        options.get("images_per_prompt", 1), config.Count, "images_per_prompt"
+        options.get("images_per_prompt", 1), config.Images, "images_per_prompt"
     )
+    check_count(len(listed) * each)
     changes = {n: value for n, value in options.items() if n != "images_per_prompt"}
     negative = changes.get("negative_prompt", "")
     if not isinstance(negative, str):
@@ -80,6 +81,11 @@ def read_options(
             read = _mask if name == "mask" else _pixels
             changes[name] = np.repeat(read(name, changes[name], len(listed)), each, axis=0)
     return [p for p in listed for _ in range(each)], dataclasses.replace(request, **changes)
+
+
+def check_count(images: int) -> None:
+    """Refuse more images than one call keeps account of. Errors: ValueError."""
+    config.check_value(images, config.Images, "the number of prompts times images_per_prompt")
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.atomic import make_subfolder, write_atomic
 
 OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 
@@ -58,7 +58,7 @@ class SamplingCallbacks:
     def finish_batch(self, stage: str, first_index: int, images: np.ndarray) -> None:
         """Keep a batch, unless it was loaded, then call `on_batch`."""
         if self.cache_dir is not None and not (file := self._file(stage, first_index)).is_file():
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            make_subfolder(self.cache_dir.parent, self.cache_dir.name)
             write_atomic(file, lambda target: _save(target, images))
         if self.on_batch is not None:
             self.on_batch(stage, len(images))
@@ -81,7 +81,7 @@ class SamplingCallbacks:
         """Keep the images of all stages in place of their batches."""
         if self.cache_dir is None:
             return
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        make_subfolder(self.cache_dir.parent, self.cache_dir.name)
         file = self._all(first_index)
         write_atomic(file, lambda target: _save_all(target, images))
         for stage, found in images.items():

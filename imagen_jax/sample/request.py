@@ -14,7 +14,8 @@ from imagen_jax.config import require
 from imagen_jax.image import area_downsample, to_float
 from imagen_jax.types import Pixels
 
-Size = Annotated[tuple[int, int], config.Range(low=1)]  # height, width
+Size = Annotated[tuple[int, int], config.Range(low=1, high=2**14)]  # height, width
+Resamples = Annotated[int, config.Range(low=1, high=1000)]
 LAST_INDEX = 2**31 - 1  # of an image: exported programs take it as int32
 Index = Annotated[int, config.Range(low=0, high=LAST_INDEX)]
 ARRAYS = ("low_res", "init_image", "mask")  # fields with one row for each prompt
@@ -61,7 +62,7 @@ class Request:
     init_image: np.ndarray | None = None
     strength: config.Share = 1.0
     mask: np.ndarray | None = None
-    num_resamples: config.Count = 1
+    num_resamples: Resamples = 1
     first_index: Index = 0
 
     def __post_init__(self) -> None:

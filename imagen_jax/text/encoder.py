@@ -19,9 +19,10 @@ from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import packing, t5
 from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
+from imagen_jax.text.cleaning import clean_caption
 from imagen_jax.text.nonfinite_encodings import check_encodings, is_finite
 from imagen_jax.text.t5 import Dtype, T5Config
-from imagen_jax.text.tokenizer import Tokenizer, clean_caption, pad
+from imagen_jax.text.tokenizer import Tokenizer, pad
 from imagen_jax.types import Params
 
 Split = Literal["captions", "heads"]

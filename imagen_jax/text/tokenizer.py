@@ -1,7 +1,5 @@
 """Captions to SentencePiece ids and mask, as T5 was trained: end of sentence, no beginning."""
 
-import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,6 @@ from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
 PAD = 0
 SPACE = "▁"  # as pieces have it
-# Parts of a web page's alt text that describe no image.
-_TAG = re.compile(r"</?[a-z!][^<>]{0,200}>", re.IGNORECASE)  # not "a < b > c"
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]+@[\w-]+\.[\w.-]+\b", re.IGNORECASE)
-_FILE = re.compile(r"\b\S+\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf)\b", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,19 +120,3 @@ def pad(
         tokens[row, : len(ids)] = ids
         text_mask[row, : len(ids)] = True
     return tokens, text_mask
-
-
-def clean_caption(caption: str) -> str:
-    """Strip HTML, addresses, names of image files and control characters from a caption.
-
-    A caption without any of these stays as it is, and so does a cleaned one. Letters, case and
-    punctuation stay, which T5 reads. Differs from the paper, which has no such step.
-    """
-    before = None
-    while caption != before:
-        before = caption
-        caption = html.unescape(caption)
-        for noise in (_TAG, _ADDRESS, _FILE, _CONTROL):
-            caption = noise.sub(" ", caption)
-        caption = _SPACE.sub(" ", caption).strip()
-    return caption

@@ -326,8 +326,10 @@ def cat(operands, given, plan):
         fail(f"The following URLs matched no objects or files:\n{operands[0]}")
     for place in found:
         content = fetch(place)
-        last = int(given["--range"]) if "--range" in given else 0
-        sys.stdout.buffer.write(content[last:] if last else content)
+        first, _, last = given.get("--range", "0-").rpartition("-")
+        sys.stdout.buffer.write(
+            content[int(first) : int(last or -1) + 1 or None] if first else content[-int(last) :]
+        )
 
 
 def ls(operands, given, plan):

@@ -186,7 +186,7 @@ def test_durations() -> None:
         ({"accelerator": "v5e-8"}, "is no accelerator"),
         ({"zone": "us-west4"}, "is no zone"),
         ({"max_run": "8d"}, "7d at most"),
-        ({"slices": 0}, "1 or more"),
+        ({"slices": 0}, "from 1 to 65536"),
         ({"service_account": "me"}, "is no service account"),
         ({"subnetwork": "a/b"}, "is no network"),
     ],

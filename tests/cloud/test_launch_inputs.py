@@ -29,7 +29,7 @@ STORE = {
     "width": 4096,
     "max_length": 128,
     "computed_in": "bfloat16",
-    "files": [{"name": "records-00000.array_record", "count": 5000, "bytes": 1}],
+    "files": [{"name": "records-00000.array_record", "count": 5000, "bytes": 5_000_000}],
 }
 
 

@@ -282,7 +282,8 @@ def test_without_a_watcher_a_second_crash_at_the_same_step_is_final(
 ) -> None:
     if before is not None:
         (tmp_path / "4").mkdir()
-        (tmp_path / "4" / "worker-0.json").write_text(json.dumps(before))
+        written = {"worker": 0, "of": 1, "phase": "ended", "beat": 3} | before
+        (tmp_path / "4" / "worker-0.json").write_text(json.dumps(written))
     words = [str(tmp_path), "--attempt", "5", "--worker", "0", "--of", "1", "--alone"]
     assert launch_worker.run(words, ["imagen", f"{STEP}; sys.exit(71)"]) == code
 

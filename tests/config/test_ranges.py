@@ -133,6 +133,47 @@ def test_what_no_number_can_be_is_refused(kind: type, name: str) -> None:
         _refused(kind, name, value)
 
 
+# Fields of which 10^9 costs nothing: they are compared, counted up to, or bound what is there.
+FREE = frozenset(
+    {
+        *("train.steps", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
+        *("train.seed", "train.max_skipped", "train.sample_every", "optim.warmup_steps"),
+        *("mesh.min_shard_bytes", "processes.process_id", "processes.heartbeat_timeout"),
+        *("framing.crop_seed", "request.first_index", "evaluationsettings.seed"),
+        *("filters.min_side", "filters.min_caption_chars", "filters.max_caption_chars"),
+        *("filters.max_captions", "options.seed", "options.first_index", "options.preview_every"),
+        *("checkoptions.sample", "checkoptions.seed", "options.max_restarts", "options.worker"),
+        *(
+            "logsoptions.worker",
+            "logsoptions.attempt",
+            "options.attempt",
+            "unet.res_blocks",
+            "level.blocks",
+            "textconditioning.refiner_layers",
+        ),
+        *("launchoptions.max_restarts",),
+    }
+)
+SPENT = [
+    param
+    for param in FIELDS
+    if all(
+        number is int for number, _ in _numbers(ranges.type_hints(param.values[0])[param.values[1]])
+    )
+    and f"{param.values[0].__name__.lower()}.{param.values[1]}" not in FREE
+    and not param.values[0].__module__.startswith(tuple(EXPERIMENTS))
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), SPENT)
+def test_numbers_by_which_memory_or_time_is_asked_for_have_an_end(kind: type, name: str) -> None:
+    """The sentence says where it is."""
+    several = "tuple" in str(ranges.type_hints(kind)[name])
+    for number in (10**9, 2**31 - 1, 2**40, 10**30):
+        with pytest.raises(ValueError, match=rf"{name.replace('_', '[-_]')}.* to \d+"):
+            _made(kind, **{name: (number, number) if several else number})
+
+
 WHATEVER = st.one_of(
     st.integers(),
     st.floats(),
@@ -179,7 +220,7 @@ def test_numeric_options(field: tuple[type, str], value: Any) -> None:
         (lambda: config.Train(seed=-1), "seed=-1: must be a whole number from 0 to 4294967295"),
         (lambda: config.Data(workers=-1), "workers=-1: must be"),
         (lambda: config.Train(steps=2**31), "steps=2147483648: .* at most 2147483647"),
-        (lambda: config.Mesh(data=0), "data=0: .* 1 or more; -1 has it chosen"),
+        (lambda: config.Mesh(data=0), "data=0: .* from 1 to 1048576; -1 has it chosen"),
         (
             lambda: config.NoiseConditioning(max_level=0.2, sample_level=0.3),
             "sample_level=0.3 .* above max_level=0.2",

@@ -68,7 +68,10 @@ def test_modes_that_take_more_memory_are_bounded_by_it(
 ) -> None:
     image = png(300, 200, depth=depth, colour=colour, channels=channels)
     assert decode.decode_image(image).shape == (200, 300, 3)
-    monkeypatch.setenv("IMAGEN_MAX_IMAGE_MEMORY", str(300 * 200 * decoding_cost.RGB_BYTES))
+    monkeypatch.setenv(
+        "IMAGEN_MAX_IMAGE_MEMORY",
+        str(decoding_cost.RGB_BYTES * 300 * 200 + decoding_cost.ROW_BYTES * 200),
+    )
     with pytest.raises(UnreadableImageError, match="IMAGEN_MAX_IMAGE_MEMORY"):
         decode.read_header(image)
     plain = png(300, 200, depth=8, colour=2, channels=3)
@@ -82,6 +85,42 @@ def test_scans_of_a_progressive_jpeg_are_counted_before_it_is_decoded() -> None:
     with pytest.raises(UnreadableImageError, match=r"scans, more than 100; .*IMAGEN_MAX_JPEG_SCAN"):
         decode.load_image(progressive(64, 64, scans=5_000), side=8)
     assert time.perf_counter() - start < 2
+
+
+def test_two_hundred_scans_are_refused_in_a_moment() -> None:
+    image = (INPUTS / "hand-progressive-bomb.jpg").read_bytes()
+    start = time.process_time()
+    for read in (decode.read_header, decode.decode_image):
+        with pytest.raises(UnreadableImageError, match=r"scans, more than 100; .*JPEG_SCANS="):
+            read(image)
+    assert time.process_time() - start < 1
+
+
+DECODING = """
+import resource, sys, time
+from pathlib import Path
+from imagen_jax.data.images import decode
+image, before = Path(sys.argv[1]).read_bytes(), time.process_time()
+print(decode.read_header(image).width, decode.decode_image(image).shape)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, time.process_time() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hand-grey16-100MP.png", "hand-rgba-100MP.png"])
+def test_a_hundred_million_pixels_take_what_the_limit_says(name: str) -> None:
+    """A hundred million are allowed."""
+    run = subprocess.run(
+        [sys.executable, "-c", DECODING, str(INPUTS / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shape, used = run.stdout.splitlines()
+    assert shape == "10000 (10000, 10000, 3)"
+    mebibytes, seconds = map(float, used.split())
+    assert mebibytes < 2048
+    assert seconds < 20
 
 
 def test_scans_within_a_thumbnail_are_none_of_the_image() -> None:
@@ -165,9 +204,24 @@ def test_parquet_that_expands_is_left_out_and_named(tmp_path: Path, name: str) -
     (tmp_path / "bomb.parquet").write_bytes(BOMBS[name])
     source = parquet.open_parquet(str(tmp_path))
     names = {source.key(i).split("/")[0] for i in range(len(source))}
-    if name != "dict-2000":  # whose captions fit, some at a time
-        assert names == {"good.parquet"}
-        assert "bomb.parquet" in "".join(source.skipped["damaged file"])
+    assert names == {"good.parquet"}
+    reason = "row group too large" if name == "dict-2000" else "damaged file"
+    assert "bomb.parquet" in "".join(source.skipped[reason])
+
+
+def test_texts_that_a_dictionary_repeats_beyond_memory_cost_their_row_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fits; but a row group is read whole."""
+    one = pa.array(["x" * 10**5])
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 3100, pa.int32()), one)
+    table = pa.table({"image": [b"abc"] * 3100, "text": texts})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=3000)
+    monkeypatch.setenv("IMAGEN_MAX_PARQUET_MEMORY", str(2 * 10**8))
+    source = parquet.open_parquet(str(tmp_path))
+    assert source.skipped["row group too large"].total == 3000
+    assert len(source) == 100
+    assert len(source[0]["caption"]) == 10**5
 
 
 def test_images_that_expand_beyond_memory_cost_their_row_group_alone(tmp_path: Path) -> None:
@@ -180,6 +234,37 @@ def test_images_that_expand_beyond_memory_cost_their_row_group_alone(tmp_path: P
 def test_parquet_that_ends_the_library_ends_no_job(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"abc"], "text": ["a"]}), tmp_path / "good.parquet")
     shutil.copy(INPUTS / "parquet-crash_sig6-10147", tmp_path / "bad.parquet")
+    source = parquet.open_parquet(str(tmp_path))
+    assert [source.key(i) for i in range(len(source))] == ["good.parquet/0"]
+    (said,) = source.skipped["damaged file"]
+    assert said.startswith("bad.parquet: ")
+
+
+DAMAGE = {
+    "nested": lambda whole: whole,
+    "encrypted": lambda whole: b"PARE" + whole[4:-4] + b"PARE",
+    "footer": lambda whole: whole[:-60] + b"\xff" * 30 + whole[-30:],
+    "length": lambda whole: whole[:-8] + b"\xff\xff\xff\x7fPAR1",
+    "empty": lambda whole: b"",
+    "magic": lambda whole: b"PAR1PAR1",
+    "zeros": lambda whole: whole[:-100] + bytes(92) + whole[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_that_is_none_costs_no_other(tmp_path: Path, damage: str) -> None:
+    table = pa.table({"image": [b"abc"], "text": ["a"]})
+    pq.write_table(table, tmp_path / "good.parquet")
+    nested = "a"
+    for _ in range(60):
+        nested = [nested]
+    table = pa.table({"image": [b"abc"], "text": pa.array([nested])})
+    pq.write_table(
+        table if damage == "nested" else pa.table({"image": [b"x"], "text": ["a"]}),
+        tmp_path / "bad.parquet",
+    )
+    whole = (tmp_path / "bad.parquet").read_bytes()
+    (tmp_path / "bad.parquet").write_bytes(DAMAGE[damage](whole))
     source = parquet.open_parquet(str(tmp_path))
     assert [source.key(i) for i in range(len(source))] == ["good.parquet/0"]
     (said,) = source.skipped["damaged file"]
@@ -260,6 +345,8 @@ def test_an_encoder_of_too_many_layers_is_refused(tmp_path: Path) -> None:
 )
 def test_a_hostile_caption_of_a_tar_costs_its_example_alone(tmp_path: Path, name: str) -> None:
     tar = shutil.copy(INPUTS / f"hand-{name}.tar", tmp_path)
+    if (index := INPUTS / f"hand-{name}.tar.index").is_file():
+        shutil.copy(index, tmp_path)  # of another time of the tar, and by another version
     source = addresses.open_source(addresses.parse_address(f"tars:{tar}"), tmp_path)
     report = inspect.inspect_source(f"tars:{tar}", data_dir=tmp_path, progress=False)
     assert len(source) == report.looked_at == 1

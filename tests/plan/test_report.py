@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imagen_jax.cli.plan import read_plans
 from imagen_jax.plan import compile, report, roofline, topology
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,23 +87,47 @@ def test_what_json_printed_can_be_read(tmp_path: Path) -> None:
     document = _document(_planned())
     file = tmp_path / "plan.json"
     file.write_text(report.plans_to_json([document], versions={"jax": "1"}, date="2026-01-01"))
-    assert report.read_plans(file) == [document]
+    assert read_plans(file) == [document]
     assert json.loads(file.read_text())["date"] == "2026-01-01"
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "", "[]", "{}", "[" * 10**5, '{"plans": {}}', '{"plans": [3]}', '{"plans": [{}]}'),
+        '{"plans": [{"what": "\\u001b[2J"}]}',
+    ],
+)
 def test_a_file_without_plans_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "other.json"
     if content is not None:
         file.write_text(content)
     with pytest.raises(ValueError, match=r"other\.json holds no plan"):
-        report.read_plans(file)
+        read_plans(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("what", "train\x1b[2J"), ("what", None), ("name", 3), ("topology", "a\nb")),
+        *(("mesh", []), ("mesh", {"data": "2"}), ("mesh", {"\x1b": 2}), ("slices", "2")),
+        *(("hbm_per_device", {}), ("hbm_per_device", None), ("estimated_mfu", "x")),
+        *(("roofline_seconds", {"binds": "what"}), ("roofline_seconds", {"binds": "compute"})),
+        *(("remat", 3), ("images", 2.5), ("estimated_days", [])),
+    ],
+)
+def test_a_plan_of_other_kinds_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    file = tmp_path / "other.json"
+    text = report.plans_to_json([_document(_planned()) | {name: value}], versions={}, date="")
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json holds no plan \(plans\[0\]"):
+        read_plans(file)
 
 
 def test_the_page_shows_the_plans_that_are_kept() -> None:
     page = (ROOT / "docs" / "benchmarks" / "plans.md").read_text()
     files = sorted((ROOT / "docs" / "plans").glob("*.json"))
-    plans = [plan for file in files for plan in report.read_plans(file)]
+    plans = [plan for file in files for plan in read_plans(file)]
     assert len(plans) > 10
     assert report.plan_table(plans) in page
     versions = json.loads(files[0].read_text())["versions"]

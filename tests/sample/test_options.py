@@ -75,7 +75,7 @@ def test_white_of_a_mask_is_sampled_again() -> None:
         ({"init_image": [PIXELS] * 3}, "3 images in init_image for 2 prompts"),
         ({"low_res": [PIXELS, PIXELS[:4]]}, "low_res has images of the shapes"),
         ({"low_res": Image.new("I", (4, 4))}, "low_res is an image of mode I: convert it to RGB"),
-        ({"images_per_prompt": 0}, "images_per_prompt=0: must be a whole number of 1 or more"),
+        ({"images_per_prompt": 0}, "images_per_prompt=0: must be a whole number from 1 to 1000000"),
         ({"mask": np.ones((8, 16), bool)}, "mask needs init_image"),
         ({"init_image": PIXELS, "mask": np.zeros((8, 16), bool)}, "nothing of it would be sampled"),
     ],

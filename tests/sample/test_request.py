@@ -154,7 +154,7 @@ def test_a_new_number_compiles_nothing() -> None:
     [
         ({"strength": 1.5}, "strength=1.5: must be a number from 0 to 1"),
         ({"strength": 0.5}, "strength=0.5 needs init_image"),
-        ({"num_resamples": 0}, "num_resamples=0: must be a whole number of 1 or more"),
+        ({"num_resamples": 0}, "num_resamples=0: must be a whole number from 1 to 1000"),
         ({"num_resamples": 2}, "num_resamples=2 needs mask"),
         ({"mask": np.ones((1, 8, 8), bool)}, "mask needs init_image: it says where that is"),
         ({"low_res": np.zeros((1, 8, 8), np.uint8)}, r"low_res is uint8 \(1, 8, 8\), wanted uint8"),

@@ -8,6 +8,7 @@ import io
 import re
 import struct
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ RGB = UInt8[np.ndarray, "h w 3"]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 STRIP = 1 << 20  # pixels of 16 bits that are rounded at once
 BLOCK = 8  # pixels along a block of a JPEG, whose first coefficient is its mean
+MOST_EXIF = 1 << 17  # bytes of EXIF that are looked through
 SPARE = 2  # what a JPEG is decoded at otherwise, at least, in sides of its square
 # What Pillow raises about damaged bytes in memory; a bomb is a size that nobody wrote.
 BROKEN = (
@@ -38,7 +40,10 @@ BROKEN = (
     TypeError,
     EOFError,
     ArithmeticError,
+    AssertionError,
+    AttributeError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -73,6 +78,28 @@ class SuppressedWarnings:
 
 _WITHOUT_WARNINGS = SuppressedWarnings()
 _MEMORY = limits.MemoryBudget(limits.IMAGE_MEMORY)  # of all threads that decode
+
+
+class TimedBytes(io.BytesIO):
+    """An image's bytes, until this thread has computed for longer than one image may take.
+
+    Pillow reads an image in pieces, but for WebP, so that this ends what no size foretells. Time of
+    waiting, for other threads say, does not count.
+    """
+
+    def __init__(self, image: bytes) -> None:
+        super().__init__(image)
+        self._until = time.thread_time() + limits.IMAGE_SECONDS.value()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read. Errors: TimeoutError where the time is over."""
+        if time.thread_time() > self._until:
+            limit = limits.IMAGE_SECONDS
+            raise TimeoutError(
+                f"it takes more than {limit.value():,} {limit.unit}; if you trust it, set "
+                f"{limit.variable} to more"
+            )
+        return super().read(size)
 
 
 class UnreadableImageError(ValueError):
@@ -156,7 +183,7 @@ def _opened(image: bytes, max_pixels: int | None) -> Iterator[tuple[Image.Image,
     try:
         with _WITHOUT_WARNINGS:
             decoding_cost.check_markers(image)
-            opened = Image.open(io.BytesIO(image), formats=FORMATS)
+            opened = Image.open(TimedBytes(image), formats=FORMATS)
             yield opened, _check_size(opened, image, max_pixels)
     except BROKEN as error:
         found = f"it is none of {', '.join(FORMATS)}"
@@ -202,6 +229,9 @@ def _upright(opened: Image.Image, extent: tuple[float, float] | None = None) -> 
 
 def _orientation(loaded: Image.Image) -> int:
     """EXIF's, or 1: an image whose EXIF is damaged is still an image."""
+    exif = loaded.info.get("exif", b"")
+    if len(exif) > MOST_EXIF:  # of which older Pillow copies all for each entry; it is at the start
+        loaded.info["exif"] = exif[:MOST_EXIF]
     try:
         return loaded.getexif().get(ORIENTATION, 1)
     except BROKEN:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from PIL import Image
 
@@ -13,6 +13,7 @@ from imagen_jax import limits
 RGB_BYTES = 12
 CLEAR_BYTES = 15
 WEBP_BYTES = 23  # two canvases of the animation's decoder, their copy, and Pillow's own
+ROW_BYTES = 20  # for a row: its places in what Pillow holds; of rows of a pixel they decide
 COEFFICIENT_BYTES = 2  # for each of a pixel's components of a JPEG of several scans
 SCAN = b"\xff\xda"
 END = 0xD9
@@ -21,6 +22,8 @@ STANDALONE = frozenset({0x01, *range(0xD0, END + 1)})  # markers without a lengt
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 LARGE = 1 << 24  # pixels from which on a scan too many in an estimate matters
 LONG, MOST_PARTS = 1 << 20, 200_000  # bytes from which on parts are counted, and parts
+EXIF = b"Exif\0\0"  # begins such a segment of a JPEG, of 64 kB at most
+MOST_EXIF, MOST_PROFILES = 4, 4
 
 
 def pixel_memory(opened: Image.Image) -> int:
@@ -29,7 +32,7 @@ def pixel_memory(opened: Image.Image) -> int:
     if opened.format == "WEBP":
         return WEBP_BYTES * width * height
     plain = opened.mode in ("1", "L", "RGB", "YCbCr") and not opened.has_transparency_data
-    return (RGB_BYTES if plain else CLEAR_BYTES) * width * height
+    return (RGB_BYTES if plain else CLEAR_BYTES) * width * height + ROW_BYTES * height
 
 
 def coefficient_memory(opened: Image.Image) -> int:
@@ -39,14 +42,20 @@ def coefficient_memory(opened: Image.Image) -> int:
 
 
 def check_markers(image: bytes) -> None:
-    """Refuse a JPEG or PNG of so many parts that Pillow, which looks at each, takes long.
+    """Refuse an image of so many parts that Pillow, which looks at each, takes long.
 
+    Pillow unpacks each colour profile of a PNG, and copies all EXIF of a JPEG for each part of it.
     Errors: ValueError.
     """
-    if len(image) < LONG:
+    few = image.count(EXIF) <= MOST_EXIF
+    if len(image) < LONG and few:
         return
-    kinds = {b"\xff\xd8": _jpeg_steps, b"\x89P": _png_steps}
-    for count, _ in enumerate(kinds.get(image[:2], lambda _: ())(image)):
+    exif = profiles = 0
+    for count, at in enumerate(_STEPS.get(image[:2], lambda _: iter(()))(image)):
+        exif += not few and image[at : at + 2] == b"\xff\xe1" and image[at + 4 :][:6] == EXIF
+        profiles += image[at + 4 : at + 8] == b"iCCP"
+        if exif > MOST_EXIF or profiles > MOST_PROFILES:
+            raise ValueError(f"it has more than {MOST_EXIF} EXIF or colour profiles: save it again")
         if count > MOST_PARTS:
             raise ValueError(f"it has more than {MOST_PARTS:,} parts: save it again")
 
@@ -72,6 +81,38 @@ def _png_steps(image: bytes) -> Iterator[int]:
     while at < len(image):
         yield at
         at += 12 + int.from_bytes(image[at : at + 4], "big")
+
+
+def _gif_steps(image: bytes) -> Iterator[int]:
+    """Yield the places of a GIF's blocks before its first image."""
+    at = 13 + (3 << (image[10] & 7) + 1 if image[10] & 0x80 else 0)
+    while at + 2 < len(image) and image[at] != ord(","):
+        yield at
+        if image[at] != ord("!"):
+            at += 1
+            continue
+        at += 2
+        while at < len(image) and image[at]:
+            yield at
+            at += 1 + image[at]
+        at += 1
+
+
+def _webp_steps(image: bytes) -> Iterator[int]:
+    """Yield the places of a WebP's chunks, such as frames."""
+    at = 12
+    while at < len(image):
+        yield at
+        size = int.from_bytes(image[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+
+
+_STEPS: Mapping[bytes, Callable[[bytes], Iterator[int]]] = {
+    b"\xff\xd8": _jpeg_steps,
+    b"\x89P": _png_steps,
+    b"GI": _gif_steps,
+    b"RI": _webp_steps,
+}
 
 
 def check_scans(image: bytes, pixels: int) -> int:

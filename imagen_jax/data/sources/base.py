@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from imagen_jax import limits
+from imagen_jax.io import json_reader
 from imagen_jax.io.errors import CorruptDataError
 
 LISTED = 100  # names kept for each reason
@@ -179,6 +180,11 @@ def _texts(value: Any, path: str, depth: int) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"a text, which has no part {path!r}")
     raise TypeError(f"no text but {type(value).__name__}")
+
+
+def parse_depth() -> int:
+    """Lists and fields in each other that JSON around captions may have, to be looked through."""
+    return limits.NESTING.value() + json_reader.MAX_DEPTH
 
 
 def decode_text(data: bytes) -> str:

@@ -13,10 +13,10 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from imagen_jax import limits
 from imagen_jax.io.errors import CorruptDataError
@@ -32,6 +32,8 @@ ENVIRONMENT = {
 }
 READ_THERE = ("IMAGEN_MAX_", "STORAGE_")  # variables that a reader reads when it starts
 PIPE = 1 << 20  # bytes that the pipes hold: the fewer turns of the two processes
+SLOWEST = 1 << 20  # bytes a second: a file of more has as much longer for an answer
+Read = TypeVar("Read")
 SAID = 500  # bytes of the end of what a reader printed
 
 
@@ -52,6 +54,7 @@ class ParquetReader:
         )
         self._finalizer = weakref.finalize(self, _end, self._process, self._printed)
         self.is_idle = False
+        self._late = 0  # seconds after which it was ended, if it was
         if not self._stream(self._process.stdout).readline():
             self._process.wait()
             said = self._last_words()
@@ -67,14 +70,19 @@ class ParquetReader:
         """
         self.is_idle = False
         stdin, stdout = self._stream(self._process.stdin), self._stream(self._process.stdout)
+        seconds = float(limits.PARQUET_SECONDS.value())
         try:
             stdin.write(json.dumps(request).encode() + b"\n")
             stdin.flush()
-            while not (message := self._read(stdout)).get("end"):
+            while not (message := self._within(seconds, self._read, stdout)).get("end"):
                 if "error" in message:
                     self.is_idle = message["error"] != "memory"  # after which it ends
                     _raise(message)
-                yield _table(stdout) if "table" in message else message["value"]
+                if "bytes" in message:
+                    seconds += message["bytes"] / SLOWEST
+                    continue
+                is_table = "table" in message
+                yield self._within(seconds, _table, stdout) if is_table else message["value"]
             self.is_idle = True
         except (BrokenPipeError, EOFError) as error:
             raise CorruptDataError(self._how_it_ended()) from error
@@ -87,15 +95,35 @@ class ParquetReader:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
+    def _within(self, seconds: float, read: Callable[[IO[bytes]], Read], out: IO[bytes]) -> Read:
+        """Read from the process, which is ended where that takes longer."""
+        timer = threading.Timer(seconds, self._end_late, (seconds,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return read(out)
+        finally:
+            timer.cancel()
+
+    def _end_late(self, seconds: float) -> None:
+        self._late = round(seconds)
+        self._process.kill()
+
     def _read(self, stdout: IO[bytes]) -> dict[str, Any]:
         """Errors: EOFError where the process has ended."""
         line = stdout.readline()
         if not line.endswith(b"\n"):
             raise EOFError
-        return json.loads(line)
+        return json.loads(line)  # of our own process, whose memory is bounded
 
     def _how_it_ended(self) -> str:
         code = self._process.wait()
+        if self._late:
+            limit = limits.PARQUET_SECONDS
+            return (
+                f"the process that reads it gave no answer for {self._late:,} seconds; if you "
+                f"trust it, set {limit.variable} to more than {limit.value()}"
+            )
         how = signal.Signals(-code).name if code < 0 else f"code {code}"
         return f"the library that reads it ended with {how}: {self._last_words()}"
 

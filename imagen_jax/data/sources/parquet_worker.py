@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from imagen_jax import limits
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import MAX_TEXT_BYTES, BadCaptionError, SkipLog
-from imagen_jax.io import remote_files
+from imagen_jax.io import buckets, remote_files
 
 TEXTS_AT_ONCE, IMAGES_AT_ONCE = 256, 16  # rows that are in memory while a file is looked through
 FEW_ROWS = 4096  # which a file may have even if it has fewer bytes
@@ -35,7 +35,7 @@ def serve() -> None:
     before = _address_space()
     _send(out, {"ready": True})
     for line in sys.stdin.buffer:
-        if not _answer(out, json.loads(line), before):
+        if not _answer(out, json.loads(line), before):  # what our own process asks
             return  # what took the memory goes with the process
 
 
@@ -52,8 +52,10 @@ def _answer(out: BinaryIO, request: Mapping[str, Any], before: int) -> bool:
     path, memory = request["path"], request["memory"]
     try:
         with remote_files.open_file(path) as opened:
-            memory += TIMES * opened.seek(0, os.SEEK_END)
+            size = opened.seek(0, os.SEEK_END)
             opened.seek(0)
+            _send(out, {"bytes": size})
+            memory += TIMES * size
             if before:
                 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
                 soft = before + memory
@@ -70,7 +72,9 @@ def _answer(out: BinaryIO, request: Mapping[str, Any], before: int) -> bool:
         _send(out, {"error": "memory", "said": said})
         return False
     except OSError as error:
-        _send(out, {"error": "system", "said": str(error), "number": error.errno, "path": path})
+        # The library's own about bytes, such as of a footer, has no number; a disk's error has one.
+        kind = "damaged" if error.errno is None and not buckets.is_bucket(path) else "system"
+        _send(out, {"error": kind, "said": str(error), "number": error.errno, "path": path})
     except ValueError as error:
         kind = "damaged" if isinstance(error, pa.ArrowException) else "refused"
         _send(out, {"error": kind, "said": str(error)})
@@ -140,9 +144,10 @@ def scan(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
     except ValueError as error:
         raise ValueError(f"{request['path']}: {error}; name another one with image=") from error
     groups = [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)]
+    most = request["memory"] + TIMES * opened.seek(0, os.SEEK_END)
     lost, first = list[int](), 0
     for group, count in enumerate(groups):
-        for row, reason in _wrong(parquet, group, request["text"], leaf).items():
+        for row, reason in _wrong(parquet, group, request["text"], leaf, most).items():
             skips.add(reason, f"{request['name']}/{first + row}")
             lost.append(first + row)
         first += count
@@ -190,8 +195,12 @@ def _leaf(parquet: Any, image: str) -> str:
     return image
 
 
-def _wrong(parquet: Any, group: int, text: str, leaf: str) -> dict[int, str]:
-    """Rows of a row group that are no examples, and why."""
+def _wrong(parquet: Any, group: int, text: str, leaf: str, most: int) -> dict[int, str]:
+    """Rows of a row group that are no examples, and why.
+
+    None is where its texts, which a dictionary may repeat, are more than the `most` bytes in which
+    it is read later.
+    """
     name, _, path = text.partition("/")
     count = parquet.metadata.row_group(group).num_rows
     wrong: dict[int, str] = {}
@@ -199,7 +208,11 @@ def _wrong(parquet: Any, group: int, text: str, leaf: str) -> dict[int, str]:
     try:
         for row, value in texts:
             try:
-                if reason := _refuse(base.make_texts(value, path)):
+                captions = base.make_texts(value, path)
+                most -= sum(map(len, captions))
+                if most < 0:
+                    return dict.fromkeys(range(count), "row group too large")
+                if reason := _refuse(captions):
                     wrong[row] = reason
             except BadCaptionError as error:
                 wrong[row] = error.reason

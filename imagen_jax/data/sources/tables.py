@@ -8,10 +8,11 @@ from typing import Any
 
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import BadCaptionError, SkipLog
-from imagen_jax.io import remote_files
+from imagen_jax.io import json_reader, remote_files
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_NAME = "file_name"
+LONGEST = 16 << 20  # characters of a line
 Rows = Iterator[Mapping[str, Any]]
 
 
@@ -71,13 +72,17 @@ def _jsonl(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
     with _text(table) as lines:
         for number, line in enumerate(_whole(lines, table, skips), 1):
             try:
-                row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError):
+                row = _parse(line) if line.strip() else None
+            except ValueError:
                 row = ()
             if isinstance(row, dict):
                 yield row
             elif row is not None:
                 skips.add("unreadable row", f"{_name(table)} line {number}")
+
+
+def _parse(line: str) -> Any:
+    return json_reader.parse_json(line, where="it", remedy="-", depth=base.parse_depth())
 
 
 def _csv(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
@@ -103,9 +108,21 @@ def _csv(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
 
 
 def _whole(lines: io.TextIOWrapper, table: str, skips: SkipLog) -> Iterator[str]:
-    """Lines as far as they can be read: UTF-16 may end within a character."""
+    """Lines as far as they can be read: UTF-16 may end within a character.
+
+    One of more than `LONGEST` characters is left out, and is never in memory.
+    """
+    number = 0
     try:
-        yield from lines
+        while line := lines.readline(LONGEST):
+            number += 1
+            if len(line) < LONGEST or line.endswith("\n"):
+                yield line
+                continue
+            skips.add("unreadable row", f"{_name(table)} line {number}, which is too long")
+            while line and not line.endswith("\n"):
+                line = lines.readline(LONGEST)
+            yield "\n"
     except UnicodeDecodeError as error:
         skips.add("unreadable row", f"{_name(table)}, the last ({error.reason})")
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import tarfile
 import zlib
@@ -26,7 +25,7 @@ from imagen_jax.data.sources.base import (
     SkippedNames,
 )
 from imagen_jax.data.sources.tar_rows import ROW
-from imagen_jax.io import remote_files
+from imagen_jax.io import json_reader, remote_files
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.buckets import is_bucket
 from imagen_jax.io.remote_files import SourceFile
@@ -192,13 +191,8 @@ def captions_in(about: dict[str, Any], field: str) -> tuple[str, ...]:
 
 def parse_member(data: bytes) -> dict[str, Any]:
     """Read the fields of a .json member. Errors: ValueError."""
-    try:
-        about = json.loads(base.decode_text(data))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(about, dict):
-        raise ValueError("it has no fields")
-    return about
+    text = base.decode_text(data)
+    return json_reader.parse_object(text, where="it", remedy="-", depth=base.parse_depth())
 
 
 def _places(file: SourceFile, field: str, cache: Path) -> list[Path]:

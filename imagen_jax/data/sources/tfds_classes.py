@@ -10,6 +10,7 @@ from etils import epath
 
 from imagen_jax.config import shorten
 from imagen_jax.data.sources.base import Address
+from imagen_jax.io import json_reader
 
 PACKAGES = ("tensorflow_datasets", "imagen_jax")  # whose classes are features
 FILES = ("features.json", "dataset_info.json")
@@ -33,7 +34,7 @@ def check_classes(address: Address, name: str, data_dir: Path | str) -> None:
     for file in FILES:
         path = epath.Path(found) / file
         if path.exists():
-            for named in _find_names(_read(path)):
+            for named in _find_names(_read(path), path):
                 _check(named, path, address)
 
 
@@ -58,23 +59,23 @@ def _read(path: epath.Path) -> Any:
     """Errors: ValueError for no JSON, or too much of it."""
     if (size := path.stat().length) > MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, and {MAX_BYTES:,} at most are read")
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): copy the dataset again") from error
+    return json_reader.parse_json(path.read_bytes(), where=path, remedy="copy the dataset again")
 
 
-def _find_names(value: Any) -> Iterator[str]:
+def _find_names(value: Any, path: epath.Path) -> Iterator[str]:
     """Names of classes at any depth, in today's form and in that of before TFDS 4.3.
 
     In the latter a class is a `type` with a `content`. Both have JSON in strings, too.
+    Errors: ValueError for a string that may be JSON, and is nested too deeply to be looked through.
     """
     waiting = [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str) and one.lstrip()[:1] in ("{", "["):
-            with contextlib.suppress(ValueError, RecursionError):  # then no JSON for TFDS either
-                waiting.append(json.loads(one))
+            if json_reader.is_deeper(one):
+                raise ValueError(f"{path} has JSON in a string that is nested too deeply")
+            with contextlib.suppress(ValueError):  # then no JSON for TFDS either
+                waiting.append(json.loads(one))  # a part of what was read within bounds
         if isinstance(one, list):
             waiting += one
         if isinstance(one, dict):

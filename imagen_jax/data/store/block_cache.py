@@ -5,6 +5,7 @@ a byte for each block, set once all of it is written, so that a process that is 
 nothing that is taken for data. Processes share the copies; so do later runs.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from imagen_jax.io import buckets
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.config.decode import decode
+from imagen_jax.io import buckets, json_reader
+from imagen_jax.io.atomic import make_subfolder, refuse_link, write_atomic
 from imagen_jax.io.buckets import BucketObject
 
 BLOCK = 8 << 20  # bytes that are fetched at once ahead of need
@@ -66,7 +68,7 @@ class BlockCache:
         path = self.folder / Path(self._files[number].path).name
         with self._opening:
             if not path.exists():
-                with path.open("ab") as file:
+                with open(path, "ab", opener=refuse_link) as file:
                     file.truncate(self._files[number].size)
         return path
 
@@ -104,7 +106,7 @@ class BlockCache:
         """Write a part of a file's copy; no block counts as there for it. Errors: OSError."""
         path = self.path(number)
         try:
-            with path.open("r+b", buffering=0) as file:
+            with open(path, "r+b", buffering=0, opener=refuse_link) as file:
                 written = os.pwrite(file.fileno(), data, start)
         except OSError as error:
             raise OSError(_full(path, str(error.strerror))) from error
@@ -145,7 +147,7 @@ def open_cache(settings: CacheSettings, files: Sequence[BucketObject]) -> BlockC
     root, need = settings.folder.expanduser(), _room(files)
     if need > settings.size:
         return f"its {need:,} bytes are more than --cache-size {settings.size:,}"
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = root / _key(files)
     lock = _locked(root / "lock", fcntl.LOCK_EX)
     assert lock is not None  # it was waited for
@@ -160,7 +162,7 @@ def open_cache(settings: CacheSettings, files: Sequence[BucketObject]) -> BlockC
             return f"other stores in {root}, which are in use, leave too little room"
         if (lacks := need - _on_disk(folder)) > (free := shutil.disk_usage(root).free):
             return f"{root} has {free:,} bytes free, and {lacks:,} are needed"
-        folder.mkdir(exist_ok=True)
+        make_subfolder(root, folder.name)
         write_atomic(folder / ABOUT, json.dumps({"bytes": need, "files": [f.path for f in files]}))
         (folder / USED).touch()
         return BlockCache(folder, files)
@@ -182,8 +184,11 @@ def _room(files: Sequence[BucketObject]) -> int:
 
 
 def _reserved(folder: Path) -> int:
-    about = folder / ABOUT
-    return json.loads(about.read_text())["bytes"] if about.exists() else _on_disk(folder)
+    """Bytes that copies may come to take, by their note; those on disk where it is damaged."""
+    with contextlib.suppress(ValueError, OSError):
+        note = json_reader.read_object(folder / ABOUT, remedy="delete it")
+        return decode(int, note.get("bytes"), "bytes")
+    return _on_disk(folder)
 
 
 def _on_disk(folder: Path) -> int:
@@ -202,7 +207,7 @@ def _removed(folder: Path) -> bool:
 
 def _locked(path: Path, how: int) -> BinaryIO | None:
     """A file that is locked until it is closed; None where `how` does not wait and it is taken."""
-    file = path.open("ab")
+    file = open(path, "ab", opener=refuse_link)  # noqa: SIM115 - it holds the lock
     try:
         fcntl.flock(file, how)
     except BlockingIOError:
@@ -212,7 +217,7 @@ def _locked(path: Path, how: int) -> BinaryIO | None:
 
 
 def _mapped(path: Path, size: int) -> mmap.mmap:
-    with path.open("a+b") as file:
+    with open(path, "a+b", opener=refuse_link) as file:
         if os.fstat(file.fileno()).st_size != size:
             file.truncate(size)
         return mmap.mmap(file.fileno(), size)

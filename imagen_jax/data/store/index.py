@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagen_jax.config.decode import decode_values
 from imagen_jax.config.names import check_line, check_name
+from imagen_jax.config.ranges import Images, Length, Sides, Whole, Width, check_value
 from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
 from imagen_jax.io.workdir import Workdir
@@ -18,6 +19,7 @@ INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
 COMMAND = "imagen encode"  # makes a store
+RANGES = {"sizes": Sides, "width": Width, "max_length": Length, "shard_records": Images}
 
 
 def to_text(store: "Store") -> str:
@@ -61,12 +63,16 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
     fields = decode_values(Store, given, "store", without=("folder", "cache"))
     for one in fields.get("files", ()):
         check_name(one.name, "the name of a shard")
-        if min(one.count, one.bytes) < 0:
+        if not 0 <= one.count <= one.bytes:
             raise ValueError(f"{one.name} would have {one.count} records in {one.bytes} bytes")
     for name in ("dataset", "split", "encoder", "identity", "vocabulary"):
         check_line(fields[name], name)
     for total in fields.get("skipped", ()):
         check_line(total.reason, "the reason of what was skipped")
+        check_value(total.count, Whole, f"skipped as {total.reason}")
+    for name, hint in RANGES.items():
+        if name in fields:
+            check_value(fields[name], hint, name)
     return fields
 
 

@@ -15,6 +15,7 @@ from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Paramet
 
 CONFIG = "config.json"
 EMBEDDING = "token_embedder.embedding"
+LONGEST = 256  # characters of a tensor's name
 SHOWN = 4  # names in a sentence
 ACTIVATIONS = ("relu", "gated-gelu")  # of v1.0, and of v1.1 and umT5; the latter is tanh's
 
@@ -68,7 +69,8 @@ def unused_tensors(path: Path) -> list[str]:
 
 def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
     """T5X's name of every tensor that belongs to the encoder."""
-    blocks = [m for name in held if (m := _BLOCK.fullmatch(name)) and not _DECODER.search(m[1])]
+    short = [name for name in held if len(name) <= LONGEST]  # to match others may take long
+    blocks = [m for name in short if (m := _BLOCK.fullmatch(name)) and not _DECODER.search(m[1])]
     stacks = sorted({match["prefix"] for match in blocks})
     if len(stacks) > 1:
         raise ValueError(
@@ -80,7 +82,7 @@ def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
         more = f" and {len(found) - SHOWN:,} others" if len(found) > SHOWN else ""
         raise ValueError(
             f"{where} holds no T5 encoder, no block.0.layer.0.SelfAttention.q.weight under any "
-            f"prefix: it has {', '.join(found[:SHOWN]) or 'no tensor'}{more}"
+            f"prefix: it has {', '.join(x[:LONGEST] for x in found[:SHOWN]) or 'no tensor'}{more}"
         )
     (stack,) = stacks
     names = {f"{stack}final_layer_norm.weight": "encoder.encoder_norm.scale"}

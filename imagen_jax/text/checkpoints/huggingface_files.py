@@ -1,5 +1,6 @@
 """The safetensors files of one Hugging Face checkpoint, among those of a folder."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from imagen_jax.text.checkpoints import safetensors_io
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SUFFIX = ".safetensors"
+LISTED = 8  # shards in a sentence
+MOST_SHARDS = 10_000  # of an index; those of the largest encoder have a thousandth
 # model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors and, older,
 # model-00001-of-00002.fp16.safetensors
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<variant>.*)\.safetensors")
@@ -85,18 +88,21 @@ def _refuse_incomplete(files: Sequence[Path]) -> None:
     shard = _SHARD.fullmatch(files[0].name)
     if shard is None:
         return
-    number, count = shard["number"], shard["count"]
-    whole = [
-        files[0].with_name(files[0].name.replace(f"-{number}-of-", f"-{n:0{len(number)}d}-of-"))
-        for n in range(1, int(count) + 1)
-    ]
-    _refuse_lost(whole, by=files[0].name)
+    number, there = shard["number"], {file.name for file in files}
+    names = (
+        files[0].name.replace(f"-{number}-of-", f"-{n:0{len(number)}d}-of-")
+        for n in range(1, int(shard["count"]) + 1)  # as many as the name of a file claims
+    )
+    lost = list(itertools.islice((name for name in names if name not in there), LISTED + 1))
+    _refuse_lost([files[0].with_name(name) for name in lost], by=files[0].name)
 
 
 def _refuse_lost(files: Sequence[Path], *, by: str) -> None:
     if lost := _lost(files):
+        more = " and others" if len(lost) > LISTED else ""
         raise FileNotFoundError(
-            f"{files[0].parent} lacks {', '.join(lost)}, which {by} names: download them again"
+            f"{files[0].parent} lacks {', '.join(lost[:LISTED])}{more}, which {by} names: download "
+            "them again"
         )
 
 
@@ -109,7 +115,13 @@ def _of_index(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} has no weight_map, which names the shards: download it again")
-    names = {check_name(name, f"a shard in {index}'s weight_map") for name in weight_map.values()}
+    names = {name for name in weight_map.values() if isinstance(name, str)}
+    if len(names) > MOST_SHARDS:
+        raise ValueError(
+            f"{index} names {len(names):,} shards, more than {MOST_SHARDS:,}: download it again"
+        )
+    for name in (*names, *(x for x in weight_map.values() if not isinstance(x, str))):
+        check_name(name, f"a shard in {index}'s weight_map")
     return [path_inside(index.parent, name, by=index) for name in sorted(names)]
 
 

@@ -3,7 +3,6 @@
 TensorStore ends the process where a chunk has no room in memory, which nothing can catch.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import tensorstore
 
 from imagen_jax import limits
+from imagen_jax.io import json_reader
 
 FILES = {"zarr": ".zarray", "zarr3": "zarr.json"}
 SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
@@ -59,10 +59,7 @@ def _stored(request: Mapping[str, Any]) -> Any:
     found = kvstore.read(FILES[request["driver"]]).result()
     if found.state != "value":
         return None
-    try:
-        return json.loads(found.value)
-    except RecursionError as error:
-        raise ValueError("its metadata are nested too deeply") from error
+    return json_reader.parse_json(found.value, where="its metadata", remedy="copy it again")
 
 
 def _chunks(metadata: Mapping[str, Any]) -> Iterator[Any]:

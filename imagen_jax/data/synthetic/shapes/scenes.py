@@ -11,6 +11,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from imagen_jax.config.decode import decode
+from imagen_jax.io import json_reader
+
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "diamond", "heart")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white")
 SIZES = ("small", "large")
@@ -141,7 +144,6 @@ def to_json(scene: Scene) -> str:
 
 
 def from_json(text: str) -> Scene:
-    """The scene that `to_json` wrote."""
-    fields = json.loads(text)
-    shapes = tuple(Shape(**shape) for shape in fields["shapes"])
-    return Scene(fields["background"], shapes, fields["relation"])
+    """The scene that `to_json` wrote. Errors: ValueError for another text."""
+    fields = json_reader.parse_object(text, where="the scene", remedy="build the dataset again")
+    return decode(Scene, fields, "scene")

@@ -1,0 +1,76 @@
+"""Checkpoints that strangers made: refused by name, and none ends the process."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tensorstore
+
+from imagen_jax import config
+from imagen_jax.io import checkpoints
+
+STATE = {"ema": {"w": jnp.ones((4, 64)), "b": jnp.ones((3,))}}
+TEXTS = ["[" * 10**5, '{"a":' * 10**5, "[]", "3", "null", "", '"x"', "9" * 5000]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    written = checkpoints.Checkpoints(folder)
+    written.save(1, STATE, config.load("tiny/base8")[0])
+    written.wait()
+    written.close()
+    return folder
+
+
+def _restore(folder: Path) -> None:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), STATE)
+    found = checkpoints.Checkpoints(folder, read_only=True)
+    try:
+        found.restore(target)
+    finally:
+        found.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chunks": [2**22, 2**12]},  # for which TensorStore aborts
+        {"chunks": [4294967295, 64]},
+        {"chunks": [2**40, 2**20]},
+        {"shape": [2**40, 64]},
+        {"shape": [2**40, 64], "chunks": [2**40, 64]},
+        {"dtype": "|V9999999"},
+        {"chunks": [0, 0]},
+        {"shape": "x"},
+    ],
+)
+def test_an_array_of_other_sizes_is_refused(saved: Path, tmp_path: Path, change: dict) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    place = f"file://{tmp_path}/checkpoints/1/state/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": place}).result()
+    metadata = json.loads(store.read("ema.w/.zarray").result().value) | change
+    store.write("ema.w/.zarray", json.dumps(metadata).encode()).result()
+    with pytest.raises(ValueError, match=r"checkpoints/1: the checkpoint is .*damaged"):
+        _restore(tmp_path)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:5])
+@pytest.mark.parametrize(
+    "file", ["_CHECKPOINT_METADATA", "state/_METADATA", "state/_sharding", "about/metadata"]
+)
+def test_metadata_that_are_none_are_refused_or_not_needed(
+    saved: Path, tmp_path: Path, file: str, text: str
+) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "1" / file).write_text(text)
+    try:
+        _restore(tmp_path)
+    except (ValueError, OSError):
+        return
+    assert file != "about/metadata"
