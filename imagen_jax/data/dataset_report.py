@@ -48,9 +48,10 @@ class DatasetReport:
         lines = [
             f"# {base.make_printable(self.name)}",
             "",
-            f"{self.examples:,} examples, {self.looked_at:,} looked at.",
+            f"{self.examples:,} examples, {self.looked_at:,} checked, "
+            f"{len(self.width):,} readable.",
             "",
-            "| | least | 1 % below | half below | 99 % below | most |",
+            "| | minimum | 1st percentile | median | 99th percentile | maximum |",
             "|---|---|---|---|---|---|",
         ]
         for what, values in rows.items():

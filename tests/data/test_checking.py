@@ -156,7 +156,7 @@ def test_the_command_writes_report_numbers_and_pictures(
     assert (document["examples"], document["readable"]) == (12, 11)
     assert document["left_out"]["unreadable"]["total"] == 1
     assert document["percentiles"]["height"]["0"] == 24
-    assert "12 examples, 12 looked at." in said
+    assert "12 examples, 12 checked, 11 readable." in said
     assert "* unreadable: 1 (" in said
     assert (out / "report.md").read_text() in said
     settings = inspect.InspectionSettings(filters=config.Filters(min_side=20), workers=1)

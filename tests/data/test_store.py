@@ -330,3 +330,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(p.name for p in wanted.folder.iterdir()) == before
+
+
+def test_a_folder_of_images_is_no_interrupted_store(tmp_path: Path) -> None:
+    """Advice to encode into it would put the pairs among the images."""
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds no encoded dataset, but a\.jpg: give the"):
+        store.open_store(tmp_path)

@@ -225,6 +225,11 @@ def open_store(folder: Workdir | str, *, command: str = COMMAND) -> Store:
     if set(files) <= {skipped.FILE}:
         raise FileNotFoundError(f"no encoded dataset at {folder}: run `{command}` first")
     if INDEX not in files:
+        if not any(name == HEADER or name.startswith("records-") for name in files):
+            raise FileNotFoundError(
+                f"{folder} holds no encoded dataset, but {min(files)}: give the folder that "
+                f"`{COMMAND} --out` wrote, another one than that of the images"
+            )
         raise FileNotFoundError(
             f"{folder} has no {INDEX}, so its encoding was interrupted: run `{command}` again"
         )
