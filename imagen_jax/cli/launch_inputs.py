@@ -17,6 +17,7 @@ from imagen_jax.io.buckets import is_bucket
 
 OUT = "give --out gs://BUCKET/PAIRS"
 BOTH = f"{OUT} and `-- --pairs gs://BUCKET/PAIRS`"
+EXAMPLE = "`imagen launch tpu ... -- --pairs gs://my-bucket/pairs`"
 
 
 class Launch(NamedTuple):
@@ -175,7 +176,7 @@ def _check_config_pairs(stages: Sequence[config.Experiment], launch: Launch) -> 
             _check_drawn_for(stage, launch)
             found[f"{key[0]}: each machine makes its own ({made[key]})"] = None
         elif launch.trusted:
-            found[f"{data_dir}: NOT LOOKED AT, taken to be there after --before"] = None
+            found[_bring_by(data_dir, launch)] = None
         else:
             raise ValueError(_nothing(stage, launch.name))
     return list(found)
@@ -192,11 +193,12 @@ def _nothing(stage: config.Experiment, name: str) -> str:
     if launch_commands.is_small(stage):
         return (
             f"{name} has no pairs to train on: no worker has {dataset} encoded by {encoder}; give "
-            f"--before 'imagen data build {dataset}' 'imagen encode {name}'"
+            f"--before 'imagen data build {dataset}' 'imagen encode {name}', or name pairs in a "
+            f"bucket at the end: {EXAMPLE}"
         )
     return (
         f"{name} has no pairs to train on: encode your images to a bucket (imagen encode SOURCE "
-        f"--for {name} --out gs://BUCKET/PAIRS), then give `-- --pairs gs://BUCKET/PAIRS`"
+        f"--for {name} --out gs://my-bucket/pairs), then name them at the end: {EXAMPLE}"
     )
 
 
@@ -218,10 +220,12 @@ def _check_pairs(pairs: str, stages: Sequence[config.Experiment], launch: Launch
                 f"{launch.name} --out {pairs}), here or with --before, or give it again once that "
                 "has ended"
             ) from error
-        return f"{pairs}: {writer.option} writes it"
+        return _written_by(pairs, writer)
     except GcloudError as error:
         if not launch.cloud.dry:
             raise
+        if writer is not None:
+            return f"{_written_by(pairs, writer)}; what is there now is not known ({error})"
         return f"{pairs}: NOT LOOKED AT ({error})"
     return _check_store(text, pairs, stages, launch.name)
 
@@ -232,11 +236,17 @@ def _check_local_pairs(pairs: str, writer: Command | None, launch: Launch) -> st
             f"--pairs {pairs} is a folder that no worker sees: give one in a bucket "
             "(gs://BUCKET/PAIRS), or mount it with a --before of your own"
         )
-    return (
-        f"{pairs}: {writer.option} writes it"
-        if writer is not None
-        else f"{pairs}: NOT LOOKED AT, taken to be there after --before"
-    )
+    return _bring_by(pairs, launch) if writer is None else _written_by(pairs, writer)
+
+
+def _written_by(pairs: str, writer: Command) -> str:
+    return f"{pairs}: {writer.option} writes it"
+
+
+def _bring_by(place: str, launch: Launch) -> str:
+    """The line about what the user's own commands bring, which cannot be seen from here."""
+    own = ", then ".join(str(command) for command in launch.before if not command.is_imagen)
+    return f"{place}: {own} has to bring it"
 
 
 def _check_made(command: Command, experiment: config.Experiment) -> None:

@@ -7,11 +7,10 @@ from imagen_jax.cloud import tpu_slice
 from imagen_jax.cloud.run_record import RunRecord
 
 
-def summarize(run: RunRecord, words: Sequence[str], *, price: float | None, now: float) -> str:
+def summarize(run: RunRecord, *, price: float | None, now: float) -> str:
     """Return the summary, a table of lines.
 
-    `words` are the arguments after `imagen launch tpu`, `price` is in dollars an hour of one chip,
-    `now` in seconds since 1970.
+    `price` is in dollars an hour of one chip, `now` in seconds since 1970.
     """
     wanted, limits, folder = run.wanted, run.limits, run.job.folder
     name = f"{run.job.run_id}-{run.next_number}"
@@ -26,16 +25,18 @@ def summarize(run: RunRecord, words: Sequence[str], *, price: float | None, now:
         "reports, logs)",
         "deletes": f"at the end {name} with its nodes, however the run ends; what is in the bucket "
         "stays",
-        "next": next_command(words),
     }
     return "\n".join(f"# {key:<9}{value}" for key, value in parts.items())
 
 
-def next_command(words: Sequence[str]) -> str:
-    """Return the command that does what the dry run shows."""
+def describe_next(words: Sequence[str]) -> str:
+    """Return the line with the command that does what the dry run shows.
+
+    `words` are the arguments after `imagen launch tpu`.
+    """
     cut = words.index("--") if "--" in words else len(words)
     own = [word for word in words[:cut] if word.replace("_", "-") != "--dry-run"]
-    return shlex.join(["imagen", "launch", "tpu", *own, *words[cut:]])
+    return f"# {'next':<9}{shlex.join(['imagen', 'launch', 'tpu', *own, *words[cut:]])}"
 
 
 def _slices(wanted: tpu_slice.Slice) -> str:

@@ -76,7 +76,8 @@ class LaunchOptions:
     price: settings.Positive | None = None
     """Dollars an hour of one chip, for the summary of --dry-run; default: a table's."""
     dry_run: bool = False
-    """Print a summary with the costs, then every command and file, and do nothing."""
+    """Print a summary with the costs, then every command and file, last of all the command to give
+    next, and do nothing."""
 
     def __post_init__(self) -> None:
         settings.check_options(self)
@@ -114,13 +115,15 @@ def run(own: list[str], rest: list[str]) -> int:
         code = source_archive.archive_head(Path.cwd(), ignore_changes=options.ignore_changes)
     new = _run(options, (*before, main), code, earlier)
     if options.dry_run:
-        print(launch_summary.summarize(new, words, price=options.price, now=time.time()))
+        print(launch_summary.summarize(new, price=options.price, now=time.time()))
     for line in found:
         print(f"# {'data':<9}{line}" if options.dry_run else line)
     if code is not None:
         _ship(cloud, code, f"{new.job.folder}/{code.name}")
     if options.dry_run:
-        return show(cloud, new)
+        show(cloud, new)
+        print(launch_summary.describe_next(words))
+        return 0
     watcher.write_record(cloud, new)
     watching = watcher.Watcher(cloud, new, startup(), every=options.every)
     return watching.begin() if options.detach else watching.watch()

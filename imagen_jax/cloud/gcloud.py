@@ -54,6 +54,7 @@ EVERYWHERE = frozenset({"--project", "--format", "--quiet"})  # gcloud-wide flag
 PATIENCE = 300  # seconds until a command counts as lost
 DELAYS = (2.0, 4.0, 8.0, 16.0)  # seconds before each further try
 _MISSING = re.compile(r"NOT_FOUND|was not found|matched no objects|not found: 404", re.I)
+_SIGNED_OUT = re.compile(r"gcloud auth login|active account|Anonymous caller|HTTPError 401", re.I)
 _THERE = re.compile(r"ALREADY_EXISTS|already exists", re.I)
 # Nothing that separates or ends pairs of `--metadata`, and no quotation.
 _METADATA = re.compile(r"[A-Za-z0-9._:/@=+-]*")
@@ -205,7 +206,7 @@ class Gcloud:
             self._print(arguments, stdin)
             return ""
         error = ""
-        for delay in (*DELAYS, None):
+        for number, delay in enumerate((*DELAYS, None), start=2):
             code, out, error = self._once(arguments, stdin)
             if code == 0:
                 return out
@@ -215,6 +216,8 @@ class Gcloud:
                 return out  # an earlier try came through although its answer was lost
             if delay is None or not _PASSING.search(error):
                 break
+            tries = f"asking again, {number} of {len(DELAYS) + 1}"
+            print(f"{_sentence(arguments, error)}: {tries}", file=sys.stderr, flush=True)
             self.sleep(delay)
         raise GcloudError(_sentence(arguments, error))
 
@@ -268,4 +271,5 @@ def _sentence(arguments: list[str], error: str) -> str:
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     message = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
     what = " ".join(word for word in arguments[:6] if not word.startswith("-"))
-    return f"gcloud {what}: {message or 'no reason given'}"
+    sign_in = ": sign in with `gcloud auth login`" if _SIGNED_OUT.search(error) else ""
+    return f"gcloud {what}: {message or 'no reason given'}{sign_in}"

@@ -78,9 +78,10 @@ def test_a_dry_run_changes_nothing_and_prints_everything(
     cloud.plan(UP)
     assert call(monkeypatch, *TPU, "--provisioning", "spot", "--dry-run") == 0
     out = capsys.readouterr().out
-    begin = [line.split()[1] for line in out.splitlines()[:7]]
-    assert begin == ["machines", "price", "ceiling", "creates", "deletes", "next", "data"]
-    assert f"# next     {shlex.join(['imagen', 'launch', *TPU])} --provisioning spot" in out
+    begin = [line.split()[1] for line in out.splitlines()[:6]]
+    assert begin == ["machines", "price", "ceiling", "creates", "deletes", "data"]
+    last = out.splitlines()[-1]
+    assert last == f"# next     {shlex.join(['imagen', 'launch', *TPU])} --provisioning spot"
     for line in (
         "gcloud storage cp - gs://bucket/runs/mine/launch/run.json",
         "gcloud compute tpus queued-resources create run-mine-",

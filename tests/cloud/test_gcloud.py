@@ -202,6 +202,16 @@ def test_without_gcloud_it_is_said_what_to_install(monkeypatch, tmp_path: Path) 
         Gcloud().run(["storage", "ls", "gs://b/"])
 
 
+def test_each_further_try_is_said(cloud, capsys) -> None:
+    cloud.plan([], errors={"cat": ["UNAVAILABLE: try later"] * 2})
+    cloud.bucket.put("a", b"content")
+    slept: list[float] = []
+    assert Gcloud(sleep=slept.append).run(gcloud.cat("gs://b/a")) == "content"
+    said = "gcloud storage cat gs://b/a: ERROR: (gcloud) UNAVAILABLE: try later: asking again"
+    assert capsys.readouterr().err.splitlines() == [f"{said}, {n} of 5" for n in (2, 3)]
+    assert slept == [2.0, 4.0]
+
+
 def test_a_dry_run_prints_what_a_shell_would_run(tmp_path: Path, capsys, monkeypatch) -> None:
     """The printed line, given to bash, calls gcloud with the very same arguments and input."""
     arguments = gcloud.ssh(Slice(**PLAIN), "a-1", node="0", worker="0", command="echo 'a b' $HOME")

@@ -43,11 +43,17 @@ def put_store(cloud, **changes: object) -> None:
 
 
 REFUSED = {
-    "no data": (BASE, "imagen/base64_2b has no pairs to train on: encode your images to a bucket"),
+    "no data": (
+        BASE,
+        "imagen/base64_2b has no pairs to train on: encode your images to a bucket (imagen encode "
+        "SOURCE --for imagen/base64_2b --out gs://my-bucket/pairs), then name them at the end: "
+        "`imagen launch tpu ... -- --pairs gs://my-bucket/pairs`",
+    ),
     "no data of a config of the package": (
         TINY,
         "tiny/base8 has no pairs to train on: no worker has shapes/tiny encoded by t5_1_1_tiny; "
-        "give --before 'imagen data build shapes/tiny' 'imagen encode tiny/base8'",
+        "give --before 'imagen data build shapes/tiny' 'imagen encode tiny/base8', or name pairs "
+        "in a bucket at the end: `imagen launch tpu ... -- --pairs gs://my-bucket/pairs`",
     ),
     "encoded, not drawn": (
         (*TINY, "--before", DRAW[1]),
@@ -205,6 +211,28 @@ def test_without_gcloud_a_dry_run_says_what_it_did_not_look_at(cloud, monkeypatc
     monkeypatch.setattr(gcloud.shutil, "which", lambda _: None)
     assert call(monkeypatch, *BASE, "--", "--pairs", PAIRS) == 0
     assert f"{PAIRS}: NOT LOOKED AT (gcloud is not on PATH" in capsys.readouterr().out
+    assert call(monkeypatch, *BASE, "--before", ENCODE, "--", "--pairs", PAIRS) == 0
+    out = capsys.readouterr().out
+    assert f"{PAIRS}: --before writes it; what is there now is not known (gcloud is not on" in out
+    assert "NOT LOOKED AT" not in out
+
+
+def test_what_own_commands_bring_is_named(cloud, monkeypatch, capsys) -> None:
+    cloud.plan([])
+    run = (*TINY, "--before", "gcsfuse b /mnt/b", "--before-once", "touch x", "--")
+    for more in (("--pairs", "/mnt/b/pairs"), ("--data-dir", "/mnt/b")):
+        assert call(monkeypatch, *run, *more) == 0
+        says = f"{more[1]}: --before 'gcsfuse b /mnt/b', then --before-once 'touch x' has to bring"
+        assert says in capsys.readouterr().out
+
+
+def test_without_a_login_the_command_that_logs_in_is_named(cloud, monkeypatch, capsys) -> None:
+    says = "(gcloud.storage.cat) You do not currently have an active account selected."
+    cloud.plan([], errors={"cat": [f"{says}\nPlease run:\n\n  $ gcloud auth login\n"]})
+    assert call(monkeypatch, *BASE, "--", "--pairs", PAIRS) == 0
+    out = capsys.readouterr().out
+    assert f"{PAIRS}: NOT LOOKED AT (gcloud storage cat {PAIRS}/store.json: ERROR: " in out
+    assert "active account selected.: sign in with `gcloud auth login`)" in out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
-"""The README's recipe on one machine and on two: real workers, each with a folder of its own."""
+"""The recipe of launch/README.md on one machine and on two: real workers with their own folders."""
 
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -11,7 +13,22 @@ ROOT = Path(__file__).parents[2]
 UP = ["WAITING_FOR_RESOURCES", "ACTIVE"]
 PROGRAM = "from imagen_jax.cli import main; main()"
 PLACE = ("{folder}", "--attempt", "{attempt}", "--worker", "{worker}", "--of", "{of}")
-DRAW = ("imagen data build shapes/tiny --workers 1", "imagen encode tiny/base8")
+SMALL = {
+    "shapes/quickstart": "shapes/tiny --workers 1",
+    "imagen encode quickstart": "imagen encode tiny/base8",
+    "launch tpu quickstart": "launch tpu tiny/base8",
+    "gs://my-bucket/quickstart": "gs://bucket/runs/mine",
+}
+
+
+def read_recipe(accelerator: str) -> list[str]:
+    """The words of the first launch on the page, of a small config and on a slice."""
+    text = (ROOT / "launch" / "README.md").read_text().replace("\\\n", "")
+    (line, *_) = re.findall(r"^imagen launch tpu .*$", text, re.MULTILINE)
+    for old, new in (SMALL | {"v5litepod-8": accelerator}).items():
+        assert old in line
+        line = line.replace(old, new)
+    return shlex.split(line)[1:]
 
 
 @pytest.mark.cloud
@@ -28,10 +45,8 @@ def test_the_recipe(accelerator: str, workers: int, cloud, tmp_path: Path, monke
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    command = [sys.executable, "-c", PROGRAM, "launch", "tpu", "tiny/base8", "--every", "0.2"]
-    command += ["--accelerator", accelerator, "--zone", "us-west4-a", "--ignore-changes"]
-    command += ["--workdir", "gs://bucket/runs/mine", "--before", *DRAW]
-    command += ["--before-once", "touch once", "--"]
+    command = [sys.executable, "-c", PROGRAM, *read_recipe(accelerator)]
+    command += ["--before-once", "touch once", "--every", "0.2", "--ignore-changes", "--"]
     command += ["--coordinator", f"127.0.0.1:{port}", "--process-id", "{worker}"]
     command += ["--processes", "{workers}"]
     done = subprocess.run(
