@@ -96,11 +96,13 @@ def check_encoding(hosts: Hosts, bucket: cloud_storage.Bucket) -> None:
     """Encode with a host killed; the store is that of one process, to the byte."""
     end([hosts.run([*ENCODE, "alone"])])
     bucket.latency = 0.05  # so that there is a middle
-    both = hosts.start([*ENCODE, "gs://bucket/pairs"])
-    code, said = strike(both, 1, lambda: len(bucket.names("pairs/records-")) >= 4)
-    assert code != 0, said
+    for killed, count in ((1, 4), (0, 12)):
+        both = hosts.start([*ENCODE, "gs://bucket/pairs"])
+        code, said = strike(both, killed, lambda n=count: len(bucket.names("pairs/records-")) >= n)
+        assert code == exit_codes.LOST, said
+        assert "this one cannot go on alone; the same command resumes after what is" in said
+        assert count <= len(bucket.names("pairs/records-")) < PHOTOS
     bucket.latency = 0.0
-    assert 4 <= len(bucket.names("pairs/records-")) < PHOTOS
     assert f"pairs/{store.INDEX}" not in bucket.objects
     end(hosts.start([*ENCODE, "gs://bucket/pairs"]))
     alone = {file.name: file.read_bytes() for file in (hosts.folders[0] / "alone").iterdir()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +14,8 @@ import tyro
 from imagen_jax import config
 from imagen_jax.cli import devices, parsing
 from imagen_jax.cli.store_options import StoreOptions
+from imagen_jax.parallel import distributed
+from imagen_jax.runtime.supervisor import STEP_FILE, Supervisor
 
 if TYPE_CHECKING:
     from imagen_jax.data.prepare.jobs import EncodeJob
@@ -69,7 +74,10 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, then encode a source, or every (dataset, split) that a config's stages train on."""
     options = parsing.parse(Options, argv, prog="imagen encode", description=USAGE)
-    from imagen_jax.parallel import compilation_cache, distributed
+    if distributed.is_multiprocess(options.processes) and STEP_FILE not in os.environ:
+        _supervise(argv)
+        return
+    from imagen_jax.parallel import compilation_cache
 
     distributed.initialize(options.processes)
     compilation_cache.use_cache()
@@ -82,6 +90,21 @@ def run(argv: list[str]) -> None:
     experiments, storage = config.load(options.source[0]), options.pairs.storage()
     for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)
+
+
+def _supervise(argv: Sequence[str]) -> None:
+    """Encode in a child process: a dead peer aborts it before Python can tell."""
+    from imagen_jax.runtime.child_process import imagen_command
+
+    supervisor = Supervisor(
+        imagen_command("encode", *argv),
+        None,
+        name="imagen encode",
+        max_restarts=0,
+        resumes="after what is encoded",
+    )
+    if code := supervisor.run():
+        sys.exit(code)
 
 
 def _encode(job: EncodeJob) -> None:

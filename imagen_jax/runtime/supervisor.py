@@ -34,10 +34,9 @@ class Crash:
     log: Workdir | None  # where that is kept; None when the disk refused
 
     @property
-    def what(self) -> str:
-        """Describe the crash and its step in a few words."""
-        happened = peer_errors.describe_lost_peer(self.output) or f"the process {self._ended}"
-        return f"{happened}; {self.where}"
+    def happened(self) -> str:
+        """Describe the crash in a few words."""
+        return peer_errors.describe_lost_peer(self.output) or f"the process {self._ended}"
 
     @property
     def where(self) -> str:
@@ -53,19 +52,24 @@ class Crash:
 
 
 class Supervisor:
-    """Runs a command until it ends well, or until another start would not help."""
+    """Runs a command until it ends well, or until another start would not help.
+
+    Crashes are logged in `folder`; a command without one has no steps either. `resumes` says what
+    the same command, given again, goes on from.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
-        folder: Workdir,
+        folder: Workdir | None,
         *,
         name: str,
         max_restarts: int,
+        resumes: str = "from the last checkpoint",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.command, self.folder, self.name = command, folder, name
-        self.max_restarts = max_restarts
+        self.max_restarts, self.resumes = max_restarts, resumes
         self._sleep = sleep
         self._child: ChildProcess | None = None
         self._stopped = 0  # the number of the signal that ends us
@@ -91,13 +95,16 @@ class Supervisor:
                     return code
                 code = exit_codes.LOST if peer_errors.describe_lost_peer(output) else code
                 crashes.append(Crash(code, step, output, _write_log(output, self.folder)))
+                what = crashes[-1].happened
+                if self.folder is not None:
+                    what += f"; {crashes[-1].where}"
                 if why := self._why_not(crashes):
-                    self._report(f"{crashes[-1].what}; {why}")
+                    self._report(f"{what}; {why}")
                     return code
                 delay = min(2.0 ** (len(crashes) - 1), MAX_DELAY)
                 self._report(
-                    f"{crashes[-1].what}; restart {len(crashes)} of {self.max_restarts} in "
-                    f"{delay:.0f} s, from the last checkpoint (last words: {crashes[-1].log})"
+                    f"{what}; restart {len(crashes)} of {self.max_restarts} in {delay:.0f} s, "
+                    f"{self.resumes} (last words: {crashes[-1].log})"
                 )
                 self._wait(delay)
                 if self._stopped:
@@ -117,7 +124,7 @@ class Supervisor:
         """Give the reason why the command is not started again; None when it is."""
         last = crashes[-1]
         if self.max_restarts == 0:
-            return "the same command resumes from the last checkpoint"
+            return f"the same command resumes {self.resumes}"
         if same_step([crash.step for crash in crashes]):
             for crash in crashes[-2:]:
                 print(f"\n---- {crash.log}\n{crash.output[-TAIL:].rstrip()}", file=sys.stderr)
@@ -168,8 +175,10 @@ def same_step(steps: Sequence[object]) -> bool:
     return len(steps) > 1 and steps[-2] == steps[-1]
 
 
-def _write_log(output: str, folder: Workdir) -> Workdir | None:
+def _write_log(output: str, folder: Workdir | None) -> Workdir | None:
     """Write a crash's last words to the next free crash-<n>.log; several hosts may share it."""
+    if folder is None:
+        return None
     try:
         return workdir.write_new(folder, "crash-{}.log", output)
     except Exception:  # a full disk or a bucket out of reach must not end the supervision as well

@@ -73,6 +73,21 @@ def test_a_run_that_ends_well_is_not_started_again(tmp_path: Path, capfd) -> Non
     assert not run.workdir.exists()
 
 
+def test_a_command_without_steps_and_folder_says_what_it_resumes_after(
+    tmp_path: Path, capfd
+) -> None:
+    plan = tmp_path / "plan"
+    plan.write_text(f"sys.stderr.write({SILENT.format('/job:jax_worker/task:1')!r}); {KILLED}")
+    command = [sys.executable, "-c", CHILD, str(plan)]
+    more = {"name": "imagen encode", "max_restarts": 0, "resumes": "after what is encoded"}
+    assert Supervisor(command, None, **more).run() == exit_codes.LOST
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "imagen encode: process 1 gave no sign of life any more, and this one cannot go on alone; "
+        "the same command resumes after what is encoded"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["plan"]
+
+
 def test_crashes_at_other_steps_start_again_with_a_growing_delay(tmp_path: Path, capfd) -> None:
     plan = (f"step(12); {KILLED}", f"step(30); {FAILED}", KILLED, "step(40)")
     run = Run(tmp_path, *plan)
