@@ -53,7 +53,7 @@ def test_a_file_is_known_by_its_name(text: str, dataset: str, column: str) -> No
 
 
 def test_a_path_that_is_not_there_is_no_source() -> None:
-    with pytest.raises(ValueError, match=r"no data source 'nowhere/pics': give .*by its path"):
+    with pytest.raises(ValueError, match=r"^no data source 'nowhere/pics': no file or folder here"):
         addresses.parse_address("nowhere/pics")
 
 

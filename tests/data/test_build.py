@@ -224,7 +224,10 @@ def test_a_worker_refuses_a_source_that_has_changed(tmp_path: Path, photos: str)
         (["emoji", "--out", "x", *OPTIONS, "--font", "f"], r"--font f is for drawing emoji"),
         (["emoji", "--out", "x", *OPTIONS, "--beam", "--workers", "2"], r"--workers 2: Beam has"),
         (["emoji", "--out", "x", *OPTIONS, "--", "--runner=X"], r"--runner=X after -- .* --beam"),
-        (["coco", "--out", "x", *OPTIONS], r"no data source 'coco': give"),
+        (
+            ["coco", "--out", "x", *OPTIONS],
+            r"no data source 'coco': no file or folder here has that name",
+        ),
         (["tars:gone.tar", "--out", "x", *OPTIONS], r"gone.tar is neither a file nor a folder"),
     ],
 )

@@ -124,7 +124,8 @@ def test_an_address_has_defaults_and_names_features() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("coco", "no data source 'coco': give shapes/NAME"),
+        ("coco", "no data source 'coco': no file or folder here has that name; give a folder"),
+        ("gs://b/x", "no data source 'gs://b/x': say what is in the bucket: tars:gs://b/x, fold"),
         ("tfds:", "no data source 'tfds:'"),
         ("tars:", "no data source 'tars:'"),
         ("tfds:coco?spilt=val", "unknown 'spilt'"),

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from imagen_jax import extras
 from imagen_jax.data.sources import bare_paths, base
 from imagen_jax.data.sources.base import Address, Source
-from imagen_jax.io import paths
+from imagen_jax.io import buckets, paths
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, MIXTURE = "tfds:", "mixture:"
@@ -50,7 +50,7 @@ def parse_address(text: str) -> Address:
     dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
-        raise ValueError(f"no data source {text!r}: give {FORMS}")
+        raise ValueError(f"no data source {text!r}: {_describe_unknown(text)}")
     given: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(given) - OPTIONS[form] - {"weight"}):
         raise ValueError(f"data source {text!r}: unknown {unknown[0]!r}; give {FORMS}")
@@ -62,6 +62,19 @@ def parse_address(text: str) -> Address:
                 f"data source {text!r}: weight={given['weight']} is no number"
             ) from error
     return Address(dataset, **{"text": TEXT.get(form, "")} | given)
+
+
+def _describe_unknown(text: str) -> str:
+    """Say why a text is no address, and what to give."""
+    if buckets.is_bucket(text):
+        return f"say what is in the bucket: {TARS}{text}, {FOLDER}{text} or {PARQUET}{text}"
+    if ":" in text or os.path.exists(os.path.expanduser(text)) or text.startswith(FAMILIES):
+        return f"give {FORMS}"
+    return (
+        "no file or folder here has that name; give a folder of images, a .tar, .parquet or "
+        f"metadata.jsonl that is there, or an address such as {TARS}PATH (`imagen encode --help` "
+        "lists them)"
+    )
 
 
 def parse_dataset(dataset: str, split: str) -> Address:
