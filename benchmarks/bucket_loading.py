@@ -9,15 +9,17 @@ In turns, by the clock, from the first batch that is asked for to the last one o
 * local: the folder;
 * cold: the bucket, with an empty cache, which is filled meanwhile;
 * warm: the bucket once more, with that cache;
-* ranges: the bucket, with a cache that is too small, for a tenth of an epoch.
+* ranges: the bucket, with a cache that is too small, for a tenth of an epoch;
+* whole: all shards are copied first, some at once, and the copies read, which this package does not
+  do.
 
-Each line has the median of the turns, and the least processor time of this process for an image,
-on which other jobs have less influence. The last line has the most bytes that the cache took.
+Each line has the medians of the turns, also of the seconds until the first batch, the least
+processor time of this process for an image, on which other jobs have less influence, and the most
+bytes that copies took on the disk.
 """
 
 import dataclasses
 import itertools
-import math
 import multiprocessing
 import os
 import shutil
@@ -25,17 +27,21 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import _synthetic_jpegs
 import tyro
 
 from imagen_jax import config
 from imagen_jax.data import pipeline
+from imagen_jax.data.store import cache_filler
 from imagen_jax.data.store import store as stores
 from imagen_jax.data.store.block_cache import CacheSettings
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import buckets
 
 BATCH = 256
 DIFFERENT = 320  # images; the others are copies of them
@@ -85,45 +91,74 @@ def _measure(local: Store, folder: Path, options: Options) -> None:
         "cold": (remote, epoch),
         "warm": (remote, epoch),
         "ranges": (small, max(epoch // 10, 2)),
+        "whole": (dataclasses.replace(local, folder=folder / "whole"), epoch),
     }
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
-    costs = dict.fromkeys(kinds, math.inf)
-    disk = 0
+    found: dict[str, list[_Turn]] = {kind: [] for kind in kinds}
     for _ in range(options.repeats):
-        shutil.rmtree(folder, ignore_errors=True)
         for kind, (store, batches) in kinds.items():
-            start = time.process_time()
-            rates[kind].append(_rate(store, batches, options))
-            costs[kind] = min(costs[kind], (time.process_time() - start) / (batches * BATCH))
-            disk = max(disk, sum(path.stat().st_blocks * 512 for path in folder.rglob("*")))
-    middle = {kind: statistics.median(found) for kind, found in rates.items()}
-    for kind, rate in middle.items():
+            if kind != "warm":
+                shutil.rmtree(folder, ignore_errors=True)
+            start, began = time.perf_counter(), time.process_time()
+            if kind == "whole":
+                _copy_shards(local, folder / "whole")
+            first = _load(store, batches, options) - start
+            taken, worked = time.perf_counter() - start, time.process_time() - began
+            disk = sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
+            images = batches * BATCH
+            found[kind].append(_Turn(images / taken, first, worked / images, disk))
+    _report(found, {kind: batches for kind, (_, batches) in kinds.items()})
+
+
+class _Turn(NamedTuple):
+    """A measurement."""
+
+    rate: float  # images a second
+    first: float  # seconds until the first batch
+    cost: float  # seconds of processors an image
+    disk: int  # bytes of copies
+
+
+def _report(found: dict[str, list[_Turn]], batches: dict[str, int]) -> None:
+    for kind, turns in found.items():
+        rates = [turn.rate for turn in turns]
         share = statistics.median(
-            one / base for one, base in zip(rates[kind], rates["local"], strict=True)
+            rate / base.rate for rate, base in zip(rates, found["local"], strict=True)
         )
         print(
-            f"{kind}: {rate:,.0f} images/s ({min(rates[kind]):,.0f} to {max(rates[kind]):,.0f}), "
-            f"{share:.0%} of the folder's, over {kinds[kind][1]} batches of {BATCH}; "
-            f"{costs[kind] * 1e6:,.0f} µs of processors an image"
+            f"{kind}: {statistics.median(rates):,.0f} images/s ({min(rates):,.0f} to "
+            f"{max(rates):,.0f}), {share:.0%} of the folder's, over {batches[kind]} batches of "
+            f"{BATCH}; first batch after {statistics.median(t.first for t in turns):.2f} s; "
+            f"{min(t.cost for t in turns) * 1e6:,.0f} µs of processors an image; "
+            f"{max(t.disk for t in turns):,} bytes on the disk"
         )
-    print(f"cache on disk: {disk:,} bytes at most, of {room.size:,}")
 
 
-def _rate(store: Store, batches: int, options: Options) -> float:
-    """Images a second of an epoch's first batches, from opening the store on."""
+def _copy_shards(local: Store, folder: Path) -> None:
+    """Copy all of a store from the bucket, as many files at once as the cache fetches blocks."""
+    folder.mkdir(parents=True)
+
+    def copy(name: str) -> None:
+        (folder / name).write_bytes(buckets.read(f"{ADDRESS}/{name}"))
+
+    with ThreadPoolExecutor(cache_filler.WIDTH) as pool:
+        list(pool.map(copy, [file.name for file in local.files]))
+
+
+def _load(store: Store, batches: int, options: Options) -> float:
+    """Load an epoch's first batches; when the first one was there, by `time.perf_counter`."""
     text = config.TextConditioning(kv="none")
     stage = config.Stage(
         name="any", size=options.side, model=config.UNet(attention_at=(), text=text)
     )
     data = config.Data(threads=options.threads)
     share = pipeline.ProcessRows.whole(BATCH)
-    start = time.perf_counter()
     stream = pipeline.example_stream(store, stage=stage, data=data, share=share, seed=0)
-    for _ in range(batches):
+    next(stream)
+    first = time.perf_counter()
+    for _ in range(batches - 1):
         next(stream)
-    taken = time.perf_counter() - start
     del stream
-    return batches * BATCH / taken
+    return first
 
 
 class _Server:
