@@ -123,10 +123,10 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
 @pytest.mark.parametrize(
     ("refuses", "says"),
     [
-        ("runs/one", "gs://bucket/runs/one: lease.json, which keeps other processes out, can't be"),
+        ("runs/one", "gs://bucket/runs/one/lease.json was not written (403 Forbidden): ask for"),
         pytest.param(
             "runs/one/config.json",
-            "gs://bucket/runs/one/config.json was not written (Forbidden",
+            "gs://bucket/runs/one/config.json was not written (403 Forbidden): ask for",
             marks=pytest.mark.faults,
         ),
         pytest.param(

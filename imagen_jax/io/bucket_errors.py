@@ -8,28 +8,47 @@ AGAIN = "give the same command again, which resumes"
 SIGN_IN = "sign in with `gcloud auth application-default login`, or give the machine an account"
 
 
+class Reason(NamedTuple):
+    """A driver's failure, in a few words, and what to do."""
+
+    said: str
+    remedy: str
+    passes: bool = False  # so that it was met again and again
+    refuses: bool = False  # for want of rights
+
+
 class BucketError(OSError):
     """A bucket did not do what it was asked; the sentence names address, reason and remedy."""
+
+    reason: Reason | None = None  # of the driver's failures, for another address to be named
+
+    @classmethod
+    def of(cls, reason: Reason, address: str, deed: str) -> "BucketError":
+        """Make the error that `address` was not `deed`."""
+        said = f"{reason.said}, again and again" if reason.passes else reason.said
+        made = cls(f"{address} was not {deed} ({said}): {reason.remedy}")
+        made.reason = reason
+        return made
 
 
 class MissingObjectError(BucketError, FileNotFoundError):
     """An object or its bucket is not there."""
 
 
-class _Reason(NamedTuple):
-    said: str
-    remedy: str
+_WAIT = f"wait, then {AGAIN}"
 
 
 _BY_CODE = {
-    401: _Reason("401, you are not signed in", SIGN_IN),
-    403: _Reason(
-        "403 Forbidden", "ask for the role roles/storage.objectUser on this bucket, or sign in"
+    401: Reason("401, you are not signed in", SIGN_IN, refuses=True),
+    403: Reason(
+        "403 Forbidden",
+        "ask for the role roles/storage.objectUser on this bucket, or sign in",
+        refuses=True,
     ),
-    408: _Reason("408, the request took too long", f"look at the network, then {AGAIN}"),
-    429: _Reason("429 Too Many Requests, again and again", f"wait, then {AGAIN}"),
+    408: Reason("408, the request took too long", f"look at the network, then {AGAIN}"),
+    429: Reason("429 Too Many Requests", _WAIT, passes=True),
 }
-_SERVER = "the server's failure, again and again"
+_SERVER = "the server's failure"
 
 
 @contextlib.contextmanager
@@ -41,16 +60,19 @@ def explain_failures(address: str, deed: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BucketError, FileExistsError):
+    except FileExistsError:
         raise
+    except BucketError as error:
+        if error.reason is None:
+            raise
+        raise BucketError.of(error.reason, address, deed) from error
     except FileNotFoundError as error:
         raise MissingObjectError(
             f"{address} was not {deed} (404, it is not there): check the names of the bucket and "
             "of what is in it"
         ) from error
     except _kinds() as error:
-        reason = _describe(error)
-        raise BucketError(f"{address} was not {deed} ({reason.said}): {reason.remedy}") from error
+        raise BucketError.of(find_reason(error), address, deed) from error
 
 
 def _kinds() -> tuple[type[Exception], ...]:
@@ -70,7 +92,8 @@ def _kinds() -> tuple[type[Exception], ...]:
     )
 
 
-def _describe(error: Exception) -> _Reason:
+def find_reason(error: Exception) -> Reason:
+    """Return the reason of one of the driver's errors."""
     import aiohttp
     import google.auth.exceptions
 
@@ -81,13 +104,13 @@ def _describe(error: Exception) -> _Reason:
     if code in _BY_CODE:
         return _BY_CODE[code]
     if isinstance(code, int) and code >= 500:
-        return _Reason(f"{code}, {_SERVER}", f"wait, then {AGAIN}")
+        return Reason(f"{code}, {_SERVER}", _WAIT, passes=True)
     if type(error).__name__ == "ProxyError":  # what gcsfs makes of 502
-        return _Reason(f"502, {_SERVER}", f"wait, then {AGAIN}")
+        return Reason(f"502, {_SERVER}", _WAIT, passes=True)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
-        return _Reason(f"no access: {text}", SIGN_IN)
+        return Reason(f"no access: {text}", SIGN_IN)
     if isinstance(error, TimeoutError):
-        return _Reason("no answer in time", f"look at the network, then {AGAIN}")
+        return Reason("no answer in time", f"look at the network, then {AGAIN}")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return _Reason("the answer was cut short", f"look at the network, then {AGAIN}")
-    return _Reason(text, f"check the address and the network, then {AGAIN}")
+        return Reason("the answer was cut short", f"look at the network, then {AGAIN}")
+    return Reason(text, f"check the address and the network, then {AGAIN}")

@@ -1,25 +1,24 @@
 """Buckets (`gs://`) through fsspec's driver: found, listed, read whole or in ranges, written whole.
 
-The driver asks again for half a minute where that helps; what fails then is one sentence (see
-`bucket_errors`). Run folders go through epath, checkpoints of T5X through TensorStore; both use
-this module's addresses.
+The driver (`bucket_driver`) asks again for half a minute where that helps; what fails then is one
+sentence (see `bucket_errors`). Run folders go through epath, checkpoints of T5X through
+TensorStore; both use this module's addresses.
 """
 
 import base64
+import functools
 import hashlib
 import io
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_jax import extras
-from imagen_jax.io.bucket_errors import MissingObjectError, explain_failures
+from imagen_jax.io.bucket_errors import BucketError, MissingObjectError, explain_failures
 
 BUCKET = "gs://"  # how an address begins
 BLOCK = 4 << 20  # bytes that are fetched at once when an object is read through
-SILENCE = 30  # seconds without a byte after which the driver asks again
 
 
 class BucketObject(NamedTuple):
@@ -27,7 +26,7 @@ class BucketObject(NamedTuple):
 
     path: str  # gs://bucket/key
     size: int  # bytes
-    stamp: str  # another one once it has been written again
+    generation: str  # another one once it has been written again
 
 
 def is_bucket(path: object) -> bool:
@@ -42,12 +41,13 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def require_driver(path: object) -> None:
-    """Refuse an address where its driver is missing.
+    """Refuse an address where its driver is missing; else the driver is used from then on.
 
     Errors: ValueError with the command that installs it.
     """
     if is_bucket(path):
         extras.require("gcsfs", f"{path}: buckets need")
+        _registered()
 
 
 def driver() -> Any:
@@ -56,14 +56,22 @@ def driver() -> Any:
     It keeps no listings: other processes write, too. Its own errors are those of its libraries;
     the functions here explain them.
     """
-    import aiohttp
     import fsspec
 
-    logger = logging.getLogger("gcsfs")
-    if logger.level == logging.NOTSET and "GCSFS_DEBUG" not in os.environ:
-        logger.setLevel(logging.CRITICAL)  # it prints tracebacks of what is raised as well
-    patience = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+    patience = _registered().patience()
     return fsspec.filesystem("gs", use_listings_cache=False, requests_timeout=patience)
+
+
+@functools.cache
+def _registered() -> Any:
+    """Load the driver's module, for which its package has to be there; it is fsspec's from then on.
+
+    epath's own calls, and so Orbax's, go through it as well.
+    """
+    from imagen_jax.io import bucket_driver
+
+    bucket_driver.register()
+    return bucket_driver
 
 
 def glob(pattern: str) -> Iterator[BucketObject]:
@@ -96,8 +104,7 @@ def list_folder(folder: str) -> Iterator[BucketObject]:
 def _objects(entries: Iterable[Mapping[str, Any]]) -> Iterator[BucketObject]:
     for about in entries:
         if about["type"] == "file":
-            stamp = about.get("generation") or about.get("etag") or about.get("updated")
-            yield BucketObject(BUCKET + about["name"], about["size"], str(stamp))
+            yield BucketObject(BUCKET + about["name"], about["size"], str(about["generation"]))
 
 
 def read(address: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -107,6 +114,31 @@ def read(address: str, start: int | None = None, stop: int | None = None) -> byt
     """
     with explain_failures(address, "read"):
         return driver().cat_file(address, start=start, end=stop)
+
+
+def read_range(found: BucketObject, start: int, stop: int) -> bytes:
+    """Read an object's bytes from `start` to before `stop`, all of one generation.
+
+    Errors: OSError, also where the object was written again or deleted since.
+    """
+    if start >= stop:
+        return b""
+    try:
+        with explain_failures(found.path, "read"):
+            asked, span = driver(), {"Range": f"bytes={start}-{stop - 1}"}
+            where = asked.url(found.path)
+            _, data = asked.call("GET", where, headers=span, ifGenerationMatch=found.generation)
+    except FileExistsError as error:  # what the driver makes of 412
+        raise BucketError(
+            f"{found.path} was written again, or deleted, while it was read: give the same command "
+            "again, once nobody writes there"
+        ) from error
+    if len(data) != stop - start:
+        raise BucketError(
+            f"{found.path}: {len(data)} bytes arrived of the {stop - start} from byte {start} on, "
+            "although it is as it was found: look at the network, then give the same command again"
+        )
+    return data
 
 
 def create(address: str, content: bytes | Path) -> None:
@@ -167,15 +199,15 @@ def open_object(address: str) -> io.BufferedReader:
     Errors: OSError, also when it is read.
     """
     with explain_failures(address, "read"):
-        size = driver().info(address)["size"]
-    return io.BufferedReader(_ObjectReader(address, size), BLOCK)
+        (found,) = _objects([driver().info(address)])
+    return io.BufferedReader(_ObjectReader(found), BLOCK)
 
 
 class _ObjectReader(io.RawIOBase):
     """An object's bytes by ranges."""
 
-    def __init__(self, address: str, size: int) -> None:
-        self._address, self._size, self._place = address, size, 0
+    def __init__(self, found: BucketObject) -> None:
+        self._found, self._place = found, 0
 
     def readable(self) -> bool:
         return True
@@ -184,18 +216,13 @@ class _ObjectReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._found.size}[whence]
         self._place = start + offset
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Errors: OSError, also where the object has become shorter."""
-        count = max(0, min(len(buffer), self._size - self._place))
-        if not count:
-            return 0
-        data = read(self._address, self._place, self._place + count)
-        if len(data) != count:
-            raise OSError(f"{self._address} has changed while it was read: give the command again")
-        buffer[:count] = data
+        """Errors: OSError, also where the object was written again."""
+        count = max(0, min(len(buffer), self._found.size - self._place))
+        buffer[:count] = read_range(self._found, self._place, self._place + count)
         self._place += count
         return count

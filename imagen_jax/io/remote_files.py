@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_jax.io import buckets, paths
+from imagen_jax.io.buckets import BucketObject
 from imagen_jax.io.errors import CorruptDataError
 
 MOST_FILES, DIGITS = 1_000_000, 18  # that braces may stand for, and of their numbers
@@ -84,7 +85,7 @@ def _choices(inside: str) -> list[str]:
 def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     """Path, size and stamp of each file that matches."""
     if buckets.is_bucket(pattern):
-        yield from ((path, (size, stamp)) for path, size, stamp in buckets.glob(pattern))
+        yield from ((one.path, (one.size, one.generation)) for one in buckets.glob(pattern))
         return
     for path in glob.iglob(pattern, recursive=True):
         if os.path.isfile(path):
@@ -119,7 +120,8 @@ class RangeReader:
         bucket.
         """
         if buckets.is_bucket(file.path):
-            data = buckets.read(file.path, start, start + count)
+            found = BucketObject(file.path, file.size, generation=file.stamp)
+            data = buckets.read_range(found, start, min(start + count, file.size))
         else:
             data = self._pread(file.path, start, count)
         if len(data) != count:

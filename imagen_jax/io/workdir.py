@@ -13,6 +13,7 @@ from etils import epath
 
 from imagen_jax.io import buckets
 from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.bucket_errors import explain_failures
 from imagen_jax.io.paths import local_path
 
 Workdir: TypeAlias = Path | epath.Path  # local | in a bucket
@@ -37,13 +38,8 @@ def write(file: Workdir, text: str) -> None:
     Errors: OSError that names the file.
     """
     if not isinstance(file, Path):
-        try:
+        with explain_failures(str(file), "written"):
             file.write_text(text)  # as objects are
-        except OSError as error:
-            reason = str(error).strip().replace("\n", " ")
-            raise OSError(
-                f"{file} was not written ({reason}): check the bucket's name and your rights there"
-            ) from error
         return
     write_atomic(file, text)
 

@@ -23,6 +23,7 @@ from typing import Protocol, runtime_checkable
 from imagen_jax.config.decode import decode
 from imagen_jax.config.names import check_line
 from imagen_jax.io import json_reader
+from imagen_jax.io.bucket_errors import BucketError
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime.lease_file import FREE, ReadLease, open_lease_file, remove_empty_folders
 
@@ -266,6 +267,8 @@ def _with_remedy(folder: Workdir | str) -> Iterator[None]:
         yield
     except ValueError:
         raise
+    except BucketError as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # the drivers' errors have no common kind
         raise ValueError(
             f"{folder}: {FILE}, which keeps other processes out, can't be written "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from imagen_jax.io import buckets, json_reader
 from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.bucket_errors import explain_failures
 from imagen_jax.io.workdir import Workdir, as_path
 
 FREE = "{}"  # the text of a lease that nobody holds, where files are not removed
@@ -116,7 +117,8 @@ class BucketLeaseFile:
     def create(self, text: str) -> bool:
         """Write it unless it is there: the bucket lets one of two succeed."""
         try:
-            buckets.driver().pipe_file(self.address, text.encode(), mode="create")
+            with explain_failures(self.address, "written"):
+                buckets.driver().pipe_file(self.address, text.encode(), mode="create")
         except FileExistsError:
             return False
         return True
@@ -131,26 +133,24 @@ class BucketLeaseFile:
 
     def replace(self, text: str, seen: ReadLease) -> bool:
         """Delete that generation, which one of two can, then create it."""
-        driver = buckets.driver()
-        driver.invalidate_cache()
+        driver, (bucket, key) = buckets.driver(), buckets.split_address(self.address)
         try:
-            generation = driver.info(self.address)["generation"]
-            if self.read() != seen:
-                return False
-            bucket, key = buckets.split_address(self.address)
-            driver.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=generation)
+            with explain_failures(self.address, "written"):
+                generation = driver.info(self.address)["generation"]
+                if self.read() != seen:
+                    return False
+                driver.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=generation)
         except (FileNotFoundError, FileExistsError):
             return False
         return self.create(text)
 
     def touch(self, text: str) -> None:
         """Another generation."""
-        buckets.driver().pipe_file(self.address, text.encode())
+        buckets.write(self.address, text.encode())
 
     def remove(self) -> None:
         """Delete it."""
-        with contextlib.suppress(FileNotFoundError):
-            buckets.driver().rm_file(self.address)
+        buckets.delete(self.address)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import types
 from collections import Counter
 from pathlib import Path
 
-import gcsfs.retry
 import numpy as np
 import pytest
 from cloud_storage import Bucket, Fault
@@ -16,7 +15,7 @@ from etils import epath
 from imagen_jax.data.store import block_cache, cache_filler, records
 from imagen_jax.data.store.block_cache import CacheSettings
 from imagen_jax.data.store.store import Store
-from imagen_jax.io import buckets
+from imagen_jax.io import bucket_driver
 
 pytestmark = pytest.mark.faults
 COUNT, FOLDER = 60, "gs://bucket/pairs"
@@ -37,8 +36,8 @@ SENTENCE = re.compile(rf"{FOLDER}\S* was not (read|listed) \([^()]+(\(s\))?\): [
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less: the driver asks again for half a minute."""
     nap = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0))
-    monkeypatch.setattr(gcsfs.retry, "asyncio", nap)
-    monkeypatch.setattr(buckets, "SILENCE", 0.1)
+    monkeypatch.setattr(bucket_driver, "asyncio", nap)
+    monkeypatch.setattr(bucket_driver, "SILENCE", 0.1)
     monkeypatch.setattr(cache_filler, "PAUSE", 0.01)
     monkeypatch.setattr(block_cache, "BLOCK", 1 << 17)
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import pickle
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from imagen_jax.data.store import block_cache, bucket_records, cache_filler, records, store
+from imagen_jax.data.store import block_cache, cache_filler, records, store
 from imagen_jax.data.store.block_cache import CacheSettings
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import buckets
@@ -96,8 +97,7 @@ def test_a_later_run_reads_nothing_but_the_copies(
     source = remote.source()
     source.prefetch([0])
     wait_until_filled(remote, bucket)
-    monkeypatch.setattr(block_cache, "read_range", refuse)
-    monkeypatch.setattr(bucket_records, "read_range", refuse)
+    monkeypatch.setattr(buckets, "read_range", refuse)
     assert all_packed(remote.source()) == all_packed(local.source())
 
 
@@ -181,13 +181,13 @@ def test_fewer_bytes_than_asked_for_are_never_kept(
     local: Store, remote: Store, bucket: cloud_storage.Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_filler, "PAUSE", 0.01)
-    whole, count = buckets.read, itertools.count()
+    count = itertools.count()
 
-    def cut(address: str, start: int | None = None, stop: int | None = None) -> bytes:
-        data = whole(address, start, stop)
-        return data[: len(data) // 2] if next(count) % 3 == 1 else data
+    def cut(method: str, text: str) -> cloud_storage.Fault | None:
+        short = "alt=media" in text and next(count) % 3 == 1
+        return cloud_storage.Fault(cut=0.5, short=True) if short else None
 
-    monkeypatch.setattr(buckets, "read", cut)
+    monkeypatch.setattr(bucket, "take_fault", cut)
     source, expected, told = remote.source(), local.source(), []
     for index in np.random.default_rng(2).permutation(2 * COUNT) % COUNT:
         try:
@@ -197,6 +197,21 @@ def test_fewer_bytes_than_asked_for_are_never_kept(
     assert told
     assert all(sentence.startswith(f"{FOLDER}/records-0000") for sentence in told)
     assert all("bytes arrived of the" in sentence for sentence in told)
+
+
+def test_a_shard_that_is_written_again_while_it_is_read_is_refused(
+    local: Store, remote: Store, bucket: cloud_storage.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_filler, "fill", lambda _: threading.Event())  # not ahead of need
+    source, name = remote.source(), local.files[1].name
+    first = sum(file.count for file in local.files[:1])
+    assert packed(source, first) == packed(local.source(), first)
+    bucket.put(f"pairs/{name}", bucket.objects[f"pairs/{name}"][1])  # of the same size
+    with pytest.raises(
+        OSError, match=rf"^{FOLDER}/{name} was written again, or deleted, while it was read"
+    ):
+        source[first + local.files[1].count - 1]
+    assert all_packed(remote.source()) == all_packed(local.source())
 
 
 @copies

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cloud_storage
-import gcsfs.retry
 import numpy as np
 import pytest
 import small_store
@@ -22,6 +21,7 @@ from imagen_jax.data.store import records, skipped, store
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.skipped import Skipped
 from imagen_jax.data.store.store import Store
+from imagen_jax.io import bucket_driver
 from imagen_jax.io.workdir import Workdir
 
 COUNT, BUCKET = 5, "gs://bucket/pairs/a"
@@ -190,7 +190,7 @@ def test_a_bucket_that_refuses_leaves_what_is_whole(
 ) -> None:
     async def nap(seconds: float) -> None: ...
 
-    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(bucket_driver, "asyncio", types.SimpleNamespace(sleep=nap))
     wanted = target(epath.Path(BUCKET))
     bucket.faults = [Fault("POST", name, 100, code)]
     with pytest.raises(OSError, match=rf"^{BUCKET}/{name}\S* was not written \({code}[^\n]*$"):
@@ -207,7 +207,7 @@ def test_passing_faults_change_nothing(
 ) -> None:
     async def nap(seconds: float) -> None: ...
 
-    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(bucket_driver, "asyncio", types.SimpleNamespace(sleep=nap))
     kinds = [{"code": 503}, {"code": 429, "retry_after": "1"}, {"cut": 0.5}]
     kinds += [{"code": 503, "lost": True}, {"code": 502}]
     methods = ["POST", "GET"] * 5
@@ -239,7 +239,7 @@ def test_hundreds_of_passing_faults_change_nothing(
 
     async def nap(seconds: float) -> None: ...
 
-    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(bucket_driver, "asyncio", types.SimpleNamespace(sleep=nap))
     rng, row = np.random.default_rng(0), Counter[str]()
 
     def fall(method: str, text: str) -> Fault | None:

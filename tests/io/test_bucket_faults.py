@@ -1,15 +1,16 @@
 """A bucket that refuses, fails, stalls and cuts: asked again where it helps, then one sentence."""
 
 import asyncio
+import socket
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import gcsfs.retry
 import pytest
 from cloud_storage import Bucket, Fault
 
-from imagen_jax.io import buckets
+from imagen_jax.io import bucket_driver, buckets, further_tries, workdir
 
 NAME, CONTENT = "gs://bucket/a/x", bytes(range(256)) * 40
 
@@ -18,7 +19,7 @@ NAME, CONTENT = "gs://bucket/a/x", bytes(range(256)) * 40
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver waits 31 seconds in all before it gives up."""
     nap = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0))
-    monkeypatch.setattr(gcsfs.retry, "asyncio", nap)
+    monkeypatch.setattr(bucket_driver, "asyncio", nap)
 
 
 DEEDS: dict[str, tuple[str, Callable[[], object], object]] = {
@@ -99,7 +100,7 @@ def test_an_answer_that_is_always_cut_is_never_taken_for_whole(bucket: Bucket, d
 
 
 def test_silence_is_given_up(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "SILENCE", 0.05)
+    monkeypatch.setattr(bucket_driver, "SILENCE", 0.05)
     bucket.put("a/x", CONTENT)
     bucket.faults = [Fault("GET", "alt=media", 1, delay=0.3)]
     assert buckets.read(NAME) == CONTENT
@@ -135,6 +136,89 @@ def test_an_object_is_created_once(
         with pytest.raises(FileExistsError, match=r"^gs://bucket/a/x is there already, with other"):
             buckets.create(NAME, make(other))
     assert bucket.objects["a/x"] == before
+
+
+def test_each_further_try_is_said(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(further_tries, "QUIET", 0.0)
+    bucket.put("a/x", CONTENT)
+    bucket.faults = [Fault("GET", times=100, code=503)]
+    with pytest.raises(OSError, match="503"):
+        buckets.read(NAME)
+    reason = "did not answer (503, the server's failure): asking again"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{NAME} {reason}, {number} of 6" for number in range(2, 7)
+    ]
+    bucket.faults = [Fault("GET", code=503), Fault("POST", cut=0.5)]
+    place = workdir.as_path("gs://bucket/a")
+    assert not isinstance(place, Path)
+    assert (place / "x").read_bytes() == CONTENT  # by way of epath
+    assert list(buckets.list_folder("gs://bucket/a"))
+    (place / "y").write_bytes(b"new")
+    assert capsys.readouterr().err.splitlines() == [
+        f"{NAME} {reason}, 2 of 6",
+        "gs://bucket did not answer (the answer was cut short): asking again, 2 of 6",
+    ]
+
+
+def test_a_bucket_that_cannot_be_reached_is_said_once_by_many_threads(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", closed)
+    monkeypatch.setattr(further_tries, "QUIET", 600.0)
+    monkeypatch.setattr(further_tries, "_LINES", further_tries._Lines())
+    with ThreadPoolExecutor(8) as pool:
+        failed = [pool.submit(buckets.read, NAME).exception() for _ in range(8)]
+    assert all("was not read (Cannot connect to host" in str(error) for error in failed)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{NAME} did not answer (Cannot connect to host 127.0.0.1")
+    assert line.endswith("asking again, 2 of 6")
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        ("", [1, 2, 4, 8, 16]),
+        ("3", [3, 3, 4, 8, 16]),
+        ("20", [20, 10, 4, 8, 16]),  # no more than half a minute in all
+        ("1000000", [30, 2, 4, 8, 16]),
+        ("-5", [1, 2, 4, 8, 16]),
+        ("nan", [1, 2, 4, 8, 16]),
+    ],
+)
+def test_a_wait_that_is_asked_for_is_kept(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked: str, waits: list[int]
+) -> None:
+    slept = []
+
+    async def nap(seconds: float) -> None:
+        slept.append(int(seconds))
+
+    monkeypatch.setattr(bucket_driver, "asyncio", types.SimpleNamespace(sleep=nap))
+    monkeypatch.setattr(bucket_driver, "random", types.SimpleNamespace(random=lambda: 0.5))
+    bucket.put("a/x", CONTENT)
+    bucket.faults = [Fault("GET", times=5, code=429, retry_after=asked)]
+    assert buckets.read(NAME) == CONTENT
+    assert slept == waits
+
+
+def test_ranges_are_of_the_object_that_was_found(bucket: Bucket) -> None:
+    bucket.put("a/x", CONTENT)
+    (found,) = buckets.list_folder("gs://bucket/a")
+    assert buckets.read_range(found, 5, 5000) == CONTENT[5:5000]
+    assert buckets.read_range(found, 7, 7) == b""
+    file = buckets.open_object(NAME)
+    bucket.put("a/x", CONTENT[::-1])
+    for read in (lambda: buckets.read_range(found, 5, 5000), file.read):
+        with pytest.raises(OSError, match=r"^gs://bucket/a/x was written again, or deleted, while"):
+            read()
+    del bucket.objects["a/x"]
+    with pytest.raises(OSError, match=r"^gs://bucket/a/x was written again, or deleted, while"):
+        buckets.read_range(found, 5, 5000)
 
 
 def test_an_answer_that_was_lost_is_no_other_object(bucket: Bucket) -> None:

@@ -40,6 +40,7 @@ class Fault:
     code: int | None = None  # the answer; without it the request is served
     retry_after: str = ""
     cut: float = 1.0  # the share of the answer that is sent before the connection ends
+    short: bool = False  # an answer that is cut says that it is whole
     delay: float = 0.0  # seconds without a byte in the middle of the answer
     lost: bool = False  # the request is carried out all the same
 
@@ -251,6 +252,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             code = fault.code
             body = {"error": {"code": code, "message": "refused"}}
         raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""
+        if fault.short:
+            raw, fault.cut = raw[: int(len(raw) * fault.cut)], 1.0
         self.send_response(code)
         if fault.retry_after:
             self.send_header("Retry-After", fault.retry_after)
@@ -290,13 +293,13 @@ def serve(host: str = "127.0.0.1") -> Iterator[tuple[Bucket, dict[str, str]]]:
 @contextlib.contextmanager
 def serve_here(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iterator[Bucket]:
     """`gs://bucket`, in memory, for this process."""
-    import fsspec
+    from imagen_jax.io import bucket_driver
 
-    drivers = fsspec.get_filesystem_class("gs")
+    bucket_driver.register()
     with serve(host) as (held, env):
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("NO_GCE_CHECK", "true")  # nobody signs in here
-        drivers.clear_instance_cache()  # they keep the address they began with
+        bucket_driver.BucketDriver.clear_instance_cache()  # they keep the address they began with
         yield held
-    drivers.clear_instance_cache()
+    bucket_driver.BucketDriver.clear_instance_cache()

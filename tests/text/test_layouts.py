@@ -31,7 +31,7 @@ PORTRAIT = """
 import json, sys
 import numpy as np
 from imagen_jax.text.checkpoints import load, remote_folders
-remote_folders.RETRIES["max_retries"] = 2
+remote_folders.RETRIES["max_retries"] = remote_folders.TRIES = 2
 for path in sys.argv[1:]:
     config, params = load.load_parameters(path)
     table = params["token_embedder"]["embedding"]
@@ -218,4 +218,7 @@ def test_a_bucket_out_of_reach_is_named(bucket: dict[str, str]) -> None:
     nowhere = {**bucket, "TENSORSTORE_GCS_HTTP_URL": "http://127.0.0.1:9"}
     done = _load_there(nowhere, "gs://bucket/classic")
     assert done.returncode != 0
-    assert "gs://bucket/classic cannot be read: is it there" in done.stderr.splitlines()[-1]
+    said = done.stderr.splitlines()
+    assert "gs://bucket/classic cannot be read: is it there" in said[-1]
+    (line,) = (line for line in said if line.startswith("gs://bucket/classic did not answer (CURL"))
+    assert line.endswith(": asking again, 2 of 2")

@@ -91,7 +91,7 @@ class BlockCache:
         """Fetch a block, which is there from then on."""
         number = next(n for n, first in enumerate(self._first[1:]) if block < first)
         file, start = self._files[number], (block - self._first[number]) * BLOCK
-        self.put(number, start, read_range(file, start, min(start + BLOCK, file.size)))
+        self.put(number, start, buckets.read_range(file, start, min(start + BLOCK, file.size)))
         self._map[block] = 1
 
     def try_filling(self) -> BinaryIO | None:
@@ -118,17 +118,6 @@ class BlockCache:
 
     def drop(self, number: int, start: int, stop: int) -> None:
         """Do nothing: what was put stays."""
-
-
-def read_range(file: BucketObject, start: int, stop: int) -> bytes:
-    """Read a range of an object. Errors: OSError, also where fewer bytes arrive than asked for."""
-    data = buckets.read(file.path, start, stop)
-    if len(data) != stop - start:
-        raise OSError(
-            f"{file.path}: {len(data)} bytes arrived of the {stop - start} from byte {start} on: "
-            "the object was cut short or written again; compare it with its store.json"
-        )
-    return data
 
 
 def _full(path: Path, reason: str) -> str:

@@ -18,7 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Int64
 
 from imagen_jax.data.store import block_cache, cache_filler, shard_offsets
-from imagen_jax.data.store.block_cache import BlockCache, CacheSettings, read_range
+from imagen_jax.data.store.block_cache import BlockCache, CacheSettings
 from imagen_jax.data.store.memory_copies import MemoryCopies
 from imagen_jax.data.store.shard_file import CORRUPTED, READER_OPTIONS, ShardFile
 from imagen_jax.io import buckets
@@ -143,7 +143,9 @@ class BucketRecords:
     def _fetch(self, index: int) -> bytes:
         number, place = self._locate(index)
         offsets = self._shard(number).offsets
-        return read_range(self._objects[number], int(offsets[place]), int(offsets[place + 1]))
+        return buckets.read_range(
+            self._objects[number], int(offsets[place]), int(offsets[place + 1])
+        )
 
     def _shard(self, number: int) -> OpenShard:
         found = self._open[number]
@@ -182,10 +184,10 @@ class BucketRecords:
 
 def _read_end(file: BucketObject, start: int) -> bytes:
     """Read a file from its footer on, or from `start` if that comes first."""
-    tail = read_range(file, start, file.size)
+    tail = buckets.read_range(file, start, file.size)
     with _named(file):
         footer = shard_offsets.find_footer(tail[-shard_offsets.BLOCK :], size=file.size)
-    return tail if start <= footer else read_range(file, footer, start) + tail
+    return tail if start <= footer else buckets.read_range(file, footer, start) + tail
 
 
 def _offsets(file: BucketObject, count: int, tail: bytes) -> Int64[np.ndarray, " offsets"]:

@@ -1,6 +1,7 @@
 """A checkpoint's folder, here or in a bucket (`gs://`), through TensorStore's drivers."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import tensorstore
 
-from imagen_jax.io import buckets, paths
+from imagen_jax.io import buckets, further_tries, paths
 
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
 RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
+TRIES = 6  # where we ask, and say it each time; the waits between them are half a minute
+PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,35 @@ class RemoteFolder:
         if not self.is_remote:
             file = Path(self.url) / name
             return file.read_bytes() if file.is_file() else None
-        with _named_errors(self / name):
-            found = tensorstore.KvStore.open(self.kvstore()).result().read(name).result()
+        found = _ask(self.kvstore(), lambda there: there.read(name).result(), where=self / name)
         return found.value if found.state == "value" else None
 
 
 def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
     """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
+    return [key.decode() for key in _ask(kvstore, lambda there: there.list().result(), where=where)]
+
+
+def _ask(kvstore: dict[str, Any], do: Callable[[Any], Any], *, where: Any) -> Any:
+    """Return what `do` gets of a store, which is asked again where it did not answer.
+
+    Errors: ValueError where it can't be read.
+    """
+    if kvstore["driver"] == "gcs":
+        kvstore = {**kvstore, "gcs_request_retries": {"max_retries": 1}}
     with _named_errors(where):
-        return [key.decode() for key in tensorstore.KvStore.open(kvstore).result().list().result()]
+        for number in range(1, TRIES):
+            try:
+                return do(tensorstore.KvStore.open(kvstore).result())
+            except (ValueError, OSError) as error:
+                said = " ".join(str(error).split())
+                if not said.startswith(PASSING):
+                    raise
+            further_tries.say(
+                str(where), said.rpartition("attempts failed: ")[2], number + 1, TRIES
+            )
+            time.sleep(2 ** (number - 1))
+        return do(tensorstore.KvStore.open(kvstore).result())
 
 
 @contextmanager
