@@ -95,8 +95,9 @@ def put_photos(bucket: cloud_storage.Bucket) -> None:
 def check_encoding(hosts: Hosts, bucket: cloud_storage.Bucket) -> None:
     """Encode with a host killed; the store is that of one process, to the byte."""
     end([hosts.run([*ENCODE, "alone"])])
-    bucket.latency = 0.05  # so that there is a middle
-    for killed, count in ((1, 4), (0, 12)):
+    bucket.latency = 0.5  # so that the other host is at work for longer than the heartbeats' limit
+    for killed in (1, 0):
+        count = len(bucket.names("pairs/records-")) + 3
         both = hosts.start([*ENCODE, "gs://bucket/pairs"])
         code, said = strike(both, killed, lambda n=count: len(bucket.names("pairs/records-")) >= n)
         assert code == exit_codes.LOST, said

@@ -32,6 +32,7 @@ USAGE = """Create a slice, ship the committed code, run the same command on ever
 it up until it ends. Options of `imagen train` come after `--`.
 """
 STARTUP = "startup.sh"
+OF_TRAIN = ("--pairs", "--data-dir", "--init-from", "--only")  # and those of the config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class LaunchOptions:
 def run(own: list[str], rest: list[str]) -> int:
     """Create and, unless detached, watch; `rest` are options of `imagen train`. The exit code."""
     words = [*own, *(["--", *rest] if rest else [])]
+    _refuse_misplaced(own)
     config = own.pop(0) if own and not own[0].startswith("-") else None
     options = parsing.parse(
         LaunchOptions, own, prog="imagen launch tpu [CONFIG]", description=USAGE
@@ -127,6 +129,16 @@ def run(own: list[str], rest: list[str]) -> int:
     watcher.write_record(cloud, new)
     watching = watcher.Watcher(cloud, new, startup(), every=options.every)
     return watching.begin() if options.detach else watching.watch()
+
+
+def _refuse_misplaced(own: list[str]) -> None:
+    """Refuse options of `imagen train` among the launcher's own. Errors: ValueError."""
+    for name in (word.partition("=")[0].replace("_", "-") for word in own):
+        if name in OF_TRAIN or re.fullmatch(r"--[a-z-]+\..*", name):
+            raise ValueError(
+                f"{name} is an option of `imagen train`: give it at the end, after `--`, as in "
+                f"{launch_inputs.EXAMPLE}"
+            )
 
 
 def _before(options: LaunchOptions) -> tuple[Command, ...]:

@@ -271,5 +271,6 @@ def _sentence(arguments: list[str], error: str) -> str:
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     message = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "")
     what = " ".join(word for word in arguments[:6] if not word.startswith("-"))
-    sign_in = ": sign in with `gcloud auth login`" if _SIGNED_OUT.search(error) else ""
-    return f"gcloud {what}: {message or 'no reason given'}{sign_in}"
+    if _SIGNED_OUT.search(error):
+        message = f"{message.rstrip('.')}: sign in with `gcloud auth login`"
+    return f"gcloud {what}: {message or 'no reason given'}"

@@ -142,6 +142,15 @@ def test_refused_before_anything_is_created(case: str, cloud, monkeypatch, capsy
     assert says in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("option", ["--pairs", "--pairs=gs://b/p", "--train.steps", "--data_dir"])
+def test_an_option_of_training_is_shown_its_place(cloud, monkeypatch, capsys, option: str) -> None:
+    cloud.plan([])
+    assert call(monkeypatch, *BASE, option, PAIRS) == 1
+    name = option.partition("=")[0].replace("_", "-")
+    says = f"imagen launch: error: {name} is an option of `imagen train`: give it at the end, after"
+    assert says in capsys.readouterr().err
+
+
 MISFITS = {
     "sizes": ({"sizes": [256]}, "stage base64_2b trains on 64"),
     "encoder": ({"encoder": "t5_1_1_xl"}, "text.encoder='t5_1_1_xxl'"),
@@ -232,7 +241,7 @@ def test_without_a_login_the_command_that_logs_in_is_named(cloud, monkeypatch, c
     assert call(monkeypatch, *BASE, "--", "--pairs", PAIRS) == 0
     out = capsys.readouterr().out
     assert f"{PAIRS}: NOT LOOKED AT (gcloud storage cat {PAIRS}/store.json: ERROR: " in out
-    assert "active account selected.: sign in with `gcloud auth login`)" in out
+    assert "active account selected: sign in with `gcloud auth login`)" in out
 
 
 @pytest.mark.parametrize(
