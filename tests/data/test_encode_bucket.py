@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import cloud_storage
 import jpegs
 import pytest
-from host_processes import Hosts, end
+from host_processes import Hosts, end, kill
 
 from imagen_jax.cli import encode
 from imagen_jax.config.load import from_json
@@ -121,7 +120,7 @@ def test_a_host_that_is_killed_costs_its_shard_alone(
     bucket.latency = 0.05
     processes = both.start(["encode", photos, *OPTIONS, "--out", OUT])
     wait_until(lambda: len(bucket.names("pairs/records-")) >= 3)
-    processes[killed].send_signal(signal.SIGKILL)
+    kill(processes[killed])
     for process in processes:
         process.communicate(timeout=300)
     before = contents(bucket)

@@ -221,14 +221,25 @@ def test_the_step_is_exact_and_survives_the_process(tmp_path: Path) -> None:
     assert supervisor.read_step(file) == "step 99 of base8"
 
 
-def test_the_parent_needs_no_jax() -> None:
-    program = (
-        "import sys; from imagen_jax.cli import config_overrides, train;"
-        "from imagen_jax.runtime import supervisor; from imagen_jax import config;"
-        "e, = config.load('tiny/base8');"
-        "o, _ = config_overrides.parse(train.Options, e, ['--workdir', 'w'], prog='p',"
+PARENTS = {
+    "train": (
+        "from imagen_jax.cli import config_overrides, train as command;"
+        "from imagen_jax import config; e, = config.load('tiny/base8');"
+        "o, _ = config_overrides.parse(command.Options, e, ['--workdir', 'w'], prog='p',"
         "description='d');"
-        "train.distributed.is_multiprocess(o.processes); print('jax' in sys.modules)"
+    ),
+    "encode": (
+        "from imagen_jax.cli import encode as command, parsing;"
+        "o = parsing.parse(command.Options, ['tiny'], prog='p', description='d');"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARENTS)
+def test_the_parent_needs_no_jax(name: str) -> None:
+    program = (
+        f"import sys; {PARENTS[name]} from imagen_jax.runtime import supervisor;"
+        "command.distributed.is_multiprocess(o.processes); print('jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
