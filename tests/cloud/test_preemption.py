@@ -56,7 +56,7 @@ def launch(cloud, datasets: Path, name: str, *scripts: list[str]) -> int:
     command += ["--before", "true", "--"]  # the datasets are there
     command += ["--data-dir", str(datasets), "--coordinator", f"127.0.0.1:{port}"]
     command += ["--process-id", "{worker}", "--processes", "2", *options]
-    return subprocess.run(command, cwd=ROOT, check=False, timeout=540).returncode
+    return subprocess.run(command, cwd=ROOT, check=False, timeout=1500).returncode
 
 
 def last(cloud, name: str) -> object:
