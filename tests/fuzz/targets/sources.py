@@ -19,7 +19,7 @@ from imagen_jax.data.sources import addresses, base, folders, parquet, tars
 from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.io import remote_files
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.text import encoder, tokenizer
+from imagen_jax.text import cleaning, encoder, tokenizer
 
 HOSTILE = Path(__file__).parents[2] / "hostile" / "inputs"
 MADE = 10**18  # ns, when a tar was last changed: an index is of the tar of a time
@@ -173,7 +173,7 @@ def _parse_prompts(folder: Path) -> None:
     """Prompts go as far as tokens, captions of datasets as far as their cleaning, too."""
     found = prompts.read_prompts(folder / "prompts")
     prompts.check(found, negative_prompt="")
-    cleaned = [tokenizer.clean_caption(prompt) for prompt in found]
+    cleaned = [cleaning.clean_caption(prompt) for prompt in found]
     tokens, mask = _words().tokenize(found + cleaned, max_length=8)
     assert tokens.shape == mask.shape == (2 * len(found), 8)
 
