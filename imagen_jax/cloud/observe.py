@@ -98,7 +98,11 @@ def read_reports(
         return ()
     found = []
     for line in filter(None, text.splitlines()):
-        report = untrusted.fill(WorkerReport, untrusted.parse_json(line), "report")
+        try:
+            report = untrusted.fill(WorkerReport, untrusted.parse_json(line), "report")
+        except ValueError as error:
+            where = run.address(attempt, REPORTS)
+            raise ValueError(f"{where}: one of them is no worker's report ({error})") from error
         silent = heartbeats.silent(attempt.number, report.worker, report.beat)
         found.append(dataclasses.replace(report, silent=silent))
     return tuple(sorted(found, key=lambda report: report.worker))

@@ -62,7 +62,8 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
                 {},
                 *log_files.parse_entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
             )
-            rate = next((v for k, v in last.items() if k.endswith("images_per_s")), None)
+            rates = (v for k, v in last.items() if k.endswith("images_per_s"))
+            rate = next((v for v in rates if isinstance(v, float)), None)
             stage = file.removesuffix("/metrics.jsonl")
             words = [f"{stage}: step {last.get('step')}"]
             words += [f"loss {last['loss']:.4g}"] if "loss" in last else []

@@ -44,6 +44,10 @@ PASSING = (
     "UNAUTHENTICATED",
     "UNAVAILABLE",
 )
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError),
+    RecursionError,  # JSON that is nested too deeply
+)
 # asyncio's words for a failed read that nothing has waited for.
 UNRETRIEVED = ("Task exception was never retrieved", "Future exception was never retrieved")
 SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
@@ -81,12 +85,8 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        try:
+        with _naming(self.folder):
             return ocp.CheckpointManager(self.folder, options=self._options)
-        except RecursionError as error:
-            raise CorruptDataError(
-                f"{self.folder}: the metadata of a checkpoint are damaged ({error}): move it away"
-            ) from error
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -181,7 +181,7 @@ class Checkpoints:
             _check_chunks(tree)
             shapes = _names(tree)
             about = _about(item.parent)
-        if about and about.shapes != shapes:
+        if about and (about.shapes != shapes or about.sums.keys() != shapes.keys()):
             raise CorruptDataError(
                 f"{item.parent}: the checkpoint is damaged: its arrays have other shapes"
             )
@@ -311,8 +311,7 @@ def _is_damage(error: BaseException) -> bool:
         error = error.__cause__
     if isinstance(error, OSError):
         return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-    kinds = ValueError | KeyError | TypeError | AttributeError | EOFError | RecursionError
-    is_bad = isinstance(error, kinds)
+    is_bad = isinstance(error, DAMAGE)
     return is_bad and not any(word in str(error) for word in PASSING)
 
 

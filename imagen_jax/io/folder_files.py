@@ -40,8 +40,18 @@ def list_files(folder: Workdir) -> dict[str, int]:
 
 
 def read_text(file: Workdir) -> str:
-    """Read a file. Errors: OSError; of its kinds FileNotFoundError where there is none."""
-    return file.read_text() if isinstance(file, Path) else buckets.read(str(file)).decode()
+    """Read a file.
+
+    Errors: OSError; of its kinds FileNotFoundError where there is none; ValueError for no text.
+    """
+    data = file.read_bytes() if isinstance(file, Path) else buckets.read(str(file))
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is no UTF-8 text, from byte {error.start} on: it was damaged or is another "
+            "file; copy it again"
+        ) from error
 
 
 def create(file: Workdir, content: Content) -> None:

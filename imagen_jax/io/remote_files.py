@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import math
 import os
 import re
 import weakref
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imagen_jax.config.sentences import shorten
 from imagen_jax.io import buckets, paths
 from imagen_jax.io.buckets import BucketObject
 from imagen_jax.io.errors import CorruptDataError
@@ -70,10 +72,13 @@ def expand_braces(pattern: str) -> Iterator[str]:
     """The patterns that one with braces stands for, in order. Errors: ValueError for too many."""
     pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
     choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
+    if math.prod(map(len, choices)) > MOST_FILES:
+        raise ValueError(f"{shorten(pattern)} names more than {MOST_FILES:,} files: give a folder")
     return map("".join, itertools.product(*choices))
 
 
 def _choices(inside: str) -> list[str]:
+    """What braces stand for. Errors: ValueError for more than `MOST_FILES`."""
     if numbers := _RANGE.fullmatch(inside):
         first, last = numbers.groups()
         if len(last) > DIGITS or int(last) - int(first) >= MOST_FILES:

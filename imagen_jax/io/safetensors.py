@@ -196,10 +196,17 @@ def _wrong_dtypes(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
-    """Open a file of tensors. Errors: FileNotFoundError; ValueError for a file cut short."""
+    """Open a file of tensors.
+
+    Errors: FileNotFoundError; OSError for no file; ValueError for a file cut short.
+    """
     try:
         with safetensors.safe_open(path, "numpy") as opened:
             yield opened
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path} can't be read ({error}): is it a file, and yours?") from error
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path}: not a whole safetensors file ({error}); copy, download or export it again"

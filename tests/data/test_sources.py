@@ -23,6 +23,7 @@ from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io.errors import CorruptDataError
 
 SIDE, COUNT = 8, 5
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"  # Pillow runs a program for it
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder):
@@ -49,7 +50,10 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
 
 
 class Captions(tfds.core.GeneratorBasedBuilder):
-    """Several captions to a picture, with features in features, as coco_captions has them."""
+    """Several captions to a picture, with features in features, as coco_captions has them.
+
+    Its other images are of a kind that must not be decoded.
+    """
 
     VERSION = tfds.core.Version("1.1.0")
 
@@ -62,6 +66,10 @@ class Captions(tfds.core.GeneratorBasedBuilder):
                 "captions": tfds.features.Sequence(captions),
                 "words": tfds.features.Sequence(tfds.features.Text()),
                 "about": {"title": tfds.features.Text(), "year": np.int32},
+                "masks": tfds.features.Sequence(
+                    {"mask": tfds.features.Image(encoding_format="png")}
+                ),
+                "mask": tfds.features.Image(encoding_format="png"),
             }
         )
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
@@ -80,6 +88,8 @@ class Captions(tfds.core.GeneratorBasedBuilder):
                     "captions": captions,
                     "words": captions_of(index),
                     "about": {"title": f"title {index}", "year": 2000 + index},
+                    "masks": [{"mask": io.BytesIO(POSTSCRIPT)}] * index,
+                    "mask": io.BytesIO(POSTSCRIPT),
                 },
             )
 

@@ -81,6 +81,20 @@ def test_open_gives_what_was_written_in_its_order(written: Store) -> None:
     np.testing.assert_array_equal(opened.empty().array().astype(float), np.full((1, WIDTH), 7))
 
 
+@pytest.mark.parametrize(
+    ("place", "says"), [(64, "Corrupted Riegeli"), (65_560, "holds no record")]
+)
+def test_a_damaged_encoding_of_the_empty_caption_is_named(
+    written: Store, place: int, says: str
+) -> None:
+    file = written.folder / "empty.array_record"
+    data = bytearray(file.read_bytes())
+    data[place] ^= 16
+    file.write_bytes(data)
+    with pytest.raises(errors.CorruptDataError, match=rf"empty\.array_record is damaged.*{says}"):
+        written.empty()
+
+
 def test_store_may_be_moved(written: Store, tmp_path: Path) -> None:
     shutil.move(written.folder, tmp_path / "elsewhere")
     moved = store.open_store(tmp_path / "elsewhere")

@@ -74,6 +74,9 @@ class Parquet:
         row = self._row(operator.index(index))
         number, group, first = self.groups[self.groups[:, 2].searchsorted(row, "right") - 1]
         table = self._group(int(number), int(group))
+        if row - int(first) >= table.num_rows:
+            path = self.files[number].path
+            raise CorruptDataError(f"{path}: row group {group} has only {table.num_rows} rows")
         image = table.column(0)[row - int(first)].as_py()
         if isinstance(image, dict):
             image = image["bytes"]

@@ -12,6 +12,7 @@ from imagen_jax.io import json_reader, remote_files
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_NAME = "file_name"
+SHOWN = 400  # characters of a name, and of what is in a column, in a sentence
 LONGEST = 16 << 20  # characters of a line
 Rows = Iterator[Mapping[str, Any]]
 
@@ -36,7 +37,8 @@ def read_table(table: str, column: str, skips: SkipLog) -> Iterator[tuple[str, t
         try:
             captions = base.make_texts(row, column) if wanted[1] in row else ()
         except TypeError as error:
-            no_text = no_text or f"{table}: column {column!r} of {name} is {error}"
+            where = f"{table}: column {column!r} of {name[:SHOWN]}"
+            no_text = no_text or f"{where} is {str(error)[:SHOWN]}"
             skips.add("caption that is no text", f"{name} ({error})")
         except BadCaptionError as error:
             skips.add(error.reason, f"{name}: {error}")

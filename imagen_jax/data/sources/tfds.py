@@ -1,13 +1,16 @@
 """A dataset that TensorFlow Datasets wrote as ArrayRecord files, read without TensorFlow."""
 
+import contextlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from imagen_jax.config import shorten
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import Address, SkippedNames
+from imagen_jax.io.errors import CorruptDataError
 
 PREFIX = "tfds:"  # of an address
 
@@ -26,7 +29,8 @@ class Prepared:
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        record = self.records[operator.index(index)]
+        with _naming_damage(f"example {index} of {self.address.dataset}"):
+            record = self.records[operator.index(index)]
         try:
             captions = base.make_texts(record, self.address.text)
         except TypeError as error:
@@ -55,7 +59,8 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     tfds_classes.check_classes(address, name, data_dir)
     try:
         # From its files alone: the dataset's own code may need TensorFlow.
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+        with _naming_damage(f"{address.dataset} under {data_dir}"):
+            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.registered.DatasetNotFoundError as error:
         raise FileNotFoundError(
             f"no TFDS dataset {name!r} under {data_dir}: prepare it there with "
@@ -74,14 +79,62 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
                 f"{', '.join(_leaves(info.features))}"
             )
     try:
-        undecoded = {address.image: tfds.decode.SkipDecoding()}
-        records = builder.as_data_source(address.split, decoders=undecoded)
+        undecoded = (_undecoded(info.features) or {}) | {address.image: _AsStored()}
+        with _naming_damage(f"{address.dataset} under {data_dir}"):
+            records = builder.as_data_source(address.split, decoders=undecoded)
     except NotImplementedError as error:
         raise ValueError(
             f"{address.dataset} is stored as {info.file_format.value}, which is read by sequence "
             "only: prepare it with `tfds build --file_format=array_record`"
         ) from error
     return Prepared(records, address)
+
+
+@contextlib.contextmanager
+def _naming_damage(where: str) -> Iterator[None]:
+    """Turn what TFDS, protocol buffers and ArrayRecord say of damaged files into one sentence.
+
+    Their errors have no common kind. Errors: CorruptDataError; OSError and what says that a dataset
+    is not there, or not of this format, as they are.
+    """
+    from tensorflow_datasets.core import registered
+
+    try:
+        yield
+    except (OSError, NotImplementedError, registered.DatasetNotFoundError, CorruptDataError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CorruptDataError(
+            f"{where} is damaged ({shorten(reason)}): copy or prepare the dataset again"
+        ) from error
+
+
+class _AsStored:
+    """A decoder that decodes nothing; TFDS's own has no images in sequences."""
+
+    def setup(self, *, feature: Any) -> None:
+        """Take note of no feature."""
+
+    def decode_example_np(self, stored: Any) -> Any:
+        """Return what is stored."""
+        return stored
+
+    decode_batch_example_np = decode_ragged_example_np = decode_example_np
+
+
+def _undecoded(features: Any) -> Any:
+    """Decoders that leave every image as it is stored: TFDS would decode those of any format.
+
+    Of the formats that Pillow reads some run other programs.
+    """
+    import tensorflow_datasets as tfds
+
+    inner = getattr(features, "feature", features)  # a sequence has one
+    if hasattr(inner, "items"):
+        found = {name: _undecoded(one) for name, one in inner.items()}
+        return {name: decoder for name, decoder in found.items() if decoder} or None
+    return _AsStored() if isinstance(inner, tfds.features.Image) else None
 
 
 def _leaves(features: Any) -> list[str]:

@@ -9,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from imagen_jax.io import folder_files
 from imagen_jax.io.bucket_errors import BucketError
+from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.workdir import Workdir
 
 # One record per chunk for random access; PNG bytes do not compress further.
@@ -76,13 +77,19 @@ def name_failures(path: Workdir) -> Iterator[None]:
 
 
 def read_first(path: Workdir) -> bytes:
-    """A small file's first record. Errors: OSError."""
+    """A small file's first record. Errors: OSError; CorruptDataError for a damaged file."""
     with folder_files.local_copy(path) as copy:
-        reader = ArrayRecordReader(str(copy), READER_OPTIONS)
         try:
-            return reader.read([0])[0]
-        finally:
-            reader.close()
+            reader = ArrayRecordReader(str(copy), READER_OPTIONS)
+            found = reader.read([0]) if reader.num_records() else []
+            if reader.ok():  # else closing it raises as well
+                reader.close()
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+            raise CorruptDataError(f"{path} is damaged ({reason}): encode again") from error
+    if not found:
+        raise CorruptDataError(f"{path} is damaged: it holds no record; encode again")
+    return found[0]
 
 
 def describe_damage(path: Workdir, file: ShardFile, *, size: int | None) -> str:

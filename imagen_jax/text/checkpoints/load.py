@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
+from imagen_jax import limits
 from imagen_jax.io import buckets, paths
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import (
@@ -74,7 +75,7 @@ def _as_float32(_: str, array: np.ndarray) -> np.ndarray:
 
 def _config(shapes: Shapes, *, where: str) -> T5Config:
     """The sizes that the tensors' shapes tell."""
-    layers = {int(m[1]) for name in shapes if (m := re.match(r"encoder\.layers_(\d+)\.", name))}
+    layers = {m[1] for name in shapes if (m := re.match(r"encoder\.layers_(\d+)\.", name))}
     per_layer = "encoder.relpos_bias.rel_embedding" not in shapes
     prefix = "encoder.layers_0."
     bias = (prefix if per_layer else "encoder.") + "relpos_bias.rel_embedding"
@@ -82,10 +83,18 @@ def _config(shapes: Shapes, *, where: str) -> T5Config:
     missing = [n for n in (EMBEDDING, bias, query, out) if n not in shapes]
     if missing:
         raise ValueError(f"{where} holds no T5 encoder: it lacks {', '.join(missing)}")
+    if layers != {str(number) for number in range(len(layers))}:
+        raise ValueError(
+            f"{where} holds no whole T5 encoder: its {len(layers)} layers are not numbered from "
+            "0 on"
+        )
+    limits.NETWORK_BLOCKS.check(len(layers), f"{where} has")
     flat = [name for name in (EMBEDDING, bias, query, out) if len(shapes[name]) != 2]
     if flat:
         found = ", ".join(f"{name} {shapes[name]}" for name in flat)
         raise ValueError(f"{where}: expected matrices, found {found}")
+    if empty := [name for name in (EMBEDDING, bias, query, out) if 0 in shapes[name]]:
+        raise ValueError(f"{where}: {empty[0]} has shape {shapes[empty[0]]}, which holds nothing")
     heads, buckets = shapes[bias]
     inner = shapes[query][1]
     if inner % heads:
@@ -93,7 +102,7 @@ def _config(shapes: Shapes, *, where: str) -> T5Config:
     return T5Config(
         vocab=shapes[EMBEDDING][0],
         width=shapes[EMBEDDING][1],
-        layers=max(layers) + 1,
+        layers=len(layers),
         heads=heads,
         head_dim=inner // heads,
         mlp_width=shapes[out][0],

@@ -17,11 +17,13 @@ import tensorstore
 from flax import serialization, traverse_util
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import shorten
 from imagen_jax.io import buckets, json_reader, paths
 from imagen_jax.text.checkpoints import remote_folders, zarr_limits
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 
+AGAIN = "save it again with T5X"
 VERSIONS = (2, 3)  # version 2 stored bfloat16 as the bits of uint16
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 TREE = "checkpoint"  # the msgpack file of the classic layout
@@ -113,7 +115,10 @@ def _classic(
 ) -> tuple[str, dict[str, LazyTensor]]:
     where = str(folder / name)
     version, target = _read_tree(folder, name)
-    leaves = traverse_util.flatten_dict(target, is_leaf=lambda _, node: _is_spec(node), sep=".")
+    found = traverse_util.flatten_dict(target, is_leaf=lambda _, node: _is_spec(node))
+    if other := [part for path in found for part in path if not isinstance(part, str)]:
+        raise ValueError(f"{where} has the name {shorten(other[0])}, which is no text: {AGAIN}")
+    leaves = {".".join(path): leaf for path, leaf in found.items()}
     return where, {
         dotted: _leaf(dotted, leaf, folder=folder, where=where, version=version)
         for dotted, leaf in leaves.items()
@@ -137,8 +142,8 @@ def _read_tree(folder: RemoteFolder, name: str) -> tuple[int, Mapping[str, Any]]
         raise ValueError(f"{file} states no version, so it is no T5X checkpoint: save it with T5X")
     if tree["version"] not in VERSIONS:
         raise ValueError(
-            f"{file} is of version {tree['version']}; versions {VERSIONS[0]} to {VERSIONS[-1]} "
-            "can be read: save it again with a newer T5X"
+            f"{file} is of version {shorten(tree['version'])}; versions {VERSIONS[0]} to "
+            f"{VERSIONS[-1]} can be read: save it again with a newer T5X"
         )
     optimizer = tree.get("optimizer")
     target = optimizer.get("target") if isinstance(optimizer, Mapping) else None
@@ -148,13 +153,19 @@ def _read_tree(folder: RemoteFolder, name: str) -> tuple[int, Mapping[str, Any]]
 
 
 def _is_spec(node: Any) -> bool:
-    return isinstance(node, Mapping) and {"driver", "kvstore", "metadata"} <= set(node)
+    """Return whether a node of the tree says where an array lies, as TensorStore is asked."""
+    return (
+        isinstance(node, Mapping)
+        and {"driver", "kvstore", "metadata"} <= set(node)
+        and isinstance(node["kvstore"], Mapping)
+        and isinstance(node["metadata"], Mapping)
+    )
 
 
 def _leaf(name: str, leaf: Any, *, folder: RemoteFolder, where: str, version: int) -> LazyTensor:
     """A leaf of the tree: inlined, or the zarr folder that it names."""
     as_float = functools.partial(_as_float, name, version=version)
-    if isinstance(leaf, Mapping):
+    if _is_spec(leaf):
         place = _zarr_folder(name, leaf, folder)
         if "shape" in leaf["metadata"]:
             zarr_limits.check_array(leaf, f"{name} in {where}")
@@ -166,13 +177,15 @@ def _leaf(name: str, leaf: Any, *, folder: RemoteFolder, where: str, version: in
     if isinstance(leaf, np.ndarray | np.generic):
         array = np.asarray(leaf)
         return LazyTensor(name, array.shape, where, lambda: as_float(array, where=where), 0)
-    raise ValueError(f"{name} in {where} is {leaf!r}, not an array: save it again with T5X")
+    raise ValueError(f"{name} in {where} is {shorten(leaf)}, not an array: {AGAIN}")
 
 
 def _zarr_folder(name: str, spec: Mapping[str, Any], folder: RemoteFolder) -> RemoteFolder:
     # Stored drivers and paths point to where the checkpoint was written (a bucket, say); only the
     # last component of the path is ours. Before TensorStore 0.1.14 it stood outside `kvstore`.
     written = spec["kvstore"].get("path") or spec.get("path", "")
+    if not isinstance(written, str):
+        raise ValueError(f"{name} in {folder} has the path {shorten(written)}, which is no text")
     place = folder / PurePosixPath(written).name
     if not written or not (place.is_remote or place.exists()):
         raise FileNotFoundError(f"{name}: its folder {place} is missing: copy it there")
