@@ -248,7 +248,7 @@ def _encoder(
     check = functools.partial(_check_width, width=text.width, where=where)
     if offload:
         return OffloadedTextEncoder(text, check)
-    encoder = TextEncoder.of(text, split="heads")
+    encoder = TextEncoder.from_config(text, split="heads")
     check(encoder)
     return encoder
 

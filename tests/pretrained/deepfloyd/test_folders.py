@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "huge": (
         _configured("unet/config.json", layers_per_block=10**6),
-        "IMAGEN_MAX_NETWORK_BLOCKS",
+        "from 1 to 1024|from 1 to 1,024",
     ),
 }
 
