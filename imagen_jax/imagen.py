@@ -238,7 +238,9 @@ class Imagen:
         self._warn_of_unseen([*prompts, *negative])
         distinct = sorted(set(filter(str.strip, negative)))
         # At once: an offloaded encoder is loaded for each call.
-        texts = [*prompts, *distinct, *([""] if distinct else [])]
+        # Where padding is encoded, the null caption is the encoding of the empty prompt.
+        wants_empty = bool(distinct) or self.encoder.padding == "encoded"
+        texts = [*prompts, *distinct, *([""] if wants_empty else [])]
         text, text_mask = self.encoder.encode(texts)
         encoded = EncodedText(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
@@ -246,7 +248,7 @@ class Imagen:
             return EncodedText(*(x[np.array(which)] for x in encoded))
 
         negatives = None
-        if distinct:
+        if wants_empty:
             where = {t: len(prompts) + i for i, t in enumerate(distinct)}
             negatives = rows([where.get(t, len(texts) - 1) for t in negative])
         count = range(len(prompts))

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "imagen_jax"
-OPEN_TO_ALL = {"types", "config", "image", "extras", "limits"}
+OPEN_TO_ALL = {"types", "config", "image", "extras", "limits", "discrete_schedule"}
 
 ALLOWED = {
     "types": set(),
@@ -16,6 +16,7 @@ ALLOWED = {
     "image": set(),
     "extras": set(),
     "limits": set(),
+    "discrete_schedule": set(),
     "rng": set(),
     "io": set(),
     "parallel": set(),
@@ -58,11 +59,13 @@ NEVER_LOADED = {
 }
 # Names of public classes that more than one module has, and why.
 SHARED_NAMES = {
+    "DeepFloydUNet": "config.DeepFloydUNet describes models.DeepFloydUNet; config.json names it",
     "EfficientUNet": "config.EfficientUNet describes models.EfficientUNet; config.json names it",
     "Options": "of a command: the one that its own module in `cli` reads",
     "UNet": "config.UNet describes models.UNet; config.json names it",
 }
 SHARING = {
+    "DeepFloydUNet": {"imagen_jax.config.deepfloyd", "imagen_jax.models.deepfloyd_unet"},
     "EfficientUNet": {"imagen_jax.config.models", "imagen_jax.models.efficient_unet"},
     "UNet": {"imagen_jax.config.models", "imagen_jax.models.unet"},
 }

@@ -102,13 +102,22 @@ class Options:
     sampler: str | None = None
     """Step rule: ancestral, ddim, dpmpp_2m or edm_heun."""
     spacing: str | None = None
-    """Spacing of the steps' noise levels: time, logsnr or karras."""
+    """Spacing of the steps' noise levels: time, logsnr, karras, or leading for time steps."""
+    timesteps: str | None = None
+    """Discrete time steps in place of --steps and --spacing: 999:600:0, or DeepFloyd's list, such
+    as smart50."""
+    final_noise: str | None = None
+    """Noise from the last step, too, unless that is time step 0: true or false."""
     stochasticity: str | None = None
     """Variance of the ancestral sampler, 0 (small) to 1 (large)."""
     threshold: str | None = None
     """Thresholding of the estimated image: none, static or dynamic."""
     percentile: str | None = None
     """Percentile of dynamic thresholding, such as 99.5."""
+    threshold_max: str | None = None
+    """Largest value of the dynamic threshold, such as 1.5."""
+    known_pixels: str | None = None
+    """Pixels that --mask keeps, in every step: noised, or clean as DeepFloyd IF has them."""
     edm_rho: str | None = None
     """Exponent of karras spacing, such as 7."""
     edm_sigma_min: str | None = None

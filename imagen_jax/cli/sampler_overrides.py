@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax import config
+from imagen_jax.pretrained.deepfloyd import time_steps
 
 
 class SamplerOption(NamedTuple):
@@ -34,6 +35,11 @@ def _option(field: str, hint: Any) -> SamplerOption:
         return SamplerOption(
             field, lambda text: choices[choices.index(text)], f"one of {', '.join(choices)}"
         )
+    if field == "timesteps":
+        wanted = f"999:600:0, or one of {', '.join(time_steps.PRESETS)}"
+        return SamplerOption(field, time_steps.parse_list, wanted)
+    if hint is bool:
+        return SamplerOption(field, {"true": True, "false": False}.__getitem__, "true or false")
     if typing.get_origin(hint) is tuple:
         return SamplerOption(field, _interval, "LOW:HIGH, such as 0.2:5")
     wanted = {int: "a whole number", float: "a number"}[hint]

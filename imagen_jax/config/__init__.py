@@ -6,6 +6,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | file | holds |
 |---|---|
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
+| `deepfloyd.py` | `DeepFloydUNet`, `DeepFloydLevel` |
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
@@ -17,6 +18,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `load.py` | reading config files, JSON beside a checkpoint, chaining stages |
 """
 
+from imagen_jax.config.deepfloyd import Activation, Betas, DeepFloydLevel, DeepFloydUNet
 from imagen_jax.config.diffusion import (
     Diffusion,
     LossWeight,
@@ -28,6 +30,7 @@ from imagen_jax.config.diffusion import (
     ScheduleKind,
     Spacing,
     Threshold,
+    Upsampling,
 )
 from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import (
@@ -36,6 +39,7 @@ from imagen_jax.config.experiment import (
     Layout,
     Mesh,
     Optim,
+    Padding,
     Stage,
     Text,
     Train,
@@ -73,11 +77,15 @@ from imagen_jax.config.sentences import check_texts, join_values, shorten
 from imagen_jax.config.validate import require
 
 __all__ = [
+    "Activation",
     "BatchSize",
+    "Betas",
     "Count",
     "Counts",
     "Crop",
     "Data",
+    "DeepFloydLevel",
+    "DeepFloydUNet",
     "Diffusion",
     "EfficientUNet",
     "Experiment",
@@ -93,6 +101,7 @@ __all__ = [
     "NoiseConditioning",
     "NoiseSchedule",
     "Optim",
+    "Padding",
     "Parallel",
     "Positive",
     "Predicts",
@@ -113,6 +122,7 @@ __all__ = [
     "Threshold",
     "Train",
     "UNet",
+    "Upsampling",
     "Whole",
     "Workers",
     "chain",

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from imagen_jax.config.deepfloyd import Betas
 from imagen_jax.config.ranges import Finite, Positive, Range, Share, Steps, check_fields
 from imagen_jax.config.validate import require
 
 Predicts = Literal["eps", "x0", "v"]
-ScheduleKind = Literal["cosine", "cosine_iddpm", "linear", "linear_approx"]
+# The last two are a network's that counts discrete time steps: `discrete_schedule` has their betas.
+ScheduleKind = Literal[
+    "cosine", "cosine_iddpm", "linear", "linear_approx", "cosine_betas", "linear_betas"
+]
+BETAS: dict[str, Betas] = {"cosine_betas": "cosine", "linear_betas": "linear"}
 LossWeight = Literal["plain", "min_snr", "sigmoid", "edm"]
 TimeSampling = Literal["uniform", "stratified", "edm"]
 SamplerKind = Literal["ancestral", "ddim", "dpmpp_2m", "edm_heun"]
 Curve = Callable[[Any], Any]
-Spacing = Literal["time", "logsnr", "karras"]
+Spacing = Literal["time", "logsnr", "karras", "leading"]
 Threshold = Literal["none", "static", "dynamic"]
+Variance = Literal["fixed", "learned_range"]
+Upsampling = Literal["half_pixel", "align_corners"]
+KnownPixels = Literal["noised", "clean"]
+TimeSteps = Annotated[tuple[int, ...], Range(low=0, high=999)]
 Nats = Annotated[float, Range(low=-80, high=80)]  # e to them is finite in float32
 SIGMOID_LIMIT = 10.0  # of logsnr, where that weight falls on an error other than v's
 Interval = Annotated[tuple[float, float], Range(low=0, infinite=True)]
@@ -62,6 +72,9 @@ class Diffusion:
     preconditioning: Literal["none", "edm"] = "none"  # edm: arXiv:2206.00364, table 1
     sigma_data: Positive = 0.5
     predict_residual: bool = False  # x0 minus the noised low-res input; off in the paper
+    # Of the ancestral sampler's steps: `Sampler.stochasticity` sets it, or the network says where
+    # its logarithm lies between the bounds (arXiv:2102.09672).
+    variance: Variance = "fixed"
 
     def __post_init__(self) -> None:
         check_fields(self, "diffusion")
@@ -78,6 +91,11 @@ class Diffusion:
             "diffusion: predict_residual and preconditioning='edm' exclude each other",
         )
         self._check_sigmoid()
+
+    @property
+    def betas(self) -> Betas | None:
+        """Betas of the discrete time steps that the network counts; None for other schedules."""
+        return BETAS.get(self.schedule.kind)
 
     def _check_sigmoid(self) -> None:
         low, high = self.schedule.logsnr_min, self.schedule.logsnr_max
@@ -98,6 +116,7 @@ class NoiseConditioning:
     schedule: NoiseSchedule = NoiseSchedule()
     max_level: Share = 1.0  # training draws aug_level from U(0, max_level)
     sample_level: Share = 0.1  # the paper's best images used 0.1 to 0.3
+    upsampling: Upsampling = "half_pixel"  # where pixels lie; align_corners is DeepFloyd IF's
 
     def __post_init__(self) -> None:
         check_fields(self, "noise_conditioning")
@@ -121,6 +140,12 @@ class Sampler:
     guidance_rescale: Share = 0.0  # share of the way back to the conditional x0's contrast
     threshold: Threshold = "dynamic"
     percentile: Percent = 99.5
+    threshold_max: Annotated[float, Range(low=1)] | None = None  # of the dynamic threshold
+    # Discrete time steps from the noisiest on, in place of `steps` and `spacing`.
+    timesteps: TimeSteps = ()
+    # Noise is added by the last step, too, unless that is time step 0; else it returns its x0.
+    final_noise: bool = False
+    known_pixels: KnownPixels = "noised"  # of inpainting, in every step; clean is DeepFloyd IF's
     edm_rho: Annotated[float, Range(low=1, high=100)] = (
         7.0  # only spacing karras reads the last three
     )
@@ -135,10 +160,28 @@ class Sampler:
             f"sampler: guidance_interval={self.guidance_interval}: its low is not below its high",
         )
         require(
+            self.threshold_max is None or self.threshold == "dynamic",
+            f"sampler: threshold_max={self.threshold_max} needs threshold='dynamic'",
+        )
+        falls = all(a > b for a, b in itertools.pairwise(self.timesteps))
+        require(falls, f"sampler: timesteps={self.timesteps} do not fall")
+        if self.timesteps:
+            object.__setattr__(self, "steps", len(self.timesteps))
+        require(
             self.edm_sigma_min < self.edm_sigma_max,
             f"sampler: edm_sigma_min={self.edm_sigma_min} is not below "
             f"edm_sigma_max={self.edm_sigma_max}",
         )
+
+    @property
+    def is_discrete(self) -> bool:
+        """True where steps are time steps of a schedule of discrete betas."""
+        return bool(self.timesteps) or self.spacing == "leading"
+
+    @property
+    def ends_noisy(self) -> bool:
+        """True if `final_noise` means anything: noise is added, and steps are time steps."""
+        return self.kind == "ancestral" and self.is_discrete
 
     @property
     def levels(self) -> Spacing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from imagen_jax.config.deepfloyd import DeepFloydUNet
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.models import Dtype, EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
@@ -26,6 +27,7 @@ from imagen_jax.config.ranges import (
 from imagen_jax.config.sentences import check_texts, shorten
 from imagen_jax.config.validate import require, require_divides
 
+Padding = Literal["left_out", "encoded"]
 Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
 # Parts of a batch, on devices or one after another.
 Chosen = Annotated[int, Range(low=1, high=2**20, also=(-1,), remedy="-1 has it chosen")]
@@ -45,7 +47,7 @@ class Stage:
         None  # side of its low-resolution input; None: it samples from text alone
     )
     crop: Side | None = None  # train on crops of this side
-    model: UNet | EfficientUNet
+    model: UNet | EfficientUNet | DeepFloydUNet
     diffusion: Diffusion = Diffusion()
     noise_conditioning: NoiseConditioning = NoiseConditioning()  # super-resolution stages only
     sampler: Sampler = Sampler()
@@ -135,6 +137,10 @@ class Text:
     # dataset, float32 where one is yet to be encoded.
     dtype: Dtype | None = None
     clean: bool = False  # strip markup and addresses from captions and prompts
+    lower_case: bool = False  # captions and prompts in lower case, as DeepFloyd IF has them
+    # Rows of the encoding behind a caption's end: left out, or encoded as DeepFloyd IF reads them,
+    # all `max_length` of them.
+    padding: Padding = "left_out"
     identity: str = ""  # digest of weights and tokenizer; "": taken from the encoded dataset
     vocabulary: str = ""  # digest of the tokenizer; "": as well
 
@@ -250,11 +256,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_fields(self, "experiment")
-        positions = self.stage.model.text.positions
-        require(
-            positions == 0 or positions >= self.text.max_length,
-            f"text.max_length={self.text.max_length} exceeds model.text.positions={positions}",
-        )
+        if not isinstance(self.stage.model, DeepFloydUNet):
+            positions = self.stage.model.text.positions
+            require(
+                positions == 0 or positions >= self.text.max_length,
+                f"text.max_length={self.text.max_length} exceeds model.text.positions={positions}",
+            )
         prompts, every = self.train.sample_prompts, self.train.sample_every
         if self.stage.is_super_resolution:
             require(

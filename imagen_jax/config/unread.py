@@ -35,6 +35,10 @@ def _karras(stage: Stage) -> str:
     return _unless(levels == "karras", f"spacing {levels!r} of it has no such levels, karras has")
 
 
+def _unlisted(stage: Stage) -> str:
+    return _unless(not stage.sampler.timesteps, "timesteps of it say which steps are made")
+
+
 _UNREAD: Mapping[str, Callable[[Stage], str]] = {
     "stochasticity": lambda stage: _unless(
         stage.sampler.kind == "ancestral",
@@ -43,6 +47,16 @@ _UNREAD: Mapping[str, Callable[[Stage], str]] = {
     "percentile": lambda stage: _unless(
         stage.sampler.threshold == "dynamic",
         f"threshold {stage.sampler.threshold!r} of it has none, dynamic has",
+    ),
+    "steps": _unlisted,
+    "spacing": _unlisted,
+    "threshold_max": lambda stage: _unless(
+        stage.sampler.threshold == "dynamic",
+        f"threshold {stage.sampler.threshold!r} of it has none, dynamic has",
+    ),
+    "final_noise": lambda stage: _unless(
+        stage.sampler.ends_noisy and stage.diffusion.betas is not None,
+        "only the ancestral sampler's discrete time steps end with noise",
     ),
     "guidance_interval": _guided,
     "guidance_rescale": _guided,

@@ -25,19 +25,23 @@ def prepare(
     Training and sampling both prepare it here. Shapes: low_res (b, h, w, c); first result
     (b, h * factor, w * factor, c). The rest as in `augment`.
     """
-    return augment_low_res(upsample(low_res, factor=factor), aug_level, keys, options=options)
+    return augment_low_res(
+        upsample(low_res, factor=factor, kind=options.upsampling), aug_level, keys, options=options
+    )
 
 
-def upsample(low_res: Image, *, factor: int) -> Float32[Array, "b H W c"]:
-    """Upsample bilinearly: half-pixel centres, edges clamped.
+def upsample(
+    low_res: Image, *, factor: int, kind: config.Upsampling = "half_pixel"
+) -> Float32[Array, "b H W c"]:
+    """Upsample bilinearly: half-pixel centres with edges clamped, or corners on corners.
 
     Shapes: low_res (b, h, w, c); result (b, h * factor, w * factor, c), float32.
     """
     _, height, width, _ = low_res.shape
     return jnp.einsum(
         "Hh,Ww,bhwc->bHWc",
-        _bilinear(height, height * factor),
-        _bilinear(width, width * factor),
+        _bilinear(height, height * factor, kind),
+        _bilinear(width, width * factor, kind),
         low_res.astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,  # TPUs would multiply in bfloat16
     )
@@ -57,9 +61,11 @@ def augment_low_res(
     return schedules.add_noise(low_res.astype(jnp.float32), eps, aug_logsnr), aug_logsnr
 
 
-def _bilinear(old: int, new: int) -> np.ndarray:
+def _bilinear(old: int, new: int, kind: config.Upsampling) -> np.ndarray:
     """The (new, old) float32 matrix that interpolates one axis."""
     centre = (np.arange(new) + 0.5) * old / new - 0.5
+    if kind == "align_corners":
+        centre = np.arange(new) * (old - 1) / max(new - 1, 1)
     left = np.floor(centre).astype(int)
     fraction = centre - left
     matrix = np.zeros((new, old), np.float32)

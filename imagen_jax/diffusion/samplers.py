@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32
 
 from imagen_jax import config, rng
 from imagen_jax.diffusion import schedules
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
-from imagen_jax.types import Denoise, Image, Scale
+from imagen_jax.types import Denoise, Image
+
+TINY = 1e-20  # the smallest variance, whose logarithm is taken
 
 
 class SamplerParams(NamedTuple):
@@ -53,13 +56,19 @@ class SamplerParams(NamedTuple):
         low, high = sampler.guidance_interval or (0.0, np.inf)
         return cls(
             seed=np.uint32(seed),
-            first=np.int32(sampler.steps - round(strength * sampler.steps)),
+            first=np.int32(sampler.steps - _kept(sampler, strength)),
             last=np.int32(sampler.steps),
             num_resamples=np.int32(num_resamples),
             guidance_low=np.float32(low),
             guidance_high=np.float32(high),
             **{name: _scalar(sampler, name) for name in TRACED},
         )
+
+
+def _kept(sampler: config.Sampler, strength: float) -> int:
+    """Return the number of the last steps that a strength keeps; of listed ones, rounded down."""
+    share = strength * sampler.steps
+    return int(share) if sampler.is_discrete else round(share)
 
 
 # Fields of `config.Sampler` that no compiled program depends on.
@@ -82,7 +91,14 @@ class StepInputs(NamedTuple):
     logsnr_t: jax.Array
     logsnr_s: jax.Array
     keys: jax.Array  # of this step
-    stochasticity: jax.Array  # a scalar
+    stochasticity: jax.Array  # a scalar, or (b, h, w, c) where the network predicts it
+
+
+class Denoised(NamedTuple):
+    """The result of a denoiser whose network predicts the variance of an ancestral step, too."""
+
+    x0: jax.Array  # (b, h, w, c)
+    variance_share: jax.Array  # (b, h, w, c): where its logarithm lies, 0 smallest to 1 largest
 
 
 StepRule = Callable[[StepInputs, Denoise], Image]
@@ -94,7 +110,7 @@ def ancestral_step(step: StepInputs, denoise: Denoise) -> Image:
     return mean + std * rng.normal_each(step.keys, step.z_t.shape[1:])
 
 
-def ancestral_mean_std(step: StepInputs) -> tuple[Image, Scale]:
+def ancestral_mean_std(step: StepInputs) -> tuple[Image, Float32[Array, "b _ _ _"]]:
     """Mean and standard deviation of the ancestral step.
 
     The variance is a geometric mean of the posterior's (gamma 0) and the transition's (gamma 1).
@@ -105,7 +121,7 @@ def ancestral_mean_std(step: StepInputs) -> tuple[Image, Scale]:
     kept = jnp.exp(step.logsnr_t - step.logsnr_s)[:, None, None, None]
     lost = -jnp.expm1(step.logsnr_t - step.logsnr_s)[:, None, None, None]
     mean = kept * (alpha_s / alpha_t) * step.z_t + lost * alpha_s * step.x0
-    small = lost * sigma_s**2
+    small = jnp.maximum(lost * sigma_s**2, TINY)
     large = schedules.transition_variance(step.logsnr_s, step.logsnr_t)
     return mean, jnp.sqrt(small ** (1 - gamma) * large**gamma)
 

@@ -10,17 +10,39 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagen_jax import rng
 from imagen_jax.diffusion import schedules
-from imagen_jax.diffusion.samplers import SamplerParams, StepInputs, StepRule
+from imagen_jax.diffusion.samplers import Denoised, SamplerParams, StepInputs, StepRule
 from imagen_jax.diffusion.schedules import alpha_sigma
-from imagen_jax.types import Denoise, Image, Keys, LogSNR, RandomKey
+from imagen_jax.types import Image, Keys, LogSNR, RandomKey
 
 # (indices of steps (b,), number of steps) -> their levels (b,), as `spacing.logsnr_at`.
 Levels = Callable[[jax.Array, Any], LogSNR]
-# Pixels (b, h, w, c) that the image has to have, where the mask (b, h, w, 1) is true.
-KnownPixels = tuple[jax.Array, jax.Array]
+
+
+class KnownPixels(NamedTuple):
+    """Pixels that the image has to have where the mask is true.
+
+    They are noised for every step (RePaint), or clean at each, as DeepFloyd IF has them.
+    """
+
+    image: jax.Array  # (b, h, w, c)
+    mask: jax.Array  # (b, h, w, 1)
+    noised: bool = True
+
+
+class Steps(NamedTuple):
+    """Levels of the steps, and the rule by which they are made.
+
+    The last step returns its x0 at a level of `cleanest` nats or more, which each is by default,
+    and else what the rule makes of it, with the rule's noise.
+    """
+
+    rule: StepRule
+    levels: Levels
+    cleanest: float = -np.inf
 
 
 class SamplerState(NamedTuple):
@@ -33,10 +55,17 @@ class SamplerState(NamedTuple):
 
 
 def init_state(
-    keys: Keys, sampler_params: SamplerParams, init_image: Image, *, levels: Levels
+    keys: Keys,
+    sampler_params: SamplerParams,
+    init_image: Image,
+    *,
+    levels: Levels,
+    unit_noise: bool = False,
 ) -> SamplerState:
     """The state before step `first`: pure noise if that is the first of all, else `init_image`
     with the noise of its level.
+
+    Pure noise has the first level's deviation, or 1 with `unit_noise`, as diffusers has it.
 
     Shapes: keys (b,); init_image (b, h, w, c), read for its shape alone where the noise is pure.
     Image i's noise depends on keys[i] alone.
@@ -44,17 +73,17 @@ def init_state(
     first = sampler_params.first
     eps = rng.normal_each(_fold(keys, "start", 0), init_image.shape[1:])
     alpha, sigma = alpha_sigma(levels(_row(first), sampler_params.steps))
+    sigma = jnp.where(first > 0, sigma, 1.0) if unit_noise else sigma
     z = jnp.where(first > 0, alpha, 0.0) * init_image + sigma * eps
     return SamplerState(keys, z, init_image, jnp.int32(0))
 
 
 def sample(
-    denoise: Denoise,
+    denoise: Callable[..., Image | Denoised],
     state: SamplerState,
     sampler_params: SamplerParams,
     *,
-    levels: Levels,
-    step_rule: StepRule,
+    steps: Steps,
     known: KnownPixels | None = None,
 ) -> SamplerState:
     """The state after the steps `first` to `last`; image i depends on its key alone.
@@ -67,23 +96,30 @@ def sample(
     """
     given, seen = sampler_params, _with_known(denoise, known)
 
+    def image(z: Image, logsnr: LogSNR) -> Image:
+        return seen(z, logsnr)[0]
+
     def level(index: jax.Array) -> LogSNR:
-        return jnp.broadcast_to(levels(_row(index), given.steps), state.keys.shape)
+        return jnp.broadcast_to(steps.levels(_row(index), given.steps), state.keys.shape)
 
     def body(index: jax.Array, now: SamplerState) -> SamplerState:
         logsnr_t, logsnr_s = level(index), level(index + 1)
         logsnr_prev = jnp.where(now.made == 0, logsnr_t, level(index - 1))
         is_last = index == given.steps - 1
+        is_finished = is_last & (logsnr_t[0] >= steps.cleanest)
 
         def once(z: Image, keys: Keys) -> tuple[Image, Image]:
             if known is not None:
-                z = jnp.where(known[1], _noised(known[0], keys, logsnr_t), z)
-            x0 = seen(z, logsnr_t)
+                z = jnp.where(known.mask, _at_level(known, keys, logsnr_t), z)
+            x0, share = seen(z, logsnr_t)
             x0_prev = jnp.where(now.made == 0, x0, now.x0)
-            step = StepInputs(
-                z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, given.stochasticity
-            )
-            return jax.lax.cond(is_last, lambda: x0, lambda: step_rule(step, seen)), x0
+            gamma = given.stochasticity if share is None else share
+            step = StepInputs(z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, gamma)
+            z_s = jax.lax.cond(is_finished, lambda: x0, lambda: steps.rule(step, image))
+            if steps.cleanest == -np.inf:
+                return z_s, x0
+            ended = z_s if known is None else jnp.where(known.mask, known.image, z_s)
+            return z_s, jnp.where(is_last, ended, x0)
 
         def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
             keys = _fold(_fold(now.keys, "again", index), "repeat", repeat)
@@ -108,12 +144,16 @@ def renoise(z_s: Image, keys: Keys, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Image
     return alpha_t / alpha_s * z_s + std * rng.normal_each(keys, z_s.shape[1:])
 
 
-def _with_known(denoise: Denoise, known: KnownPixels | None) -> Denoise:
-    """`denoise` in float32, whose x0 has the known pixels."""
+def _with_known(
+    denoise: Callable[..., Image | Denoised], known: KnownPixels | None
+) -> Callable[[jax.Array, jax.Array], tuple[Image, jax.Array | None]]:
+    """`denoise` in float32, whose x0 has the known pixels; and the variance's share, if any."""
 
-    def seen(z: Image, logsnr: LogSNR) -> Image:
-        x0 = denoise(z, logsnr).astype(jnp.float32)
-        return x0 if known is None else jnp.where(known[1], known[0], x0)
+    def seen(z: Image, logsnr: LogSNR) -> tuple[Image, jax.Array | None]:
+        found = denoise(z, logsnr)
+        x0, share = found if isinstance(found, Denoised) else (found, None)
+        x0 = x0.astype(jnp.float32)
+        return x0 if known is None else jnp.where(known.mask, known.image, x0), share
 
     return seen
 
@@ -122,9 +162,12 @@ def _row(index: Any) -> jax.Array:
     return jnp.asarray(index)[None]
 
 
-def _noised(x0: Image, keys: Keys, logsnr: LogSNR) -> Image:
-    """z at a level, with noise that is drawn for it."""
-    return schedules.add_noise(x0, rng.normal_each(_fold(keys, "known", 0), x0.shape[1:]), logsnr)
+def _at_level(known: KnownPixels, keys: Keys, logsnr: LogSNR) -> Image:
+    """Known pixels as a step sees them, with noise that is drawn for it unless they stay clean."""
+    if not known.noised:
+        return known.image
+    eps = rng.normal_each(_fold(keys, "known", 0), known.image.shape[1:])
+    return schedules.add_noise(known.image, eps, logsnr)
 
 
 def _fold(keys: Keys, name: str, index: int | jax.Array) -> Keys:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import config
+from imagen_jax import config, discrete_schedule
 from imagen_jax.types import Image, LogSNR, Scale, Time
 
 Curve = Callable[[jax.Array], jax.Array]  # times (b,) to logsnr (b,)
@@ -88,9 +88,16 @@ def _linear_approx(t: Time) -> LogSNR:
     return -jnp.log(jnp.expm1(1e-4 + 10 * t**2))
 
 
+def _of_betas(betas: config.Betas) -> Curve:
+    """Levels of discrete time steps, and between them; time 1 is the last step."""
+    return lambda t: discrete_schedule.logsnr_of(t * (discrete_schedule.STEPS - 1), betas)
+
+
 _CURVES: dict[str, Callable[[config.NoiseSchedule], Curve]] = {
     "cosine": _cosine,
     "cosine_iddpm": lambda _: _cosine_iddpm,
     "linear": lambda _: _linear,
     "linear_approx": lambda _: _linear_approx,
+    "cosine_betas": lambda _: _of_betas("cosine"),
+    "linear_betas": lambda _: _of_betas("linear"),
 }

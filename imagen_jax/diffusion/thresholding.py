@@ -19,7 +19,7 @@ def threshold(x0: Image, *, sampler: config.Sampler) -> Image:
     rules = {
         "none": lambda: x0,
         "static": lambda: static(x0),
-        "dynamic": lambda: dynamic(x0, percentile=sampler.percentile),
+        "dynamic": lambda: dynamic(x0, percentile=sampler.percentile, most=sampler.threshold_max),
     }
     return rules[sampler.threshold]()
 
@@ -29,8 +29,10 @@ def static(x0: Image) -> Image:
     return jnp.clip(x0, -1.0, 1.0)
 
 
-def dynamic(x0: Image, *, percentile: float) -> Image:
+def dynamic(x0: Image, *, percentile: float, most: float | None = None) -> Image:
     """Clips each image to its own percentile of |x0|, if above 1, and divides by it.
+
+    With `most` the percentile counts as no more than that.
 
     The percentile is selected, not sorted for: on two CPU cores that is 8 times as fast at 64 px
     and 16 times at 1024.
@@ -39,6 +41,7 @@ def dynamic(x0: Image, *, percentile: float) -> Image:
     """
     x0 = x0.astype(jnp.float32)
     scale = jnp.maximum(select_percentile(jnp.abs(x0), percentile), 1.0)
+    scale = scale if most is None else jnp.minimum(scale, most)
     scale = scale[:, None, None, None]  # one per image
     return jnp.clip(x0, -scale, scale) / scale
 

@@ -11,10 +11,12 @@
 | `text_conditioning.py` | `Conditioner`: null caption, positions, refiner, pooling, text keys |
 | `unet.py` | `UNet`, the base network |
 | `efficient_unet.py` | `EfficientUNet`, super-resolution |
+| `deepfloyd_unet.py` | `DeepFloydUNet`, DeepFloyd IF's stages I and II |
 | `remat.py` | what the backward pass computes again |
 """
 
 from imagen_jax.models.conditioning import Conditioning
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.network import (
     build,
@@ -28,6 +30,7 @@ from imagen_jax.models.unet import UNet
 
 __all__ = [
     "Conditioning",
+    "DeepFloydUNet",
     "EfficientUNet",
     "UNet",
     "build",

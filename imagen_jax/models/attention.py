@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from imagen_jax.models.layers import Norm
+from imagen_jax.models.layers import EPSILON, Norm
 from imagen_jax.types import TextMask
 
 MASKED = -1e30  # finite, so that a row without any true token gives no NaN
@@ -113,20 +113,21 @@ class Attention(nn.Module):
     norm_groups: int
     dtype: Any
     image_keys: bool = True
+    epsilon: float = EPSILON  # of the norm
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], text: KeysValues | None, text_mask: TextMask | None
     ) -> Float[Array, "b h w c"]:
         b, h, w, c = x.shape
-        y = Norm(self.norm_groups, name="norm")(x)
+        y = Norm(self.norm_groups, self.epsilon, name="norm")(x)
         query = self.project("query", y)
         pairs = [(self.project("key", y), self.project("value", y))] if self.image_keys else []
         masks: list[Any] = [jnp.ones((b, h * w), jnp.bool_)] if self.image_keys else []
         if text is not None:
             pairs, masks = [*pairs, text], [*masks, text_mask]
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
-        mask = None if text is None else jnp.concatenate(masks, axis=1)
+        mask = None if text_mask is None else jnp.concatenate(masks, axis=1)
         mixed = join_heads(attend(query, keys, values, mask)).reshape(b, h, w, -1)
         out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
         return x + out

@@ -20,7 +20,7 @@ from imagen_jax.models.resampling import (
 )
 from imagen_jax.types import Embedding, Features, LogSNR
 
-EPSILON = 1e-6  # of every norm; Flax's default, PyTorch's is 1e-5
+EPSILON = 1e-6  # of Imagen's norms; Flax's default, PyTorch's is 1e-5
 FLOOR = 2.0**-11  # of a deviation by its mean: less is rounding error of a variance in float32
 LOGSNR_LIMIT = 20.0  # nats; the time features saturate there
 MAX_PERIOD = 10_000.0
@@ -89,6 +89,7 @@ class Norm(nn.Module):
     """
 
     groups: int
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -100,7 +101,7 @@ class Norm(nn.Module):
         moments = jnp.stack([wide.mean(axis=(1, 2)), jnp.square(wide).mean(axis=(1, 2))])
         mean, square = _exact_dot(moments, member.T) * (self.groups / channels)  # each (b, groups)
         centre = jnp.square(mean)
-        inverse = jax.lax.rsqrt(jnp.maximum(square - centre, FLOOR**2 * centre) + EPSILON)
+        inverse = jax.lax.rsqrt(jnp.maximum(square - centre, FLOOR**2 * centre) + self.epsilon)
         scaled = member * scale[None, :]
         factor = _exact_dot(inverse, scaled)
         shift = jnp.concatenate([-mean * inverse, jnp.ones((x.shape[0], 1))], axis=1)

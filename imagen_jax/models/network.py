@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from imagen_jax import config
 from imagen_jax.models.conditioning import Conditioning
+from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
 from imagen_jax.types import Conditioned, Network, Params, Predict, RandomKey
@@ -16,9 +17,18 @@ from imagen_jax.types import Conditioned, Network, Params, Predict, RandomKey
 CHANNELS = 3
 
 
-def build(options: config.UNet | config.EfficientUNet) -> UNet | EfficientUNet:
+Options = config.UNet | config.EfficientUNet | config.DeepFloydUNet
+Module = UNet | EfficientUNet | DeepFloydUNet
+
+
+def build(options: Options) -> Module:
     """Build the network that the options describe, without parameters."""
-    return {config.UNet: UNet, config.EfficientUNet: EfficientUNet}[type(options)](options)
+    kinds: dict[type, Any] = {
+        config.UNet: UNet,
+        config.EfficientUNet: EfficientUNet,
+        config.DeepFloydUNet: DeepFloydUNet,
+    }
+    return kinds[type(options)](options)
 
 
 def condition(
@@ -53,7 +63,7 @@ def predictor(module: Network, params: Params, cond: Conditioned, **options: Any
 
 
 def init(
-    module: UNet | EfficientUNet,
+    module: Module,
     key: RandomKey,
     *,
     stage: config.Stage,
@@ -70,7 +80,7 @@ def init(
     image = jnp.zeros((1, size, size, CHANNELS))
     logsnr = jnp.zeros((1,))
 
-    def run(network: UNet | EfficientUNet) -> jax.Array:
+    def run(network: Module) -> jax.Array:
         cond = network.encode_text(text, text_mask, jnp.ones((1,), jnp.bool_))
         if stage.is_super_resolution:
             cond = dataclasses.replace(cond, low_res=image, aug_logsnr=logsnr)

@@ -13,6 +13,7 @@ from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, compilation_cache
 from imagen_jax.pretrained import locate
+from imagen_jax.pretrained.deepfloyd import load as deepfloyd
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 
@@ -41,6 +42,8 @@ def load(
     if compile_cache:
         compilation_cache.use_cache()
     folder = locate.find_cascade(path)
+    if pipelines := deepfloyd.find_pipelines(folder):
+        return deepfloyd.load_pipelines(pipelines, text_encoder=str(text_encoder), offload=offload)
     listed = locate.read_manifests(locate.find_in_folder(folder))
     found = {run: run_dir.read_config(run) for run in listed}
     if len(found) > 1:

@@ -1,5 +1,6 @@
 """One stage as `denoise(z, logsnr) -> x0`: guidance and thresholding wrapped round a network."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 
 from imagen_jax import config, models
 from imagen_jax.diffusion import guidance, preconditioning, prediction, thresholding
-from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.types import Conditioned, Denoise, Network, Params
+from imagen_jax.diffusion.samplers import Denoised, SamplerParams
+from imagen_jax.types import Conditioned, Image, Network, Params
 
 
 def build(
@@ -19,8 +20,11 @@ def build(
     *,
     module: Network,
     stage: config.Stage,
-) -> Denoise:
+) -> Callable[[jax.Array, jax.Array], Image | Denoised]:
     """The guided, thresholded denoiser that a sampler calls.
+
+    It has the variance's share beside the image where the network predicts that: the conditional
+    one, which guidance leaves alone.
 
     Shapes: cond and uncond are `Conditioning` pytrees of batch b; uncond None skips the second pass
     (guidance weight 1). Both passes run as one batch of 2b and share z and the noised low_res.
@@ -28,37 +32,43 @@ def build(
     """
     sampler = stage.sampler
 
-    def to_x0(part: Any) -> Denoise:
+    learned = stage.diffusion.variance == "learned_range"
+
+    def to_x0(part: Any) -> Callable[[jax.Array, jax.Array], Denoised]:
         network = models.predictor(module, params, part)
         predict = preconditioning.precondition(network, part.low_res, diffusion=stage.diffusion)
 
-        def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+        def denoise(z: jax.Array, logsnr: jax.Array) -> Denoised:
             output = predict(z, logsnr)
-            return prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
+            output, rest = output[..., : z.shape[-1]], output[..., z.shape[-1] :]
+            x0 = prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
+            return Denoised(x0, (rest + 1) / 2)
 
         return denoise
 
     plain = to_x0(cond)
     both = plain if uncond is None else to_x0(_stack(cond, uncond))
 
-    def guided(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+    def guided(z: jax.Array, logsnr: jax.Array) -> Denoised:
         halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
-        cond_x0, uncond_x0 = jnp.split(halves, 2)
+        cond_x0, uncond_x0 = jnp.split(halves.x0, 2)
         x0 = guidance.guide(cond_x0, uncond_x0, weight=sampler_params.guidance_weight)
-        return guidance.rescale(x0, cond_x0, share=sampler_params.guidance_rescale)
+        x0 = guidance.rescale(x0, cond_x0, share=sampler_params.guidance_rescale)
+        return Denoised(x0, halves.variance_share[: z.shape[0]])
 
-    def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+    def denoise(z: jax.Array, logsnr: jax.Array) -> Image | Denoised:
         if uncond is None:
-            x0 = plain(z, logsnr)
+            found = plain(z, logsnr)
         elif sampler.guidance_interval is None:
-            x0 = guided(z, logsnr)
+            found = guided(z, logsnr)
         else:
             # Decided as it runs: the second pass is not computed where it would change nothing.
             wanted = guidance.is_guided(logsnr, sampler_params)
-            x0 = jax.lax.cond(wanted, guided, plain, z, logsnr)
+            found = jax.lax.cond(wanted, guided, plain, z, logsnr)
         # Clipping would make pixels of what overflowed; what is NaN once stays so to the end.
-        x0 = jnp.where(jnp.isfinite(x0), x0, jnp.nan)
-        return thresholding.threshold(x0, sampler=sampler)
+        x0 = jnp.where(jnp.isfinite(found.x0), found.x0, jnp.nan)
+        x0 = thresholding.threshold(x0, sampler=sampler)
+        return Denoised(x0, found.variance_share) if learned else x0
 
     return denoise
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from imagen_jax import config, models, rng
+from imagen_jax import config, discrete_schedule, models, rng
 from imagen_jax.diffusion import noise_conditioning, samplers, sampling_loop
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.diffusion.sampling_loop import SamplerState
@@ -76,6 +76,8 @@ class TrainedStage:
         constant = {name: getattr(default, name) for name in samplers.TRACED}
         if sampler.guidance_weight == 1.0:
             constant["guidance_weight"] = 1.0
+        if sampler.timesteps:
+            constant["steps"] = sampler.steps  # which are a part of the program
         interval = None if sampler.guidance_interval is None else (0.0, 1.0)
         noise = dataclasses.replace(self.stage.noise_conditioning, sample_level=0.0)
         stage = dataclasses.replace(
@@ -167,17 +169,28 @@ def sample_stage(
         blank = jnp.zeros((inputs.indices.shape[0], *size, 3))
         image = blank if inputs.init_image is None else inputs.init_image
         state = sampling_loop.init_state(
-            rng.fold_keys(keys, "sampler"), sampler_params, image, levels=levels
+            rng.fold_keys(keys, "sampler"),
+            sampler_params,
+            image,
+            levels=levels,
+            unit_noise=sampler.is_discrete,
         )
     mask = inputs.known_mask
-    return sampling_loop.sample(
-        denoise,
-        state,
-        sampler_params,
-        levels=levels,
-        step_rule=program.step_rule or samplers.RULES[sampler.kind],
-        known=None if mask is None else (inputs.init_image, mask),
-    )
+    known = None
+    if mask is not None:
+        noised = sampler.known_pixels == "noised"
+        known = sampling_loop.KnownPixels(inputs.init_image, mask, noised)
+    rule = program.step_rule or samplers.RULES[sampler.kind]
+    steps = sampling_loop.Steps(rule, levels, _cleanest(stage))
+    return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+
+
+def _cleanest(stage: config.Stage) -> float:
+    """Return the level from which on the last step returns its x0: all, or time step 0's alone."""
+    betas, sampler = stage.diffusion.betas, stage.sampler
+    if betas is None or not (sampler.final_noise and sampler.ends_noisy):
+        return -np.inf
+    return float(discrete_schedule.levels(betas)[0])
 
 
 def clip_x0(state: SamplerState) -> Image:

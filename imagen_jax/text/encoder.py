@@ -1,5 +1,6 @@
 """The frozen text encoder as a whole: captions in, encodings and their mask out (section 2.1)."""
 
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up 
 LOST = 200  # characters that a warning shows of what was lost
 BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
 
-_encode = jax.jit(t5.encode, static_argnames=("config", "dtype"))
+_encode = jax.jit(t5.encode, static_argnames=("config", "dtype", "padding"))
 _encode_packed = jax.jit(t5.encode_packed, static_argnames=("config", "dtype"))
 
 
@@ -57,12 +58,14 @@ class TextEncoder:
     digest: str  # of the weights
 
     clean: bool = False  # captions are cleaned first
+    lower_case: bool = False  # and made lower case
+    padding: settings.Padding = "left_out"
     batch_tokens: int = BATCH_TOKENS  # of `plan`
 
     @classmethod
     def from_config(cls, text: settings.Text, *, split: Split = "captions") -> "TextEncoder":
         """The encoder that a config describes. Errors: as `load`."""
-        return cls.load(
+        found = cls.load(
             text.encoder,
             max_length=text.max_length,
             dtype=text.computed_in,
@@ -70,6 +73,7 @@ class TextEncoder:
             clean=text.clean,
             split=split,
         )
+        return dataclasses.replace(found, lower_case=text.lower_case, padding=text.padding)
 
     @classmethod
     def load(
@@ -147,15 +151,18 @@ class TextEncoder:
 
     def _cleaned(self, captions: Sequence[str]) -> Sequence[str]:
         # One string is refused by the tokenizer.
-        if not self.clean or isinstance(captions, str):
+        if not (self.clean or self.lower_case) or isinstance(captions, str):
             return captions
         settings.check_texts(captions, what="caption")
-        return [clean_caption(caption) for caption in captions]
+        cleaned = [clean_caption(c) for c in captions] if self.clean else captions
+        return [c.lower().strip() for c in cleaned] if self.lower_case else cleaned
 
     def encode(
         self, captions: Sequence[str], *, batch_size: int = 256
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encodings of captions and the mask of their tokens; zero where the mask is false.
+
+        Where padding is encoded, its rows are not zero, and the mask is true everywhere.
 
         Warns, naming what was lost, when captions are longer than `max_length` tokens, or have
         parts that are not in the vocabulary.
@@ -170,19 +177,27 @@ class TextEncoder:
         for sentence in self._doubts(captions, ragged):
             warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
-        for length, rows in _buckets(ragged, max_length=self.max_length).items():
-            size = min(batch_size, _power_of_two(len(rows)))
+        whole = self.padding == "encoded"
+        least = self.max_length if whole else LENGTH_STEP
+        for length, rows in packing.rows_by_length(
+            ragged, step=least, most=self.max_length
+        ).items():
+            size = min(batch_size, packing.power_of_two(len(rows)))
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
                 batch = [ragged[row] for row in chosen] + [[]] * (size - len(chosen))
                 encoded = _encode(
-                    self.params, *self._placed(batch, length), config=self.config, dtype=self.dtype
+                    self.params,
+                    *self._placed(batch, length),
+                    config=self.config,
+                    dtype=self.dtype,
+                    padding=self.padding,
                 )
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
                 for row in chosen if not is_finite(text[chosen, :length]) else ():
                     check_encodings(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
-        return text, text_mask
+        return text, np.ones_like(text_mask) if whole else text_mask
 
     def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
         """Sentences about what of the captions the encodings do not hold."""
@@ -335,20 +350,6 @@ def _is_there(place: str) -> bool:
     """Return whether a checkpoint may be there; folders of a bucket are not looked for."""
     remote = buckets.is_bucket(place)
     return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
-
-
-def _buckets(ragged: Sequence[Sequence[int]], *, max_length: int) -> dict[int, list[int]]:
-    """Rows by the length that they are padded to."""
-    buckets: dict[int, list[int]] = {}
-    for row, ids in enumerate(ragged):
-        length = min(-(-len(ids) // LENGTH_STEP) * LENGTH_STEP, max_length)
-        buckets.setdefault(length, []).append(row)
-    return buckets
-
-
-def _power_of_two(number: int) -> int:
-    """The next one, so that batches of many sizes share few compilations."""
-    return 1 << (number - 1).bit_length()
 
 
 def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:

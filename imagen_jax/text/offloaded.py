@@ -25,6 +25,11 @@ class OffloadedTextEncoder:
         """The digest that the config names; "" where it names none."""
         return self.text.identity
 
+    @property
+    def padding(self) -> config.Padding:
+        """Rows behind a caption's end, as `config.Text.padding`."""
+        return self.text.padding
+
     def encode(
         self, captions: Sequence[str]
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
@@ -43,6 +48,7 @@ class MissingTextEncoder:
 
     where: str  # the cascade
     identity: str = ""
+    padding: config.Padding = "left_out"
 
     def encode(
         self, captions: Sequence[str]

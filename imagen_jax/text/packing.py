@@ -136,3 +136,18 @@ def _places(lengths: Sequence[int], length: int) -> tuple[RowSpan, ...]:
         rooms[room - need].append(row)
         free |= 1 << (room - need)
     return tuple(place for place in places if place is not None)
+
+
+def rows_by_length(
+    ragged: Sequence[Sequence[int]], *, step: int, most: int
+) -> dict[int, list[int]]:
+    """Captions by the length that they are padded to: a multiple of `step`, and `most` at most."""
+    found: dict[int, list[int]] = {}
+    for row, ids in enumerate(ragged):
+        found.setdefault(min(-(-len(ids) // step) * step, most), []).append(row)
+    return found
+
+
+def power_of_two(number: int) -> int:
+    """The next one, so that batches of many sizes share few compilations."""
+    return 1 << (number - 1).bit_length()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
+from imagen_jax.config import Padding
 from imagen_jax.types import Network, Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
 
 Dtype = Literal["float32", "bfloat16"]
@@ -216,14 +217,17 @@ def encode(
     *,
     config: T5Config,
     dtype: Dtype = "float32",
+    padding: Padding = "left_out",
 ) -> TextEmbedding:
-    """Encodings of tokens, zero where `text_mask` is false.
+    """Encodings of tokens, zero where `text_mask` is false unless padding is encoded, too.
 
     Shapes: tokens and text_mask (b, n); result (b, n, config.width) of `dtype`.
     Errors: ValueError for another dtype; flax names a parameter that lacks or has another shape.
     Source: T5 v1.1; norms and softmax are float32 whatever `dtype`, and keys alone are masked.
     """
     text = _network(config, dtype).apply(_variables(params), tokens, text_mask[:, None, None, :])
+    if padding == "encoded":
+        return text
     return jnp.where(text_mask[:, :, None], text, jnp.zeros((), text.dtype))
 
 

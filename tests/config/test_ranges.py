@@ -29,6 +29,12 @@ SLICE = {"accelerator": "v5litepod-64", "zone": "us-west4-a"}
 GIVEN = {  # of fields without default, by class or, for classes of one name, by field
     "Stage": {"name": "a", "size": 64, "model": config.UNet()},
     "Level": {"channels": 8, "blocks": 1},
+    "DeepFloydLevel": {"channels": 64},
+    "DeepFloydUNet": {
+        "levels": (config.DeepFloydLevel(channels=64),),
+        "text_channels": 64,
+        "cond_channels": 64,
+    },
     "Slice": SLICE,
     "LaunchOptions": {"workdir": "gs://bucket/run", "wanted": Slice(**SLICE)},
     "Layout": {"data": 1, "fsdp": 1, "spatial": 1, "micro_batches": 1},

@@ -35,7 +35,9 @@ def sample(denoise, sampler: config.Sampler, image, *, first: int = 0, known=Non
     def run(image, known, params) -> sampling_loop.SamplerState:
         keys, options = keys_of(image.shape[0]), {"levels": levels, "step_rule": rule}
         state = sampling_loop.init_state(keys, params, image, levels=levels)
-        return sampling_loop.sample(denoise, state, params, known=known, **options)
+        steps = sampling_loop.Steps(options["step_rule"], options["levels"])
+        pixels = None if known is None else sampling_loop.KnownPixels(*known)
+        return sampling_loop.sample(denoise, state, params, steps=steps, known=pixels)
 
     return run(image, known, params._replace(first=np.int32(first)))
 

@@ -49,7 +49,7 @@ def sample(denoise, keys, *, shape, sampler, diffusion=COSINE) -> jax.Array:
     levels = functools.partial(spacing.logsnr_at, sampler=sampler, diffusion=diffusion)
     start = sampling_loop.init_state(keys, params, blank, levels=levels)
     rule = samplers.RULES[sampler.kind]
-    return sampling_loop.sample(denoise, start, params, levels=levels, step_rule=rule).x0
+    return sampling_loop.sample(denoise, start, params, steps=sampling_loop.Steps(rule, levels)).x0
 
 
 def level_grid(sampler: config.Sampler, diffusion: config.Diffusion) -> jax.Array:

@@ -11,7 +11,8 @@ from imagen_jax.io import json_reader
 from imagen_jax.io.paths import path_inside
 from imagen_jax.text.checkpoints import safetensors_io
 
-FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+STEM = "model"  # of a text encoder's files
+FILE = f"{STEM}.safetensors"
 SUFFIX = ".safetensors"
 LISTED = 8  # shards in a sentence
 MOST_SHARDS = 10_000  # of an index; those of the largest encoder have a thousandth
@@ -28,10 +29,10 @@ def is_huggingface(path: Path) -> bool:
     return any(_seen(path, pattern) for pattern in patterns)
 
 
-def tensor_files(path: Path) -> dict[str, Path]:
+def tensor_files(path: Path, *, stem: str = STEM) -> dict[str, Path]:
     """The file of every tensor of a checkpoint, by Hugging Face's name.
 
-    In a folder `model.safetensors.index.json` goes first, then `model.safetensors`, then the only
+    In a folder `STEM.safetensors.index.json` goes first, then `STEM.safetensors`, then the only
     other index; an index counts if its shards are there. Else there has to be one file, or one set
     of shards, that holds a T5.
     Errors: FileNotFoundError for a shard that is missing; ValueError for none, for several, or for
@@ -41,17 +42,18 @@ def tensor_files(path: Path) -> dict[str, Path]:
         return _names([path])
     indices = {index.name: _of_index(index) for index in _seen(path, "*.safetensors.index*.json")}
     whole = {name: files for name, files in indices.items() if not _lost(files)}
-    if INDEX in whole:
-        return _names(whole[INDEX])
-    if (path / FILE).is_file():
-        return _names([path / FILE])
+    file, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+    if index in whole:
+        return _names(whole[index])
+    if (path / file).is_file():
+        return _names([path / file])
     if len(whole) > 1:
-        raise _several(path, sorted(whole))
+        raise _several(path, sorted(whole), (index, file))
     for files in whole.values():
         return _names(files)
     for name, files in indices.items():
         _refuse_lost(files, by=name)
-    return _only(path)
+    return _only(path, (index, file))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return json_reader.read_object(file, remedy="download it again")
 
 
-def _only(folder: Path) -> dict[str, Path]:
+def _only(folder: Path, first: Sequence[str]) -> dict[str, Path]:
     """The tensors of the only file, or set of shards; of several, of the only one with a T5."""
     sets: dict[str, list[Path]] = {}
     for file in _seen(folder, f"*{SUFFIX}"):
@@ -77,7 +79,7 @@ def _only(folder: Path) -> dict[str, Path]:
             name: x for name, x in found.items() if any("block.0.layer." in n for n in x)
         } or found
     if len(found) > 1:
-        raise _several(folder, sorted(found))
+        raise _several(folder, sorted(found), first)
     ((name, tensors),) = found.items()
     _refuse_incomplete(sets[name])
     return tensors
@@ -134,8 +136,8 @@ def _seen(folder: Path, pattern: str) -> list[Path]:
     return sorted(f for f in folder.glob(pattern) if f.is_file() and not f.name.startswith("."))
 
 
-def _several(folder: Path, names: Sequence[str]) -> ValueError:
+def _several(folder: Path, names: Sequence[str], first: Sequence[str]) -> ValueError:
     return ValueError(
-        f"{folder} has several checkpoints ({', '.join(names)}) and none is {INDEX} or {FILE}: "
+        f"{folder} has several checkpoints ({', '.join(names)}) and none is {' or '.join(first)}: "
         "give one of the files, or keep one in a folder of its own"
     )

@@ -1,0 +1,10 @@
+"""DeepFloyd IF's weights, in the folders that diffusers reads: to a cascade of this package.
+
+| file | holds |
+|---|---|
+| `unet_config.py` | `unet/config.json` to `config.DeepFloydUNet` |
+| `scheduler_config.py` | `scheduler_config.json` to the diffusion process and its sampler |
+| `time_steps.py` | DeepFloyd's lists of time steps |
+| `tensor_names.py` | names and layouts of the tensors, in both directions |
+| `load.py` | folders to stages, text encoder and `Imagen` |
+"""

@@ -1,0 +1,261 @@
+"""Folders of diffusers' DeepFloyd IF pipelines: to a cascade that samples as any other here."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import NamedSharding
+
+from imagen_jax import config, models
+from imagen_jax.discrete_schedule import STEPS
+from imagen_jax.imagen import Imagen
+from imagen_jax.io import json_reader
+from imagen_jax.io.safetensors import tensor_mismatches
+from imagen_jax.io.workdir import Workdir
+from imagen_jax.parallel import mesh
+from imagen_jax.pretrained.deepfloyd import tensor_names
+from imagen_jax.pretrained.deepfloyd.scheduler_config import read_scheduler_config
+from imagen_jax.pretrained.deepfloyd.unet_config import read_unet_config
+from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, safetensors_io
+from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
+from imagen_jax.types import Params
+
+INDEX = "model_index.json"
+CLASSES = ("IF", "Pipeline")  # how the names of DeepFloyd IF's pipelines begin and end
+STEM = "diffusion_pytorch_model"  # of a U-Net's files
+TOKENS = 77  # of a prompt, its end and its padding included
+FACTOR = 4  # by which stage II enlarges
+SIDE = 64  # of stage I's images where no file says another
+NOISE_LEVEL = 250  # time step of the noise on stage II's low-resolution image
+WITHOUT_END = 0.95  # signal-free share of the time steps: a first step below is no pure noise
+SLASH = "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """One pipeline's folder: a stage, and its tensors, which are not read yet."""
+
+    folder: Path
+    stage: config.Stage
+    text_width: int
+    layout: Layout
+
+    @property
+    def has_text_encoder(self) -> bool:
+        """Whether the folder has the text encoder, which the stages share."""
+        return (self.folder / "text_encoder").is_dir()
+
+    @property
+    def text(self) -> config.Text:
+        """The text encoder that the stage was trained with, in this folder if it is there."""
+        place = self.folder / "text_encoder"
+        return config.Text(
+            encoder=str(place),
+            width=self.text_width,
+            max_length=TOKENS,
+            lower_case=True,
+            padding="encoded",
+        )
+
+
+def find_pipelines(folder: Workdir) -> list[Path]:
+    """The pipelines of DeepFloyd IF in a folder, which may be one itself; none for other folders.
+
+    Errors: ValueError for an index that is no JSON.
+    """
+    if not isinstance(folder, Path):
+        return []
+    places = [folder] if (folder / INDEX).is_file() else sorted(folder.glob("*"))
+    return [place for place in places if _is_pipeline(place)]
+
+
+def _is_pipeline(place: Path) -> bool:
+    file = place / INDEX
+    if place.name.startswith(".") or not file.is_file():
+        return False
+    name = str(json_reader.read_object(file, remedy="download it again").get("_class_name"))
+    return name.startswith(CLASSES[0]) and name.endswith(CLASSES[1])
+
+
+def load_pipelines(
+    folders: Sequence[Path], *, text_encoder: str = "", offload: bool = False
+) -> Imagen:
+    """The cascade of one or two pipelines; weights are read when a stage first samples.
+
+    Errors: FileNotFoundError or ValueError that names file, tensor or key, and the remedy.
+    """
+    pipelines = open_pipelines(folders)
+    holding = [p for p in pipelines if p.has_text_encoder]
+    text = (holding or pipelines)[0].text
+    if text_encoder:
+        text = dataclasses.replace(text, encoder=text_encoder)
+    experiments = tuple(config.Experiment(stage=p.stage, text=text) for p in pipelines)
+    return Imagen(
+        stages=tuple(_trained(p, keep=not offload) for p in pipelines),
+        encoder=_encoder(
+            text, pipelines[0].folder, offload=offload, found=bool(text_encoder or holding)
+        ),
+        experiments=experiments,
+        steps=(0,) * len(pipelines),
+    )
+
+
+def open_pipelines(folders: Sequence[Path]) -> list[Pipeline]:
+    """The stages of pipelines in their order, whose tensors fit them; nothing large is read.
+
+    Errors: ValueError for two of one stage; as `load_pipelines`.
+    """
+    found = [_describe(folder) for folder in folders]
+    first = [folder for folder, low_res in zip(folders, found, strict=True) if not low_res]
+    second = [folder for folder, low_res in zip(folders, found, strict=True) if low_res]
+    for number, some in (("I", first), ("II", second)):
+        if len(some) > 1:
+            raise ValueError(f"{some[0]} and {some[1]} are both stage {number}: give one of them")
+    pipelines = [_open_pipeline(folder, None) for folder in first]
+    low_size = pipelines[0].stage.size if pipelines else None
+    return pipelines + [_open_pipeline(folder, low_size) for folder in second]
+
+
+def _describe(folder: Path) -> bool:
+    """Tell whether a pipeline enlarges."""
+    return read_unet_config(folder / "unet").model.reads_low_res
+
+
+def _open_pipeline(folder: Path, low_size: int | None) -> Pipeline:
+    scheduler = read_scheduler_config(folder / "scheduler")
+    unet = read_unet_config(folder / "unet", betas=scheduler.betas)
+    if scheduler.learned_variance and not unet.model.learned_variance:
+        raise ValueError(
+            f"{folder}: the scheduler's variance_type is learned_range, but out_channels of the "
+            "network is 3, without a variance: download both files again"
+        )
+    schedule = config.NoiseSchedule(kind=f"{scheduler.betas}_betas")  # type: ignore[arg-type]
+    second = unet.model.reads_low_res
+    side = unet.side or (FACTOR * SIDE if second else SIDE)
+    low = (low_size or side // FACTOR) if second else None
+    stage = config.Stage(
+        name="deepfloyd_2" if second else "deepfloyd_1",
+        size=low * FACTOR if low else side,
+        low_size=low,
+        model=unet.model,
+        diffusion=config.Diffusion(
+            schedule=schedule,
+            predicts=scheduler.predicts,
+            variance="learned_range" if scheduler.learned_variance else "fixed",
+        ),
+        noise_conditioning=config.NoiseConditioning(
+            schedule=schedule, sample_level=NOISE_LEVEL / (STEPS - 1), upsampling="align_corners"
+        ),
+        sampler=config.Sampler(
+            steps=50 if second else 100,
+            spacing="leading",
+            stochasticity=scheduler.stochasticity,
+            guidance_weight=4.0 if second else 7.0,
+            threshold=scheduler.threshold,
+            percentile=scheduler.percentile,
+            threshold_max=scheduler.threshold_max,
+            final_noise=True,
+            known_pixels="clean",
+        ),
+    )
+    layout = find_layout(folder / "unet", stage, text_width=unet.text_width)
+    return Pipeline(folder=folder, stage=stage, text_width=unet.text_width, layout=layout)
+
+
+def parameter_shapes(stage: config.Stage, *, text_width: int) -> Mapping[str, Any]:
+    """Shapes of a network's parameters by their paths, "down_0/res_1/conv_0/kernel"."""
+    text = config.Text(width=text_width, max_length=TOKENS, padding="encoded")
+    return traverse_util.flatten_dict(models.parameter_shapes(stage, text), sep=SLASH)
+
+
+def find_layout(folder: Path, stage: config.Stage, *, text_width: int) -> Layout:
+    """The tensors of a folder `unet`, and the parameter that each is.
+
+    Errors: FileNotFoundError for a shard that is missing; ValueError for no safetensors files, or
+    listing every tensor that is missing, unknown or of another shape.
+    """
+    model = stage.model
+    assert isinstance(model, config.DeepFloydUNet)
+    wanted = parameter_shapes(stage, text_width=text_width)
+    ours = tensor_names.names_by_diffusers(wanted, levels=len(model.levels))
+    held = huggingface_files.tensor_files(folder, stem=STEM)
+    stored = {
+        name: tensor
+        for file in dict.fromkeys(held.values())
+        for name, tensor in safetensors_io.read_tensors(file).items()
+    }
+    shapes = {
+        name: tensor_names.diffusers_shape(own, wanted[own].shape) for name, own in ours.items()
+    }
+    there = {name: tensor.shape for name, tensor in stored.items()}
+    if wrong := tensor_mismatches(there, shapes):
+        raise ValueError(
+            f"{folder}: the weights do not fit its config.json:\n  " + "\n  ".join(wrong)
+        )
+    return [(stored[name], (_parameter(own, wanted[own].shape),)) for name, own in ours.items()]
+
+
+def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
+    return Parameter(name, shape, tensor_names.from_diffusers(name))
+
+
+def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
+    read = functools.partial(_read, pipeline.layout)
+    params = LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
+    module = models.build(pipeline.stage.model)
+    return TrainedStage(stage=pipeline.stage, module=module, params=params)
+
+
+def _read(layout: Layout, sharding: NamedSharding) -> Params:
+    """Parameters on the devices, tensor by tensor."""
+
+    def place(_: str, array: np.ndarray) -> jax.Array:
+        return mesh.to_global(np.array(array, np.float32, order="C"), sharding)
+
+    found = lazy_tensors.read_parameters(layout, place)
+    return traverse_util.unflatten_dict(found, sep=SLASH)
+
+
+def _identity(layout: Layout) -> str:
+    """A digest of what tells these weights from others, without reading them."""
+    files = sorted({tensor.where for tensor, _ in layout})
+    facts: list[Any] = [
+        (file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files
+    ]
+    facts += sorted(_named(tensor) for tensor, _ in layout)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _named(tensor: LazyTensor) -> tuple[str, tuple[int, ...]]:
+    return tensor.name, tensor.shape
+
+
+def _encoder(
+    text: config.Text, where: Path, *, offload: bool, found: bool
+) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
+    if not found:
+        return MissingTextEncoder(str(where), padding="encoded")
+    check = functools.partial(_check_width, width=text.width, where=where)
+    if offload:
+        return OffloadedTextEncoder(text, check)
+    encoder = TextEncoder.from_config(text, split="heads")
+    check(encoder)
+    return encoder
+
+
+def _check_width(encoder: TextEncoder, *, width: int, where: Path) -> None:
+    if encoder.width != width:
+        raise ValueError(
+            f"{where}: encoder_hid_dim is {width}, but the text encoder is {encoder.width} wide: "
+            "give the one that these weights were trained with"
+        )

@@ -1,0 +1,126 @@
+"""diffusers' `scheduler/scheduler_config.json` to the diffusion process and its sampler."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagen_jax import config, discrete_schedule
+from imagen_jax.config.sentences import shorten
+from imagen_jax.io import json_reader
+
+CONFIG = "scheduler_config.json"
+# Keys that change the process, with the value that counts where a file lacks them.
+DEFAULTS: dict[str, Any] = {
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.995,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "sample_max_value": 1.0,
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "variance_type": "fixed_small",
+}
+BETAS: dict[str, config.Betas] = {"squaredcos_cap_v2": "cosine", "linear": "linear"}
+PREDICTS: dict[str, config.Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+# Fixed variances, as our sampler's share of the way from the smallest to the largest.
+FIXED = {"fixed_small": 0.0, "fixed_small_log": 0.0, "fixed_large": 1.0, "fixed_large_log": 1.0}
+ONLY = {
+    "beta_start": discrete_schedule.LINEAR[0],
+    "beta_end": discrete_schedule.LINEAR[1],
+    "clip_sample_range": 1.0,
+    "num_train_timesteps": discrete_schedule.STEPS,
+    "rescale_betas_zero_snr": False,
+    "steps_offset": 0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundScheduler:
+    """A scheduler, as its file describes it."""
+
+    betas: config.Betas
+    predicts: config.Predicts
+    learned_variance: bool
+    stochasticity: float
+    threshold: config.Threshold
+    percentile: float
+    threshold_max: float | None
+
+
+def read_scheduler_config(folder: Path) -> FoundScheduler:
+    """Read the config of a folder `scheduler`.
+
+    Errors: FileNotFoundError; ValueError that names the file and the key.
+    """
+    file = folder / CONFIG
+    given = json_reader.read_object(file, remedy="download it again")
+    try:
+        return parse_scheduler_config(given)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def parse_scheduler_config(given: Mapping[str, Any]) -> FoundScheduler:
+    """Turn the fields of a config into a scheduler. Errors: ValueError that names the key."""
+    found = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    for key, value in given.items():
+        if key not in DEFAULTS and not key.startswith("_") and value not in (None, False):
+            raise _unfit(key, value, "no such key")
+    for key, wanted in ONLY.items():
+        if found[key] != wanted or isinstance(found[key], bool) != isinstance(wanted, bool):
+            raise _unfit(key, found[key], wanted)
+    variance = found["variance_type"]
+    if variance != "learned_range" and variance not in FIXED:
+        raise _unfit("variance_type", variance, " or ".join(["learned_range", *FIXED]))
+    return FoundScheduler(
+        betas=_one_of(found, "beta_schedule", BETAS),
+        predicts=_one_of(found, "prediction_type", PREDICTS),
+        learned_variance=variance == "learned_range",
+        stochasticity=FIXED.get(variance, 0.0),
+        **_threshold(found),
+    )
+
+
+def _threshold(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The threshold; a dynamic one that may not exceed 1 is a static one."""
+    most, ratio = (
+        _number(found, key) for key in ("sample_max_value", "dynamic_thresholding_ratio")
+    )
+    for key in ("thresholding", "clip_sample"):
+        if not isinstance(found[key], bool):
+            raise _unfit(key, found[key], "true or false")
+    dynamic = found["thresholding"] and most > 1
+    static = found["thresholding"] or found["clip_sample"]
+    return {
+        "threshold": "dynamic" if dynamic else "static" if static else "none",
+        "percentile": 100 * ratio if dynamic else config.Sampler().percentile,
+        "threshold_max": most if dynamic else None,
+    }
+
+
+def _number(found: Mapping[str, Any], key: str) -> float:
+    value = found[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise _unfit(key, value, "a number above 0")
+    return float(value)
+
+
+def _one_of(found: Mapping[str, Any], key: str, choices: Mapping[str, Any]) -> Any:
+    value = found[key]
+    if not isinstance(value, str) or value not in choices:
+        raise _unfit(key, value, " or ".join(choices))
+    return choices[value]
+
+
+def _unfit(key: str, value: Any, wanted: object) -> ValueError:
+    return ValueError(f"{key} is {shorten(value)}, and imagen_jax has {wanted}")

@@ -1,0 +1,234 @@
+"""Every form of diffusers' folders is the same cascade, or is refused by name."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from deepfloyd_references import FOLDER
+from flax import traverse_util
+from safetensors import numpy as tensors
+
+import imagen_jax
+from imagen_jax import config
+from imagen_jax.pretrained.deepfloyd import load, tensor_names
+from imagen_jax.pretrained.deepfloyd.scheduler_config import parse_scheduler_config
+from imagen_jax.pretrained.deepfloyd.unet_config import parse_unet_config
+from imagen_jax.text.checkpoints import lazy_tensors
+
+UNET = "unet/diffusion_pytorch_model"
+FP16 = f"{UNET}.fp16.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of stage I without its text encoder."""
+    ignored = shutil.ignore_patterns("text_encoder", "tokenizer")
+    return Path(shutil.copytree(FOLDER / "if_I", tmp_path / "if_I", ignore=ignored))
+
+
+def parameters(folder: Path) -> dict[str, np.ndarray]:
+    (pipeline,) = load.open_pipelines([folder])
+    return lazy_tensors.read_parameters(
+        pipeline.layout, lambda _, array: np.array(array, np.float32)
+    )
+
+
+def assert_same(folder: Path) -> None:
+    found, wanted = parameters(folder), parameters(FOLDER / "if_I")
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def _split(folder: Path, pattern: str, index: str | None) -> None:
+    """Two shards of the weights, by a pattern of their names, and an index of that name."""
+    whole = tensors.load_file(folder / FP16)
+    (folder / FP16).unlink()
+    names = sorted(whole)
+    parts = {
+        pattern.format(1): names[: len(names) // 2],
+        pattern.format(2): names[len(names) // 2 :],
+    }
+    for file, held in parts.items():
+        tensors.save_file({name: whole[name] for name in held}, folder / "unet" / file)
+    if index:
+        weight_map = {name: file for file, held in parts.items() for name in held}
+        (folder / "unet" / index).write_text(json.dumps({"weight_map": weight_map}))
+
+
+STEM = "diffusion_pytorch_model"
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "plain": lambda f: (f / FP16).rename(f / f"{UNET}.safetensors"),
+    "shards": lambda f: _split(
+        f, STEM + "-0000{}-of-00002.safetensors", f"{STEM}.safetensors.index.json"
+    ),
+    "variant": lambda f: _split(
+        f, STEM + ".fp16-0000{}-of-00002.safetensors", f"{STEM}.safetensors.index.fp16.json"
+    ),
+    "old variant": lambda f: _split(f, STEM + "-0000{}-of-00002.fp16.safetensors", None),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_files_has_the_same_parameters(folder: Path, form: str) -> None:
+    FORMS[form](folder)
+    assert_same(folder)
+
+
+def test_each_tensor_has_a_dtype_of_its_own(folder: Path) -> None:
+    whole = tensors.load_file(folder / FP16)
+    for number, name in enumerate(sorted(whole)):
+        whole[name] = whole[name].astype(np.float32) if number % 2 else whole[name]
+    tensors.save_file(whole, folder / FP16)
+    assert_same(folder)
+
+
+def test_keys_that_have_their_default_may_be_missing(folder: Path) -> None:
+    file = folder / "unet" / "config.json"
+    fields = json.loads(file.read_text())
+    given = {"norm_eps", "mid_block_scale_factor", "resnet_out_scale_factor", "freq_shift"}
+    given |= {"flip_sin_to_cos", "time_embedding_dim", "only_cross_attention", "layers_per_block"}
+    kept = {key: value for key, value in fields.items() if key not in given and value is not None}
+    file.write_text(json.dumps(kept))
+    assert parse_unet_config(kept) == parse_unet_config(fields)
+    assert_same(folder)
+
+
+def test_our_parameters_are_diffusers_tensors_again() -> None:
+    stored = tensors.load_file(FOLDER / "if_I" / FP16)
+    (pipeline,) = load.open_pipelines([FOLDER / "if_I"])
+    model = pipeline.stage.model
+    assert isinstance(model, config.DeepFloydUNet)
+    back = {
+        tensor_names.diffusers_name(name, levels=len(model.levels)): tensor_names.to_diffusers(
+            name, array
+        )
+        for name, array in parameters(FOLDER / "if_I").items()
+    }
+    assert back.keys() == stored.keys()
+    for name, array in stored.items():
+        np.testing.assert_array_equal(back[name], array.astype(np.float32), err_msg=name)
+
+
+def _changed(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        whole = tensors.load_file(folder / FP16)
+        change(whole)
+        tensors.save_file(whole, folder / FP16)
+
+    return apply
+
+
+def _configured(file: str, **changes: Any) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        fields = json.loads((folder / file).read_text()) | changes
+        (folder / file).write_text(json.dumps(fields))
+
+    return apply
+
+
+ODD = np.zeros((3, 3), np.float16)
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (_changed(lambda w: w.pop("conv_in.bias")), r"missing conv_in.bias \(8,\)"),
+    "extra": (_changed(lambda w: w.update(odd=ODD)), r"extra odd \(3, 3\)"),
+    "shape": (_changed(lambda w: w.update({"conv_in.bias": ODD})), r"conv_in.bias is \(3, 3\)"),
+    "int8": (
+        _changed(lambda w: w.update({"conv_in.bias": np.zeros(8, np.int8)})),
+        "conv_in.bias .* is I8; .* fp16",
+    ),
+    "only .bin": (lambda f: (f / FP16).rename(f / f"{UNET}.bin"), "no safetensors file"),
+    "lost shard": (
+        lambda f: (FORMS["shards"](f), next((f / "unet").glob("*-00002-of-*")).unlink()),
+        "lacks .*00002-of-00002",
+    ),
+    "block": (
+        _configured("unet/config.json", down_block_types=["DownBlock2D"] * 3),
+        "down_block_types is 'DownBlock2D'",
+    ),
+    "way up": (
+        _configured("unet/config.json", up_block_types=["ResnetUpsampleBlock2D"] * 3),
+        "up_block_types is not down_block_types",
+    ),
+    "unknown key": (_configured("unet/config.json", flux=1), "flux is 1"),
+    "activation": (_configured("unet/config.json", act_fn="mish"), "act_fn is 'mish'"),
+    "kind of number": (
+        _configured("unet/config.json", norm_num_groups=True),
+        "norm_num_groups is true|norm_num_groups is True",
+    ),
+    "channels": (_configured("unet/config.json", in_channels=6), "in_channels is 6"),
+    "betas": (
+        _configured("scheduler/scheduler_config.json", beta_schedule="scaled_linear"),
+        "beta_schedule is 'scaled_linear'",
+    ),
+    "time steps": (
+        _configured("scheduler/scheduler_config.json", num_train_timesteps=500),
+        "num_train_timesteps is 500",
+    ),
+    "huge": (
+        _configured("unet/config.json", layers_per_block=10**6),
+        "from 1 to 1024|from 1 to 1,024",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(folder: Path, fault: str) -> None:
+    damage, said = REFUSED[fault]
+    damage(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
+        load.open_pipelines([folder])
+    assert str(folder) in str(error.value)
+
+
+def test_stages_of_one_kind_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="both stage I: give one"):
+        load.open_pipelines([FOLDER / "if_I", folder])
+
+
+def test_prompts_need_the_text_encoder(folder: Path) -> None:
+    cascade = imagen_jax.load(folder)
+    with pytest.raises(ValueError, match="text encoder"):
+        cascade.sample("a cube")
+
+
+def test_a_network_may_attend_to_text_alone(folder: Path) -> None:
+    fields = json.loads((folder / "unet" / "config.json").read_text())
+    found = parse_unet_config(fields | {"only_cross_attention": [False, True, False]}).model
+    assert [level.attention for level in found.levels] == [None, "text", "image_and_text"]
+    assert found.middle_attention == "image_and_text"
+    whole = parse_unet_config(fields | {"only_cross_attention": True})
+    assert whole.model.middle_attention == "text"
+    stage = config.Stage(name="a", size=16, model=whole.model)
+    shapes = load.parameter_shapes(stage, text_width=whole.text_width)
+    assert not [n for n in shapes if n.endswith("attn_0/key/kernel") and not n.startswith("text")]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, ("linear", "fixed", "static")),
+        ({"thresholding": True, "sample_max_value": 1.5}, ("linear", "fixed", "dynamic")),
+        ({"clip_sample": False, "variance_type": "learned_range"}, ("linear", "learned", "none")),
+        ({"beta_schedule": "squaredcos_cap_v2"}, ("cosine", "fixed", "static")),
+    ],
+)
+def test_schedulers_have_their_defaults(given: dict[str, Any], wanted: tuple[str, ...]) -> None:
+    found = parse_scheduler_config(given)
+    variance = "learned" if found.learned_variance else "fixed"
+    assert (found.betas, variance, found.threshold) == wanted
+    assert found.threshold_max == (1.5 if found.threshold == "dynamic" else None)
+    assert found.percentile == 99.5
+
+
+def test_the_parameters_are_read_to_the_devices_when_a_stage_first_samples() -> None:
+    cascade = imagen_jax.load(FOLDER)
+    assert [s.stage.size for s in cascade.stages] == [16, 64]
+    params = cascade.stages[0].device_params()
+    leaves = traverse_util.flatten_dict(params, sep="/")
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves.values())
+    np.testing.assert_array_equal(leaves["stem/kernel"], parameters(FOLDER / "if_I")["stem/kernel"])
