@@ -103,7 +103,12 @@ def export_encoding(folder: Path, text: config.Text) -> Exported:
     def encode(tensors: Arrays, given: Arrays) -> jax.Array:
         params = traverse_util.unflatten_dict(dict(tensors), sep=".")  # T5X's names
         encoded = t5.encode(
-            params, given["tokens"], given["text_mask"], config=sizes, dtype=text.computed_in
+            params,
+            given["tokens"],
+            given["text_mask"],
+            config=sizes,
+            dtype=text.computed_in,
+            padding=text.padding,
         )
         return encoded.astype(jnp.float32)
 

@@ -228,8 +228,13 @@ class TextEncoder:
     def plan(self, captions: Sequence[str]) -> packing.PackingPlan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
 
-        Errors: TypeError if `captions` is one string.
+        Errors: TypeError if `captions` is one string; ValueError where padding is to be encoded.
         """
+        if self.padding == "encoded":
+            raise ValueError(
+                "text.padding='encoded': datasets are encoded without padding, so that networks of "
+                "DeepFloyd IF are not trained here"
+            )
         length, count = packing.row_length(self.max_length), auto_layout.batch_shards(self.devices)
         return packing.plan_rows(
             self.ragged(captions),

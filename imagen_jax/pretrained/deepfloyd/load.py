@@ -37,7 +37,7 @@ TOKENS = 77  # of a prompt, its end and its padding included
 FACTOR = 4  # by which stage II enlarges
 SIDE = 64  # of stage I's images where no file says another
 NOISE_LEVEL = 250  # time step of the noise on stage II's low-resolution image
-WITHOUT_END = 0.95  # signal-free share of the time steps: a first step below is no pure noise
+DATASET = "deepfloyd"  # what is said of it: it is no dataset of ours
 SLASH = "/"
 
 
@@ -99,7 +99,8 @@ def load_pipelines(
     text = (holding or pipelines)[0].text
     if text_encoder:
         text = dataclasses.replace(text, encoder=text_encoder)
-    experiments = tuple(config.Experiment(stage=p.stage, text=text) for p in pipelines)
+    data = config.Data(dataset=DATASET)
+    experiments = tuple(config.Experiment(stage=p.stage, text=text, data=data) for p in pipelines)
     return Imagen(
         stages=tuple(_trained(p, keep=not offload) for p in pipelines),
         encoder=_encoder(

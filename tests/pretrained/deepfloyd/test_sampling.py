@@ -1,11 +1,17 @@
 """Sampling from DeepFloyd IF's folders: the whole cascade, other samplers, options by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from command_line import run_imagen
 from deepfloyd_references import FOLDER
+from safetensors.numpy import load_file
 
 import imagen_jax
 from imagen_jax.config.unread import why_unread
+from imagen_jax.export import stablehlo
+from imagen_jax.text.encoder import TextEncoder
 
 PROMPT = "a photo of a red cube on a blue table"
 
@@ -86,3 +92,33 @@ def test_a_cascade_samples_images_that_are_no_squares(cascade: imagen_jax.Imagen
     }
     with pytest.raises(ValueError, match="multiples of 4"):
         changed.sample([PROMPT], size=(24, 40), last_stage="deepfloyd_2")
+
+
+@pytest.mark.slow
+def test_a_bundle_samples_what_the_folders_do(
+    cascade: imagen_jax.Imagen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, options, text encoder and its program, after `imagen export`."""
+    bundle = tmp_path / "bundle"
+    arguments = ("export", str(FOLDER), "--out", str(bundle), "--dtype", "float32")
+    assert run_imagen(monkeypatch, *arguments) == 0
+    exported = imagen_jax.load(bundle)
+    assert [s.stage for s in exported.stages] == [s.stage for s in cascade.stages]
+    images = [
+        one.with_samplers([(None, {"steps": 2})]).sample([PROMPT], last_stage="deepfloyd_1")
+        for one in (exported, cascade)
+    ]
+    np.testing.assert_array_equal(images[0]["deepfloyd_1"], images[1]["deepfloyd_1"])
+    program = stablehlo.read_program(bundle / "text" / stablehlo.ENCODE)
+    tensors = load_file(bundle / "text" / "weights-00001-of-00001.safetensors")
+    assert isinstance(exported.encoder, TextEncoder)
+    tokens, mask = exported.encoder.tokenizer.tokenize([PROMPT], max_length=77)
+    found = program.call(tensors, {"tokens": tokens, "text_mask": mask})
+    np.testing.assert_allclose(found, exported.encoder.encode([PROMPT])[0], atol=1e-5)
+
+
+def test_datasets_are_not_encoded_for_it(cascade: imagen_jax.Imagen) -> None:
+    """Packed captions have no padding, which its networks read."""
+    assert isinstance(cascade.encoder, TextEncoder)
+    with pytest.raises(ValueError, match="padding='encoded'"):
+        cascade.encoder.plan([PROMPT])
