@@ -99,7 +99,8 @@ def test_an_unknown_option_is_refused(tiny) -> None:
 def test_a_number_of_the_sampler_is_an_argument_of_its_program(stages) -> None:
     """Or is listed here, with what else a program is compiled for."""
     compiled_for = {"kind", "spacing", "guidance_interval", "threshold", "percentile"}
-    compiled_for |= {"edm_rho", "edm_sigma_min", "edm_sigma_max"}
+    compiled_for |= {"edm_rho", "edm_sigma_min", "edm_sigma_max", "threshold_max"}
+    compiled_for |= {"timesteps", "final_noise", "known_pixels"}
     fields = {f.name for f in dataclasses.fields(config.Sampler)}
     assert fields - samplers.TRACED == compiled_for
     changes = dict.fromkeys(samplers.TRACED, 1.0) | {"steps": 3, "guidance_weight": 2.0}

@@ -83,7 +83,7 @@ def test_rows_do_not_depend_on_their_batch(embedded, batch_size: int) -> None:
 def test_few_shapes_are_compiled(embedded, monkeypatch, number, batch_size, shape) -> None:
     seen = set()
 
-    def fake(params, tokens, text_mask, *, config, dtype) -> np.ndarray:
+    def fake(params, tokens, text_mask, *, config, dtype, padding) -> np.ndarray:
         seen.add(tokens.shape)
         return np.zeros((*tokens.shape, config.width), np.float32)
 

@@ -12,7 +12,7 @@ from imagen_jax.io.paths import path_inside
 from imagen_jax.text.checkpoints import safetensors_io
 
 STEM = "model"  # of a text encoder's files
-FILE = f"{STEM}.safetensors"
+FILE, INDEX = f"{STEM}.safetensors", f"{STEM}.safetensors.index.json"
 SUFFIX = ".safetensors"
 LISTED = 8  # shards in a sentence
 MOST_SHARDS = 10_000  # of an index; those of the largest encoder have a thousandth
