@@ -185,10 +185,17 @@ def find_layout(folder: Path, stage: config.Stage, *, text_width: int) -> Layout
     Errors: FileNotFoundError for a shard that is missing; ValueError for no safetensors files, or
     listing every tensor that is missing, unknown or of another shape.
     """
-    model = stage.model
-    assert isinstance(model, config.DeepFloydUNet)
-    wanted = parameter_shapes(stage, text_width=text_width)
-    ours = tensor_names.names_by_diffusers(wanted, levels=len(model.levels))
+    assert isinstance(stage.model, config.DeepFloydUNet)
+    shapes = parameter_shapes(stage, text_width=text_width)
+    return match_tensors(folder, shapes, levels=len(stage.model.levels))
+
+
+def match_tensors(folder: Path, wanted: Mapping[str, Any], *, levels: int) -> Layout:
+    """The tensors of a folder, and which of the parameters `wanted` each is.
+
+    Errors: as `find_layout`.
+    """
+    ours = tensor_names.names_by_diffusers(wanted, levels=levels)
     held = huggingface_files.tensor_files(folder, stem=STEM)
     stored = {
         name: tensor

@@ -30,8 +30,14 @@ DEFAULTS: dict[str, Any] = {
 }
 BETAS: dict[str, config.Betas] = {"squaredcos_cap_v2": "cosine", "linear": "linear"}
 PREDICTS: dict[str, config.Predicts] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-# Fixed variances, as our sampler's share of the way from the smallest to the largest.
-FIXED = {"fixed_small": 0.0, "fixed_small_log": 0.0, "fixed_large": 1.0, "fixed_large_log": 1.0}
+# Share of the way from the smallest to the largest variance; a learned one has its own.
+STOCHASTICITY = {
+    "learned_range": 0.0,
+    "fixed_small": 0.0,
+    "fixed_small_log": 0.0,
+    "fixed_large": 1.0,
+    "fixed_large_log": 1.0,
+}
 ONLY = {
     "beta_start": discrete_schedule.LINEAR[0],
     "beta_end": discrete_schedule.LINEAR[1],
@@ -79,14 +85,11 @@ def parse_scheduler_config(given: Mapping[str, Any]) -> FoundScheduler:
     for key, wanted in ONLY.items():
         if found[key] != wanted or isinstance(found[key], bool) != isinstance(wanted, bool):
             raise _unfit(key, found[key], wanted)
-    variance = found["variance_type"]
-    if variance != "learned_range" and variance not in FIXED:
-        raise _unfit("variance_type", variance, " or ".join(["learned_range", *FIXED]))
     return FoundScheduler(
         betas=_one_of(found, "beta_schedule", BETAS),
         predicts=_one_of(found, "prediction_type", PREDICTS),
-        learned_variance=variance == "learned_range",
-        stochasticity=FIXED.get(variance, 0.0),
+        learned_variance=found["variance_type"] == "learned_range",
+        stochasticity=_one_of(found, "variance_type", STOCHASTICITY),
         **_threshold(found),
     )
 

@@ -169,6 +169,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         _configured("scheduler/scheduler_config.json", num_train_timesteps=500),
         "num_train_timesteps is 500",
     ),
+    "variance": (
+        _configured("scheduler/scheduler_config.json", variance_type=["fixed_small"]),
+        "variance_type is",
+    ),
     "huge": (
         _configured("unet/config.json", layers_per_block=10**6),
         "from 1 to 1024|from 1 to 1,024",
