@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+DIGITS = 19  # of a limit, at most as many less one: those of int64
 SHARE = 4  # the threads that decode have a quarter of the machine's memory
 
 
@@ -27,9 +28,11 @@ class Limit:
         text = os.environ.get(self.variable, "")
         if not text:
             return self.default
-        if not (text.isascii() and text.isdigit() and int(text)):
+        if not (text.isascii() and text.isdigit() and len(text) < DIGITS and int(text)):
+            shown = text if len(text) < DIGITS else f"{text[:DIGITS]}..."
             raise ValueError(
-                f"{self.variable}={text!a} is no whole number of 1 or more: correct it, or unset it"
+                f"{self.variable}={shown!a} is no whole number of 1 or more: correct it, or "
+                "unset it"
             )
         return int(text)
 
@@ -38,7 +41,14 @@ class Limit:
 
         Errors: ValueError that names the limit and its variable.
         """
-        if count > (most := self.value()):
+        try:
+            most = self.value()
+        except ValueError:
+            # Importing the package checks configs already: a command refuses the variable itself.
+            if count > self.default:
+                raise
+            return
+        if count > most:
             raise ValueError(
                 f"{subject} {count:,} {self.unit}, more than {most:,}; if you trust it, set "
                 f"{self.variable}={count}"

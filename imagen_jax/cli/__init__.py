@@ -139,16 +139,22 @@ def _tolerant() -> contextlib.AbstractContextManager[None]:
 
 def _say(sentence: str) -> None:
     """Tell the user, if stderr takes it; the exit code tells as well."""
-    from imagen_jax.config.names import escape_controls
-
     try:
-        print(escape_controls(sentence), file=sys.stderr, flush=True)
+        print(_escaped(sentence), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:
         from imagen_jax.cli import console
 
         console.settle(sys.stderr)
+
+
+def _escaped(sentence: str) -> str:
+    try:
+        from imagen_jax.config.names import escape_controls
+    except ValueError:  # of a limit's variable, which the sentence is about: it is ASCII
+        return sentence
+    return escape_controls(sentence)
 
 
 def _refused(command: str, error: Exception, said: str) -> int:

@@ -25,6 +25,12 @@ def _interval(text: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
 def _option(field: str, hint: Any) -> SamplerOption:
     """The option of a field, by the kind of value that it holds."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -39,7 +45,7 @@ def _option(field: str, hint: Any) -> SamplerOption:
         wanted = f"999:600:0, or one of {', '.join(time_steps.PRESETS)}"
         return SamplerOption(field, time_steps.parse_list, wanted)
     if hint is bool:
-        return SamplerOption(field, {"true": True, "false": False}.__getitem__, "true or false")
+        return SamplerOption(field, _truth, "true or false")
     if typing.get_origin(hint) is tuple:
         return SamplerOption(field, _interval, "LOW:HIGH, such as 0.2:5")
     wanted = {int: "a whole number", float: "a number"}[hint]

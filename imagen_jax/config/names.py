@@ -41,11 +41,20 @@ def check_line(text: str, what: str) -> str:
 
 
 def escape_controls(sentence: str) -> str:
-    """Escape the control characters of a sentence, in which a stranger's text may stand."""
+    """Escape the control characters of a sentence, in which a stranger's text may stand.
+
+    Lines that are indented stay: they are those of a list.
+    """
     return "".join(
-        sign if sign in "\n\t" or not _moves(sign) else sign.encode("unicode_escape").decode()
-        for sign in sentence
+        sign
+        if not _moves(sign) or sign == "\t" or sentence.startswith("\n  ", place)
+        else _spelled(sign)
+        for place, sign in enumerate(sentence)
     )
+
+
+def _spelled(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()
 
 
 def _moves(sign: str) -> bool:

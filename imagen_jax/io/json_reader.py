@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 2**26  # of a text
@@ -20,7 +21,12 @@ def read_object(file: Any, *, remedy: str) -> dict[str, Any]:
 
 
 def read_bytes(file: Any, most: int = MAX_BYTES) -> bytes:
-    """Read a file as far as its size is taken, and one byte more. Errors: OSError."""
+    """Read a file as far as its size is taken, and one byte more.
+
+    Errors: OSError, also for what is there and no file, such as a pipe, which nobody may fill.
+    """
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise OSError(f"{file} is no file: copy it again")
     with file.open("rb") as opened:
         return opened.read(most + 1)
 

@@ -24,6 +24,7 @@ Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights a
 _DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 _NAMES = {"BF16": "bfloat16", "F32": "float32", "I8": "int8"}  # safetensors' ones
 SLASH = "/"  # in names
+LISTED, LONGEST = 1000, 500  # tensors that a refusal lists, characters of each
 SCALE = ".scale"  # ends the name of an int8 kernel's scales
 
 Shapes = Mapping[str, tuple[int, ...]]  # by the tensor's name
@@ -127,9 +128,9 @@ def check_params(path: Path, like: Params) -> None:
 def tensor_mismatches(there: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
     """Describe each tensor that doesn't fit a network: missing, extra or of another shape.
 
-    Tensors that are not wanted count if `extra`.
+    Tensors that are not wanted count if `extra`; of very many the first are described.
     """
-    return [
+    found = [
         *(f"missing {name} {shape}" for name, shape in wanted.items() if name not in there),
         *(f"extra {name} {there[name]}" for name in there if extra and name not in wanted),
         *(
@@ -138,6 +139,10 @@ def tensor_mismatches(there: Shapes, wanted: Shapes, *, extra: bool = True) -> l
             if name in there and there[name] != shape
         ),
     ]
+    found = [
+        line if len(line) <= LONGEST else f"{line[:LONGEST]}..." for line in found[:LISTED]
+    ] + ([f"and {len(found) - LISTED:,} more"] if len(found) > LISTED else [])
+    return [line.replace("\n", "\\n") for line in found]
 
 
 def read_named(path: Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from imagen_jax.sample.stage_program import (
 )
 from imagen_jax.types import Params
 
+PLAIN = 1024  # pixels; a larger side of training is not taken for one that was trained on
 # XLA's share of `peak_bytes`: 0.49 to 0.64 for the embedded cascade, 0.49 where attention decides.
 FUSED = 0.6
 MEMINFO, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -79,7 +80,7 @@ def check(
     `images` at once, over all `devices`, a mesh. Errors: ValueError with both sizes and a remedy.
     """
     side, there = trained.stage.size, available(devices)
-    if there is None or math.prod(size) <= side**2:
+    if there is None or math.prod(size) <= min(side, PLAIN) ** 2:
         return
 
     def needed(height: int, width: int) -> float:

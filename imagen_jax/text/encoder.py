@@ -18,7 +18,7 @@ from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import packing, t5
-from imagen_jax.text.checkpoints import huggingface_files, load
+from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.cleaning import clean_caption
 from imagen_jax.text.nonfinite_encodings import check_encodings, is_finite
@@ -32,7 +32,6 @@ EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1
 TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, next to the encoder's
 LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
 DIGEST = 16  # hexadecimal digits
-PIECE = 2**22  # elements that are digested at a time
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
 LOST = 200  # characters that a warning shows of what was lost
@@ -290,7 +289,7 @@ class _Placer:
         self._digests: dict[str, str] = {}
 
     def __call__(self, name: str, array: np.ndarray) -> jax.Array:
-        self._digests[name] = _digest(array)
+        self._digests[name] = lazy_tensors.digest_values(array)
         kept = jax.ShapeDtypeStruct(array.shape, t5.storage_dtype(name, array.shape, self._dtype))
         where = parameter_sharding(name, kept, self._devices, self._split)
         return jax.make_array_from_callback(
@@ -300,14 +299,6 @@ class _Placer:
     def digest(self) -> str:
         """Digest all weights as float32, whatever the order and dtype in which they were stored."""
         return hashlib.sha256(repr(sorted(self._digests.items())).encode()).hexdigest()
-
-
-def _digest(array: np.ndarray) -> str:
-    digest = hashlib.sha256(repr(array.shape).encode())
-    rows = max(1, PIECE * len(array) // max(1, array.size))
-    for start in range(0, len(array), rows):
-        digest.update(np.array(array[start : start + rows], np.float32, order="C").data)
-    return digest.hexdigest()
 
 
 def parameter_sharding(

@@ -93,7 +93,8 @@ def test_what_is_printed_has_no_control_characters(part: str, field: str) -> Non
 
 
 def test_a_sentence_reaches_the_terminal_without_escapes(capsys) -> None:
-    assert escape_controls("a\x1b[2J\r\nb\tc\u202e") == "a\\x1b[2J\\r\nb\tc\\u202e"
+    assert escape_controls("a\x1b[2J\r\nb\tc\u202e") == "a\\x1b[2J\\r\\nb\tc\\u202e"
+    assert escape_controls("a:\n  b\n  c") == "a:\n  b\n  c"
     cli._say("no file \x1b[2J here")
     assert capsys.readouterr().err == "no file \\x1b[2J here\n"
 

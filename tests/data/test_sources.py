@@ -384,3 +384,24 @@ def test_damaged_features_are_named(hostile: Path, text: str) -> None:
     (hostile / "evilset" / "1.0.0" / "features.json").write_text(text)
     with pytest.raises(ValueError, match=r"features.json (is not JSON|has 16,777,217 bytes)"):
         addresses.open_source(addresses.parse_address("tfds:evilset"), hostile)
+
+
+@pytest.mark.parametrize("counts", [["1"], ["1000000000000000000"], ["7"] * 1_000_000])
+def test_shards_have_no_more_examples_than_bytes(hostile: Path, counts: list[str]) -> None:
+    """Nothing is spent on examples that a few bytes claim: their files are not there."""
+    place = hostile / "evilset" / "1.0.0"
+    told = json.loads((place / "dataset_info.json").read_text())
+    told["splits"][0]["shardLengths"] = counts
+    (place / "dataset_info.json").write_text(json.dumps(told))
+    image = {"shape": {"dimensions": ["-1", "-1", "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+    features = {
+        "image": {"pythonClassName": f"{FEATURES}.image_feature.Image", "image": image},
+        "text": {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}},
+    }
+    whole = {
+        "pythonClassName": f"{FEATURES}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
+    (place / "features.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptDataError, match=r"is said to have 1,?0?[\d,]* (examples in|shards)"):
+        addresses.open_source(addresses.parse_address("tfds:evilset?text=text"), hostile)

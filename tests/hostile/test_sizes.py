@@ -191,6 +191,17 @@ def test_a_variable_that_is_no_number_is_refused_once(
     assert "IMAGEN_MAX_IMAGE_PIXELS='many' is no whole number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["-1", "1e400", "9" * 5000])
+def test_a_variable_that_configs_read_is_refused_in_a_sentence(text: str) -> None:
+    """Importing the package already makes configs, whose blocks are counted."""
+    environment = {**os.environ, "IMAGEN_MAX_NETWORK_BLOCKS": text}
+    command = [sys.executable, "-m", "imagen_jax", "sample", "shapes", "a"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "is no whole number of 1 or more" in found.stderr
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -15,6 +15,7 @@ import pytest
 from imagen_jax import config
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import encoder
+from imagen_jax.text.checkpoints import lazy_tensors
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
 CAPTIONS = [
@@ -129,11 +130,11 @@ def test_identity_is_of_weights_and_tokenizer(embedded) -> None:
     ],
 )
 def test_a_digest_is_of_every_value_in_its_place(change, monkeypatch) -> None:
-    monkeypatch.setattr(encoder, "PIECE", 8)
+    monkeypatch.setattr(lazy_tensors, "PIECE", 8)
     array = np.arange(24, dtype=np.float32).reshape(4, 6)
-    found = encoder._digest(array)
-    assert found == encoder._digest(np.asfortranarray(array).astype(np.float64))
-    assert found != encoder._digest(np.asarray(change(jnp.asarray(array))))
+    found = lazy_tensors.digest_values(array)
+    assert found == lazy_tensors.digest_values(np.asfortranarray(array).astype(np.float64))
+    assert found != lazy_tensors.digest_values(np.asarray(change(jnp.asarray(array))))
 
 
 def test_a_digest_knows_whose_values_they_are() -> None:

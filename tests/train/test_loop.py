@@ -174,13 +174,15 @@ def test_logs_that_cannot_be_written_cost_nothing_else(
 ) -> None:
     """A full disk, of the logs alone: each log is told once, and the run is trained and saved."""
     append = log_files.append_line
-    for name in ("metrics.jsonl", corrupt_records.FILE, anomalies.FILE):
-        (tmp_path / name).symlink_to(FULL)
-    monkeypatch.setattr(
-        log_files,
-        "append_line",
-        lambda file, data: append(FULL if "tfevents" in file.name else file, data),
-    )
+    logs = ("metrics.jsonl", corrupt_records.FILE, anomalies.FILE)
+
+    def append_to_full(file: Path, data: bytes) -> None:
+        try:
+            append(FULL if "tfevents" in file.name or file.name in logs else file, data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(file)) from error
+
+    monkeypatch.setattr(log_files, "append_line", append_to_full)
     loop.train(experiment(0.2), tmp_path, store=damaged)
     assert checkpoints.Checkpoints(tmp_path, read_only=True).latest() == 3
     told = capsys.readouterr().err

@@ -13,6 +13,7 @@ from imagen_jax.data.sources.base import Address, SkippedNames
 from imagen_jax.io.errors import CorruptDataError
 
 PREFIX = "tfds:"  # of an address
+MOST_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
                 f"{address.dataset} has no feature {feature!r}; it has "
                 f"{', '.join(_leaves(info.features))}"
             )
+    _check_shards(info.splits[address.split], f"{address.dataset} under {data_dir}")
     try:
         undecoded = (_undecoded(info.features) or {}) | {address.image: _AsStored()}
         with _naming_damage(f"{address.dataset} under {data_dir}"):
@@ -88,6 +90,23 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
             "only: prepare it with `tfds build --file_format=array_record`"
         ) from error
     return Prepared(records, address)
+
+
+def _check_shards(split: Any, where: str) -> None:
+    """Refuse shards that are not there, or too small for the examples that are said to be in them.
+
+    Errors: CorruptDataError.
+    """
+    counts = split.shard_lengths
+    if len(counts) > MOST_SHARDS:
+        raise CorruptDataError(f"{where} is said to have {len(counts):,} shards: copy it again")
+    for file, count in zip(map(Path, map(str, split.filepaths)), counts, strict=True):
+        size = file.stat().st_size if file.is_file() else 0
+        if count > size:  # an example takes a byte or more
+            raise CorruptDataError(
+                f"{where} is said to have {count:,} examples in {file.name}, which has {size:,} "
+                "bytes: copy or prepare the dataset again"
+            )
 
 
 @contextlib.contextmanager

@@ -126,4 +126,5 @@ def _one_of(found: Mapping[str, Any], key: str, choices: Mapping[str, Any]) -> A
 
 
 def _unfit(key: str, value: Any, wanted: object) -> ValueError:
-    return ValueError(f"{key} is {shorten(value)}, and imagen_jax has {wanted}")
+    name = key if key in DEFAULTS else shorten(key)
+    return ValueError(f"{name} is {shorten(value)}, and imagen_jax has {wanted}")

@@ -194,8 +194,8 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
         known = key in DEFAULTS or key in FIXED or key in IGNORED or key.startswith("_")
         if not known and value not in (None, False):
             raise ValueError(
-                f"{key} is {shorten(value)}, and no key that DeepFloyd IF's networks have: "
-                "imagen_jax reads those alone"
+                f"{shorten(key)} is {shorten(value)}, and no key that DeepFloyd IF's networks "
+                "have: imagen_jax reads those alone"
             )
 
 
@@ -236,7 +236,7 @@ def _number(found: Mapping[str, Any], key: str) -> int:
 
 def _real(found: Mapping[str, Any], key: str) -> float:
     value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise _unfit(key, value, ["a number above 0"])
     return float(value)
 

@@ -1,5 +1,6 @@
 """Tensors where they lie in a checkpoint, and what of the network each holds."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+PIECE = 2**22  # elements that are digested at a time
 READERS = 8  # tensors read at once, as far as memory allows
 
 
@@ -60,6 +62,15 @@ def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
 def parameter_shapes(layout: Layout) -> Mapping[str, tuple[int, ...]]:
     """Return the shapes of all parameters by name."""
     return {p.name: p.shape for _, parameters in layout for p in parameters}
+
+
+def digest_values(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's shape and float32 values, whatever its order and dtype."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    rows = max(1, PIECE * len(array) // max(1, array.size))
+    for start in range(0, len(array), rows):
+        digest.update(np.array(array[start : start + rows], np.float32, order="C").data)
+    return digest.hexdigest()
 
 
 class _Budget:

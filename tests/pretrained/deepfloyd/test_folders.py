@@ -1,6 +1,7 @@
 """Every form of diffusers' folders is the same cascade, or is refused by name."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,7 +155,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         _configured("unet/config.json", up_block_types=["ResnetUpsampleBlock2D"] * 3),
         "up_block_types is not down_block_types",
     ),
-    "unknown key": (_configured("unet/config.json", flux=1), "flux is 1"),
+    "unknown key": (_configured("unet/config.json", flux=1), "'flux' is 1"),
     "activation": (_configured("unet/config.json", act_fn="mish"), "act_fn is 'mish'"),
     "kind of number": (
         _configured("unet/config.json", norm_num_groups=True),
@@ -173,6 +174,20 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         _configured("scheduler/scheduler_config.json", variance_type=["fixed_small"]),
         "variance_type is",
     ),
+    "long number": (_configured("unet/config.json", norm_eps=10**400), "norm_eps is 1000"),
+    "long key": (_configured("unet/config.json", **{"k" * 10**5: 1}), r"100,000 characters\) is 1"),
+    "forged line": (
+        _changed(lambda w: w.update({"a\nimagen: all is well": ODD})),
+        r"extra a\\nimagen: all is well",
+    ),
+    "very many": (
+        _changed(lambda w: w.update({f"odd{n}": ODD[:0] for n in range(3000)})),
+        "and 2,000 more",
+    ),
+    "pipe": (
+        lambda f: ((f / "unet/config.json").unlink(), os.mkfifo(f / "unet/config.json")),
+        "config.json is no file",
+    ),
     "huge": (
         _configured("unet/config.json", layers_per_block=10**6),
         "from 1 to 1024|from 1 to 1,024",
@@ -184,9 +199,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_what_does_not_fit_is_refused_by_name(folder: Path, fault: str) -> None:
     damage, said = REFUSED[fault]
     damage(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
+    with pytest.raises((ValueError, OSError), match=said) as error:
         load.open_pipelines([folder])
     assert str(folder) in str(error.value)
+    assert len(str(error.value)) < 50_000
 
 
 def test_stages_of_one_kind_are_refused(folder: Path) -> None:
