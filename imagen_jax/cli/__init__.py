@@ -22,7 +22,7 @@ COMMANDS = {
     "plan": "say whether a config fits a TPU slice, and how fast it should go",
     "eval": "score a cascade's images against their captions",
     "export": "write a cascade's weights and configs as a folder to ship",
-    "convert": "make a text encoder of any checkpoint one folder of our own form",
+    "convert": "make other projects' weights one folder of our own form",
     "launch": "run a command on Cloud TPU VMs, and keep it up",
 }
 MODULES = {"eval": "evaluate"}

@@ -1,6 +1,7 @@
-"""`imagen convert text PATH --out FOLDER`: other projects' checkpoints in our own form."""
+"""`imagen convert SUBJECT ... --out FOLDER`: other projects' checkpoints in our own form."""
 
 import dataclasses
+import importlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,21 @@ original's. In bfloat16 matrices are rounded: half the bytes and an identity of 
 text.dtype of bfloat16 computes stays the same to the last bit.
 """
 
+# Other subjects, each in a module `convert_SUBJECT` with a function `run`.
+OTHERS = {
+    "deepfloyd": "STAGE_I [STAGE_II] --out FOLDER: DeepFloyd IF's folders, to a cascade",
+}
+HELP = "\n".join(
+    [
+        "usage: imagen convert SUBJECT ...",
+        "",
+        "Other projects' weights in our own form. `imagen convert SUBJECT --help` tells more.",
+        "",
+        "  text PATH --out FOLDER: a T5 encoder, to one folder",
+        *(f"  {name} {summary}" for name, summary in OTHERS.items()),
+    ]
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -45,15 +61,17 @@ def run(argv: list[str]) -> None:
     """Parse and do. Errors: ValueError for a subject that can't be converted."""
     subject, *rest = argv or [""]
     if subject in ("-h", "--help"):
-        subject, rest = "text", ["--help"]
-    if subject != "text":
-        raise ValueError(
-            f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`"
-        )
-    _convert(parsing.parse(Options, rest, prog="imagen convert text", description=USAGE))
+        print(HELP)
+    elif subject == "text":
+        convert_text(parsing.parse(Options, rest, prog="imagen convert text", description=USAGE))
+    elif subject in OTHERS:
+        importlib.import_module(f"imagen_jax.cli.convert_{subject}").run(rest)
+    else:
+        there = ", ".join(f"`imagen convert {name}`" for name in ("text", *OTHERS))
+        raise ValueError(f"cannot convert {subject!r}; there are {there}")
 
 
-def _convert(options: Options) -> None:
+def convert_text(options: Options) -> None:
     """Inspect, write, and say what is there."""
     from imagen_jax.text import t5
     from imagen_jax.text.checkpoints import huggingface, huggingface_files, load, native

@@ -11,11 +11,12 @@
 | file | holds |
 |---|---|
 | `bundle.py` | `write` and `read` |
+| `stored_stage.py` | the same of weights in other files, tensor by tensor |
 | `manifest.py` | what the folder holds, compared with what it should |
 | `text_encoder.py` | the text encoder: embedded, by reference or left out |
 | `stablehlo.py` | sampling loop and text encoder as StableHLO |
 | `rounding_error.py` | what rounding changes, measured |
-| `model_card.py` | the card |
+| `model_card.py`, `licences.py` | the card; licences of weights that others trained |
 | `orbax.py` | for other JAX programs, instead of a bundle: weights as Orbax checkpoints |
 | `saved_model.py` | for TensorFlow, instead of a bundle: its programs as SavedModels |
 
@@ -30,20 +31,25 @@ from imagen_jax.export.bundle import (
     read_stage,
     write_bundle,
 )
+from imagen_jax.export.licences import LICENCES
 from imagen_jax.export.manifest import CARD, FORMAT, MANIFEST, Manifest, verify_bundle
+from imagen_jax.export.stored_stage import StoredStage, write_stored
 from imagen_jax.export.text_encoder import TextEncoderEntry, default_embedding
 
 __all__ = [
     "CARD",
     "FORMAT",
+    "LICENCES",
     "MANIFEST",
     "BundleOptions",
     "Manifest",
     "StageCheckpoint",
+    "StoredStage",
     "TextEncoderEntry",
     "default_embedding",
     "inspect_bundle",
     "read_stage",
     "verify_bundle",
     "write_bundle",
+    "write_stored",
 ]

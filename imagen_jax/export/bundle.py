@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, models
 from imagen_jax.export import manifest, rounding_error, stablehlo, text_encoder
+from imagen_jax.export.licences import LICENCES
 from imagen_jax.export.manifest import CARD, Manifest
 from imagen_jax.export.model_card import model_card
 from imagen_jax.export.text_encoder import TextEncoderEntry
@@ -39,6 +41,7 @@ class BundleOptions:
     text: text_encoder.Kind = "reference"
     source: config.Text | None = None  # where the text encoder is now; None: where the config says
     programs: bool = False
+    progress: bool = False  # shown on stderr while the text encoder is written
 
 
 def write_bundle(
@@ -62,15 +65,35 @@ def write_bundle(
             check_name(name, list(found))
             experiments.append(stage.experiment)
             found[name] = _write_stage(unfinished / name, stage, dtype, contents.programs)
-        facts = {
-            "dtype": dtype,
-            "versions": {package: metadata.version(package) for package in PACKAGES},
-            "dataset": experiments[0].data.dataset,
-            "text": asdict(_write_text(unfinished, experiments[0].text, contents)),
-            "stages": found,
-        }
-        document = manifest.write_manifest(unfinished, facts)
-        (unfinished / CARD).write_text(model_card(folder.name, document))
+        text = write_text(unfinished, experiments[0].text, contents)
+        facts = describe_cascade(experiments[0], found, dtype=dtype, text=text)
+        return finish(unfinished, facts, folder.name)
+
+
+def describe_cascade(
+    first: config.Experiment, stages: Mapping[str, Any], *, dtype: str, text: TextEncoderEntry
+) -> dict[str, Any]:
+    """Return what a manifest says besides files; `first` is of the first stage."""
+    dataset = first.data.dataset
+    facts = {
+        "dtype": dtype,
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "dataset": dataset,
+        "text": asdict(text),
+        "stages": stages,
+    }
+    return facts | ({"licence": LICENCES[dataset]} if dataset in LICENCES else {})
+
+
+def finish(
+    unfinished: Path,
+    facts: Mapping[str, Any],
+    name: str,
+    digests: Mapping[str, str] = MappingProxyType({}),
+) -> Mapping[str, Any]:
+    """Write manifest and card of a folder whose other files are there; the manifest."""
+    document = manifest.write_manifest(unfinished, facts, digests=digests)
+    (unfinished / CARD).write_text(model_card(name, document))
     return document
 
 
@@ -151,12 +174,13 @@ def _write_stage(
     return facts
 
 
-def _write_text(folder: Path, trained: config.Text, contents: BundleOptions) -> TextEncoderEntry:
+def write_text(folder: Path, trained: config.Text, contents: BundleOptions) -> TextEncoderEntry:
+    """Write the text encoder as `contents` says; what the manifest says of it."""
     source = contents.source or trained
     described = text_encoder.describe_encoder(contents.text, trained, source)
     if described.kind == "embedded":
         place = folder / text_encoder.FOLDER
-        text_encoder.embed_encoder(place, source)
+        text_encoder.embed_encoder(place, source, progress=contents.progress)
         if contents.programs:
             stablehlo.write_program(
                 place / stablehlo.ENCODE, stablehlo.export_encoding(place, trained)

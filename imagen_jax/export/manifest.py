@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from imagen_jax import config
@@ -73,15 +74,18 @@ class Manifest:
             raise _unlike(self.folder, [f"{name} has changed"])
 
 
-def write_manifest(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write the manifest of a folder whose other files are there; the whole document."""
+def write_manifest(
+    folder: Path, facts: Mapping[str, Any], *, digests: Mapping[str, str] = MappingProxyType({})
+) -> Mapping[str, Any]:
+    """Write the manifest of a folder whose other files are there; the whole document.
+
+    `digests` are the SHA-256 of files, by their path in the folder, that need not be read for it.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
     listed = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-        for path in files
+        name: {"bytes": path.stat().st_size, "sha256": digests.get(name) or sha256(path)}
+        for name, path in names.items()
     }
     document = {"format": FORMAT, **facts, "files": listed}
     document["sha256"] = _digest(document)

@@ -5,11 +5,19 @@ from typing import Any
 
 _HEAD = """# {name}
 
-An Imagen cascade, written by `imagen export`: each stage's averaged weights in {dtype} and resolved
+{written}
 config; `manifest.json` has the size and SHA-256 of every file. Nothing here executes code.
 
 | stage | parameters | step | bytes | deviation of weights | of the network |
 |---|---|---|---|---|---|"""
+_EXPORTED = (
+    "An Imagen cascade, written by `imagen export`: each stage's averaged weights in {dtype} and "
+    "resolved"
+)
+_CONVERTED = (
+    "A cascade, written by `{command}`: each stage's weights in {dtype}, as they were stored, and "
+    "resolved"
+)
 _TAIL = """
 Deviations are root mean square errors, relative to the weights that were exported, and to what
 their network makes of fixed random inputs.
@@ -40,4 +48,9 @@ def model_card(name: str, manifest: Mapping[str, Any]) -> str:
         dataset=manifest["dataset"],
         programs="; without the package by its\n`*.stablehlo`" if has_programs else "",
     )
-    return "\n".join([_HEAD.format(name=name, dtype=manifest["dtype"]), *rows, tail])
+    command = manifest.get("command")
+    written = (_CONVERTED if command else _EXPORTED).format(
+        command=command, dtype=manifest["dtype"]
+    )
+    licence = [f"## Licence\n\n{manifest['licence']}\n"] if "licence" in manifest else []
+    return "\n".join([_HEAD.format(name=name, written=written), *rows, tail, *licence])

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 from imagen_jax import config
 from imagen_jax.config.names import check_line
-from imagen_jax.text import encoder, t5
+from imagen_jax.text import encoder, encoder_digests, t5
 from imagen_jax.text.checkpoints import load, native
-from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.checkpoints.lazy_tensors import Layout
 from imagen_jax.text.tokenizer import Tokenizer
 
 Kind = Literal["embedded", "reference", "none"]
@@ -64,19 +64,22 @@ class TextEncoderEntry:
 
 def default_embedding(source: config.Text) -> Kind:
     """Embed an encoder, so that the bundle samples anywhere; refer to one of a gigabyte."""
-    return "embedded" if _bytes(source) <= LARGEST else "reference"
+    return "embedded" if count_bytes(source) <= LARGEST else "reference"
 
 
 def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> TextEncoderEntry:
     """The text encoder of a cascade whose config is `trained`, and which lies where `source` says.
 
-    Errors: as `TextEncoder.load`.
+    Its tensors are read one after another where no config has its identity. One that is left out
+    and is not there has none.
+    Errors: as `load.find_layout`, and for no tokenizer.
     """
     identity, vocabulary = source.identity, source.vocabulary
-    if not identity or not vocabulary:
-        loaded = TextEncoder.from_config(source)
-        identity, vocabulary = loaded.identity, loaded.vocabulary
-        loaded.free()
+    known = identity and vocabulary
+    if not known and (kind != "none" or encoder.is_there(encoder.locate_encoder(source.encoder))):
+        _, layout, words = _open(source)
+        identity = encoder_digests.read_identity(layout, words)
+        vocabulary = encoder_digests.vocabulary_digest(words)
     embedded = kind == "embedded"
     return TextEncoderEntry(
         kind=kind,
@@ -91,19 +94,20 @@ def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> T
     )
 
 
-def embed_encoder(folder: Path, source: config.Text) -> None:
+def embed_encoder(folder: Path, source: config.Text, *, progress: bool = False) -> None:
     """Write the encoder that `source` names into a new folder, its matrices in its dtype.
 
     That is the precision in which it computes: what it encodes stays the same to the last bit.
     Errors: as `load.find_layout`, and as `native.write`.
     """
-    place = _place(source)
-    sizes, layout = load.find_layout(place)
-    words = Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))
-    native.write(folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=False)
+    sizes, layout, words = _open(source)
+    native.write(
+        folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=progress
+    )
 
 
-def _bytes(source: config.Text) -> int:
+def count_bytes(source: config.Text) -> int:
+    """Count the bytes of an encoder's weights, where they are embedded. Errors: of reading them."""
     shapes = t5.parameter_shapes(encoder.read_t5_config(source.encoder))
     return sum(
         math.prod(shape)
@@ -112,5 +116,7 @@ def _bytes(source: config.Text) -> int:
     )
 
 
-def _place(source: config.Text) -> str:
-    return str(encoder.EMBEDDED.get(source.encoder, source.encoder))
+def _open(source: config.Text) -> tuple[t5.T5Config, Layout, Tokenizer]:
+    place = encoder.locate_encoder(source.encoder)
+    sizes, layout = load.find_layout(place)
+    return sizes, layout, Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))

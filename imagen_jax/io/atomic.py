@@ -13,6 +13,7 @@ import errno
 import filecmp
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,21 @@ def refuse_link(path: str, flags: int) -> int:
         ) from error
 
 
+def check_new(folder: Path, *, needed: int = 0) -> None:
+    """Refuse a folder to make that is there, or that has less room than `needed` bytes.
+
+    Errors: FileExistsError; OSError.
+    """
+    if os.path.lexists(folder):
+        raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
+    there = next(place for place in folder.absolute().parents if place.is_dir())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise OSError(
+            f"{folder} takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there: "
+            "give a folder on another disk"
+        )
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write in, which becomes `folder` at the end, unless something is raised.
@@ -112,8 +128,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Errors: FileExistsError when `folder` exists.
     """
     folder = folder.absolute()
-    if os.path.lexists(folder):
-        raise FileExistsError(f"{folder} exists; give another folder, or delete it first")
+    check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         # One level deeper: a temporary folder itself is closed to all but its owner.

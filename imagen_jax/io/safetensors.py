@@ -17,12 +17,12 @@ from flax import traverse_util
 from safetensors import numpy as tensors
 
 from imagen_jax.io.int8 import quantise_int8
-from imagen_jax.io.tensor_stream import TensorStream
+from imagen_jax.io.tensor_stream import DTYPES, TensorStream
 from imagen_jax.types import Params
 
 Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights are always float32
 _DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
-_NAMES = {"BF16": "bfloat16", "F32": "float32", "I8": "int8"}  # safetensors' ones
+_NAMES = {name: str(dtype) for name, dtype in DTYPES.items()}  # by safetensors' ones
 SLASH = "/"  # in names
 LISTED, LONGEST = 1000, 500  # tensors that a refusal lists, characters of each
 SCALE = ".scale"  # ends the name of an int8 kernel's scales
@@ -163,7 +163,12 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_dtypes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every tensor in `path` by name, as stored. Errors: as `read_metadata`."""
+    """Shape and dtype of every tensor in `path` by name, as stored.
+
+    Errors: as `read_metadata`; ValueError for a dtype that is not read.
+    """
+    if wrong := _wrong_dtypes(path):
+        raise ValueError(f"{path}: not weights of ours:\n  " + "\n  ".join(wrong))
     with open_tensors(path) as file:
         slices = {name: file.get_slice(name) for name in sorted(file.keys())}
         return {
@@ -187,7 +192,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _wrong_dtypes(path: Path) -> list[str]:
-    """A line for each tensor of a dtype that `save` doesn't write, or an int8 one alone."""
+    """A line for each tensor of a dtype that is not read, or an int8 one alone."""
     with open_tensors(path) as file:
         found = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     wanted = ", ".join(_NAMES.values())

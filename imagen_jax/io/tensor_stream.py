@@ -16,8 +16,9 @@ import numpy as np
 from imagen_jax.config.decode import decode
 from imagen_jax.io import json_reader
 
-DTYPES = {
+DTYPES = {  # by safetensors' names
     "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I8": np.dtype(np.int8),
 }

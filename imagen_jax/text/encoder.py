@@ -1,7 +1,6 @@
 """The frozen text encoder as a whole: captions in, encodings and their mask out (section 2.1)."""
 
 import dataclasses
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import packing, t5
+from imagen_jax.text import encoder_digests, packing, t5
 from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.cleaning import clean_caption
@@ -31,7 +30,6 @@ Split = Literal["captions", "heads"]
 EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
 TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, next to the encoder's
 LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
-DIGEST = 16  # hexadecimal digits
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
 LOST = 200  # characters that a warning shows of what was lost
@@ -96,7 +94,7 @@ class TextEncoder:
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
         place = locate_encoder(name_or_path)
-        if not _is_there(place):
+        if not is_there(place):
             raise FileNotFoundError(
                 f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
                 f"nor Hugging Face's folder or safetensors file, nor embedded "
@@ -125,14 +123,12 @@ class TextEncoder:
     @cached_property
     def identity(self) -> str:
         """The key of caches: a digest of weights and tokenizer, whatever their files."""
-        digest = hashlib.sha256(self.tokenizer.model)
-        digest.update(self.digest.encode())
-        return digest.hexdigest()[:DIGEST]
+        return encoder_digests.encoder_identity(self.tokenizer, self.digest)
 
     @cached_property
     def vocabulary(self) -> str:
         """A digest of the tokenizer."""
-        return _vocabulary(self.tokenizer)
+        return encoder_digests.vocabulary_digest(self.tokenizer)
 
     def free(self) -> None:
         """Give back the device memory of the weights; the encoder cannot be used after."""
@@ -298,7 +294,7 @@ class _Placer:
 
     def digest(self) -> str:
         """Digest all weights as float32, whatever the order and dtype in which they were stored."""
-        return hashlib.sha256(repr(sorted(self._digests.items())).encode()).hexdigest()
+        return encoder_digests.digest_weights(self._digests)
 
 
 def parameter_sharding(
@@ -332,7 +328,7 @@ def read_t5_config(name_or_path: str) -> T5Config:
     Errors: ValueError for none of these; as `load.find_layout` for a folder.
     """
     place = locate_encoder(name_or_path)
-    if _is_there(place):
+    if is_there(place):
         return load.find_layout(place)[0]
     if name_or_path in t5.SIZES:
         return t5.SIZES[name_or_path]
@@ -342,7 +338,7 @@ def read_t5_config(name_or_path: str) -> T5Config:
     )
 
 
-def _is_there(place: str) -> bool:
+def is_there(place: str) -> bool:
     """Return whether a checkpoint may be there; folders of a bucket are not looked for."""
     remote = buckets.is_bucket(place)
     return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
@@ -357,7 +353,7 @@ def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:
     if not tokenizer and buckets.is_bucket(place):
         return ""
     model = tokenizer or _tokenizer_of(RemoteFolder.from_path(place))
-    return _vocabulary(Tokenizer.load(model)) if model else ""
+    return encoder_digests.vocabulary_digest(Tokenizer.load(model)) if model else ""
 
 
 def find_tokenizer(path: Path | str) -> str:
@@ -375,10 +371,6 @@ def find_tokenizer(path: Path | str) -> str:
             "text.tokenizer"
         )
     return found
-
-
-def _vocabulary(tokenizer: Tokenizer) -> str:
-    return hashlib.sha256(tokenizer.model).hexdigest()[:DIGEST]
 
 
 def _tokenizer_of(folder: RemoteFolder) -> str | None:

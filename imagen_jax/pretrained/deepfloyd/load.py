@@ -67,6 +67,10 @@ class Pipeline:
             padding="encoded",
         )
 
+    def experiment(self, text: config.Text) -> config.Experiment:
+        """The stage as a run has it, with its cascade's text encoder."""
+        return config.Experiment(stage=self.stage, text=text, data=config.Data(dataset=DATASET))
+
 
 def find_pipelines(folder: Workdir) -> list[Path]:
     """The pipelines of DeepFloyd IF in a folder, which may be one itself; none for other folders.
@@ -95,20 +99,20 @@ def load_pipelines(
     Errors: FileNotFoundError or ValueError that names file, tensor or key, and the remedy.
     """
     pipelines = open_pipelines(folders)
-    holding = [p for p in pipelines if p.has_text_encoder]
-    text = (holding or pipelines)[0].text
-    if text_encoder:
-        text = dataclasses.replace(text, encoder=text_encoder)
-    data = config.Data(dataset=DATASET)
-    experiments = tuple(config.Experiment(stage=p.stage, text=text, data=data) for p in pipelines)
+    text = find_text(pipelines, given=text_encoder)
     return Imagen(
         stages=tuple(_trained(p, keep=not offload) for p in pipelines),
-        encoder=_encoder(
-            text, pipelines[0].folder, offload=offload, found=bool(text_encoder or holding)
-        ),
-        experiments=experiments,
+        encoder=_encoder(text, pipelines[0].folder, offload=offload),
+        experiments=tuple(p.experiment(text or p.text) for p in pipelines),
         steps=(0,) * len(pipelines),
     )
+
+
+def find_text(pipelines: Sequence[Pipeline], *, given: str = "") -> config.Text | None:
+    """The text encoder of a cascade: `given`, else the first that a folder has; None for none."""
+    if given:
+        return dataclasses.replace(pipelines[0].text, encoder=given)
+    return next((p.text for p in pipelines if p.has_text_encoder), None)
 
 
 def open_pipelines(folders: Sequence[Path]) -> list[Pipeline]:
@@ -173,6 +177,7 @@ def _open_pipeline(folder: Path, low_size: int | None) -> Pipeline:
     return Pipeline(folder=folder, stage=stage, text_width=unet.text_width, layout=layout)
 
 
+@functools.cache  # tracing a network takes a second
 def parameter_shapes(stage: config.Stage, *, text_width: int) -> Mapping[str, Any]:
     """Shapes of a network's parameters by their paths, "down_0/res_1/conv_0/kernel"."""
     text = config.Text(width=text_width, max_length=TOKENS, padding="encoded")
@@ -249,9 +254,9 @@ def _named(tensor: LazyTensor) -> tuple[str, tuple[int, ...]]:
 
 
 def _encoder(
-    text: config.Text, where: Path, *, offload: bool, found: bool
+    text: config.Text | None, where: Path, *, offload: bool
 ) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
-    if not found:
+    if text is None:
         return MissingTextEncoder(str(where), padding="encoded")
     check = functools.partial(_check_width, width=text.width, where=where)
     if offload:

@@ -69,9 +69,11 @@ def _only(folder: Path, first: Sequence[str]) -> dict[str, Path]:
         name = f"{shard['stem']}-*-of-{shard['count']}{shard['variant']}" if shard else file.name
         sets.setdefault(name, []).append(file)
     if not sets:
+        pickles = ", ".join(file.name for file in _seen(folder, "*.bin")[:LISTED])
         raise ValueError(
-            f"{folder} has no safetensors file: of Hugging Face's formats only safetensors can be "
-            "read (save it with save_pretrained(..., safe_serialization=True))"
+            f"{folder} has no safetensors file{f', but {pickles}' * bool(pickles)}: of Hugging "
+            "Face's formats only safetensors can be read, and never a pickle (download it, or save "
+            "it with save_pretrained(..., safe_serialization=True))"
         )
     found = {name: _names(files) for name, files in sets.items()}
     if len(found) > 1:

@@ -9,7 +9,6 @@ whatever they were read from.
 import dataclasses
 import hashlib
 import json
-import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +23,13 @@ from imagen_jax import limits
 from imagen_jax.config.decode import decode_values
 from imagen_jax.config.names import check_name
 from imagen_jax.config.sentences import shorten
-from imagen_jax.io import json_reader
-from imagen_jax.io.atomic import new_folder
+from imagen_jax.io import atomic, json_reader, tensor_writer
 from imagen_jax.io.paths import path_inside
+from imagen_jax.io.tensor_writer import Kind
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
-from imagen_jax.text.checkpoints.safetensors_io import Kind, Slot
+from imagen_jax.text.checkpoints.safetensors_io import Slot
 from imagen_jax.text.t5 import Dtype, T5Config
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -86,8 +85,8 @@ def write(
             "rows: they belong to different encoders"
         )
     kinds = _kinds(layout, dtype)
-    with new_folder(folder) as unfinished:
-        _check_room(folder, sum(kind.bytes for kind in kinds.values()))
+    atomic.check_new(folder, needed=sum(kind.bytes for kind in kinds.values()))
+    with atomic.new_folder(folder) as unfinished:
         (unfinished / TOKENIZER).write_bytes(tokenizer.model)
         slots = _reserve(unfinished, kinds)
         digests = _fill(slots, layout, progress=progress)
@@ -101,16 +100,7 @@ def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
         name: Kind(shape, jnp.dtype(t5.storage_dtype(name, shape, dtype)))
         for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
-    return dict(sorted(kinds.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
-    if needed > free:
-        raise OSError(
-            f"{folder} takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there: "
-            "give a folder on another disk"
-        )
+    return tensor_writer.file_order(kinds)
 
 
 def _reserve(folder: Path, kinds: Mapping[str, Kind]) -> dict[str, Slot]:

@@ -5,36 +5,22 @@ shapes and dtypes tell where each begins, tensors can be written in any order, f
 """
 
 import hashlib
-import json
+import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from imagen_jax.io import tensor_writer
 from imagen_jax.io.safetensors import open_tensors
+from imagen_jax.io.tensor_writer import Kind
 from imagen_jax.text.checkpoints.lazy_tensors import LazyTensor
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' names
-NAMES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}  # what is written
-ALIGNMENT = 8  # bytes; the data begin at a multiple of it
 PIECE = 2**20  # elements that are converted and written at a time
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Shape and dtype of a tensor to write."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def bytes(self) -> int:
-        """The bytes that it takes in memory and in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -83,22 +69,15 @@ def reserve_file(file: Path, kinds: Mapping[str, Kind], *, metadata: str) -> dic
 
     For every tensor to be aligned, wider dtypes have to come first.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": metadata}}
-    starts, end = {}, 0
-    for name, kind in kinds.items():
-        starts[name], end = end, end + kind.bytes
-        header[name] = {
-            "dtype": NAMES[kind.dtype],
-            "shape": kind.shape,
-            "data_offsets": [starts[name], end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    data = 8 + len(text)
+    first = tensor_writer.header(kinds, metadata={"format": metadata})
+    starts = list(itertools.accumulate((k.bytes for k in kinds.values()), initial=len(first)))
     with file.open("wb") as opened:
-        opened.write(len(text).to_bytes(8, "little") + text)
-        opened.truncate(data + end)
-    return {name: Slot(name, file, data + starts[name], kind) for name, kind in kinds.items()}
+        opened.write(first)
+        opened.truncate(starts[-1])
+    return {
+        name: Slot(name, file, start, kind)
+        for (name, kind), start in zip(kinds.items(), starts, strict=False)
+    }
 
 
 def fill_tensor(slot: Slot, array: np.ndarray) -> str:
