@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `encoder.py` | `TextEncoder`: captions in, encodings and mask out; `load(name_or_path)` |
+| `encoder_digests.py` | what tells one encoder from another |
 | `tokenizer.py` | `Tokenizer`: captions, cleaned if asked for, to SentencePiece ids and mask |
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
 | `packing.py` | several captions in one row of the network |

@@ -6,5 +6,6 @@
 | `scheduler_config.py` | `scheduler_config.json` to the diffusion process and its sampler |
 | `time_steps.py` | DeepFloyd's lists of time steps |
 | `tensor_names.py` | names and layouts of the tensors, in both directions |
+| `convert.py` | folders to a bundle, tensor by tensor |
 | `load.py` | folders to stages, text encoder and `Imagen` |
 """

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,12 +232,21 @@ def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
 
 
 def _read(layout: Layout, sharding: NamedSharding) -> Params:
-    """Parameters on the devices, tensor by tensor."""
+    """Parameters on the devices, tensor by tensor: the host has room for the largest of them.
+
+    That is as it is stored and, converted, as it goes to the devices.
+    """
 
     def place(_: str, array: np.ndarray) -> jax.Array:
         return mesh.to_global(np.array(array, np.float32, order="C"), sharding)
 
-    found = lazy_tensors.read_parameters(layout, place)
+    counted = [
+        (dataclasses.replace(tensor, bytes=tensor.bytes + 4 * math.prod(tensor.shape)), parts)
+        for tensor, parts in layout
+    ]
+    # Converting keeps a core busy; the C library keeps some freed memory for each thread.
+    readers = min(lazy_tensors.READERS, os.cpu_count() or 1)
+    found = lazy_tensors.read_parameters(counted, place, readers=readers)
     return traverse_util.unflatten_dict(found, sep=SLASH)
 
 

@@ -38,11 +38,11 @@ Layout = Sequence[tuple[LazyTensor, Sequence[Parameter]]]
 Place = Callable[[str, np.ndarray], Any]  # of a parameter's name and a view that is read but once
 
 
-def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
+def read_parameters(layout: Layout, place: Place, *, readers: int = READERS) -> dict[str, Any]:
     """Every parameter of a layout as `place` returns it, which has to copy.
 
-    Tensors are read side by side as long as all that is read and not yet placed takes no more
-    memory than the largest of them would alone.
+    Tensors are read side by side, by so many threads, as long as all that is read and not yet
+    placed takes no more memory than the largest of them would alone.
     """
     budget = _Budget(max((stored.bytes for stored, _ in layout), default=0))
 
@@ -51,7 +51,7 @@ def read_parameters(layout: Layout, place: Place) -> dict[str, Any]:
             array = stored.read()
             return [(p.name, place(p.name, p.view(array))) for p in parameters]
 
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(readers) as pool:
         jobs = [pool.submit(take, *piece) for piece in layout]
         try:
             return dict(pair for job in jobs for pair in job.result())
