@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from command_line import run_imagen
-from deepfloyd_references import FOLDER
+from deepfloyd_references import FOLDER, FP16, attend_to_text_alone
 from flax import traverse_util
 from safetensors import numpy as tensors
 
@@ -26,7 +26,6 @@ from imagen_jax.pretrained.deepfloyd import convert, load
 from imagen_jax.runtime import exit_codes
 from imagen_jax.text.encoder import TextEncoder
 
-UNET = Path("unet", "diffusion_pytorch_model.fp16.safetensors")
 PROMPT = "a photo of a red cube on a blue table"
 
 
@@ -79,12 +78,30 @@ def test_the_bundle_samples_the_bytes_that_the_folders_do(bundle: Path) -> None:
         assert image.std() > 0
 
 
+@pytest.mark.slow
+def test_a_network_without_keys_of_the_image_samples_the_same_bytes(
+    folder: Path, tmp_path: Path
+) -> None:
+    attend_to_text_alone(folder)
+    text = str(FOLDER / "if_I" / "text_encoder")
+    out, pipelines = tmp_path / "out", convert.open_folders([folder])
+    convert.write_bundle(
+        out, pipelines, kind="reference", text=load.find_text(pipelines, given=text)
+    )
+    images = [
+        cascade.with_samplers([(None, {"steps": 3})]).sample([PROMPT], seed=5)["deepfloyd_1"]
+        for cascade in (imagen_jax.load(out), imagen_jax.load(folder, text_encoder=text))
+    ]
+    np.testing.assert_array_equal(*images)
+    assert images[0].std() > 0
+
+
 def test_stored_dtypes_stay(folder: Path, tmp_path: Path) -> None:
-    whole = tensors.load_file(folder / UNET)
+    whole = tensors.load_file(folder / FP16)
     chosen = (np.float32, np.float16, ml_dtypes.bfloat16)
     for number, name in enumerate(sorted(whole)):
         whole[name] = whole[name].astype(chosen[number % 3])
-    tensors.save_file(whole, folder / UNET)
+    tensors.save_file(whole, folder / FP16)
     pipelines = convert.open_folders([folder])
     out = tmp_path / "out"
     document = convert.write_bundle(out, pipelines, kind="embedded", text=None)
@@ -141,9 +158,9 @@ def test_the_licence_is_shown_once_and_stands_in_card_and_manifest(
 
 def _changed(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], Any]:
     def apply(folder: Path) -> None:
-        whole = tensors.load_file(folder / UNET)
+        whole = tensors.load_file(folder / FP16)
         change(whole)
-        tensors.save_file(whole, folder / UNET)
+        tensors.save_file(whole, folder / FP16)
 
     return apply
 
@@ -154,7 +171,7 @@ def _bias(value: object) -> Callable[[Path], Any]:
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pickles": (
-        lambda f: (f / UNET).rename(f / "unet/diffusion_pytorch_model.bin"),
+        lambda f: (f / FP16).rename(f / "unet/diffusion_pytorch_model.bin"),
         "diffusion_pytorch_model.bin",
     ),
     "8-bit": (_bias(np.int8(1)), "conv_in.bias .* is I8"),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
-from deepfloyd_references import FOLDER
+from deepfloyd_references import FOLDER, FP16, UNET, attend_to_text_alone
 from flax import traverse_util
 from safetensors import numpy as tensors
 
@@ -20,9 +21,6 @@ from imagen_jax.pretrained.deepfloyd import load, tensor_names
 from imagen_jax.pretrained.deepfloyd.scheduler_config import parse_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import parse_unet_config
 from imagen_jax.text.checkpoints import lazy_tensors
-
-UNET = "unet/diffusion_pytorch_model"
-FP16 = f"{UNET}.fp16.safetensors"
 
 
 @pytest.fixture
@@ -71,6 +69,9 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "variant": lambda f: _split(
         f, STEM + ".fp16-0000{}-of-00002.safetensors", f"{STEM}.safetensors.index.fp16.json"
     ),
+    "variant first": lambda f: _split(
+        f, STEM + ".fp16-0000{}-of-00002.safetensors", f"{STEM}.fp16.safetensors.index.json"
+    ),
     "old variant": lambda f: _split(f, STEM + "-0000{}-of-00002.fp16.safetensors", None),
 }
 
@@ -79,6 +80,21 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 def test_every_form_of_files_has_the_same_parameters(folder: Path, form: str) -> None:
     FORMS[form](folder)
     assert_same(folder)
+
+
+@pytest.mark.parametrize("form", ["shards", "old variant"])
+def test_shards_may_be_bfloat16(folder: Path, form: str) -> None:
+    whole = {
+        name: array.astype(ml_dtypes.bfloat16)
+        for name, array in tensors.load_file(folder / FP16).items()
+    }
+    tensors.save_file(whole, folder / FP16)
+    FORMS[form](folder)
+    found, wanted = parameters(folder), parameters(FOLDER / "if_I")
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        rounded = array.astype(ml_dtypes.bfloat16).astype(np.float32)
+        np.testing.assert_array_equal(found[name], rounded, err_msg=name)
 
 
 def test_each_tensor_has_a_dtype_of_its_own(folder: Path) -> None:
@@ -114,6 +130,14 @@ def test_our_parameters_are_diffusers_tensors_again() -> None:
     assert back.keys() == stored.keys()
     for name, array in stored.items():
         np.testing.assert_array_equal(back[name], array.astype(np.float32), err_msg=name)
+
+
+def test_a_folder_may_attend_to_text_alone(folder: Path) -> None:
+    attend_to_text_alone(folder)
+    found, whole = parameters(folder), parameters(FOLDER / "if_I")
+    assert found.keys() < whole.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, whole[name], err_msg=name)
 
 
 def _changed(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], Any]:
