@@ -65,6 +65,13 @@ class Stage:
             f"{where}: predict_residual needs a low-resolution input (low_size)",
         )
         self._check_super_resolution(where)
+        if isinstance(self.model, DeepFloydUNet):
+            require(
+                self.diffusion.betas in (None, self.model.betas),
+                f"{where}: diffusion.schedule.kind={self.diffusion.schedule.kind!r}, but the "
+                f"network counts time steps of model.betas={self.model.betas!r}: give both the "
+                "same",
+            )
         if isinstance(self.model, UNet):
             sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
             given = f"{'crop' if self.crop else 'size'}={self.train_side}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import warnings
 from pathlib import Path
 
 from imagen_jax import config
@@ -14,8 +12,7 @@ from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, compilation_cache
 from imagen_jax.pretrained import locate
 from imagen_jax.pretrained.deepfloyd import load as deepfloyd
-from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
+from imagen_jax.pretrained.text_encoder import open_encoder
 
 
 def load(
@@ -58,44 +55,8 @@ def load(
         text = dataclasses.replace(trained_with, encoder=str(text_encoder), tokenizer="")
     return Imagen(
         stages=tuple(trained for trained, _ in loaded),
-        encoder=_encoder(text, folder, offload=offload),
+        encoder=open_encoder(text, folder, padding=trained_with.padding, offload=offload),
         experiments=tuple(found[run] for run in ordered),
         steps=tuple(step for _, step in loaded),
         dataset=found[ordered[0]].data.dataset,
     )
-
-
-def _encoder(
-    text: config.Text | None, where: Workdir, *, offload: bool
-) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
-    """The text encoder, checked; where there is none, what says so when it is needed."""
-    if text is None:
-        return MissingTextEncoder(str(where))
-    check = functools.partial(_check_encoder, text=text, where=where)
-    if offload:
-        return OffloadedTextEncoder(text, check)
-    found = TextEncoder.from_config(text, split="heads")
-    check(found)
-    return found
-
-
-def _check_encoder(encoder: TextEncoder, text: config.Text, *, where: Workdir) -> None:
-    """Refuse an encoder whose encodings a cascade was not trained on; other weights only warn.
-
-    They may be the same in another precision, such as bfloat16 on disk.
-    """
-    if encoder.width != text.width:
-        raise ValueError(
-            f"{where}: text.width={text.width}, but {text.encoder!r} is {encoder.width} wide"
-        )
-    if text.vocabulary not in ("", encoder.vocabulary):
-        raise ValueError(
-            f"{where} was trained with vocabulary {text.vocabulary}, but that of {text.encoder!r} "
-            f"is {encoder.vocabulary}: put the tokenizer of training there"
-        )
-    if text.identity not in ("", encoder.identity):
-        warnings.warn(
-            f"{where} was trained with text encoder {text.identity}, but {text.encoder!r} is "
-            f"{encoder.identity}: unless its weights are the same, rounded, images will suffer",
-            stacklevel=3,
-        )

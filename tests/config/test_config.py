@@ -67,6 +67,19 @@ def _level(**changes: object) -> config.Level:
             ),
             ["predict_residual", "low_size"],
         ),
+        (
+            lambda: dataclasses.replace(
+                BASE.stage,
+                model=config.DeepFloydUNet(
+                    levels=(config.DeepFloydLevel(channels=64),),
+                    text_channels=64,
+                    cond_channels=64,
+                    betas="linear",
+                ),
+                diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="cosine_betas")),
+            ),
+            ["schedule.kind='cosine_betas'", "model.betas='linear'"],
+        ),
         (lambda: config.Optim(learning_rate=0.0), ["learning_rate=0.0"]),
         (lambda: config.Data(max_damaged=1.5), ["max_damaged=1.5"]),
         (lambda: config.Data(max_damaged=-0.1), ["max_damaged=-0.1"]),

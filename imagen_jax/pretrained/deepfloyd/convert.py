@@ -11,6 +11,7 @@ from imagen_jax.export.text_encoder import Kind as TextKind
 from imagen_jax.io import safetensors, tensor_writer
 from imagen_jax.pretrained.deepfloyd import load
 from imagen_jax.pretrained.deepfloyd.load import Pipeline
+from imagen_jax.pretrained.text_encoder import check_width
 from imagen_jax.text import encoder
 
 COMMAND = "imagen convert deepfloyd"
@@ -43,19 +44,11 @@ def write_bundle(
     ValueError for a text encoder of another width, or a tensor that can't be stored.
     """
     if text is not None:
-        _check_width(text, pipelines[0].folder)
+        width = encoder.read_t5_config(text.encoder).width
+        check_width(width, text, where=pipelines[0].folder)
     stages = [_stored(pipeline, text or pipeline.text) for pipeline in pipelines]
     contents = export.BundleOptions(text="none" if text is None else kind, progress=True)
     return export.write_stored(folder, stages, contents=contents, command=COMMAND)
-
-
-def _check_width(text: config.Text, where: Path) -> None:
-    found = encoder.read_t5_config(text.encoder).width
-    if found != text.width:
-        raise ValueError(
-            f"{where}: encoder_hid_dim is {text.width}, but {text.encoder} is {found} wide: give "
-            "the text encoder that these weights were trained with"
-        )
 
 
 def _stored(pipeline: Pipeline, text: config.Text) -> export.StoredStage:

@@ -25,11 +25,10 @@ from imagen_jax.parallel import mesh
 from imagen_jax.pretrained.deepfloyd import tensor_names
 from imagen_jax.pretrained.deepfloyd.scheduler_config import read_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import read_unet_config
+from imagen_jax.pretrained.text_encoder import open_encoder
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
-from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 from imagen_jax.types import Params
 
 INDEX = "model_index.json"
@@ -104,7 +103,9 @@ def load_pipelines(
     text = find_text(pipelines, given=text_encoder)
     return Imagen(
         stages=tuple(_trained(p, keep=not offload) for p in pipelines),
-        encoder=_encoder(text, pipelines[0].folder, offload=offload),
+        encoder=open_encoder(
+            text, pipelines[0].folder, padding=pipelines[0].text.padding, offload=offload
+        ),
         experiments=tuple(p.experiment(text or p.text) for p in pipelines),
         steps=(0,) * len(pipelines),
     )
@@ -262,24 +263,3 @@ def _identity(layout: Layout) -> str:
 
 def _named(tensor: LazyTensor) -> tuple[str, tuple[int, ...]]:
     return tensor.name, tensor.shape
-
-
-def _encoder(
-    text: config.Text | None, where: Path, *, offload: bool
-) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
-    if text is None:
-        return MissingTextEncoder(str(where), padding="encoded")
-    check = functools.partial(_check_width, width=text.width, where=where)
-    if offload:
-        return OffloadedTextEncoder(text, check)
-    encoder = TextEncoder.from_config(text, split="heads")
-    check(encoder)
-    return encoder
-
-
-def _check_width(encoder: TextEncoder, *, width: int, where: Path) -> None:
-    if encoder.width != width:
-        raise ValueError(
-            f"{where}: encoder_hid_dim is {width}, but the text encoder is {encoder.width} wide: "
-            "give the one that these weights were trained with"
-        )

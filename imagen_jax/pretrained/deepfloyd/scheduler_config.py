@@ -8,6 +8,7 @@ from typing import Any
 from imagen_jax import config, discrete_schedule
 from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
+from imagen_jax.pretrained.deepfloyd.config_fields import choice, flag, positive_number, unfit
 
 CONFIG = "scheduler_config.json"
 # Keys that change the process, with the value that counts where a file lacks them.
@@ -81,15 +82,15 @@ def parse_scheduler_config(given: Mapping[str, Any]) -> FoundScheduler:
     found = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     for key, value in given.items():
         if key not in DEFAULTS and not key.startswith("_") and value not in (None, False):
-            raise _unfit(key, value, "no such key")
+            raise unfit(shorten(key), value, ["no such key"])
     for key, wanted in ONLY.items():
         if found[key] != wanted or isinstance(found[key], bool) != isinstance(wanted, bool):
-            raise _unfit(key, found[key], wanted)
+            raise unfit(key, found[key], [wanted])
     return FoundScheduler(
-        betas=_one_of(found, "beta_schedule", BETAS),
-        predicts=_one_of(found, "prediction_type", PREDICTS),
+        betas=choice(found, "beta_schedule", BETAS),
+        predicts=choice(found, "prediction_type", PREDICTS),
         learned_variance=found["variance_type"] == "learned_range",
-        stochasticity=_one_of(found, "variance_type", STOCHASTICITY),
+        stochasticity=choice(found, "variance_type", STOCHASTICITY),
         **_threshold(found),
     )
 
@@ -97,34 +98,13 @@ def parse_scheduler_config(given: Mapping[str, Any]) -> FoundScheduler:
 def _threshold(found: Mapping[str, Any]) -> dict[str, Any]:
     """The threshold; a dynamic one that may not exceed 1 is a static one."""
     most, ratio = (
-        _number(found, key) for key in ("sample_max_value", "dynamic_thresholding_ratio")
+        positive_number(found, key) for key in ("sample_max_value", "dynamic_thresholding_ratio")
     )
-    for key in ("thresholding", "clip_sample"):
-        if not isinstance(found[key], bool):
-            raise _unfit(key, found[key], "true or false")
-    dynamic = found["thresholding"] and most > 1
-    static = found["thresholding"] or found["clip_sample"]
+    thresholding, clip = (flag(found, key) for key in ("thresholding", "clip_sample"))
+    dynamic = thresholding and most > 1
+    static = thresholding or clip
     return {
         "threshold": "dynamic" if dynamic else "static" if static else "none",
         "percentile": 100 * ratio if dynamic else config.Sampler().percentile,
         "threshold_max": most if dynamic else None,
     }
-
-
-def _number(found: Mapping[str, Any], key: str) -> float:
-    value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise _unfit(key, value, "a number above 0")
-    return float(value)
-
-
-def _one_of(found: Mapping[str, Any], key: str, choices: Mapping[str, Any]) -> Any:
-    value = found[key]
-    if not isinstance(value, str) or value not in choices:
-        raise _unfit(key, value, " or ".join(choices))
-    return choices[value]
-
-
-def _unfit(key: str, value: Any, wanted: object) -> ValueError:
-    name = key if key in DEFAULTS else shorten(key)
-    return ValueError(f"{name} is {shorten(value)}, and imagen_jax has {wanted}")

@@ -12,6 +12,13 @@ from typing import Any
 from imagen_jax import config, limits
 from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
+from imagen_jax.pretrained.deepfloyd.config_fields import (
+    choice,
+    flag,
+    positive_number,
+    unfit,
+    whole_number,
+)
 
 CONFIG = "config.json"
 CLASS = "UNet2DConditionModel"
@@ -131,65 +138,67 @@ def parse_unet_config(given: Mapping[str, Any], *, betas: config.Betas = "cosine
             levels=levels,
             middle_attention=_keys(_middle_only_text(found)),
             middle_head_channels=heads[-1],
-            text_norm=_choice(found, "cross_attention_norm", {"group_norm": True, None: False}),
+            text_norm=choice(found, "cross_attention_norm", {"group_norm": True, None: False}),
             betas=betas,
             **_embeddings(found, channels[0]),
             **_channels(found),
             **_blocks(found),
         ),
-        side=None if found["sample_size"] is None else _number(found, "sample_size"),
-        text_width=_number(found, "encoder_hid_dim"),
+        side=None if found["sample_size"] is None else whole_number(found, "sample_size"),
+        text_width=whole_number(found, "encoder_hid_dim"),
     )
 
 
 def _embeddings(found: Mapping[str, Any], channels: int) -> dict[str, Any]:
     width = found["time_embedding_dim"]
-    pooled = _choice(found, "addition_embed_type", {"text": True, None: False})
+    pooled = choice(found, "addition_embed_type", {"text": True, None: False})
     once = found["time_embedding_act_fn"]
     if found["encoder_hid_dim_type"] not in ("text_proj", None):
-        raise _unfit("encoder_hid_dim_type", found["encoder_hid_dim_type"], ["text_proj"])
+        raise unfit("encoder_hid_dim_type", found["encoder_hid_dim_type"], ["text_proj"])
     return {
-        "text_channels": _number(found, "cross_attention_dim"),
-        "cond_channels": 4 * channels if width is None else _number(found, "time_embedding_dim"),
-        "pool_heads": _number(found, "addition_embed_type_num_heads") if pooled else None,
+        "text_channels": whole_number(found, "cross_attention_dim"),
+        "cond_channels": 4 * channels
+        if width is None
+        else whole_number(found, "time_embedding_dim"),
+        "pool_heads": whole_number(found, "addition_embed_type_num_heads") if pooled else None,
         "emb_activation": None
         if once is None
-        else _choice(found, "time_embedding_act_fn", ACTIVATIONS),
-        "activate_emb_in_blocks": not _flag(found, "resnet_skip_time_act"),
-        "cosine_first": _flag(found, "flip_sin_to_cos"),
-        "frequency_shift": _number(found, "freq_shift"),
+        else choice(found, "time_embedding_act_fn", ACTIVATIONS),
+        "activate_emb_in_blocks": not flag(found, "resnet_skip_time_act"),
+        "cosine_first": flag(found, "flip_sin_to_cos"),
+        "frequency_shift": whole_number(found, "freq_shift"),
     }
 
 
 def _channels(found: Mapping[str, Any]) -> dict[str, Any]:
-    low_res = _choice(found, "class_embed_type", {"timestep": True, None: False})
+    low_res = choice(found, "class_embed_type", {"timestep": True, None: False})
     wanted = 2 * COLOURS if low_res else COLOURS
-    if _number(found, "in_channels") != wanted:
+    if whole_number(found, "in_channels") != wanted:
         raise ValueError(
             f"in_channels is {found['in_channels']}, but with class_embed_type "
             f"{found['class_embed_type']!r} the network reads {wanted}"
         )
-    learned = _choice(found, "out_channels", {2 * COLOURS: True, COLOURS: False})
+    learned = choice(found, "out_channels", {2 * COLOURS: True, COLOURS: False})
     return {"reads_low_res": low_res, "learned_variance": learned}
 
 
 def _blocks(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "activation": _choice(found, "act_fn", ACTIVATIONS),
-        "norm_groups": _number(found, "norm_num_groups"),
-        "norm_epsilon": _real(found, "norm_eps"),
-        "residual_divisor": _real(found, "resnet_out_scale_factor"),
-        "middle_residual_divisor": _real(found, "mid_block_scale_factor"),
+        "activation": choice(found, "act_fn", ACTIVATIONS),
+        "norm_groups": whole_number(found, "norm_num_groups"),
+        "norm_epsilon": positive_number(found, "norm_eps"),
+        "residual_divisor": positive_number(found, "resnet_out_scale_factor"),
+        "middle_residual_divisor": positive_number(found, "mid_block_scale_factor"),
     }
 
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     if (kind := given.get("_class_name", CLASS)) != CLASS:
-        raise _unfit("_class_name", kind, [CLASS])
+        raise unfit("_class_name", kind, [CLASS])
     for key, (default, fitting) in FIXED.items():
         value = given.get(key, default)
         if value not in fitting or isinstance(value, bool) != isinstance(fitting[0], bool):
-            raise _unfit(key, value, fitting)
+            raise unfit(key, value, fitting)
     for key, value in given.items():
         known = key in DEFAULTS or key in FIXED or key in IGNORED or key.startswith("_")
         if not known and value not in (None, False):
@@ -205,10 +214,10 @@ def _attends(found: Mapping[str, Any]) -> list[bool]:
     for key, kinds in (("down_block_types", DOWN), ("up_block_types", UP)):
         names = found[key]
         if not isinstance(names, list) or not names:
-            raise _unfit(key, names, ["a list of blocks"])
+            raise unfit(key, names, ["a list of blocks"])
         for name in names:
             if not isinstance(name, str) or name not in kinds:
-                raise _unfit(key, name, list(kinds))
+                raise unfit(key, name, list(kinds))
         ways.append([kinds[name] for name in names])
     down, up = ways
     if down != up[::-1]:
@@ -220,31 +229,11 @@ def _middle_only_text(found: Mapping[str, Any]) -> bool:
     given, levels = found["mid_block_only_cross_attention"], found["only_cross_attention"]
     if given is None:
         return levels if isinstance(levels, bool) else False
-    return _flag(found, "mid_block_only_cross_attention")
+    return flag(found, "mid_block_only_cross_attention")
 
 
 def _keys(only_text: bool) -> Any:
     return "text" if only_text else "image_and_text"
-
-
-def _number(found: Mapping[str, Any], key: str) -> int:
-    value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise _unfit(key, value, ["a whole number"])
-    return value
-
-
-def _real(found: Mapping[str, Any], key: str) -> float:
-    value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise _unfit(key, value, ["a number above 0"])
-    return float(value)
-
-
-def _flag(found: Mapping[str, Any], key: str) -> bool:
-    if not isinstance(found[key], bool):
-        raise _unfit(key, found[key], ["true", "false"])
-    return found[key]
 
 
 def _numbers(found: Mapping[str, Any], key: str, count: int | None) -> list[int]:
@@ -253,27 +242,13 @@ def _numbers(found: Mapping[str, Any], key: str, count: int | None) -> list[int]
     several = value if isinstance(value, list) else [value] * (count or 0)
     if not several or (count is not None and len(several) != count):
         wanted = "a list of numbers" if count is None else f"a number, or {count} of them"
-        raise _unfit(key, value, [wanted])
-    return [_number({key: one}, key) for one in several]
+        raise unfit(key, value, [wanted])
+    return [whole_number({key: one}, key) for one in several]
 
 
 def _flags(found: Mapping[str, Any], key: str, count: int) -> list[bool]:
     value = found[key]
     several = value if isinstance(value, list) else [value] * count
     if len(several) != count:
-        raise _unfit(key, value, [f"true, false, or {count} of them"])
-    return [_flag({key: one}, key) for one in several]
-
-
-def _choice(found: Mapping[str, Any], key: str, choices: Mapping[Any, Any]) -> Any:
-    value = found[key]
-    if isinstance(value, bool | list | dict) or value not in choices:
-        raise _unfit(key, value, list(choices))
-    return choices[value]
-
-
-def _unfit(key: str, value: Any, fitting: Any) -> ValueError:
-    names = " or ".join(str(one) for one in fitting)
-    return ValueError(
-        f"{key} is {shorten(value)}, and imagen_jax has {names}: it is no network of DeepFloyd IF"
-    )
+        raise unfit(key, value, [f"true, false, or {count} of them"])
+    return [flag({key: one}, key) for one in several]

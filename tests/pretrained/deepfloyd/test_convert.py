@@ -203,7 +203,7 @@ def assert_says(capsys: pytest.CaptureFixture[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--text-encoder", "t5_1_1_mini"), "encoder_hid_dim is 32, but t5_1_1_mini is 256 wide"),
+        (("--text-encoder", "t5_1_1_mini"), "text.width=32, but 't5_1_1_mini' is 256 wide"),
         (("--text", "none", "--text-encoder", "t5_1_1_tiny"), "leave out --text-encoder"),
         (("--text-dtype", "bfloat16"), "there is no text encoder"),
     ],

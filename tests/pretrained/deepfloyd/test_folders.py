@@ -238,6 +238,8 @@ def test_prompts_need_the_text_encoder(folder: Path) -> None:
     cascade = imagen_jax.load(folder)
     with pytest.raises(ValueError, match="text encoder"):
         cascade.sample("a cube")
+    with pytest.raises(ValueError, match=r"text\.width=32, but 't5_1_1_mini' is 256 wide: give"):
+        imagen_jax.load(folder, text_encoder="t5_1_1_mini")
 
 
 def test_a_network_may_attend_to_text_alone(folder: Path) -> None:
