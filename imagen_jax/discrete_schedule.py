@@ -41,6 +41,15 @@ def levels(kind: Betas) -> np.ndarray:
     return (np.log(signal) - np.log1p(-signal)).astype(np.float32)
 
 
+def whole_step(time: jax.Array) -> jax.Array:
+    """Round times of [0, 1) down to time steps, each as likely as any other, as times of [0, 1].
+
+    Shapes: time and the result (b,).
+    """
+    step = jnp.minimum(jnp.floor(time * STEPS), STEPS - 1)
+    return step / (STEPS - 1)
+
+
 def logsnr_of(step: jax.Array, kind: Betas) -> LogSNR:
     """Return the level of time step 0 to 999, whole or between two.
 

@@ -64,6 +64,12 @@ class Stage:
             self.is_super_resolution or not self.diffusion.predict_residual,
             f"{where}: predict_residual needs a low-resolution input (low_size)",
         )
+        require(
+            self.diffusion.variance == "fixed"
+            or (isinstance(self.model, DeepFloydUNet) and self.model.learned_variance),
+            f"{where}: diffusion.variance={self.diffusion.variance!r}, but the network predicts no "
+            "variance: only a deepfloyd_unet with learned_variance does",
+        )
         self._check_super_resolution(where)
         if isinstance(self.model, UNet):
             sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
