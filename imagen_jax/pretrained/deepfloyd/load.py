@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import NamedSharding
@@ -67,6 +68,15 @@ class Pipeline:
             padding="encoded",
         )
 
+    def experiment(self, text: config.Text) -> config.Experiment:
+        """The stage as a run has it, with its cascade's text encoder."""
+        return config.Experiment(stage=self.stage, text=text, data=config.Data(dataset=DATASET))
+
+    def in_dtype(self, dtype: config.Dtype) -> "Pipeline":
+        """The same with a network that computes in this dtype."""
+        model = dataclasses.replace(self.stage.model, dtype=dtype)
+        return dataclasses.replace(self, stage=dataclasses.replace(self.stage, model=model))
+
 
 def find_pipelines(folder: Workdir) -> list[Path]:
     """The pipelines of DeepFloyd IF in a folder, which may be one itself; none for other folders.
@@ -88,27 +98,37 @@ def _is_pipeline(place: Path) -> bool:
 
 
 def load_pipelines(
-    folders: Sequence[Path], *, text_encoder: str = "", offload: bool = False
+    folders: Sequence[Path],
+    *,
+    text_encoder: str = "",
+    dtype: config.Dtype | None = None,
+    text_encoder_dtype: config.EncoderDtype | None = None,
+    offload: bool = False,
 ) -> Imagen:
     """The cascade of one or two pipelines; weights are read when a stage first samples.
 
+    With `dtype` bfloat16 they compute in it, and matrices are kept in it, too.
     Errors: FileNotFoundError or ValueError that names file, tensor or key, and the remedy.
     """
     pipelines = open_pipelines(folders)
-    holding = [p for p in pipelines if p.has_text_encoder]
-    text = (holding or pipelines)[0].text
-    if text_encoder:
-        text = dataclasses.replace(text, encoder=text_encoder)
-    data = config.Data(dataset=DATASET)
-    experiments = tuple(config.Experiment(stage=p.stage, text=text, data=data) for p in pipelines)
+    if dtype is not None:
+        pipelines = [pipeline.in_dtype(dtype) for pipeline in pipelines]
+    text = find_text(pipelines, given=text_encoder)
+    if text is not None and text_encoder_dtype is not None:
+        text = dataclasses.replace(text, dtype=text_encoder_dtype)
     return Imagen(
         stages=tuple(_trained(p, keep=not offload) for p in pipelines),
-        encoder=_encoder(
-            text, pipelines[0].folder, offload=offload, found=bool(text_encoder or holding)
-        ),
-        experiments=experiments,
+        encoder=_encoder(text, pipelines[0].folder, offload=offload),
+        experiments=tuple(p.experiment(text or p.text) for p in pipelines),
         steps=(0,) * len(pipelines),
     )
+
+
+def find_text(pipelines: Sequence[Pipeline], *, given: str = "") -> config.Text | None:
+    """The text encoder of a cascade: `given`, else the first that a folder has; None for none."""
+    if given:
+        return dataclasses.replace(pipelines[0].text, encoder=given)
+    return next((p.text for p in pipelines if p.has_text_encoder), None)
 
 
 def open_pipelines(folders: Sequence[Path]) -> list[Pipeline]:
@@ -218,17 +238,18 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
 
 
 def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
-    read = functools.partial(_read, pipeline.layout)
+    read = functools.partial(_read, pipeline.layout, pipeline.stage.model)
     params = LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
     module = models.build(pipeline.stage.model)
     return TrainedStage(stage=pipeline.stage, module=module, params=params)
 
 
-def _read(layout: Layout, sharding: NamedSharding) -> Params:
+def _read(layout: Layout, model: Any, sharding: NamedSharding) -> Params:
     """Parameters on the devices, tensor by tensor."""
 
-    def place(_: str, array: np.ndarray) -> jax.Array:
-        return mesh.to_global(np.array(array, np.float32, order="C"), sharding)
+    def place(name: str, array: np.ndarray) -> jax.Array:
+        kept = jnp.dtype(models.sampling_dtype(model, name, array.shape))
+        return mesh.to_global(np.array(array, kept, order="C"), sharding)
 
     found = lazy_tensors.read_parameters(layout, place)
     return traverse_util.unflatten_dict(found, sep=SLASH)
@@ -249,9 +270,9 @@ def _named(tensor: LazyTensor) -> tuple[str, tuple[int, ...]]:
 
 
 def _encoder(
-    text: config.Text, where: Path, *, offload: bool, found: bool
+    text: config.Text | None, where: Path, *, offload: bool
 ) -> TextEncoder | OffloadedTextEncoder | MissingTextEncoder:
-    if not found:
+    if text is None:
         return MissingTextEncoder(str(where), padding="encoded")
     check = functools.partial(_check_width, width=text.width, where=where)
     if offload:
