@@ -26,8 +26,8 @@ def load_experiments(name: str) -> tuple[config.Experiment, ...]:
     return fine_tune.training_experiments(_pipelines(name))
 
 
-def find_weights(name: str, *, size: int) -> tuple[Path, NamedTensors] | None:
-    """The weights in DeepFloyd IF's folders of the stage of this size; None for other places.
+def find_weights(name: str, *, enlarges: bool) -> tuple[Path, NamedTensors] | None:
+    """The weights in DeepFloyd IF's folders of stage I or the one that enlarges; None elsewhere.
 
     Errors: ValueError for folders without that stage; as `load_experiments`.
     """
@@ -35,9 +35,10 @@ def find_weights(name: str, *, size: int) -> tuple[Path, NamedTensors] | None:
         return None
     from imagen_jax.pretrained.deepfloyd import fine_tune
 
-    found = fine_tune.find_weights(_pipelines(name), size=size)
+    found = fine_tune.find_weights(_pipelines(name), enlarges=enlarges)
     if found is None:
-        raise ValueError(f"--init-from {name}: no stage in it samples {size}-px images")
+        wanted = "II, which enlarges" if enlarges else "I, which samples from text"
+        raise ValueError(f"--init-from {name}: it has no stage {wanted}")
     return found
 
 

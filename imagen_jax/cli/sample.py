@@ -274,13 +274,13 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
     import imagen_jax
 
     given = ("negative_prompt", "low_res", "size", "init_image", "strength", "mask", "resample")
-    given += ("dtype", "text_encoder_dtype", "clean_caption")
+    precision = ("dtype", "text_encoder_dtype", "clean_caption")
     return {
         "cascade": options.cascade,
         "seed": options.seed,
         "first_index": options.first_index,
         "last_stage": stages[-1],
-        **{name: _plain(getattr(options, name)) for name in given},
+        **{name: _plain(getattr(options, name)) for name in (*given, *precision)},
         "text_encoder": imagen.encoder.identity,
         "stages": [
             {

@@ -146,7 +146,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     # With --pairs they say what the run is trained on, whatever the config names.
     data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
     experiment = dataclasses.replace(experiment, data=data)
-    source = _source(options, experiment.stage.name, experiment.stage.size)
+    source = _source(options, experiment.stage)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
         steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
@@ -179,10 +179,10 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
         )
 
 
-def _source(options: Options, stage: str, size: int) -> "InitFrom | None":
+def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
     """Find what --init-from names: a run, an exported stage, or this stage of a cascade.
 
-    Of DeepFloyd IF's folders it is the stage that samples images of this size.
+    Of DeepFloyd IF's folders it is the one that enlarges, or the one that does not.
     """
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
@@ -192,7 +192,7 @@ def _source(options: Options, stage: str, size: int) -> "InitFrom | None":
         if options.init_partial or options.init_take != "ema":
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
-    if found := find_weights(options.init_from, size=size):
+    if found := find_weights(options.init_from, enlarges=stage.is_super_resolution):
         folder, tensors = found
         return init_from.InitFrom(
             folder=folder,
@@ -204,13 +204,13 @@ def _source(options: Options, stage: str, size: int) -> "InitFrom | None":
     places = [workdir.as_path(options.init_from)]
     if name in pretrained.list_names():
         places.append(pretrained.folder_of(name).joinpath(*inside))
-    for place in (q for p in places for q in (p, p / stage)):
+    for place in (q for p in places for q in (p, p / stage.name)):
         if (place / run_dir.CONFIG).is_file():
             return init_from.InitFrom(
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
-        f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
+        f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or an "
         f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.list_names())}"
     )

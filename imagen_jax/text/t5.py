@@ -89,7 +89,7 @@ class Kernel(nn.Module):
         product = jnp.matmul(x, kernel.astype(self.dtype), precision=_precision(self.dtype))
         if not self.has_variable("params", f"kernel{SCALE}"):
             return product
-        scale = self.get_variable("params", f"kernel{SCALE}")
+        scale: jax.Array = self.get_variable("params", f"kernel{SCALE}")
         return (product.astype(jnp.float32) * scale[None, None, :]).astype(self.dtype)
 
 
@@ -106,7 +106,7 @@ class TokenEmbedder(nn.Module):
         rows = table.at[tokens].get(mode="fill", fill_value=0)
         if not self.has_variable("params", f"embedding{SCALE}"):
             return rows.astype(self.dtype)
-        scale = self.get_variable("params", f"embedding{SCALE}")
+        scale: jax.Array = self.get_variable("params", f"embedding{SCALE}")
         scale = scale.at[tokens].get(mode="fill", fill_value=0)
         return (rows.astype(jnp.float32) * scale[:, :, None]).astype(self.dtype)
 

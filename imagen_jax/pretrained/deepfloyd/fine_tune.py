@@ -35,13 +35,13 @@ def _training_experiment(found: config.Experiment) -> config.Experiment:
     return dataclasses.replace(found, stage=stage, optim=OPTIM, train=TRAIN)
 
 
-def find_weights(folders: Sequence[Path], *, size: int) -> tuple[Path, NamedTensors] | None:
-    """The folder of the stage that samples images of this size, and its weights; None for none.
+def find_weights(folders: Sequence[Path], *, enlarges: bool) -> tuple[Path, NamedTensors] | None:
+    """The folder of stage I, or of the one that enlarges, and its weights; None for none.
 
     Errors: as `training_experiments`.
     """
     for pipeline in load.open_pipelines(folders):
-        if pipeline.stage.size == size:
+        if pipeline.stage.is_super_resolution == enlarges:
             return pipeline.folder / "unet", _named(pipeline.layout)
     return None
 

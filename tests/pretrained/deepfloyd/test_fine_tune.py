@@ -108,7 +108,8 @@ def test_a_run_continues_the_weights_and_samples(
     moved = {name: float(np.abs(after[name] - array).max()) for name, array in before.items()}
     assert 0 < max(moved.values()) < 1e-3  # two steps from the published weights, no others
     trained = imagen_jax.load(run, compile_cache=False).with_samplers([(None, {"steps": 2})])
-    low = np.full((1, 16, 16, 3), 100, np.uint8) if kept.stage.is_super_resolution else None
+    side = kept.stage.low_size
+    low = None if side is None else np.full((1, side, side, 3), 100, np.uint8)
     images = trained.sample(["a red cube"], low_res=low)[stage]
     assert images.shape[1:] == (kept.stage.size, kept.stage.size, 3)
     assert isinstance(kept.stage.model, config.DeepFloydUNet)
