@@ -210,8 +210,8 @@ def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
-        f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or an "
-        f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
+        f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or "
+        f"an exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.list_names())}"
     )
 
