@@ -17,6 +17,7 @@ DOCS = [  # autodoc imports the package, so that its own requirements are needed
     "myst-parser>=5.0",  # pages are Markdown
     "sphinx-book-theme>=1.2",
 ]
+DEEPFLOYD = ["ftfy>=6.1", "beautifulsoup4>=4.12"]  # its cleaner of captions
 EMOJI = "emoji>=2.16"  # names of emoji
 PLOTS = "matplotlib>=3.9"
 TENSORBOARD = "tensorboard"
@@ -102,6 +103,7 @@ setup(
         "tpu": [TPU],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "data": [EMOJI],
+        "deepfloyd": [*DEEPFLOYD],
         "plots": [PLOTS],
         "tensorboard": [TENSORBOARD],
         "all": [EMOJI, PLOTS, GCS, PARQUET, WANDB, TENSORBOARD],  # but for devices and frameworks
@@ -133,6 +135,7 @@ setup(
             "uv>=0.9",  # makes the bare environment of tests/export/test_runtime.py
             *DOCS,
             TPU,
+            *DEEPFLOYD,
             EMOJI,
             PLOTS,
             GCS,

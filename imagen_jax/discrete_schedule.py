@@ -41,6 +41,15 @@ def levels(kind: Betas) -> np.ndarray:
     return (np.log(signal) - np.log1p(-signal)).astype(np.float32)
 
 
+def whole_step(time: jax.Array) -> jax.Array:
+    """Round times of [0, 1) down to time steps, each as likely as any other, as times of [0, 1].
+
+    Shapes: time and the result (b,).
+    """
+    step = jnp.minimum(jnp.floor(time * STEPS), STEPS - 1)
+    return step / (STEPS - 1)
+
+
 def logsnr_of(step: jax.Array, kind: Betas) -> LogSNR:
     """Return the level of time step 0 to 999, whole or between two.
 
@@ -48,7 +57,7 @@ def logsnr_of(step: jax.Array, kind: Betas) -> LogSNR:
     """
     whole = jnp.round(step)
     step = jnp.where(jnp.abs(step - whole) < NEAR, whole, step)
-    return jnp.interp(step, np.arange(STEPS, dtype=np.float32), levels(kind))
+    return _interpolate(step, np.arange(STEPS, dtype=np.float32), levels(kind))
 
 
 def step_of(logsnr: LogSNR, kind: Betas) -> jax.Array:
@@ -57,4 +66,24 @@ def step_of(logsnr: LogSNR, kind: Betas) -> jax.Array:
     Shapes: logsnr and the result (b,), float32.
     """
     rising = levels(kind)[::-1]
-    return jnp.interp(logsnr, rising, np.arange(STEPS - 1, -1, -1, dtype=np.float32))
+    return _interpolate(logsnr, rising, np.arange(STEPS - 1, -1, -1, dtype=np.float32))
+
+
+def _interpolate(x: jax.Array, places: np.ndarray, values: np.ndarray) -> jax.Array:
+    """Interpolate as `jnp.interp` does, by comparisons with all places at once.
+
+    That one finds them in a loop and gathers, neither of which the TPU compiler's model of time
+    counts, so that `imagen plan` would give no time.
+    """
+    above = jnp.sum(places[None, :] <= x[:, None], axis=1, dtype=jnp.int32)
+    above = jnp.clip(above, 1, len(places) - 1)
+    rows = np.arange(len(places), dtype=np.int32)
+
+    def pick(table: np.ndarray, index: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(rows[None, :] == index[:, None], table[None, :], 0.0), axis=1)
+
+    left, right = pick(places, above - 1), pick(places, above)
+    low, high = pick(values, above - 1), pick(values, above)
+    found = low + (x - left) / (right - left) * (high - low)
+    found = jnp.where(x < places[0], values[0], found)
+    return jnp.where(x > places[-1], values[-1], found)

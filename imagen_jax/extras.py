@@ -4,6 +4,8 @@ import importlib.util
 
 # module -> name of the package for people, and the extra of setup.py that installs it
 EXTRAS = {
+    "bs4": ("beautifulsoup4", "deepfloyd"),
+    "ftfy": ("ftfy", "deepfloyd"),
     "apache_beam": ("Apache Beam", "beam"),
     "emoji": ("the package emoji", "data"),
     "gcsfs": ("gcsfs", "gcs"),

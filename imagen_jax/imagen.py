@@ -263,6 +263,13 @@ class Imagen:
                 stacklevel=3,
             )
 
+    def with_caption_cleaner(self) -> "Imagen":
+        """The same cascade, whose prompts go through DeepFloyd IF's cleaner of captions first.
+
+        Errors: ValueError, when it encodes, where ftfy or beautifulsoup4 is not installed.
+        """
+        return dataclasses.replace(self, encoder=self.encoder.cleaning())
+
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.
 

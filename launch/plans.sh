@@ -43,4 +43,16 @@ plan sr1024-sample-v5e-4-images imagen/sr1024 --topology v5e:2x2 --sample --batc
 plan t5_xxl-v5e imagen/base64_2b --topology v5e:2x4 --encode
 plan t5_xxl-v5e-prompts imagen/base64_2b --topology v5e:2x4 --encode --split heads --batch 6
 
+plan if_i_xl-sample-v5e-4 deepfloyd/i_xl --topology v5e:2x2 --sample --batch 1 --steps 20 100
+plan if_i_xl-sample-v5e-1 deepfloyd/i_xl --topology v5e:1x1 --sample --batch 1 --steps 20 100
+plan if_i_xl-sample-v6e-1 deepfloyd/i_xl --topology v6e:1x1 --sample --batch 1 --steps 20 100
+plan if_ii_l-sample-v5e-4 deepfloyd/ii_l --topology v5e:2x2 --sample --batch 1 --steps 20 100
+plan if_ii_l-sample-v5e-1 deepfloyd/ii_l --topology v5e:1x1 --sample --batch 1 --steps 20 100
+plan if_ii_l-sample-v6e-1 deepfloyd/ii_l --topology v6e:1x1 --sample --batch 1 --steps 20 100
+plan if_t5-v5e-1 deepfloyd/i_xl --topology v5e:1x1 --encode --split heads --batch 2
+plan if_t5-v5e-1-int8 deepfloyd/i_xl --topology v5e:1x1 --encode --split heads --batch 2 --text.dtype int8
+plan if_t5-v5e-4 deepfloyd/i_xl --topology v5e:2x2 --encode --split heads --batch 2
+plan if_t5-v6e-1 deepfloyd/i_xl --topology v6e:1x1 --encode --split heads --batch 2
+plan if_i_m-v5e-4 deepfloyd/i_m --topology v5e:2x2 --batch 32
+
 "$imagen" plan --table "$out"/*.json

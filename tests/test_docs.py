@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import deepfloyd_references
 import pytest
 import tyro
 import your_data
@@ -168,6 +169,8 @@ def test_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     _stop_after_parsing(monkeypatch)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     your_data.save_config(tmp_path)
+    for number, name in enumerate(("if_I", "if_II"), 1):  # as the guide of DeepFloyd IF has them
+        shutil.copytree(deepfloyd_references.FOLDER / name, tmp_path / "deepfloyd" / str(number))
     monkeypatch.chdir(tmp_path)
     for words in sorted(commands):
         _check(words)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imagen_jax import config
 from imagen_jax.cli import absolute_paths
+from imagen_jax.cli.experiments import load_experiments
 from imagen_jax.data.prepare import encode
 from imagen_jax.data.store import store
 from imagen_jax.io.workdir import Workdir
@@ -19,7 +20,7 @@ def describe_command(
     Options that the run overrides are spelled out. A folder of pairs that is there says what it is
     of; else the experiment's dataset does.
     """
-    own = [absolute_paths.resolve_text(stage) for stage in config.load(name)]
+    own = [absolute_paths.resolve_text(stage) for stage in load_experiments(name)]
     data = experiment.data
     dirs = [] if data_dir == Path("data") else ["--data-dir", str(data_dir)]
     changes = _changes(experiment, own)
@@ -40,8 +41,9 @@ def _changes(experiment: config.Experiment, own: Sequence[config.Experiment]) ->
     for field in ("encoder", "tokenizer", "max_length", "dtype"):
         if getattr(text, field) != getattr(given, field):
             options += [f"--{field.replace('_', '-')}", str(getattr(text, field))]
-    if text.clean and not given.clean:
-        options.append("--clean")
+    for flag in ("clean", "clean_caption"):
+        if getattr(text, flag) and not getattr(given, flag):
+            options.append(f"--{flag.replace('_', '-')}")
     sizes = {stage.stage.size for stage in own}
     if experiment.stage.size not in sizes:
         options += ["--sizes", str(experiment.stage.size)]

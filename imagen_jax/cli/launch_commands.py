@@ -118,6 +118,8 @@ def read_text(command: Command) -> config.Text:
     text = replace(text, encoder=command.value("--encoder") or text.encoder)
     if (length := command.value("--max-length")) is not None:
         text = replace(text, max_length=int(length))
+    if "--clean-caption" in command.words:
+        text = replace(text, clean_caption=True)
     return replace(text, clean=True) if "--clean" in command.words else text
 
 

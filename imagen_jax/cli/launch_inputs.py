@@ -252,7 +252,7 @@ def _bring_by(place: str, launch: Launch) -> str:
 def _check_made(command: Command, experiment: config.Experiment) -> None:
     """Errors: ValueError where a command writes pairs on which an experiment can't train."""
     stage, text = experiment.stage, experiment.text
-    names = ["encoder", "max_length", "clean"]
+    names = ["encoder", "max_length", "clean", "clean_caption"]
     if command.value("--out") is None:
         group = [
             e for e in config.load(command.source) if e.data.dataset == experiment.data.dataset

@@ -10,6 +10,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import config_overrides
+from imagen_jax.cli.experiments import is_diffusers, load_experiments
 from imagen_jax.io import json_reader, paths
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
@@ -32,6 +33,9 @@ class Options:
     batch, or 8 rows of the network's batch on each device."""
     sample: bool = False
     """Plan the stage's whole sampling loop instead of training."""
+    steps: tuple[config.Count, ...] = ()
+    """Numbers of sampling steps with --sample, a plan for each of one compilation. Default: the
+    config's."""
     encode: bool = False
     """Plan the text encoder instead of training, on the chips of one process: each encodes for
     itself."""
@@ -54,6 +58,7 @@ class Options:
         config.require(
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
+        config.require(self.sample or not self.steps, "--steps needs --sample")
 
 
 def run(argv: list[str]) -> None:
@@ -64,15 +69,17 @@ def run(argv: list[str]) -> None:
         if {"-h", "--help"} & set(argv):
             tyro.cli(Options, args=["--help"], prog="imagen plan CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen plan CONFIG --topology v5e:16x16")
+    from imagen_jax.plan import topology
+
+    if is_diffusers(argv[0]):  # whose reader imports jax
+        topology.use_compiler()
     parsed = [
         config_overrides.parse(
             Options, e, argv[1:], prog=f"imagen plan {argv[0]}", description=USAGE
         )
-        for e in config.load(argv[0])
+        for e in load_experiments(argv[0])
     ]
     options = parsed[0][0]
-    from imagen_jax.plan import topology
-
     topology.parse_topology(options.topology)  # refuse a misspelled one before anything slow
     topology.use_compiler()
     if problem := topology.describe_mismatch():
@@ -81,7 +88,7 @@ def run(argv: list[str]) -> None:
     experiments = [e for _, e in parsed]
     if options.encode:
         experiments = experiments[:1]  # a cascade has one encoder
-    documents = [_plan(experiment, slice_, options) for experiment in experiments]
+    documents = [plan for experiment in experiments for plan in _plan(experiment, slice_, options)]
     if options.json:
         from imagen_jax.plan import report
 
@@ -109,31 +116,48 @@ def read_plans(file: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{file} holds no plan ({error}); {remedy}") from error
 
 
-def _plan(experiment: config.Experiment, topology: Any, options: Options) -> dict[str, Any]:
-    from imagen_jax.plan import compile, report
+def _plan(experiment: config.Experiment, topology: Any, options: Options) -> list[dict[str, Any]]:
+    from imagen_jax.plan import report
 
-    schedule = None
+    schedule, plans = None, []
     if options.encode:
-        planned = _encode(experiment, topology, options)
+        plans = [_encode(experiment, topology, options)]
     elif options.sample:
-        guided = experiment.stage.sampler.guidance_weight != 1.0
-        images = options.batch or len(topology.devices) * (4 if guided else 8)
-        planned = compile.compile_sample(
-            experiment, topology, images=images, effort=options.full_effort
-        )
+        plans = _sample(experiment, topology, options)
     else:
-        if options.batch is not None:
-            train = dataclasses.replace(experiment.train, batch_size=options.batch)
-            experiment = dataclasses.replace(experiment, train=train)
-        if options.fit:
-            experiment, planned = _fit(experiment, topology)
-        else:
-            planned = compile.compile_train(experiment, topology, effort=options.full_effort)
-        schedule = experiment.train.steps
-    figures = report.plan_document(planned, topology, calls=schedule, price=options.price)
+        experiment, planned = _train(experiment, topology, options)
+        schedule, plans = experiment.train.steps, [planned]
+    documents = [
+        report.plan_document(planned, topology, calls=schedule, price=options.price)
+        for planned in plans
+    ]
     if not options.json:
-        print(f"{report.plan_text(figures)}\n", flush=True)
-    return figures
+        for figures in documents:
+            print(f"{report.plan_text(figures)}\n", flush=True)
+    return documents
+
+
+def _sample(experiment: config.Experiment, topology: Any, options: Options) -> Any:
+    from imagen_jax.plan import compile
+
+    guided = experiment.stage.sampler.guidance_weight != 1.0
+    images = options.batch or len(topology.devices) * (4 if guided else 8)
+    return compile.compile_sample(
+        experiment, topology, images=images, steps=options.steps, effort=options.full_effort
+    )
+
+
+def _train(
+    experiment: config.Experiment, topology: Any, options: Options
+) -> tuple[config.Experiment, Any]:
+    from imagen_jax.plan import compile
+
+    if options.batch is not None:
+        train = dataclasses.replace(experiment.train, batch_size=options.batch)
+        experiment = dataclasses.replace(experiment, train=train)
+    if options.fit:
+        return _fit(experiment, topology)
+    return experiment, compile.compile_train(experiment, topology, effort=options.full_effort)
 
 
 def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experiment, Any]:
@@ -164,8 +188,8 @@ def _encode(experiment: config.Experiment, topology: Any, options: Options) -> A
     return compile.compile_encode(
         encoder.read_t5_config(experiment.text.encoder),
         topology,
-        captions=options.batch or encoder.BATCH_TOKENS // compile.CAPTION_TOKENS,
-        max_length=experiment.text.max_length,
+        captions=options.batch or encoder.BATCH_TOKENS // compile.tokens_of(experiment.text),
+        text=experiment.text,
         split=options.split,
         effort=options.full_effort,
     )

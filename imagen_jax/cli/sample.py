@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -131,8 +131,16 @@ class Options:
 
     offload: bool = False
     """Hold one part at a time on the devices, text encoder or stage: slower, with less memory."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Dtype of the networks' products, in place of their configs'."""
     text_encoder: str = ""
     """Name or folder of the text encoder to use instead of the cascade's own."""
+    clean_caption: bool = False
+    """Pass prompts through DeepFloyd IF's cleaner of captions, as diffusers does by default; needs
+    `pip install 'imagen_jax[deepfloyd]'`."""
+    text_encoder_dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    """Precision of the text encoder in place of the config's: int8 needs half of bfloat16's
+    memory."""
     preview_every: config.Whole = 0
     """Number of steps between two saved previews, the current estimate of the images; 0 for
     none."""
@@ -159,8 +167,14 @@ def run(argv: list[str]) -> None:
     profile.listen()
     profile.end_part("imports")
     cascade = imagen_jax.load(
-        options.cascade, text_encoder=options.text_encoder, offload=options.offload
+        options.cascade,
+        text_encoder=options.text_encoder,
+        dtype=options.dtype,
+        text_encoder_dtype=options.text_encoder_dtype,
+        offload=options.offload,
     )
+    if options.clean_caption:
+        cascade = cascade.with_caption_cleaner()
     cascade = cascade.with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
@@ -260,12 +274,13 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
     import imagen_jax
 
     given = ("negative_prompt", "low_res", "size", "init_image", "strength", "mask", "resample")
+    precision = ("dtype", "text_encoder_dtype", "clean_caption")
     return {
         "cascade": options.cascade,
         "seed": options.seed,
         "first_index": options.first_index,
         "last_stage": stages[-1],
-        **{name: _plain(getattr(options, name)) for name in given},
+        **{name: _plain(getattr(options, name)) for name in (*given, *precision)},
         "text_encoder": imagen.encoder.identity,
         "stages": [
             {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from imagen_jax import config
+from imagen_jax.cli.experiments import load_experiments
 
 if TYPE_CHECKING:
     from imagen_jax.data.prepare.jobs import EncodeJob
@@ -36,11 +37,14 @@ class StoreOptions:
     """Sides of the images to store, in pixels, such as 64 256; needs --out."""
     max_length: config.Length | None = None
     """Maximum tokens of a caption, end of sentence included; needs --out; default: 128."""
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """Precision of the encoder's matrices and products; needs --out; default: float32; bfloat16 on
-    accelerators."""
+    accelerators; int8 keeps matrices so, in half of bfloat16's memory, and multiplies in it."""
     clean: bool = False
     """Strip HTML, addresses and file names from captions; needs --out."""
+    clean_caption: bool = False
+    """Pass captions through DeepFloyd IF's cleaner, as its networks were trained; needs --out and
+    `pip install 'imagen_jax[deepfloyd]'`."""
     framing: Annotated[config.Framing, tyro.conf.arg(name="")] = config.Framing()
     """Cropping of images of any size to squares; needs --out: a config's images are squares."""
     filters: Annotated[config.Filters, tyro.conf.arg(name="")] = config.Filters()
@@ -127,12 +131,12 @@ class StoreOptions:
         given = {"max_length": self.max_length, "dtype": self.dtype}
         options: dict[str, Any] = {n: value for n, value in given.items() if value is not None}
         options |= {"tokenizer": self.tokenizer} if self.tokenizer else {}
-        options |= {"clean": True} if self.clean else {}
+        options |= {n: True for n in ("clean", "clean_caption") if getattr(self, n)}
         if self.for_config is None:
             assert self.encoder is not None
             options = {"max_length": MAX_LENGTH, "dtype": "float32"} | options
             return jobs.text_settings(self.encoder, **options), self.sizes
-        stages = config.load(self.for_config)
+        stages = load_experiments(self.for_config)
         text = dataclasses.replace(stages[0].text, **options)
         if self.encoder is not None and self.encoder != text.encoder:
             text = dataclasses.replace(

@@ -12,6 +12,7 @@ import tyro
 from imagen_jax import config
 from imagen_jax.cli import config_overrides, console, devices
 from imagen_jax.cli.cache_options import CacheOptions
+from imagen_jax.cli.experiments import find_weights, load_experiments
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, distributed
@@ -47,7 +48,7 @@ class Options:
     """Stage of a cascade to train alone."""
     init_from: str | None = None
     """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
-    or of a cascade that has this stage. A run that is resumed ignores it."""
+    of a cascade that has this stage, or of DeepFloyd IF. A run that is resumed ignores it."""
     init_take: Literal["ema", "weights"] = "ema"
     """Weights to take with --init-from: the averaged ones for both, or weights and average as
     they were."""
@@ -76,7 +77,7 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
         if {"-h", "--help"} & set(argv):
             tyro.cli(Options, args=["--help"], prog="imagen train CONFIG", description=USAGE)
         raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
-    experiments = config.load(argv[0])
+    experiments = load_experiments(argv[0])
     parsed = [
         config_overrides.parse(
             Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE
@@ -145,7 +146,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     # With --pairs they say what the run is trained on, whatever the config names.
     data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
     experiment = dataclasses.replace(experiment, data=data)
-    source = _source(options, experiment.stage.name)
+    source = _source(options, experiment.stage)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
         steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
@@ -178,8 +179,11 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
         )
 
 
-def _source(options: Options, stage: str) -> "InitFrom | None":
-    """Find what --init-from names: a run, an exported stage, or this stage of a cascade."""
+def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
+    """Find what --init-from names: a run, an exported stage, or this stage of a cascade.
+
+    Of DeepFloyd IF's folders it is the one that enlarges, or the one that does not.
+    """
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
     from imagen_jax.train import init_from
@@ -188,18 +192,26 @@ def _source(options: Options, stage: str) -> "InitFrom | None":
         if options.init_partial or options.init_take != "ema":
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
+    if found := find_weights(options.init_from, enlarges=stage.is_super_resolution):
+        folder, tensors = found
+        return init_from.InitFrom(
+            folder=folder,
+            take=options.init_take,
+            partial=options.init_partial,
+            tensors=tensors,
+        )
     name, *inside = Path(options.init_from).parts
     places = [workdir.as_path(options.init_from)]
     if name in pretrained.list_names():
         places.append(pretrained.folder_of(name).joinpath(*inside))
-    for place in (q for p in places for q in (p, p / stage)):
+    for place in (q for p in places for q in (p, p / stage.name)):
         if (place / run_dir.CONFIG).is_file():
             return init_from.InitFrom(
                 folder=place, take=options.init_take, partial=options.init_partial
             )
     raise FileNotFoundError(
-        f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
-        f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
+        f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or "
+        f"an exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.list_names())}"
     )
 

@@ -35,6 +35,7 @@ from imagen_jax.config.diffusion import (
 from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import (
     Data,
+    EncoderDtype,
     Experiment,
     Layout,
     Mesh,
@@ -47,6 +48,7 @@ from imagen_jax.config.experiment import (
 from imagen_jax.config.images import Crop, Filters, Framing
 from imagen_jax.config.load import chain, from_json, load, to_json
 from imagen_jax.config.models import (
+    Dtype,
     EfficientUNet,
     Level,
     Remat,
@@ -87,7 +89,9 @@ __all__ = [
     "DeepFloydLevel",
     "DeepFloydUNet",
     "Diffusion",
+    "Dtype",
     "EfficientUNet",
+    "EncoderDtype",
     "Experiment",
     "Filters",
     "Finite",

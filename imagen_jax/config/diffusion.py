@@ -73,7 +73,8 @@ class Diffusion:
     sigma_data: Positive = 0.5
     predict_residual: bool = False  # x0 minus the noised low-res input; off in the paper
     # Of the ancestral sampler's steps: `Sampler.stochasticity` sets it, or the network says where
-    # its logarithm lies between the bounds (arXiv:2102.09672).
+    # its logarithm lies between the bounds (arXiv:2102.09672), which training then adds its
+    # variational bound for.
     variance: Variance = "fixed"
 
     def __post_init__(self) -> None:
@@ -91,11 +92,26 @@ class Diffusion:
             "diffusion: predict_residual and preconditioning='edm' exclude each other",
         )
         self._check_sigmoid()
+        self._check_betas()
 
     @property
     def betas(self) -> Betas | None:
         """Betas of the discrete time steps that the network counts; None for other schedules."""
         return BETAS.get(self.schedule.kind)
+
+    def _check_betas(self) -> None:
+        """Refuse what discrete time steps, or other levels, have no meaning for."""
+        kind = self.schedule.kind
+        require(
+            self.betas is None or (self.loss_weight != "sigmoid" and self.time_sampling != "edm"),
+            f"diffusion: schedule.kind={kind!r} has 1,000 levels, each drawn as often as any "
+            "other: leave loss_weight='sigmoid' and time_sampling='edm' to other schedules",
+        )
+        require(
+            self.variance == "fixed" or self.betas is not None,
+            f"diffusion: variance='learned_range' needs a schedule of discrete betas, "
+            f"{' or '.join(BETAS)}, not schedule.kind={kind!r}",
+        )
 
     def _check_sigmoid(self) -> None:
         low, high = self.schedule.logsnr_min, self.schedule.logsnr_max

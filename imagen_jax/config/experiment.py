@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from imagen_jax.config.deepfloyd import DeepFloydUNet
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
-from imagen_jax.config.models import Dtype, EfficientUNet, UNet
+from imagen_jax.config.models import EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.ranges import (
     BatchSize,
@@ -28,6 +28,8 @@ from imagen_jax.config.sentences import check_texts, shorten
 from imagen_jax.config.validate import require, require_divides
 
 Padding = Literal["left_out", "encoded"]
+# Of a text encoder. int8: matrices are kept so, with a scale a row, and multiplied in bfloat16.
+EncoderDtype = Literal["float32", "bfloat16", "int8"]
 Bytes = Annotated[int, Range(low=0, high=2**63 - 1)]
 # Parts of a batch, on devices or one after another.
 Chosen = Annotated[int, Range(low=1, high=2**20, also=(-1,), remedy="-1 has it chosen")]
@@ -63,6 +65,12 @@ class Stage:
         require(
             self.is_super_resolution or not self.diffusion.predict_residual,
             f"{where}: predict_residual needs a low-resolution input (low_size)",
+        )
+        require(
+            self.diffusion.variance == "fixed"
+            or (isinstance(self.model, DeepFloydUNet) and self.model.learned_variance),
+            f"{where}: diffusion.variance={self.diffusion.variance!r}, but the network predicts no "
+            "variance: only a deepfloyd_unet with learned_variance does",
         )
         self._check_super_resolution(where)
         if isinstance(self.model, DeepFloydUNet):
@@ -141,9 +149,10 @@ class Text:
     width: Width = 64  # of its output
     max_length: Length = 32  # tokens, end of sentence included
     # Of its matrices and products; norms and softmax stay float32. None: that of the encoded
-    # dataset, float32 where one is yet to be encoded.
-    dtype: Dtype | None = None
+    # dataset, float32 where one is yet to be encoded. int8 halves bfloat16's memory.
+    dtype: EncoderDtype | None = None
     clean: bool = False  # strip markup and addresses from captions and prompts
+    clean_caption: bool = False  # by DeepFloyd IF's cleaner, which makes lower case as well
     lower_case: bool = False  # captions and prompts in lower case, as DeepFloyd IF has them
     # Rows of the encoding behind a caption's end: left out, or encoded as DeepFloyd IF reads them,
     # all `max_length` of them.
@@ -157,7 +166,7 @@ class Text:
             check_line(getattr(self, name), f"text: {name}")
 
     @property
-    def computed_in(self) -> Dtype:
+    def computed_in(self) -> EncoderDtype:
         """The dtype that it encodes in."""
         return self.dtype or "float32"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
 from imagen_jax.data.images import transforms
-from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.records import Encoding, Record
 from imagen_jax.data.store.store import Records, Store
 from imagen_jax.io.errors import CorruptDataError
 
+# Of `config.Text`, and of a store.
+STORED = ("width", "max_length", "clean", "clean_caption", "lower_case", "padding")
 TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged, none stands in
 
 
@@ -78,6 +81,10 @@ class LoadExample:
         # Drawn last: more captions change no crop.
         count = len(record.texts)
         text = record.texts[rng.integers(count) if count > 1 else 0]
+        if isinstance(self.stage.model, config.DeepFloydUNet):
+            # Its null caption is the encoding of the empty one, which the network does not know.
+            dropped = rng.random() < self.stage.text_drop_rate
+            text = _empty(self.store) if dropped else text
         if not text.is_finite():
             raise _not_finite(self.store, f"record {index}, {record.key!r},")
         return LoadedExample(pixels, low_pixels, text.array(), index, lost)
@@ -101,6 +108,11 @@ class LoadExample:
             return transforms.decode_image(record.images[side], side=side)
         except ValueError as error:
             raise CorruptDataError(f"record {record.key}: {error}") from error
+
+
+@functools.lru_cache(maxsize=2)
+def _empty(store: Store) -> Encoding:
+    return store.empty()
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,7 @@ def describe_misfit(store: Store, experiment: config.Experiment, command: str) -
     `command` makes the store that it needs. "" if it can, as far as the store's index tells.
     """
     text, stage = experiment.text, experiment.stage
-    wanted = {name: getattr(text, name) for name in ("width", "max_length", "clean")}
+    wanted = {name: getattr(text, name) for name in STORED}
     # Those that the config leaves open may be any; a run keeps its first store's.
     checked = ("identity", "vocabulary", "dtype")
     wanted |= {name: getattr(text, name) for name in checked if getattr(text, name)}

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import config, rng
+from imagen_jax import config, discrete_schedule, rng
 from imagen_jax.diffusion import schedules
-from imagen_jax.diffusion.prediction import from_x0
+from imagen_jax.diffusion.prediction import from_x0, to_x0
+from imagen_jax.diffusion.variance_bound import variance_bound
 from imagen_jax.types import Image, LogSNR, Predict, RandomKey, Time
 
 _EDM_MEAN, _EDM_STD = -1.2, 1.2  # of ln sigma (arXiv:2206.00364, table 1)
@@ -26,17 +27,34 @@ class LossTerms(NamedTuple):
 def loss(predict: Predict, x0: Image, key: RandomKey, *, diffusion: config.Diffusion) -> LossTerms:
     """Compute the weighted squared error of a prediction, averaged over each image.
 
-    The prediction is of what `diffusion.predicts` says.
+    The prediction is of what `diffusion.predicts` says. Channels beyond the image's are where a
+    variance lies; with variance "learned_range" their bound is added to the loss, else they are
+    left out of it.
 
-    Shapes: x0 (b, h, w, c); results (b,). Units: x0 in [-1, 1]. Source: appendix A.
+    Shapes: x0 (b, h, w, c); results (b,). Units: x0 in [-1, 1].
+    Errors: ValueError for a learned variance without its channels.
+    Source: appendix A; the sum arXiv:2102.09672, equation 16, in bits over 1,000 steps.
     """
     x0 = x0.astype(jnp.float32)
     level, width = draw_logsnr(rng.fold(key, "level"), x0.shape[0], diffusion=diffusion)
     eps = jax.random.normal(rng.fold(key, "noise"), x0.shape)
     z = schedules.add_noise(x0, eps, level)
     target = from_x0(x0, z, level, predicts=diffusion.predicts)
-    error = jnp.mean((predict(z, level) - target) ** 2, axis=(1, 2, 3))
-    return LossTerms(weight(level, width, diffusion=diffusion) * error, level)
+    output = predict(z, level)
+    output, rest = output[..., : x0.shape[-1]], output[..., x0.shape[-1] :]
+    error = jnp.mean((output - target) ** 2, axis=(1, 2, 3))
+    found = weight(level, width, diffusion=diffusion) * error
+    if diffusion.variance == "learned_range":
+        if rest.shape != x0.shape:
+            raise ValueError("diffusion.variance='learned_range': the network predicts no variance")
+        assert diffusion.betas is not None  # `config.Diffusion` has checked it
+        implied = output
+        if diffusion.predicts != "eps":
+            implied = to_x0(output, z, level, predicts=diffusion.predicts)
+            implied = from_x0(implied, z, level, predicts="eps")
+        share = (rest + 1) / 2
+        found += variance_bound(x0, eps, implied, share, level, betas=diffusion.betas)
+    return LossTerms(found, level)
 
 
 def draw_logsnr(
@@ -44,7 +62,8 @@ def draw_logsnr(
 ) -> tuple[LogSNR, LogSNR]:
     """Levels to train at, and one over the density with which each was drawn.
 
-    Shapes: results (b,). Units: nats. For a uniform time that density is -dt / dlogsnr.
+    Shapes: results (b,). Units: nats. For a uniform time that density is -dt / dlogsnr. Schedules
+    of discrete betas have their 1,000 levels alone, and no density: it is 1.
     """
     schedule = diffusion.schedule
     if diffusion.time_sampling == "edm":  # logsnr = -2 ln sigma
@@ -57,6 +76,9 @@ def draw_logsnr(
         return schedules.logsnr(t, schedule=schedule)
 
     t = draw_time(key, batch, stratified=diffusion.time_sampling == "stratified")
+    if diffusion.betas is not None:
+        level = level_at(discrete_schedule.whole_step(t))
+        return level, jnp.ones_like(level)
     level, slope = jax.jvp(level_at, (t,), (jnp.ones_like(t),))
     return level, -slope
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
 
-from imagen_jax import config, rng
+from imagen_jax import config, discrete_schedule, rng
+from imagen_jax.config.diffusion import BETAS
 from imagen_jax.diffusion import schedules
-from imagen_jax.types import AugLevel, Image, Keys, LogSNR
+from imagen_jax.types import AugLevel, Image, Keys, LogSNR, RandomKey
 
 
 def prepare(
@@ -28,6 +29,17 @@ def prepare(
     return augment_low_res(
         upsample(low_res, factor=factor, kind=options.upsampling), aug_level, keys, options=options
     )
+
+
+def draw_level(key: RandomKey, batch: int, *, options: config.NoiseConditioning) -> AugLevel:
+    """Draw the noise of training: uniform from 0 to `max_level`, in whole steps where those count.
+
+    Shapes: result (b,).
+    """
+    drawn = jax.random.uniform(key, (batch,))
+    if options.schedule.kind in BETAS:
+        drawn = discrete_schedule.whole_step(drawn)
+    return options.max_level * drawn
 
 
 def upsample(

@@ -72,7 +72,7 @@ def select_percentile(values: Float32[Array, "b h w c"], q: float) -> Float32[Ar
     # As jnp.percentile interpolates, where the order of operations decides on the last bit.
     low, high = (jax.lax.bitcast_convert_type(x, jnp.float32) for x in (below, above))
     found = low * (np.float32(1.0) - share) + high * share
-    return jnp.where(jnp.isnan(rows).any(axis=(1, 2)), jnp.nan, found)
+    return jnp.where(_count(jnp.isnan(rows)) > 0, jnp.nan, found)
 
 
 def _next(bits: Int32[Array, "b h k"], below: Int32[Array, " b"], rank: int) -> Int32[Array, " b"]:

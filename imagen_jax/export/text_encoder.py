@@ -30,7 +30,7 @@ class TextEncoderEntry:
     vocabulary: str  # digest of the tokenizer
     width: int
     max_length: int
-    dtype: t5.Dtype
+    dtype: config.EncoderDtype
     clean: bool  # captions are cleaned first
 
     def __post_init__(self) -> None:
@@ -97,12 +97,18 @@ def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> T
 def embed_encoder(folder: Path, source: config.Text, *, progress: bool = False) -> None:
     """Write the encoder that `source` names into a new folder, its matrices in its dtype.
 
-    That is the precision in which it computes: what it encodes stays the same to the last bit.
+    That is the precision in which it computes: what it encodes stays the same to the last bit. One
+    that is kept in int8 is written in bfloat16, of which loading makes int8 again.
     Errors: as `load.find_layout`, and as `native.write`.
     """
     sizes, layout, words = _open(source)
     native.write(
-        folder, sizes, layout, tokenizer=words, dtype=source.computed_in, progress=progress
+        folder,
+        sizes,
+        layout,
+        tokenizer=words,
+        dtype=t5.product_dtype(source.computed_in),
+        progress=progress,
     )
 
 

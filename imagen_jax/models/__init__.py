@@ -25,6 +25,8 @@ from imagen_jax.models.network import (
     init,
     parameter_shapes,
     predictor,
+    sampling_dtype,
+    sampling_shapes,
 )
 from imagen_jax.models.unet import UNet
 
@@ -39,4 +41,6 @@ __all__ = [
     "init",
     "parameter_shapes",
     "predictor",
+    "sampling_dtype",
+    "sampling_shapes",
 ]

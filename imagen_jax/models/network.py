@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from imagen_jax import config
 from imagen_jax.models.conditioning import Conditioning
@@ -15,7 +16,8 @@ from imagen_jax.models.unet import UNet
 from imagen_jax.types import Conditioned, Network, Params, Predict, RandomKey
 
 CHANNELS = 3
-
+# Parameters of DeepFloyd IF's network that float32 products read, whatever its dtype.
+EXACT_PARTS = ("text/projection", "text/pool", "emb/", "head")
 
 Options = config.UNet | config.EfficientUNet | config.DeepFloydUNet
 Module = UNet | EfficientUNet | DeepFloydUNet
@@ -98,6 +100,26 @@ def parameter_shapes(stage: config.Stage, text: config.Text) -> Params:
         ),
         jax.random.key(0),
     )
+
+
+def sampling_dtype(options: Options, name: str, shape: tuple[int, ...]) -> config.Dtype:
+    """The dtype that a parameter may be kept in where nothing is trained: that of its products.
+
+    Vectors stay float32, and so do all parameters of networks other than DeepFloyd IF's. `name` is
+    a path, "down_0/res_1/conv_0/kernel".
+    """
+    is_exact = len(shape) < 2 or name.startswith(EXACT_PARTS)
+    return "float32" if is_exact or not isinstance(options, config.DeepFloydUNet) else options.dtype
+
+
+def sampling_shapes(stage: config.Stage, text: config.Text) -> Params:
+    """Return shapes and dtypes of a stage's parameters as sampling keeps them."""
+    flat = traverse_util.flatten_dict(parameter_shapes(stage, text), sep="/")
+    kept = {
+        name: jax.ShapeDtypeStruct(x.shape, sampling_dtype(stage.model, name, x.shape))
+        for name, x in flat.items()
+    }
+    return traverse_util.unflatten_dict(kept, sep="/")
 
 
 def count_parameters(params: Params) -> int:

@@ -53,7 +53,8 @@ class FusedUpsampleConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        apart = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+        # Added in float32, where the kernel is kept in less, too.
+        apart = jnp.pad(kernel.astype(jnp.float32), ((1, 1), (1, 1), (0, 0), (0, 0)))
         rows = apart[:-1] + apart[1:]
         taps = rows[:, :-1] + rows[:, 1:]
         return _doubled(*nn.dtypes.promote_dtype(x, taps, bias, dtype=self.dtype))

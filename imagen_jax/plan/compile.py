@@ -5,7 +5,8 @@ Each is the real one, compiled for devices that are described and not present.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.text import packing, t5
-from imagen_jax.text.encoder import Split, parameter_sharding
+from imagen_jax.text.placement import Split, parameter_sharding
 from imagen_jax.train import resolve, sharded_step, state
 
 EFFORT = {"optimization_level": 9}  # O0: 15 times faster and a third of the memory
@@ -43,6 +44,7 @@ class CompiledPlan:
     estimate: roofline.Estimate
     devices: int | None = None  # that work together, if not all: the chips of one process
     remat: config.Remat | None = None  # of training
+    steps: int | None = None  # of sampling, for an image
     notes: tuple[str, ...] = ()
 
 
@@ -97,16 +99,22 @@ def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
 
 
 def compile_sample(
-    experiment: config.Experiment, topology: Topology, *, images: int, effort: bool = False
-) -> CompiledPlan:
+    experiment: config.Experiment,
+    topology: Topology,
+    *,
+    images: int,
+    steps: Sequence[int] = (),
+    effort: bool = False,
+) -> list[CompiledPlan]:
     """Compile a stage's whole sampling loop for so many images at once, at their full size.
 
     The compiler counts a loop's body once: all but the memory is that of one step, which is no
-    loop, times the steps.
+    loop, times the steps. So one compilation makes a plan for each of `steps`, by default the
+    stage's own.
     """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
-    shapes = models.parameter_shapes(stage, text)
+    shapes = models.sampling_shapes(stage, text)
     guided = stage.sampler.guidance_weight != 1.0
     workload = auto_layout.Workload(
         images=images * (2 if guided else 1), rows=stage.size // stage.model.multiple()
@@ -133,19 +141,22 @@ def compile_sample(
         step = jax.jit(functools.partial(sample, 1)).lower(params, canvas)
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
-    work = flops.count_flops(functools.partial(sample, stage.sampler.steps), params, canvas)
     local = auto_layout.local_images(workload.images, grid)
-    return CompiledPlan(
-        what="sample",
-        name=stage.name,
-        mesh=dict(grid.shape),
-        images=images,
-        local_images=local,
-        parameters=models.count_parameters(shapes),
-        flops=work / images,
-        estimate=found.times(stage.sampler.steps, memory=memory),
-        notes=tuple(_small_batch(local)),
-    )
+    return [
+        CompiledPlan(
+            what="sample",
+            name=stage.name,
+            mesh=dict(grid.shape),
+            images=images,
+            local_images=local,
+            parameters=models.count_parameters(shapes),
+            flops=flops.count_flops(functools.partial(sample, count), params, canvas) / images,
+            estimate=found.times(count, memory=memory),
+            steps=count,
+            notes=tuple(_small_batch(local)),
+        )
+        for count in steps or (stage.sampler.steps,)
+    ]
 
 
 def compile_encode(
@@ -153,24 +164,25 @@ def compile_encode(
     topology: Topology,
     *,
     captions: int,
-    max_length: int,
+    text: config.Text,
     split: Split = "captions",
     effort: bool = False,
 ) -> CompiledPlan:
-    """Compile the T5 encoder in bfloat16 on one process's chips, for packed rows of captions.
+    """Compile the T5 encoder on one process's chips, for packed rows of captions.
 
-    Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full.
+    Captions are taken to have `CAPTION_TOKENS` tokens on average, and rows to be full; where
+    padding is encoded each has a row. It is kept in int8 if the text says so, else in bfloat16.
     """
+    dtype: config.EncoderDtype = "int8" if text.dtype == "int8" else "bfloat16"
     devices = [d for d in topology.devices if d.process_index == 0]
-    length = packing.row_length(max_length)
-    shapes = {
-        name: jax.ShapeDtypeStruct(shape, t5.storage_dtype(name, shape, "bfloat16"))
-        for name, shape in t5.parameter_shapes(encoder).items()
-    }
-    size = 2.0 * models.count_parameters(shapes)
+    whole = text.padding == "encoded"
+    length = text.max_length if whole else packing.row_length(text.max_length)
+    tokens_each = tokens_of(text)
+    shapes = t5.storage_shapes(encoder, dtype)
+    size = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes.values()))
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
     held_by = auto_layout.batch_shards(grid)
-    rows = -(-captions * CAPTION_TOKENS // (length * held_by)) * held_by
+    rows = -(-captions * tokens_each // (length * held_by)) * held_by
     params = traverse_util.unflatten_dict(
         state.with_shardings(
             shapes, {n: parameter_sharding(n, x, grid, split) for n, x in shapes.items()}
@@ -181,19 +193,23 @@ def compile_encode(
     ids = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_row)
 
     def run(params: Any, tokens: Any, segments: Any) -> Any:
-        return t5.encode_packed(params, tokens, segments, config=encoder, dtype="bfloat16")
+        return t5.encode_packed(
+            params, tokens, segments, config=encoder, dtype=dtype, padding=text.padding
+        )
 
     work = flops.count_flops(run, params, ids, ids)
     with mesh.activate(grid):
         lowered = jax.jit(run, out_shardings=by_row).lower(params, ids, ids)
-    packed = rows * length // CAPTION_TOKENS
+    packed = rows * length // tokens_each
+    parameters = sum(math.prod(shape) for shape in t5.parameter_shapes(encoder).values())
+    kept = ", int8" if dtype == "int8" else ""
     return CompiledPlan(
         what="encode",
-        name=f"T5, {models.count_parameters(shapes) / 1e9:.2f} B, {rows} rows of {length} tokens",
+        name=f"T5, {parameters / 1e9:.2f} B{kept}, {rows} rows of {length} tokens",
         mesh=dict(grid.shape),
         images=packed,
         local_images=packed / held_by,
-        parameters=models.count_parameters(shapes),
+        parameters=parameters,
         flops=work / packed,
         estimate=roofline.estimate(
             compile_for(lowered, topology, effort=effort),
@@ -202,6 +218,11 @@ def compile_encode(
         ),
         devices=len(devices),
     )
+
+
+def tokens_of(text: config.Text) -> int:
+    """Return the tokens that a caption is taken to have: all rows where padding is encoded."""
+    return text.max_length if text.padding == "encoded" else CAPTION_TOKENS
 
 
 def canvas_shapes(

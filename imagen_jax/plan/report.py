@@ -28,6 +28,7 @@ class ShownPlan:
     images: int
     mesh: Mapping[str, int]
     remat: str | None
+    steps: int | None = None
     hbm_per_device: Mapping[str, Any]
     roofline_seconds: Mapping[str, Any]
     estimated_seconds: float | None = None
@@ -62,6 +63,7 @@ def plan_document(
         "images": planned.images,
         "local_images": planned.local_images,
         "remat": planned.remat,
+        "steps": planned.steps,
         "hbm_per_device": {
             "arguments_gib": memory.arguments / GIB,
             "outputs_gib": memory.outputs / GIB,
@@ -129,8 +131,8 @@ def plan_text(figures: Mapping[str, Any]) -> str:
     verdict = "fits" if hbm["fits"] else "DOES NOT FIT"
     slices = f"{figures['slices']} slices of " if figures["slices"] > 1 else ""
     rows = {
-        "program": f"{figures['what']} {figures['name']}, {figures['parameters'] / 1e6:.1f} M "
-        "parameters",
+        "program": f"{figures['what']} {figures['name']}{_steps(figures)}, "
+        f"{figures['parameters'] / 1e6:.1f} M parameters",
         "devices": f"{slices}{figures['topology']}, {figures['chips']} chips, {_mesh(figures)}",
         "batch": f"{figures['images']}, {figures['local_images']:g} at once on a device"
         + (f", remat {figures['remat']}" if figures["remat"] else ""),
@@ -162,7 +164,7 @@ def plan_text(figures: Mapping[str, Any]) -> str:
 def plan_table(plans: Sequence[Mapping[str, Any]]) -> str:
     """Plans, one a row, in Markdown."""
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "program": lambda f: f"{f['what']} `{f['name']}`",
+        "program": lambda f: f"{f['what']} `{f['name']}`" + _steps(f),
         "slice": lambda f: f["topology"] + (f" x {f['slices']}" if f["slices"] > 1 else ""),
         "batch": lambda f: str(f["images"]),
         "mesh": lambda f: _mesh(f),
@@ -184,6 +186,10 @@ def plan_table(plans: Sequence[Mapping[str, Any]]) -> str:
 def _if_timed(figures: Mapping[str, Any], name: str, form: str) -> str:
     value = figures.get(name)
     return "-" if value is None else form.format(value)
+
+
+def _steps(figures: Mapping[str, Any]) -> str:
+    return f", {figures['steps']} steps" if figures.get("steps") else ""
 
 
 def _mesh(figures: Mapping[str, Any]) -> str:

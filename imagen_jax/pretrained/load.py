@@ -19,6 +19,8 @@ def load(
     path: str | Workdir,
     *,
     text_encoder: str | Path = "",
+    dtype: config.Dtype | None = None,
+    text_encoder_dtype: config.EncoderDtype | None = None,
     offload: bool = False,
     compile_cache: bool = True,
 ) -> Imagen:
@@ -29,7 +31,9 @@ def load(
     A stage's weights are read to the devices when it first samples. With `offload` they leave when
     it is done, as the text encoder does when prompts are encoded: a device has to hold the largest
     part, not the sum; each call reads all again. `text_encoder` is the place or name of one to use
-    instead of the one that the cascade names or holds.
+    instead of the one that the cascade names or holds. `dtype` is that of the networks' products in
+    place of their configs'; of DeepFloyd IF's the matrices are then kept in it, too.
+    `text_encoder_dtype` is the text encoder's: int8 takes half of bfloat16's memory.
     Compiled programs are kept in ~/.cache/imagen_jax/xla, or where jax was told to keep them, so
     that the next start need not compile; `compile_cache=False` leaves jax's settings alone.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
@@ -40,7 +44,13 @@ def load(
         compilation_cache.use_cache()
     folder = locate.find_cascade(path)
     if pipelines := deepfloyd.find_pipelines(folder):
-        return deepfloyd.load_pipelines(pipelines, text_encoder=str(text_encoder), offload=offload)
+        return deepfloyd.load_pipelines(
+            pipelines,
+            text_encoder=str(text_encoder),
+            dtype=dtype,
+            text_encoder_dtype=text_encoder_dtype,
+            offload=offload,
+        )
     listed = locate.read_manifests(locate.find_in_folder(folder))
     found = {run: run_dir.read_config(run) for run in listed}
     if len(found) > 1:
@@ -53,8 +63,10 @@ def load(
         text = bundle.text(trained_with, given=str(text_encoder))
     elif text_encoder:
         text = dataclasses.replace(trained_with, encoder=str(text_encoder), tokenizer="")
+    if text is not None and text_encoder_dtype is not None:
+        text = dataclasses.replace(text, dtype=text_encoder_dtype)
     return Imagen(
-        stages=tuple(trained for trained, _ in loaded),
+        stages=tuple(trained.in_dtype(dtype) for trained, _ in loaded),
         encoder=open_encoder(text, folder, padding=trained_with.padding, offload=offload),
         experiments=tuple(found[run] for run in ordered),
         steps=tuple(step for _, step in loaded),

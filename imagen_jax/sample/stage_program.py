@@ -60,6 +60,14 @@ class TrainedStage:
             return self.params.get(sharding)
         return jax.device_put(self.params, sharding)
 
+    def in_dtype(self, dtype: config.Dtype | None) -> "TrainedStage":
+        """The same with a network that computes in this dtype; None for the one that it has."""
+        if dtype is None:
+            return self
+        model = dataclasses.replace(self.stage.model, dtype=dtype)
+        stage = dataclasses.replace(self.stage, model=model)
+        return dataclasses.replace(self, stage=stage, module=models.build(model))
+
     def release(self) -> None:
         """Free parameters that are read for each use."""
         if isinstance(self.params, LazyParams):

@@ -1,42 +1,40 @@
 """The frozen text encoder as a whole: captions in, encodings and their mask out (section 2.1)."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import encoder_digests, packing, t5
-from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, load
+from imagen_jax.text import deepfloyd_cleaner, encoder_digests, packing, t5
+from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.cleaning import clean_caption
 from imagen_jax.text.nonfinite_encodings import check_encodings, is_finite
-from imagen_jax.text.t5 import Dtype, T5Config
-from imagen_jax.text.tokenizer import Tokenizer, pad
+from imagen_jax.text.placement import Placer, Split, put_scales_beside
+from imagen_jax.text.t5 import T5Config
+from imagen_jax.text.tokenizer import PAD, Tokenizer, pad
 from imagen_jax.types import Params
-
-Split = Literal["captions", "heads"]
 
 EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
 TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, next to the encoder's
-LEAST_SHARD = 2**20  # bytes; smaller parameters are whole on every device
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
 
 LOST = 200  # characters that a warning shows of what was lost
 BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype", "padding"))
-_encode_packed = jax.jit(t5.encode_packed, static_argnames=("config", "dtype"))
+_encode_packed = jax.jit(t5.encode_packed, static_argnames=("config", "dtype", "padding"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +49,11 @@ class TextEncoder:
     tokenizer: Tokenizer
     max_length: int
     devices: Mesh
-    dtype: Dtype
+    dtype: settings.EncoderDtype
     digest: str  # of the weights
 
     clean: bool = False  # captions are cleaned first
+    clean_caption: bool = False  # by DeepFloyd IF's cleaner
     lower_case: bool = False  # and made lower case
     padding: settings.Padding = "left_out"
     batch_tokens: int = BATCH_TOKENS  # of `plan`
@@ -70,7 +69,12 @@ class TextEncoder:
             clean=text.clean,
             split=split,
         )
-        return dataclasses.replace(found, lower_case=text.lower_case, padding=text.padding)
+        return dataclasses.replace(
+            found,
+            clean_caption=text.clean_caption,
+            lower_case=text.lower_case,
+            padding=text.padding,
+        )
 
     @classmethod
     def load(
@@ -78,7 +82,7 @@ class TextEncoder:
         name_or_path: str,
         *,
         max_length: int,
-        dtype: Dtype = "float32",
+        dtype: settings.EncoderDtype = "float32",
         tokenizer: str = "",
         clean: bool = False,
         split: Split = "captions",
@@ -88,7 +92,8 @@ class TextEncoder:
         A folder is a T5X checkpoint or holds one, or is Hugging Face's, of which one safetensors
         file will do, too. `tokenizer` is a SentencePiece model; by default the `*.model` in the
         folder, next to it, or in a folder `tokenizer` next to it. With `dtype` bfloat16 matrices
-        are kept and multiplied as such.
+        are kept and multiplied as such; with int8 they are kept with a scale a row, rounded tensor
+        by tensor as they are read, and multiplied in bfloat16.
         `split` says how devices share an encoder that one cannot hold: each has captions of its own
         and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
@@ -111,8 +116,8 @@ class TextEncoder:
                 f"{sizes.vocab} rows: they belong to different encoders"
             )
         devices = _devices(sizes, dtype, split)
-        put = _Placer(devices, dtype, split)
-        params = load.read_layout(layout, put)
+        put = Placer(devices, dtype, split)
+        params = put_scales_beside(load.read_layout(layout, put))
         return cls(sizes, params, words, max_length, devices, dtype, put.digest(), clean)
 
     @property
@@ -130,6 +135,10 @@ class TextEncoder:
         """A digest of the tokenizer."""
         return encoder_digests.vocabulary_digest(self.tokenizer)
 
+    def cleaning(self) -> "TextEncoder":
+        """The same encoder behind DeepFloyd IF's cleaner of captions."""
+        return dataclasses.replace(self, clean_caption=True)
+
     def free(self) -> None:
         """Give back the device memory of the weights; the encoder cannot be used after."""
         for leaf in jax.tree.leaves(self.params):
@@ -146,10 +155,13 @@ class TextEncoder:
 
     def _cleaned(self, captions: Sequence[str]) -> Sequence[str]:
         # One string is refused by the tokenizer.
-        if not (self.clean or self.lower_case) or isinstance(captions, str):
+        changes = self.clean or self.clean_caption or self.lower_case
+        if not changes or isinstance(captions, str):
             return captions
         settings.check_texts(captions, what="caption")
         cleaned = [clean_caption(c) for c in captions] if self.clean else captions
+        if self.clean_caption:
+            cleaned = [deepfloyd_cleaner.clean_caption(c) for c in cleaned]
         return [c.lower().strip() for c in cleaned] if self.lower_case else cleaned
 
     def encode(
@@ -223,23 +235,25 @@ class TextEncoder:
     def plan(self, captions: Sequence[str]) -> packing.PackingPlan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
 
-        Errors: TypeError if `captions` is one string; ValueError where padding is to be encoded.
+        Where padding is encoded each has a row of its own.
+        Errors: TypeError if `captions` is one string.
         """
-        if self.padding == "encoded":
-            raise ValueError(
-                "text.padding='encoded': datasets are encoded without padding, so that networks of "
-                "DeepFloyd IF are not trained here"
-            )
         length, count = packing.row_length(self.max_length), auto_layout.batch_shards(self.devices)
+        ragged = self.ragged(captions)
+        if self.padding == "encoded":
+            length = self.max_length
+            ragged = [[*ids, *[PAD] * (length - len(ids))] for ids in ragged]
         return packing.plan_rows(
-            self.ragged(captions),
+            ragged,
             length=length,
             batch_rows=max(1, self.batch_tokens // (length * count)) * count,
             devices=count,
         )
 
     def run(self, plan: packing.PackingPlan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
-        """The number and the encoding of each caption of a plan, without padding, in any order.
+        """The number and the encoding of each caption of a plan, in any order.
+
+        It has no padding, unless that is encoded.
 
         A batch is computed while the one before it is fetched.
         Shapes: encodings (tokens of the caption, width), of the encoder's dtype.
@@ -250,7 +264,12 @@ class TextEncoder:
         def start(batch: packing.PackedBatch) -> jax.Array:
             tokens, segments = (jax.device_put(x, where) for x in plan.inputs(batch))
             return _encode_packed(
-                self.params, tokens, segments, config=self.config, dtype=self.dtype
+                self.params,
+                tokens,
+                segments,
+                config=self.config,
+                dtype=self.dtype,
+                padding=self.padding,
             )
 
         started = map(start, plan.batches)
@@ -277,39 +296,10 @@ class TextEncoder:
         return jax.device_put(tokens, where), jax.device_put(text_mask, where)
 
 
-class _Placer:
-    """Puts parameters onto devices as they are read, and digests them."""
-
-    def __init__(self, devices: Mesh, dtype: Dtype, split: Split = "captions") -> None:
-        self._devices, self._dtype, self._split = devices, dtype, split
-        self._digests: dict[str, str] = {}
-
-    def __call__(self, name: str, array: np.ndarray) -> jax.Array:
-        self._digests[name] = lazy_tensors.digest_values(array)
-        kept = jax.ShapeDtypeStruct(array.shape, t5.storage_dtype(name, array.shape, self._dtype))
-        where = parameter_sharding(name, kept, self._devices, self._split)
-        return jax.make_array_from_callback(
-            array.shape, where, lambda part: np.array(array[part], kept.dtype, order="C")
-        )
-
-    def digest(self) -> str:
-        """Digest all weights as float32, whatever the order and dtype in which they were stored."""
-        return encoder_digests.digest_weights(self._digests)
-
-
-def parameter_sharding(
-    name: str, shape: jax.ShapeDtypeStruct, devices: Mesh, split: Split
-) -> NamedSharding:
-    """Return the sharding of a parameter over the devices."""
-    if split == "heads":
-        return mesh.kernel_sharding(len(shape.shape), t5.split_axis(name), devices)
-    return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)
-
-
-def _devices(sizes: T5Config, dtype: Dtype, split: Split) -> Mesh:
+def _devices(sizes: T5Config, dtype: settings.EncoderDtype, split: Split) -> Mesh:
     """This process's devices, over which weights that are too large for one are split."""
-    count = sum(np.prod(shape) for shape in t5.parameter_shapes(sizes).values())
-    state = float(count) * np.dtype(jax.dtypes.canonicalize_dtype(dtype)).itemsize
+    kept = t5.storage_shapes(sizes, dtype).values()
+    state = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in kept))
     return mesh.for_encoder(state, by_heads=split == "heads")
 
 

@@ -5,8 +5,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
-from imagen_jax.config import shorten
-from imagen_jax.text.t5 import Dtype
+from imagen_jax.config import EncoderDtype, shorten
 from imagen_jax.types import Params
 
 
@@ -16,7 +15,7 @@ def is_finite(text: Float[np.ndarray, "..."]) -> bool:
 
 
 def check_encodings(
-    caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: Dtype
+    caption: str, text: Float[np.ndarray, "n d"], params: Params, dtype: EncoderDtype
 ) -> None:
     """Refuse a caption's encoding that is not finite.
 
@@ -27,7 +26,7 @@ def check_encodings(
         raise ValueError(f"the encoding of {which} is not finite: {explain(params, dtype)}")
 
 
-def explain(params: Params, dtype: Dtype) -> str:
+def explain(params: Params, dtype: EncoderDtype) -> str:
     """Explain why encodings with these weights are not finite, and what helps."""
     weights = traverse_util.flatten_dict(params, sep=".")
     for name in sorted(weights):

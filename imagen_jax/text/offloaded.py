@@ -1,5 +1,6 @@
 """A text encoder that is on the devices only while it encodes, or is not there at all."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,11 @@ class OffloadedTextEncoder:
         """Rows behind a caption's end, as `config.Text.padding`."""
         return self.text.padding
 
+    def cleaning(self) -> "OffloadedTextEncoder":
+        """The same encoder behind DeepFloyd IF's cleaner of captions."""
+        text = dataclasses.replace(self.text, clean_caption=True)
+        return dataclasses.replace(self, text=text)
+
     def encode(
         self, captions: Sequence[str]
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
@@ -49,6 +55,10 @@ class MissingTextEncoder:
     where: str  # the cascade
     identity: str = ""
     padding: config.Padding = "left_out"
+
+    def cleaning(self) -> "MissingTextEncoder":
+        """The same: there is nothing to clean captions for."""
+        return self
 
     def encode(
         self, captions: Sequence[str]

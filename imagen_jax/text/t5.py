@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from imagen_jax.config import Padding
+from imagen_jax.config import EncoderDtype, Padding
+from imagen_jax.text.tokenizer import PAD
 from imagen_jax.types import Network, Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
 
 Dtype = Literal["float32", "bfloat16"]
+SCALE = "_scale"  # behind the name of a matrix of int8: what its numbers count in
 
 EPSILON = 1e-6  # of the RMS norms
 MAX_DISTANCE = 128  # beyond it every token is equally far; no tensor tells, all T5s use it
@@ -84,7 +86,11 @@ class Kernel(nn.Module):
     def __call__(self, x: Float[Array, "b n i"]) -> Float[Array, "b n o"]:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        return jnp.matmul(x, kernel.astype(self.dtype), precision=_precision(self.dtype))
+        product = jnp.matmul(x, kernel.astype(self.dtype), precision=_precision(self.dtype))
+        if not self.has_variable("params", f"kernel{SCALE}"):
+            return product
+        scale: jax.Array = self.get_variable("params", f"kernel{SCALE}")
+        return (product.astype(jnp.float32) * scale[None, None, :]).astype(self.dtype)
 
 
 class TokenEmbedder(nn.Module):
@@ -97,7 +103,12 @@ class TokenEmbedder(nn.Module):
     def __call__(self, tokens: Tokens) -> Float[Array, "b n d"]:
         shape = (self.config.vocab, self.config.width)
         table = self.param("embedding", nn.initializers.normal(1.0), shape)
-        return table.at[tokens].get(mode="fill", fill_value=0).astype(self.dtype)
+        rows = table.at[tokens].get(mode="fill", fill_value=0)
+        if not self.has_variable("params", f"embedding{SCALE}"):
+            return rows.astype(self.dtype)
+        scale: jax.Array = self.get_variable("params", f"embedding{SCALE}")
+        scale = scale.at[tokens].get(mode="fill", fill_value=0)
+        return (rows.astype(jnp.float32) * scale[:, :, None]).astype(self.dtype)
 
 
 class RelativeBias(nn.Module):
@@ -216,12 +227,14 @@ def encode(
     text_mask: TextMask,
     *,
     config: T5Config,
-    dtype: Dtype = "float32",
+    dtype: EncoderDtype = "float32",
     padding: Padding = "left_out",
 ) -> TextEmbedding:
     """Encodings of tokens, zero where `text_mask` is false unless padding is encoded, too.
 
-    Shapes: tokens and text_mask (b, n); result (b, n, config.width) of `dtype`.
+    Matrices of int8 have their scales beside them; with `dtype` int8 products are in bfloat16.
+
+    Shapes: tokens and text_mask (b, n); result (b, n, config.width) of `product_dtype(dtype)`.
     Errors: ValueError for another dtype; flax names a parameter that lacks or has another shape.
     Source: T5 v1.1; norms and softmax are float32 whatever `dtype`, and keys alone are masked.
     """
@@ -237,16 +250,20 @@ def encode_packed(
     segments: Segments,
     *,
     config: T5Config,
-    dtype: Dtype = "float32",
+    dtype: EncoderDtype = "float32",
+    padding: Padding = "left_out",
 ) -> TextEmbedding:
     """Encodings of captions that lie one after another in rows, each as if it were alone.
 
     A token attends to those of its own segment. Positions are relative, so that a caption's place
-    in its row does not matter.
+    in its row does not matter. Where padding is encoded it is a part of its caption's segment, of
+    which no token attends to it.
     Shapes: tokens and segments (b, n); result (b, n, config.width), zero where the segment is 0.
     Errors: as `encode`.
     """
     same = segments[:, None, :, None] == segments[:, None, None, :]  # (b, 1, n, n)
+    if padding == "encoded":
+        same &= (tokens != PAD)[:, None, None, :]
     text = _network(config, dtype).apply(_variables(params), tokens, same)
     return jnp.where((segments > 0)[:, :, None], text, jnp.zeros((), text.dtype))
 
@@ -264,12 +281,44 @@ def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     return {".".join(step.key for step in path): leaf.shape for path, leaf in leaves}
 
 
-def storage_dtype(name: str, shape: tuple[int, ...], dtype: Dtype) -> Dtype:
+def product_dtype(dtype: EncoderDtype) -> Dtype:
+    """The dtype of an encoder's products: of one that is kept in int8 bfloat16."""
+    return "bfloat16" if dtype == "int8" else dtype
+
+
+def storage_dtype(name: str, shape: tuple[int, ...], dtype: EncoderDtype) -> Dtype:
     """The dtype that a parameter is kept in where the encoder computes in `dtype`.
 
-    Vectors and tables of positions are added or multiplied in float32, and small.
+    Vectors and tables of positions are added or multiplied in float32, and small. Of int8 it is the
+    one of the products: `quantised_axis` tells what is int8 in memory.
     """
-    return dtype if len(shape) == 2 and "relpos" not in name else "float32"
+    return product_dtype(dtype) if _is_matrix(name, shape) else "float32"
+
+
+def quantised_axis(name: str, shape: tuple[int, ...], dtype: EncoderDtype) -> int | None:
+    """The axis along which numbers of an int8 matrix share a scale; None for what is not int8.
+
+    A token's row of the embedding has one, and a kernel's column, all that one output sums.
+    """
+    if dtype != "int8" or not _is_matrix(name, shape):
+        return None
+    return 1 if name.endswith("embedding") else 0
+
+
+def storage_shapes(config: T5Config, dtype: EncoderDtype) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of all that memory holds of an encoder, by name."""
+    found = {}
+    for name, shape in parameter_shapes(config).items():
+        axis = quantised_axis(name, shape, dtype)
+        kept = "int8" if axis is not None else storage_dtype(name, shape, dtype)
+        found[name] = jax.ShapeDtypeStruct(shape, kept)
+        if axis is not None:
+            found[name + SCALE] = jax.ShapeDtypeStruct((shape[1 - axis],), "float32")
+    return found
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and "relpos" not in name
 
 
 def split_axis(name: str) -> int | None:
@@ -283,10 +332,10 @@ def split_axis(name: str) -> int | None:
     return 0 if module.endswith((".out", ".wo")) else 1
 
 
-def _network(config: T5Config, dtype: Dtype) -> Network:
-    if dtype not in get_args(Dtype):
-        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
-    return T5(config, jnp.dtype(dtype))
+def _network(config: T5Config, dtype: EncoderDtype) -> Network:
+    if dtype not in get_args(EncoderDtype):
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(EncoderDtype))}")
+    return T5(config, jnp.dtype(product_dtype(dtype)))
 
 
 def _variables(params: Params) -> Params:

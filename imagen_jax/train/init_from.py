@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from imagen_jax.io import checkpoints, safetensors
+from imagen_jax.io.named_tensors import NamedTensors
 from imagen_jax.io.run_dir import WEIGHTS
 from imagen_jax.io.safetensors import Shapes
 from imagen_jax.io.workdir import Workdir
@@ -31,6 +32,7 @@ class InitFrom:
     folder: Workdir
     take: Take = "ema"  # ema: averaged ones, as parameters and EMA; weights: each as it was
     partial: bool = False  # take what fits, and initialise the rest from scratch
+    tensors: NamedTensors | None = None  # those in `folder`, where it is no run of ours
 
     def initialize(self, state: TrainState) -> tuple[TrainState, str]:
         """The state with what was found, on its own shardings, and a sentence for people.
@@ -41,7 +43,9 @@ class InitFrom:
         wanted = {name: x.shape for name, x in _flat(state.params).items()}
         parts = ("params", "ema") if self.take == "weights" else ("ema",)
         found: Mapping[str, Mapping[str, Any]]
-        if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
+        if self.tensors is not None:
+            found, where = self._named(self.tensors, wanted, self.folder)
+        elif isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
             found, where = self._exported(wanted)
         else:
             found, where = self._saved(state.params, wanted, parts)
@@ -52,11 +56,19 @@ class InitFrom:
 
     def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
         file = Path(self.folder) / WEIGHTS
-        if self.take != "ema":
-            raise ValueError(f"{file} holds averaged weights alone: give --init-take ema")
         named = safetensors.read_named(file)
-        fitting = self._fitting({name: x.shape for name, x in named.items()}, wanted, file)
-        return {"ema": {name: named[name] for name in fitting}}, file
+        shapes = {name: x.shape for name, x in named.items()}
+        return self._named(NamedTensors(shapes, named.__getitem__), wanted, file)
+
+    def _named(
+        self, tensors: NamedTensors, wanted: Shapes, where: Workdir
+    ) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
+        """The tensors that fit; they are read one by one, where they are put."""
+        if self.take != "ema":
+            raise ValueError(f"{where} holds averaged weights alone: give --init-take ema")
+        fitting = self._fitting(tensors.shapes, wanted, where)
+        shapes = {name: wanted[name] for name in fitting}
+        return {"ema": NamedTensors(shapes, tensors.read)}, where
 
     def _saved(
         self, params: Params, wanted: Shapes, parts: Sequence[str]

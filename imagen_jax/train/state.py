@@ -45,8 +45,10 @@ def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: An
     )
 
 
-def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "1 d"]) -> TrainState:
+def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "n d"]) -> TrainState:
     """The state of a network whose null caption is the empty prompt, given its encoding.
+
+    Of that the first row counts, its end of sentence.
 
     A network of another kind has no such parameter, and its state is returned as it is.
     """

@@ -104,8 +104,8 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
         has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
         low_res = aug_logsnr = None
         if batch.low_pixels is not None:
-            aug_level = stage.noise_conditioning.max_level * jax.random.uniform(
-                rng.fold(key, "aug_level"), (size,)
+            aug_level = noise_conditioning.draw_level(
+                rng.fold(key, "aug_level"), size, options=stage.noise_conditioning
             )
             low_res, aug_logsnr = noise_conditioning.prepare(
                 to_float(batch.low_pixels),

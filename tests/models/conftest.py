@@ -40,6 +40,31 @@ SR1024 = dataclasses.replace(
     text=config.TextConditioning(kv="cross"),
 )
 OPTIONS = {"base": BASE, "sr256": SR256, "sr1024": SR1024}
+DEEPFLOYD = config.DeepFloydUNet(
+    levels=(
+        config.DeepFloydLevel(channels=8, res_blocks=1),
+        config.DeepFloydLevel(
+            channels=16, res_blocks=2, attention="image_and_text", head_channels=8
+        ),
+    ),
+    text_channels=32,
+    cond_channels=16,
+    middle_head_channels=8,
+    pool_heads=3,
+    norm_groups=4,
+)
+# DeepFloyd IF's, which read every row of the text, there or not.
+ALL_OPTIONS = OPTIONS | {
+    "deepfloyd_1": DEEPFLOYD,
+    "deepfloyd_2": dataclasses.replace(
+        DEEPFLOYD,
+        reads_low_res=True,
+        emb_activation="gelu",
+        activate_emb_in_blocks=False,
+        residual_divisor=1.4142271248762552,
+        middle_residual_divisor=1.4142271248762552,
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +96,14 @@ class Family:
 jax.tree_util.register_dataclass(Inputs, [f.name for f in dataclasses.fields(Inputs)], [])
 
 
-def stage_of(model: config.UNet | config.EfficientUNet) -> config.Stage:
-    low = None if isinstance(model, config.UNet) else SIDE // 2
+def reads_low_res(model: Any) -> bool:
+    if isinstance(model, config.DeepFloydUNet):
+        return model.reads_low_res
+    return isinstance(model, config.EfficientUNet)
+
+
+def stage_of(model: Any) -> config.Stage:
+    low = SIDE // 2 if reads_low_res(model) else None
     return config.Stage(name="toy", size=SIDE, low_size=low, model=model)
 
 
@@ -93,8 +124,8 @@ def make_inputs(height: int = SIDE, width: int = SIDE) -> Inputs:
 def encode(module: Any, params: Any, inputs: Inputs) -> models.Conditioning:
     captions = (inputs.text, inputs.text_mask, inputs.has_text)
     low = {"low_res": inputs.low_res, "aug_logsnr": inputs.aug_logsnr}
-    base = isinstance(module, models.UNet)
-    return models.condition(module, params, captions, **({} if base else low))
+    wanted = low if reads_low_res(module.options) else {}
+    return models.condition(module, params, captions, **wanted)
 
 
 def predict(module: Any, params: Any, cond: models.Conditioning, inputs: Inputs) -> Any:
@@ -123,7 +154,7 @@ def random_params(shapes: Any) -> Any:
 
 @functools.cache
 def family(name: str) -> Family:
-    stage = stage_of(OPTIONS[name])
+    stage = stage_of(ALL_OPTIONS[name])
     module = models.build(stage.model)
     return Family(
         stage=stage,

@@ -11,7 +11,7 @@ import pytest
 
 from imagen_jax import config, models
 
-PAPER = Path(__file__).parents[2] / "configs/imagen"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
@@ -25,16 +25,19 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
 @pytest.mark.parametrize(
     ("name", "millions"),
     [
-        ("base64_300m", 407.6),
-        ("base64_500m", 674.7),
-        ("base64_1b", 1198.5),
-        ("base64_2b", 2399.8),
-        ("sr256", 519.4),
-        ("sr1024", 511.0),
+        ("imagen/base64_300m", 407.6),
+        ("imagen/base64_500m", 674.7),
+        ("imagen/base64_1b", 1198.5),
+        ("imagen/base64_2b", 2399.8),
+        ("imagen/sr256", 519.4),
+        ("imagen/sr1024", 511.0),
+        ("deepfloyd/i_m", 371.6),
+        ("deepfloyd/i_xl", 4304.7),
+        ("deepfloyd/ii_l", 1243.3),
     ],
 )
-def test_paper_configs(name: str, millions: float) -> None:
-    file = PAPER / f"{name}.py"
+def test_published_configs(name: str, millions: float) -> None:
+    file = CONFIGS / f"{name}.py"
     experiment = config.load(str(file))[0]
     text = experiment.text
     found = _count(experiment.stage, text_width=text.width, text_length=text.max_length)

@@ -17,7 +17,7 @@ POLICIES = typing.get_args(config.Remat)
 
 def _loss(toy: Any, name: str, remat: str) -> Any:
     family = toy.family(name)
-    options = dataclasses.replace(toy.OPTIONS[name], remat=remat)
+    options = dataclasses.replace(toy.ALL_OPTIONS[name], remat=remat)
     module, inputs = models.build(options), toy.make_inputs()
 
     def loss(params: Any) -> jax.Array:
@@ -36,7 +36,7 @@ def _kept(toy: Any, name: str, remat: str) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in left)
 
 
-@pytest.mark.parametrize("name", ["base", "sr256", "sr1024"])
+@pytest.mark.parametrize("name", ["base", "sr256", "sr1024", "deepfloyd_2"])
 def test_each_policy_keeps_less_than_the_one_before(toy: Any, name: str) -> None:
     kept = {remat: _kept(toy, name, remat) for remat in POLICIES}
     none, convs, block, level = (kept[p] for p in ("none", "convs", "block", "level"))
@@ -44,7 +44,9 @@ def test_each_policy_keeps_less_than_the_one_before(toy: Any, name: str) -> None
     assert block > level or name == "sr1024", kept  # whose levels hold one block
 
 
-@pytest.mark.parametrize("name", ["base", "sr256"])
+@pytest.mark.parametrize(
+    "name", ["base", "sr256", pytest.param("deepfloyd_2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("remat", [p for p in POLICIES if p != "none"])
 def test_gradients_stay_the_same(toy: Any, name: str, remat: str) -> None:
     found, expected = (

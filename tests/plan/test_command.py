@@ -9,9 +9,11 @@ import pytest
 from imagen_jax import config, models
 from imagen_jax.train import sharded_step
 
+STEPS = (config.load("tiny/sr16")[0].stage.sampler.steps, 5)
 PLANS = {
     "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
-    "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32"],
+    "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32", "--steps"]
+    + [str(steps) for steps in STEPS],
     "slices": ["tiny/sr16", "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
 }
@@ -65,7 +67,10 @@ def test_a_training_plan_has_every_figure_and_they_agree(plans: dict) -> None:
 
 
 def test_a_samplers_time_and_work_count_every_step(plans: dict) -> None:
-    (plan,) = plans["sample"]["plans"]
+    plan, shorter = plans["sample"]["plans"]
+    assert (plan["steps"], shorter["steps"]) == STEPS
+    assert shorter["estimated_seconds"] == pytest.approx(plan["estimated_seconds"] * 5 / STEPS[0])
+    assert shorter["hbm_per_device"] == plan["hbm_per_device"]
     roofline = plan["roofline_seconds"]
     assert plan["estimated_seconds"] >= 0.98 * roofline[roofline["binds"]]
     experiment = config.load("tiny/sr16")[0]
@@ -99,6 +104,7 @@ def test_the_text_encoder_is_planned(plans: dict) -> None:
         (["--topology", "v9:2x2"], "there are v4, v5e, v5p, v6e, tpu7x"),
         (["--topology", "v5e:2x2", "--sample", "--fit"], "exclude each other"),
         (["--topology", "v5e:2x2", "--price", "0"], "--price 0.0: must be"),
+        (["--topology", "v5e:2x2", "--steps", "20"], "--steps needs --sample"),
         ([], "topology"),
     ],
 )

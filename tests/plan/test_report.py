@@ -1,5 +1,6 @@
 """A plan's figures as people read them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def test_a_refused_time_leaves_no_figure_that_rests_on_it() -> None:
     assert "refused: the program has a loop" in report.plan_text(figures)
     row = report.plan_table([figures]).splitlines()[-1]
     assert row.endswith("| compute, 0.150 s | - | - | - | - |")
+
+
+def test_a_samplers_steps_are_told() -> None:
+    document = _document(dataclasses.replace(_planned(), what="sample", steps=20))
+    assert (
+        report.plan_text(document).splitlines()[0].startswith("program   sample base64, 20 steps")
+    )
+    assert "| sample `base64`, 20 steps |" in report.plan_table([document])
+    assert "steps" not in report.plan_table([_document(_planned())])
 
 
 def test_a_table_has_a_row_a_plan() -> None:

@@ -27,7 +27,6 @@ from imagen_jax.io import folder_files
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.packing import PackingPlan
-from imagen_jax.text.t5 import Dtype
 
 
 @runtime_checkable
@@ -50,7 +49,7 @@ class CaptionEncoder(Protocol):
     def clean(self) -> bool: ...
 
     @property
-    def dtype(self) -> Dtype: ...
+    def dtype(self) -> config.EncoderDtype: ...
 
     def plan(self, captions: Sequence[str]) -> PackingPlan: ...
 
@@ -149,8 +148,9 @@ def store_target(
 
     Errors: ValueError when the encoder is not the one that `text` describes.
     """
-    for name in ("width", "max_length", "clean"):
-        found, asked = getattr(encoder, name), getattr(text, name)
+    for name in ("width", "max_length", "clean", "clean_caption", "lower_case", "padding"):
+        asked = getattr(text, name)
+        found = getattr(encoder, name, asked)  # the last three are T5's alone
         if found != asked:
             raise ValueError(f"text.{name}={asked}, but encoder {text.encoder!r} has {found}")
     return Store(
@@ -165,6 +165,9 @@ def store_target(
         width=encoder.width,
         max_length=encoder.max_length,
         clean=encoder.clean,
+        clean_caption=text.clean_caption,
+        lower_case=text.lower_case,
+        padding=text.padding,
         computed_in=encoder.dtype,
     )
 

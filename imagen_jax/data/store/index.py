@@ -19,6 +19,8 @@ INDEX = "store.json"  # written last: a folder without it is not a store
 HEADER = "unfinished.json"  # written first: what the shards of an unfinished store are of
 EMPTY = "empty.array_record"  # the encoding of the empty caption
 COMMAND = "imagen encode"  # makes a store
+# As stores of before have them.
+UNWRITTEN = {"clean_caption": False, "lower_case": False, "padding": "left_out"}
 RANGES = {"sizes": Sides, "width": Width, "max_length": Length, "shard_records": Images}
 
 
@@ -29,6 +31,9 @@ def to_text(store: "Store") -> str:
     fields["filters"] = dataclasses.asdict(store.filters)
     fields["framing"] = store.framing and dataclasses.asdict(store.framing)
     del fields["folder"], fields["cache"]
+    for name, default in UNWRITTEN.items():
+        if fields[name] == default:
+            del fields[name]
     return json.dumps({"version": VERSION, **fields}, indent=2) + "\n"
 
 

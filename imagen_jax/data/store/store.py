@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from imagen_jax.config import Filters, Framing
+from imagen_jax.config import Filters, Framing, Padding
 from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.data.store import index, records, shard_file, skipped
 from imagen_jax.data.store.block_cache import CacheSettings
@@ -42,6 +42,9 @@ class Store:
     width: int  # of one token's encoding
     max_length: int  # tokens, end of sentence included
     clean: bool = False  # whether captions were cleaned
+    clean_caption: bool = False  # by DeepFloyd IF's cleaner
+    lower_case: bool = False  # whether they were made lower case
+    padding: Padding = "left_out"  # rows behind a caption's end
     computed_in: str = "float32"  # the encoder's dtype
     text_dtype: TextDtype = "bfloat16"
     shard_records: int = SHARD_RECORDS  # examples of a shard

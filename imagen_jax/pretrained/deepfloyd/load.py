@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import NamedSharding
@@ -72,6 +73,11 @@ class Pipeline:
         """The stage as a run has it, with its cascade's text encoder."""
         return config.Experiment(stage=self.stage, text=text, data=config.Data(dataset=DATASET))
 
+    def in_dtype(self, dtype: config.Dtype) -> "Pipeline":
+        """The same with a network that computes in this dtype."""
+        model = dataclasses.replace(self.stage.model, dtype=dtype)
+        return dataclasses.replace(self, stage=dataclasses.replace(self.stage, model=model))
+
 
 def find_pipelines(folder: Workdir) -> list[Path]:
     """The pipelines of DeepFloyd IF in a folder, which may be one itself; none for other folders.
@@ -93,14 +99,24 @@ def _is_pipeline(place: Path) -> bool:
 
 
 def load_pipelines(
-    folders: Sequence[Path], *, text_encoder: str = "", offload: bool = False
+    folders: Sequence[Path],
+    *,
+    text_encoder: str = "",
+    dtype: config.Dtype | None = None,
+    text_encoder_dtype: config.EncoderDtype | None = None,
+    offload: bool = False,
 ) -> Imagen:
     """The cascade of one or two pipelines; weights are read when a stage first samples.
 
+    With `dtype` bfloat16 they compute in it, and matrices are kept in it, too.
     Errors: FileNotFoundError or ValueError that names file, tensor or key, and the remedy.
     """
     pipelines = open_pipelines(folders)
+    if dtype is not None:
+        pipelines = [pipeline.in_dtype(dtype) for pipeline in pipelines]
     text = find_text(pipelines, given=text_encoder)
+    if text is not None and text_encoder_dtype is not None:
+        text = dataclasses.replace(text, dtype=text_encoder_dtype)
     return Imagen(
         stages=tuple(_trained(p, keep=not offload) for p in pipelines),
         encoder=open_encoder(
@@ -226,20 +242,21 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
 
 
 def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
-    read = functools.partial(_read, pipeline.layout)
+    read = functools.partial(_read, pipeline.layout, pipeline.stage.model)
     params = LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
     module = models.build(pipeline.stage.model)
     return TrainedStage(stage=pipeline.stage, module=module, params=params)
 
 
-def _read(layout: Layout, sharding: NamedSharding) -> Params:
+def _read(layout: Layout, model: Any, sharding: NamedSharding) -> Params:
     """Parameters on the devices, tensor by tensor: the host has room for the largest of them.
 
     That is as it is stored and, converted, as it goes to the devices.
     """
 
-    def place(_: str, array: np.ndarray) -> jax.Array:
-        return mesh.to_global(np.array(array, np.float32, order="C"), sharding)
+    def place(name: str, array: np.ndarray) -> jax.Array:
+        kept = jnp.dtype(models.sampling_dtype(model, name, array.shape))
+        return mesh.to_global(np.array(array, kept, order="C"), sharding)
 
     counted = [
         (dataclasses.replace(tensor, bytes=tensor.bytes + 4 * math.prod(tensor.shape)), parts)
