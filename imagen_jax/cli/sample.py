@@ -131,6 +131,9 @@ class Options:
 
     offload: bool = False
     """Hold one part at a time on the devices, text encoder or stage: slower, with less memory."""
+    lora: tuple[str, ...] = ()
+    """Adapters to merge into a stage, each with its weight if not 1: a file, a PEFT folder or the
+    folder of a run that trained them, such as runs/crescent or style.safetensors=0.7."""
     text_encoder: str = ""
     """Name or folder of the text encoder to use instead of the cascade's own."""
     preview_every: config.Whole = 0
@@ -161,6 +164,8 @@ def run(argv: list[str]) -> None:
     cascade = imagen_jax.load(
         options.cascade, text_encoder=options.text_encoder, offload=options.offload
     )
+    for given in options.lora:
+        cascade = _with_lora(cascade, given)
     cascade = cascade.with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
@@ -185,6 +190,17 @@ def run(argv: list[str]) -> None:
     print(f"{images} in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
+
+
+def _with_lora(cascade: "Imagen", given: str) -> "Imagen":
+    """The cascade with the adapters of one FILE or FILE=WEIGHT."""
+    import imagen_jax
+
+    path, separator, written = given.rpartition("=")
+    if not separator or Path(given).exists():
+        return imagen_jax.with_lora(cascade, given)
+    weight = parsing.parse_number(written, f"--lora {given}")
+    return imagen_jax.with_lora(cascade, path, weight=weight)
 
 
 def _with_prompts(options: Options) -> Options:

@@ -146,6 +146,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
     experiment = dataclasses.replace(experiment, data=data)
     source = _source(options, experiment.stage.name)
+    experiment = _with_base(experiment, options)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
         steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
@@ -182,26 +183,41 @@ def _source(options: Options, stage: str) -> "InitFrom | None":
     """Find what --init-from names: a run, an exported stage, or this stage of a cascade."""
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
+    from imagen_jax.pretrained import locate
     from imagen_jax.train import init_from
 
     if options.init_from is None:
         if options.init_partial or options.init_take != "ema":
             raise ValueError("--init-take and --init-partial need --init-from")
         return None
-    name, *inside = Path(options.init_from).parts
-    places = [workdir.as_path(options.init_from)]
-    if name in pretrained.list_names():
-        places.append(pretrained.folder_of(name).joinpath(*inside))
-    for place in (q for p in places for q in (p, p / stage)):
-        if (place / run_dir.CONFIG).is_file():
-            return init_from.InitFrom(
-                folder=place, take=options.init_take, partial=options.init_partial
-            )
+    if (place := locate.find_stage(options.init_from, stage)) is not None:
+        return init_from.InitFrom(
+            folder=place, take=options.init_take, partial=options.init_partial
+        )
     raise FileNotFoundError(
         f"--init-from {options.init_from}: neither it nor a folder {stage} in it is a run or an "
         f"exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.list_names())}"
     )
+
+
+def _with_base(experiment: config.Experiment, options: Options) -> config.Experiment:
+    """Return the experiment with the place of the weights that its adapters change.
+
+    Errors: ValueError for --init-partial, whose other weights nobody could find again.
+    """
+    if not experiment.lora.rank or options.init_from is None:
+        return experiment
+    if options.init_partial or options.init_take != "ema":
+        raise ValueError(
+            f"--lora.rank {experiment.lora.rank} changes the averaged weights of a whole network: "
+            "leave out --init-partial and --init-take"
+        )
+    base = options.init_from
+    if Path(base).exists():
+        base = os.path.abspath(base)
+    adapters = dataclasses.replace(experiment.lora, base=base)
+    return dataclasses.replace(experiment, lora=adapters)
 
 
 def _open_store(experiment: config.Experiment, options: Options, name: str) -> "Store":

@@ -59,7 +59,8 @@ def load(
     return Imagen(
         stages=tuple(trained for trained, _ in loaded),
         encoder=_encoder(text, folder, offload=offload),
-        experiments=tuple(found[run] for run in ordered),
+        # As the loaded weights are: adapters are merged.
+        experiments=tuple(dataclasses.replace(found[run], lora=config.Lora()) for run in ordered),
         steps=tuple(step for _, step in loaded),
         dataset=found[ordered[0]].data.dataset,
     )
