@@ -1,6 +1,7 @@
 """`imagen sample CASCADE "prompt" ...`: generate images."""
 
 import dataclasses
+import re
 import shutil
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ without text.
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
 """
+WEIGHT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,20})?")  # of adapters
 # Options of other names, by the one that they have here.
 RENAMED = {
     "--negative": "--negative-prompt",
@@ -199,8 +201,12 @@ def _with_lora(cascade: "Imagen", given: str) -> "Imagen":
     path, separator, written = given.rpartition("=")
     if not separator or Path(given).exists():
         return imagen_jax.with_lora(cascade, given)
-    weight = parsing.parse_number(written, f"--lora {given}")
-    return imagen_jax.with_lora(cascade, path, weight=weight)
+    if not WEIGHT.fullmatch(written):
+        raise ValueError(
+            f"--lora {config.shorten(given)}: {config.shorten(written)} is no weight, and no file "
+            "has that name; give FILE, or FILE=WEIGHT such as style.safetensors=0.7"
+        )
+    return imagen_jax.with_lora(cascade, path, weight=float(written))
 
 
 def _with_prompts(options: Options) -> Options:
@@ -275,7 +281,16 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
 
     import imagen_jax
 
-    given = ("negative_prompt", "low_res", "size", "init_image", "strength", "mask", "resample")
+    given = (
+        "lora",
+        "negative_prompt",
+        "low_res",
+        "size",
+        "init_image",
+        "strength",
+        "mask",
+        "resample",
+    )
     return {
         "cascade": options.cascade,
         "seed": options.seed,
