@@ -111,7 +111,7 @@ def _train_all(
     for experiment in chosen:
         folder = workdir.as_path(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
-        _train(experiment, inside, options, name)
+        train_stage(experiment, inside, options, name)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
@@ -131,7 +131,10 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
         sys.exit(code)
 
 
-def _train(experiment: config.Experiment, folder: Workdir, options: Options, name: str) -> None:
+def train_stage(
+    experiment: config.Experiment, folder: Workdir, options: Options, name: str
+) -> None:
+    """Train one stage in `folder`; `name` is what the user named its config. Errors: as `run`."""
     import jax
 
     from imagen_jax.cli import absolute_paths, preview_hook

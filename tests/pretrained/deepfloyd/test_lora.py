@@ -29,7 +29,9 @@ def drawn(cascade: Imagen, options: Lora) -> lora.Adapters:
     network = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
     fresh = lora.init(network, options, rng.root(0))
     draw = np.random.default_rng(0)
-    weights = jax.tree.map(lambda x: draw.standard_normal(x.shape).astype(np.float32), fresh.weights)
+    weights = jax.tree.map(
+        lambda x: draw.standard_normal(x.shape).astype(np.float32), fresh.weights
+    )
     return lora.from_weights(weights, options.scale)
 
 
