@@ -184,7 +184,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8}{summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: imagen COMMAND ...",

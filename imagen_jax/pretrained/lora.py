@@ -50,7 +50,8 @@ def with_lora(
         else trained
         for trained in cascade.stages
     ]
-    return dataclasses.replace(cascade, stages=tuple(changed))
+    # Which words the adapters have seen is not known.
+    return dataclasses.replace(cascade, stages=tuple(changed), dataset="")
 
 
 def module_names(stage: config.Stage, text: config.Text) -> Mapping[str, str]:
