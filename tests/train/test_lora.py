@@ -124,6 +124,7 @@ def test_the_run_samples_as_its_base_with_the_adapters_merged(adapted: Path, bas
     assert _load(adapted).experiments[0].lora == config.Lora()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     adapted: Path, base: Path, pairs: Store, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
+@pytest.mark.slow
 def test_the_frozen_network_stays_and_adapters_alone_have_state(
     base: Path, pairs: Store, tmp_path: Path
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_run_without_a_trained_network_is_refused(pairs: Store, tmp_path: Path
         loop.train(experiment(), tmp_path / "a", store=pairs)
 
 
+@pytest.mark.slow
 def test_other_adapters_and_another_base_are_refused(
     adapted: Path, base: Path, pairs: Store, tmp_path: Path
 ) -> None:
