@@ -35,7 +35,7 @@ from imagen_jax.io import log_files
 from imagen_jax.sample.request import Request
 from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text.encoder import TextEncoder
-from imagen_jax.types import Params
+from imagen_jax.train.state import TrainState
 
 NAME = "efficient_unet"
 ERRORS = "errors.jsonl"  # of a run, beside its log
@@ -109,10 +109,10 @@ def _train(
     judge = functools.partial(_judge, exam=exam, encoder=encoder, options=options)
     measured = log_files.JsonLines(workdir / ERRORS)
 
-    def measure(step: int, ema: Params, _: object) -> None:
+    def measure(step: int, state: TrainState, _: object) -> None:
         if step % options.evaluate_every == 0 and step < options.steps:
             module = models.build(experiment.stage.model)
-            painter = TrainedStage(stage=experiment.stage, module=module, params=ema)
+            painter = TrainedStage(stage=experiment.stage, module=module, params=state.ema)
             error, _scores = judge(painter)
             measured.add({"step": step, "error": error})
 

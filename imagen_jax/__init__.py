@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagen_jax.imagen import Imagen
     from imagen_jax.pretrained.load import load
+    from imagen_jax.pretrained.lora import with_lora
     from imagen_jax.sample.progress import Preview, SamplingCallbacks
     from imagen_jax.sample.request import Request
     from imagen_jax.samples import ImageList, Samples
@@ -22,10 +23,12 @@ __all__ = [
     "Samples",
     "SamplingCallbacks",
     "load",
+    "with_lora",
 ]
 _HOMES = {
     "Imagen": "imagen",
     "load": "pretrained.load",
+    "with_lora": "pretrained.lora",
     "Preview": "sample.progress",
     "SamplingCallbacks": "sample.progress",
     "Request": "sample.request",

@@ -25,17 +25,21 @@ ALLOWED = {
     "text": {"io", "parallel"},
     "data": {"io", "text"},
     "models": set(),
+    "lora": {"io", "rng"},
     "diffusion": {"rng"},
-    "train": {"data", "diffusion", "io", "models", "parallel", "rng", "runtime"},
+    "train": {"data", "diffusion", "io", "lora", "models", "parallel", "rng", "runtime"},
     "sample": {"diffusion", "io", "models", "parallel", "rng"},  # of io, atomic alone
     "evaluate": {"data", "diffusion", "imagen", "io", "sample"},  # metrics alone: data
     "plan": {"diffusion", "models", "parallel", "rng", "sample", "text", "train"},
     "export": {"diffusion", "io", "models", "parallel", "sample", "text"},
     "samples": {"io"},
     "imagen": {"data", "diffusion", "parallel", "sample", "samples", "text"},
-    "pretrained": {"export", "imagen", "io", "models", "parallel", "sample", "text"},
+    "pretrained": {
+        *("export", "imagen", "io", "lora", "models", "parallel", "rng", "sample", "text")
+    },
     "__init__": {"imagen", "pretrained", "sample", "samples"},
     "__main__": {"cli"},
+    "finetune": {"data", "io"},
     "cli": None,  # everything: all wiring
 }
 FILES = sorted(LIBRARY.rglob("*.py"))

@@ -16,6 +16,7 @@ from imagen_jax.runtime import exit_codes, late_signals
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
+    "finetune": "teach a trained cascade one subject from a few images of it",
     "sample": "sample images for prompts from a trained cascade",
     "data": "build a dataset, look at one, or check any source",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
@@ -183,7 +184,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8}{summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: imagen COMMAND ...",

@@ -32,7 +32,7 @@ class Options:
     """Folder of a run, or of the runs of a cascade, or of an exported one; or the name of an
     embedded cascade."""
     out: Path
-    """Folder to make; it must not exist."""
+    """Folder to make, or with --form lora a file; it must not exist."""
     dtype: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     """Precision of the stored weights, of kernels alone for int8; they are float32 in memory. What
     rounding changes is measured and told."""
@@ -43,14 +43,15 @@ class Options:
     """The programs for other runtimes."""
     weights_only: bool = False
     """As --text reference --no-programs."""
-    form: Literal["bundle", "orbax", "saved_model"] = "bundle"
+    form: Literal["bundle", "orbax", "saved_model", "lora"] = "bundle"
     """orbax: only weights, float32, each stage's a standard Orbax checkpoint for other JAX code.
-    saved_model: the programs as TensorFlow SavedModels (pip install 'imagen_jax[tensorflow]')."""
+    saved_model: the programs as TensorFlow SavedModels (pip install 'imagen_jax[tensorflow]').
+    lora: the adapters alone of a run that trained them, in one safetensors file."""
 
     def __post_init__(self) -> None:
         config.require(
-            self.form != "orbax" or (self.text is None and not self.weights_only),
-            "--form orbax has weights alone; leave out --text and --weights-only",
+            self.form not in ("orbax", "lora") or (self.text is None and not self.weights_only),
+            f"--form {self.form} has weights alone; leave out --text and --weights-only",
         )
         config.require(
             self.form != "saved_model" or (self.programs and not self.weights_only),
@@ -67,6 +68,9 @@ def run(argv: list[str]) -> None:
     options = parsing.parse(Options, argv, prog="imagen export", description=USAGE)
     import imagen_jax
 
+    if options.form == "lora":
+        _write_adapters(options)
+        return
     if options.form == "saved_model":
         from imagen_jax.export import saved_model
 
@@ -85,6 +89,16 @@ def run(argv: list[str]) -> None:
     else:
         size = _write(imagen, options, options.out)
         print(f"the cascade is in {options.out}, {size / 1e6:.1f} MB; complete its README.md")
+
+
+def _write_adapters(options: Options) -> None:
+    from imagen_jax.io import workdir
+    from imagen_jax.pretrained import lora
+
+    if options.out.exists():
+        raise FileExistsError(f"--out {options.out} is there already: give another place")
+    lora.write_run(workdir.as_path(options.cascade), options.out)
+    print(f"the adapters are in {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
 
 
 def _write(imagen: "Imagen", options: Options, out: Path) -> int:

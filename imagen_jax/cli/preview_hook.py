@@ -17,7 +17,7 @@ SHOWN = 4  # records that a super-resolution stage enlarges
 
 
 def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any], None]:
-    """`sample(step, ema, progress)`, which samples every `train.sample_every` steps.
+    """`sample(step, state, progress)`, which samples every `train.sample_every` steps.
 
     Images that are not finite are reported instead of shown.
     """
@@ -35,12 +35,13 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     else:
         prompts, low, real = _prompts(experiment), None, None
 
-    def sample(step: int, ema: Any, progress: Any) -> None:
+    def sample(step: int, state: Any, progress: Any) -> None:
         if step % options.sample_every:
             return
+        params = state.network_params(experiment.lora)
         try:
             sampled = cascade.generate(
-                [TrainedStage(stage=stage, module=module, params=ema)],
+                [TrainedStage(stage=stage, module=module, params=params)],
                 prompts,
                 seed=0,
                 batch_size=len(prompts.indices),

@@ -1,6 +1,7 @@
 """`imagen sample CASCADE "prompt" ...`: generate images."""
 
 import dataclasses
+import re
 import shutil
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ without text.
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
 """
+WEIGHT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,20})?")  # of adapters
 # Options of other names, by the one that they have here.
 RENAMED = {
     "--negative": "--negative-prompt",
@@ -133,6 +135,9 @@ class Options:
     """Hold one part at a time on the devices, text encoder or stage: slower, with less memory."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Dtype of the networks' products, in place of their configs'."""
+    lora: tuple[str, ...] = ()
+    """Adapters to merge into a stage, each with its weight if not 1: a file, a PEFT folder or the
+    folder of a run that trained them, such as runs/crescent or style.safetensors=0.7."""
     text_encoder: str = ""
     """Name or folder of the text encoder to use instead of the cascade's own."""
     clean_caption: bool = False
@@ -175,6 +180,8 @@ def run(argv: list[str]) -> None:
     )
     if options.clean_caption:
         cascade = cascade.with_caption_cleaner()
+    for given in options.lora:
+        cascade = _with_lora(cascade, given)
     cascade = cascade.with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
@@ -199,6 +206,21 @@ def run(argv: list[str]) -> None:
     print(f"{images} in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
+
+
+def _with_lora(cascade: "Imagen", given: str) -> "Imagen":
+    """The cascade with the adapters of one FILE or FILE=WEIGHT."""
+    import imagen_jax
+
+    path, separator, written = given.rpartition("=")
+    if not separator or Path(given).exists():
+        return imagen_jax.with_lora(cascade, given)
+    if not WEIGHT.fullmatch(written):
+        raise ValueError(
+            f"--lora {config.shorten(given)}: {config.shorten(written)} is no weight, and no file "
+            "has that name; give FILE, or FILE=WEIGHT such as style.safetensors=0.7"
+        )
+    return imagen_jax.with_lora(cascade, path, weight=float(written))
 
 
 def _with_prompts(options: Options) -> Options:
@@ -273,7 +295,16 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
 
     import imagen_jax
 
-    given = ("negative_prompt", "low_res", "size", "init_image", "strength", "mask", "resample")
+    given = (
+        "lora",
+        "negative_prompt",
+        "low_res",
+        "size",
+        "init_image",
+        "strength",
+        "mask",
+        "resample",
+    )
     precision = ("dtype", "text_encoder_dtype", "clean_caption")
     return {
         "cascade": options.cascade,

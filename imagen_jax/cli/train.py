@@ -112,7 +112,7 @@ def _train_all(
     for experiment in chosen:
         folder = workdir.as_path(options.workdir)
         inside = folder / experiment.stage.name if cascade else folder
-        _train(experiment, inside, options, name)
+        train_stage(experiment, inside, options, name)
 
 
 def _supervise(argv: Sequence[str], options: Options) -> None:
@@ -132,7 +132,10 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
         sys.exit(code)
 
 
-def _train(experiment: config.Experiment, folder: Workdir, options: Options, name: str) -> None:
+def train_stage(
+    experiment: config.Experiment, folder: Workdir, options: Options, name: str
+) -> None:
+    """Train one stage in `folder`; `name` is what the user named its config. Errors: as `run`."""
     import jax
 
     from imagen_jax.cli import absolute_paths, preview_hook
@@ -147,6 +150,7 @@ def _train(experiment: config.Experiment, folder: Workdir, options: Options, nam
     data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
     experiment = dataclasses.replace(experiment, data=data)
     source = _source(options, experiment.stage)
+    experiment = _with_base(experiment, options)
     hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
     if options.profile_steps is not None:
         steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
@@ -186,6 +190,7 @@ def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
     """
     from imagen_jax import pretrained
     from imagen_jax.io import run_dir
+    from imagen_jax.pretrained import locate
     from imagen_jax.train import init_from
 
     if options.init_from is None:
@@ -200,20 +205,34 @@ def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
             partial=options.init_partial,
             tensors=tensors,
         )
-    name, *inside = Path(options.init_from).parts
-    places = [workdir.as_path(options.init_from)]
-    if name in pretrained.list_names():
-        places.append(pretrained.folder_of(name).joinpath(*inside))
-    for place in (q for p in places for q in (p, p / stage.name)):
-        if (place / run_dir.CONFIG).is_file():
-            return init_from.InitFrom(
-                folder=place, take=options.init_take, partial=options.init_partial
-            )
+    if (place := locate.find_stage(options.init_from, stage.name)) is not None:
+        return init_from.InitFrom(
+            folder=place, take=options.init_take, partial=options.init_partial
+        )
     raise FileNotFoundError(
         f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or "
         f"an exported stage (no {run_dir.CONFIG}); embedded cascades: "
         f"{', '.join(pretrained.list_names())}"
     )
+
+
+def _with_base(experiment: config.Experiment, options: Options) -> config.Experiment:
+    """Return the experiment with the place of the weights that its adapters change.
+
+    Errors: ValueError for --init-partial, whose other weights nobody could find again.
+    """
+    if not experiment.lora.rank or options.init_from is None:
+        return experiment
+    if options.init_partial or options.init_take != "ema":
+        raise ValueError(
+            f"--lora.rank {experiment.lora.rank} changes the averaged weights of a whole network: "
+            "leave out --init-partial and --init-take"
+        )
+    base = options.init_from
+    if Path(base).exists():
+        base = os.path.abspath(base)
+    adapters = dataclasses.replace(experiment.lora, base=base)
+    return dataclasses.replace(experiment, lora=adapters)
 
 
 def _open_store(experiment: config.Experiment, options: Options, name: str) -> "Store":

@@ -10,6 +10,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
+| `lora.py` | `Lora`: adapters that a run trains in place of all weights |
 | `distributed.py` | `Processes`: how several of them find each other |
 | `ranges.py` | which numbers a field may hold: `Range`, `Count`, `Seed`, ... |
 | `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
@@ -47,6 +48,7 @@ from imagen_jax.config.experiment import (
 )
 from imagen_jax.config.images import Crop, Filters, Framing
 from imagen_jax.config.load import chain, from_json, load, to_json
+from imagen_jax.config.lora import Lora
 from imagen_jax.config.models import (
     Dtype,
     EfficientUNet,
@@ -100,6 +102,7 @@ __all__ = [
     "Layout",
     "Length",
     "Level",
+    "Lora",
     "LossWeight",
     "Mesh",
     "NoiseConditioning",

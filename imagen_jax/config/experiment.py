@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from imagen_jax.config.deepfloyd import DeepFloydUNet
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
+from imagen_jax.config.lora import Lora
 from imagen_jax.config.models import EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.ranges import (
@@ -268,6 +269,7 @@ class Experiment:
     optim: Optim = Optim()
     train: Train = Train()
     mesh: Mesh = Mesh()
+    lora: Lora = Lora()
     layout: Layout | None = None
 
     def __post_init__(self) -> None:

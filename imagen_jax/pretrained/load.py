@@ -68,7 +68,8 @@ def load(
     return Imagen(
         stages=tuple(trained.in_dtype(dtype) for trained, _ in loaded),
         encoder=open_encoder(text, folder, padding=trained_with.padding, offload=offload),
-        experiments=tuple(found[run] for run in ordered),
+        # As the loaded weights are: adapters are merged.
+        experiments=tuple(dataclasses.replace(found[run], lora=config.Lora()) for run in ordered),
         steps=tuple(step for _, step in loaded),
         dataset=found[ordered[0]].data.dataset,
     )

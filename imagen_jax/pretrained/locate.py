@@ -1,18 +1,21 @@
 """The runs of a cascade: where they are, and their weights, to be read when they are needed."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
 
-from imagen_jax import config, export, models, pretrained
+from imagen_jax import config, export, lora, models, pretrained, rng
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
+
+ReadParams = Callable[[NamedSharding], Params]
+ReadAdapters = Callable[[NamedSharding], lora.Adapters]
 
 
 def find_cascade(path: str | Workdir) -> Workdir:
@@ -88,27 +91,105 @@ def open_bundle(listed: Mapping[Workdir, export.Manifest | None]) -> export.Mani
     return None if others else first
 
 
+def find_stage(address: str, stage: str) -> Workdir | None:
+    """The folder of one trained stage: a run's, an exported or embedded one's, or in a cascade's.
+
+    None where neither `address` nor a folder `stage` in it is one.
+    """
+    name, *inside = Path(address).parts or ("",)
+    places = [workdir.as_path(address)]
+    if name in pretrained.list_names():
+        places.append(pretrained.folder_of(name).joinpath(*inside))
+    found = (q for p in places for q in (p, p / stage) if (q / run_dir.CONFIG).is_file())
+    return next(found, None)
+
+
 def load_stage(
     run: Workdir, experiment: config.Experiment, listed: export.Manifest | None, *, keep: bool
 ) -> tuple[TrainedStage, int]:
     """One run's stage with its EMA weights, to be read when they are needed, and their step.
 
+    Adapters that a run trained are merged into the weights that they change.
     Errors: FileNotFoundError or ValueError for weights that are not there, or don't fit.
     """
     if listed is not None:
         step, identity = export.inspect_bundle(Path(run), experiment, listed)
         read = functools.partial(export.read_stage, Path(run), experiment, listed)
     else:
-        from imagen_jax.io import checkpoints  # here: Orbax takes most of a second to import
-
         shapes = models.parameter_shapes(experiment.stage, experiment.text)
-        saved = checkpoints.Checkpoints(run, read_only=True)
-        step = saved.latest() or 0
-        identity = saved.identity({"ema": shapes}, step=step)
-        read = functools.partial(_restored, saved, shapes, step)
+        if experiment.lora.rank:
+            adapters, step, identity = open_adapters(run, experiment)
+            base = load_base(experiment.lora, experiment.stage.name, where=run)
+            checked = functools.partial(_read_base, base, experiment.lora, where=run)
+            read = functools.partial(merge_read, checked, adapters, 1.0)
+        else:
+            saved, step = _open_checkpoints(run)
+            identity = saved.identity({"ema": shapes}, step=step)
+            read = functools.partial(_restored, saved, shapes, step)
     stored = LazyParams(identity=identity, keep=keep, read=read)
     module = models.build(experiment.stage.model)
     return TrainedStage(stage=experiment.stage, module=module, params=stored), step
+
+
+def open_adapters(run: Workdir, experiment: config.Experiment) -> tuple[ReadAdapters, int, str]:
+    """The averaged adapters of a run, to be read when they are needed, their step and identity.
+
+    Errors: as `load_stage`.
+    """
+    network = models.parameter_shapes(experiment.stage, experiment.text)
+    shapes = jax.eval_shape(lambda key: lora.init(network, experiment.lora, key), rng.root(0))
+    saved, step = _open_checkpoints(run)
+    identity = saved.identity({"ema": shapes.weights}, step=step)
+
+    def read(sharding: NamedSharding) -> lora.Adapters:
+        weights = _restored(saved, shapes.weights, step, sharding)
+        return lora.from_weights(weights, experiment.lora.scale)
+
+    return read, step, identity
+
+
+def load_base(options: config.Lora, stage: str, *, where: Workdir) -> LazyParams:
+    """The weights that a run's adapters change.
+
+    Errors: FileNotFoundError where they are not there any more; else as `load_stage`.
+    """
+    folder = find_stage(options.base, stage)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{where} has adapters of {options.base}, which is no trained stage any more: put it "
+            f"back, or write its place into lora.base of {where / run_dir.CONFIG}"
+        )
+    experiment, listed = run_dir.read_config(folder), read_manifests([folder])[folder]
+    stored = load_stage(folder, experiment, listed, keep=False)[0].params
+    assert isinstance(stored, LazyParams)
+    return stored
+
+
+def _read_base(
+    base: LazyParams, options: config.Lora, sharding: NamedSharding, *, where: Workdir
+) -> Params:
+    """The weights, which are those that the adapters were trained on. Errors: ValueError."""
+    params = base.read(sharding)
+    if options.identity not in ("", found := lora.identity(params)):
+        raise ValueError(
+            f"{where}: the adapters were trained on weights {options.identity}, but those of "
+            f"{options.base} are {found}: put the old ones back"
+        )
+    return params
+
+
+def merge_read(
+    read: ReadParams, adapters: ReadAdapters, weight: float, sharding: NamedSharding
+) -> Params:
+    """Read weights and adapters, and merge them. Errors: those of reading; as `lora.merge`."""
+    return lora.merge(read(sharding), [adapters(sharding)], [weight])
+
+
+def _open_checkpoints(run: Workdir) -> tuple[Any, int]:
+    from imagen_jax.io import checkpoints  # here: Orbax takes most of a second to import
+
+    saved = checkpoints.Checkpoints(run, read_only=True)
+    return saved, saved.latest() or 0
 
 
 def _restored(saved: Any, shapes: Any, step: int, sharding: NamedSharding) -> Params:

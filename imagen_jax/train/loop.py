@@ -15,9 +15,9 @@ from imagen_jax.train.init_from import InitFrom
 from imagen_jax.train.progress import ProgressMeter
 from imagen_jax.train.run import TrainingRun, begin
 from imagen_jax.train.state import TrainState
-from imagen_jax.types import Params
 
-Hook = Callable[[int, Params, ProgressMeter], None]  # (step, ema, progress), after each step
+# (step, state, progress), after each step.
+Hook = Callable[[int, TrainState, ProgressMeter], None]
 
 
 def never_stop(step: int) -> bool:
@@ -82,7 +82,7 @@ def _make_steps(
         save_pending = _save_and_log(run, number, current, last=last, due=save_pending)
         with run.goodput.spend("hooks"):
             for hook in hooks:
-                hook(number, current.ema, run.logger.progress)
+                hook(number, current, run.logger.progress)
         run.logger.heartbeat()
         if stopping:
             raise exit_codes.Preempted(

@@ -20,10 +20,10 @@ class ProfileWindow:
         self._steps = steps
         self._tracing = self._past = False
 
-    def __call__(self, step: int, ema: Any, progress: Any) -> None:
+    def __call__(self, step: int, state: Any, progress: Any) -> None:
         """After each step: begin before the first of the range, end after the last."""
         if self._tracing and step >= self._steps[-1]:
-            jax.block_until_ready(ema)
+            jax.block_until_ready(state)
             self._tracing, self._past = False, True
             if self._guarded(jax.profiler.stop_trace):
                 progress.info(
@@ -31,7 +31,7 @@ class ProfileWindow:
                     "run"
                 )
         elif step + 1 == self._steps[0]:
-            jax.block_until_ready(ema)
+            jax.block_until_ready(state)
             self._tracing = self._guarded(
                 lambda: jax.profiler.start_trace(str(progress.folder / FOLDER))
             )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import grain
 import jax
 
-from imagen_jax import config, rng
+from imagen_jax import config, lora, rng
 from imagen_jax.data import pipeline
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import log_files, nonfinite_arrays, run_dir
@@ -65,17 +65,24 @@ def begin(
     """
     compilation_cache.use_cache()
     experiment = resolve.resolve(experiment, store=store)
-    changed = resuming.changed_options(workdir, experiment)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
     goodput = GoodputTracker()
-    program = sharded_step.build(experiment)
+    program, first = sharded_step.build(experiment), None
+    if experiment.lora.rank:  # adapters need the network that they change, whenever they begin
+        first = _first_state(program, store=store, source=source)
+        identity = lora.identity(first[0].frozen)
+        adapters = dataclasses.replace(experiment.lora, identity=identity)
+        experiment = dataclasses.replace(experiment, lora=adapters)
+        program = dataclasses.replace(program, experiment=experiment)
+    changed = resuming.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target())
     if current is None:
-        current, origin = _first_state(program, store=store, source=source)
+        current, origin = first or _first_state(program, store=store, source=source)
     else:
         origin = _describe_resumption(start, changed, source)
+        current = current.with_frozen(first[0].frozen if first else None)
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
     checkpoints.has_config = True
@@ -101,9 +108,19 @@ def _first_state(
     Errors: ValueError for weights of `source` that are not finite.
     """
     current, origin = program.init(rng.root(program.experiment.train.seed)), ""
+    adapts = current.frozen is not None
+    if source is None and adapts:
+        rank = program.experiment.lora.rank
+        raise ValueError(
+            f"lora.rank={rank} trains adapters of a trained network: give it by --init-from"
+        )
     if source is not None:
-        current, origin = source.initialize(current)
-        nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
+        whole = current
+        if adapts:
+            whole = dataclasses.replace(current, params=current.frozen, ema=current.frozen)
+        found, origin = source.initialize(whole)
+        nonfinite_arrays.require_finite(found, f"{source.folder}: the weights")
+        current = current.with_frozen(found.ema) if adapts else found
     return state.with_empty_prompt(current, store.empty().array()), origin
 
 

@@ -21,6 +21,9 @@ from imagen_jax.types import Network, RandomKey
 
 CHANNELS = 3
 TRAINING = 3  # times the forward pass: the backward pass is twice it
+ADAPTING = (
+    2  # of adapters: the gradients of frozen kernels, half of the backward pass, are left out
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,10 @@ def _batch_of(**leaves: Any) -> Batch:
 
 
 def flops_per_image(experiment: config.Experiment) -> float:
-    """FLOPs of training on one image: 3 times the forward pass, text conditioning included."""
+    """FLOPs of training on one image: 3 times the forward pass, text conditioning included.
+
+    With adapters 2 times: the gradients of the kernels that they change are not counted.
+    """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
     one = dataclasses.replace(
@@ -143,6 +149,7 @@ def flops_per_image(experiment: config.Experiment) -> float:
 
     image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
     logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return TRAINING * float(
+    passes = ADAPTING if experiment.lora.rank else TRAINING
+    return passes * float(
         flops.count_flops(forward, shapes, batch.text, batch.text_mask, image, logsnr)
     )

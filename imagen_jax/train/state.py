@@ -11,7 +11,7 @@ import optax
 from flax import struct
 from jaxtyping import Float
 
-from imagen_jax import config, models, rng
+from imagen_jax import config, lora, models, rng
 from imagen_jax.models import text_conditioning
 from imagen_jax.parallel import mesh
 from imagen_jax.train import optim
@@ -26,6 +26,17 @@ class TrainState:
     params: Params  # float32
     ema: Params  # their moving average, what sampling uses
     opt_state: Any
+    frozen: Params | None = None  # the network's, where `params` and `ema` are its adapters
+
+    def with_frozen(self, frozen: Params | None) -> "TrainState":
+        """The same state over other frozen parameters."""
+        return dataclasses.replace(self, frozen=frozen)
+
+    def network_params(self, options: config.Lora) -> Params:
+        """The averaged parameters of the network, those of adapters merged."""
+        if self.frozen is None:
+            return self.ema
+        return lora.merge(self.frozen, [lora.from_weights(self.ema, options.scale)], [1.0])
 
 
 def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: Any) -> TrainState:
@@ -37,11 +48,16 @@ def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: An
         text_width=experiment.text.width,
         text_length=experiment.text.max_length,
     )
+    frozen = None
+    if experiment.lora.rank:
+        frozen = params
+        params = lora.init(frozen, experiment.lora, rng.fold(key, "lora")).weights
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),  # a copy: both are donated to the step
         opt_state=rule.init(params),
+        frozen=frozen,
     )
 
 

@@ -1,5 +1,6 @@
 """One training step: the page a researcher edits."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax import config, models, rng
+from imagen_jax import config, lora, models, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
@@ -38,7 +39,10 @@ def build(
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
-        grads, metrics = gradients(loss_of, state.params, batch, step_key, parts=parts)
+        of_params = loss_of
+        if state.frozen is not None:
+            of_params = adapted_loss(loss_of, state.frozen, experiment.lora)
+        grads, metrics = gradients(of_params, state.params, batch, step_key, parts=parts)
         metrics |= norms.group_norms("grad_norm", grads)
         norm = metrics["grad_norm"]
         updated, update_norms = update(state, grads, norm)
@@ -54,7 +58,7 @@ def build(
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
         ema = update_ema(state.ema, params, step, decay=experiment.optim.ema_decay)
-        new = TrainState(step=step, params=params, ema=ema, opt_state=opt_state)
+        new = dataclasses.replace(state, step=step, params=params, ema=ema, opt_state=opt_state)
         return new, norms.group_norms("update_norm", updates)
 
     return train_step
@@ -128,6 +132,19 @@ def loss_function(stage: config.Stage, module: Network) -> LossFunction:
         return loss, {"loss": loss, **_by_level(terms.per_example, terms.logsnr)}
 
     return loss_of
+
+
+def adapted_loss(loss_of: LossFunction, frozen: Params, options: config.Lora) -> LossFunction:
+    """`(weights of adapters, batch, key) -> (mean loss, metrics)` over a frozen network."""
+
+    def loss_of_adapters(
+        weights: Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        adapters = lora.from_weights(weights, options.scale)
+        adapters = lora.drop_inputs(adapters, options.dropout, rng.fold(key, "lora_dropout"))
+        return loss_of(lora.merge(frozen, [adapters], [1.0]), batch, key)
+
+    return loss_of_adapters
 
 
 def _by_level(per_example: jax.Array, logsnr: jax.Array) -> Metrics:

@@ -1,0 +1,221 @@
+"""Runs that train adapters: what changes, what is saved, and how they are sampled."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from small_network import SMALL
+
+import imagen_jax
+from imagen_jax import config, lora
+from imagen_jax.data.images import transforms
+from imagen_jax.data.store import records, store
+from imagen_jax.data.store.records import Record
+from imagen_jax.data.store.store import Store
+from imagen_jax.io import checkpoints, run_dir
+from imagen_jax.pretrained.lora import with_lora
+from imagen_jax.train import init_from, loop, sharded_step
+
+COUNT, SIDE, WIDTH, LENGTH = 16, 4, 3, 6
+ADAPTERS = config.Lora(rank=2, alpha=4.0, targets=("dense", "*conv_0"), dropout=0.1)
+
+
+def experiment(adapters: config.Lora = ADAPTERS, **changes: Any) -> config.Experiment:
+    options = {"steps": 4, "batch_size": 8, "log_every": 1, "save_every": 2} | changes
+    return config.Experiment(
+        stage=config.Stage(name="small", size=SIDE, model=SMALL),
+        data=config.Data(threads=0, prefetch=0),
+        text=config.Text(encoder="t5", width=WIDTH, max_length=LENGTH),
+        optim=config.Optim(warmup_steps=0, learning_rate=1e-2, ema_decay=0.5),
+        train=config.Train(**options),
+        mesh=config.Mesh(fsdp=2, spatial=1, min_shard_bytes=16),
+        lora=adapters,
+    )
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    target = Store(
+        folder=tmp_path_factory.mktemp("store") / "s",
+        dataset="fake",
+        split="train",
+        count=COUNT,
+        sizes=(SIDE,),
+        encoder="t5",
+        identity="0",
+        vocabulary="1",
+        width=WIDTH,
+        max_length=LENGTH,
+    )
+    png = transforms.encode(np.full((SIDE, SIDE, 3), 100, np.uint8))
+    draw = np.random.default_rng(0)  # else attention's keys have no gradient
+    text = records.round_encoding(draw.standard_normal((2, WIDTH), np.float32), "bfloat16")
+    store.begin_store(target)
+    store.write_shard(
+        target,
+        0,
+        [
+            Record(key=str(i), captions=("",), images={SIDE: png}, texts=(text,))
+            for i in range(COUNT)
+        ],
+    )
+    store.write_empty(target, records.round_encoding(np.ones((1, WIDTH), np.float32), "bfloat16"))
+    store.finish_store(target)
+    return store.open_store(target.folder)
+
+
+@pytest.fixture(scope="module")
+def base(pairs: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    loop.train(experiment(config.Lora(), steps=2), folder, store=pairs)
+    return folder
+
+
+def adapting(base: Path, **changes: Any) -> tuple[config.Experiment, init_from.InitFrom]:
+    adapters = dataclasses.replace(ADAPTERS, base=str(base))
+    return experiment(adapters, **changes), init_from.InitFrom(folder=base)
+
+
+@pytest.fixture(scope="module")
+def adapted(base: Path, pairs: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapted")
+    wanted, source = adapting(base)
+    loop.train(wanted, folder, store=pairs, source=source)
+    return folder
+
+
+def saved(run: Path, part: str = "ema") -> dict[str, tuple[int, ...]]:
+    saves = checkpoints.Checkpoints(run, read_only=True)
+    step = saves.latest()
+    assert step is not None
+    shapes = saves.shapes(step)
+    return {n.removeprefix(f"{part}/"): s for n, s in shapes.items() if n.startswith(f"{part}/")}
+
+
+def test_only_adapters_are_saved(adapted: Path, base: Path) -> None:
+    names = saved(adapted)
+    assert names
+    assert all(name.endswith(("/lora_A", "/lora_B")) for name in names)
+    assert {name.rpartition("/")[0] for name in names} < {
+        name.removesuffix("/kernel") for name in saved(base)
+    }
+    everything = checkpoints.Checkpoints(adapted, read_only=True).shapes(4)
+    assert not [name for name in everything if name.startswith("frozen")]
+    assert run_dir.read_config(adapted).lora.identity
+
+
+def test_the_run_samples_as_its_base_with_the_adapters_merged(adapted: Path, base: Path) -> None:
+    run, plain = _load(adapted).stages[0], _load(base)
+    merged = with_lora(plain, adapted).stages[0]
+    before, one, other = (jax.device_get(s.device_params()) for s in (plain.stages[0], run, merged))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    _assert_changed(before, one)
+    half = jax.device_get(with_lora(plain, adapted, weight=0.5).stages[0].device_params())
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(a, (b + c) / 2, rtol=1e-5, atol=1e-6),
+        half,
+        before,
+        one,
+    )
+    assert _load(adapted).experiments[0].lora == config.Lora()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    adapted: Path, base: Path, pairs: Store, tmp_path: Path
+) -> None:
+    wanted, source = adapting(base)
+    short = dataclasses.replace(wanted, train=dataclasses.replace(wanted.train, steps=2))
+    constant = [
+        dataclasses.replace(e, optim=dataclasses.replace(e.optim, schedule="constant"))
+        for e in (short, wanted)
+    ]
+    loop.train(constant[0], tmp_path / "a", store=pairs, source=source)
+    resumed = loop.train(constant[1], tmp_path / "a", store=pairs, source=source)
+    whole = loop.train(constant[1], tmp_path / "b", store=pairs, source=source)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+@pytest.mark.slow
+def test_the_frozen_network_stays_and_adapters_alone_have_state(
+    base: Path, pairs: Store, tmp_path: Path
+) -> None:
+    wanted, source = adapting(base)
+    state = loop.train(wanted, tmp_path, store=pairs, source=source)
+    kept = _load(base).stages[0].device_params()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.frozen), jax.device_get(kept))
+    whole = sharded_step.build(experiment(config.Lora())).shapes
+    assert _count(state.opt_state) < 0.7 * _count(whole.opt_state)
+    assert _count(state.ema) < 0.7 * _count(whole.ema)
+
+
+def test_a_run_without_a_trained_network_is_refused(pairs: Store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"lora.rank=2 trains adapters of a trained network: give"):
+        loop.train(experiment(), tmp_path / "a", store=pairs)
+
+
+@pytest.mark.slow
+def test_other_adapters_and_another_base_are_refused(
+    adapted: Path, base: Path, pairs: Store, tmp_path: Path
+) -> None:
+    wanted, source = adapting(base)
+    other = dataclasses.replace(wanted, lora=dataclasses.replace(wanted.lora, rank=3))
+    with pytest.raises(ValueError, match="rank: 2 there, 3 here"):
+        loop.train(other, adapted, store=pairs, source=source)
+    changed = tmp_path / "base"
+    loop.train(experiment(config.Lora(), steps=1), changed, store=pairs)
+    with pytest.raises(ValueError, match=r"identity: .* there, "):
+        loop.train(wanted, adapted, store=pairs, source=init_from.InitFrom(folder=changed))
+
+
+def test_a_base_that_changed_or_vanished_is_refused(adapted: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "checkpoints").symlink_to(adapted / "checkpoints")
+    text = json.loads((adapted / "config.json").read_text())
+    text["lora"]["identity"] = "0123"
+    (place / "config.json").write_text(json.dumps(text))
+    with pytest.raises(ValueError, match="trained on weights 0123"):
+        _load(place).stages[0].device_params()
+    text["lora"]["base"] = str(tmp_path / "nowhere")
+    (place / "config.json").write_text(json.dumps(text))
+    with pytest.raises(FileNotFoundError, match="no trained stage any more: put it back"):
+        _load(place)
+
+
+def test_files_of_a_run_are_merged_as_the_run_is(adapted: Path, base: Path, tmp_path: Path) -> None:
+    from imagen_jax.pretrained.lora import write_run
+
+    file = tmp_path / "small.safetensors"
+    write_run(adapted, file)
+    plain = _load(base)
+    one, other = (
+        jax.device_get(with_lora(plain, x).stages[0].device_params()) for x in (file, adapted)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    with pytest.raises(ValueError, match="no stage 'large' in this cascade; it has"):
+        with_lora(plain, file, stage="large")
+    with pytest.raises(FileNotFoundError, match="no adapters at"):
+        with_lora(plain, tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="is a run that trained all weights: sample it itself"):
+        with_lora(plain, base)
+
+
+def _assert_changed(before: Any, after: Any) -> None:
+    pairs = lora.targets.kernels(before), lora.targets.kernels(after)
+    chosen = lora.targets.select_kernels(before, ADAPTERS.targets)
+    for name, kernel in pairs[0].items():
+        assert np.array_equal(kernel, pairs[1][name]) == (name not in chosen), name
+
+
+def _count(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def _load(folder: Path) -> imagen_jax.Imagen:
+    """The cascade, without its text encoder."""
+    return imagen_jax.load(folder, offload=True)
