@@ -44,11 +44,17 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse and do. Errors: ValueError for a subject that can't be converted."""
     subject, *rest = argv or [""]
+    if subject == "inception":
+        from imagen_jax.cli import convert_inception
+
+        convert_inception.run(rest)
+        return
     if subject in ("-h", "--help"):
         subject, rest = "text", ["--help"]
     if subject != "text":
         raise ValueError(
-            f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`"
+            f"cannot convert {subject!r}; there is `imagen convert text PATH --out FOLDER`, and "
+            "`imagen convert inception FILE --out FILE`"
         )
     _convert(parsing.parse(Options, rest, prog="imagen convert text", description=USAGE))
 

@@ -4,12 +4,11 @@ import io
 import os
 import pickle
 import pickletools
-import struct
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch_pickle
 
 from imagen_jax.io import restricted_pickle, torch_file
 
@@ -39,18 +38,12 @@ class _Command:
         return os.system, (f"touch {self.file}",)
 
 
-def _zip(path: Path, data: bytes, members: dict[str, bytes] | None = None) -> Path:
-    with zipfile.ZipFile(path, "w") as opened:
-        opened.writestr("archive/data.pkl", data)
-        for name, content in (members or {}).items():
-            opened.writestr(f"archive/{name}", content)
-    return path
-
-
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_command_in_a_pickle_is_not_run(tmp_path: Path, protocol: int) -> None:
     file = tmp_path / "touched"
-    path = _zip(tmp_path / "a.pth", pickle.dumps({"a": _Command(file)}, protocol))
+    path = torch_pickle.write_zip(
+        tmp_path / "a.pth", pickle.dumps({"a": _Command(file)}, protocol), {}
+    )
     with pytest.raises(ValueError, match=r"a\.pth is no state dict of PyTorch: its pickle "):
         torch_file.read_state_dict(path)
     assert not file.exists()
@@ -66,19 +59,16 @@ def test_a_name_that_is_known_is_not_called_with_anything(tmp_path: Path) -> Non
 
 
 def _tensor_pickle(*, count: int, shape: int, offset: int = 0, stride: int = 1) -> bytes:
-    """A state dict with one tensor `a` of a vector's shape."""
-    number = lambda n: b"J" + struct.pack("<i", n)  # noqa: E731
-    text = lambda t: b"X" + struct.pack("<I", len(t)) + t.encode()  # noqa: E731
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu")
-    storage += number(count) + b"tQ"
-    view = number(offset) + number(shape) + b"\x85" + number(stride) + b"\x85"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + b"\x89}tR"
-    return b"\x80\x02}" + text("a") + tensor + b"s."
+    """A state dict with one vector `a`."""
+    made = torch_pickle.tensor("0", count=count, shape=(shape,), strides=(stride,), offset=offset)
+    return torch_pickle.state_dict({"a": made})
 
 
 def test_the_tensor_pickle_of_these_tests_is_a_right_one(tmp_path: Path) -> None:
     data = np.arange(4, dtype="<f4").tobytes()
-    path = _zip(tmp_path / "a.pth", _tensor_pickle(count=4, shape=2, offset=2), {"data/0": data})
+    path = torch_pickle.write_zip(
+        tmp_path / "a.pth", _tensor_pickle(count=4, shape=2, offset=2), {"data/0": data}
+    )
     np.testing.assert_array_equal(torch_file.read_state_dict(path)["a"], [2.0, 3.0])
 
 
@@ -96,7 +86,9 @@ def test_the_tensor_pickle_of_these_tests_is_a_right_one(tmp_path: Path) -> None
     ],
 )
 def test_claims_that_do_not_fit_are_refused(tmp_path: Path, claims: dict, said: str) -> None:
-    path = _zip(tmp_path / "a.pth", _tensor_pickle(**claims), {"data/0": bytes(16)})
+    path = torch_pickle.write_zip(
+        tmp_path / "a.pth", _tensor_pickle(**claims), {"data/0": bytes(16)}
+    )
     with pytest.raises(ValueError, match=said):
         torch_file.read_state_dict(path)
 
@@ -118,7 +110,7 @@ def test_a_file_cut_short_or_changed_is_an_error_of_one_kind(tmp_path: Path, for
 
 
 def test_a_program_is_refused(tmp_path: Path) -> None:
-    path = _zip(tmp_path / "a.pt", b"\x80\x02}.", {"code/__torch__.py": b""})
+    path = torch_pickle.write_zip(tmp_path / "a.pt", b"\x80\x02}.", {"code/__torch__.py": b""})
     with pytest.raises(ValueError, match="TorchScript program, of which nothing is run"):
         torch_file.read_state_dict(path)
 

@@ -27,14 +27,24 @@ def tokenizer(model) -> ClipTokenizer:
     return ClipTokenizer.load(model.folder, context=model.config.context)
 
 
-def test_inception_is_torch_fidelitys_whatever_the_batch() -> None:
-    weights = inception_weights.fold(random_weights.inception_tensors())
+@pytest.fixture(scope="module")
+def folded() -> inception.Weights:
+    return inception_weights.fold(random_weights.inception_tensors())
+
+
+def test_inception_is_torch_fidelitys(folded) -> None:
     images = jnp.asarray(random_weights.images(3, 64))
-    embed = jax.jit(inception.embed)
-    found = np.asarray(embed(weights, images))
+    found = np.asarray(jax.jit(inception.embed)(folded, images))
     assert _error(found, REFERENCES["inception"]) < 1e-5
-    alone = np.asarray(embed(weights, images[1:2]))
-    np.testing.assert_allclose(alone, found[1:2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_the_batch_does_not_change_inceptions_features(folded, batch: int) -> None:
+    images = np.tile(random_weights.images(3, 64), (6, 1, 1, 1))[:batch]
+    found = np.asarray(jax.jit(inception.embed)(folded, jnp.asarray(images)))
+    wanted = np.tile(REFERENCES["inception"], (6, 1))[:batch]
+    assert _error(found, wanted) < 1e-5
 
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -43,10 +53,9 @@ def _error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-def test_strided_convolutions_stand_between_barriers() -> None:
-    weights = inception_weights.fold(random_weights.inception_tensors())
+def test_strided_convolutions_stand_between_barriers(folded) -> None:
     pixels = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
-    text = str(jax.make_jaxpr(inception.embed)(weights, pixels))
+    text = str(jax.make_jaxpr(inception.embed)(folded, pixels))
     halved = [conv for conv in inception.CONVS.values() if conv.stride > 1]
     assert text.count("optimization_barrier") == 2 * len(halved) == 10
 
