@@ -1,4 +1,4 @@
-"""`imagen convert text PATH --out FOLDER`: other projects' checkpoints in our own form."""
+"""`imagen convert SUBJECT PATH --out PLACE`: other projects' checkpoints in our own form."""
 
 import dataclasses
 import math
@@ -22,6 +22,8 @@ takes little more memory than the largest stored tensor.
 Cached encodings are known by the folder's name and the encoder's identity. In float32 that is the
 original's. In bfloat16 matrices are rounded: half the bytes and an identity of its own, but what a
 text.dtype of bfloat16 computes stays the same to the last bit.
+
+FID's network is converted by `imagen convert inception`, which has a help of its own.
 """
 
 

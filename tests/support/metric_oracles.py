@@ -100,6 +100,93 @@ def clip(folder: Path, pixels: np.ndarray, ids: np.ndarray) -> dict[str, np.ndar
     return {"image": found.image_embeds.numpy(), "text": found.text_embeds.numpy()}
 
 
+def open_clip(
+    name: str, tensors: Mapping[str, np.ndarray], images: np.ndarray, texts: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """open_clip's embeddings and tokens, of tensors by Hugging Face's names."""
+    import open_clip as published
+    import torch
+
+    model = published.create_model(name).eval()
+    own = _open_clip_tensors(tensors)
+    missing, unexpected = model.load_state_dict(own, strict=False)
+    assert set(missing) <= {"logit_scale"}
+    assert not unexpected
+    ids = open_clip_ids(texts)
+    mean, std = published.OPENAI_DATASET_MEAN, published.OPENAI_DATASET_STD
+    pixels = ((images / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        image = model.encode_image(torch.tensor(pixels, dtype=torch.float32), normalize=True)
+        text = model.encode_text(torch.tensor(ids), normalize=True)
+    return {"image": image.numpy(), "text": text.numpy(), "ids": ids}
+
+
+def open_clip_ids(texts: Sequence[str]) -> np.ndarray:
+    """open_clip's tokens, padded with 0."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()(list(texts)).numpy()
+
+
+def write_vocabulary(folder: Path) -> None:
+    """The published vocabulary, which open_clip ships, as Hugging Face's two files."""
+    import gzip
+    import json
+
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    pieces = {ends.get(piece, piece): n for piece, n in SimpleTokenizer().encoder.items()}
+    with gzip.open(default_bpe()) as opened:
+        lines = opened.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    (folder / "vocab.json").write_text(json.dumps(pieces))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *lines, ""]))
+
+
+def _open_clip_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """open_clip's names, query, key and value in one."""
+    import torch
+
+    whole = {
+        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.embeddings.class_embedding": "visual.class_embedding",
+        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    }
+    parts = {
+        "text_model.final_layer_norm": "ln_final",
+        "vision_model.pre_layrnorm": "visual.ln_pre",
+        "vision_model.post_layernorm": "visual.ln_post",
+        "vision_model.encoder.layers.": "visual.transformer.resblocks.",
+        "text_model.encoder.layers.": "transformer.resblocks.",
+        ".layer_norm": ".ln_",
+        ".mlp.fc1": ".mlp.c_fc",
+        ".mlp.fc2": ".mlp.c_proj",
+        ".self_attn.out_proj": ".attn.out_proj",
+    }
+    found = {
+        "visual.proj": torch.tensor(tensors["visual_projection.weight"].T.copy()),
+        "text_projection": torch.tensor(tensors["text_projection.weight"].T.copy()),
+    }
+    for name, array in tensors.items():
+        if "_proj." in name and "out_proj" not in name:
+            if ".q_proj." in name:
+                three = [tensors[name.replace(".q_proj.", f".{k}_proj.")] for k in "qkv"]
+                other = name.replace(".self_attn.q_proj.", ".attn.in_proj_")
+                array = np.concatenate(three)
+            else:
+                continue
+        elif name in ("visual_projection.weight", "text_projection.weight"):
+            continue
+        else:
+            other = whole.get(name, name)
+        for old, new in parts.items():
+            other = other.replace(old, new)
+        found[other] = torch.tensor(array)
+    return found
+
+
 def fid(first: np.ndarray, second: np.ndarray) -> float:
     """FID's formula in float64, with SciPy's root of a matrix."""
     from scipy.linalg import sqrtm

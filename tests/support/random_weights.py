@@ -1,7 +1,7 @@
 """Random weights of the metrics' networks in their published layouts; of a seed always the same.
 
 Networks of torch that hold the same weights gave the numbers in tests/fixtures/metrics: see
-tests/parity/metrics.
+tests/metrics/test_parity.py.
 """
 
 import json
@@ -60,21 +60,23 @@ CLIP: dict[str, Any] = {
 MERGES = ("r e", "re d</w>", "c i", "ci r", "c l", "cl e</w>", "cir cle</w>", "i n")
 
 
-def write_clip(folder: Path, config: dict[str, Any] = CLIP, seed: int = 0) -> Path:
-    """A small model with random weights, in a folder as Hugging Face has it."""
+def write_clip(
+    folder: Path, config: dict[str, Any] = CLIP, seed: int = 0, vocabulary: int | None = None
+) -> Path:
+    """A model with random weights and a few merges, in a folder as Hugging Face has it.
+
+    With `vocabulary` its table has so many tokens, the last two of which are start and end.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     signs = clip_tokenizer._characters()
     joined = [merge.replace(" ", "") for merge in MERGES]
     pieces = [*signs, *(f"{sign}</w>" for sign in signs), *joined]
     pieces += [clip_tokenizer.START, clip_tokenizer.END]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    ends = {
-        "vocab_size": len(vocabulary),
-        "bos_token_id": len(vocabulary) - 2,
-        "eos_token_id": len(vocabulary) - 1,
-    }
+    table = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    size = vocabulary or len(table)
+    ends = {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1}
     whole = config | {"text_config": config["text_config"] | ends}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "vocab.json").write_text(json.dumps(table))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]))
     (folder / "config.json").write_text(json.dumps(whole))
     save_file(clip_tensors(folder, seed), folder / "model.safetensors")
