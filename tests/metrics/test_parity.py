@@ -62,7 +62,7 @@ def test_clip(name: str, tmp_path: Path) -> None:
     pixels = metric_oracles.clip_pixels(folder, images)
     wanted = metric_oracles.clip(folder, pixels, ids)
     small = [networks.resize_as_pillow(image, config.side) for image in images]
-    x = networks.normalise(jnp.asarray(np.stack(small)) / jnp.float32(255), loaded.preprocessing)
+    x = networks.normalise(jnp.asarray(np.stack(small), jnp.float32) / 255, loaded.preprocessing)
     assert _error(np.asarray(x), pixels.transpose(0, 2, 3, 1)) < 1e-5
     image = jax.jit(lambda w, x: clip.embed_images(w, x, config=config))(loaded.weights, x)
     text = jax.jit(lambda w, t: clip.embed_texts(w, t, config=config))(
@@ -86,7 +86,7 @@ def test_open_clip(name: str, tmp_path: Path) -> None:
     texts = ["a red circle, isn't it?", "42 small squares"]
     images = random_weights.images(2, 224)
     wanted = metric_oracles.open_clip(name, random_weights.clip_tensors(folder), images, texts)
-    x = networks.normalise(jnp.asarray(images) / jnp.float32(255), loaded.preprocessing)
+    x = networks.normalise(jnp.asarray(images, jnp.float32) / 255, loaded.preprocessing)
     found = {
         "image": clip.embed_images(loaded.weights, x, config=loaded.config),
         "text": clip.embed_texts(
