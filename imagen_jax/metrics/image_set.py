@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagen_jax import config
 from imagen_jax.config import Framing
 from imagen_jax.data.images import crop, decode
 from imagen_jax.data.images.decode import RGB
@@ -77,6 +78,7 @@ def open_images(address: str, *, data_dir: Path) -> ImageSet:
 
     Errors: FileNotFoundError for none; ValueError for an address of no form, or without images.
     """
+    config.require(bool(address), "the address of the images is empty: give a folder or a source")
     path = paths.local_path(address.removeprefix(addresses.FOLDER))
     if path.is_dir():
         if (path / store_index.INDEX).is_file():
