@@ -114,6 +114,15 @@ setup(
         "tensorflow": ["orbax-export>=0.0.8", "tensorflow-cpu>=2.21"],  # as beam, not in test
         "docs": DOCS,
         "plan": [TPU],  # for its compiler: no TPU is needed
+        # For tests/metrics/test_parity.py alone; not in test, for its size.
+        "parity": [
+            "torch>=2.8",
+            "torchvision>=0.23",
+            "torch-fidelity>=0.4",
+            "transformers>=5",
+            "open-clip-torch>=3.3",
+            "scipy>=1.14",
+        ],
         # For benchmarks/peers.py alone; not in test, for its size.
         "peer": [
             "torch>=2.8",

@@ -29,7 +29,8 @@ ALLOWED = {
     "diffusion": {"rng"},
     "train": {"data", "diffusion", "io", "lora", "models", "parallel", "rng", "runtime"},
     "sample": {"diffusion", "io", "models", "parallel", "rng"},  # of io, atomic alone
-    "evaluate": {"data", "diffusion", "imagen", "io", "sample"},  # metrics alone: data
+    "evaluate": {"data", "diffusion", "imagen", "io", "metrics", "sample"},  # metrics alone: data
+    "metrics": {"data", "io", "parallel"},
     "plan": {"diffusion", "models", "parallel", "rng", "sample", "text", "train"},
     "export": {"diffusion", "io", "models", "parallel", "sample", "text"},
     "samples": {"io"},

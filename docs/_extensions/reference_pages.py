@@ -89,6 +89,15 @@ API = {
         "imagen_jax.evaluate.frechet",
         "imagen_jax.evaluate.report",
     ],
+    "metrics": [
+        "imagen_jax.metrics",
+        "imagen_jax.metrics.frechet",
+        "imagen_jax.metrics.cmmd",
+        "imagen_jax.metrics.precision_recall",
+        "imagen_jax.metrics.inception",
+        "imagen_jax.metrics.clip",
+        "imagen_jax.metrics.clip_tokenizer",
+    ],
     "plan": [
         "imagen_jax.plan",
         "imagen_jax.plan.topology",

@@ -22,13 +22,14 @@ COMMANDS = {
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "plan": "say whether a config fits a TPU slice, and how fast it should go",
     "eval": "score a cascade's images against their captions",
+    "score": "score any images by FID, CMMD, CLIP score, precision and recall",
     "export": "write a cascade's weights and configs as a folder to ship",
     "convert": "make other projects' weights one folder of our own form",
     "launch": "run a command on Cloud TPU VMs, and keep it up",
 }
 MODULES = {"eval": "evaluate"}
 # Their work is in files: what they print need not be read, nor have room.
-WRITERS = ("sample", "eval", "encode", "export", "convert")
+WRITERS = ("sample", "eval", "score", "encode", "export", "convert")
 MOVED = {"study": "`python experiments/NAME.py` now, from a clone of the repository"}
 PACKAGE = Path(__file__).parents[1]
 

@@ -28,6 +28,7 @@ text.dtype of bfloat16 computes stays the same to the last bit.
 # Other subjects, each in a module `convert_SUBJECT` with a function `run`.
 OTHERS = {
     "deepfloyd": "STAGE_I [STAGE_II] --out FOLDER: DeepFloyd IF's folders, to a cascade",
+    "inception": "FILE --out FILE: FID's Inception-v3, to one safetensors file",
 }
 HELP = "\n".join(
     [

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from imagen_jax.evaluate.detector import lab
+from imagen_jax.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from imagen_jax.types import Pixels
 
 GRID = 4  # cells per side
@@ -27,14 +28,6 @@ ORIENTATIONS = 8
 COLOUR_SCALE, EDGE_SCALE = 30.0, 10.0  # in CIELAB units
 PART = 64  # images described at once
 MULTIPLE = 2 * GRID  # of which an image's side must be one: cells at half size are whole too
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """A set of images as its descriptors' mean and covariance."""
-
-    mean: Float64[np.ndarray, " d"]
-    covariance: Float64[np.ndarray, "d d"]
 
 
 @dataclass(frozen=True)
@@ -59,27 +52,6 @@ def load_reference(real: Pixels, other: UInt8[np.ndarray, "n h w 3"]) -> Referen
     return ReferenceSet(
         gaussian, frechet_distance(fit_gaussian(describe_distribution(other)), gaussian)
     )
-
-
-def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), 0 for equal Gaussians.
-
-    The trace of the last root is the sum of the singular values of C1^(1/2) C2^(1/2): real and
-    positive even where a covariance is singular.
-    Source: Dowson and Landau 1982; FID takes the root of the asymmetric product instead.
-    """
-    shift = float(np.sum((first.mean - second.mean) ** 2))
-    product = _root(first.covariance) @ _root(second.covariance)
-    shared = float(np.linalg.svd(product, compute_uv=False).sum())
-    spread = float(np.trace(first.covariance) + np.trace(second.covariance))
-    return max(shift + spread - 2 * shared, 0.0)  # rounding alone makes it negative
-
-
-def fit_gaussian(descriptors: Float64[np.ndarray, "p d"]) -> Gaussian:
-    """Mean and unbiased covariance. Shapes: descriptors (p, d). Errors: ValueError for p < 2."""
-    if len(descriptors) < 2:
-        raise ValueError(f"a covariance needs at least 2 images, got {len(descriptors)}")
-    return Gaussian(descriptors.mean(axis=0), np.cov(descriptors, rowvar=False))
 
 
 def describe_distribution(images: Pixels) -> Float64[np.ndarray, "b d"]:
@@ -130,9 +102,3 @@ def _edges(colours: Float64[np.ndarray, "b h w 3"]) -> Float64[np.ndarray, "b o"
         bins = (first + orientation % ORIENTATIONS).ravel()
         summed += np.bincount(bins, (energy * share).ravel(), minlength=len(summed))
     return np.sqrt(summed.reshape(count, ORIENTATIONS) / colours.shape[1])
-
-
-def _root(covariance: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
-    """The symmetric square root; rounding may leave eigenvalues just below 0."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

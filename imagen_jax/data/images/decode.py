@@ -151,6 +151,15 @@ def decode_image(image: bytes, *, side: int | None = None, max_pixels: int | Non
             return np.asarray(_upright(opened).image)
 
 
+def has_transparency(image: bytes) -> bool:
+    """Return whether an image has an alpha channel or transparent colours; nothing is decoded.
+
+    Errors: UnreadableImageError as `read_header`.
+    """
+    with _opened(image, None) as (opened, _):
+        return opened.has_transparency_data
+
+
 def load_image(
     image: bytes, *, side: int | None = None, max_pixels: int | None = None
 ) -> DecodedImage:

@@ -1,0 +1,129 @@
+"""What a set of images is compared by, in memory and in a file, and what it was made with.
+
+A file is safetensors: mean and covariance of Inception's features in float64, features that CMMD
+and precision and recall need, and a JSON text. Of pytorch-fid's and others' .npz `mu` and `sigma`
+are read, without unpickling anything; nothing is known then of images and preprocessing.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as tensors
+
+from imagen_jax.io import json_reader, safetensors
+from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.file_digest import sha256
+from imagen_jax.metrics.frechet import Gaussian, Moments
+from imagen_jax.metrics.networks import CLIP, CMMD, INCEPTION
+from imagen_jax.metrics.parts import ABOUT, Part
+
+FILE = "statistics.safetensors"
+MEAN, COVARIANCE = f"{INCEPTION}.mean", f"{INCEPTION}.covariance"
+REMEDY = "make it again with `imagen score IMAGES --out FOLDER`"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A set of images as metrics see it; None is what was not computed."""
+
+    about: Mapping[str, Any]  # JSON: images, preprocessing, networks; {} where nothing is known
+    gaussian: Gaussian | None = None
+    inception: np.ndarray | None = None  # (n, 2048) float32
+    cmmd: np.ndarray | None = None  # (n, 768) float32
+    cosines: np.ndarray | None = None  # (n,) of images and prompts
+
+    def save(self, file: Path) -> None:
+        """Write all but the cosines."""
+        named = {f"{INCEPTION}.features": self.inception, f"{CMMD}.features": self.cmmd}
+        if self.gaussian is not None:
+            named |= {MEAN: self.gaussian.mean, COVARIANCE: self.gaussian.covariance}
+        found = {name: np.ascontiguousarray(x) for name, x in named.items() if x is not None}
+        write_atomic(file, tensors.save(found, metadata={ABOUT: json.dumps(self.about)}))
+
+
+def gather(parts: Iterable[Part], about: Mapping[str, Any], *, keep_inception: bool) -> Statistics:
+    """The statistics of a set; Inception's features are kept for precision and recall alone.
+
+    Errors: ValueError for one image, of which there is no covariance.
+    """
+    moments: Moments | None = None
+    kept: dict[str, list[np.ndarray]] = {}
+    digests, side = [], 0
+    for part in parts:
+        digests.append(part.sha256)
+        side = part.side
+        for name, rows in part.rows.items():
+            if name == INCEPTION:
+                moments = (moments or Moments.empty(rows.shape[1])).add(rows)
+            if name != INCEPTION or keep_inception:
+                kept.setdefault(name, []).append(rows)
+    whole = {name: np.concatenate(rows) for name, rows in kept.items()}
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Statistics(
+        about={**about, "side": side, "sha256": digest},
+        gaussian=moments.gaussian() if moments else None,
+        inception=whole.get(INCEPTION),
+        cmmd=whole.get(CMMD),
+        cosines=whole.get(CLIP),
+    )
+
+
+def find_file(reference: str) -> Path | None:
+    """Return the file of statistics that a reference is, or that is in it; None for images."""
+    path = Path(reference).expanduser()
+    if path.suffix in (".safetensors", ".npz"):
+        return path
+    return path / FILE if (path / FILE).is_file() else None
+
+
+def read(file: Path) -> Statistics:
+    """Read statistics of either form.
+
+    Errors: FileNotFoundError; ValueError for a damaged file, other contents, or numbers that are
+    not finite.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file} of statistics: {REMEDY}")
+    found, about = _read_npz(file) if file.suffix == ".npz" else _read_own(file)
+    for name, array in found.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{file}: {name} has values that are not finite: {REMEDY}")
+    gaussian = None
+    if (mean := found.get(MEAN)) is not None and (spread := found.get(COVARIANCE)) is not None:
+        if mean.ndim != 1 or spread.shape != mean.shape * 2:
+            raise ValueError(
+                f"{file}: a mean of {mean.shape} and a covariance of {spread.shape}: {REMEDY}"
+            )
+        gaussian = Gaussian(mean.astype(np.float64), spread.astype(np.float64))
+    return Statistics(
+        about={**about, "file": str(file), "file_sha256": sha256(file)},
+        gaussian=gaussian,
+        inception=found.get(f"{INCEPTION}.features"),
+        cmmd=found.get(f"{CMMD}.features"),
+    )
+
+
+def _read_own(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    text = safetensors.read_metadata(file).get(ABOUT, "")
+    about = json_reader.parse_object(text, where=f"{file}: its description", remedy=REMEDY)
+    with safetensors.open_tensors(file) as opened:
+        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    for name in (f"{INCEPTION}.features", f"{CMMD}.features"):
+        if name in found and found[name].ndim != 2:
+            raise ValueError(f"{file}: {name} has the shape {found[name].shape}: {REMEDY}")
+    return found, about
+
+
+def _read_npz(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            return {MEAN: opened["mu"], COVARIANCE: opened["sigma"]}, {}
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} has no arrays mu and sigma ({error}): {REMEDY}") from error
