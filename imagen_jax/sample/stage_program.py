@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, discrete_schedule, models, rng
 from imagen_jax.diffusion import noise_conditioning, samplers, sampling_loop
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.diffusion.sampling_loop import SamplerState
+from imagen_jax.diffusion.sampling_loop import Beginning, SamplerState
 from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
@@ -173,7 +173,7 @@ def sample_stage(
             sampler_params,
             image,
             levels=levels,
-            unit_noise=sampler.is_discrete,
+            beginning=_beginning(sampler, inputs),
         )
     mask = inputs.known_mask
     known = None
@@ -183,6 +183,13 @@ def sample_stage(
     rule = program.step_rule or samplers.RULES[sampler.kind]
     steps = sampling_loop.Steps(rule, levels, _cleanest(stage))
     return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+
+
+def _beginning(sampler: config.Sampler, inputs: SamplerInputs) -> Beginning:
+    """What the first step of all begins with; of time steps it is what diffusers has."""
+    if not sampler.is_discrete:
+        return "noise"
+    return "unit_noise" if inputs.init_image is None else "image"
 
 
 def _cleanest(stage: config.Stage) -> float:

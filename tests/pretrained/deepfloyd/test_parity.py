@@ -200,7 +200,7 @@ def _sampled(
         numbers,
         blank if start is None else jnp.asarray(start),
         levels=levels,
-        unit_noise=True,
+        beginning="image" if start is not None else "unit_noise",
     )
     low_res = aug_logsnr = None
     if stage.is_super_resolution:
