@@ -120,8 +120,6 @@ def sample(
             gamma = given.stochasticity if share is None else share
             step = StepInputs(z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, gamma)
             z_s = jax.lax.cond(is_finished, lambda: x0, lambda: steps.rule(step, image))
-            if steps.cleanest == -np.inf:
-                return z_s, x0
             ended = z_s if known is None else jnp.where(known.mask, known.image, z_s)
             return z_s, jnp.where(is_last, ended, x0)
 
