@@ -190,7 +190,9 @@ class Request:
             factor * (new - old) for new, old in zip(wide.shape, self.low_res.shape, strict=True)
         ]
         others = {name: getattr(self, name) for name in ("init_image", "mask")}
-        padded = {n: x if x is None else _pad(x, more[1:3]) for n, x in others.items()}
+        padded: dict[str, Any] = {
+            n: x if x is None else _pad(x, more[1:3]) for n, x in others.items()
+        }
         return dataclasses.replace(self, low_res=wide, **padded)
 
     def images_of_size(self, size: tuple[int, int]) -> tuple[LazyRows | None, LazyRows | None]:
