@@ -8,6 +8,7 @@ import pytest
 from command_line import run_imagen
 from deepfloyd_references import FOLDER
 from safetensors.numpy import load_file
+from small_cascade import make_stage
 
 import imagen_jax
 from imagen_jax import config
@@ -234,3 +235,21 @@ def test_datasets_are_not_encoded_for_it(cascade: imagen_jax.Imagen) -> None:
     assert isinstance(cascade.encoder, TextEncoder)
     with pytest.raises(ValueError, match="padding='encoded'"):
         cascade.encoder.plan([PROMPT])
+
+
+@pytest.mark.slow
+def test_its_stages_and_our_own_follow_one_another(cascade: imagen_jax.Imagen) -> None:
+    """Each with its own text encoder: images go from one cascade's call to the next."""
+    ours = imagen_jax.Imagen(
+        stages=(make_stage("tiny/base8"), make_stage("tiny/sr32")),
+        encoder=TextEncoder.from_config(config.load("tiny/base8")[0].text),
+    )
+    theirs = cascade.with_sampler({"timesteps": TIMES})
+    small = theirs.sample(PAIR, last_stage="deepfloyd_1")
+    large = ours.sample(PAIR, first_stage="sr32", low_res=small["deepfloyd_1"])["sr32"]
+    assert large.shape == (2, 32, 32, 3)
+    other = ours.sample(PAIR, first_stage="sr32", low_res=255 - small["deepfloyd_1"])["sr32"]
+    assert differ(large.astype(int), other.astype(int))
+    base = ours.sample(PAIR, last_stage="base8")["base8"]
+    enlarged = theirs.sample(PAIR, first_stage="deepfloyd_2", low_res=base)["deepfloyd_2"]
+    assert enlarged.shape == (2, 32, 32, 3)
