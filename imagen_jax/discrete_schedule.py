@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.config import Betas
+from imagen_jax.config.diffusion import TIME_STEPS
 from imagen_jax.types import LogSNR
 
-STEPS = 1000
+STEPS = TIME_STEPS
 MAX_BETA = 0.999  # of the cosine, whose last beta would be 1
 LINEAR = (1e-4, 0.02)  # the first and the last beta
 NEAR = 1e-3  # of a step: less is the rounding of a share of all steps

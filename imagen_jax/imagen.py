@@ -136,7 +136,9 @@ class Imagen:
         batch_size = config.check_value(batch_size, config.BatchSize, "batch_size")
         texts, request = read_options(prompts, request, options)
         chosen = self.select_stages(request.first_stage, request.last_stage)
-        cascade.check_request([s.stage for s in chosen], request, len(texts))
+        configs = [s.stage for s in chosen]
+        cascade.check_request(configs, request, len(texts))
+        cascade.warn_of_late_start(configs, request)
         # A power of two, so that another number of prompts is the same program.
         at_once = min(batch_size, 1 << (len(texts) - 1).bit_length())
         is_offloaded = isinstance(self.encoder, OffloadedTextEncoder)

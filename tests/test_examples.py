@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deepfloyd_references import FOLDER
 from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
@@ -45,3 +46,13 @@ def test_fine_tuning_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (tmp_path / "images" / f"{number}.txt").write_text("a large red circle")
     _run(monkeypatch, "fine_tune.py", "images", "--steps", "1", "--out", "run")
     assert Image.open("run/sample.png").size == (16, 16)
+
+
+@pytest.mark.slow
+def test_score_distillation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "image.png"
+    options = ("--steps", "2", "--grid", "4", "--out", str(image))
+    _run(monkeypatch, "score_distillation.py", str(FOLDER / "if_I"), "a cube", *options)
+    pixels = np.asarray(Image.open(image))
+    assert pixels.shape == (16, 16, 3)
+    assert pixels.std() > 1  # it begins with one grey

@@ -48,6 +48,7 @@ API = {
         "imagen_jax.sample.progress",
         "imagen_jax.sample.denoiser",
         "imagen_jax.sample.stage_program",
+        "imagen_jax.sample.noise_prediction",
         "imagen_jax.sample.cascade",
     ],
     "train": [

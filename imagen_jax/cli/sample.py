@@ -83,7 +83,8 @@ class Options:
     size: str | None = None
     """Size of the last stage's images, HEIGHTxWIDTH, where not square."""
     init_image: Path | None = None
-    """Image to start from, or a folder of them, cut to the shape of the last stage's."""
+    """Image to start from, or a folder of them, cut to the shape of the last stage's; beside
+    --low-res, of its shape."""
     strength: config.Share = 1.0
     """Share of the steps to take from --init-image, 0 (returns it) to 1 (keeps nothing of it)."""
     mask: Path | None = None

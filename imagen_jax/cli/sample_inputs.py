@@ -1,5 +1,6 @@
 """Image files that `imagen sample` is given, as a `Request`."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,18 +28,19 @@ def make_request(options: "Options", stages: Sequence[config.Stage], prompts: in
     from imagen_jax.sample.request import Request
 
     _check(options, stages)
-    last = stages[-1].size
     size = None if options.size is None else _size(options.size)
-    init_image = mask = low_res = None
+    low_res = None if options.low_res is None else _images(options.low_res, prompts, None)
+    init_image = mask = None
     if options.init_image is not None:
-        init_image = _images(options.init_image, prompts, size or (last, last))
-        size = None
-    if options.mask is not None:
-        shape = (last, last) if init_image is None else init_image.shape[1:3]
-        _check_shapes(options, shape, prompts)
-        mask = _mask(options.mask, prompts, shape)
-    if options.low_res is not None:
-        low_res = _images(options.low_res, prompts, None)
+        shape = size or (stages[-1].size, stages[-1].size)
+        if low_res is not None:
+            factor = math.prod(stage.factor for stage in stages)
+            shape = (low_res.shape[1] * factor, low_res.shape[2] * factor)
+            _check_init_shapes(options, shape, prompts)
+        init_image, size = _images(options.init_image, prompts, shape), None
+        if options.mask is not None:
+            _check_shapes(options, shape, prompts)
+            mask = _mask(options.mask, prompts, shape)
     return Request(
         negative_prompt=options.negative_prompt,
         first_stage=options.first_stage,
@@ -74,10 +76,20 @@ def _check(options: "Options", stages: Sequence[config.Stage]) -> None:
             f"{first.name} enlarges images of {first.low_size} px: give --low-res, or leave out "
             "--first-stage"
         )
-    for name in ("size", "init_image"):
-        if options.low_res is not None and getattr(options, name) is not None:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} and --low-res exclude each other: each sets the size")
+    if options.low_res is not None and options.size is not None:
+        raise ValueError("--size and --low-res exclude each other: each sets the size")
+
+
+def _check_init_shapes(options: "Options", size: tuple[int, int], prompts: int) -> None:
+    """Refuse images to start from that are not of the shape of --low-res, enlarged to `size`."""
+    assert options.init_image is not None
+    for image in _decoded(options.init_image, prompts):
+        if abs(image.width * size[0] / (image.height * size[1]) - 1) > ALIKE:
+            raise ValueError(
+                f"--init-image {options.init_image} has {image.width}x{image.height} pixels, "
+                f"--low-res {options.low_res} is enlarged to {size[1]}x{size[0]}: they must have "
+                "the same shape"
+            )
 
 
 def _check_shapes(options: "Options", size: tuple[int, int], prompts: int) -> None:

@@ -26,7 +26,8 @@ Threshold = Literal["none", "static", "dynamic"]
 Variance = Literal["fixed", "learned_range"]
 Upsampling = Literal["half_pixel", "align_corners"]
 KnownPixels = Literal["noised", "clean"]
-TimeSteps = Annotated[tuple[int, ...], Range(low=0, high=999)]
+TIME_STEPS = 1000  # of a schedule of discrete betas
+TimeSteps = Annotated[tuple[int, ...], Range(low=0, high=TIME_STEPS - 1)]
 Nats = Annotated[float, Range(low=-80, high=80)]  # e to them is finite in float32
 SIGMOID_LIMIT = 10.0  # of logsnr, where that weight falls on an error other than v's
 Interval = Annotated[tuple[float, float], Range(low=0, infinite=True)]
@@ -184,6 +185,10 @@ class Sampler:
         if self.timesteps:
             object.__setattr__(self, "steps", len(self.timesteps))
         require(
+            self.spacing != "leading" or self.steps <= TIME_STEPS,
+            f"sampler: steps={self.steps}: spacing='leading' has {TIME_STEPS:,} time steps at most",
+        )
+        require(
             self.edm_sigma_min < self.edm_sigma_max,
             f"sampler: edm_sigma_min={self.edm_sigma_min} is not below "
             f"edm_sigma_max={self.edm_sigma_max}",
@@ -193,6 +198,15 @@ class Sampler:
     def is_discrete(self) -> bool:
         """True where steps are time steps of a schedule of discrete betas."""
         return bool(self.timesteps) or self.spacing == "leading"
+
+    @property
+    def first_time_step(self) -> int | None:
+        """The noisiest of the discrete time steps; None where steps are others."""
+        if self.timesteps:
+            return self.timesteps[0]
+        if not self.is_discrete:
+            return None
+        return (self.steps - 1) * (TIME_STEPS // self.steps)
 
     @property
     def ends_noisy(self) -> bool:

@@ -81,6 +81,12 @@ class Stage:
                 f"network counts time steps of model.betas={self.model.betas!r}: give both the "
                 "same",
             )
+        require(
+            self.diffusion.betas is not None or not self.sampler.is_discrete,
+            f"{where}: {'timesteps' if self.sampler.timesteps else 'spacing=leading'} is for "
+            "networks that count time steps, DeepFloyd IF's, and this one has continuous time: "
+            "use spacing=time, logsnr or karras and a number of steps",
+        )
         if isinstance(self.model, UNet):
             sides, attending = self.model.feature_sides(self.train_side), self.model.attention_at
             given = f"{'crop' if self.crop else 'size'}={self.train_side}"

@@ -6,7 +6,7 @@ Inpainting (RePaint, arXiv:2201.09865) is here, too: known pixels and repeated s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from imagen_jax.types import Image, Keys, LogSNR, RandomKey
 
 # (indices of steps (b,), number of steps) -> their levels (b,), as `spacing.logsnr_at`.
 Levels = Callable[[jax.Array, Any], LogSNR]
+# Before the first step of all: noise of its level, noise of deviation 1, as diffusers has it, or
+# the image with that level's noise, as before later steps.
+Beginning = Literal["noise", "unit_noise", "image"]
 
 
 class KnownPixels(NamedTuple):
@@ -60,12 +63,10 @@ def init_state(
     init_image: Image,
     *,
     levels: Levels,
-    unit_noise: bool = False,
+    beginning: Beginning = "noise",
 ) -> SamplerState:
-    """The state before step `first`: pure noise if that is the first of all, else `init_image`
-    with the noise of its level.
-
-    Pure noise has the first level's deviation, or 1 with `unit_noise`, as diffusers has it.
+    """The state before step `first`: what `beginning` says if that is the first of all, else
+    `init_image` with the noise of its level.
 
     Shapes: keys (b,); init_image (b, h, w, c), read for its shape alone where the noise is pure.
     Image i's noise depends on keys[i] alone.
@@ -73,8 +74,11 @@ def init_state(
     first = sampler_params.first
     eps = rng.normal_each(_fold(keys, "start", 0), init_image.shape[1:])
     alpha, sigma = alpha_sigma(levels(_row(first), sampler_params.steps))
-    sigma = jnp.where(first > 0, sigma, 1.0) if unit_noise else sigma
-    z = jnp.where(first > 0, alpha, 0.0) * init_image + sigma * eps
+    if beginning == "unit_noise":
+        sigma = jnp.where(first > 0, sigma, 1.0)
+    if beginning != "image":
+        alpha = jnp.where(first > 0, alpha, 0.0)
+    z = alpha * init_image + sigma * eps
     return SamplerState(keys, z, init_image, jnp.int32(0))
 
 
@@ -116,8 +120,6 @@ def sample(
             gamma = given.stochasticity if share is None else share
             step = StepInputs(z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, gamma)
             z_s = jax.lax.cond(is_finished, lambda: x0, lambda: steps.rule(step, image))
-            if steps.cleanest == -np.inf:
-                return z_s, x0
             ended = z_s if known is None else jnp.where(known.mask, known.image, z_s)
             return z_s, jnp.where(is_last, ended, x0)
 

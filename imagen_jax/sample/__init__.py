@@ -4,6 +4,7 @@
 |---|---|
 | `denoiser.py` | one stage's network, guided and thresholded, as `denoise(z, logsnr)` |
 | `stage_program.py` | one stage, its weights and inputs, and the one program that samples it |
+| `noise_prediction.py` | the noise that a stage predicts, for losses and samplers of one's own |
 | `request.py` | what is wanted besides the prompts: negative prompts, images, a mask, sizes |
 | `options.py` | the keyword arguments of `Imagen.sample` as a request |
 | `stage.py` | a stage over all prompts |

@@ -1,16 +1,19 @@
 """The cascade as a fold over stages (section 2.4)."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from imagen_jax import config
+from imagen_jax import config, discrete_schedule
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import request as sizes
 from imagen_jax.sample import stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
 from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+
+LATEST_START = 950  # of discrete time steps: the least at which pure noise is a start
 
 
 def generate(
@@ -35,9 +38,10 @@ def generate(
     first = request.first_size(configs)
     low_res: np.ndarray | sizes.LazyRows | None = None
     if request.low_res is not None:
-        wide = sizes.pad_low_res(request.low_res, configs)
-        low_res = sizes.float_rows(wide)
-        height, width = (side * configs[0].factor for side in wide.shape[1:3])
+        request = request.pad_for(configs)
+        assert request.low_res is not None
+        low_res = sizes.float_rows(request.low_res)
+        height, width = request.first_size(configs)
     else:
         height, width = first
     images: dict[str, np.ndarray] = {}
@@ -107,6 +111,23 @@ def check_request(stages: Sequence[config.Stage], request: Request, prompts: int
     first = request.first_size(stages)
     if request.low_res is None:
         sizes.sizes_of_stages(stages, first)
+
+
+def warn_of_late_start(stages: Sequence[config.Stage], request: Request) -> None:
+    """Warn of stages whose first time step expects more of the image than pure noise has of it."""
+    if request.init_image is not None:
+        return
+    for one in stages:
+        time, betas = one.sampler.first_time_step, one.diffusion.betas
+        if time is None or betas is None or time >= LATEST_START:
+            continue
+        signal = 1 / np.sqrt(1 + np.exp(-discrete_schedule.levels(betas)[time]))
+        warnings.warn(
+            f"{one.name} begins with pure noise at time step {time}, where its network expects "
+            f"{signal:.0%} of the image: contrast and layout may suffer; give steps or timesteps "
+            f"that begin at {LATEST_START} or more, such as timesteps smart100",
+            stacklevel=4,
+        )
 
 
 def _check_low_res(first: config.Stage, request: Request) -> None:

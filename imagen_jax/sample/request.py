@@ -46,7 +46,8 @@ class Request:
     * `low_res`: images to enlarge by `first_stage`, a super-resolution stage. They may have any
       size; where the networks need another, edges are repeated and cut off again.
     * `init_image`, of the size of the last stage's images: every stage starts from it, noised so
-      far that `strength` of its steps are left. Strength 0 returns it unchanged.
+      far that `strength` of its steps are left. Strength 0 returns it unchanged. Beside `low_res`
+      it is what that is enlarged to.
     * `mask`, bool (p, h, w): true where `init_image` is sampled again (inpainting); all other
       pixels stay exactly as they are. `num_resamples` repeats each step, which blends new with old
       (RePaint, arXiv:2201.09865).
@@ -74,8 +75,11 @@ class Request:
             self.num_resamples == 1 or self.mask is not None,
             f"num_resamples={self.num_resamples} needs mask",
         )
-        given = [n for n in ("size", "low_res", "init_image") if getattr(self, n) is not None]
-        require(len(given) < 2, f"{' and '.join(given)} exclude each other: each sets the size")
+        for name in ("low_res", "init_image"):
+            require(
+                self.size is None or getattr(self, name) is None,
+                f"size and {name} exclude each other: each sets the size",
+            )
         for name in ("low_res", "init_image"):
             _check_images(name, getattr(self, name))
         if self.mask is not None:
@@ -137,10 +141,12 @@ class Request:
     def first_size(self, stages: Sequence[config.Stage]) -> tuple[int, int]:
         """Height and width of the first stage's images.
 
-        Errors: ValueError for a size that the stages' factors don't divide.
+        Errors: ValueError for a size that the stages' factors don't divide, or an `init_image` that
+        is not as large as they make `low_res`.
         """
         first, last = stages[0], stages[-1]
         if self.low_res is not None:
+            self._check_enlarged(stages)
             height, width = self.low_res.shape[1:3]
             return height * first.factor, width * first.factor
         if self.init_image is not None:
@@ -158,6 +164,36 @@ class Request:
                 f"nearest are {near[0]}x{near[1]}"
             )
         return height // factor, width // factor
+
+    def _check_enlarged(self, stages: Sequence[config.Stage]) -> None:
+        if self.low_res is None or self.init_image is None:
+            return
+        factor = math.prod(stage.factor for stage in stages)
+        (low_height, low_width), found = self.low_res.shape[1:3], self.init_image.shape[1:3]
+        height, width = low_height * factor, low_width * factor
+        require(
+            found == (height, width),
+            f"init_image has {found[0]}x{found[1]} pixels, but low_res, of "
+            f"{low_height}x{low_width}, is enlarged to {height}x{width} by {stages[-1].name}: give "
+            "an init_image of that size",
+        )
+
+    def pad_for(self, stages: Sequence[config.Stage]) -> Request:
+        """The request for stages that enlarge `low_res`: padded as `pad_low_res` does.
+
+        So are `init_image` and the mask, by as many pixels as become of those.
+        """
+        assert self.low_res is not None
+        wide = pad_low_res(self.low_res, stages)
+        factor = math.prod(stage.factor for stage in stages)
+        more = [
+            factor * (new - old) for new, old in zip(wide.shape, self.low_res.shape, strict=True)
+        ]
+        others = {name: getattr(self, name) for name in ("init_image", "mask")}
+        padded: dict[str, Any] = {
+            n: x if x is None else _pad(x, more[1:3]) for n, x in others.items()
+        }
+        return dataclasses.replace(self, low_res=wide, **padded)
 
     def images_of_size(self, size: tuple[int, int]) -> tuple[LazyRows | None, LazyRows | None]:
         """`init_image` as float32 in [-1, 1] and where it stays, (p, h, w, 1), at a stage's size.
@@ -213,8 +249,13 @@ def pad_low_res(low_res: np.ndarray, stages: Sequence[config.Stage]) -> np.ndarr
         factor *= stage.factor
         multiple = stage.model.multiple()
         unit = math.lcm(unit, multiple // math.gcd(multiple, factor))
-    missing = [-side % unit for side in low_res.shape[1:3]]
-    return np.pad(low_res, [(0, 0), *((0, n) for n in missing), (0, 0)], mode="edge")
+    return _pad(low_res, [-side % unit for side in low_res.shape[1:3]])
+
+
+def _pad(images: np.ndarray, more: Sequence[int]) -> np.ndarray:
+    """Images or masks (p, h, w, ...) with as many more rows and columns, the last ones repeated."""
+    widths = [(0, 0), *((0, n) for n in more), *[(0, 0)] * (images.ndim - 3)]
+    return np.pad(images, widths, mode="edge")
 
 
 PLAIN = Request()

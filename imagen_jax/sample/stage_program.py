@@ -11,12 +11,27 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, discrete_schedule, models, rng
-from imagen_jax.diffusion import noise_conditioning, samplers, sampling_loop
+from imagen_jax.diffusion import (
+    noise_conditioning,
+    preconditioning,
+    samplers,
+    sampling_loop,
+    schedules,
+)
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.diffusion.sampling_loop import SamplerState
+from imagen_jax.diffusion.sampling_loop import Beginning, SamplerState
 from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
+from imagen_jax.sample.noise_prediction import (
+    Guidance,
+    LowRes,
+    Predicted,
+    find_logsnr,
+    guide,
+    read_captions,
+    to_eps,
+)
 from imagen_jax.types import Image, Keys, Network, Params
 
 
@@ -72,6 +87,58 @@ class TrainedStage:
         """Free parameters that are read for each use."""
         if isinstance(self.params, LazyParams):
             self.params.release()
+
+    def predict(
+        self,
+        params: Params,
+        z: Image,
+        t: Any,
+        text: Any,
+        *,
+        guidance: Guidance | None = None,
+        low_res: LowRes | None = None,
+    ) -> Predicted:
+        """Predict the noise in z: a pure function of arrays, to differentiate, jit or vmap.
+
+        Nothing is thresholded. `params` are those of `device_params()`. `text` is `EncodedText`,
+        such as `Imagen.encode(prompts).captions`, or an array of T5's states whose every row
+        counts, padding too, as DeepFloyd IF has it. With `guidance` both texts are one batch, and
+        the variance is that of `text`.
+
+        Shapes: z (b, h, w, 3); t a scalar or (b,); text (b, n, d).
+        Units: z is alpha * x0 + sigma * eps of x0 in [-1, 1], as `add_noise` makes it; t is the
+        time step, 0 (clean) to 999, of networks that count them, and else the time in [0, 1].
+        Errors: ValueError for a low-resolution image that is not there, or not wanted.
+        """
+        batch, stage = z.shape[0], self.stage
+        if stage.is_super_resolution != (low_res is not None):
+            needs = "enlarges no image: leave" if low_res else "enlarges an image: give"
+            raise ValueError(f"{stage.name} {needs} low_res")
+        seen, aug_logsnr = None, None
+        if low_res is not None:
+            noise = stage.noise_conditioning.schedule
+            seen = jnp.asarray(low_res.image)
+            aug_logsnr = find_logsnr(low_res.t, batch, schedule=noise)
+        captions = read_captions(text)
+        logsnr = find_logsnr(t, batch, schedule=stage.diffusion.schedule)
+        if guidance is not None:
+            doubled = (captions, read_captions(guidance.negative))
+            captions = jax.tree.map(lambda *x: jnp.concatenate(x), *doubled)
+            z, logsnr, seen, aug_logsnr = jax.tree.map(
+                lambda x: jnp.concatenate([x, x]), (z, logsnr, seen, aug_logsnr)
+            )
+        cond = models.condition(self.module, params, captions, low_res=seen, aug_logsnr=aug_logsnr)
+        network = models.predictor(self.module, params, cond)
+        predict = preconditioning.precondition(network, seen, diffusion=stage.diffusion)
+        eps, rest = to_eps(predict, z, logsnr, diffusion=stage.diffusion)
+        if guidance is not None:
+            eps, rest = guide(eps, guidance.weight), rest[:batch]
+        return Predicted(eps, rest if stage.diffusion.variance == "learned_range" else None)
+
+    def add_noise(self, x0: Image, eps: Image, t: Any) -> Image:
+        """Return z at t: alpha * x0 + sigma * eps. Shapes and units: as `predict`."""
+        logsnr = find_logsnr(t, x0.shape[0], schedule=self.stage.diffusion.schedule)
+        return schedules.add_noise(x0, eps, logsnr)
 
     def program(self) -> "TrainedStage":
         """The static argument that `sample_stage` is compiled for.
@@ -181,7 +248,7 @@ def sample_stage(
             sampler_params,
             image,
             levels=levels,
-            unit_noise=sampler.is_discrete,
+            beginning=_beginning(sampler, inputs),
         )
     mask = inputs.known_mask
     known = None
@@ -191,6 +258,13 @@ def sample_stage(
     rule = program.step_rule or samplers.RULES[sampler.kind]
     steps = sampling_loop.Steps(rule, levels, _cleanest(stage))
     return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+
+
+def _beginning(sampler: config.Sampler, inputs: SamplerInputs) -> Beginning:
+    """What the first step of all begins with; of time steps it is what diffusers has."""
+    if not sampler.is_discrete:
+        return "noise"
+    return "unit_noise" if inputs.init_image is None else "image"
 
 
 def _cleanest(stage: config.Stage) -> float:

@@ -417,6 +417,22 @@ def test_images_as_files_have_them(tiny, tmp_path: Path) -> None:
     assert (low[1].max(), low[2].min()) == (0, 255)
 
 
+def test_an_image_to_start_from_beside_one_to_enlarge(tiny, tmp_path: Path) -> None:
+    low = _save(tmp_path / "low.png", _noise(8, 12))
+    wide, square = (_save(tmp_path / f"{side}.png", _noise(32, side)) for side in (48, 32))
+    mask = _save(tmp_path / "mask.png", np.full((16, 24, 3), 255, np.uint8))
+    stages = [tiny.stages[1].stage]
+    given = {"low_res": low, "first_stage": "sr16", "last_stage": "sr16"}
+    options = Options("tiny", ("a",), init_image=wide, mask=mask, **given)
+    found = sample_inputs.make_request(options, stages, 1)
+    assert found.low_res.shape == (1, 8, 12, 3)
+    assert found.init_image.shape == (1, 16, 24, 3)
+    assert found.mask.shape == (1, 16, 24)
+    options = Options("tiny", ("a",), init_image=square, **given)
+    with pytest.raises(ValueError, match=r"has 32x32 pixels, --low-res .* is enlarged to 24x16"):
+        sample_inputs.make_request(options, stages, 1)
+
+
 def test_one_image_of_a_list_alone(run_sample, tmp_path: Path) -> None:
     prompts = ["a", "b", "c", "d"]
     listed, _ = run_sample(*prompts, "--images-per-prompt", "2")

@@ -79,7 +79,7 @@ def test_pure_noise_has_the_deviation_of_1_whatever_the_first_step_is() -> None:
     )
     blank = jnp.zeros(SHAPE)
     of_level = sampling_loop.init_state(keys, params, blank, levels=levels).z
-    unit = sampling_loop.init_state(keys, params, blank, levels=levels, unit_noise=True).z
+    unit = sampling_loop.init_state(keys, params, blank, levels=levels, beginning="unit_noise").z
     sigma = np.sqrt(1 / (1 + np.exp(discrete_schedule.levels("cosine")[500])))
     np.testing.assert_allclose(of_level, sigma * unit, rtol=1e-6)
 
@@ -90,7 +90,7 @@ def sampled(sampler: config.Sampler, *, known=None, first: int = 0, image=None):
     keys = rng.fold_each(rng.root(3), "t", jnp.arange(SHAPE[0]))
     params = SamplerParams.from_config(sampler)._replace(first=np.int32(first))
     start = jnp.zeros(SHAPE) if image is None else image
-    state = sampling_loop.init_state(keys, params, start, levels=levels, unit_noise=True)
+    state = sampling_loop.init_state(keys, params, start, levels=levels, beginning="unit_noise")
     cleanest = CLEANEST if sampler.final_noise else -np.inf
     steps = sampling_loop.Steps(samplers.ancestral_step, levels, cleanest)
 

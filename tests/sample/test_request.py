@@ -61,6 +61,27 @@ def test_known_pixels_stay_to_the_pixel_and_others_are_sampled(stages) -> None:
     assert np.abs(again["sr32"] - found["sr32"]).max() > 0.01
 
 
+def test_images_are_enlarged_from_an_image_to_start_from(stages) -> None:
+    """One of any size, whose edges are repeated for the networks and cut off again."""
+    upscalers, low, given = stages[1:], images_of(9, 7), images_of(36, 28)
+    nothing = sample(upscalers, Request(low_res=low, init_image=given, strength=0.0))
+    np.testing.assert_array_equal(shown(nothing["sr32"]), given)
+    both, other = (
+        sample(upscalers, Request(low_res=low, init_image=image, strength=0.5))["sr32"]
+        for image in (given, given[::-1])
+    )
+    assert both.shape == (COUNT, 36, 28, 3)
+    assert np.abs(both - other).mean() > 0.01
+    assert np.abs(both - sample(upscalers, Request(low_res=low))["sr32"]).mean() > 0.01
+    mask = np.zeros((COUNT, 36, 28), bool)
+    mask[:, :, :15] = True
+    found = sample(upscalers, Request(low_res=low, init_image=given, mask=mask))["sr32"]
+    np.testing.assert_array_equal(shown(found)[~mask], given[~mask])
+    assert (shown(found)[mask] != given[mask]).mean() > 0.9
+    with pytest.raises(ValueError, match=r"36x28 pixels, but low_res, of 8x8, is .* 32x32 by sr32"):
+        sample(upscalers, Request(low_res=images_of(8, 8), init_image=given))
+
+
 def test_a_negative_prompt_takes_the_place_of_no_text() -> None:
     """Away from the prompt itself guidance leads nowhere; away from no text it is the usual."""
     prompts, trained = make_prompts(COUNT), make_stage("tiny/base8", guidance_weight=4.0)
