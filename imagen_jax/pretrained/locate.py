@@ -14,6 +14,8 @@ from imagen_jax.io.workdir import Workdir
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
+MOST_RUNS = 256  # in a folder
+
 
 def find_cascade(path: str | Workdir) -> Workdir:
     """The folder of a cascade: `path` if it is one, else the embedded cascade of that name.
@@ -44,6 +46,11 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
     linked = any(isinstance(run, Path) and run.is_symlink() for run in runs)
     if (not runs or linked) and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
         export.verify_bundle(folder)  # which names what is lost, or a link
+    if len(runs) > MOST_RUNS:
+        raise ValueError(
+            f"{folder} has {len(runs):,} folders with a {run_dir.CONFIG}, more than a cascade has "
+            "stages: give the folder of one cascade, or of one run"
+        )
     if not runs:
         hidden = " (this folder hides that one)" if str(folder) in pretrained.list_names() else ""
         raise FileNotFoundError(

@@ -143,7 +143,7 @@ def test_an_address_has_defaults_and_names_features() -> None:
         ("tars:x?image=jpg", "unknown 'image'"),
         ("folder:x?split=val", "unknown 'split'"),
         ("mixture:x?text=y", "unknown 'text'"),
-        ("folder:x?weight=", "weight= is no number"),
+        ("folder:x?weight=", "weight='' is no number"),
     ],
 )
 def test_what_is_no_address_is_refused(text: str, says: str) -> None:

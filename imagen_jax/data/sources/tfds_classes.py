@@ -59,7 +59,9 @@ def _read(path: epath.Path) -> Any:
     """Errors: ValueError for no JSON, or too much of it."""
     if (size := path.stat().length) > MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, and {MAX_BYTES:,} at most are read")
-    return json_reader.parse_json(path.read_bytes(), where=path, remedy="copy the dataset again")
+    return json_reader.parse_json(
+        json_reader.read_bytes(path), where=path, remedy="copy the dataset again"
+    )
 
 
 def _find_names(value: Any, path: epath.Path) -> Iterator[str]:
