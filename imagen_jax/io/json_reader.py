@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from imagen_jax.config.sentences import shorten
 from imagen_jax.io import whole_files
 
 MAX_BYTES = 2**26  # of a text
@@ -84,6 +83,8 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields of an object. Errors: ValueError for one that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
+        from imagen_jax.config.sentences import shorten  # here: config reads JSON itself
+
         twice, _ = collections.Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"it has {shorten(twice)} twice")
     return found

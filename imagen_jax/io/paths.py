@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from imagen_jax.config.sentences import shorten
 from imagen_jax.io.buckets import is_bucket
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # a `Path` has made one slash of two
@@ -51,6 +50,8 @@ def path_inside(folder: Path, name: str, *, by: object) -> Path:
     parts = PurePosixPath(name).parts
     bad = not parts or parts[0] == "/" or ".." in parts or not name.isprintable()
     if bad or len(name) > LONGEST or any(len(part.encode()) > LONGEST_PART for part in parts):
+        from imagen_jax.config.sentences import shorten  # here: config reads paths itself
+
         raise ValueError(
             f"{by} names {shorten(name)}, which is no file in its folder: a path there begins with "
             f"no /, has neither .. nor control characters, and is no longer than {LONGEST} "
