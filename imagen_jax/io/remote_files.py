@@ -80,7 +80,7 @@ def _choices(inside: str) -> list[str]:
     """What braces stand for. Errors: ValueError for more than `MOST_FILES`."""
     if numbers := _RANGE.fullmatch(inside):
         first, last = numbers.groups()
-        if len(last) > DIGITS or int(last) - int(first) >= MOST_FILES:
+        if max(len(first), len(last)) > DIGITS or int(last) - int(first) >= MOST_FILES:
             said = abridge(f"{{{inside}}}", most=80)
             raise ValueError(f"{said} names more than {MOST_FILES:,} files: give a folder")
         return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]

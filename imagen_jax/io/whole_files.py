@@ -8,6 +8,8 @@ from typing import BinaryIO
 from imagen_jax import limits
 from imagen_jax.limits import Limit
 
+PIECE = 1 << 16  # bytes
+
 
 def read_whole(file: Path | str, limit: Limit = limits.FILE_BYTES) -> bytes:
     """Read all of a file of this machine.
@@ -15,9 +17,12 @@ def read_whole(file: Path | str, limit: Limit = limits.FILE_BYTES) -> bytes:
     Errors: as `open_file`; ValueError for more bytes than `limit` allows.
     """
     with open_file(file) as opened:
-        limit.check(os.fstat(opened.fileno()).st_size, f"{file} has")
-        data = opened.read(limit.value() + 1)
-    limit.check(len(data), f"{file} has")  # it may have grown
+        size, most = os.fstat(opened.fileno()).st_size, limit.value()
+        limit.check(size, f"{file} has")
+        data = opened.read(size)
+        while len(data) <= most and (more := opened.read(PIECE)):  # it has grown, or says no size
+            data += more
+    limit.check(len(data), f"{file} has at least")
     return data
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import config, limits
+from imagen_jax import config
 from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
 
@@ -78,6 +78,20 @@ ACTIVATIONS = {"gelu": "gelu", "silu": "silu", "swish": "silu"}
 DOWN = {"ResnetDownsampleBlock2D": False, "SimpleCrossAttnDownBlock2D": True}  # attends or not
 UP = {"ResnetUpsampleBlock2D": False, "SimpleCrossAttnUpBlock2D": True}
 COLOURS = 3
+# Far above what these networks have, so that a stranger's file is refused before one is traced.
+MOST_LEVELS = 8
+MOST = {
+    "addition_embed_type_num_heads": 1024,
+    "attention_head_dim": 1024,
+    "block_out_channels": 8192,
+    "cross_attention_dim": 8192,
+    "encoder_hid_dim": 2**16,
+    "freq_shift": 1,
+    "layers_per_block": 16,
+    "norm_num_groups": 1024,
+    "sample_size": 1024,
+    "time_embedding_dim": 2**15,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +122,8 @@ def parse_unet_config(given: Mapping[str, Any], *, betas: config.Betas = "cosine
     found = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     attends = _attends(found)
     channels = _numbers(found, "block_out_channels", None)
-    limits.NETWORK_BLOCKS.check(len(channels), "block_out_channels has")
+    if len(channels) > MOST_LEVELS:
+        raise _unfit("block_out_channels", channels, [f"1 to {MOST_LEVELS} levels"])
     blocks, heads = (
         _numbers(found, key, len(channels)) for key in ("layers_per_block", "attention_head_dim")
     )
@@ -229,8 +244,9 @@ def _keys(only_text: bool) -> Any:
 
 def _number(found: Mapping[str, Any], key: str) -> int:
     value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise _unfit(key, value, ["a whole number"])
+    most = MOST.get(key, 2**31)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise _unfit(key, value, [f"a whole number of {most:,} or less"])
     return value
 
 
