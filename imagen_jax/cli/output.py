@@ -37,8 +37,8 @@ class Output:
         )  # in the grid, the first; others aren't kept
         self._shown: list[np.ndarray] = []
         self._begun = False
-        names = {entry["file"] for entry in entries} | {METADATA, GRID}
-        check_names(folder, files=names, folders=FOLDERS)
+        names = {str(entry["file"]) for entry in entries}
+        check_names(folder, files=names | {METADATA, GRID}, folders=FOLDERS)
         self._earlier = _earlier(folder)
 
     def write(self, first_index: int, images: np.ndarray) -> None:

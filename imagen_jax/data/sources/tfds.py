@@ -100,7 +100,9 @@ def _check_shards(split: Any, where: str) -> None:
     counts = split.shard_lengths
     if len(counts) > MOST_SHARDS:
         raise CorruptDataError(f"{where} is said to have {len(counts):,} shards: copy it again")
-    for file, count in zip(map(Path, map(str, split.filepaths)), counts, strict=True):
+    with _naming_damage(where):  # the names are made of what the files say
+        files = [Path(str(file)) for file in split.filepaths]
+    for file, count in zip(files, counts, strict=True):
         size = file.stat().st_size if file.is_file() else 0
         if count > size:  # an example takes a byte or more
             raise CorruptDataError(
