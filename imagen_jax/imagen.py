@@ -169,7 +169,9 @@ class Imagen:
         if callbacks.cache_dir is None:
             folder = self._cache_of(stages, encoded, seed, batch_size, request)
             callbacks = dataclasses.replace(callbacks, cache_dir=folder)
-        images = callbacks.load_images(first)
+        images = callbacks.load_images(
+            first, stages=[stage.stage.name for stage in stages], count=len(prompts)
+        )
         if images is None:
             options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "request": request}
             try:

@@ -60,7 +60,7 @@ def _warning(
 ) -> str:
     """A warning of ours to the user as a sentence, of anything else with its place in the code."""
     if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
-        return f"imagen: warning: {message}\n"
+        return f"imagen: warning: {_printable(str(message))}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
@@ -117,7 +117,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
-        return _refused(command, error, str(error))
+        return _refused(command, error, _sentence(error))
     except exit_codes.Preempted as stop:
         _say(f"imagen {command}: {stop}")
         return exit_codes.PREEMPTED
@@ -142,7 +142,7 @@ def _tolerant() -> contextlib.AbstractContextManager[None]:
 def _say(sentence: str) -> None:
     """Tell the user, if stderr takes it; the exit code tells as well."""
     try:
-        print(_escaped(sentence), file=sys.stderr, flush=True)
+        print(_printable(sentence), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:
@@ -151,12 +151,23 @@ def _say(sentence: str) -> None:
         console.settle(sys.stderr)
 
 
-def _escaped(sentence: str) -> str:
+def _printable(sentence: str) -> str:
+    """A sentence, bounded and without what a terminal obeys: strangers' texts may stand in it."""
     try:
-        from imagen_jax.config.names import escape_controls
+        from imagen_jax.config import names, sentences
     except ValueError:  # of a limit's variable, which the sentence is about: it is ASCII
         return sentence
-    return escape_controls(sentence)
+    return names.escape_controls(sentences.bound(sentence))
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; one that Python makes of the system's says neither place nor remedy."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return (
+            f"{os.fsdecode(error.filename)}: {error.strerror}: look at the name, and whether you "
+            "may read and write there"
+        )
+    return str(error)
 
 
 def _refused(command: str, error: Exception, said: str) -> int:

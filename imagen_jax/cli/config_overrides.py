@@ -47,6 +47,7 @@ def parse(
         prog=prog,
         description=description,
         config=(tyro.conf.AvoidSubcommands,),
+        registry=parsing.NUMBERS,
     )
     return parsing.expand_paths(parsed.options), parsing.expand_paths(
         parsed.experiment, prefix="--"

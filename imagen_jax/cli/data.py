@@ -37,6 +37,7 @@ def run(argv: list[str]) -> None:
         args=argv[:end],
         prog="imagen data",
         description=USAGE,
+        registry=parsing.NUMBERS,
     )
     options = parsing.expand_paths(options)
     if isinstance(options, data_build.BuildOptions):

@@ -44,6 +44,7 @@ def run(argv: list[str]) -> None:
     extras.require("matplotlib", "imagen eval draws plots, which need")
     import imagen_jax
     from imagen_jax.evaluate import evaluate, report
+    from imagen_jax.io.atomic import check_names
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.pretrained.locate import find_cascade
     from imagen_jax.runtime import lease, preemption
@@ -52,6 +53,7 @@ def run(argv: list[str]) -> None:
     unfinished = options.out / preemption.UNFINISHED
     imagen = dataclasses.replace(imagen_jax.load(options.cascade), cache_dir=unfinished)
     evaluate.check_cascade(imagen)
+    check_names(options.out, files=report.FILES, folders=(preemption.UNFINISHED,))
     with lease.hold(options.out, command="imagen eval", option="--out"):
         with _progress(unfinished) as progress:
             found = evaluate.evaluate(

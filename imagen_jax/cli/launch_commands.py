@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from imagen_jax import config
 from imagen_jax.cli.store_options import MAX_LENGTH
+from imagen_jax.config.digits import parse_whole
 
 ONCE = "--before-once"
 EMBEDDED_ENCODERS = ("t5_1_1_tiny", "t5_1_1_mini")
@@ -117,7 +118,7 @@ def read_text(command: Command) -> config.Text:
     text = stages[0].text if stages else config.Text(encoder="", max_length=MAX_LENGTH)
     text = replace(text, encoder=command.value("--encoder") or text.encoder)
     if (length := command.value("--max-length")) is not None:
-        text = replace(text, max_length=int(length))
+        text = replace(text, max_length=parse_whole(length))
     if "--clean-caption" in command.words:
         text = replace(text, clean_caption=True)
     return replace(text, clean=True) if "--clean" in command.words else text
@@ -126,7 +127,7 @@ def read_text(command: Command) -> config.Text:
 def read_sizes(command: Command) -> list[int]:
     """The sides, in pixels, of the images of a command with --out. Errors: as `config.load`."""
     given = command.values("--sizes")
-    return [int(s) for s in given] or sorted({e.stage.size for e in _stages(command)})
+    return [parse_whole(s) for s in given] or sorted({e.stage.size for e in _stages(command)})
 
 
 def _stages(command: Command) -> Sequence[config.Experiment]:

@@ -10,6 +10,7 @@ from imagen_jax import config
 from imagen_jax.cli import parsing
 from imagen_jax.cloud import run_record, untrusted
 from imagen_jax.cloud.worker import BEAT, Worker, WorkerId, is_repeated_crash
+from imagen_jax.config.digits import parse_whole
 from imagen_jax.io import json_reader, workdir
 from imagen_jax.runtime import exit_codes
 
@@ -47,10 +48,10 @@ def run(own: list[str], rest: list[str]) -> int:
     worker, of = options.worker, options.of
     here = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
     if worker is None:
-        slice_ = int(os.environ.get("MEGASCALE_SLICE_ID", "0"))
-        worker = int(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
+        slice_ = parse_whole(os.environ.get("MEGASCALE_SLICE_ID", "0"))
+        worker = parse_whole(os.environ.get("TPU_WORKER_ID", "0")) + slice_ * here
     if of is None:
-        of = here * int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
+        of = here * parse_whole(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
     folder = workdir.as_path(options.folder)
     commands, once = ((tuple(rest),), ()) if rest else _recorded(folder)
     if rest and (rest[0] != "imagen" or len(rest) < 2):

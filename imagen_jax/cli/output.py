@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image
 
 from imagen_jax.io import image_grid, json_reader, workdir
-from imagen_jax.io.atomic import make_subfolder
+from imagen_jax.io.atomic import check_names, make_subfolder
+from imagen_jax.runtime.preemption import UNFINISHED
 
 METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
+FOLDERS = (EARLIER, PREVIEWS, UNFINISHED)
 
 
 class Output:
@@ -35,6 +37,8 @@ class Output:
         )  # in the grid, the first; others aren't kept
         self._shown: list[np.ndarray] = []
         self._begun = False
+        names = {str(entry["file"]) for entry in entries}
+        check_names(folder, files=names | {METADATA, GRID}, folders=FOLDERS)
         self._earlier = _earlier(folder)
 
     def write(self, first_index: int, images: np.ndarray) -> None:

@@ -1,13 +1,14 @@
 """Options as they are typed, with every place among them as `paths` reads it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from imagen_jax import config
+from imagen_jax.config.digits import parse_real, parse_whole
 from imagen_jax.io import paths
 
 Options = TypeVar("Options")
@@ -19,13 +20,38 @@ PLACES = frozenset(
 POSITIONAL = frozenset({"cascade", "folder"})
 
 
+NUMBERS = tyro.constructors.ConstructorRegistry()
+_READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    int: ("INT", parse_whole),
+    float: ("FLOAT", parse_real),
+}
+
+
+@NUMBERS.primitive_rule
+def _number(
+    found: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """How an option that is a number is read: of ASCII digits alone."""
+    kind = found.type
+    if kind not in _READERS:
+        return None
+    metavar, read = _READERS[kind]
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: type(value) is kind or (kind is float and type(value) is int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def parse(kind: type[Options], arguments: Sequence[str], *, prog: str, description: str) -> Options:
     """Options of the dataclass `kind`.
 
     Errors: SystemExit for a wrong option; ValueError for a number that is out of its range or a
     place that can't be one, by its option.
     """
-    options = tyro.cli(kind, args=arguments, prog=prog, description=description)
+    options = tyro.cli(kind, args=arguments, prog=prog, description=description, registry=NUMBERS)
     config.check_options(options)
     return expand_paths(options)
 

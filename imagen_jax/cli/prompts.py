@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagen_jax import config
+from imagen_jax.io import whole_files
 
 
 def read_prompts(file: Path) -> list[str]:
     """The lines of a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
-    Errors: ValueError that names the line that is not text; OSError for a file that can't be read.
+    Errors: ValueError that names the line that is not text; OSError for a file that can't be read;
+    ValueError for one that is too large.
     """
-    data = file.read_bytes()
+    data = whole_files.read_whole(file)
     codec = json.detect_encoding(data)
     try:
         text = data.decode(codec)

@@ -1,5 +1,6 @@
 """Image files that `imagen sample` is given, as a `Request`."""
 
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagen_jax import config
+from imagen_jax.config.sentences import abridge, shorten
 from imagen_jax.image import WHITE, is_white
+from imagen_jax.io import whole_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,6 +69,11 @@ def _check(options: "Options", stages: Sequence[config.Stage]) -> None:
         if value not in (None, 1) and getattr(options, needed) is None:
             needed = needed.replace("_", "-")
             raise ValueError(f"--{name} {value} does nothing without --{needed}: give that, too")
+    if options.known_pixels is not None and options.mask is None:
+        raise ValueError(
+            f"--known-pixels {abridge(options.known_pixels)} does nothing without --mask: give "
+            "that, too"
+        )
     if options.low_res is not None and not first.is_super_resolution:
         raise ValueError(
             f"--low-res {options.low_res} needs --first-stage with a super-resolution stage: "
@@ -134,7 +142,9 @@ def _mask(path: Path, prompts: int, size: tuple[int, int]) -> np.ndarray:
 def _is_transparent(file: Path) -> bool:
     from PIL import Image
 
-    with Image.open(file) as opened:
+    from imagen_jax.data.images import decode
+
+    with Image.open(io.BytesIO(whole_files.read_whole(file)), formats=decode.FORMATS) as opened:
         if not opened.has_transparency_data:
             return False
         return opened.convert("RGBA").getextrema()[3][0] < WHITE  # type: ignore[misc]  # of 4 bands
@@ -150,7 +160,7 @@ def _size(text: str) -> tuple[int, int]:
 
     found = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text)
     if found is None:
-        raise ValueError(f"--size {text!r}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
+        raise ValueError(f"--size {shorten(text)}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
     return config.check_value((int(found[1]), int(found[2])), Size, "--size")
 
 
@@ -178,7 +188,7 @@ def _decoded(path: Path, prompts: int) -> list["Image"]:
     found = []
     for file in files:
         try:
-            found.append(Image.fromarray(decode.decode_image(file.read_bytes())))
+            found.append(Image.fromarray(decode.decode_image(whole_files.read_whole(file))))
         except decode.UnreadableImageError as error:
             raise ValueError(f"{file} is no image that can be read: {error}") from error
     return found

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from imagen_jax import config
+from imagen_jax.config.digits import parse_real, parse_whole
+from imagen_jax.config.sentences import shorten
 from imagen_jax.pretrained.deepfloyd import time_steps
 
 
@@ -22,7 +24,7 @@ class SamplerOption(NamedTuple):
 
 def _interval(text: str) -> tuple[float, float]:
     low, high = text.split(":")
-    return float(low), float(high)
+    return parse_real(low), parse_real(high)
 
 
 def _truth(text: str) -> bool:
@@ -48,8 +50,8 @@ def _option(field: str, hint: Any) -> SamplerOption:
         return SamplerOption(field, _truth, "true or false")
     if typing.get_origin(hint) is tuple:
         return SamplerOption(field, _interval, "LOW:HIGH, such as 0.2:5")
-    wanted = {int: "a whole number", float: "a number"}[hint]
-    return SamplerOption(field, hint, wanted)
+    read, wanted = {int: (parse_whole, "a whole number"), float: (parse_real, "a number")}[hint]
+    return SamplerOption(field, read, wanted)
 
 
 OPTIONS: Mapping[str, SamplerOption] = {
@@ -78,7 +80,9 @@ def read_overrides(given: Mapping[str, str | None]) -> list[tuple[str | None, di
             stage = name if separator else None
             if stage in stages:
                 whose = "all stages" if stage is None else stage
-                raise ValueError(f"{_flag(option)} {text!r}: two values for {whose}: give one")
+                raise ValueError(
+                    f"{_flag(option)} {shorten(text)}: two values for {whose}: give one"
+                )
             stages.add(stage)
             found.append((stage, {OPTIONS[option].field: _value(option, value)}))
     return sorted(found, key=lambda change: change[0] is not None)
@@ -89,6 +93,6 @@ def _value(option: str, text: str) -> Any:
         return OPTIONS[option].read(text)
     except ValueError:
         raise ValueError(
-            f"{_flag(option)} {text!r}: wanted {OPTIONS[option].wanted}; of one stage NAME=VALUE, "
-            "of several separated by commas"
+            f"{_flag(option)} {shorten(text)}: wanted {OPTIONS[option].wanted}; of one stage "
+            "NAME=VALUE, of several separated by commas"
         ) from None

@@ -77,7 +77,11 @@ def _checkpoint(cloud: Gcloud, stage: str) -> str:
         names = cloud.run(gcloud.ls(f"{stage}/checkpoints/")).split()
     except MissingResourceError:
         return "none"
-    steps = [int(n) for name in names if (n := name.rstrip("/").rpartition("/")[2]).isdigit()]
+    steps = [
+        int(n)
+        for name in names
+        if (n := name.rstrip("/").rpartition("/")[2]).isdecimal() and n.isascii()
+    ]
     return str(max(steps)) if steps else "none"
 
 
@@ -151,4 +155,4 @@ def _is_launched(name: str, resource: Mapping[str, Any]) -> bool:
     nodes = resource.get("tpu", {}).get("nodeSpec", [])
     runs = {node.get("node", {}).get("labels", {}).get("run") for node in nodes}
     run_id, _, number = name.rpartition("-")
-    return runs == {run_id} and number.isdigit()
+    return runs == {run_id} and number.isascii() and number.isdigit()

@@ -220,7 +220,7 @@ class Worker:
 def is_repeated_crash(worker_id: WorkerId) -> bool:
     """Return whether this attempt and the one before it crashed after the same step."""
     number = worker_id.folder.name
-    if not number.isdigit() or number == "0":
+    if not (number.isascii() and number.isdigit()) or number == "0":
         return False
     steps = []
     for folder in (worker_id.folder.parent / str(int(number) - 1), worker_id.folder):

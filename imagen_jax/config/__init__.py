@@ -13,7 +13,8 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `lora.py` | `Lora`: adapters that a run trains in place of all weights |
 | `distributed.py` | `Processes`: how several of them find each other |
 | `ranges.py` | which numbers a field may hold: `Range`, `Count`, `Seed`, ... |
-| `sentences.py` | `shortened`, `check_texts`: which texts can be shown to people, and how |
+| `sentences.py` | `shorten`, `abridge`, `check_texts`: which texts can be shown, and how |
+| `digits.py` | numbers as they are typed |
 | `names.py` | which names from files may become part of a path, an argument or a printed line |
 | `decode.py` | parsed JSON to dataclasses, by name and type |
 | `load.py` | reading config files, JSON beside a checkpoint, chaining stages |

@@ -1,26 +1,71 @@
 """Values in sentences to people, and texts that can be shown and written at all."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 MOST = 80  # characters of a text that are shown
+LONGEST = 300  # characters of a name or path in a sentence
+LONGEST_LINE = 2000  # characters of a line of a sentence
+LINES = 1200  # of a sentence that lists
 LISTED = 8  # values of a list that are shown
+MANY = 40  # ... where each is worth a look
+_LONG_WORD = re.compile(rf"\S{{{LONGEST + 1},}}")
 ESCAPED = range(0xDC80, 0xDD00)  # how Python reads a byte that is no UTF-8, less 0xDC00
 
 
 def shorten(value: object, *, most: int = MOST) -> str:
-    """Shorten a value as Python writes it: of a long text its beginning, and its length."""
+    """Shorten a value as Python writes it: the first and last part of a long text, and how much
+    is between."""
     if isinstance(value, str | bytes):
+        if len(value) <= most:
+            return repr(value)
         unit = "bytes" if isinstance(value, bytes) else "characters"
-        more = f"... ({len(value):,} {unit})" if len(value) > most else ""
-        return repr(value[:most]) + more
-    shown = repr(value)
-    return shown if len(shown) <= most else shown[:most] + "..."
+        first, last = _ends(most)
+        return f"{value[:first]!r}... {len(value) - most:,} {unit} ...{value[-last:]!r}"
+    return abridge(repr(value), most=most)
+
+
+def abridge(text: str, *, most: int = LONGEST) -> str:
+    """Shorten a text that stands in a sentence as it is, such as a path: as `shorten` does."""
+    if len(text) <= most:
+        return text
+    first, last = _ends(most)
+    return f"{text[:first]}... {len(text) - most:,} characters ...{text[-last:]}"
+
+
+def bound(sentence: str) -> str:
+    """Shorten the long words of a sentence, its long lines, and the number of its lines.
+
+    It is the last resort: who writes a sentence shortens what a stranger wrote.
+    """
+    lines = sentence.split("\n")
+    more = [f"  and {len(lines) - LINES:,} more lines"] if len(lines) > LINES else []
+    shown = (_LONG_WORD.sub(lambda word: abridge(word[0]), line) for line in lines[:LINES])
+    return "\n".join([*(abridge(line, most=LONGEST_LINE) for line in shown), *more])
+
+
+def join_clauses(clauses: Iterable[str]) -> str:
+    """Join what is wrong in many places, as `join_texts`."""
+    return join_texts(clauses, separator="; ", most=MANY)
+
+
+def _ends(most: int) -> tuple[int, int]:
+    """The lengths of the first and the last part that are shown of a longer text."""
+    last = most // 3
+    return most - last, last
 
 
 def join_values(values: Sequence[object]) -> str:
     """Join the first of several values, and say how many more there are."""
     more = f" and {len(values) - LISTED:,} more" if len(values) > LISTED else ""
     return ", ".join(shorten(value) for value in values[:LISTED]) + more
+
+
+def join_texts(texts: Iterable[str], *, separator: str = ", ", most: int = LISTED) -> str:
+    """Join the first of several texts as they are, and say how many more there are."""
+    texts = list(texts)
+    said = separator.join(abridge(text) for text in texts[:most])
+    return f"{said} and {len(texts) - most:,} more" if len(texts) > most else said
 
 
 def check_texts(texts: Iterable[object], *, what: str) -> None:

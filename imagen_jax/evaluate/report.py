@@ -10,6 +10,7 @@ from pathlib import Path
 from imagen_jax import extras
 from imagen_jax.io.atomic import write_atomic
 
+FILES = ("index.html", "report.md", "scores.json")  # of a report, besides its plots
 Scores = Mapping[str, tuple[float, int]]  # attribute -> (share right, how many stated it)
 
 
@@ -59,9 +60,9 @@ class Report:
                 if section.image is not None and section.draw is not None:
                     section.draw(image := Path(drawn) / section.image)
                     write_atomic(folder / section.image, image.read_bytes())
-        write_atomic(folder / "scores.json", json.dumps(self.scores(), indent=2))
-        write_atomic(folder / "report.md", self.to_markdown())
-        page = folder / "index.html"
+        page, markdown, scores = (folder / name for name in FILES)
+        write_atomic(scores, json.dumps(self.scores(), indent=2))
+        write_atomic(markdown, self.to_markdown())
         write_atomic(page, _html(self.title, self.sections))
         return page
 

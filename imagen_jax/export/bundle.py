@@ -131,7 +131,7 @@ def inspect_bundle(
     """
     file = stage_folder / WEIGHTS
     step = safetensors.read_metadata(file).get("step", "")
-    if not step.isdecimal():
+    if not (step.isascii() and step.isdecimal()):
         raise ValueError(f"{file} does not say its step; write it with `imagen export`")
     if listed.version != metadata.version(PACKAGES[0]):
         safetensors.check_params(file, _shapes(experiment.stage, experiment.text))

@@ -14,7 +14,7 @@ from typing import Any
 from imagen_jax import config
 from imagen_jax.config.decode import decode
 from imagen_jax.config.names import check_line, check_name
-from imagen_jax.config.sentences import shorten
+from imagen_jax.config.sentences import join_clauses, shorten
 from imagen_jax.export.text_encoder import TextEncoderEntry
 from imagen_jax.io import json_reader
 from imagen_jax.io.paths import path_inside
@@ -22,6 +22,7 @@ from imagen_jax.io.paths import path_inside
 FORMAT = 1  # of the whole folder; raised when an older reader would misunderstand it
 MANIFEST = "manifest.json"
 CARD = "README.md"  # to be completed by hand, so that it is not listed
+DEEPEST = 16  # folders in each other in a bundle, which has two
 AT_ONCE = 2**28  # bytes; larger files are compared when they are read alone
 AGAIN = "copy or export it again"
 
@@ -145,12 +146,16 @@ def _read(folder: Path) -> Manifest:
 def _seen(folder: Path) -> set[str]:
     """Files below a folder, and links to folders, by their path in it.
 
-    Those that are hidden or in hidden folders don't count.
+    Those that are hidden or in hidden folders don't count; of folders that lie too deep for a
+    bundle their own path stands for what is in them.
     """
     found: set[str] = set()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = Path(place).relative_to(folder)
+        if len(here.parts) >= DEEPEST:
+            found |= {(here / name).as_posix() for name in folders}
+            folders.clear()
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         found |= {(here / n).as_posix() for n in (*files, *links) if not n.startswith(".")}
     return found
@@ -178,4 +183,4 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 def _unlike(folder: Path, wrong: list[str]) -> ValueError:
-    return ValueError(f"{folder} is not as {MANIFEST} says: {'; '.join(wrong)}; {AGAIN}")
+    return ValueError(f"{folder} is not as {MANIFEST} says: {join_clauses(wrong)}; {AGAIN}")

@@ -19,8 +19,9 @@ from jax import export
 from jax.export import Exported
 
 from imagen_jax import config, models
+from imagen_jax.config.sentences import shorten
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.io import safetensors
+from imagen_jax.io import safetensors, whole_files
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.text import t5
@@ -127,8 +128,18 @@ def write_program(file: Path, program: Exported) -> dict[str, Any]:
 
 
 def read_program(file: Path) -> Exported:
-    """The program in a file. It runs only when it is called."""
-    return export.deserialize(bytearray(file.read_bytes()))
+    """The program in a file. It runs only when it is called.
+
+    Errors: OSError; ValueError for a file that is no program.
+    """
+    data = whole_files.read_whole(file)
+    try:
+        return export.deserialize(bytearray(data))
+    except Exception as error:  # of jax's reader and of the compiler, which have no common kind
+        raise ValueError(
+            f"{file} is no program of StableHLO that this jax reads ({shorten(str(error))}): copy "
+            "or export it again"
+        ) from error
 
 
 def describe_program(program: Exported) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 Content = bytes | str | Callable[[Path], object]
@@ -92,6 +92,30 @@ def check_no_link(folder: Path) -> None:
             f"{folder} is a link, to {os.path.realpath(folder)}, and nothing is written through "
             "it: remove it, or give another folder"
         )
+
+
+def check_names(
+    folder: Path, *, files: Collection[str] = (), folders: Collection[str] = ()
+) -> None:
+    """Refuse folders under the names that files are to have in a folder, and the other way round.
+
+    Errors: ValueError that names one; OSError.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder and entry.name in files:
+                raise ValueError(
+                    f"{entry.path} is a folder, and a file of that name is to be written: move it "
+                    "away, or give another folder"
+                )
+            if not (is_folder or entry.is_symlink()) and entry.name in folders:
+                raise ValueError(
+                    f"{entry.path} is no folder, and one of that name is to be made: move it away, "
+                    "or give another folder"
+                )
 
 
 def refuse_link(path: str, flags: int) -> int:

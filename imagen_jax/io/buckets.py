@@ -14,11 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax import extras
+from imagen_jax import extras, limits
 from imagen_jax.io.bucket_errors import BucketError, MissingObjectError, explain_failures
+from imagen_jax.limits import Limit
 
 BUCKET = "gs://"  # how an address begins
 BLOCK = 4 << 20  # bytes that are fetched at once when an object is read through
+
+
+EMPTY = 416  # the answer for an object without a first byte
 
 
 class BucketObject(NamedTuple):
@@ -114,6 +118,24 @@ def read(address: str, start: int | None = None, stop: int | None = None) -> byt
     """
     with explain_failures(address, "read"):
         return driver().cat_file(address, start=start, end=stop)
+
+
+def read_whole(address: str, limit: Limit = limits.FILE_BYTES) -> bytes:
+    """Read all of an object, in one request.
+
+    Errors: as `read`; ValueError for more bytes than `limit` allows.
+    """
+    from gcsfs.retry import HttpError
+
+    with explain_failures(address, "read"):
+        try:
+            data = driver().cat_file(address, start=0, end=limit.value() + 1)
+        except HttpError as error:
+            if error.code != EMPTY:
+                raise
+            data = b""
+    limit.check(len(data), f"{address} has at least")
+    return data
 
 
 def read_range(found: BucketObject, start: int, stop: int) -> bytes:

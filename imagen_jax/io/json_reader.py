@@ -1,9 +1,12 @@
 """JSON from files, which may be anybody's: its size and depth are bounded before it is parsed."""
 
+import collections
 import json
 import re
 from pathlib import Path
 from typing import Any
+
+from imagen_jax.io import whole_files
 
 MAX_BYTES = 2**26  # of a text
 MAX_DEPTH = 64  # of lists and fields in each other; what this package writes has a tenth
@@ -15,9 +18,15 @@ _BRACKET = re.compile(r"[\[\]{}]")
 def read_object(file: Any, *, remedy: str) -> dict[str, Any]:
     """Read a file's fields; `file` is a path of this machine or of a bucket.
 
-    Errors: OSError; ValueError as `parse_object`.
+    Errors: OSError with the remedy; ValueError as `parse_object`.
     """
-    return parse_object(read_bytes(file), where=file, remedy=remedy)
+    try:
+        data = read_bytes(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} is missing: {remedy}") from error
+    except OSError as error:
+        raise OSError(f"{file} can't be read ({error.strerror or error}): {remedy}") from error
+    return parse_object(data, where=file, remedy=remedy)
 
 
 def read_bytes(file: Any, most: int = MAX_BYTES) -> bytes:
@@ -25,9 +34,7 @@ def read_bytes(file: Any, most: int = MAX_BYTES) -> bytes:
 
     Errors: OSError, also for what is there and no file, such as a pipe, which nobody may fill.
     """
-    if isinstance(file, Path) and file.exists() and not file.is_file():
-        raise OSError(f"{file} is no file: copy it again")
-    with file.open("rb") as opened:
+    with whole_files.open_file(file) if isinstance(file, Path) else file.open("rb") as opened:
         return opened.read(most + 1)
 
 
@@ -55,7 +62,7 @@ def parse_json(text: str | bytes, *, where: object, remedy: str, depth: int = MA
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
         if is_deeper(text, depth):
             raise ValueError(f"nested more than {depth} deep")
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_fields)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error}): {remedy}") from error
 
@@ -70,6 +77,17 @@ def is_deeper(text: str, most: int = MAX_DEPTH) -> bool:
         if depth > most:
             return True
     return False
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object. Errors: ValueError for one that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        from imagen_jax.config.sentences import shorten  # here: config reads JSON itself
+
+        twice, _ = collections.Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"it has {shorten(twice)} twice")
+    return found
 
 
 def _kind(value: object) -> str:

@@ -16,6 +16,7 @@ _REMEDIES = {
 }
 _ELSE = "mount it, or copy it, and give the folder here"
 
+LONGEST, LONGEST_PART = 2048, 255  # characters of a path in a folder, bytes of a name
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"  # of Hugging Face's cache: MODEL/snapshots/REVISION
 
 
@@ -47,10 +48,14 @@ def path_inside(folder: Path, name: str, *, by: object) -> Path:
     Errors: ValueError that names the value and the rule; the file need not be there.
     """
     parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts or not name.isprintable():
+    bad = not parts or parts[0] == "/" or ".." in parts or not name.isprintable()
+    if bad or len(name) > LONGEST or any(len(part.encode()) > LONGEST_PART for part in parts):
+        from imagen_jax.config.sentences import shorten  # here: config reads paths itself
+
         raise ValueError(
-            f"{by} names {name!r}, which is no file in its folder: a path there begins with no /, "
-            "and has neither .. nor control characters"
+            f"{by} names {shorten(name)}, which is no file in its folder: a path there begins with "
+            f"no /, has neither .. nor control characters, and is no longer than {LONGEST} "
+            f"characters, each part {LONGEST_PART} bytes"
         )
     root, found = (Path(os.path.realpath(path)) for path in (folder, folder / name))
     homes = [

@@ -7,18 +7,17 @@ import os
 import re
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_jax.config.sentences import shorten
-from imagen_jax.io import buckets, paths
+from imagen_jax.config.sentences import abridge, shorten
+from imagen_jax.io import buckets, paths, whole_files
 from imagen_jax.io.buckets import BucketObject
 from imagen_jax.io.errors import CorruptDataError
 
 MOST_FILES, DIGITS = 1_000_000, 18  # that braces may stand for, and of their numbers
 KEPT_OPEN = 128  # files of one reader; further ones are opened for each read
 _WILD = re.compile(r"[*\[{]")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -81,8 +80,9 @@ def _choices(inside: str) -> list[str]:
     """What braces stand for. Errors: ValueError for more than `MOST_FILES`."""
     if numbers := _RANGE.fullmatch(inside):
         first, last = numbers.groups()
-        if len(last) > DIGITS or int(last) - int(first) >= MOST_FILES:
-            raise ValueError(f"{{{inside}}} names more than {MOST_FILES:,} files: give a folder")
+        if max(len(first), len(last)) > DIGITS or int(last) - int(first) >= MOST_FILES:
+            said = abridge(f"{{{inside}}}", most=80)
+            raise ValueError(f"{said} names more than {MOST_FILES:,} files: give a folder")
         return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
     return inside.split(",")
 
@@ -92,20 +92,32 @@ def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     if buckets.is_bucket(pattern):
         yield from ((one.path, (one.size, one.generation)) for one in buckets.glob(pattern))
         return
-    for path in glob.iglob(pattern, recursive=True):
+    for path in _here(pattern):
         if os.path.isfile(path):
             about = os.stat(path)
             yield path, (about.st_size, str(about.st_mtime_ns))
 
 
+def _here(pattern: str) -> Iterator[str]:
+    """The paths of this machine that match. Errors: ValueError for very deep folders."""
+    try:
+        yield from glob.iglob(pattern, recursive=True)
+    except RecursionError as error:
+        raise ValueError(
+            f"{shorten(pattern)}: the folders there are nested too deep: give one of them"
+        ) from error
+
+
 def open_file(path: str) -> Any:
     """A file of bytes to read through, from its beginning."""
-    return buckets.open_object(path) if buckets.is_bucket(path) else Path(path).open("rb")
+    return buckets.open_object(path) if buckets.is_bucket(path) else whole_files.open_file(path)
 
 
 def read_file(path: str) -> bytes:
-    """All of a small file. Errors: OSError where it is gone."""
-    return buckets.read(path) if buckets.is_bucket(path) else Path(path).read_bytes()
+    """All of a small file. Errors: OSError where it is gone; ValueError for too large a one."""
+    if not buckets.is_bucket(path):
+        return whole_files.read_whole(path)
+    return buckets.read_whole(path)
 
 
 class RangeReader:

@@ -5,6 +5,7 @@ its output channels (its last axis); vectors and tables stay float32.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,9 @@ import safetensors
 from flax import traverse_util
 from safetensors import numpy as tensors
 
+from imagen_jax import limits
+from imagen_jax.config.sentences import abridge, join_texts
+from imagen_jax.io import whole_files
 from imagen_jax.io.int8 import quantise_int8
 from imagen_jax.io.tensor_stream import DTYPES, TensorStream
 from imagen_jax.types import Params
@@ -24,7 +28,9 @@ Dtype = Literal["bfloat16", "float32", "int8"]  # as stored; in memory weights a
 _DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 _NAMES = {name: str(dtype) for name, dtype in DTYPES.items()}  # by safetensors' ones
 SLASH = "/"  # in names
-LISTED, LONGEST = 1000, 500  # tensors that a refusal lists, characters of each
+LISTED = 1000  # tensors that a refusal lists
+SHOWN = 3  # names of very many
+HEADER = 2**25  # bytes; twenty thousand tensors have a tenth
 SCALE = ".scale"  # ends the name of an int8 kernel's scales
 
 Shapes = Mapping[str, tuple[int, ...]]  # by the tensor's name
@@ -139,10 +145,13 @@ def tensor_mismatches(there: Shapes, wanted: Shapes, *, extra: bool = True) -> l
             if name in there and there[name] != shape
         ),
     ]
-    found = [
-        line if len(line) <= LONGEST else f"{line[:LONGEST]}..." for line in found[:LISTED]
-    ] + ([f"and {len(found) - LISTED:,} more"] if len(found) > LISTED else [])
-    return [line.replace("\n", "\\n") for line in found]
+    return _first(found)
+
+
+def _first(lines: list[str]) -> list[str]:
+    """Return the first lines of a list, each short, and how many more there are."""
+    more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+    return [abridge(line).replace("\n", "\\n") for line in lines[:LISTED]] + more
 
 
 def read_named(path: Path) -> dict[str, np.ndarray]:
@@ -197,11 +206,8 @@ def _wrong_dtypes(path: Path) -> list[str]:
         found = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     wanted = ", ".join(_NAMES.values())
     wrong = [f"{n} holds {x}, wanted {wanted}" for n, x in found.items() if x not in _NAMES]
-    return wrong + [
-        f"{n} is int8 and lacks {n}{SCALE}"
-        for n, x in found.items()
-        if x == "I8" and n + SCALE not in found
-    ]
+    lone = [n for n, x in found.items() if x == "I8" and n + SCALE not in found]
+    return _first([*wrong, *(f"{name} is int8 and lacks {name}{SCALE}" for name in lone)])
 
 
 @contextlib.contextmanager
@@ -211,7 +217,11 @@ def open_tensors(path: Path) -> Iterator[Any]:
     Errors: FileNotFoundError; OSError for no file; ValueError for a file cut short.
     """
     try:
+        _check_header(path)
         with safetensors.safe_open(path, "numpy") as opened:
+            names = opened.keys()
+            some = join_texts(map(repr, names[:SHOWN]))
+            limits.TENSORS.check(len(names), f"{path}, which holds {some} and others, has")
             yield opened
     except FileNotFoundError:
         raise
@@ -221,6 +231,17 @@ def open_tensors(path: Path) -> Iterator[Any]:
         raise ValueError(
             f"{path}: not a whole safetensors file ({error}); copy, download or export it again"
         ) from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what is no file, and a header that would take long to parse."""
+    with whole_files.open_file(path) as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if length > HEADER and os.fstat(opened.fileno()).st_size > HEADER:
+            raise ValueError(
+                f"{path}: its header would have {length:,} bytes, more than {HEADER:,}, so it is "
+                "no file of weights; copy, download or export it again"
+            )
 
 
 def _is_quantised(name: str, rank: int) -> bool:

@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from imagen_jax.config.decode import decode
-from imagen_jax.io import json_reader
+from imagen_jax.config.sentences import shorten
+from imagen_jax.io import json_reader, whole_files
 
 DTYPES = {  # by safetensors' names
     "F32": np.dtype(np.float32),
@@ -42,7 +43,7 @@ class TensorStream:
         self._path, self._sha256 = path, hashlib.sha256()
         self._pool = ThreadPoolExecutor(1)
         self._hashed: Future[None] | None = None
-        self._file = path.open("rb")
+        self._file = whole_files.open_file(path)
         try:
             self._entries = self._read_header()
         except BaseException:
@@ -92,7 +93,7 @@ class TensorStream:
             raise self._damage(f"its header would have {length:,} bytes")
         fields = json_reader.parse_object(self._take(length), where=self._path, remedy=AGAIN)
         named = {
-            name: decode(Entry, facts, f"{self._path}: {name!r}")
+            name: decode(Entry, facts, f"{self._path}: {shorten(name)}")
             for name, facts in fields.items()
             if name != ABOUT
         }
@@ -100,10 +101,12 @@ class TensorStream:
         end = 0
         for name, entry in entries.items():
             if entry.dtype not in DTYPES or min(entry.shape, default=0) < 0:
-                raise self._damage(f"{name!r} is {entry.dtype} {entry.shape}")
+                raise self._damage(
+                    f"{shorten(name)} is {shorten(entry.dtype)} {shorten(entry.shape)}"
+                )
             start, end = end, end + math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
             if entry.data_offsets != (start, end):
-                raise self._damage(f"{name!r} is not behind the tensor before it")
+                raise self._damage(f"{shorten(name)} is not behind the tensor before it")
         size = 8 + length + end
         if (found := self._path.stat().st_size) != size:
             raise self._damage(f"it has {found:,} bytes instead of {size:,}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from imagen_jax.config.sentences import shorten
 from imagen_jax.parallel import accelerators
 
 SPELLING = "GENERATION:SHAPE, such as v5e:16x16 or v4:8x8x4"
@@ -73,15 +74,15 @@ def parse_topology(name: str) -> tuple[accelerators.Accelerator, tuple[int, ...]
 
     Errors: ValueError for another spelling, an unknown generation or a shape of other dimension.
     """
-    found = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)+)", name)
+    found = re.fullmatch(r"([a-z0-9]+):([0-9]{1,6}(?:x[0-9]{1,6}){1,5})", name)
     if found is None:
-        raise ValueError(f"topology {name!r} is not spelled {SPELLING}")
+        raise ValueError(f"topology {shorten(name)} is not spelled {SPELLING}")
     chip = accelerators.from_topology_name(found[1])
     shape = tuple(int(side) for side in found[2].split("x"))
     if len(shape) != len(chip.minimal_shape):
         raise ValueError(
-            f"topology {name!r}: {chip.name} slices have {len(chip.minimal_shape)} dimensions, "
-            f"such as {chip.name}:{'x'.join(map(str, chip.minimal_shape))}"
+            f"topology {shorten(name)}: {chip.name} slices have {len(chip.minimal_shape)} "
+            f"dimensions, such as {chip.name}:{'x'.join(map(str, chip.minimal_shape))}"
         )
     return chip, shape
 

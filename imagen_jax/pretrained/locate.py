@@ -16,6 +16,7 @@ from imagen_jax.types import Params
 
 ReadParams = Callable[[NamedSharding], Params]
 ReadAdapters = Callable[[NamedSharding], lora.Adapters]
+MOST_RUNS = 256  # in a folder
 
 
 def find_cascade(path: str | Workdir) -> Workdir:
@@ -47,6 +48,11 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
     linked = any(isinstance(run, Path) and run.is_symlink() for run in runs)
     if (not runs or linked) and isinstance(folder, Path) and (folder / export.MANIFEST).is_file():
         export.verify_bundle(folder)  # which names what is lost, or a link
+    if len(runs) > MOST_RUNS:
+        raise ValueError(
+            f"{folder} has {len(runs):,} folders with a {run_dir.CONFIG}, more than a cascade has "
+            "stages: give the folder of one cascade, or of one run"
+        )
     if not runs:
         hidden = " (this folder hides that one)" if str(folder) in pretrained.list_names() else ""
         raise FileNotFoundError(

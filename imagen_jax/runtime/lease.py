@@ -218,9 +218,10 @@ class Lease:
 def hold(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]:
     """Hold a folder's lease until the block ends; signs of life are given by a thread.
 
-    Errors: ValueError naming host, process and since when, where another holds it, or where the
-    file can't be written.
+    Errors: ValueError naming host, process and since when, where another holds it, where the file
+    can't be written, or for what is there and no folder.
     """
+    _refuse_file(folder, option)
     lease = Lease(
         open_lease_file(folder, FILE),
         where=str(folder),
@@ -242,6 +243,13 @@ def hold(folder: Workdir | str, *, command: str, option: str) -> Iterator[Lease]
                 lease.give_back()
             except Exception as error:  # the drivers' have no common kind; the work itself is done
                 lease.say(f"{folder}: the lease was not given back ({_reason(error)})")
+
+
+def _refuse_file(folder: Workdir | str, option: str) -> None:
+    """Errors: ValueError for what is there and no folder."""
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        kind = "a link to no folder" if os.path.islink(folder) else "no folder"
+        raise ValueError(f"{option} {folder} is {kind}: move it away, or give a folder")
 
 
 def _beats(lease: Lease, ended: threading.Event) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imagen_jax.io import buckets, json_reader
+from imagen_jax.io import buckets, json_reader, whole_files
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.bucket_errors import explain_failures
 from imagen_jax.io.workdir import Workdir, as_path
@@ -79,10 +79,11 @@ class LocalLeaseFile:
         """Read the file; None where there is none."""
         try:
             # A network's file system asks its server again when a file is opened.
-            with self.file.open(errors="replace") as opened:
+            with whole_files.open_file(self.file) as opened:
                 about = os.fstat(opened.fileno())
                 version = f"{about.st_ino} {about.st_mtime_ns}"
-                return ReadLease(opened.read(MAX_BYTES), version, about.st_mtime)
+                text = opened.read(MAX_BYTES).decode(errors="replace")
+                return ReadLease(text, version, about.st_mtime)
         except FileNotFoundError:
             return None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imagen_jax.io import workdir
 from imagen_jax.io.log_files import Guard
+from imagen_jax.io.whole_files import read_whole
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.runtime import exit_codes, peer_errors
 from imagen_jax.runtime.child_process import ChildProcess
@@ -204,4 +205,4 @@ class StepRecorder:
 
 def read_step(file: Path) -> str | None:
     """Read the last finished step, such as "step 12 of base64"; None before the first one."""
-    return (file.read_text().strip() or None) if file.is_file() else None
+    return (read_whole(file).decode(errors="replace").strip() or None) if file.is_file() else None

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from imagen_jax.io.atomic import make_subfolder, write_atomic
+from imagen_jax.sample import kept_batches
 
 OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 
@@ -49,11 +50,19 @@ class SamplingCallbacks:
         if self.on_preview is not None:
             self.on_preview(preview)
 
-    def load_batch(self, stage: str, first_index: int) -> np.ndarray | None:
-        """The batch of `stage` whose first image has this index, if it is kept."""
+    def load_batch(
+        self, stage: str, first_index: int, *, shape: tuple[int, ...] | None = None
+    ) -> np.ndarray | None:
+        """The batch of `stage` whose first image has this index, if it is kept.
+
+        Errors: ValueError as `kept_batches.read_batch`, or for images of another shape.
+        """
         if self.cache_dir is None or not (file := self._file(stage, first_index)).is_file():
             return None
-        return np.load(file, allow_pickle=False)
+        images = kept_batches.read_batch(file)
+        if images.dtype != np.float32 or images.shape != (shape or images.shape):
+            raise kept_batches.describe_misfit(file)
+        return images
 
     def finish_batch(self, stage: str, first_index: int, images: np.ndarray) -> None:
         """Keep a batch, unless it was loaded, then call `on_batch`."""
@@ -63,15 +72,20 @@ class SamplingCallbacks:
         if self.on_batch is not None:
             self.on_batch(stage, len(images))
 
-    def load_images(self, first_index: int) -> dict[str, np.ndarray] | None:
-        """Finished images of all stages, uint8, from this index on, if they are kept.
+    def load_images(
+        self, first_index: int, *, stages: Sequence[str], count: int
+    ) -> dict[str, np.ndarray] | None:
+        """`count` finished images of all stages, uint8, from this index on, if they are kept.
 
         Calls `on_batch` for each stage.
+        Errors: ValueError as `kept_batches.read_batches`, or for images of other stages.
         """
         if self.cache_dir is None or not (file := self._all(first_index)).is_file():
             return None
-        with np.load(file, allow_pickle=False) as kept:
-            images = dict(kept)
+        images = kept_batches.read_batches(file)
+        fits = all(len(one) == count and one.dtype == np.uint8 for one in images.values())
+        if not fits or list(images) != list(stages):
+            raise kept_batches.describe_misfit(file)
         if self.on_batch is not None:
             for stage, found in images.items():
                 self.on_batch(stage, len(found))

@@ -13,7 +13,7 @@ import numpy as np
 from imagen_jax import config
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.sample import memory, nonfinite_images, stage_program
+from imagen_jax.sample import kept_batches, memory, nonfinite_images, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
 from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
 from imagen_jax.types import Params
@@ -52,7 +52,11 @@ def sample_batches(
         callbacks.finish_batch(name, int(indices[start]), sampled[-1])
 
     for start in range(0, count, batch_size):
-        images: jax.Array | np.ndarray | None = callbacks.load_batch(name, int(indices[start]))
+        images: jax.Array | np.ndarray | None = callbacks.load_batch(
+            name,
+            int(indices[start]),
+            shape=(min(batch_size, count - start), *size, kept_batches.COLOURS),
+        )
         sound = None
         if images is None:
             # Rows past the end repeat the last prompt and are thrown away.

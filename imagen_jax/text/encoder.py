@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
+from imagen_jax.config.sentences import join_texts
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import deepfloyd_cleaner, encoder_digests, packing, t5
@@ -373,6 +374,6 @@ def _tokenizer_of(folder: RemoteFolder) -> str | None:
             return (place / found[0]).url
         if found:
             raise ValueError(
-                f"{place} has several tokenizers ({', '.join(found)}): keep the encoder's own"
+                f"{place} has several tokenizers ({join_texts(found)}): keep the encoder's own"
             )
     return None

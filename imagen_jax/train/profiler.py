@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 
+from imagen_jax.config.sentences import abridge
 from imagen_jax.io.log_files import Guard
 
 FOLDER = "profile"
+LONGEST = 10  # digits of a step
 
 
 class ProfileWindow:
@@ -55,10 +57,14 @@ def parse_window(text: str, *, last: int) -> range:
     run's `last`.
     """
     first, colon, stop = text.partition(":")
-    if not (colon and first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
-        raise ValueError(f"--profile-steps {text}: give FIRST:STOP, such as 100:105")
+    if not (colon and _is_number(first) and _is_number(stop) and int(first) < int(stop)):
+        raise ValueError(f"--profile-steps {abridge(text)}: give FIRST:STOP, such as 100:105")
     if int(first) < 2:
-        raise ValueError(f"--profile-steps {text}: step 1 compiles; begin with 2 or later")
+        raise ValueError(f"--profile-steps {abridge(text)}: step 1 compiles; begin with 2 or later")
     if int(stop) - 1 > last:
-        raise ValueError(f"--profile-steps {text}: the run ends with step {last}")
+        raise ValueError(f"--profile-steps {abridge(text)}: the run ends with step {last}")
     return range(int(first), int(stop))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= LONGEST

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import config
+from imagen_jax.config.sentences import join_clauses
 from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.train import optim
@@ -66,7 +67,7 @@ def _refuse_other_model(
     if changed:
         dtype = any(change.startswith("text.dtype") for change in changed)
         raise ValueError(
-            f"{workdir} holds a run with another config: {'; '.join(changed)}; "
+            f"{workdir} holds a run with another config: {join_clauses(changed)}; "
             "give another --workdir or restore the config"
             + f"; if the run has always read this dataset, correct its {run_dir.CONFIG}"
             * dtype
@@ -91,7 +92,8 @@ def _values(
 def _is_begun(workdir: Workdir) -> bool:
     """Tell whether there is a checkpoint to resume from."""
     folder = workdir / run_dir.CHECKPOINTS
-    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return any(name.isascii() and name.isdigit() for name in names)
 
 
 def _state(experiment: config.Experiment) -> Any:

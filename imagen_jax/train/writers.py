@@ -17,10 +17,12 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from imagen_jax import config, extras
-from imagen_jax.io import log_files, workdir
+from imagen_jax.config.names import check_name
+from imagen_jax.io import json_reader, log_files, workdir
 from imagen_jax.io.workdir import Workdir
 
 LINES = "metrics.jsonl"
+LONGEST = 256  # bytes of a file of one line
 RUN_ID = "wandb_id.txt"  # Weights & Biases' name of the run, so that each start resumes it
 
 
@@ -123,7 +125,7 @@ class WandbWriter:
         try:
             self._run = wandb.init(
                 project=project,
-                id=file.read_text().strip(),
+                id=check_name(_read_line(file), f"the run's name in {file}"),
                 resume="allow",
                 name=f"{place.parent.name}/{place.name}",
                 dir=folder,
@@ -146,6 +148,11 @@ class WandbWriter:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _read_line(file: Workdir) -> str:
+    """Read a file of one short line. Errors: OSError."""
+    return json_reader.read_bytes(file, LONGEST).decode(errors="replace").strip()
 
 
 def make_writers(

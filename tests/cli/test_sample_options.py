@@ -317,6 +317,7 @@ def test_words_that_were_never_seen_are_warned_of(tiny) -> None:
             "negative prompts would change nothing",
         ),
         (("--mask", "m.png"), "--mask m.png does nothing without --init-image: give that, too"),
+        (("--known-pixels", "sr16=clean"), "--known-pixels sr16=clean does nothing without --mask"),
         (("--resample", "2"), "--resample 2 does nothing without --mask"),
         (("--strength", "0.5"), "--strength 0.5 does nothing without --init-image"),
         (("--low-res", "a.png"), "needs --first-stage with a super-.*: base8 enlarges nothing"),

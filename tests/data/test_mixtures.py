@@ -2,7 +2,9 @@
 
 import pickle
 import random
+import time
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,79 @@ def test_every_prefix_has_the_shares_to_within_one_example() -> None:
             for count, part in zip(counts, parts, strict=True):
                 assert abs(count - n * part / total) <= bound + 1e-9, (parts, n)
         assert counts == parts
+
+
+def slow_interleave(parts: list[int]) -> list[int]:
+    """The rule of `interleave` as the paper has it: all are looked at for each example."""
+    total, slack = sum(parts), 2 * max(len(parts) - 1, 1)
+    taken, order = [0] * len(parts), []
+    for n in range(1, total + 1):
+        behind = [slack * (part * n - total * t) for part, t in zip(parts, taken, strict=True)]
+        due = [i for i, late in enumerate(behind) if late >= total]
+        chosen = min(due, key=lambda i: Fraction(total * (slack - 1) - behind[i], parts[i]))
+        taken[chosen] += 1
+        order.append(chosen)
+    return order
+
+
+def test_the_order_is_the_papers() -> None:
+    rng = random.Random(1)
+    for _ in range(200):
+        parts = [rng.randint(1, rng.choice([1, 2, 3, 40])) for _ in range(rng.randint(1, 12))]
+        assert interleave(parts) == slow_interleave(parts), parts
+
+
+def test_many_sources_are_interleaved_in_little_time() -> None:
+    began = time.process_time()
+    mixture = Mixture(tuple(Numbers("a", 3) for _ in range(10_000)), (1.0,) * 10_000)
+    assert len(mixture) == 30_000
+    assert mixture.place(20_007) == (7, 2)
+    assert time.process_time() - began < 5
+
+
+def test_a_mixture_of_very_many_lines_is_refused_by_their_count(tmp_path: Path) -> None:
+    file = tmp_path / "mix"
+    file.write_text("shapes/tiny\n" * 10_000)
+    with pytest.raises(ValueError, match=r"mixture .*mix has 10,000 sources, more than 1,000; "):
+        addresses.read_addresses(str(file))
+
+
+def test_equal_lines_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def count(address: addresses.Address, _: object) -> Numbers:
+        opened.append(address)
+        return Numbers("a", 3)
+
+    monkeypatch.setattr(addresses, "open_source", count)
+    lines = [addresses.parse_address(f"shapes/tiny?weight={w}") for w in (1, 2, 1)]
+    assert len(addresses.open_mixture(lines, tmp_path)) == 11
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("shapes/tiny?weight=nan", "weight nan of a source must be positive and finite"),
+        ("shapes/tiny?weight=-1", "weight -1.0 of a source must be positive and finite"),
+        ("shapes/tiny?weight=inf", "weight inf of a source must be positive and finite"),
+        ("shapes/tiny?weight=1_0", "weight='1_0' is no number: write it in the digits 0 to 9"),
+        ("shapes/tiny?weight=%D9%A3", "weight='٣' is no number"),
+        (f"shapes/tiny?weight={'9' * 5000}", r"characters \.\.\..* is no number"),
+        ("shapes/tiny?weight=1&weight=2", "an option is given twice: give it once"),
+        ("folder:a?text=x&text=y", "an option is given twice"),
+        (f"folder:{'/' * 100_000}", "has more than 8,192 characters, as no path has"),
+        (f"tars:{{{'9' * 5000}..9}}", "names more than 1,000,000 files"),
+        (f"tars:{{0..{'9' * 5000}}}", "names more than 1,000,000 files"),
+    ],
+)
+def test_what_no_source_can_be_is_refused_in_few_words(
+    address: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mix").write_text(f"{address}\n")
+    with pytest.raises(ValueError, match=says) as refused:
+        addresses.open_mixture(addresses.read_addresses(str(tmp_path / "mix")), tmp_path)
+    assert len(str(refused.value)) < 700
 
 
 @pytest.mark.parametrize(
@@ -129,7 +204,7 @@ def test_a_file_lists_addresses_with_their_weights(tmp_path: Path) -> None:
         (None, FileNotFoundError, "no file .*mixture.txt of a mixture"),
         ("# nothing\n", ValueError, "has no sources: give shapes/NAME"),
         ("mixture:other.txt\n", ValueError, "has mixture:other.txt in it: put that one's lines"),
-        ("folder:/a?weight=much\n", ValueError, "weight=much is no number"),
+        ("folder:/a?weight=much\n", ValueError, "weight='much' is no number"),
         ("coco\n", ValueError, "no data source 'coco'"),
     ],
 )

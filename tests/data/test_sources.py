@@ -18,7 +18,7 @@ from PIL import Image
 
 from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.sources.base import Address
-from imagen_jax.data.sources.tfds import Prepared
+from imagen_jax.data.sources.tfds import Prepared, _check_shards
 from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io.errors import CorruptDataError
 
@@ -143,7 +143,7 @@ def test_an_address_has_defaults_and_names_features() -> None:
         ("tars:x?image=jpg", "unknown 'image'"),
         ("folder:x?split=val", "unknown 'split'"),
         ("mixture:x?text=y", "unknown 'text'"),
-        ("folder:x?weight=", "weight= is no number"),
+        ("folder:x?weight=", "weight='' is no number"),
     ],
 )
 def test_what_is_no_address_is_refused(text: str, says: str) -> None:
@@ -405,3 +405,17 @@ def test_shards_have_no_more_examples_than_bytes(hostile: Path, counts: list[str
     (place / "features.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptDataError, match=r"is said to have 1,?0?[\d,]* (examples in|shards)"):
         addresses.open_source(addresses.parse_address("tfds:evilset?text=text"), hostile)
+
+
+def test_names_of_shards_that_cannot_be_made_are_damage() -> None:
+    class Split:
+        """A split whose files' names are of no template, as a changed dataset_info.json has it."""
+
+        shard_lengths = (3,)
+
+        @property
+        def filepaths(self) -> list[str]:
+            raise ValueError("Empty attribute in format string")
+
+    with pytest.raises(CorruptDataError, match=r"^own is damaged .'Empty attribute.*: copy or"):
+        _check_shards(Split(), "own")

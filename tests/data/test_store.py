@@ -242,7 +242,7 @@ def test_damaged_record_is_never_read_as_data(written: Store) -> None:
 def test_a_file_that_went_away_is_not_a_damaged_record(written: Store) -> None:
     source = store.open_store(written.folder).source()
     (written.folder / written.files[1].name).unlink()
-    with pytest.raises(RuntimeError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="No such file"):
         source[5]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imagen_jax.io import workdir
-from imagen_jax.io.atomic import Content, create_atomic, new_folder, write_atomic
+from imagen_jax.io.atomic import Content, check_names, create_atomic, new_folder, write_atomic
 
 
 @pytest.mark.parametrize("content", ["new", b"new", lambda target: target.write_text("new")])
@@ -89,3 +89,15 @@ def test_names_of_unfinished_files_are_not_guessed(tmp_path: Path) -> None:
         write_atomic(tmp_path / "file", lambda target: seen.add(target.name) or target.touch())
     assert len(seen) == 20
     assert all(len(name) == len("file..tmp") + 16 for name in seen)
+
+
+def test_folders_under_the_names_of_files_are_refused(tmp_path: Path) -> None:
+    check_names(tmp_path / "none", files=("a",))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("")
+    (tmp_path / "c").symlink_to("a")  # it is replaced, or refused by who makes the folder
+    check_names(tmp_path, files=("b", "c"), folders=("a", "c"))
+    with pytest.raises(ValueError, match="a is a folder, and a file of that name is to be written"):
+        check_names(tmp_path, files=("a",))
+    with pytest.raises(ValueError, match="b is no folder, and one of that name is to be made"):
+        check_names(tmp_path, folders=("b",))

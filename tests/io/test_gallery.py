@@ -161,3 +161,12 @@ def test_metadata_is_there_whole_or_not_at_all(
             output.write(0, images)
     Output(tmp_path, ["a"], first_index=0, metadata={}).write(0, images)
     assert json.loads((tmp_path / "metadata.json").read_text())["complete"] is False
+
+
+@pytest.mark.parametrize("name", ["grid.png", "metadata.json", "0000_a.png"])
+def test_folders_under_the_names_of_images_are_found_before_sampling(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is a folder, and a file of that name is to be"):
+        Output(tmp_path, ["a"], first_index=0, metadata={})

@@ -225,3 +225,20 @@ def test_a_folder_that_was_made_for_nothing_is_not_left(tmp_path: Path) -> None:
         "used/b",
         "used/b/image.png",
     }
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nothing")
+    for name, kind in (("file", "no folder"), ("link", "a link to no folder")):
+        with (
+            pytest.raises(ValueError, match=f"^--out .*{name} is {kind}: move it away, or give a"),
+            lease.hold(tmp_path / name, command="imagen sample", option="--out"),
+        ):
+            pass
+
+
+def test_a_pipe_under_the_name_of_a_lease_hangs_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / lease.FILE)
+    with pytest.raises(OSError, match="is no file, but a pipe"):
+        open_lease_file(tmp_path, lease.FILE).read()

@@ -8,6 +8,7 @@ every answer. Source: cloud.google.com/storage/docs/json_api.
 import base64
 import contextlib
 import functools
+import gc
 import hashlib
 import http.server
 import itertools
@@ -290,6 +291,20 @@ def serve(host: str = "127.0.0.1") -> Iterator[tuple[Bucket, dict[str, str]]]:
         server.shutdown()
 
 
+def end_fillers() -> None:
+    """Wait for the threads that fetch blocks ahead of need: a later test would have their requests.
+
+    They end with the store that began them.
+    """
+    from imagen_jax.data.store import cache_filler
+
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == cache_filler.NAME:
+            thread.join(20)
+            assert not thread.is_alive(), "a store that is still in use fetches blocks"
+
+
 @contextlib.contextmanager
 def serve_here(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iterator[Bucket]:
     """`gs://bucket`, in memory, for this process."""
@@ -302,4 +317,5 @@ def serve_here(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iter
         monkeypatch.setenv("NO_GCE_CHECK", "true")  # nobody signs in here
         bucket_driver.BucketDriver.clear_instance_cache()  # they keep the address they began with
         yield held
+        end_fillers()
     bucket_driver.BucketDriver.clear_instance_cache()

@@ -273,7 +273,7 @@ def test_parts_outside_the_vocabulary_are_told(embedded) -> None:
 
 
 def test_a_long_loss_is_shortened(embedded) -> None:
-    with pytest.warns(UserWarning, match=r"characters\)$") as told:
+    with pytest.warns(UserWarning, match=r"characters \.\.\.'[a-z ]*'$") as told:
         embedded.encode(["a red circle " * 800])
     assert len(str(told[0].message)) < 400
 

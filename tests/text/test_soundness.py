@@ -53,7 +53,7 @@ def test_caption_and_tensor_are_named(spoilt: Path, dtype: str) -> None:
 
 def test_a_long_caption_is_shortened(spoilt: Path) -> None:
     encoder = TextEncoder.load(str(spoilt), max_length=128)
-    with pytest.raises(ValueError, match=r"'a red a red [a-z ]*'\.\.\. \(\d+ characters\) is not"):
+    with pytest.raises(ValueError, match=r"'a red a red [a-z ]*'\.\.\. \d+ characters .* is not"):
         list(encoder.run(encoder.plan(["a red " * 18])))
 
 

@@ -1,5 +1,6 @@
 """Addresses of captioned images: each leads to a source, examples by index."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from imagen_jax import extras
+from imagen_jax import extras, limits
+from imagen_jax.config.digits import parse_real
+from imagen_jax.config.sentences import shorten
 from imagen_jax.data.sources import bare_paths, base
 from imagen_jax.data.sources.base import Address, Source
-from imagen_jax.io import buckets, paths
+from imagen_jax.io import buckets, paths, whole_files
 
 FAMILIES = ("shapes/", "emoji/")  # of the embedded datasets' names
 TFDS, MIXTURE = "tfds:", "mixture:"
@@ -37,6 +40,7 @@ TEXT = {
     TFDS: "caption",
     PARQUET: "text",
 }  # where the texts are, if not named
+LONGEST = 8192  # characters of an address
 INDICES = "indices"  # subfolder of the folder of datasets, for those of tars
 
 
@@ -45,23 +49,38 @@ def parse_address(text: str) -> Address:
 
     Errors: ValueError that shows the forms there are.
     """
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"data source {shorten(text)} has more than {LONGEST:,} characters, as no path has: "
+            "give a folder or a pattern"
+        )
     known = text.startswith(tuple(OPTIONS)) or text.partition("?")[0] == "emoji"
     dataset, query = _split(text if known else bare_paths.add_form(text))
     dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
-        raise ValueError(f"no data source {text!r}: {_describe_unknown(text)}")
-    given: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+        raise ValueError(f"no data source {shorten(text)}: {_describe_unknown(text)}")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given: dict[str, Any] = dict(pairs)
+    if len(given) < len(pairs):
+        raise ValueError(f"data source {shorten(text)}: an option is given twice: give it once")
     if unknown := sorted(set(given) - OPTIONS[form] - {"weight"}):
-        raise ValueError(f"data source {text!r}: unknown {unknown[0]!r}; give {FORMS}")
+        raise ValueError(
+            f"data source {shorten(text)}: unknown {shorten(unknown[0])}; give {FORMS}"
+        )
     if "weight" in given:
-        try:
-            given["weight"] = float(given["weight"])
-        except ValueError as error:
-            raise ValueError(
-                f"data source {text!r}: weight={given['weight']} is no number"
-            ) from error
+        given["weight"] = _weight(given["weight"], f"data source {shorten(text)}")
     return Address(dataset, **{"text": TEXT.get(form, "")} | given)
+
+
+def _weight(text: str, where: str) -> float:
+    try:
+        weight = parse_real(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: weight={error}") from error
+    if not 0 < weight < math.inf:
+        raise ValueError(f"{where}: weight {weight} of a source must be positive and finite")
+    return weight
 
 
 def _describe_unknown(text: str) -> str:
@@ -154,7 +173,10 @@ def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:
     """
     from imagen_jax.data.sources.mixture import Mixture
 
-    sources = tuple(open_source(address, data_dir) for address in addresses)
+    limits.MIXTURE_SOURCES.check(len(addresses), "the mixture has")
+    places = [address._replace(weight=1.0) for address in addresses]
+    opened = {place: open_source(place, data_dir) for place in dict.fromkeys(places)}
+    sources = tuple(opened[place] for place in places)
     if len(sources) == 1:
         return sources[0]
     return Mixture(sources, tuple(address.weight for address in addresses))
@@ -169,8 +191,10 @@ def read_addresses(file: str) -> list[Address]:
     path = paths.local_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no file {file} of a mixture: write addresses of sources into it")
-    lines = [line.strip() for line in base.decode_text(path.read_bytes()).splitlines()]
-    addresses = [parse_address(line) for line in lines if line and not line.startswith("#")]
+    lines = [line.strip() for line in base.decode_text(whole_files.read_whole(path)).splitlines()]
+    given = [line for line in lines if line and not line.startswith("#")]
+    limits.MIXTURE_SOURCES.check(len(given), f"mixture {file} has")
+    addresses = [parse_address(line) for line in given]
     for address in addresses:
         _refuse_module(address, f"mixture {file}")
     if not addresses:

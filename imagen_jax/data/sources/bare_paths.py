@@ -13,7 +13,7 @@ from imagen_jax.data.sources.base import IMAGE_SUFFIXES
 
 TARS, FOLDER, PARQUET = "tars:", "folder:", "parquet:"
 _SPECIAL = re.compile(r"[{},*?\[\]]")  # in a pattern
-_NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
+_NUMBERED = re.compile(r"(.*?)([0-9]+)(\.\w+)")
 
 
 def add_form(text: str) -> str:

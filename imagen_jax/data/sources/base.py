@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import abridge, join_texts
 from imagen_jax.io import json_reader
 from imagen_jax.io.errors import CorruptDataError
 
@@ -119,8 +120,8 @@ class SkipLog:
         self._totals = Counter[str]()
 
     def add(self, reason: str, name: str) -> None:
-        """Add a name; it is made fit to print, whatever bytes it has."""
-        self._add(reason, [make_printable(name)], 1)
+        """Add a name; it is made fit to print, whatever bytes it has and however long it is."""
+        self._add(reason, [show_name(name)], 1)
 
     def extend(self, skipped: Mapping[str, SkippedNames], prefix: str = "") -> None:
         """Add names that were collected elsewhere, behind a prefix."""
@@ -172,7 +173,7 @@ def _texts(value: Any, path: str, depth: int) -> tuple[str, ...]:
         # Names may have slashes themselves: `image/filename`.
         names = [n for n in value if path == n or path.startswith(f"{n}/")]
         if not names:
-            raise TypeError(f"no text but has the parts {', '.join(map(str, value))}")
+            raise TypeError(f"no text but has the parts {join_texts(map(str, value))}")
         name = max(names, key=len)
         return _texts(value[name], path[len(name) + 1 :], depth + 1)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
@@ -240,6 +241,11 @@ def make_printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def show_name(name: str) -> str:
+    """A name fit to print; of a very long one the first and the last part."""
+    return abridge(make_printable(name))
 
 
 def summarise_skips(skipped: Mapping[str, SkippedNames]) -> str:

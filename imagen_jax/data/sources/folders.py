@@ -22,9 +22,11 @@ from imagen_jax.data.sources.base import (
     SkippedNames,
 )
 from imagen_jax.io import buckets, paths, remote_files
+from imagen_jax.io.errors import CorruptDataError
 
 NO_CAPTION, LINK_OUT = "image without caption", "link out of the folder"
 COPY = "; links out of the folder are not followed: copy their files (cp -rL), or name theirs"
+LONGEST_PATH = 3500  # bytes; the system takes 4,096
 SIDECARS = frozenset({"txt", "json", "parquet", "csv", "jsonl"})  # of which none is a lost image
 
 
@@ -48,11 +50,11 @@ class Folder:
         """
         number = self._checked(index)
         name = self.names[number]
-        image = remote_files.read_file(f"{self.root}/{name}")
+        image = self._read(name)
         if number < len(self.captions):
             return base.make_example(image, self.captions[number])
         words = f"{name.rpartition('.')[0]}.txt"
-        captions = base.make_texts(remote_files.read_file(f"{self.root}/{words}"))
+        captions = base.make_texts(self._read(words))
         if not captions:
             raise BadCaptionError(NO_CAPTION, f"{words} is blank")
         return base.make_example(image, captions)
@@ -60,6 +62,13 @@ class Folder:
     def key(self, index: int) -> str:
         """The image's path below the folder, fit to print."""
         return base.key(self.names[self._checked(index)])
+
+    def _read(self, name: str) -> bytes:
+        """Errors: CorruptDataError for a file that has become too large; OSError."""
+        try:
+            return remote_files.read_file(f"{self.root}/{name}")
+        except ValueError as error:
+            raise CorruptDataError(str(error)) from error
 
     def _checked(self, index: SupportsIndex) -> int:
         number = operator.index(index)
@@ -153,6 +162,8 @@ def list_folder(root: Path) -> Listing:
                 name = below + entry.name
                 if entry.name.startswith("."):
                     listing.skips.add("hidden", name)
+                elif len(os.fsencode(entry.path)) > LONGEST_PATH:
+                    listing.skips.add("path that is too long", name)
                 elif entry.is_dir(follow_symlinks=False):
                     todo.append(f"{name}/")
                 elif wrong := _refused(inside, entry):

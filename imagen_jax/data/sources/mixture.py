@@ -1,5 +1,6 @@
 """Several sources as one, by weight: which example comes when is arithmetic, not chance."""
 
+import heapq
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from imagen_jax.config.sentences import join_texts
 from imagen_jax.data.sources.base import SkipLog, SkippedNames, Source
 
 LONGEST = 100_000  # examples after which the order of sources repeats, at most
@@ -36,8 +38,8 @@ class Mixture:
                 raise ValueError(f"source {number} of a mixture has no examples")
         if sum(self._parts) > LONGEST:
             raise ValueError(
-                f"weights {self.weights} mix evenly over {sum(self._parts):,} examples only, more "
-                f"than {LONGEST:,}: give them fewer digits"
+                f"weights {join_texts(map(str, self.weights))} mix evenly over "
+                f"{sum(self._parts):,} examples only, more than {LONGEST:,}: give them fewer digits"
             )
 
     def __len__(self) -> int:
@@ -76,24 +78,35 @@ class Mixture:
         shares = [Fraction(str(weight)) for weight in self.weights]
         unit = math.lcm(*(share.denominator for share in shares))
         parts = [int(share * unit) for share in shares]
-        return [part // math.gcd(*parts) for part in parts]
+        common = math.gcd(*parts)
+        return [part // common for part in parts]
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.array(interleave(self._parts), np.int32)
 
     @cached_property
     def _period(self) -> tuple[np.ndarray, np.ndarray]:
         """The source of each example of a period, and its rank among those of that source."""
-        order = np.array(interleave(self._parts), np.int32)
+        order = self._order
         ranks = np.zeros_like(order)
-        for number, part in enumerate(self._parts):
-            ranks[order == number] = np.arange(part)
+        for places in self._places:
+            ranks[places] = np.arange(len(places))
         return order, ranks
 
     @cached_property
+    def _places(self) -> list[np.ndarray]:
+        """The places of each source's examples in a period."""
+        ends = np.cumsum(self._parts)[:-1]
+        return np.split(np.argsort(self._order, kind="stable"), ends)
+
+    @cached_property
     def _count(self) -> int:
-        order, _ = self._period
+        order = self._order
         ends = []
         for number, source in enumerate(self.sources):
             times, rank = divmod(len(source) - 1, self._parts[number])
-            ends.append(times * len(order) + int(np.flatnonzero(order == number)[rank]) + 1)
+            ends.append(times * len(order) + int(self._places[number][rank]) + 1)
         return max(ends)
 
 
@@ -104,12 +117,22 @@ def interleave(parts: Sequence[int]) -> list[int]:
     1 / (2k - 2) behind, the one whose deadline is next.
     """
     total, slack = sum(parts), 2 * max(len(parts) - 1, 1)
+
+    def due(i: int, taken: int) -> tuple[int, int]:
+        """From which example on the next of `i` is due, after `taken` of it."""
+        return -(-total * (1 + slack * taken) // (slack * parts[i])), i
+
     taken, order = [0] * len(parts), []
+    waiting = [due(i, 0) for i in range(len(parts))]
+    heapq.heapify(waiting)
+    ready: list[tuple[Fraction, int]] = []  # deadlines, in units of 1 / slack
     for n in range(1, total + 1):
-        # In units of 1 / (total slack): how far each is behind, after this example.
-        behind = [slack * (part * n - total * t) for part, t in zip(parts, taken, strict=True)]
-        due = [i for i, late in enumerate(behind) if late >= total]
-        chosen = min(due, key=lambda i: Fraction(total * (slack - 1) - behind[i], parts[i]))
+        while waiting and waiting[0][0] <= n:
+            _, i = heapq.heappop(waiting)
+            deadline = Fraction(total * (slack - 1 + slack * taken[i]), parts[i])
+            heapq.heappush(ready, (deadline, i))
+        _, chosen = heapq.heappop(ready)
         taken[chosen] += 1
         order.append(chosen)
+        heapq.heappush(waiting, due(chosen, taken[chosen]))
     return order

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import join_texts
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import MAX_TEXT_BYTES, BadCaptionError, SkipLog
 from imagen_jax.io import buckets, remote_files
@@ -136,7 +137,7 @@ def scan(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
         if names.count(column) != 1:
             many = "several columns" if column in names else "no column"
             raise ValueError(
-                f"{request['path']} has {many} {column!r}; it has {', '.join(names)}: name one "
+                f"{request['path']} has {many} {column!r}; it has {join_texts(names)}: name one "
                 "with image= or text="
             )
     try:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from imagen_jax.config.sentences import abridge, join_texts, shorten
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import BadCaptionError, SkipLog
 from imagen_jax.io import json_reader, remote_files
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_NAME = "file_name"
-SHOWN = 400  # characters of a name, and of what is in a column, in a sentence
 LONGEST = 16 << 20  # characters of a line
 Rows = Iterator[Mapping[str, Any]]
 
@@ -32,16 +32,16 @@ def read_table(table: str, column: str, skips: SkipLog) -> Iterator[tuple[str, t
         if isinstance(name, bytes):
             name = base.decode_text(name)
         if not isinstance(name, str) or not name:
-            skips.add("row without file_name", repr(name))
+            skips.add("row without file_name", shorten(name))
             continue
         try:
             captions = base.make_texts(row, column) if wanted[1] in row else ()
         except TypeError as error:
-            where = f"{table}: column {column!r} of {name[:SHOWN]}"
-            no_text = no_text or f"{where} is {str(error)[:SHOWN]}"
-            skips.add("caption that is no text", f"{name} ({error})")
+            where = f"{table}: column {column!r} of {abridge(base.make_printable(name))}"
+            no_text = no_text or f"{where} is {abridge(str(error))}"
+            skips.add("caption that is no text", f"{base.show_name(name)} ({error})")
         except BadCaptionError as error:
-            skips.add(error.reason, f"{name}: {error}")
+            skips.add(error.reason, f"{base.show_name(name)}: {error}")
         else:
             count += 1
             yield name, captions
@@ -56,7 +56,7 @@ def _need(table: str, wanted: Sequence[str], columns: Iterable[str]) -> None:
     for name in wanted:
         if name not in columns:
             raise ValueError(
-                f"{table} has no column {name!r}; it has {', '.join(columns)}"
+                f"{table} has no column {name!r}; it has {join_texts(columns)}"
                 + ("" if name == FILE_NAME else ": name the one of texts with text=")
             )
 
@@ -101,12 +101,22 @@ def _csv(table: str, wanted: Sequence[str], skips: SkipLog) -> Rows:
             except csv.Error:  # such as an enormous field
                 fields = [""]
             if not header:
-                header = fields
+                header = _header(fields, table, wanted)
             elif len(fields) == len(header):
                 yield dict(zip(header, fields, strict=True))
             elif fields:
                 last = f"-{reader.line_num}" if reader.line_num > first else ""
                 skips.add("unreadable row", f"{_name(table)} line {first}{last}")
+
+
+def _header(names: list[str], table: str, wanted: Sequence[str]) -> list[str]:
+    """Errors: ValueError for a column that is wanted and there several times."""
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"{table} has {names.count(name)} columns {name!r}: give each a name of its own"
+            )
+    return names
 
 
 def _whole(lines: io.TextIOWrapper, table: str, skips: SkipLog) -> Iterator[str]:

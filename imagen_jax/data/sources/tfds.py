@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from imagen_jax.config import shorten
+from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import Address, SkippedNames
 from imagen_jax.io.errors import CorruptDataError
@@ -71,13 +71,13 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     if address.split not in info.splits:
         raise ValueError(
             f"{address.dataset} has no split {address.split!r} under {data_dir}; it has "
-            f"{', '.join(info.splits) or 'none: prepare it first'}"
+            f"{join_texts(info.splits) or 'none: prepare it first'}"
         )
     for feature in (address.image, address.text):
         if feature not in _leaves(info.features):
             raise ValueError(
                 f"{address.dataset} has no feature {feature!r}; it has "
-                f"{', '.join(_leaves(info.features))}"
+                f"{join_texts(_leaves(info.features))}"
             )
     _check_shards(info.splits[address.split], f"{address.dataset} under {data_dir}")
     try:
@@ -100,7 +100,9 @@ def _check_shards(split: Any, where: str) -> None:
     counts = split.shard_lengths
     if len(counts) > MOST_SHARDS:
         raise CorruptDataError(f"{where} is said to have {len(counts):,} shards: copy it again")
-    for file, count in zip(map(Path, map(str, split.filepaths)), counts, strict=True):
+    with _naming_damage(where):  # the names are made of what the files say
+        files = [Path(str(file)) for file in split.filepaths]
+    for file, count in zip(files, counts, strict=True):
         size = file.stat().st_size if file.is_file() else 0
         if count > size:  # an example takes a byte or more
             raise CorruptDataError(

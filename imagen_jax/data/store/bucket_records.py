@@ -7,6 +7,7 @@ is not there yet, or is damaged, never passes for a record.
 import bisect
 import contextlib
 import itertools
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,18 +93,30 @@ class BucketRecords:
         shard = self._shard(number)
         if self._is_there(shard, number, place):
             try:
-                return _read(shard, place)
+                return self._read_copy(shard, number, place)
+            except CorruptDataError:
+                pass  # the copy is damaged, or what the bucket has is none of ours
             except RuntimeError as error:
                 if not str(error).startswith(CORRUPTED):
                     raise  # otherwise the copy is damaged: the bucket has another
         data = self._fetch(index) if fetched is None else fetched.result()
         start = int(shard.offsets[place])
+        with _named(self._objects[number]):
+            shard_offsets.check_plain(data, start)
         with shard.lock:
             self._copies.put(number, start, data)
             try:
                 return _read(shard, place)
             finally:
                 self._copies.drop(number, start, start + len(data))
+
+    def _read_copy(self, shard: OpenShard, number: int, place: int) -> bytes:
+        """Errors: CorruptDataError for a record that is compressed; RuntimeError for damage."""
+        start, stop = int(shard.offsets[place]), int(shard.offsets[place + 1])
+        with open(self._copies.path(number), "rb", buffering=0) as copy:
+            beginning = os.pread(copy.fileno(), min(stop - start, shard_offsets.BEGINNING), start)
+        shard_offsets.check_plain(beginning, start)
+        return _read(shard, place)
 
     def prefetch(self, indices: Iterable[int]) -> None:
         """Begin to fetch the records that are not there, for the next reads of them."""

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from imagen_jax.data.store.block_cache import BlockCache
 
 WIDTH = 4  # blocks that are fetched at once
+NAME = "imagen-fill"  # of the threads
 PAUSE = 30.0  # seconds, after a bucket's refusal or where another process fills the same cache
 
 
 def fill(cache: BlockCache) -> threading.Event:
     """Begin to fetch all missing blocks; setting what is returned ends it."""
     stop = threading.Event()
-    threading.Thread(target=_fill, args=(cache, stop), daemon=True).start()
+    threading.Thread(target=_fill, args=(cache, stop), daemon=True, name=NAME).start()
     return stop
 
 
@@ -25,7 +26,9 @@ def _fill(cache: BlockCache, stop: threading.Event) -> None:
         with lock:
             missing = _Shared(cache.missing_blocks())
             threads = [
-                threading.Thread(target=_fetch_all, args=(cache, missing, stop), daemon=True)
+                threading.Thread(
+                    target=_fetch_all, args=(cache, missing, stop), daemon=True, name=NAME
+                )
                 for _ in range(WIDTH)
             ]
             for thread in threads:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from imagen_jax.config.decode import decode_values
 from imagen_jax.config.names import check_line, check_name
 from imagen_jax.config.ranges import Images, Length, Sides, Whole, Width, check_value
-from imagen_jax.config.sentences import shorten
+from imagen_jax.config.sentences import join_clauses, shorten
 from imagen_jax.io import json_reader
 from imagen_jax.io.workdir import Workdir
 
@@ -105,6 +105,6 @@ def refuse_other(found: "Store", wanted: "Store") -> None:
     ]
     if differing:
         raise ValueError(
-            f"{found.folder} holds another encoding: {'; '.join(differing)}; "
+            f"{found.folder} holds another encoding: {join_clauses(differing)}; "
             "delete it or encode into another folder"
         )

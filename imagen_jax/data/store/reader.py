@@ -1,6 +1,7 @@
 """A store's records by index, from files of this machine or of a bucket."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -8,6 +9,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from imagen_jax.data.store import bucket_records, records, shard_file
 from imagen_jax.data.store.bucket_records import BucketRecords
 from imagen_jax.data.store.index import EMPTY
+from imagen_jax.data.store.plain_shards import PlainShards
 from imagen_jax.data.store.records import Record
 from imagen_jax.io import buckets
 from imagen_jax.io.errors import CorruptDataError
@@ -22,6 +24,13 @@ class Records:
     def __init__(self, store: "Store") -> None:
         self._store = store
         shards = [file for file in store.files if file.name != EMPTY and file.count]
+        self._plain = (
+            None
+            if buckets.is_bucket(store.folder)
+            else PlainShards(
+                [Path(store.folder) / file.name for file in shards], [file.count for file in shards]
+            )
+        )
         self._source = (
             bucket_records.open_records(str(store.folder), shards, store.cache)
             if buckets.is_bucket(store.folder)
@@ -55,6 +64,8 @@ class Records:
         Errors: CorruptDataError when its bytes are not those of one that fits.
         """
         try:
+            if self._plain is not None and 0 <= index < len(self):
+                self._plain.check(index)
             data = self._source[index]
         except RuntimeError as error:
             if not str(error).startswith(shard_file.CORRUPTED):

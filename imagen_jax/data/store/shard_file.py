@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from imagen_jax.data.store import plain_shards
 from imagen_jax.io import folder_files
 from imagen_jax.io.bucket_errors import BucketError
 from imagen_jax.io.errors import CorruptDataError
@@ -80,11 +81,12 @@ def read_first(path: Workdir) -> bytes:
     """A small file's first record. Errors: OSError; CorruptDataError for a damaged file."""
     with folder_files.local_copy(path) as copy:
         try:
+            plain_shards.check_first(copy)
             reader = ArrayRecordReader(str(copy), READER_OPTIONS)
             found = reader.read([0]) if reader.num_records() else []
             if reader.ok():  # else closing it raises as well
                 reader.close()
-        except RuntimeError as error:
+        except (RuntimeError, CorruptDataError) as error:
             reason = (str(error).strip().splitlines() or ["unreadable"])[0]
             raise CorruptDataError(f"{path} is damaged ({reason}): encode again") from error
     if not found:

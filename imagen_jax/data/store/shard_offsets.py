@@ -14,6 +14,7 @@ from imagen_jax.io.errors import CorruptDataError
 BLOCK = 1 << 16  # bytes; a file is a whole number of them, and the last one has the postscript
 BLOCK_HEADER = 24  # bytes at the beginning of every block, in the middle of a chunk, too
 CHUNK_HEADER = 40  # bytes: hash, size of the data, its hash, type and number of records, more
+BEGINNING = BLOCK_HEADER + CHUNK_HEADER + 1  # bytes of a record that tell how it is stored
 MAGIC = 0x71930E704FDAE05E
 LONGEST = 9  # bytes of a number, which has 63 bits then
 # Tags of varint fields: of the postscript (offset, magic) and of a footer's chunk (offset, size of
@@ -55,11 +56,21 @@ def read_offsets(footer: bytes, *, start: int, count: int) -> Int64[np.ndarray, 
     return offsets
 
 
+def check_plain(record: bytes, start: int) -> None:
+    """Refuse a record that is compressed; `record` are the file's bytes from its `start` on.
+
+    Errors: CorruptDataError.
+    """
+    chunk = _without_headers(record[:BEGINNING], start)
+    if chunk[24:25] + chunk[CHUNK_HEADER : CHUNK_HEADER + 1] != b"r\0":
+        raise CorruptDataError("a record in it is compressed, as ours never are")
+
+
 def _without_headers(data: bytes, start: int) -> bytes:
     """Cut the headers of blocks out of a file's bytes from `start` on."""
     first = -start % BLOCK
     if 0 < start % BLOCK < BLOCK_HEADER:
-        raise CorruptDataError("its footer begins inside the header of a block")
+        raise CorruptDataError("a part of it begins inside the header of a block")
     pieces = [data[p + BLOCK_HEADER : p + BLOCK] for p in range(first, len(data), BLOCK)]
     return b"".join([data[:first], *pieces])
 

@@ -9,11 +9,11 @@ Fields = Mapping[str, Any]
 LARGEST = 1e9  # of the numbers above 0
 
 
-def whole_number(found: Fields, key: str) -> int:
-    """A number of things. Errors: ValueError, as all of these."""
+def whole_number(found: Fields, key: str, *, most: int = 2**31) -> int:
+    """A number of things, at most so many. Errors: ValueError, as all of these."""
     value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise unfit(key, value, ["a whole number"])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise unfit(key, value, [f"a whole number of {most:,} or less"])
     return value
 
 

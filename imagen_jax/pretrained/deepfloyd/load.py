@@ -17,6 +17,7 @@ from flax import traverse_util
 from jax.sharding import NamedSharding
 
 from imagen_jax import config, models
+from imagen_jax.config.sentences import shorten
 from imagen_jax.discrete_schedule import STEPS
 from imagen_jax.imagen import Imagen
 from imagen_jax.io import json_reader
@@ -82,20 +83,33 @@ class Pipeline:
 def find_pipelines(folder: Workdir) -> list[Path]:
     """The pipelines of DeepFloyd IF in a folder, which may be one itself; none for other folders.
 
-    Errors: ValueError for an index that is no JSON.
+    Errors: ValueError for an index that is no JSON, or of other pipelines.
     """
     if not isinstance(folder, Path):
         return []
-    places = [folder] if (folder / INDEX).is_file() else sorted(folder.glob("*"))
-    return [place for place in places if _is_pipeline(place)]
+    if (folder / INDEX).is_file():
+        names = {folder: _class_name(folder)}
+    else:
+        places = sorted(place.parent for place in folder.glob(f"*/{INDEX}"))
+        names = {place: _class_name(place) for place in places if not place.name.startswith(".")}
+    found = [place for place, name in names.items() if _is_ours(name)]
+    if names and not found:
+        (place, name), *_ = names.items()
+        raise ValueError(
+            f"{place / INDEX} names the pipeline {shorten(name)}, and imagen_jax reads those of "
+            f"DeepFloyd IF alone, {CLASSES[0]}...{CLASSES[1]}: give the folder of one, or download "
+            "that file again"
+        )
+    return found
 
 
-def _is_pipeline(place: Path) -> bool:
-    file = place / INDEX
-    if place.name.startswith(".") or not file.is_file():
-        return False
-    name = str(json_reader.read_object(file, remedy="download it again").get("_class_name"))
-    return name.startswith(CLASSES[0]) and name.endswith(CLASSES[1])
+def _class_name(place: Path) -> object:
+    return json_reader.read_object(place / INDEX, remedy="download it again").get("_class_name")
+
+
+def _is_ours(name: object) -> bool:
+    first, last = CLASSES
+    return isinstance(name, str) and name.startswith(first) and name.endswith(last)
 
 
 def load_pipelines(

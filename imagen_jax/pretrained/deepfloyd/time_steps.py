@@ -5,6 +5,7 @@ Each splits the 1,000 steps into equal sections, and takes so many of every sect
 
 from collections.abc import Sequence
 
+from imagen_jax.config.digits import parse_whole
 from imagen_jax.discrete_schedule import STEPS
 
 PRESETS = {
@@ -28,7 +29,7 @@ def preset(name: str) -> tuple[int, ...]:
 
 def parse_list(text: str) -> tuple[int, ...]:
     """Read "999:600:0", or a preset's name. Errors: ValueError."""
-    return preset(text) if text in PRESETS else tuple(map(int, text.split(":")))
+    return preset(text) if text in PRESETS else tuple(map(parse_whole, text.split(":")))
 
 
 def sectioned(counts: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagen_jax import config, limits
+from imagen_jax import config
 from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
 from imagen_jax.pretrained.deepfloyd.config_fields import (
@@ -85,6 +85,20 @@ ACTIVATIONS = {"gelu": "gelu", "silu": "silu", "swish": "silu"}
 DOWN = {"ResnetDownsampleBlock2D": False, "SimpleCrossAttnDownBlock2D": True}  # attends or not
 UP = {"ResnetUpsampleBlock2D": False, "SimpleCrossAttnUpBlock2D": True}
 COLOURS = 3
+# Far above what these networks have, so that a stranger's file is refused before one is traced.
+MOST_LEVELS = 8
+MOST = {
+    "addition_embed_type_num_heads": 1024,
+    "attention_head_dim": 1024,
+    "block_out_channels": 8192,
+    "cross_attention_dim": 8192,
+    "encoder_hid_dim": 2**16,
+    "freq_shift": 1,
+    "layers_per_block": 16,
+    "norm_num_groups": 1024,
+    "sample_size": 1024,
+    "time_embedding_dim": 2**15,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +129,8 @@ def parse_unet_config(given: Mapping[str, Any], *, betas: config.Betas = "cosine
     found = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     attends = _attends(found)
     channels = _numbers(found, "block_out_channels", None)
-    limits.NETWORK_BLOCKS.check(len(channels), "block_out_channels has")
+    if len(channels) > MOST_LEVELS:
+        raise unfit("block_out_channels", channels, [f"1 to {MOST_LEVELS} levels"])
     blocks, heads = (
         _numbers(found, key, len(channels)) for key in ("layers_per_block", "attention_head_dim")
     )
@@ -144,8 +159,8 @@ def parse_unet_config(given: Mapping[str, Any], *, betas: config.Betas = "cosine
             **_channels(found),
             **_blocks(found),
         ),
-        side=None if found["sample_size"] is None else whole_number(found, "sample_size"),
-        text_width=whole_number(found, "encoder_hid_dim"),
+        side=None if found["sample_size"] is None else _whole_number(found, "sample_size"),
+        text_width=_whole_number(found, "encoder_hid_dim"),
     )
 
 
@@ -156,24 +171,24 @@ def _embeddings(found: Mapping[str, Any], channels: int) -> dict[str, Any]:
     if found["encoder_hid_dim_type"] not in ("text_proj", None):
         raise unfit("encoder_hid_dim_type", found["encoder_hid_dim_type"], ["text_proj"])
     return {
-        "text_channels": whole_number(found, "cross_attention_dim"),
+        "text_channels": _whole_number(found, "cross_attention_dim"),
         "cond_channels": 4 * channels
         if width is None
-        else whole_number(found, "time_embedding_dim"),
-        "pool_heads": whole_number(found, "addition_embed_type_num_heads") if pooled else None,
+        else _whole_number(found, "time_embedding_dim"),
+        "pool_heads": _whole_number(found, "addition_embed_type_num_heads") if pooled else None,
         "emb_activation": None
         if once is None
         else choice(found, "time_embedding_act_fn", ACTIVATIONS),
         "activate_emb_in_blocks": not flag(found, "resnet_skip_time_act"),
         "cosine_first": flag(found, "flip_sin_to_cos"),
-        "frequency_shift": whole_number(found, "freq_shift"),
+        "frequency_shift": _whole_number(found, "freq_shift"),
     }
 
 
 def _channels(found: Mapping[str, Any]) -> dict[str, Any]:
     low_res = choice(found, "class_embed_type", {"timestep": True, None: False})
     wanted = 2 * COLOURS if low_res else COLOURS
-    if whole_number(found, "in_channels") != wanted:
+    if _whole_number(found, "in_channels") != wanted:
         raise ValueError(
             f"in_channels is {found['in_channels']}, but with class_embed_type "
             f"{found['class_embed_type']!r} the network reads {wanted}"
@@ -185,7 +200,7 @@ def _channels(found: Mapping[str, Any]) -> dict[str, Any]:
 def _blocks(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "activation": choice(found, "act_fn", ACTIVATIONS),
-        "norm_groups": whole_number(found, "norm_num_groups"),
+        "norm_groups": _whole_number(found, "norm_num_groups"),
         "norm_epsilon": positive_number(found, "norm_eps"),
         "residual_divisor": positive_number(found, "resnet_out_scale_factor"),
         "middle_residual_divisor": positive_number(found, "mid_block_scale_factor"),
@@ -236,6 +251,10 @@ def _keys(only_text: bool) -> Any:
     return "text" if only_text else "image_and_text"
 
 
+def _whole_number(found: Mapping[str, Any], key: str) -> int:
+    return whole_number(found, key, most=MOST.get(key, 2**31))
+
+
 def _numbers(found: Mapping[str, Any], key: str, count: int | None) -> list[int]:
     """One number for each level; a single one is for all."""
     value = found[key]
@@ -243,7 +262,7 @@ def _numbers(found: Mapping[str, Any], key: str, count: int | None) -> list[int]
     if not several or (count is not None and len(several) != count):
         wanted = "a list of numbers" if count is None else f"a number, or {count} of them"
         raise unfit(key, value, [wanted])
-    return [whole_number({key: one}, key) for one in several]
+    return [_whole_number({key: one}, key) for one in several]
 
 
 def _flags(found: Mapping[str, Any], key: str, count: int) -> list[bool]:

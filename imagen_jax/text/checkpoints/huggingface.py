@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from imagen_jax.config.sentences import join_texts, join_values
 from imagen_jax.text.checkpoints import huggingface_files, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 
 CONFIG = "config.json"
 EMBEDDING = "token_embedder.embedding"
 LONGEST = 256  # characters of a tensor's name
-SHOWN = 4  # names in a sentence
 ACTIVATIONS = ("relu", "gated-gelu")  # of v1.0, and of v1.1 and umT5; the latter is tanh's
 
 # Of a stack of T5's layers; "encoder." ends its prefix, unless the stack was saved alone.
 _BLOCK = re.compile(
-    r"(?P<prefix>(?:.+\.)?)block\.(?P<layer>\d+)\.layer\.(?P<part>\d+\..+)\.(?P<kind>\w+)"
+    r"(?P<prefix>(?:.+\.)?)block\.(?P<layer>[0-9]+)\.layer\.(?P<part>[0-9]+\..+)\.(?P<kind>\w+)"
 )
 _STACK = re.compile(r"(^|\.)encoder\.$")
 _DECODER = re.compile(r"(?:^|\.)decoder\.")
@@ -74,15 +74,14 @@ def _names(held: Collection[str], *, where: Path) -> dict[str, str]:
     stacks = sorted({match["prefix"] for match in blocks})
     if len(stacks) > 1:
         raise ValueError(
-            f"{where} holds several T5 encoders, under {', '.join(map(repr, stacks))}: save the "
+            f"{where} holds several T5 encoders, under {join_values(stacks)}: save the "
             "one that you want alone"
         )
     if not stacks:
         found = sorted(held)
-        more = f" and {len(found) - SHOWN:,} others" if len(found) > SHOWN else ""
         raise ValueError(
             f"{where} holds no T5 encoder, no block.0.layer.0.SelfAttention.q.weight under any "
-            f"prefix: it has {', '.join(x[:LONGEST] for x in found[:SHOWN]) or 'no tensor'}{more}"
+            f"prefix: it has {join_texts(found) or 'no tensor'}"
         )
     (stack,) = stacks
     names = {f"{stack}final_layer_norm.weight": "encoder.encoder_norm.scale"}

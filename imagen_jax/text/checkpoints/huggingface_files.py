@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.config.names import check_name
+from imagen_jax.config.sentences import join_texts
 from imagen_jax.io import json_reader
 from imagen_jax.io.paths import path_inside
 from imagen_jax.text.checkpoints import safetensors_io
@@ -18,7 +19,9 @@ LISTED = 8  # shards in a sentence
 MOST_SHARDS = 10_000  # of an index; those of the largest encoder have a thousandth
 # model-00001-of-00002.safetensors, model.fp16-00001-of-00002.safetensors and, older,
 # model-00001-of-00002.fp16.safetensors
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<variant>.*)\.safetensors")
+_SHARD = re.compile(
+    r"(?P<stem>.+)-(?P<number>[0-9]+)-of-(?P<count>[0-9]+)(?P<variant>.*)\.safetensors"
+)
 
 
 def is_huggingface(path: Path) -> bool:
@@ -140,6 +143,6 @@ def _seen(folder: Path, pattern: str) -> list[Path]:
 
 def _several(folder: Path, names: Sequence[str], first: Sequence[str]) -> ValueError:
     return ValueError(
-        f"{folder} has several checkpoints ({', '.join(names)}) and none is {' or '.join(first)}: "
+        f"{folder} has several checkpoints ({join_texts(names)}) and none is {' or '.join(first)}: "
         "give one of the files, or keep one in a folder of its own"
     )

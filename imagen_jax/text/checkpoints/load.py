@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import join_clauses
 from imagen_jax.io import buckets, paths
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import (
@@ -75,7 +76,7 @@ def _as_float32(_: str, array: np.ndarray) -> np.ndarray:
 
 def _config(shapes: Shapes, *, where: str) -> T5Config:
     """The sizes that the tensors' shapes tell."""
-    layers = {m[1] for name in shapes if (m := re.match(r"encoder\.layers_(\d+)\.", name))}
+    layers = {m[1] for name in shapes if (m := re.match(r"encoder\.layers_([0-9]+)\.", name))}
     per_layer = "encoder.relpos_bias.rel_embedding" not in shapes
     prefix = "encoder.layers_0."
     bias = (prefix if per_layer else "encoder.") + "relpos_bias.rel_embedding"
@@ -123,4 +124,4 @@ def _check(shapes: Shapes, config: T5Config, *, where: str) -> None:
         if shapes[name] != expected[name]
     ]
     if faults:
-        raise ValueError(f"{where} is no T5 encoder of {config}: {'; '.join(faults)}")
+        raise ValueError(f"{where} is no T5 encoder of {config}: {join_clauses(faults)}")

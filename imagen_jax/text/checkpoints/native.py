@@ -22,8 +22,8 @@ from tqdm import tqdm
 from imagen_jax import limits
 from imagen_jax.config.decode import decode_values
 from imagen_jax.config.names import check_name
-from imagen_jax.config.sentences import shorten
-from imagen_jax.io import atomic, json_reader, tensor_writer
+from imagen_jax.config.sentences import join_texts, shorten
+from imagen_jax.io import atomic, json_reader, tensor_writer, whole_files
 from imagen_jax.io.paths import path_inside
 from imagen_jax.io.tensor_writer import Kind
 from imagen_jax.text import t5
@@ -141,7 +141,7 @@ def _describe(
 ) -> dict[str, Any]:
     weights = sorted({slot.file for slot in slots.values()})
     files: dict[str, Any] = {file.name: {"bytes": file.stat().st_size} for file in weights}
-    model = (folder / TOKENIZER).read_bytes()
+    model = whole_files.read_whole(folder / TOKENIZER)
     files[TOKENIZER] = {"bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()}
     return {
         "format": FORMAT,
@@ -186,7 +186,7 @@ def layout(folder: Path) -> tuple[str, Layout]:
         if (expected.get(name), stated.get(name)) != (shapes.get(name), files.get(name))
     ]
     if wrong:
-        raise ValueError(f"{folder} has not {', '.join(wrong)} as {DESCRIPTION} says: {AGAIN}")
+        raise ValueError(f"{folder} has not {join_texts(wrong)} as {DESCRIPTION} says: {AGAIN}")
     return str(folder), [
         (_checked(found[name], facts.sha256), (Parameter(name, shapes[name], lambda x: x),))
         for name, facts in described.tensors.items()
@@ -214,6 +214,7 @@ def _read_description(folder: Path) -> _Description:
             check_name(name, "a file's or a tensor's name")
     except ValueError as error:
         raise ValueError(f"{file} is no whole description ({error}): {AGAIN}") from error
+    limits.TENSORS.check(len(described.tensors), f"{file} lists")
     _check_sizes(described.sizes, file)
     return described
 
@@ -232,12 +233,14 @@ def _check_files(folder: Path, files: Mapping[str, _FileFacts]) -> None:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}, which {DESCRIPTION} names: {AGAIN}"
+            f"{folder} lacks {join_texts(missing)}, which {DESCRIPTION} names: {AGAIN}"
         )
     for name, facts in files.items():
         found = (folder / name).stat().st_size
         if found != facts.bytes:
             raise ValueError(f"{folder / name} has {found} bytes instead of {facts.bytes}: {AGAIN}")
+        if facts.sha256:
+            limits.FILE_BYTES.check(found, f"{folder / name} has")
         if facts.sha256 and _digest(folder / name) != facts.sha256:
             raise ValueError(f"{folder / name} has changed since it was written: {AGAIN}")
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import tensorstore
 
-from imagen_jax.io import buckets, further_tries, paths
+from imagen_jax import limits
+from imagen_jax.io import buckets, further_tries, paths, whole_files
+from imagen_jax.limits import Limit
 
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
 RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
@@ -72,16 +74,32 @@ class RemoteFolder:
             return {path.name for path in here.iterdir()} if here.is_dir() else set()
         return {key.split("/")[0] for key in list_keys(self.kvstore(), where=self)}
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, limit: Limit = limits.FILE_BYTES) -> bytes | None:
         """A file's content; None where there is no such file.
 
-        Errors: ValueError for one that can't be read.
+        Errors: ValueError for one that can't be read, or has more bytes than `limit` allows.
         """
         if not self.is_remote:
             file = Path(self.url) / name
-            return file.read_bytes() if file.is_file() else None
-        found = _ask(self.kvstore(), lambda there: there.read(name).result(), where=self / name)
+            return whole_files.read_whole(file, limit) if file.is_file() else None
+        found = _ask(self.kvstore(), lambda there: read_key(there, name, limit), where=self / name)
         return found.value if found.state == "value" else None
+
+
+def read_key(store: Any, key: str, limit: Limit = limits.FILE_BYTES) -> Any:
+    """Read a key of an open key-value store; its `state` tells whether it is there.
+
+    Errors: ValueError for more bytes than `limit` allows; those of the store.
+    """
+    most = limit.value()
+    try:
+        behind = store.read(key, byte_range=slice(most, most + 1)).result()
+    except ValueError as error:
+        if not str(error).startswith("OUT_OF_RANGE"):  # it ends before
+            raise
+        return store.read(key).result()
+    limit.check(most + len(behind.value), f"{key} has at least")
+    return behind
 
 
 def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:

@@ -17,7 +17,7 @@ import tensorstore
 from flax import serialization, traverse_util
 
 from imagen_jax import limits
-from imagen_jax.config.sentences import shorten
+from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.io import buckets, json_reader, paths
 from imagen_jax.text.checkpoints import remote_folders, zarr_limits
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
@@ -105,7 +105,7 @@ def tensors(path: Path | str, *, prefixes: tuple[str, ...]) -> tuple[str, dict[s
         )
     if len(found) > 1:
         raise ValueError(
-            f"{path} holds several checkpoints ({', '.join(found)}): name the folder of one"
+            f"{path} holds several checkpoints ({join_texts(found)}): name the folder of one"
         )
     return tensors((folder / found[0]).url, prefixes=prefixes)
 
@@ -119,6 +119,7 @@ def _classic(
     if other := [part for path in found for part in path if not isinstance(part, str)]:
         raise ValueError(f"{where} has the name {shorten(other[0])}, which is no text: {AGAIN}")
     leaves = {".".join(path): leaf for path, leaf in found.items()}
+    limits.TENSORS.check(len(leaves), f"{where} has")
     return where, {
         dotted: _leaf(dotted, leaf, folder=folder, where=where, version=version)
         for dotted, leaf in leaves.items()
@@ -129,7 +130,7 @@ def _classic(
 def _read_tree(folder: RemoteFolder, name: str) -> tuple[int, Mapping[str, Any]]:
     """Format version and parameter tree (`optimizer/target`) of a msgpack file."""
     file = folder / name
-    content = folder.read(name)
+    content = folder.read(name, limits.TREE_BYTES)
     if content is None:
         raise FileNotFoundError(f"no T5X checkpoint at {file}: there is no such file")
     try:
@@ -235,6 +236,7 @@ def _orbax(state: RemoteFolder, prefixes: tuple[str, ...]) -> tuple[str, dict[st
         for name, file in described
         if name.startswith(TARGET) and file in drivers
     }
+    limits.TENSORS.check(len(found), f"{state} has")
     if not found:
         raise ValueError(f"{state} has no parameters {TARGET}*: it is no checkpoint of T5X")
     return str(state), {

@@ -11,13 +11,15 @@ from typing import Any
 import tensorstore
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
+from imagen_jax.text.checkpoints import remote_folders
 
 FILES = {"zarr": ".zarray", "zarr3": "zarr.json"}
 SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
 LARGEST = 16  # bytes of an element, where its dtype is not one of these
-_BITS = re.compile(r"(?:int|uint|bfloat|float|complex)(\d+)")  # zarr3's
-_BYTES = re.compile(r"[<>|]?[biufcmMSV](\d+)")  # zarr's
+_BITS = re.compile(r"(?:int|uint|bfloat|float|complex)([0-9]+)")  # zarr3's
+_BYTES = re.compile(r"[<>|]?[biufcmMSV]([0-9]+)")  # zarr's
 
 
 def check_array(request: Mapping[str, Any], where: str) -> None:
@@ -40,7 +42,7 @@ def check_array(request: Mapping[str, Any], where: str) -> None:
         limits.CHUNK_BYTES.check(size, f"{where} states")
         if size > 2 * width * array + SPARE:
             raise ValueError(
-                f"{where} states chunks of {chunk}, {size:,} bytes each, for an array of "
+                f"{where} states chunks of {shorten(chunk)}, {size:,} bytes each, for an array of "
                 f"{width * array:,}: the metadata are damaged"
             )
 
@@ -56,7 +58,7 @@ def element_size(dtype: Any) -> int:
 def _stored(request: Mapping[str, Any]) -> Any:
     """The metadata in a store; None where there are none."""
     kvstore = tensorstore.KvStore.open(dict(request["kvstore"])).result()
-    found = kvstore.read(FILES[request["driver"]]).result()
+    found = remote_folders.read_key(kvstore, FILES[request["driver"]])
     if found.state != "value":
         return None
     return json_reader.parse_json(found.value, where="its metadata", remedy="copy it again")
@@ -85,5 +87,5 @@ def _count(shape: Any, where: str) -> int:
     if not isinstance(shape, list | tuple) or not all(
         type(side) is int and side >= 0 for side in shape
     ):
-        raise ValueError(f"{where} states the shape {shape!r}, which is none")
+        raise ValueError(f"{where} states the shape {shorten(shape)}, which is none")
     return math.prod(shape)

@@ -13,6 +13,8 @@ from typing import Any
 
 from fontTools.ttLib import TTFont, TTLibError
 
+from imagen_jax.io import whole_files
+
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's package puts it
 VARIATION = "\ufe0f"  # asks for the coloured form, which is the only one here
 PNG = b"\x89PNG\r\n\x1a\n"  # a font may hold grey bitmaps besides
@@ -48,7 +50,7 @@ def read_font(path: Path | str) -> Font:
             f"no emoji font {path}: install the Debian package fonts-noto-color-emoji, or name a "
             "font with --font"
         )
-    data = Path(path).read_bytes()
+    data = whole_files.read_whole(path)
     try:
         with TTFont(io.BytesIO(data), lazy=True) as font:
             glyphs, ligatures = font.getBestCmap() or {}, _ligatures(font)
