@@ -31,7 +31,7 @@ OTHERS = {
 }
 HELP = "\n".join(
     [
-        "usage: imagen convert SUBJECT ...",
+        f"usage: imagen convert {{{','.join(('text', *OTHERS))}}}",
         "",
         "Other projects' weights in our own form. `imagen convert SUBJECT --help` tells more.",
         "",
