@@ -30,14 +30,20 @@ OTHERS = {
     "deepfloyd": "STAGE_I [STAGE_II] --out FOLDER: DeepFloyd IF's folders, to a cascade",
     "inception": "FILE --out FILE: FID's Inception-v3, to one safetensors file",
 }
+SUBJECTS = (
+    "text PATH --out FOLDER: a T5 encoder, to one folder",
+    *(f"{name} {summary}" for name, summary in OTHERS.items()),
+)
 HELP = "\n".join(
     [
-        "usage: imagen convert SUBJECT ...",
+        f"usage: imagen convert {{{','.join(('text', *OTHERS))}}}",
         "",
         "Other projects' weights in our own form. `imagen convert SUBJECT --help` tells more.",
         "",
-        "  text PATH --out FOLDER: a T5 encoder, to one folder",
-        *(f"  {name} {summary}" for name, summary in OTHERS.items()),
+        *(f"  {summary}" for summary in SUBJECTS),
+        "",
+        "What is written appears complete or not at all, with digests of its parts. Tensors are",
+        "read and written one after another: memory need not hold all of them. No pickle is run.",
     ]
 )
 
@@ -68,8 +74,8 @@ def run(argv: list[str]) -> None:
     elif subject in OTHERS:
         importlib.import_module(f"imagen_jax.cli.convert_{subject}").run(rest)
     else:
-        there = ", ".join(f"`imagen convert {name}`" for name in ("text", *OTHERS))
-        raise ValueError(f"cannot convert {subject!r}; there are {there}")
+        there = ", ".join(f"`imagen convert {summary.split(':')[0]}`" for summary in SUBJECTS)
+        raise ValueError(f"cannot convert {subject!r}; there is {there}")
 
 
 def convert_text(options: Options) -> None:

@@ -43,6 +43,7 @@ def run(argv: list[str]) -> None:
     from imagen_jax.pretrained.deepfloyd import convert, load
     from imagen_jax.runtime import preemption
 
+    config.require(bool(options.stages), "give STAGE_I [STAGE_II], the folder of each pipeline")
     stopped = f"stopped before the end: nothing is in {options.out}; give the same command again"
     with preemption.watch_for_preemption(at_once=stopped):
         atomic.check_new(options.out)
@@ -70,4 +71,9 @@ def _text(options: Options, found: config.Text | None) -> config.Text | None:
             "--text-dtype: there is no text encoder; give its folder as --text-encoder",
         )
         return None
-    return dataclasses.replace(found, dtype=options.text_dtype)
+    from imagen_jax.text.encoder import EMBEDDED
+
+    where = found.encoder
+    if options.text == "reference" and where not in EMBEDDED and Path(where).exists():
+        where = str(Path(where).absolute())  # the bundle is read from elsewhere
+    return dataclasses.replace(found, encoder=where, dtype=options.text_dtype)

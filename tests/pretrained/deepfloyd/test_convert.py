@@ -221,6 +221,25 @@ def test_text_encoders_that_do_not_fit_are_refused(
     assert os.listdir(folder.parent) == ["if_I"]
 
 
+def test_no_stage_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("convert", "deepfloyd", "--out", str(tmp_path / "out"))
+    assert run_imagen(monkeypatch, *arguments) == exit_codes.REFUSED
+    assert_says(capsys, r"give STAGE_I \[STAGE_II\]")
+
+
+def test_a_reference_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(FOLDER)
+    arguments = ("convert", "deepfloyd", "if_I", "--out", str(tmp_path / "out"))
+    assert run_imagen(monkeypatch, *arguments, "--text", "reference") == 0
+    assert "reference" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(imagen_jax.load("out").encoder, TextEncoder)
+
+
 def test_a_folder_that_exists_and_a_full_disk_are_refused_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
