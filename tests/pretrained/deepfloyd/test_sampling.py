@@ -115,10 +115,3 @@ def test_a_bundle_samples_what_the_folders_do(
     tokens, mask = exported.encoder.tokenizer.tokenize([PROMPT], max_length=77)
     found = program.call(tensors, {"tokens": tokens, "text_mask": mask})
     np.testing.assert_allclose(found, exported.encoder.encode([PROMPT])[0], atol=1e-5)
-
-
-def test_datasets_are_not_encoded_for_it(cascade: imagen_jax.Imagen) -> None:
-    """Packed captions have no padding, which its networks read."""
-    assert isinstance(cascade.encoder, TextEncoder)
-    with pytest.raises(ValueError, match="padding='encoded'"):
-        cascade.encoder.plan([PROMPT])
