@@ -1,11 +1,10 @@
 """DeepFloyd IF's stage I-XL, text to 64 px: 4304.7 M parameters, to continue its published weights.
 
 Run: imagen train deepfloyd/i_xl --init-from FOLDER --pairs pairs --workdir runs/i_xl
-Hardware: by plan, 8 images a chip without rematerialisation in 16 GiB.
+Hardware: see `imagen plan --fit`; sampling one image takes 9.3 GiB of a v5e chip.
 Expected: nothing is published of fine-tuning; the time steps and the loss are those of its
 training, but for the variance, which --stage.diffusion.variance learned_range trains, too.
-FOLDER is that of `unet`; `t5_1_1_xxl` stands for its text encoder. The network's widths are derived
-from its published size: a folder's own config.json decides, which `imagen train FOLDER` reads.
+FOLDER is that of `unet`; `t5_1_1_xxl` stands for its text encoder.
 """
 
 from imagen_jax import config

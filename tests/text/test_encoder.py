@@ -14,7 +14,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder, placement
 from imagen_jax.text.checkpoints import lazy_tensors
 from imagen_jax.text.encoder import EMBEDDED, TextEncoder
 
@@ -141,7 +141,7 @@ def test_a_digest_knows_whose_values_they_are() -> None:
     one, other = np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)
     digests = []
     for names in (("a", "b"), ("b", "a")):
-        put = encoder._Placer(
+        put = placement.Placer(
             mesh.build(
                 auto_layout.choose_axes(devices=jax.devices()[:1]), devices=jax.devices()[:1]
             ),
@@ -159,7 +159,7 @@ def test_a_digest_knows_whose_values_they_are() -> None:
 )
 def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, split, holders, dtype) -> None:
     monkeypatch.setattr(auto_layout, "_fsdp", lambda *_: holders)
-    monkeypatch.setattr(encoder, "LEAST_SHARD", 0)
+    monkeypatch.setattr(placement, "LEAST_SHARD", 0)
     parts = TextEncoder.load("t5_1_1_tiny", max_length=24, dtype=dtype, split=split)
     assert parts.devices.size == 8
     for name in ("wi_0", "wo"):

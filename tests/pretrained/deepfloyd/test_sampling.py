@@ -230,13 +230,6 @@ def test_a_bundle_samples_what_the_folders_do(
     np.testing.assert_allclose(found, exported.encoder.encode([PROMPT])[0], atol=1e-5)
 
 
-def test_datasets_are_not_encoded_for_it(cascade: imagen_jax.Imagen) -> None:
-    """Packed captions have no padding, which its networks read."""
-    assert isinstance(cascade.encoder, TextEncoder)
-    with pytest.raises(ValueError, match="padding='encoded'"):
-        cascade.encoder.plan([PROMPT])
-
-
 @pytest.mark.slow
 def test_its_stages_and_our_own_follow_one_another(cascade: imagen_jax.Imagen) -> None:
     """Each with its own text encoder: images go from one cascade's call to the next."""
