@@ -162,7 +162,9 @@ def _printable(sentence: str) -> str:
 
 def _sentence(error: Exception) -> str:
     """What an error says; one that Python makes of the system's says neither place nor remedy."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+    if isinstance(error, ConnectionError) or not isinstance(error, OSError):
+        return str(error)
+    if error.strerror and error.filename is not None:
         return (
             f"{os.fsdecode(error.filename)}: {error.strerror}: look at the name, and whether you "
             "may read and write there"

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from imagen_jax.config.sentences import shorten
+from imagen_jax.config.sentences import abridge
 from imagen_jax.data.store import block_cache
 from imagen_jax.data.store.block_cache import CacheSettings
 
@@ -27,7 +27,7 @@ class CacheOptions:
         found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(i?B)?", self.cache_size.strip())
         if found is None:
             raise ValueError(
-                f"--cache-size {shorten(self.cache_size)} is no number of bytes, such as 800M, "
+                f"--cache-size {abridge(self.cache_size)} is no number of bytes, such as 800M, "
                 "50G or 2T"
             )
         return CacheSettings(folder=self.cache_dir, size=int(found[1]) * UNITS[found[2]])

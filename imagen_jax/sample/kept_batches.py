@@ -2,27 +2,29 @@
 
 import math
 import os
+import re
 import struct
-import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as numpy_format
 
 from imagen_jax import limits
-from imagen_jax.config.sentences import abridge
+from imagen_jax.config.sentences import abridge, shorten
 from imagen_jax.io import whole_files
 
-KINDS = ("float32", "uint8")
-AXES = 4  # images, height, width, channels
+MAGIC = b"\x93NUMPY\x01\x00"
+HEADER = re.compile(
+    rb"\{'descr': '(<f4|\|u1)', 'fortran_order': False, "
+    rb"'shape': \(([1-9][0-9]{0,6}), ([1-9][0-9]{0,6}), ([1-9][0-9]{0,6}), 3\), \} *\n?"
+)
 COLOURS = 3
 MOST_STAGES = 64
-# What NumPy's and Python's readers raise for bytes that are no array or no archive.
+# What Python's reader raises for bytes that are no archive, and ours for no array.
 BROKEN = (
     *(ValueError, EOFError, OSError, OverflowError, NotImplementedError, RuntimeError),
-    *(struct.error, tokenize.TokenError, zipfile.BadZipFile),
+    *(struct.error, zipfile.BadZipFile),
 )
 AGAIN = "delete it, and its images are sampled again"
 
@@ -91,15 +93,16 @@ def _checked(opened: Any, size: int, file: Path) -> np.ndarray:
 
 
 def _header(opened: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Read shape and dtype of an array as `numpy.save` writes it. Errors: ValueError."""
-    if numpy_format.read_magic(opened) != (1, 0):
-        raise ValueError("it is of another version")
-    shape, by_columns, dtype = numpy_format.read_array_header_1_0(opened)
-    if by_columns or dtype.name not in KINDS or not dtype.isnative:
-        raise ValueError(f"it holds {abridge(str(dtype))}")
-    if len(shape) != AXES or shape[-1] != COLOURS or min(shape) < 1:
-        raise ValueError(f"it holds an array of shape {abridge(str(shape))}")
-    return shape, dtype
+    """Read shape and dtype of images as `numpy.save` writes them. Errors: ValueError.
+
+    NumPy's own reader parses any Python literal, which ends in any of Python's errors.
+    """
+    start = opened.read(len(MAGIC) + 2)
+    text = opened.read(int.from_bytes(start[len(MAGIC) :], "little"))
+    found = HEADER.fullmatch(text)
+    if not start.startswith(MAGIC) or found is None:
+        raise ValueError(f"its header is {shorten(start + text)}")
+    return (*map(int, found.groups()[1:]), COLOURS), np.dtype(found[1].decode())
 
 
 def _damage(file: Path, error: Exception) -> ValueError:
