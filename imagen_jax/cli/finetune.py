@@ -45,13 +45,13 @@ class Options:
     none: no images of a class."""
     stages: tuple[str, ...] = ()
     """Stages to fine-tune; by default all."""
-    lora_rank: config.Whole = 8
+    lora_rank: Annotated[int, config.Range(low=0, high=2**12)] = 8
     """Rank of adapters; 0 trains all weights."""
-    steps: config.Whole = 0
+    steps: Annotated[int, config.Range(low=0, high=10**7)] = 0
     """Training steps of each stage; 0 chooses."""
-    learning_rate: float = 0.0
+    learning_rate: Annotated[float, config.Range(low=0)] = 0.0
     """Learning rate; 0 chooses."""
-    class_images: config.Whole = 0
+    class_images: Annotated[int, config.Range(low=0, high=10**6)] = 0
     """Images of the class to sample; 0 chooses."""
     seed: config.Seed = 0
     """Random seed of the class's images and of training."""
@@ -60,10 +60,6 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, make the dataset, encode it, train the stages."""
     options = parsing.parse(Options, argv, prog="imagen finetune", description=USAGE)
-    config.require(
-        options.learning_rate == 0 or options.learning_rate > 0,
-        f"--learning-rate {options.learning_rate} is no rate: give one above 0",
-    )
     import imagen_jax
     from imagen_jax import finetune
     from imagen_jax.finetune import subject

@@ -33,7 +33,7 @@ class Options:
     batch, or 8 rows of the network's batch on each device."""
     sample: bool = False
     """Plan the stage's whole sampling loop instead of training."""
-    steps: tuple[config.Count, ...] = ()
+    steps: Annotated[tuple[int, ...], config.Range(low=1, high=10**5)] = ()
     """Numbers of sampling steps with --sample, a plan for each of one compilation. Default: the
     config's."""
     encode: bool = False
@@ -58,6 +58,7 @@ class Options:
         config.require(
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
+        config.check_options(self)
         config.require(self.sample or not self.steps, "--steps needs --sample")
 
 

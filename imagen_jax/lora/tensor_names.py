@@ -27,26 +27,26 @@ _SUFFIX = re.compile(
 )
 
 
-class Part(NamedTuple):
+class TensorPlace(NamedTuple):
     """One tensor's place: the file's name of a module, and which tensor of it this is."""
 
     module: str
     which: str  # "lora_A", "lora_B" or "alpha"
 
 
-def parse_name(name: str) -> Part | None:
+def parse_name(name: str) -> TensorPlace | None:
     """Parse a tensor's name; None for one of no known spelling."""
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     if name.endswith(f".{ALPHA}"):
-        return Part(name.removesuffix(f".{ALPHA}"), ALPHA)
+        return TensorPlace(name.removesuffix(f".{ALPHA}"), ALPHA)
     if (found := _SUFFIX.fullmatch(name)) is None:
         return None
     which = found["peft"] or found["old"] or found["processor"]
     module = found["module"]
     if found["processor"]:  # `....processor.to_out` is of the layer `....to_out.0`
         module = re.sub(r"\.to_out$", ".to_out.0", module.replace(".processor.", "."))
-    return Part(module, _ENDS[which])
+    return TensorPlace(module, _ENDS[which])
 
 
 def spellings(modules: Iterable[str]) -> Mapping[str, str]:
