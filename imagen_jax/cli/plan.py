@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -58,7 +58,6 @@ class Options:
         config.require(
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
-        config.check_options(self)
         config.require(self.sample or not self.steps, "--steps needs --sample")
 
 
