@@ -113,7 +113,8 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
         if wanted is None:
             return self._answer(200, content)
         first, last = (int(x) if x else len(content) - 1 for x in wanted[6:].split("-"))
-        part = content[first : last + 1]
+        if not (part := content[first : last + 1]):
+            return self._answer(416, b"")
         span = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
         return self._answer(206, part, {"Content-Range": span})
 

@@ -43,4 +43,6 @@ def choice(found: Fields, key: str, choices: Mapping[Any, Any]) -> Any:
 def unfit(key: str, value: Any, fitting: Collection[Any]) -> ValueError:
     """Make the refusal of a value, which names those that fit; the key is shown as it is given."""
     names = " or ".join(str(one) for one in fitting)
-    return ValueError(f"{key} is {shorten(value)}, and imagen_jax has {names}")
+    return ValueError(
+        f"{key} is {shorten(value)}, and imagen_jax has {names}: it is none of DeepFloyd IF's"
+    )

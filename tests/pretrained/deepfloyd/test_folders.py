@@ -299,7 +299,7 @@ def test_sizes_far_beyond_these_networks_are_refused_unread(
     monkeypatch.setattr(load, "parameter_shapes", lambda *_, **__: pytest.fail("it is traced"))
     file = folder / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with pytest.raises(ValueError, match=rf"config.json: {key} is .*: it is no network of DeepFl"):
+    with pytest.raises(ValueError, match=rf"config.json: {key} is .*: it is none of DeepFloyd"):
         load.open_pipelines([folder])
 
 
