@@ -51,7 +51,7 @@ class Case:
 
 def ours(case: Case) -> Work:
     """Our program of the whole loop, and a prediction by `TrainedStage.predict`."""
-    cascade = imagen_jax.load(case.folder, compile_cache=False)
+    cascade = imagen_jax.load(case.folder, compile_cache=False, offload=True)
     (trained,) = cascade.with_sampler({"steps": case.steps, "guidance_weight": GUIDANCE}).stages
     params = trained.device_params()
     text, empty = (jnp.repeat(x[None], case.batch, 0) for x in jnp.asarray(case.texts()))
@@ -83,7 +83,9 @@ def theirs(case: Case) -> Work:
     except ImportError:
         raise Missing("diffusers is not installed: pip install 'imagen_jax[diffusers]'") from None
     diffusers.logging.disable_progress_bar()
-    network = diffusers.UNet2DConditionModel.from_pretrained(case.folder / "unet")
+    network = diffusers.UNet2DConditionModel.from_pretrained(
+        case.folder / "unet", variant="fp16", torch_dtype=torch.float32
+    )
     left_out = ("tokenizer", "text_encoder", "safety_checker", "feature_extractor", "watermarker")
     pipeline = diffusers.IFPipeline(
         unet=network,

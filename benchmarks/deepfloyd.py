@@ -1,10 +1,10 @@
 """Speed of DeepFloyd IF's stage I here and in diffusers: the same folder, steps and precision.
 
-    python benchmarks/deepfloyd.py --widths I-M
+    python benchmarks/deepfloyd.py --network I-M
 
-Weights are random, in float32; needs `pip install 'imagen_jax[diffusers]'`. Both sides sample with
-guidance, dynamic thresholding and the learned variance, in turns, on the same two threads. The
-predictions of the two networks for the same noise are compared as well.
+Weights are random, and computed with in float32; needs `pip install 'imagen_jax[diffusers]'`. Both
+sides sample with guidance, dynamic thresholding and the learned variance, in turns, on the same two
+threads. The predictions of the two networks for the same noise are compared as well.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _peer_turns
+import numpy as np
 import tyro
-from _deepfloyd_folder import WIDTHS, write_pipeline
 from _deepfloyd_sides import Case
 from _peer_turns import Row, Side
+from deepfloyd_folder import write_folder
 
 SIDES = (
     Side("imagen_jax", "_deepfloyd_sides", "ours"),
@@ -32,8 +33,8 @@ SIDES = (
 class Options:
     """Size and length of the comparison."""
 
-    widths: Literal["tiny", "I-M"] = "I-M"
-    """Widths of the levels: those of IF-I-M, or small ones."""
+    network: Literal["tiny", "I-M"] = "I-M"
+    """Network: IF-I-M, or a small one of two levels."""
     steps: int = 3
     """Sampling steps of a turn."""
     repeats: int = 3
@@ -54,7 +55,8 @@ def compare(options: Options) -> None:
     print(f"{options}; {versions}; load average {os.getloadavg()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        parameters = write_pipeline(place, WIDTHS[options.widths])
+        kinds = write_folder(place, options.network).values()
+        parameters = sum(int(np.prod(kind.shape)) for kind in kinds)
         case: Any = Case(place, parameters, options.steps)
         found = _peer_turns.measure(SIDES, case, repeats=options.repeats)
         rows = [row for row in found if isinstance(row, Row)]

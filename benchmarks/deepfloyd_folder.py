@@ -34,8 +34,8 @@ class Options:
 
     out: tyro.conf.Positional[Path]
     """Folder to make; it must not exist."""
-    network: Literal["I-M", "I-L", "I-XL", "II-L"] = "I-M"
-    """Network whose widths it has."""
+    network: Literal["tiny", "I-M", "I-L", "I-XL", "II-L"] = "I-M"
+    """Network whose widths it has; tiny is a stage I of two levels."""
     zeros: bool = False
     """Weights of the network that are all zero, without room on the disk."""
 
@@ -78,9 +78,11 @@ def write_folder(folder: Path, network: str, *, zeros: bool = False) -> dict[str
 
 def unet_fields(network: str) -> dict[str, Any]:
     """A network's config.json, of the widths that its published size tells."""
-    base = {"I-M": 192, "I-L": 320, "I-XL": 704, "II-L": 160}[network]
+    base = {"tiny": 64, "I-M": 192, "I-L": 320, "I-XL": 704, "II-L": 160}[network]
     second = network.startswith("II")
     factors, attends = ((1, 2, 4, 6, 8), 3) if second else ((1, 2, 3, 4), 1)
+    if network == "tiny":
+        factors = factors[:2]
     plain, attending = ["ResnetDownsampleBlock2D"], ["SimpleCrossAttnDownBlock2D"]
     down = plain * attends + attending * (len(factors) - attends)
     divisor = 1.4142271248762552 if second else 1

@@ -3,31 +3,7 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from imagen_jax import config, models
-from imagen_jax.pretrained.deepfloyd import load
-from imagen_jax.pretrained.deepfloyd.unet_config import parse_unet_config
-
-
-def test_the_folder_is_a_pipeline_of_stage_one(tmp_path: Path) -> None:
-    import _deepfloyd_folder
-
-    count = _deepfloyd_folder.write_pipeline(tmp_path, (64, 128))
-    (pipeline,) = load.open_pipelines([tmp_path])
-    assert pipeline.stage.sampler.threshold_max == 1.5
-    assert sum(int(np.prod(tensor.shape)) for tensor, _ in pipeline.layout) == count
-
-
-def test_the_widths_of_i_m_have_its_parameters() -> None:
-    import _deepfloyd_folder
-
-    found = parse_unet_config(_deepfloyd_folder.unet_config(_deepfloyd_folder.WIDTHS["I-M"]))
-    stage = config.Stage(name="deepfloyd_1", size=64, model=found.model)
-    text = config.Text(width=found.text_width, max_length=77, padding="encoded")
-    count = models.count_parameters(models.parameter_shapes(stage, text))
-    assert round(count / 1e6, 1) == 371.6
 
 
 def test_predictions_are_compared(tmp_path: Path) -> None:
