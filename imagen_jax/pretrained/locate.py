@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, export, lora, models, pretrained, rng
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
+from imagen_jax.pretrained.deepfloyd import load as deepfloyd
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
@@ -125,7 +126,7 @@ def load_stage(
         shapes = models.parameter_shapes(experiment.stage, experiment.text)
         if experiment.lora.rank:
             adapters, step, identity = open_adapters(run, experiment)
-            base = load_base(experiment.lora, experiment.stage.name, where=run)
+            base = load_base(experiment.lora, experiment.stage, where=run)
             checked = functools.partial(_read_base, base, experiment.lora, where=run)
             read = functools.partial(merge_read, checked, adapters, 1.0)
         else:
@@ -154,13 +155,17 @@ def open_adapters(run: Workdir, experiment: config.Experiment) -> tuple[ReadAdap
     return read, step, identity
 
 
-def load_base(options: config.Lora, stage: str, *, where: Workdir) -> LazyParams:
+def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> LazyParams:
     """The weights that a run's adapters change.
 
     Errors: FileNotFoundError where they are not there any more; else as `load_stage`.
     """
-    folder = find_stage(options.base, stage)
+    folder = find_stage(options.base, stage.name)
     if folder is None:
+        pipelines = deepfloyd.find_pipelines(workdir.as_path(options.base))
+        found = deepfloyd.find_pipeline(pipelines, enlarges=stage.is_super_resolution)
+        if found is not None:  # in float32, as it was trained on
+            return deepfloyd.lazy_params(found.in_dtype("float32"), keep=False)
         raise FileNotFoundError(
             f"{where} has adapters of {options.base}, which is no trained stage any more: put it "
             f"back, or write its place into lora.base of {where / run_dir.CONFIG}"

@@ -40,10 +40,8 @@ def find_weights(folders: Sequence[Path], *, enlarges: bool) -> tuple[Path, Name
 
     Errors: as `training_experiments`.
     """
-    for pipeline in load.open_pipelines(folders):
-        if pipeline.stage.is_super_resolution == enlarges:
-            return pipeline.folder / "unet", _named(pipeline.layout)
-    return None
+    pipeline = load.find_pipeline(folders, enlarges=enlarges)
+    return None if pipeline is None else (pipeline.folder / "unet", _named(pipeline.layout))
 
 
 def _named(layout: Layout) -> NamedTensors:

@@ -255,10 +255,23 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
     return Parameter(name, shape, tensor_names.from_diffusers(name))
 
 
-def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
+def find_pipeline(folders: Sequence[Path], *, enlarges: bool) -> Pipeline | None:
+    """The pipeline of stage I, or of the one that enlarges; None for none.
+
+    Errors: as `open_pipelines`.
+    """
+    found = open_pipelines(folders)
+    return next((p for p in found if p.stage.is_super_resolution == enlarges), None)
+
+
+def lazy_params(pipeline: Pipeline, *, keep: bool) -> LazyParams:
+    """The weights of a pipeline's network, to be read when they are needed."""
     read = functools.partial(_read, pipeline.layout, pipeline.stage.model)
-    params = LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
-    module = models.build(pipeline.stage.model)
+    return LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
+
+
+def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
+    module, params = models.build(pipeline.stage.model), lazy_params(pipeline, keep=keep)
     return TrainedStage(stage=pipeline.stage, module=module, params=params)
 
 

@@ -107,9 +107,28 @@ def test_a_run_continues_the_weights_and_samples(
     assert before.keys() == after.keys()
     moved = {name: float(np.abs(after[name] - array).max()) for name, array in before.items()}
     assert 0 < max(moved.values()) < 1e-3  # two steps from the published weights, no others
-    trained = imagen_jax.load(run, compile_cache=False).with_samplers([(None, {"steps": 2})])
+    trained = imagen_jax.load(run, compile_cache=False).with_samplers(
+        [(None, {"timesteps": (999, 500, 0)})]
+    )
     side = kept.stage.low_size
     low = None if side is None else np.full((1, side, side, 3), 100, np.uint8)
     images = trained.sample(["a red cube"], low_res=low)[stage]
     assert images.shape[1:] == (kept.stage.size, kept.stage.size, 3)
     assert isinstance(kept.stage.model, config.DeepFloydUNet)
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_on_a_folder(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, folder = pairs.parent / "run", FOLDER / "if_I"
+    steps = ("--train.steps", "2", "--train.batch-size", "8", "--optim.warmup-steps", "0")
+    command = ("train", str(folder), "--init-from", str(FOLDER), "--pairs", str(pairs))
+    adapters = ("--lora.rank", "2", "--optim.learning-rate", "1e-3")
+    assert run_imagen(monkeypatch, *command, "--workdir", str(run), *steps, *adapters) == 0
+    before, after = _weights(folder), _weights(run)
+    moved = {name for name, array in before.items() if not np.array_equal(after[name], array)}
+    assert moved
+    assert all("attn_" in name and "kernel" in name for name in moved)
+    merged = imagen_jax.with_lora(imagen_jax.load(folder, compile_cache=False), run)
+    found = jax.tree_util.tree_leaves_with_path(merged.stages[0].device_params())
+    for path, array in found:
+        np.testing.assert_array_equal(array, after[jax.tree_util.keystr(path)])

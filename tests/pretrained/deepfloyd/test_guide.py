@@ -102,7 +102,9 @@ def test_the_commands_of_the_page_run(
     commands = list(_commands(PAGE))
     assert {words[0] for words in commands} == {"convert", "sample"}
     for words in commands:
-        few = ["--steps", "2"] if words[0] == "sample" and "--timesteps" not in words else []
+        few = (
+            ["--timesteps", "999:0"] if words[0] == "sample" and "--timesteps" not in words else []
+        )
         assert run_imagen(monkeypatch, *words, *few) == 0, shlex.join(words)
     names = [words[words.index("--out") + 1] for words in commands if words[0] == "sample"]
     for name, side in zip(names, (64, 16), strict=True):
@@ -113,7 +115,7 @@ def test_the_commands_of_the_page_run(
     load, found = imagen_jax.load, {}
 
     def load_quick(path: str) -> imagen_jax.Imagen:
-        return load(path).with_samplers([(None, {"steps": 2})])
+        return load(path).with_samplers([(None, {"timesteps": (999, 0)})])
 
     monkeypatch.setattr(imagen_jax, "load", load_quick)
     exec(code, found)
