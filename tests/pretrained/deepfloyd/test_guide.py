@@ -94,19 +94,31 @@ def test_the_downloads_of_the_page_are_whole_and_no_more(downloaded: Path) -> No
     assert all("fp16" in name for name in files)
 
 
+def _few(words: list[str]) -> list[str]:
+    """Options that make a command of the page short."""
+    if words[0] == "train":
+        return ["--train.steps", "2", "--train.batch-size", "8", "--optim.warmup-steps", "0"]
+    if words[0] == "sample" and "--timesteps" not in words:
+        return ["--timesteps", "999:0"]
+    return []
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(
     downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps stand for the hundred of the default."""
+    """Two steps stand for the hundred of the default, and for the thousands of training."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(8):
+        PIL.Image.new("RGB", (64, 64), (30 * number, 90, 200)).save(images / f"{number}.png")
+        (images / f"{number}.txt").write_text("a wall")
     commands = list(_commands(PAGE))
-    assert {words[0] for words in commands} == {"convert", "sample"}
+    assert {words[0] for words in commands} == {"convert", "sample", "encode", "train"}
     for words in commands:
-        few = (
-            ["--timesteps", "999:0"] if words[0] == "sample" and "--timesteps" not in words else []
-        )
-        assert run_imagen(monkeypatch, *words, *few) == 0, shlex.join(words)
-    names = [words[words.index("--out") + 1] for words in commands if words[0] == "sample"]
+        assert run_imagen(monkeypatch, *words, *_few(words)) == 0, shlex.join(words)
+    asked = [words for words in commands if words[0] == "sample" and "--out" in words]
+    names = [words[words.index("--out") + 1] for words in asked]
     for name, side in zip(names, (64, 16), strict=True):
         (file, *_) = sorted((tmp_path / name).glob("0*.png"))
         with PIL.Image.open(file) as image:
