@@ -18,7 +18,10 @@ FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
 CASCADES = sorted({f.parent for f in FILES if f.parent.name not in ("imagen", "deepfloyd")})
 BATCH = 8
 # Variants of a network that another config has: traced once a week.
-VARIANTS = ("base64_500m.py", "base64_1b.py", "base64_2b.py", "sr256_unet.py", "i_m.py", "i_xl.py")
+VARIANTS = (
+    *("base64_500m.py", "base64_1b.py", "base64_2b.py", "sr256_unet.py"),
+    *("i_m.py", "i_xl.py", "ii_l.py"),
+)
 TRACED = [pytest.param(f, marks=[pytest.mark.slow] * (f.name in VARIANTS)) for f in FILES]
 
 

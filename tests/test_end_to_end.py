@@ -19,8 +19,9 @@ from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.models import text_conditioning
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.pretrained import load
+from imagen_jax.pretrained import text_encoder
 from imagen_jax.train import anomalies, state
+from imagen_jax.train.state import TrainState
 
 PROMPTS = ("a large red circle on a white background", "")
 
@@ -181,6 +182,7 @@ def _state(run: Path) -> state.TrainState:
     return checkpoints.Checkpoints(run, read_only=True).restore(target)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(built: Path, tmp_path: Path) -> None:
     constant = ("--optim.schedule", "constant")
     _train(built, tmp_path / "whole", *constant)
@@ -267,8 +269,10 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     pairs = store.open_store(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
     (painter,) = imagen_jax.load(built / "cascade" / "sr16").stages
     paint = preview_hook.hook(experiment, pairs)
+    params = painter.device_params()
+    state = TrainState(step=0, params=params, ema=params, opt_state=())
     for step in (1, 2, 3, 4):
-        paint(step, painter.device_params(), Shown())
+        paint(step, state, Shown())
     assert [step for step, _ in shown] == [2, 4]
     np.testing.assert_array_equal(shown[0][1], shown[1][1])
     low, painted, real = np.split(shown[0][1], 3, axis=2)
@@ -287,6 +291,7 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
     assert np.abs(painted.astype(int) - real.astype(int)).max() > 0
 
 
+@pytest.mark.slow
 def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
     built: Path, tmp_path: Path
 ) -> None:
@@ -326,11 +331,11 @@ def test_a_run_remembers_its_encoder(built: Path, imagen) -> None:
         _train(built, run, "--text.identity", "0000")
     other = dataclasses.replace(imagen.encoder, digest="0")
     with pytest.warns(UserWarning, match=rf"with text encoder {text.identity}, but"):
-        load._check_encoder(other, text, where=run)
+        text_encoder._check_encoder(other, text, where=run)
     tokenizer = dataclasses.replace(imagen.encoder.tokenizer, model=b"")
     other = dataclasses.replace(imagen.encoder, tokenizer=tokenizer)
     with pytest.raises(ValueError, match=rf"with vocabulary {text.vocabulary}, but"):
-        load._check_encoder(other, text, where=run)
+        text_encoder._check_encoder(other, text, where=run)
 
 
 def test_only_one_stage_of_a_cascade(built: Path, tmp_path: Path) -> None:

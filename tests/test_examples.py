@@ -31,6 +31,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert names["samples"]["base16"].shape == (2, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_training_in_memory_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _run(monkeypatch, "train_in_memory.py", "--steps", "2", "--out", str(tmp_path))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["blue.png", "green.png", "red.png"]

@@ -18,7 +18,18 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+QUICK = "experiments/guidance.py"  # of a kind; each of the others takes as long
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow)
+        if command.startswith("experiments/") and command != QUICK
+        else command
+        for command in COMMANDS
+    ],
+)
 def test_it_explains_itself(command: str, tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, ROOT / command, "--help"],

@@ -77,7 +77,7 @@ def test_fields_are_described_by_their_comments() -> None:
     text = field_comments(config.Text)
     assert text["width"] == "of its output"
     assert text["dtype"].startswith("Of its matrices and products; norms")
-    assert text["dtype"].endswith("where one is yet to be encoded.")
+    assert text["dtype"].endswith("int8 halves bfloat16's memory.")
     assert field_comments(config.Framing)["crop_seed"] == "Random seed of what is drawn."
     assert field_comments(config.Sampler)["edm_sigma_max"] == ""
 

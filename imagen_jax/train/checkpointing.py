@@ -42,11 +42,8 @@ class CheckpointWriter:
         self.stall_seconds = 0.0  # that steps waited for saves, in all
 
     def restore(self, target: TrainState) -> tuple[int, TrainState | None]:
-        """Restore step and state of the newest whole checkpoint; 0 and None for a new run.
-
-        Of a state of adapters, all but the frozen parameters.
-        """
-        return self._checkpoints.restore_newest(target.with_frozen(None))
+        """Restore step and state of the newest whole checkpoint; 0 and None for a new run."""
+        return self._checkpoints.restore_newest(target)
 
     def is_due(self, step: int) -> bool:
         """Tell whether to save after this step; the same answer on every process.
@@ -87,7 +84,6 @@ class CheckpointWriter:
         Errors: ValueError after `TRIES` failures in a row, which names another folder that holds
         the state by then, or says that none took it.
         """
-        state = state.with_frozen(None)  # what adapters change stays where it was trained
         if self._failures >= TRIES:
             raise ValueError(self._given_up(step, state))
         start, self._retry = time.perf_counter(), False

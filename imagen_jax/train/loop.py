@@ -126,11 +126,12 @@ def _save_and_log(
     logs = due or number % run.experiment.train.log_every == 0
     # A skipped step has nothing to save, and its save would drive an older one out.
     save_pending = logs and not run.logger.check_steps() and due and not last
+    saved = current.with_frozen(None)  # what adapters change stays where it was trained
     with run.goodput.spend("save"):
         if due and not save_pending:
-            run.checkpoints.save(number, current)
+            run.checkpoints.save(number, saved)
         if last:
-            run.checkpoints.finish(number, current)
+            run.checkpoints.finish(number, saved)
     if logs:
         run.logger.flush(number, current)
     if due:

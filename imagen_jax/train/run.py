@@ -77,7 +77,7 @@ def begin(
         program = dataclasses.replace(program, experiment=experiment)
     changed = resuming.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
-    start, current = checkpoints.restore(program.target())
+    start, current = checkpoints.restore(program.target().with_frozen(None))
     if current is None:
         current, origin = first or _first_state(program, store=store, source=source)
     else:

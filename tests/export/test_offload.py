@@ -55,7 +55,7 @@ def held(monkeypatch) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["bundle", "runs"])
+@pytest.mark.parametrize("kind", ["bundle", pytest.param("runs", marks=pytest.mark.slow)])
 def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, held) -> None:
     place = random_bundle if kind == "bundle" else saved_runs
     staying = imagen_jax.load(place)

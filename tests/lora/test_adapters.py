@@ -118,15 +118,15 @@ def test_each_adapter_needs_its_weight() -> None:
 
 def test_dropout_skips_inputs_and_keeps_the_mean() -> None:
     adapters = drawn(0)
-    keys = [rng.fold(rng.root(0), "try", i) for i in range(400)]
+    keys = [rng.fold(rng.root(0), "try", i) for i in range(60)]
     name = "down_1/attn_0/joined/out"
     kept = [lora.drop_inputs(adapters, 0.25, k).modules()[name]["lora_A"] for k in keys]
     rows = np.stack([np.asarray(x) for x in kept])
     whole = np.asarray(adapters.modules()[name]["lora_A"])
     empty = (rows == 0).all(axis=-1)
-    assert abs(empty.mean() - 0.25) < 0.02
+    assert abs(empty.mean() - 0.25) < 0.05
     np.testing.assert_allclose(rows[~empty][0], (whole / 0.75)[~empty[0]][0], rtol=1e-6)
-    np.testing.assert_allclose(rows.mean(0), whole, atol=0.15 * np.abs(whole).max())
+    np.testing.assert_allclose(rows.mean(0), whole, atol=0.4 * np.abs(whole).max())
     assert lora.drop_inputs(adapters, 0.0, keys[0]) is adapters
 
 

@@ -36,7 +36,9 @@ def _kept(toy: Any, name: str, remat: str) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in left)
 
 
-@pytest.mark.parametrize("name", ["base", "sr256", "sr1024", "deepfloyd_2"])
+@pytest.mark.parametrize(
+    "name", ["base", "sr256", "sr1024", pytest.param("deepfloyd_2", marks=pytest.mark.slow)]
+)
 def test_each_policy_keeps_less_than_the_one_before(toy: Any, name: str) -> None:
     kept = {remat: _kept(toy, name, remat) for remat in POLICIES}
     none, convs, block, level = (kept[p] for p in ("none", "convs", "block", "level"))
@@ -45,9 +47,18 @@ def test_each_policy_keeps_less_than_the_one_before(toy: Any, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["base", "sr256", pytest.param("deepfloyd_2", marks=pytest.mark.slow)]
+    ("name", "remat"),
+    [
+        ("base", "block"),
+        ("sr256", "convs"),
+        *(
+            pytest.param(name, remat, marks=pytest.mark.slow)
+            for name in ("base", "sr256", "deepfloyd_2")
+            for remat in ("convs", "block", "level")
+            if (name, remat) not in (("base", "block"), ("sr256", "convs"))
+        ),
+    ],
 )
-@pytest.mark.parametrize("remat", [p for p in POLICIES if p != "none"])
 def test_gradients_stay_the_same(toy: Any, name: str, remat: str) -> None:
     found, expected = (
         jax.jit(jax.grad(loss))(params)

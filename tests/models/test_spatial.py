@@ -17,7 +17,8 @@ MAPS = re.compile(r"(?:f32|bf16)\[(\d+),(\d+),(\d+),\d+\]")
 
 
 SLOW = pytest.param("deepfloyd_1", marks=pytest.mark.slow)
-NAMES = ["base", "sr256", "sr1024", SLOW, "deepfloyd_2"]
+SLOW_2 = pytest.param("deepfloyd_2", marks=pytest.mark.slow)
+NAMES = ["base", "sr256", "sr1024", SLOW, SLOW_2]
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import pytest
 from small_network import SMALL
 
 import imagen_jax
-from imagen_jax import config, lora
+from imagen_jax import config, lora, rng
 from imagen_jax.data.images import transforms
 from imagen_jax.data.store import records, store
 from imagen_jax.data.store.records import Record
@@ -69,9 +69,21 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def base(pairs: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    loop.train(experiment(config.Lora(), steps=2), folder, store=pairs)
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(tmp_path_factory.mktemp("base"), seed=1)
+
+
+def save_random(folder: Path, seed: int) -> Path:
+    """A run of random weights, none of them zero."""
+    program = sharded_step.build(experiment(config.Lora()))
+    saves, start = checkpoints.Checkpoints(folder), program.init(rng.root(seed))
+    draw = np.random.default_rng(seed)
+    noisy = jax.tree.map(
+        lambda x: x + np.float32(0.1) * draw.standard_normal(x.shape, np.float32), start.ema
+    )
+    saves.save(2, dataclasses.replace(start, ema=noisy), program.experiment)
+    saves.close()
+    run_dir.write_config(folder, program.experiment)
     return folder
 
 
@@ -166,8 +178,7 @@ def test_other_adapters_and_another_base_are_refused(
     other = dataclasses.replace(wanted, lora=dataclasses.replace(wanted.lora, rank=3))
     with pytest.raises(ValueError, match="rank: 2 there, 3 here"):
         loop.train(other, adapted, store=pairs, source=source)
-    changed = tmp_path / "base"
-    loop.train(experiment(config.Lora(), steps=1), changed, store=pairs)
+    changed = save_random(tmp_path / "base", seed=2)
     with pytest.raises(ValueError, match=r"identity: .* there, "):
         loop.train(wanted, adapted, store=pairs, source=init_from.InitFrom(folder=changed))
 

@@ -37,7 +37,14 @@ def _setup(experiment: config.Experiment):
     return module, rule, init
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("tiny/base8", marks=pytest.mark.slow),
+        "tiny/sr16",
+        pytest.param("tiny/sr32", marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_train_as_one(name: str) -> None:
     experiment = config.load(name)[0]
     module, rule, init = _setup(experiment)
@@ -175,7 +182,7 @@ def test_a_trained_model_listens_to_its_captions() -> None:
     assert float(wrong["loss"]) > 1.5 * float(right["loss"])
 
 
-@pytest.mark.parametrize("name", ["tiny/base8", "tiny/sr16"])
+@pytest.mark.parametrize("name", [pytest.param("tiny/base8", marks=pytest.mark.slow), "tiny/sr16"])
 def test_micro_batches_average_over_their_rows(name: str) -> None:
     """Gradients of two micro-batches are the mean of those of their rows, even and odd ones."""
     experiment = config.load(name)[0]

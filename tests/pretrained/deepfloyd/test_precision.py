@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from deepfloyd_references import FOLDER, read_reference, relative_error
 from flax import traverse_util
 
@@ -45,6 +46,7 @@ def predict(dtype: Any, params: Any) -> Any:
     return run(params)
 
 
+@pytest.mark.slow
 def test_bfloat16_deviates_by_a_stated_bound_and_keeps_matrices_in_half_the_memory() -> None:
     wanted, trained = read_reference("unet_II")["out"], stage("bfloat16")
     params = trained.device_params()
