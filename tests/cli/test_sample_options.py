@@ -189,6 +189,7 @@ def test_the_negative_prompt_is_encoded_once(run_sample, monkeypatch) -> None:
     assert all((x != y).any() for x, y in zip(plain, away, strict=True))
 
 
+@pytest.mark.slow
 def test_sampling_from_an_image_file(run_sample, tmp_path: Path) -> None:
     """Cut to the middle, so that a wide one fits; white of the mask is sampled again."""
     pixels = _noise(16, 24)

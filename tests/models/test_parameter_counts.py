@@ -25,14 +25,14 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
 @pytest.mark.parametrize(
     ("name", "millions"),
     [
-        ("imagen/base64_300m", 407.6),
-        ("imagen/base64_500m", 674.7),
-        ("imagen/base64_1b", 1198.5),
+        pytest.param("imagen/base64_300m", 407.6, marks=pytest.mark.slow),
+        pytest.param("imagen/base64_500m", 674.7, marks=pytest.mark.slow),
+        pytest.param("imagen/base64_1b", 1198.5, marks=pytest.mark.slow),
         ("imagen/base64_2b", 2399.8),
         ("imagen/sr256", 519.4),
         ("imagen/sr1024", 511.0),
         ("deepfloyd/i_m", 371.6),
-        ("deepfloyd/i_xl", 4304.7),
+        pytest.param("deepfloyd/i_xl", 4304.7, marks=pytest.mark.slow),
         ("deepfloyd/ii_l", 1243.3),
     ],
 )

@@ -61,6 +61,7 @@ def test_known_pixels_stay_to_the_pixel_and_others_are_sampled(stages) -> None:
     assert np.abs(again["sr32"] - found["sr32"]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_images_are_enlarged_from_an_image_to_start_from(stages) -> None:
     """One of any size, whose edges are repeated for the networks and cut off again."""
     upscalers, low, given = stages[1:], images_of(9, 7), images_of(36, 28)
@@ -114,6 +115,7 @@ def test_images_become_floats_a_batch_at_a_time(stages, monkeypatch) -> None:
     assert taken == [8, 8, 8]
 
 
+@pytest.mark.slow
 def test_images_need_not_be_square(stages) -> None:
     found = sample(stages, Request(size=(32, 64)))
     assert {n: x.shape[1:3] for n, x in found.items()} == {

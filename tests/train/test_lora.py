@@ -108,6 +108,7 @@ def saved(run: Path, part: str = "ema") -> dict[str, tuple[int, ...]]:
     return {n.removeprefix(f"{part}/"): s for n, s in shapes.items() if n.startswith(f"{part}/")}
 
 
+@pytest.mark.slow
 def test_only_adapters_are_saved(adapted: Path, base: Path) -> None:
     names = saved(adapted)
     assert names
@@ -120,6 +121,7 @@ def test_only_adapters_are_saved(adapted: Path, base: Path) -> None:
     assert run_dir.read_config(adapted).lora.identity
 
 
+@pytest.mark.slow
 def test_the_run_samples_as_its_base_with_the_adapters_merged(adapted: Path, base: Path) -> None:
     run, plain = _load(adapted).stages[0], _load(base)
     merged = with_lora(plain, adapted).stages[0]
@@ -183,6 +185,7 @@ def test_other_adapters_and_another_base_are_refused(
         loop.train(wanted, adapted, store=pairs, source=init_from.InitFrom(folder=changed))
 
 
+@pytest.mark.slow
 def test_a_base_that_changed_or_vanished_is_refused(adapted: Path, tmp_path: Path) -> None:
     place = tmp_path / "run"
     place.mkdir()
@@ -198,6 +201,7 @@ def test_a_base_that_changed_or_vanished_is_refused(adapted: Path, tmp_path: Pat
         _load(place)
 
 
+@pytest.mark.slow
 def test_files_of_a_run_are_merged_as_the_run_is(adapted: Path, base: Path, tmp_path: Path) -> None:
     from imagen_jax.pretrained.lora import write_run
 
