@@ -21,9 +21,7 @@ from imagen_jax.types import Network, RandomKey
 
 CHANNELS = 3
 TRAINING = 3  # times the forward pass: the backward pass is twice it
-ADAPTING = (
-    2  # of adapters: the gradients of frozen kernels, half of the backward pass, are left out
-)
+ADAPTING = 2  # of adapters: the gradients of frozen kernels are left out
 
 
 @dataclass(frozen=True, kw_only=True)
