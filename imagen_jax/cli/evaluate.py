@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ import tyro
 
 from imagen_jax import config, extras
 from imagen_jax.cli import parsing
+from imagen_jax.cli.image_progress import image_progress
 from imagen_jax.evaluate.settings import EvaluationSettings
 
 USAGE = """Judge images by the alignment oracle: is each attribute as the caption says?
@@ -55,7 +54,7 @@ def run(argv: list[str]) -> None:
     evaluate.check_cascade(imagen)
     check_names(options.out, files=report.FILES, folders=(preemption.UNFINISHED,))
     with lease.hold(options.out, command="imagen eval", option="--out"):
-        with _progress(unfinished) as progress:
+        with image_progress(unfinished, "sampling") as progress:
             found = evaluate.evaluate(
                 imagen,
                 options.settings,
@@ -69,24 +68,3 @@ def run(argv: list[str]) -> None:
         if section.rows:
             print(f"\n{section.title}\n{report.markdown_table(section.rows)}")
     print(f"\nthe page is {page}")
-
-
-@contextmanager
-def _progress(unfinished: Path) -> Iterator[Callable[[str, int], None]]:
-    """A progress bar, and the stop that a signal asks for between two batches."""
-    from tqdm import tqdm
-
-    from imagen_jax.parallel import distributed
-    from imagen_jax.runtime import preemption
-
-    with (
-        preemption.watch_between_batches(unfinished, distributed.metadata_server()) as check,
-        tqdm(desc="sampling", unit="image", dynamic_ncols=True) as bar,
-    ):
-
-        def step(stage: str, done: int) -> None:
-            bar.set_description(stage)
-            bar.update(done)
-            check()
-
-        yield step

@@ -6,8 +6,7 @@ import dataclasses
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import parsing
+from imagen_jax.cli.image_progress import image_progress
 
 if TYPE_CHECKING:
     from imagen_jax.metrics.image_set import ImageSet
@@ -75,7 +75,7 @@ def run(argv: list[str]) -> None:
     networks = _load(options, metrics)
     unfinished = options.out / preemption.UNFINISHED
     with lease.hold(options.out, command="imagen score", option="--out"):
-        with _progress(unfinished) as progress:
+        with image_progress(unfinished, "scoring") as progress:
             measurement = Measurement(
                 networks=networks,
                 size=options.size,
@@ -164,24 +164,3 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
 
     text = json.dumps({**document, "imagen_jax": imagen_jax.__version__}, indent=2)
     write_atomic(folder / "score.json", text + "\n")
-
-
-@contextmanager
-def _progress(unfinished: Path) -> Iterator[Callable[[str, int], None]]:
-    """A progress bar, and the stop that a signal asks for between two batches."""
-    from tqdm import tqdm
-
-    from imagen_jax.parallel import distributed
-    from imagen_jax.runtime import preemption
-
-    with (
-        preemption.watch_between_batches(unfinished, distributed.metadata_server()) as check,
-        tqdm(desc="scoring", unit="image", dynamic_ncols=True) as bar,
-    ):
-
-        def step(what: str, done: int) -> None:
-            bar.set_description(what)
-            bar.update(done)
-            check()
-
-        yield step

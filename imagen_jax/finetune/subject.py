@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagen_jax import config, limits
+from imagen_jax import config
 from imagen_jax.data.images import decode
-from imagen_jax.io import atomic, json_reader
+from imagen_jax.io import atomic, whole_files
 
 METADATA = "metadata.jsonl"
 MIXTURE = "mixture.txt"
 SUBJECT, CLASS = "subject", "class"
-MOST_BYTES = 10_000  # of a caption
+MOST_CHARACTERS = 10_000  # of a caption
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
@@ -122,9 +122,7 @@ def _is_image(file: Path) -> bool:
 
 
 def _read(image: Path, *, side: int) -> bytes:
-    limit = limits.IMAGE_MEMORY
-    content = json_reader.read_bytes(image, most=limit.value())
-    limit.check(len(content), f"{image} has")
+    content = whole_files.read_whole(image)
     try:
         header = decode.read_header(content)
     except decode.UnreadableImageError as error:
@@ -142,11 +140,13 @@ def _read_caption(image: Path) -> str:
     if not file.is_file():
         return ""
     try:
-        caption = json_reader.read_bytes(file, most=MOST_BYTES).decode()
+        caption = whole_files.read_whole(file).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text ({error}): correct it") from error
-    if len(caption) > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES:,} characters: shorten the caption")
+    if len(caption) > MOST_CHARACTERS:
+        raise ValueError(
+            f"{file} has more than {MOST_CHARACTERS:,} characters: shorten the caption"
+        )
     return " ".join(caption.split())
 
 
