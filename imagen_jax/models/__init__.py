@@ -3,7 +3,8 @@
 | file | holds |
 |---|---|
 | `network.py` | `build`, `init`, `condition`: a stage's network and its conditioning |
-| `convolution.py` | convolutions whose kernels have fast gradients on CPUs |
+| `convolution.py` | convolutions that are fast on CPUs, as are their gradients |
+| `winograd.py` | convolutions with half of the products, for `convolution.py` |
 | `layers.py` | norm, residual block, time embedding |
 | `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to image and text |
