@@ -6,9 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from small_network import FOLDER
 
 from imagen_jax import config, models
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+
+SMALL_BASE, SMALL_SR = (str(FOLDER / f"{name}.py") for name in ("base8", "sr16"))
 
 
 def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
