@@ -1,5 +1,6 @@
 """Packaging: `configs/` and the files of `launch/` are installed inside `imagen_jax`."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,32 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "imagen_jax/__init__.py").
     1
 )
 
+
+def find_repository() -> str:
+    """The address of the sources, where this build runs as a workflow of them; "" elsewhere."""
+    name = os.environ.get("GITHUB_REPOSITORY")
+    return f"{os.environ['GITHUB_SERVER_URL']}/{name}" if name else ""
+
+
+def absolute_links(readme: str, repository: str) -> str:
+    """Return the README for an index of packages, which has none of the files that it links to.
+
+    Links lead to this commit of the repository. Without one, links become their text, and images
+    are left out.
+    """
+    link = re.compile(r"(!?)\[([^\[\]]*)\]\((?!https?:|#)([^()\s]+)\)")
+    if not repository:
+        return link.sub(lambda found: "" if found[1] else found[2], readme)
+    commit = os.environ["GITHUB_SHA"]
+
+    def absolute(found: re.Match[str]) -> str:
+        kind = "raw" if found[1] else "blob"
+        return f"{found[1]}[{found[2]}]({repository}/{kind}/{commit}/{found[3]})"
+
+    return link.sub(absolute, readme)
+
+
+REPOSITORY = find_repository()
 LIBRARY = find_packages(include=["imagen_jax", "imagen_jax.*"])
 CONFIGS = ["configs", *("configs." + name for name in find_packages("configs"))]
 DOCS = [  # autodoc imports the package, so that its own requirements are needed, too
@@ -32,12 +59,15 @@ setup(
     name="imagen_jax",
     version=VERSION,
     description="Imagen (arXiv:2205.11487) in JAX/Flax: text-to-image cascades, TPU-native",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=absolute_links((HERE / "README.md").read_text(), REPOSITORY),
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     author="The imagen_jax authors",
-    project_urls={"Paper": "https://arxiv.org/abs/2205.11487"},
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2205.11487",
+        **({"Source": REPOSITORY} if REPOSITORY else {}),
+    },
     keywords="diffusion text-to-image jax flax tpu imagen",
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -135,7 +135,7 @@ def _tokenizing(repeats: int) -> None:
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        tokenizer.ragged(captions, max_length=LONGEST)
+        tokenizer.ragged_ids(captions, max_length=LONGEST)
         times.append(time.perf_counter() - start)
     rate = len(captions) / statistics.median(times)
     print(f"tokenizing: {rate:,.0f} captions/s on {os.cpu_count()} cores")

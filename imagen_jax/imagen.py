@@ -272,7 +272,7 @@ class Imagen:
 
         Errors: ValueError, when it encodes, where ftfy or beautifulsoup4 is not installed.
         """
-        return dataclasses.replace(self, encoder=self.encoder.cleaning())
+        return dataclasses.replace(self, encoder=self.encoder.with_caption_cleaner())
 
     def with_sampler(self, changes: dict[str, Any], *, stage: str | None = None) -> Imagen:
         """The same cascade with fields of `config.Sampler` (or `aug_level`) changed.

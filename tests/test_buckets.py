@@ -10,6 +10,7 @@ from pathlib import Path
 import cloud_storage
 import numpy as np
 import pytest
+from small_network import FOLDER
 
 from imagen_jax.cli import data, encode
 from imagen_jax.io import workdir
@@ -42,7 +43,8 @@ class Cloud:
         self.env["PROGRAMS"] = str(folder / "programs")
 
     def train(self, run: str, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
-        command = ["train", "tiny/base8", "--workdir", run, "--data-dir", str(self.folder / "data")]
+        command = ["train", str(FOLDER / "base8.py"), "--workdir", run]
+        command += ["--data-dir", str(self.folder / "data")]
         command += ["--train.steps", str(steps), "--optim.schedule", "constant", *more]
         return self.python(PROGRAM, *command)
 
@@ -60,21 +62,27 @@ class Cloud:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("buckets")
     data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
-    encode.run(["tiny", "--data-dir", str(folder / "data")])
+    encode.run([str(FOLDER / "base8.py"), "--data-dir", str(folder / "data")])
     with cloud_storage.serve() as (bucket, env):
         yield Cloud(folder, bucket, env)
 
 
 @pytest.fixture(scope="module")
-def trained(cloud: Cloud) -> Cloud:
-    """Trained to step 4, resumed from step 2, in the bucket; and at once, here."""
+def resumed(cloud: Cloud) -> Cloud:
+    """Trained to step 4, resumed from step 2, in the bucket."""
     for steps in (2, 4):
         done = cloud.train(RUN, steps)
         assert done.returncode == 0, done.stderr
     assert "resumed from step 2" in done.stdout
-    done = cloud.train(str(cloud.folder / "here"), 4)
-    assert done.returncode == 0, done.stderr
     return cloud
+
+
+@pytest.fixture(scope="module")
+def trained(resumed: Cloud) -> Cloud:
+    """And at once, here."""
+    done = resumed.train(str(resumed.folder / "here"), 4)
+    assert done.returncode == 0, done.stderr
+    return resumed
 
 
 @pytest.mark.slow
@@ -137,16 +145,16 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(trained: Cloud) -> None:
     ],
 )
 def test_a_bucket_that_refuses_loses_nothing(
-    trained: Cloud, refuses: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resumed: Cloud, refuses: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # which takes what the bucket doesn't
-    before = dict(trained.bucket.objects)
-    trained.bucket.refuses = refuses
-    done = trained.train(RUN, 20)
-    trained.bucket.refuses = None
+    before = dict(resumed.bucket.objects)
+    resumed.bucket.refuses = refuses
+    done = resumed.train(RUN, 20)
+    resumed.bucket.refuses = None
     assert done.returncode == exit_codes.REFUSED, done.stderr
     assert says in done.stderr
-    after = trained.bucket.objects
+    after = resumed.bucket.objects
     checkpoints = [name for name in before if "/checkpoints/" in name]
     assert {name: after[name] for name in checkpoints} == {n: before[n] for n in checkpoints}
 

@@ -1,4 +1,4 @@
-"""The commands, one after another, on the tiny cascade: dataset to pictures to scores."""
+"""The commands, one after another, on a small cascade: dataset to images to scores."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from small_network import FOLDER
 
 import imagen_jax
 from imagen_jax import config
@@ -28,11 +29,12 @@ PROMPTS = ("a large red circle on a white background", "")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder with the tiny dataset, its encodings and the trained tiny cascade."""
+    """A folder with the tiny dataset, its encodings and a trained cascade of two stages."""
     folder = tmp_path_factory.mktemp("tiny")
     data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
-    encode.run(["tiny", "--data-dir", str(folder / "data")])
-    train.run(["tiny", "--workdir", str(folder / "cascade"), "--data-dir", str(folder / "data")])
+    encode.run([str(FOLDER), "--data-dir", str(folder / "data")])
+    where = ["--workdir", str(folder / "cascade"), "--data-dir", str(folder / "data")]
+    train.run([str(FOLDER), *where])
     return folder
 
 
@@ -42,7 +44,7 @@ def imagen(built: Path) -> imagen_jax.Imagen:
 
 
 def test_training_leaves_config_checkpoints_and_logs(built: Path) -> None:
-    for run in ("base8", "sr16", "sr32"):
+    for run in ("base8", "sr16"):
         folder = built / "cascade" / run
         experiment = config.from_json((folder / "config.json").read_text())
         assert experiment.stage.name == run
@@ -72,15 +74,15 @@ def test_sample_writes_pictures_grid_and_metadata(built: Path, imagen) -> None:
     document = json.loads((out / "metadata.json").read_text())
     assert [p["prompt"] for p in document["images"]] == list(PROMPTS)
     assert document["seed"] == 3
-    assert [s["name"] for s in document["stages"]] == ["base8", "sr16", "sr32"]
-    assert [s["step"] for s in document["stages"]] == [4, 4, 4]
+    assert [s["name"] for s in document["stages"]] == ["base8", "sr16"]
+    assert [s["step"] for s in document["stages"]] == [4, 4]
     again = imagen(PROMPTS, seed=3)
     for entry, picture in zip(document["images"], again, strict=True):
         with Image.open(out / entry["file"]) as saved:
             np.testing.assert_array_equal(saved, picture)
-    assert again[0].size == (32, 32)
+    assert again[0].size == (16, 16)
     with Image.open(out / "grid.png") as sheet:
-        assert sheet.width > 64
+        assert sheet.width > 32
 
 
 def test_an_empty_prompt_is_unconditional(imagen) -> None:
@@ -130,8 +132,15 @@ def test_every_sampler_option_has_an_effect(imagen) -> None:
         assert np.abs(painted - reference).max() > 0, change
 
 
-def test_eval_writes_a_page_with_scores(built: Path) -> None:
-    out = built / "evaluation"
+def test_eval_writes_a_page_with_scores(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of `evaluate.evaluate`, as it is called from Python."""
+    out, evaluate_cascade, calls = built / "evaluation", evaluation.evaluate, []
+
+    def recorded(*given: object, **named: object) -> object:
+        calls.append((given, named, evaluate_cascade(*given, **named)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(evaluation, "evaluate", recorded)
     evaluate.run(
         [
             str(built / "cascade"),
@@ -152,7 +161,7 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
     )
     scores = json.loads((out / "scores.json").read_text())
     assert "sr16: from real 8-px images" in scores
-    ceiling = scores["sr32: the cascade's images"]
+    ceiling = scores["sr16: the cascade's images"]
     assert any(name.endswith("ceiling") for name in ceiling)
     for file in ("index.html", "report.md", "grid.png", "guidance.png", "losses.png"):
         assert (out / file).stat().st_size > 0
@@ -162,16 +171,19 @@ def test_eval_writes_a_page_with_scores(built: Path) -> None:
         assert f"{word}: " in (out / "index.html").read_text()
     settings = EvaluationSettings(images=4, sweep=(1.0, 2.0), sweep_images=4, grid=4, batch_size=8)
     cascade = built / "cascade"
-    title = f"Evaluation of {cascade}"
-    found = evaluation.evaluate(imagen_jax.load(cascade), settings, title=title, runs=cascade)
+    (((_, given), named, found),) = calls
+    assert given == settings
+    assert (named["title"], named["runs"]) == (f"Evaluation of {cascade}", cascade)
     assert found.to_markdown() == (out / "report.md").read_text()
     assert json.loads(json.dumps(found.scores())) == scores
 
 
 def _train(built: Path, workdir: Path, *overrides: str) -> None:
-    train.run(
-        ["tiny/base8", "--workdir", str(workdir), "--data-dir", str(built / "data"), *overrides]
-    )
+    train.run([str(FOLDER / "base8.py"), "--workdir", str(workdir), *_data(built), *overrides])
+
+
+def _data(built: Path) -> list[str]:
+    return ["--data-dir", str(built / "data")]
 
 
 def _state(run: Path) -> state.TrainState:
@@ -263,7 +275,7 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
         def images(self, step: int, images: np.ndarray) -> None:
             shown.append((step, images))
 
-    (experiment,) = config.load("tiny/sr16")
+    (experiment,) = config.load(str(FOLDER / "sr16.py"))
     options = dataclasses.replace(experiment.train, sample_every=2)
     experiment = dataclasses.replace(experiment, train=options)
     pairs = store.open_store(built / "data" / "encoded" / "shapes-tiny" / "t5_1_1_tiny" / "train")
@@ -295,18 +307,10 @@ def test_sr_stages_show_input_output_and_the_real_picture(built: Path, tmp_path:
 def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
     built: Path, tmp_path: Path
 ) -> None:
-    _train(
-        built,
-        tmp_path,
-        "--stage.model.text.null",
-        "empty_prompt",
-        "--train.steps",
-        "2",
-        "--train.sample-every",
-        "2",
-        "--train.sample-prompts",
-        "a red circle on a white background",
-    )
+    options = "--stage.model.text.null empty_prompt --train.steps 2 --train.sample-every 2"
+    prompts = ["--train.sample-prompts", "a red circle on a white background"]
+    command = ["tiny/base8", "--workdir", str(tmp_path), *_data(built), *options.split(), *prompts]
+    train.run(command)
     events = b"".join(f.read_bytes() for f in tmp_path.glob("events.*"))
     assert b"samples" in events
     assert b"PNG" in events

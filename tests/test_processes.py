@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_processes import free_port
+from small_network import FOLDER
 
 from imagen_jax import config
 from imagen_jax.cli import data, encode
 from imagen_jax.parallel import distributed
 
+CONFIG = str(FOLDER / "base8.py")
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -30,15 +32,15 @@ if len(sys.argv) > 4:
         coordinator=sys.argv[4], processes=2, process_id=int(sys.argv[5])))
 from imagen_jax.cli import train
 out, data_dir = Path(sys.argv[1]), Path(sys.argv[1]).parent / "data"
-command = ["tiny/base8", "--workdir", str(out / "run"), "--data-dir", str(data_dir)]
+command = [{CONFIG!r}, "--workdir", str(out / "run"), "--data-dir", str(data_dir)]
 command += ["--optim.schedule", "constant"]  # both trainings are one program
 train.run([*command, "--train.steps", "2", "--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"])
 train.run([*command, "--train.steps", "4", "--mesh.fsdp", "2", "--mesh.min-shard-bytes", "1024"])
 import numpy as np
 import imagen_jax
-painted = imagen_jax.load(out / "run").sample(["a large red circle", ""], seed=5)["base8"]
-np.save(out / f"painted_{jax.process_index()}.npy", painted)
-"""
+sampled = imagen_jax.load(out / "run").sample(["a large red circle", ""], seed=5)["base8"]
+np.save(out / f"sampled_{jax.process_index()}.npy", sampled)
+""".replace("{CONFIG!r}", repr(CONFIG))
 
 
 def _start(folder: Path, devices: int, *more: str) -> subprocess.Popen:
@@ -57,16 +59,22 @@ def _start(folder: Path, devices: int, *more: str) -> subprocess.Popen:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("processes")
     data.run(["build", "shapes/tiny", "--data-dir", str(folder / "data"), "--workers", "1"])
-    encode.run(["tiny", "--data-dir", str(folder / "data")])
+    encode.run([CONFIG, "--data-dir", str(folder / "data")])
     address = f"127.0.0.1:{free_port()}"
     started = [
         _start(folder / "one", 8),
         _start(folder / "two", 4, address, "0"),
         _start(folder / "two", 4, address, "1"),
     ]
-    for process in started:
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said
+    try:
+        for process in started:
+            said, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, said
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
     return {name: folder / name for name in ("one", "two")}
 
 
@@ -84,8 +92,8 @@ def test_losses_are_the_same(runs: dict[str, Path]) -> None:
 
 @pytest.mark.slow
 def test_samples_are_the_same_on_every_process(runs: dict[str, Path]) -> None:
-    one = np.load(runs["one"] / "painted_0.npy").astype(int)
-    first, second = (np.load(runs["two"] / f"painted_{i}.npy").astype(int) for i in range(2))
+    one = np.load(runs["one"] / "sampled_0.npy").astype(int)
+    first, second = (np.load(runs["two"] / f"sampled_{i}.npy").astype(int) for i in range(2))
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - one).max() <= 1  # of 255
 

@@ -32,7 +32,7 @@ class Options:
     of: config.Parallel | None = None
     """Number of workers; default: from TPU_WORKER_HOSTNAMES."""
     generation: str | None = None
-    """Generation of the TPU, for its compiler options: v4, v5e, v5p, v6e, tpu7x."""
+    """Generation of the TPU, for its compiler options, such as v5e."""
     log: Path | None = None
     """File that this command's output goes to, to be copied to the bucket."""
     beat: config.Positive = BEAT

@@ -63,7 +63,9 @@ class BucketDriver(gcsfs.core.GCSFileSystem):
                 retriable = gcsfs.retry.is_retriable(error)
                 if number == TRIES or not retriable:
                     if retriable or reason.refuses:
-                        raise BucketError.of(reason, place, DEEDS.get(method, "written")) from error
+                        raise BucketError.from_reason(
+                            reason, place, DEEDS.get(method, "written")
+                        ) from error
                     raise
             asked = min(_asked_to_wait.get(), LONGEST - waited)
             waited += asked

@@ -23,7 +23,7 @@ class BucketError(OSError):
     reason: Reason | None = None  # of the driver's failures, for another address to be named
 
     @classmethod
-    def of(cls, reason: Reason, address: str, deed: str) -> "BucketError":
+    def from_reason(cls, reason: Reason, address: str, deed: str) -> "BucketError":
         """Make the error that `address` was not `deed`."""
         said = f"{reason.said}, again and again" if reason.passes else reason.said
         made = cls(f"{address} was not {deed} ({said}): {reason.remedy}")
@@ -65,14 +65,14 @@ def explain_failures(address: str, deed: str) -> Iterator[None]:
     except BucketError as error:
         if error.reason is None:
             raise
-        raise BucketError.of(error.reason, address, deed) from error
+        raise BucketError.from_reason(error.reason, address, deed) from error
     except FileNotFoundError as error:
         raise MissingObjectError(
             f"{address} was not {deed} (404, it is not there): check the names of the bucket and "
             "of what is in it"
         ) from error
     except _kinds() as error:
-        raise BucketError.of(find_reason(error), address, deed) from error
+        raise BucketError.from_reason(find_reason(error), address, deed) from error
 
 
 def _kinds() -> tuple[type[Exception], ...]:

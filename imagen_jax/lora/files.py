@@ -57,7 +57,7 @@ class Scaling:
         return alpha / (math.sqrt(rank) if self.root_of_rank else rank)
 
 
-def dotted(modules: Mapping[str, Any]) -> Modules:
+def dotted_names(modules: Mapping[str, Any]) -> Modules:
     """Return our modules by their names in files of our own networks: with dots."""
     return {module.replace("/", "."): module for module in modules}
 

@@ -1,6 +1,6 @@
 """Rows of features of a set of images, kept in files of so many images each.
 
-A score that is interrupted goes on behind its last file. Memory is that of one part, whatever the
+A score that is interrupted continues after its last file. Memory is that of one part, whatever the
 number of images.
 """
 
@@ -54,7 +54,7 @@ class Parts:
         """The file of a part."""
         return self.folder / f"part-{number:05d}-of-{len(self.spans):05d}.safetensors"
 
-    def missing(self) -> list[int]:
+    def list_missing(self) -> list[int]:
         """The parts that are not there yet.
 
         Errors: ValueError for a file that is of other images, weights or sizes.
@@ -115,7 +115,7 @@ def fill(
     Errors: ValueError, by the image, for one that can't be scored or whose features are not finite.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        for number in parts.missing():
+        for number in parts.list_missing():
             parts.write(
                 number, _compute(parts, parts.spans[number], devices, batch_size, pool, progress)
             )

@@ -58,7 +58,7 @@ def module_names(stage: config.Stage, text: config.Text) -> Mapping[str, str]:
     """Our modules with kernels by their names in files: diffusers' ones of DeepFloyd's networks."""
     ours = targets.kernels(models.parameter_shapes(stage, text))
     if not isinstance(stage.model, config.DeepFloydUNet):
-        return files.dotted(ours)
+        return files.dotted_names(ours)
     levels = len(stage.model.levels)
     return {
         tensor_names.diffusers_name(f"{name}/kernel", levels=levels).removesuffix(".weight"): name

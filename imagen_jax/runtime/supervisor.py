@@ -55,8 +55,8 @@ class Crash:
 class Supervisor:
     """Runs a command until it ends well, or until another start would not help.
 
-    Crashes are logged in `folder`; a command without one has no steps either. `resumes` says what
-    the same command, given again, goes on from.
+    Crashes are logged in `folder`; a command without one has no steps either. `resumes` says where
+    the same command, given again, continues.
     """
 
     def __init__(

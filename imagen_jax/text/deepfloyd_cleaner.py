@@ -2,7 +2,7 @@
 
 It was made for captions of web shops: besides markup and addresses it takes out article numbers,
 "free shipping", Chinese characters and brackets. What it does is diffusers' behaviour, order and
-oddities included, as the networks know no other; the rules are written anew.
+oddities included, as the networks know no other; the rules are this package's own code.
 """
 
 import html

@@ -136,7 +136,7 @@ class TextEncoder:
         """A digest of the tokenizer."""
         return encoder_digests.vocabulary_digest(self.tokenizer)
 
-    def cleaning(self) -> "TextEncoder":
+    def with_caption_cleaner(self) -> "TextEncoder":
         """The same encoder behind DeepFloyd IF's cleaner of captions."""
         return dataclasses.replace(self, clean_caption=True)
 
@@ -145,14 +145,14 @@ class TextEncoder:
         for leaf in jax.tree.leaves(self.params):
             leaf.delete()
 
-    def lost(self, caption: str) -> str:
+    def cut_text(self, caption: str) -> str:
         """The end of a caption that does not fit into `max_length`; "" if all of it does."""
         (caption,) = self._cleaned([caption])
-        return self.tokenizer.lost(caption, max_length=self.max_length)
+        return self.tokenizer.cut_text(caption, max_length=self.max_length)
 
-    def ragged(self, captions: Sequence[str]) -> list[list[int]]:
+    def ragged_ids(self, captions: Sequence[str]) -> list[list[int]]:
         """Ids of each caption, at most `max_length`. Errors: TypeError for one string."""
-        return self.tokenizer.ragged(self._cleaned(captions), max_length=self.max_length)
+        return self.tokenizer.ragged_ids(self._cleaned(captions), max_length=self.max_length)
 
     def _cleaned(self, captions: Sequence[str]) -> Sequence[str]:
         # One string is refused by the tokenizer.
@@ -181,7 +181,7 @@ class TextEncoder:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        ragged = self.ragged(captions)
+        ragged = self.ragged_ids(captions)
         for sentence in self._doubts(captions, ragged):
             warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
@@ -211,7 +211,7 @@ class TextEncoder:
         """Sentences about what of the captions the encodings do not hold."""
         shorten, pairs = settings.shorten, list(zip(captions, ragged, strict=True))
         # Only a row that is full can have lost something: few are tokenised twice.
-        ends = [self.lost(caption) for caption, ids in pairs if len(ids) == self.max_length]
+        ends = [self.cut_text(caption) for caption, ids in pairs if len(ids) == self.max_length]
         if lost := list(filter(None, ends)):
             yield (
                 f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
@@ -227,7 +227,9 @@ class TextEncoder:
                 "its vocabulary; say it in other words"
             )
         partly = [caption for caption in odd if caption not in empty]
-        if parts := dict.fromkeys(part for c in partly for part in self.tokenizer.unknown(c)):
+        if parts := dict.fromkeys(
+            part for c in partly for part in self.tokenizer.unknown_pieces(c)
+        ):
             yield (
                 f"the text encoder's vocabulary lacks {settings.join_values(list(parts))}, as in "
                 f"{shorten(partly[0])}; say it in other words"
@@ -240,7 +242,7 @@ class TextEncoder:
         Errors: TypeError if `captions` is one string.
         """
         length, count = packing.row_length(self.max_length), auto_layout.batch_shards(self.devices)
-        ragged = self.ragged(captions)
+        ragged = self.ragged_ids(captions)
         if self.padding == "encoded":
             length = self.max_length
             ragged = [[*ids, *[PAD] * (length - len(ids))] for ids in ragged]

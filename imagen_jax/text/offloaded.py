@@ -31,7 +31,7 @@ class OffloadedTextEncoder:
         """Rows behind a caption's end, as `config.Text.padding`."""
         return self.text.padding
 
-    def cleaning(self) -> "OffloadedTextEncoder":
+    def with_caption_cleaner(self) -> "OffloadedTextEncoder":
         """The same encoder behind DeepFloyd IF's cleaner of captions."""
         text = dataclasses.replace(self.text, clean_caption=True)
         return dataclasses.replace(self, text=text)
@@ -56,7 +56,7 @@ class MissingTextEncoder:
     identity: str = ""
     padding: config.Padding = "left_out"
 
-    def cleaning(self) -> "MissingTextEncoder":
+    def with_caption_cleaner(self) -> "MissingTextEncoder":
         """The same: there is nothing to clean captions for."""
         return self
 

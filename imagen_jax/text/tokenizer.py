@@ -65,7 +65,7 @@ class Tokenizer:
         check_texts(captions, what="caption")
         return [len(ids) + 1 for ids in self.processor.encode(list(captions))]
 
-    def ragged(self, captions: Sequence[str], *, max_length: int) -> list[list[int]]:
+    def ragged_ids(self, captions: Sequence[str], *, max_length: int) -> list[list[int]]:
         """Ids of each caption, at most `max_length` of them: what is kept of a long one, and `eos`.
 
         Errors: ValueError if `max_length` is below 1, or as `ids`; TypeError if `captions` is one
@@ -84,11 +84,11 @@ class Tokenizer:
         """Ids padded to `max_length`, and the mask of real ones.
 
         Shapes: tokens int32 (b, max_length), text_mask bool (b, max_length).
-        Errors: as `ragged`.
+        Errors: as `ragged_ids`.
         """
-        return pad(self.ragged(captions, max_length=max_length), length=max_length)
+        return pad(self.ragged_ids(captions, max_length=max_length), length=max_length)
 
-    def lost(self, caption: str, *, max_length: int) -> str:
+    def cut_text(self, caption: str, *, max_length: int) -> str:
         """Return the end of a caption that `tokenize` drops, as normalised; "" if it fits."""
         check_texts([caption], what="caption")
         pieces = self.processor.encode(caption, out_type=str)
@@ -96,7 +96,7 @@ class Tokenizer:
             return ""
         return "".join(pieces[max_length - 1 :]).replace(SPACE, " ").strip()
 
-    def unknown(self, caption: str) -> list[str]:
+    def unknown_pieces(self, caption: str) -> list[str]:
         """The parts of a caption that are no piece of the vocabulary, as they are normalised."""
         check_texts([caption], what="caption")
         ids, pieces = self.processor.encode(caption), self.processor.encode(caption, out_type=str)

@@ -63,6 +63,11 @@ def begin(
 
     Errors: ValueError and OSError, as `loop.train`.
     """
+    if experiment.lora.rank and source is None:
+        raise ValueError(
+            f"lora.rank={experiment.lora.rank} trains adapters of a trained network: give it by "
+            "--init-from"
+        )
     compilation_cache.use_cache()
     experiment = resolve.resolve(experiment, store=store)
     if jax.process_index() == 0:
@@ -109,11 +114,6 @@ def _first_state(
     """
     current, origin = program.init(rng.root(program.experiment.train.seed)), ""
     adapts = current.frozen is not None
-    if source is None and adapts:
-        rank = program.experiment.lora.rank
-        raise ValueError(
-            f"lora.rank={rank} trains adapters of a trained network: give it by --init-from"
-        )
     if source is not None:
         whole = current
         if adapts:

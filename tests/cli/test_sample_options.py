@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
-from small_cascade import make_stage
+from small_cascade import SMALL_BASE, SMALL_SR, make_stage
 
 from imagen_jax import config, imagen
 from imagen_jax.cli import compile_profile, prompts, sample, sample_inputs, sampler_overrides
@@ -21,7 +21,7 @@ from imagen_jax.text.encoder import TextEncoder
 @pytest.fixture(scope="module")
 def tiny() -> imagen.Imagen:
     """Two stages with random weights, 8 -> 16 px."""
-    names = ("tiny/base8", "tiny/sr16")
+    names = (SMALL_BASE, SMALL_SR)
     return imagen.Imagen(
         stages=tuple(make_stage(name, guidance_weight=3.0) for name in names),
         encoder=TextEncoder.from_config(config.load(names[0])[0].text),

@@ -1,10 +1,11 @@
-"""A bundle of the tiny cascade with random weights, and what the package makes of it."""
+"""A bundle of a small cascade with random weights, and what the package makes of it."""
 
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from small_network import FOLDER
 
 import imagen_jax
 from imagen_jax import config, export, models
@@ -23,7 +24,7 @@ def random_bundle(tmp_path_factory) -> Path:
             ),
             step=1,
         )
-        for experiment in config.load("tiny")[:2]
+        for experiment in config.load(str(FOLDER))
     ]
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     contents = export.BundleOptions(text="embedded", programs=True)

@@ -12,6 +12,7 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from small_network import FOLDER
 
 import imagen_jax
 from imagen_jax import config, export, models, pretrained
@@ -48,9 +49,9 @@ def _params(experiment: config.Experiment, seed: int):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """The first two stages of `tiny` as training leaves them, with random weights."""
+    """A small cascade as training leaves it, with random weights."""
     folder = tmp_path_factory.mktemp("export") / "runs"
-    for seed, experiment in enumerate(config.load("tiny")[:2]):
+    for seed, experiment in enumerate(config.load(str(FOLDER))):
         run = folder / experiment.stage.name
         run_dir.write_config(run, experiment)
         writer = checkpoints.Checkpoints(run)

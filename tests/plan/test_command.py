@@ -5,38 +5,64 @@ import subprocess
 import sys
 
 import pytest
+from small_network import FOLDER
 
 from imagen_jax import config, models
 from imagen_jax.train import sharded_step
 
+SMALL_SR = str(FOLDER / "sr16.py")
 STEPS = (config.load("tiny/sr16")[0].stage.sampler.steps, 5)
 PLANS = {
-    "train": ["tiny/base8", "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
+    "train": [SMALL_SR, "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
     "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32", "--steps"]
     + [str(steps) for steps in STEPS],
-    "slices": ["tiny/sr16", "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
+    "slices": [SMALL_SR, "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
+}
+REFUSED = {
+    ("tiny/base8", "--topology", "v5e:2x2", "--batch", "31"): "give a multiple of",
+    ("tiny/base8", "--topology", "v9:2x2"): "there are v4, v5e, v5p, v6e, tpu7x",
+    ("tiny/base8", "--topology", "v5e:2x2", "--sample", "--fit"): "exclude each other",
+    ("tiny/base8", "--topology", "v5e:2x2", "--price", "0"): "--price 0.0: must be",
+    ("tiny/base8", "--topology", "v5e:2x2", "--steps", "20"): "--steps needs --sample",
+    ("tiny/base8",): "topology",
+    ("--table",): "needs files",
+    ("--table", "nothing.json"): "nothing.json holds no plan",
 }
 RUN = """
 import contextlib, io, json, sys
+from imagen_jax import cli
 from imagen_jax.cli import plan
-found = {}
-for name, arguments in json.loads(sys.argv[1]).items():
+found, refused = {}, []
+plans, wrong = map(json.loads, sys.argv[1:])
+for arguments in wrong:
+    sys.argv, code = ["imagen", "plan", *arguments], 0
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+    refused.append([code, err.getvalue()])
+for name, arguments in plans.items():
     with contextlib.redirect_stdout(io.StringIO()) as out:
         plan.run([*arguments, "--json"])
     found[name] = json.loads(out.getvalue())
-print(json.dumps(found))
+print(json.dumps([found, refused]))
 """
 
 
 @pytest.fixture(scope="module")
-def plans() -> dict:
-    """All plans, from one process: planning has to start before jax does."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(PLANS)], capture_output=True, text=True
-    )
+def found() -> tuple[dict, list]:
+    """All plans and refusals, from one process: planning has to start before jax does."""
+    given = [json.dumps(PLANS), json.dumps(list(REFUSED))]
+    done = subprocess.run([sys.executable, "-c", RUN, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def plans(found: tuple[dict, list]) -> dict:
+    return found[0]
 
 
 def test_versions_are_told(plans: dict) -> None:
@@ -45,7 +71,7 @@ def test_versions_are_told(plans: dict) -> None:
 
 def test_a_training_plan_has_every_figure_and_they_agree(plans: dict) -> None:
     (plan,) = plans["train"]["plans"]
-    experiment = config.load("tiny/base8")[0]
+    experiment = config.load(SMALL_SR)[0]
     shapes = models.parameter_shapes(experiment.stage, experiment.text)
     assert plan["parameters"] == models.count_parameters(shapes)
     assert (plan["chips"], plan["images"], plan["local_images"]) == (4, 64, 16)
@@ -97,34 +123,11 @@ def test_the_text_encoder_is_planned(plans: dict) -> None:
     assert plan["hbm_per_device"]["fits"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--topology", "v5e:2x2", "--batch", "31"], "give a multiple of"),
-        (["--topology", "v9:2x2"], "there are v4, v5e, v5p, v6e, tpu7x"),
-        (["--topology", "v5e:2x2", "--sample", "--fit"], "exclude each other"),
-        (["--topology", "v5e:2x2", "--price", "0"], "--price 0.0: must be"),
-        (["--topology", "v5e:2x2", "--steps", "20"], "--steps needs --sample"),
-        ([], "topology"),
-    ],
-)
-def test_what_cannot_be_planned_is_refused_in_a_sentence(arguments: list, says: str) -> None:
-    done = _imagen("plan", "tiny/base8", *arguments)
-    assert done.returncode != 0
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("files", "says"), [([], "needs files"), (["nothing.json"], "nothing.json holds no plan")]
-)
-def test_a_table_of_nothing_is_refused(files: list, says: str) -> None:
-    done = _imagen("plan", "--table", *files)
-    assert done.returncode != 0
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def _imagen(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from imagen_jax.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_what_cannot_be_planned_is_refused_in_a_sentence(
+    arguments: tuple[str, ...], found: tuple[dict, list]
+) -> None:
+    code, said = found[1][list(REFUSED).index(arguments)]
+    assert code != 0
+    assert REFUSED[arguments] in said
+    assert "Traceback" not in said

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_cascade import make_prompts, make_stage
+from small_cascade import SMALL_BASE, make_prompts, make_stage
 
 from imagen_jax import config, models
 from imagen_jax.diffusion.samplers import SamplerParams
@@ -70,7 +70,7 @@ def test_weight_one_is_conditional_and_zero_unconditional(stages) -> None:
     prompts, nothing = make_prompts(8), make_prompts(8, has_text=False)
 
     def sample(weight: float, shown: SamplerInputs) -> np.ndarray:
-        trained = make_stage("tiny/base8", guidance_weight=weight)
+        trained = make_stage(SMALL_BASE, guidance_weight=weight)
         return cascade.generate([trained], shown, seed=0, batch_size=8)["base8"]
 
     unconditional = sample(1.0, nothing)
@@ -84,7 +84,7 @@ def test_guidance_in_an_interval(stages) -> None:
     prompts = make_prompts(8)
 
     def sample(**sampler: object) -> np.ndarray:
-        trained = make_stage("tiny/base8", **sampler)
+        trained = make_stage(SMALL_BASE, **sampler)
         return cascade.generate([trained], prompts, seed=0, batch_size=8)["base8"]
 
     everywhere, nowhere = sample(guidance_weight=4.0), sample(guidance_weight=1.0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_cascade import make_prompts, make_stage
+from small_cascade import SMALL_BASE, make_prompts, make_stage
 
 from imagen_jax.sample import cascade
 from imagen_jax.sample.nonfinite_images import NotFinite
@@ -28,7 +28,7 @@ def test_weights_that_are_not_finite(stages) -> None:
 
 def test_numbers_that_overflow_are_not_hidden_by_a_threshold() -> None:
     """An infinite x0 would be clipped to black."""
-    trained = make_stage("tiny/base8", threshold="static", guidance_weight=1.0)
+    trained = make_stage(SMALL_BASE, threshold="static", guidance_weight=1.0)
 
     class Infinite:
         def apply(self, variables, z, *rest, method=None):

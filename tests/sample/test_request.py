@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_cascade import make_prompts, make_stage
+from small_cascade import SMALL_BASE, make_prompts, make_stage
 
 from imagen_jax.image import to_float, to_uint8
 from imagen_jax.sample import cascade, request, stage_program
@@ -85,8 +85,8 @@ def test_images_are_enlarged_from_an_image_to_start_from(stages) -> None:
 
 def test_a_negative_prompt_takes_the_place_of_no_text() -> None:
     """Away from the prompt itself guidance leads nowhere; away from no text it is the usual."""
-    prompts, trained = make_prompts(COUNT), make_stage("tiny/base8", guidance_weight=4.0)
-    alone = make_stage("tiny/base8", guidance_weight=1.0)
+    prompts, trained = make_prompts(COUNT), make_stage(SMALL_BASE, guidance_weight=4.0)
+    alone = make_stage(SMALL_BASE, guidance_weight=1.0)
 
     def against(negatives) -> np.ndarray:
         return sample([trained], prompts=prompts._replace(negatives=negatives))["base8"]
@@ -161,7 +161,7 @@ def test_previews_are_of_the_same_images(stages) -> None:
 
 
 def test_a_new_number_compiles_nothing() -> None:
-    trained = make_stage("tiny/base8", threshold="static")
+    trained = make_stage(SMALL_BASE, threshold="static")
     plain = sample([trained])["base8"]
     before = stage_program.sample_stage._cache_size()
     for changes in ({"steps": 5}, {"guidance_rescale": 0.7}, {"stochasticity": 0.9}):

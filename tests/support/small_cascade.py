@@ -1,13 +1,17 @@
 """Small cascades with random weights, and prompts for them."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from small_network import FOLDER
 
-from imagen_jax import config, models, rng
+from imagen_jax import config, models
 from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+
+SMALL_BASE, SMALL_SR = (str(FOLDER / f"{name}.py") for name in ("base8", "sr16"))
 
 
 def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
@@ -16,15 +20,28 @@ def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     stage = experiment.stage
     stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
     module = models.build(stage.model)
-    params = jax.jit(lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24))(
-        jax.random.key(key)
+    shapes = jax.eval_shape(
+        lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24),
+        jax.random.key(0),
     )
-    # Zero-initialised layers would hide what they should show.
-    noise = jax.tree.map(
-        lambda p: 0.05 * jax.random.normal(rng.fold(jax.random.key(1), str(p.shape)), p.shape),
-        params,
-    )
-    return TrainedStage(stage=stage, module=module, params=jax.tree.map(jnp.add, params, noise))
+    params = jax.tree_util.tree_map_with_path(_Draw(np.random.default_rng(key)), shapes)
+    return TrainedStage(stage=stage, module=module, params=params)
+
+
+class _Draw:
+    """Arrays of a network: none is zero, as zero-initialised layers would hide what they do.
+
+    They are drawn here, as compiling the initialisers would take most of the time.
+    """
+
+    def __init__(self, draw: np.random.Generator) -> None:
+        self.draw = draw
+
+    def __call__(self, path: Any, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        values = self.draw.standard_normal(shape.shape, np.float32)
+        if path[-1].key == "kernel":
+            return jnp.asarray(0.5 * values / np.sqrt(np.prod(shape.shape[:-1])))
+        return jnp.asarray((path[-1].key == "scale") + 0.05 * values)
 
 
 def make_prompts(count: int, *, has_text: bool = True) -> SamplerInputs:

@@ -1,12 +1,8 @@
-"""The least network that a config allows, for tests of what surrounds networks."""
+"""The least networks that configs allow, for tests of what surrounds networks."""
+
+from pathlib import Path
 
 from imagen_jax import config
 
-SMALL = config.UNet(
-    channels=8,
-    channel_mult=(1,),
-    attention_at=(),
-    head_channels=8,
-    norm_groups=4,
-    text=config.TextConditioning(kv="none"),
-)
+FOLDER = Path(__file__).parent / "small"  # a cascade of two stages, for commands
+SMALL = config.load(str(FOLDER / "base8.py"))[0].stage.model

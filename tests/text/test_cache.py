@@ -59,7 +59,7 @@ class FakeEncoder:
         for index, caption in reversed(list(enumerate(self._planned))):
             yield index, encoding_of(caption)
 
-    def lost(self, caption: str) -> str:
+    def cut_text(self, caption: str) -> str:
         return " ".join([*caption.split(), "</s>"][LENGTH:])
 
 

@@ -36,8 +36,8 @@ def test_prompts_go_through_it_only_where_asked() -> None:
     assert isinstance(plain.encoder, TextEncoder)
     assert isinstance(cleaned.encoder, TextEncoder)
     given, bare = ["a <b>red</b> cube (photo)"], ["a red cube photo"]
-    assert cleaned.encoder.ragged(given) == plain.encoder.ragged(bare)
-    assert plain.encoder.ragged(given) != plain.encoder.ragged(bare)
+    assert cleaned.encoder.ragged_ids(given) == plain.encoder.ragged_ids(bare)
+    assert plain.encoder.ragged_ids(given) != plain.encoder.ragged_ids(bare)
 
 
 @pytest.mark.slow

@@ -99,8 +99,8 @@ def test_length_caps_the_last_bucket(embedded) -> None:
         text, text_mask = short.encode(CAPTIONS)
     assert text.shape == (15, 5, 64)
     assert text_mask.sum(1).tolist() == [5, 1, 5, 3, 5] * 3
-    assert short.lost("a small red circle to the left") == "to the left"
-    assert short.lost("a circle") == ""
+    assert short.cut_text("a small red circle to the left") == "to the left"
+    assert short.cut_text("a circle") == ""
 
 
 def test_no_caption_gives_no_row(embedded) -> None:
@@ -206,9 +206,11 @@ def test_packed_in_any_batch_captions_are_encoded_alike(embedded, batch_tokens: 
 
 def test_cleaning_is_the_encoders_own(embedded) -> None:
     cleaned = replace(embedded, clean=True)
-    assert cleaned.ragged(["a <b>circle</b>  "]) == embedded.ragged(["a circle"])
-    assert embedded.ragged(["a <b>circle</b>"]) != embedded.ragged(["a circle"])
-    assert replace(cleaned, max_length=3).lost("a circle <br> to the <i>left</i>") == "to the left"
+    assert cleaned.ragged_ids(["a <b>circle</b>  "]) == embedded.ragged_ids(["a circle"])
+    assert embedded.ragged_ids(["a <b>circle</b>"]) != embedded.ragged_ids(["a circle"])
+    assert (
+        replace(cleaned, max_length=3).cut_text("a circle <br> to the <i>left</i>") == "to the left"
+    )
 
 
 def test_a_config_describes_its_encoder() -> None:

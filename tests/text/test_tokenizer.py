@@ -51,12 +51,12 @@ def test_truncation_keeps_the_beginning_and_eos(tokenizer, max_length: int) -> N
     ("max_length", "lost"), [(14, ""), (13, "square"), (12, "blue square"), (1, CAPTION)]
 )
 def test_lost_names_the_text_that_truncation_drops(tokenizer, max_length: int, lost: str) -> None:
-    assert tokenizer.lost(CAPTION, max_length=max_length) == lost
+    assert tokenizer.cut_text(CAPTION, max_length=max_length) == lost
 
 
 def test_lost_spells_unknown_characters(tokenizer) -> None:
-    assert tokenizer.lost("red {grün}", max_length=2) == "{grün}"
-    assert tokenizer.lost("", max_length=1) == ""
+    assert tokenizer.cut_text("red {grün}", max_length=2) == "{grün}"
+    assert tokenizer.cut_text("", max_length=1) == ""
 
 
 def test_no_caption_gives_no_row(tokenizer) -> None:
@@ -106,8 +106,8 @@ NOT_UNICODE = ["\udcff circle", "half \ud83d", "\ude00"]
         lambda t, text: t.ids(text),
         lambda t, text: t.lengths(["a", text]),
         lambda t, text: t.tokenize(["a", text], max_length=4),
-        lambda t, text: t.lost(text, max_length=4),
-        lambda t, text: t.unknown(text),
+        lambda t, text: t.cut_text(text, max_length=4),
+        lambda t, text: t.unknown_pieces(text),
     ],
 )
 def test_what_is_no_unicode_is_named(tokenizer, call, text: str) -> None:
@@ -143,4 +143,4 @@ def test_any_text_is_tokenised_or_refused_by_a_sentence(tokenizer, text: str) ->
 )
 def test_what_is_outside_the_vocabulary(tokenizer, text: str, known: bool, unknown: list) -> None:
     assert tokenizer.knows_any(text) == known
-    assert tokenizer.unknown(text) == unknown
+    assert tokenizer.unknown_pieces(text) == unknown

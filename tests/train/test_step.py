@@ -7,13 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_network import FOLDER, SMALL
 
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.train import optim, state, step
 
-SIDES = {"tiny/base8": (8, None), "tiny/sr16": (16, 8), "tiny/sr32": (16, 8)}
+SMALL_SR = str(FOLDER / "sr16.py")
+SIDES = {"tiny/base8": (8, None), SMALL_SR: (16, 8), "tiny/sr16": (16, 8), "tiny/sr32": (16, 8)}
+# Of one level, which attends to itself and the text once.
+ATTENDING = config.UNet(
+    channels=8,
+    channel_mult=(1,),
+    res_blocks=1,
+    attention_at=(8,),
+    attention_every_block=False,
+    head_channels=8,
+    norm_groups=4,
+)
 PREDICTS: tuple[config.Predicts, ...] = ("eps", "x0", "v")
 
 
@@ -30,6 +42,12 @@ def _batch(name: str, *, size: int = 8, seed: int = 0) -> Batch:
     )
 
 
+def _with_model(model: config.UNet) -> config.Experiment:
+    """`tiny/base8` with another network."""
+    experiment = config.load("tiny/base8")[0]
+    return dataclasses.replace(experiment, stage=dataclasses.replace(experiment.stage, model=model))
+
+
 def _setup(experiment: config.Experiment):
     module = models.build(experiment.stage.model)
     rule = optim.build(experiment.optim, steps=10)
@@ -40,9 +58,8 @@ def _setup(experiment: config.Experiment):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("tiny/base8", marks=pytest.mark.slow),
-        "tiny/sr16",
-        pytest.param("tiny/sr32", marks=pytest.mark.slow),
+        pytest.param(SMALL_SR, id="small"),
+        *(pytest.param(f"tiny/{n}", marks=pytest.mark.slow) for n in ("base8", "sr16", "sr32")),
     ],
 )
 def test_eight_devices_train_as_one(name: str) -> None:
@@ -59,12 +76,13 @@ def test_eight_devices_train_as_one(name: str) -> None:
         in_shardings=(shardings, by_batch, whole),
         out_shardings=(shardings, whole),
     )
-    first, losses = {}, {}
+    first, losses, begun = {}, {}, {}
     for way, run, start in (
         ("one", plain, jax.jit(init)(root)),
         ("eight", sharded, jax.jit(init, out_shardings=shardings)(root)),
     ):
         current, losses[way] = start, []
+        begun[way] = start.ema
         for batch in batches:
             current, metrics = run(current, batch, root)
             losses[way].append(float(metrics["loss"]))
@@ -73,12 +91,12 @@ def test_eight_devices_train_as_one(name: str) -> None:
     np.testing.assert_allclose(losses["one"], losses["eight"], rtol=2e-5)
     # The zero-initialised head predicts no noise at first: the loss is the noise's variance.
     assert losses["one"][0] == pytest.approx(1.0, abs=0.06)
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first["one"].ema, init(root).ema)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first["one"].ema, begun["one"])
     assert max(jax.tree.leaves(moved)) > 0
 
 
 def test_dropped_text_leaves_no_gradient() -> None:
-    experiment = config.load("tiny/base8")[0]
+    experiment = _with_model(ATTENDING)
     module, _, init = _setup(experiment)
     params = init(rng.root(0)).params
     # A network whose head is not zero, or nothing would depend on the text yet.
@@ -148,8 +166,8 @@ def test_the_conditioning_knows_nothing_of_the_target() -> None:
 
 
 def test_a_trained_model_listens_to_its_captions() -> None:
-    """After a short run on two captions and two plain pictures, swapped captions raise the loss."""
-    experiment = config.load("tiny/base8")[0]
+    """After a short run on two captions and two plain images, swapped captions raise the loss."""
+    experiment = _with_model(ATTENDING)
     experiment = dataclasses.replace(
         experiment,
         optim=config.Optim(learning_rate=1e-2, warmup_steps=5, ema_decay=0.9),
@@ -182,7 +200,14 @@ def test_a_trained_model_listens_to_its_captions() -> None:
     assert float(wrong["loss"]) > 1.5 * float(right["loss"])
 
 
-@pytest.mark.parametrize("name", [pytest.param("tiny/base8", marks=pytest.mark.slow), "tiny/sr16"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("tiny/base8", marks=pytest.mark.slow),
+        pytest.param("tiny/sr16", marks=pytest.mark.slow),
+        pytest.param(SMALL_SR, id="small"),
+    ],
+)
 def test_micro_batches_average_over_their_rows(name: str) -> None:
     """Gradients of two micro-batches are the mean of those of their rows, even and odd ones."""
     experiment = config.load(name)[0]
@@ -212,7 +237,7 @@ def test_micro_batches_average_over_their_rows(name: str) -> None:
 
 def test_the_option_reaches_the_step() -> None:
     """A step of two micro-batches goes through them one after another."""
-    experiment = config.load("tiny/base8")[0]
+    experiment = _with_model(SMALL)
     module, rule, init = _setup(experiment)
     shapes, programs = jax.eval_shape(init, rng.root(0)), []
     for parts in (1, 2):
@@ -231,7 +256,7 @@ def test_the_option_reaches_the_step() -> None:
     ],
 )
 def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) -> None:
-    experiment = config.load("tiny/base8")[0]
+    experiment = _with_model(SMALL)
     experiment = dataclasses.replace(
         experiment,
         optim=config.Optim(

@@ -55,7 +55,7 @@ class CaptionEncoder(Protocol):
 
     def run(self, plan: PackingPlan) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]: ...
 
-    def lost(self, caption: str) -> str: ...
+    def cut_text(self, caption: str) -> str: ...
 
 
 class ProcessShare(NamedTuple):
@@ -273,7 +273,7 @@ def _encoded(
         different=len(different),
         useful=plan.useful,
         computed=plan.computed,
-        cut=sum(bool(encoder.lost(caption)) for caption in full),
+        cut=sum(bool(encoder.cut_text(caption)) for caption in full),
         squared_error=error,
         squared=squared,
     )

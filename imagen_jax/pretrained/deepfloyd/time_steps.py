@@ -24,7 +24,7 @@ def preset(name: str) -> tuple[int, ...]:
     """Return the time steps of a preset, from the noisiest on. Errors: ValueError."""
     if name not in PRESETS:
         raise ValueError(f"no time steps {name!r}; there are {', '.join(PRESETS)}")
-    return sectioned(PRESETS[name])
+    return sectioned_steps(PRESETS[name])
 
 
 def parse_list(text: str) -> tuple[int, ...]:
@@ -32,7 +32,7 @@ def parse_list(text: str) -> tuple[int, ...]:
     return preset(text) if text in PRESETS else tuple(map(parse_whole, text.split(":")))
 
 
-def sectioned(counts: Sequence[int]) -> tuple[int, ...]:
+def sectioned_steps(counts: Sequence[int]) -> tuple[int, ...]:
     """Return as many time steps of each section of all as `counts` says, from the noisiest on.
 
     Sections are equal; the first are one longer where they don't divide. Positions within a section

@@ -88,8 +88,8 @@ def _parse_tokenizer(folder: Path) -> None:
     words = Tokenizer.load(folder / "spiece.model")
     tokens, _ = words.tokenize(CAPTIONS, max_length=8)
     assert tokens.max(initial=0) < max(words.size, words.eos + 1)
-    words.lost(CAPTIONS[-1], max_length=4)
-    words.unknown(CAPTIONS[2])
+    words.cut_text(CAPTIONS[-1], max_length=4)
+    words.unknown_pieces(CAPTIONS[2])
     words.knows_any(CAPTIONS[0])
 
 
