@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -25,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import checksums, json_reader, nonfinite_arrays
+from imagen_jax.io import checksums, json_reader, nonfinite_arrays, removal
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -237,7 +236,8 @@ class Checkpoints:
         """After a failed save: what it left takes no room, and its step can be saved again."""
         if jax.process_index() == 0 and isinstance(self.folder, Path):
             for left_over in self.folder.glob(f"*{UNFINISHED}"):
-                shutil.rmtree(left_over, ignore_errors=True)  # the next start tries again
+                with contextlib.suppress(OSError):  # the next start tries again
+                    removal.remove_folder(left_over)
         self._manager.reload()
 
     def wait(self) -> None:
