@@ -24,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import checksums, json_reader, nonfinite_arrays, removal
+from imagen_jax.io import checkpoint_files, checksums, json_reader, nonfinite_arrays, removal
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -85,6 +85,8 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         with _naming(self.folder):
+            if isinstance(self.folder, Path) and self.folder.is_dir():
+                checkpoint_files.check_steps(self.folder)
             return ocp.CheckpointManager(self.folder, options=self._options)
 
     def latest(self) -> int | None:
@@ -175,6 +177,8 @@ class Checkpoints:
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
         with _naming(item.parent):
+            if isinstance(item, Path):
+                checkpoint_files.check_checkpoint(item.parent)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
             tree = checkpointer.metadata(item).item_metadata.tree
             _check_chunks(tree)
