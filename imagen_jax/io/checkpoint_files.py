@@ -9,13 +9,17 @@ import os
 import stat
 from pathlib import Path
 
+import tensorstore
+
 from imagen_jax import limits
+from imagen_jax.io import json_reader, zarr_dtype
 
 DEEPEST = 16  # folders in each other in a checkpoint, which has five
+TREE, MANIFEST = "_METADATA", "manifest.ocdbt"  # of a state
 # What is read whole; the rest is in a folder `d`, or is a chunk of an array.
 METADATA = (
-    *("_CHECKPOINT_METADATA", "_ROOT_METADATA", "_METADATA", "_sharding", "metadata"),
-    *("manifest.ocdbt", ".zarray", "zarr.json", "commit_success.txt"),
+    *("_CHECKPOINT_METADATA", "_ROOT_METADATA", TREE, "_sharding", "metadata"),
+    *(MANIFEST, ".zarray", "zarr.json", "commit_success.txt"),
 )
 ARRAYS = "array_metadatas"  # a folder of more of them
 
@@ -56,3 +60,32 @@ def _check(folder: Path) -> list[str]:
             elif name in METADATA or folder.name == ARRAYS:
                 limits.FILE_BYTES.check(about.st_size, f"{folder / name} has")
     return folders
+
+
+def check_arrays(item: Path) -> None:
+    """Look at the metadata of a state's arrays, of which TensorStore opens each.
+
+    Errors: ValueError for more arrays than `limits.TENSORS`, for what is no JSON, and for a dtype
+    that no weights have.
+    """
+    is_database = (item / MANIFEST).is_file()
+    base = {"driver": "ocdbt", "base": f"file://{item}/"}
+    store = tensorstore.KvStore.open(
+        base if is_database else {"driver": "file", "path": f"{item}/"}
+    ).result()
+    names = [key for key in store.list().result() if key.endswith((b"/.zarray", b"/zarr.json"))]
+    limits.TENSORS.check(len(names), f"{item} has")
+    for name in names:
+        where = name.decode(errors="backslashreplace")
+        fields = json_reader.parse_object(
+            store.read(name).result().value, where=where, remedy="put it back from a copy"
+        )
+        zarr_dtype.check_dtype(fields.get("dtype", fields.get("data_type")), where)
+
+
+def check_tree(item: Path) -> None:
+    """Count the arrays that a state's own list has. Errors: ValueError as `check_arrays`."""
+    with contextlib.suppress(FileNotFoundError):  # of an older Orbax, which Orbax knows
+        fields = json_reader.read_object(item / TREE, remedy="put it back from a copy")
+        listed = fields.get("tree_metadata")
+        limits.TENSORS.check(len(listed) if isinstance(listed, dict) else 0, f"{item / TREE} has")

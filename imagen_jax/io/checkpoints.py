@@ -179,6 +179,8 @@ class Checkpoints:
         with _naming(item.parent):
             if isinstance(item, Path):
                 checkpoint_files.check_checkpoint(item.parent)
+                checkpoint_files.check_tree(item)
+                checkpoint_files.check_arrays(item)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
             tree = checkpointer.metadata(item).item_metadata.tree
             _check_chunks(tree)

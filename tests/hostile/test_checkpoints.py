@@ -49,6 +49,7 @@ def _restore(folder: Path) -> None:
         {"dtype": "|V9999999"},
         {"chunks": [0, 0]},
         {"shape": "x"},
+        {"dtype": [["a", "<f4", [10**9]]]},  # an element of 4 GB
     ],
 )
 def test_an_array_of_other_sizes_is_refused(saved: Path, tmp_path: Path, change: dict) -> None:
@@ -115,4 +116,15 @@ def test_folders_that_lie_too_deep_and_links_that_lead_nowhere(saved: Path, tmp_
     _restore(tmp_path)
     (state / "/".join("x" * 20)).mkdir(parents=True)
     with pytest.raises(ValueError, match="lies more than 16 folders deep"):
+        _restore(tmp_path)
+
+
+def test_a_list_of_very_many_arrays_is_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "checkpoints" / "1" / "state" / "_METADATA"
+    document = json.loads(file.read_text())
+    (one, *_) = document["tree_metadata"].values()
+    document["tree_metadata"] = {f"('{number}',)": one for number in range(20_001)}
+    file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"_METADATA has 20,001 tensors, more than 20,000"):
         _restore(tmp_path)
