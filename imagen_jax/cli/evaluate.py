@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from imagen_jax import config, extras
 from imagen_jax.cli import parsing
 from imagen_jax.cli.image_progress import image_progress
 from imagen_jax.evaluate.settings import EvaluationSettings
+from imagen_jax.io import removal
 
 USAGE = """Judge images by the alignment oracle: is each attribute as the caption says?
 
@@ -63,7 +64,8 @@ def run(argv: list[str]) -> None:
                 progress=progress,
             )
         page = found.write(options.out)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds what the output has, and only takes room
+            removal.remove_folder(unfinished)
     for section in found.sections:
         if section.rows:
             print(f"\n{section.title}\n{report.markdown_table(section.rows)}")

@@ -11,7 +11,7 @@ from imagen_jax.cli import parsing
 from imagen_jax.cloud import run_record, untrusted
 from imagen_jax.cloud.worker import BEAT, Worker, WorkerId, is_repeated_crash
 from imagen_jax.config.digits import parse_whole
-from imagen_jax.io import json_reader, workdir
+from imagen_jax.io import whole_files, workdir
 from imagen_jax.runtime import exit_codes
 
 USAGE = """Run on each worker: wait for the others, run the launch's commands, write reports and
@@ -72,6 +72,6 @@ def _recorded(folder: workdir.Workdir) -> tuple[tuple[tuple[str, ...], ...], tup
             f"{folder} has no {run_record.FILE}: give the folder of an `imagen launch tpu`, or the "
             "command after --"
         )
-    text = json_reader.read_bytes(file, untrusted.MAX_TEXT).decode(errors="replace")
+    text = whole_files.read_beginning(file, untrusted.MAX_TEXT + 1).decode(errors="replace")
     job = run_record.from_json(text, where=str(file)).job
     return job.commands, job.once

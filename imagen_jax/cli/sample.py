@@ -1,8 +1,8 @@
 """`imagen sample CASCADE "prompt" ...`: generate images."""
 
+import contextlib
 import dataclasses
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +13,7 @@ from imagen_jax import config
 from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
+from imagen_jax.io import removal
 
 if TYPE_CHECKING:
     from imagen_jax import Imagen, Preview, SamplingCallbacks
@@ -198,7 +199,8 @@ def run(argv: list[str]) -> None:
     with lease.hold(options.out, command="imagen sample", option="--out"):
         _sample(imagen, options, profile, output)
         grid = output.finish()
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds what the output has, and only takes room
+            removal.remove_folder(unfinished)
     profile.end_part("saving")
     took = time.perf_counter() - started
     count = len(options.prompts)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ import tyro
 from imagen_jax import config
 from imagen_jax.cli import parsing
 from imagen_jax.cli.image_progress import image_progress
+from imagen_jax.io import removal
 
 if TYPE_CHECKING:
     from imagen_jax.metrics.image_set import ImageSet
@@ -92,7 +93,8 @@ def run(argv: list[str]) -> None:
         found.save(options.out / statistics_file.FILE)
         sets = {"images": found.about} | ({"reference": reference.about} if reference else {})
         _write(options.out, {"metrics": numbers, **sets, "warnings": notes})
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds what the output has, and only takes room
+            removal.remove_folder(unfinished)
     for note in notes:
         warnings.warn(note, stacklevel=1)
     for name, number in numbers.items():

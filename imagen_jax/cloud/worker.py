@@ -23,7 +23,7 @@ from imagen_jax.cloud import untrusted
 from imagen_jax.cloud.observe import LONGEST, WorkerReport
 from imagen_jax.cloud.restart_policy import MACHINE
 from imagen_jax.cloud.untrusted import Made
-from imagen_jax.io import json_reader
+from imagen_jax.io import whole_files
 from imagen_jax.io.log_files import Guard
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import accelerators
@@ -266,7 +266,7 @@ def _spelled(value: str | bool | int) -> str:
 
 def _read(file: Workdir, kind: Callable[..., Made]) -> Made:
     """Read what a worker has written. Errors: OSError; ValueError that names the file."""
-    text = json_reader.read_bytes(file, LONGEST)[:LONGEST].decode(errors="replace")
+    text = whole_files.read_beginning(file, LONGEST).decode(errors="replace")
     try:
         return untrusted.fill(kind, untrusted.parse_json(text), "it")
     except ValueError as error:

@@ -3,10 +3,11 @@
 import collections.abc
 import contextlib
 import dataclasses
+import functools
 import sys
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning
@@ -88,7 +89,7 @@ def decode_values(
     Fields in `without` don't come from the object. Errors: as `decode`, and for a key that is
     unknown, or missing without a default.
     """
-    hints = {k: v for k, v in typing.get_type_hints(kind).items() if k not in without}
+    hints = {k: v for k, v in _hints(kind).items() if k not in without}
     unknown = sorted(set(given) - set(hints))
     if unknown:
         raise ValueError(
@@ -99,6 +100,12 @@ def decode_values(
     if missing:
         raise ValueError(f"{where}: missing key {missing[0]!r} of {_called(kind)}")
     return {k: decode(hints[k], v, f"{where}.{k}") for k, v in given.items()}
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    """Return the types of a class's fields: Python evaluates annotations anew at each question."""
+    return typing.get_type_hints(kind)
 
 
 def _called(kind: Any) -> str:

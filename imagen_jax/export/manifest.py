@@ -123,6 +123,7 @@ def _read(folder: Path) -> Manifest:
     file = folder / MANIFEST
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: exported weights without their {MANIFEST}")
+    path_inside(folder, MANIFEST, by="a bundle")
     facts = json_reader.read_object(file, remedy=AGAIN)
     if (version := facts.get("format")) != FORMAT:
         raise ValueError(

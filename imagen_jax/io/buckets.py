@@ -125,17 +125,22 @@ def read_whole(address: str, limit: Limit = limits.FILE_BYTES) -> bytes:
 
     Errors: as `read`; ValueError for more bytes than `limit` allows.
     """
+    data = read_beginning(address, limit.value() + 1)
+    limit.check(len(data), f"{address} has at least")
+    return data
+
+
+def read_beginning(address: str, most: int) -> bytes:
+    """Read an object's first bytes in one request, `most` or all that it has. Errors: as `read`."""
     from gcsfs.retry import HttpError
 
     with explain_failures(address, "read"):
         try:
-            data = driver().cat_file(address, start=0, end=limit.value() + 1)
+            return driver().cat_file(address, start=0, end=most)
         except HttpError as error:
             if error.code != EMPTY:
                 raise
-            data = b""
-    limit.check(len(data), f"{address} has at least")
-    return data
+            return b""
 
 
 def read_range(found: BucketObject, start: int, stop: int) -> bytes:

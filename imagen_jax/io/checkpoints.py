@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -25,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import checksums, json_reader, nonfinite_arrays
+from imagen_jax.io import checkpoint_files, checksums, json_reader, nonfinite_arrays, removal
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -86,6 +85,8 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         with _naming(self.folder):
+            if isinstance(self.folder, Path) and self.folder.is_dir():
+                checkpoint_files.check_steps(self.folder)
             return ocp.CheckpointManager(self.folder, options=self._options)
 
     def latest(self) -> int | None:
@@ -176,6 +177,10 @@ class Checkpoints:
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
         with _naming(item.parent):
+            if isinstance(item, Path):
+                checkpoint_files.check_checkpoint(item.parent)
+                checkpoint_files.check_tree(item)
+                checkpoint_files.check_arrays(item)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
             tree = checkpointer.metadata(item).item_metadata.tree
             _check_chunks(tree)
@@ -237,7 +242,8 @@ class Checkpoints:
         """After a failed save: what it left takes no room, and its step can be saved again."""
         if jax.process_index() == 0 and isinstance(self.folder, Path):
             for left_over in self.folder.glob(f"*{UNFINISHED}"):
-                shutil.rmtree(left_over, ignore_errors=True)  # the next start tries again
+                with contextlib.suppress(OSError):  # the next start tries again
+                    removal.remove_folder(left_over)
         self._manager.reload()
 
     def wait(self) -> None:

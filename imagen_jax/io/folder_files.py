@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagen_jax.io import buckets, remote_files
+from imagen_jax.io import buckets, whole_files
 from imagen_jax.io.atomic import Content, create_atomic, write_atomic
 from imagen_jax.io.workdir import Workdir
 
@@ -45,7 +45,7 @@ def read_text(file: Workdir) -> str:
     Errors: OSError; of its kinds FileNotFoundError where there is none; ValueError for no text, or
     too large a file.
     """
-    data = remote_files.read_file(str(file))
+    data = whole_files.read_whole(str(file))
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -97,5 +97,5 @@ def local_copy(file: Workdir) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="imagen_download_") as folder:
         copy = Path(folder) / file.name
-        copy.write_bytes(remote_files.read_file(str(file)))
+        copy.write_bytes(whole_files.read_whole(str(file)))
         yield copy

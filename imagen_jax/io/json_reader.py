@@ -3,7 +3,6 @@
 import collections
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from imagen_jax.io import whole_files
@@ -21,21 +20,12 @@ def read_object(file: Any, *, remedy: str) -> dict[str, Any]:
     Errors: OSError with the remedy; ValueError as `parse_object`.
     """
     try:
-        data = read_bytes(file)
+        data = whole_files.read_whole(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file} is missing: {remedy}") from error
     except OSError as error:
         raise OSError(f"{file} can't be read ({error.strerror or error}): {remedy}") from error
     return parse_object(data, where=file, remedy=remedy)
-
-
-def read_bytes(file: Any, most: int = MAX_BYTES) -> bytes:
-    """Read a file as far as its size is taken, and one byte more.
-
-    Errors: OSError, also for what is there and no file, such as a pipe, which nobody may fill.
-    """
-    with whole_files.open_file(file) if isinstance(file, Path) else file.open("rb") as opened:
-        return opened.read(most + 1)
 
 
 def parse_object(

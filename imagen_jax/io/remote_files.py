@@ -1,12 +1,11 @@
 """Files that sources read, on this machine or in a bucket (`gs://`): found, and read in ranges."""
 
 import glob
-import itertools
 import math
 import os
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from imagen_jax.config.sentences import abridge, shorten
@@ -67,24 +66,45 @@ def _there(pattern: str) -> str:
     return _there(os.path.dirname(pattern))
 
 
+class _Choices(NamedTuple):
+    """What a part of a pattern stands for; a range of a million numbers takes no memory."""
+
+    count: int
+    spell: Callable[[int], str]  # the name of a number below the count
+
+
 def expand_braces(pattern: str) -> Iterator[str]:
     """The patterns that one with braces stands for, in order. Errors: ValueError for too many."""
     pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
-    choices = [_choices(p) if n % 2 else [p] for n, p in enumerate(pieces)]
-    if math.prod(map(len, choices)) > MOST_FILES:
+    parts = [_choices(p) if n % 2 else _Choices(1, [p].__getitem__) for n, p in enumerate(pieces)]
+    count = math.prod(part.count for part in parts)
+    if count > MOST_FILES:
         raise ValueError(f"{shorten(pattern)} names more than {MOST_FILES:,} files: give a folder")
-    return map("".join, itertools.product(*choices))
+    return (_spell(parts, number) for number in range(count))
 
 
-def _choices(inside: str) -> list[str]:
+def _spell(parts: Sequence[_Choices], number: int) -> str:
+    """The name of a number, of whose digits each part has one; the last part counts fastest."""
+    words = []
+    for part in reversed(parts):
+        number, digit = divmod(number, part.count)
+        words.append(part.spell(digit))
+    return "".join(reversed(words))
+
+
+def _choices(inside: str) -> _Choices:
     """What braces stand for. Errors: ValueError for more than `MOST_FILES`."""
     if numbers := _RANGE.fullmatch(inside):
         first, last = numbers.groups()
         if max(len(first), len(last)) > DIGITS or int(last) - int(first) >= MOST_FILES:
             said = abridge(f"{{{inside}}}", most=80)
             raise ValueError(f"{said} names more than {MOST_FILES:,} files: give a folder")
-        return [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    return inside.split(",")
+        begin, width = int(first), len(first)
+        return _Choices(
+            max(0, int(last) + 1 - begin), lambda number: str(begin + number).zfill(width)
+        )
+    words = inside.split(",")
+    return _Choices(len(words), words.__getitem__)
 
 
 def _matches(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
@@ -111,13 +131,6 @@ def _here(pattern: str) -> Iterator[str]:
 def open_file(path: str) -> Any:
     """A file of bytes to read through, from its beginning."""
     return buckets.open_object(path) if buckets.is_bucket(path) else whole_files.open_file(path)
-
-
-def read_file(path: str) -> bytes:
-    """All of a small file. Errors: OSError where it is gone; ValueError for too large a one."""
-    if not buckets.is_bucket(path):
-        return whole_files.read_whole(path)
-    return buckets.read_whole(path)
 
 
 class RangeReader:

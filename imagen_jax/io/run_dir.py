@@ -1,7 +1,7 @@
 """A run's folder: `config.json`, and `checkpoints/` or exported weights."""
 
 from imagen_jax import config
-from imagen_jax.io import json_reader
+from imagen_jax.io import whole_files
 from imagen_jax.io.workdir import Workdir, write
 
 CONFIG = "config.json"
@@ -26,7 +26,8 @@ def read_config(workdir: Workdir) -> config.Experiment:
             f"{workdir} is not a training run: it has no {CONFIG}; give a folder that "
             "`imagen train --workdir` wrote"
         )
+    data = whole_files.read_whole(file)
     try:
-        return config.from_json(json_reader.read_bytes(file))
+        return config.from_json(data)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error

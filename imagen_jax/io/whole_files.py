@@ -1,21 +1,23 @@
-"""Files that are read whole: never a device or a pipe, and no more than a limit allows."""
+"""Files that are read whole, here or in a bucket (`gs://`): no device, no pipe, within a limit."""
 
 import os
 import stat
-from pathlib import Path
 from typing import BinaryIO
 
 from imagen_jax import limits
+from imagen_jax.io import buckets
 from imagen_jax.limits import Limit
 
 PIECE = 1 << 16  # bytes
 
 
-def read_whole(file: Path | str, limit: Limit = limits.FILE_BYTES) -> bytes:
-    """Read all of a file of this machine.
+def read_whole(file: os.PathLike[str] | str, limit: Limit = limits.FILE_BYTES) -> bytes:
+    """Read all of a file, in one request of a bucket.
 
     Errors: as `open_file`; ValueError for more bytes than `limit` allows.
     """
+    if buckets.is_bucket(file):
+        return buckets.read_whole(str(file), limit)
     with open_file(file) as opened:
         size, most = os.fstat(opened.fileno()).st_size, limit.value()
         limit.check(size, f"{file} has")
@@ -26,7 +28,15 @@ def read_whole(file: Path | str, limit: Limit = limits.FILE_BYTES) -> bytes:
     return data
 
 
-def open_file(file: Path | str) -> BinaryIO:
+def read_beginning(file: os.PathLike[str] | str, most: int) -> bytes:
+    """Read a file's first bytes, `most` or all that it has. Errors: as `open_file`."""
+    if buckets.is_bucket(file):
+        return buckets.read_beginning(str(file), most)
+    with open_file(file) as opened:
+        return opened.read(most)
+
+
+def open_file(file: os.PathLike[str] | str) -> BinaryIO:
     """Open a file of this machine for reading.
 
     Errors: OSError, also for what is there and no file, such as a pipe, which nobody may fill.

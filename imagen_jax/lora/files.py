@@ -17,7 +17,7 @@ from safetensors import numpy as tensors
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import atomic, json_reader
+from imagen_jax.io import atomic, json_reader, torch_layout
 from imagen_jax.io.safetensors import open_tensors
 from imagen_jax.lora import tensor_names
 from imagen_jax.lora.adapters import DOWN, UP, Adapters
@@ -230,20 +230,18 @@ def _alpha(stored: Array, where: str) -> float:
 def _to_torch(matrix: Array, which: str, convolution: bool) -> Array:
     """(..., i, r) as (r, i, ...) and (r, o) as (o, r), or (o, r, 1, 1) of a convolution."""
     if which == DOWN:
-        return matrix.transpose(3, 2, 0, 1) if convolution else matrix.T
-    return matrix.T[:, :, None, None] if convolution else matrix.T
+        return torch_layout.to_torch(matrix)
+    return torch_layout.to_pointwise(matrix) if convolution else matrix.T
 
 
 def _from_torch(stored: Array, where: str, which: str) -> Array:
     """Undo `_to_torch`; a convolution of 1 x 1 becomes a dense matrix."""
     array = np.asarray(stored, np.float32)
     if array.ndim == 4 and array.shape[2:] == (1, 1):
-        array = array[:, :, 0, 0]
-    if array.ndim == 4 and which == DOWN:
-        return array.transpose(2, 3, 1, 0)
-    if array.ndim != 2:
+        return torch_layout.from_pointwise(array)
+    if array.ndim != 2 and not (array.ndim == 4 and which == DOWN):
         raise ValueError(f"{where}.{which} has shape {array.shape}, which no adapter has: {REMEDY}")
-    return array.T
+    return torch_layout.from_torch(array)
 
 
 def _plain(number: float) -> float | int:

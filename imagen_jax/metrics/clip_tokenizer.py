@@ -19,13 +19,12 @@ import numpy as np
 from jaxtyping import Int32
 
 from imagen_jax.config import check_texts
-from imagen_jax.io import json_reader
+from imagen_jax.io import folder_files, json_reader
 
 VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"  # of a word's last piece
 SHORT = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d", START, END)  # words of their own
-MOST_BYTES = 1 << 26  # of a file
 REMEDY = "download it again"
 _SPACE = re.compile(r"\s+")
 
@@ -47,7 +46,7 @@ class ClipTokenizer:
         if (folder / VOCABULARY).is_file() and (folder / MERGES).is_file():
             where = folder / VOCABULARY
             pieces: Any = json_reader.read_object(where, remedy=REMEDY)
-            lines = json_reader.read_bytes(folder / MERGES, MOST_BYTES).decode().splitlines()
+            lines = folder_files.read_text(folder / MERGES).splitlines()
             merges: Any = [line for line in lines if line and not line.startswith("#version")]
         elif (folder / BOTH).is_file():
             where = folder / BOTH

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.io import safetensors
+from imagen_jax.io import safetensors, torch_layout
 from imagen_jax.io.file_digest import sha256
 from imagen_jax.metrics.clip import Weights
 from imagen_jax.metrics.clip_config import (
@@ -118,10 +118,8 @@ def arrange(tensors: Mapping[str, np.ndarray], config: ClipConfig) -> Weights:
 
 def _place(name: str, tensor: np.ndarray) -> jnp.ndarray:
     array = np.asarray(tensor, np.float32)
-    if array.ndim == 4:
-        array = array.transpose(2, 3, 1, 0)
-    elif array.ndim == 2 and "embedding" not in name:
-        array = array.T
+    if array.ndim == 4 or (array.ndim == 2 and "embedding" not in name):
+        array = torch_layout.from_torch(array)
     return jnp.asarray(array)
 
 

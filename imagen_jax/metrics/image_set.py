@@ -20,7 +20,7 @@ from imagen_jax.data.images.decode import RGB
 from imagen_jax.data.sources import addresses, base, folders
 from imagen_jax.data.store import index as store_index
 from imagen_jax.data.store.store import open_store
-from imagen_jax.io import json_reader, paths, remote_files
+from imagen_jax.io import json_reader, paths, whole_files
 
 METADATA = "metadata.json"  # of the images of `imagen sample`
 SIZED = "give --size N, to which every image is resized and cropped"
@@ -143,10 +143,10 @@ def _of_folder(address: str, path: Path) -> ImageSet:
     captioned = all(text in listing.sizes for text in texts)
 
     def read(number: int) -> Item:
-        data = remote_files.read_file(str(path / names[number]))
+        data = whole_files.read_whole(str(path / names[number]))
         if not captioned:
             return Item(data, None)
-        found = base.make_texts(remote_files.read_file(str(path / texts[number])))
+        found = base.make_texts(whole_files.read_whole(str(path / texts[number])))
         return Item(data, found[0] if found else "")
 
     keys = [base.key(name) for name in names]
@@ -169,7 +169,7 @@ def _of_samples(address: str, path: Path) -> ImageSet:
 
     def read(number: int) -> Item:
         entry = entries[number]
-        return Item(remote_files.read_file(str(path / entry["file"])), entry["prompt"])
+        return Item(whole_files.read_whole(str(path / entry["file"])), entry["prompt"])
 
     return ImageSet(address, [entry["file"] for entry in entries], read, True)
 

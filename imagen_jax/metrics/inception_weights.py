@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.io import safetensors, torch_file
+from imagen_jax.io import safetensors, torch_file, torch_layout
 from imagen_jax.io.atomic import create_atomic
 from imagen_jax.io.file_digest import sha256
 from imagen_jax.metrics.inception import CONVS, EPSILON, Weights
@@ -105,7 +105,7 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
             tensors[f"{name}.bn.{part}"].astype(np.float64) for part in NORMS
         )
         factor = scale / np.sqrt(variance + EPSILON)
-        kernel = tensors[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * factor
+        kernel = torch_layout.from_torch(tensors[f"{name}.conv.weight"]) * factor
         bias = shift - mean * factor
         folded[name] = jnp.asarray(kernel, jnp.float32), jnp.asarray(bias, jnp.float32)
     return folded

@@ -18,7 +18,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from imagen_jax import config, extras
 from imagen_jax.config.names import check_name
-from imagen_jax.io import json_reader, log_files, workdir
+from imagen_jax.io import log_files, whole_files, workdir
 from imagen_jax.io.workdir import Workdir
 
 LINES = "metrics.jsonl"
@@ -152,7 +152,7 @@ class WandbWriter:
 
 def _read_line(file: Workdir) -> str:
     """Read a file of one short line. Errors: OSError."""
-    return json_reader.read_bytes(file, LONGEST).decode(errors="replace").strip()
+    return whole_files.read_beginning(file, LONGEST).decode(errors="replace").strip()
 
 
 def make_writers(

@@ -88,6 +88,13 @@ def test_a_link_to_the_same_bundle_is_refused_too(copy: Path) -> None:
         imagen_jax.load(copy)
 
 
+def test_a_manifest_that_is_a_link_out_of_the_bundle_is_refused(copy: Path) -> None:
+    shutil.move(copy / "manifest.json", copy.parent / "elsewhere.json")
+    (copy / "manifest.json").symlink_to("../elsewhere.json")
+    with pytest.raises(ValueError, match=r"manifest\.json, which a bundle names, is a link out of"):
+        imagen_jax.load(copy)
+
+
 def test_a_bundle_of_links_alone_is_refused(copy: Path) -> None:
     """None of its stages is in it, and each lies in a whole bundle."""
     links = copy.parent / "links"

@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from fuzz import outcome, sandbox
 from fuzz.coverage import LineCoverage
@@ -49,6 +49,19 @@ class Progress:
         """Let others read it."""
         numbers = (self.done, self.begun, self.loads, self.refusals, self.slowest, self.memory)
         self._map[self._at] = NUMBERS.pack(*numbers)
+
+
+def _clear(folder: Path, kept: set[str], inside: str = "") -> None:
+    """Empty a folder, but for folders that stay, as to make and to remove one is slow."""
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            name = os.path.join(inside, entry.name)
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif name in kept:
+                _clear(folder, kept, name)
+            else:
+                shutil.rmtree(entry.path)
 
 
 class Run:
@@ -112,12 +125,7 @@ class Run:
         return files
 
     def _place(self, files: Files) -> None:
-        with os.scandir(self.room / INPUT) as entries:  # it stays itself: to make one is slow
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
+        _clear(self.room / INPUT, {str(p) for name in files for p in PurePath(name).parents})
         write_files(files, self.room / INPUT)
 
     def _try(self, files: Files) -> None:

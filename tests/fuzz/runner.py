@@ -144,17 +144,18 @@ class Fuzzing:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the process's end, and end it where an input takes too long."""
-        last, since, limit = self._numbers(), time.monotonic(), START
+        last, clock, limit = self._numbers(), _Clock(process.pid), START
         while True:
             try:
                 process.wait(LOOKS)
                 return False
             except subprocess.TimeoutExpired:
-                numbers, now = self._numbers(), time.monotonic()
+                numbers = self._numbers()
                 if numbers != last:
                     is_between = numbers[_current(numbers)].begun == last[_current(numbers)].begun
-                    last, since, limit = numbers, now, START if is_between else self.limit
-                elif now - since > limit:
+                    last, clock = numbers, _Clock(process.pid)
+                    limit = START if is_between else self.limit
+                elif clock.seconds() > limit:
                     process.send_signal(signal.SIGABRT)  # it says where it is
                     _end(process)
                     return True
@@ -178,6 +179,27 @@ class Fuzzing:
             memory=numbers.memory,
             faults=(*faults, *self.deaths.get(place, ())),
         )
+
+
+class _Clock:
+    """Seconds that a process computes or sleeps, but none in which a busy machine lets it wait."""
+
+    def __init__(self, process: int) -> None:
+        self._process, self._seconds = process, 0.0
+        self._looked, (_, self._computed) = time.monotonic(), self._look()
+
+    def seconds(self) -> float:
+        """Return those since the clock was made; it has to be looked at often."""
+        now, (is_asleep, computed) = time.monotonic(), self._look()
+        rested = now - self._looked if is_asleep else 0.0
+        self._seconds += max(computed - self._computed, rested)
+        self._looked, self._computed = now, computed
+        return self._seconds
+
+    def _look(self) -> tuple[bool, float]:
+        fields = Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return fields[0] == "S", ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _current(numbers: Mapping[str, Numbers]) -> str:

@@ -23,7 +23,14 @@ FORBIDDEN = (
     *("pickle.find_class", "webbrowser.", "ctypes.dlopen"),
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-READABLE = ("/proc", "/sys", "/dev", "/usr", "/lib")  # of the system; and Python's own folders
+READABLE = (
+    "/proc",
+    "/sys",
+    "/dev/null",
+    "/dev/urandom",
+    "/usr",
+    "/lib",
+)  # of the system; and Python's own folders
 
 
 class EscapeError(BaseException):

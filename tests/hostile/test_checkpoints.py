@@ -1,6 +1,7 @@
 """Checkpoints that strangers made: refused by name, and none ends the process."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def _restore(folder: Path) -> None:
         {"dtype": "|V9999999"},
         {"chunks": [0, 0]},
         {"shape": "x"},
+        {"dtype": [["a", "<f4", [10**9]]]},  # an element of 4 GB
     ],
 )
 def test_an_array_of_other_sizes_is_refused(saved: Path, tmp_path: Path, change: dict) -> None:
@@ -74,3 +76,55 @@ def test_metadata_that_are_none_are_refused_or_not_needed(
     except (ValueError, OSError):
         return
     assert file != "about/metadata"
+
+
+FILES = [
+    *("_CHECKPOINT_METADATA", "state/_METADATA", "state/_sharding", "state/manifest.ocdbt"),
+    *("state/array_metadatas/process_0", "about/metadata", "commit_success.txt", "state/d/x"),
+]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_no_file_or_claims_to_be_huge_is_refused(
+    saved: Path, tmp_path: Path, file: str
+) -> None:
+    """A reader would wait for a pipe, and ask for as much memory as a device or a file has."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    place = tmp_path / "checkpoints" / "1" / file
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(
+        ValueError, match=f"is incomplete or damaged.*{file} is no file, but a pipe"
+    ):
+        _restore(tmp_path)
+    place.unlink()
+    place.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="is no file, but a pipe or a device"):
+        _restore(tmp_path)
+    place.unlink()
+    with place.open("wb") as opened:
+        opened.truncate(1 << 40)
+    if "/d/" not in file:
+        with pytest.raises(ValueError, match=f"{file} has 1,099,511,627,776 bytes, more than"):
+            _restore(tmp_path)
+
+
+def test_folders_that_lie_too_deep_and_links_that_lead_nowhere(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / "checkpoints" / "1" / "state"
+    (state / "d" / "nowhere").symlink_to("none")
+    _restore(tmp_path)
+    (state / "/".join("x" * 20)).mkdir(parents=True)
+    with pytest.raises(ValueError, match="lies more than 16 folders deep"):
+        _restore(tmp_path)
+
+
+def test_a_list_of_very_many_arrays_is_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "checkpoints" / "1" / "state" / "_METADATA"
+    document = json.loads(file.read_text())
+    (one, *_) = document["tree_metadata"].values()
+    document["tree_metadata"] = {f"('{number}',)": one for number in range(20_001)}
+    file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"_METADATA has 20,001 tensors, more than 20,000"):
+        _restore(tmp_path)

@@ -8,12 +8,12 @@ import pytest
 from cloud_storage import serve_here
 from etils import epath
 
-from imagen_jax import limits
+from imagen_jax import config, limits
 from imagen_jax.cli import prompts, sample_inputs
 from imagen_jax.data.sources import addresses, parquet, tfds_classes
 from imagen_jax.data.synthetic.emoji import emoji_font
 from imagen_jax.export import stablehlo
-from imagen_jax.io import buckets, folder_files
+from imagen_jax.io import buckets, folder_files, json_reader, whole_files, workdir
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.text.checkpoints import remote_folders
 from imagen_jax.text.tokenizer import Tokenizer
@@ -62,6 +62,22 @@ def test_objects_of_a_bucket_are_read_within_the_limit(monkeypatch: pytest.Monke
                 read()
         with pytest.raises(FileNotFoundError):
             buckets.read_whole("gs://bucket/s/none")
+
+
+def test_an_object_is_read_whole_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_here(monkeypatch) as bucket:
+        bucket.put("run/config.json", config.to_json(config.load("tiny")[0]).encode())
+        bucket.put("run/empty", b"")
+        file = workdir.as_path("gs://bucket/run/config.json")
+        assert json_reader.read_object(file, remedy="-")["stage"]
+        assert whole_files.read_whole(file) == file.read_bytes()
+        assert whole_files.read_whole("gs://bucket/run/empty") == b""
+        assert whole_files.read_beginning(file, 5) == file.read_bytes()[:5]
+        bucket.requests.clear()
+        for read in (whole_files.read_whole, lambda x: json_reader.read_object(x, remedy="-")):
+            read(file)
+            assert len(bucket.requests) == 1, bucket.requests
+            bucket.requests.clear()
 
 
 def test_parquet_that_aborts_is_contained_in_a_bucket_too(monkeypatch: pytest.MonkeyPatch) -> None:

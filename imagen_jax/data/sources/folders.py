@@ -21,7 +21,7 @@ from imagen_jax.data.sources.base import (
     SkipLog,
     SkippedNames,
 )
-from imagen_jax.io import buckets, paths, remote_files
+from imagen_jax.io import buckets, paths, whole_files
 from imagen_jax.io.errors import CorruptDataError
 
 NO_CAPTION, LINK_OUT = "image without caption", "link out of the folder"
@@ -66,7 +66,7 @@ class Folder:
     def _read(self, name: str) -> bytes:
         """Errors: CorruptDataError for a file that has become too large; OSError."""
         try:
-            return remote_files.read_file(f"{self.root}/{name}")
+            return whole_files.read_whole(f"{self.root}/{name}")
         except ValueError as error:
             raise CorruptDataError(str(error)) from error
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from imagen_jax.config import shorten
 from imagen_jax.data.sources.base import Address
-from imagen_jax.io import buckets, json_reader
+from imagen_jax.io import json_reader, whole_files
 
 PACKAGES = ("tensorflow_datasets", "imagen_jax")  # whose classes are features
 FILES = ("features.json", "dataset_info.json")
@@ -59,8 +59,7 @@ def _read(path: epath.Path) -> Any:
     """Errors: ValueError for no JSON, or too much of it."""
     if (size := path.stat().length) > MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, and {MAX_BYTES:,} at most are read")
-    place = path if buckets.is_bucket(path) else Path(path)  # epath's own would wait for a pipe
-    data = json_reader.read_bytes(place)
+    data = whole_files.read_whole(path)
     return json_reader.parse_json(data, where=path, remedy="copy the dataset again")
 
 

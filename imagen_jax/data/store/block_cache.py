@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagen_jax.config.decode import decode
-from imagen_jax.io import buckets, json_reader
+from imagen_jax.io import buckets, json_reader, removal
 from imagen_jax.io.atomic import make_subfolder, refuse_link, write_atomic
 from imagen_jax.io.buckets import BucketObject
 
@@ -190,7 +190,7 @@ def _removed(folder: Path) -> bool:
     if lock is None:
         return False
     with lock:
-        shutil.rmtree(folder)
+        removal.remove_folder(folder)
     return True
 
 

@@ -4,7 +4,6 @@ They are written as ArrayRecord files and read again without TensorFlow.
 """
 
 import operator
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from imagen_jax.data.sources import base
 from imagen_jax.data.sources.base import SkippedNames
-from imagen_jax.io import json_reader
+from imagen_jax.io import json_reader, removal
 
 SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
 FILES = ("dataset_info.json", "features.json", "metadata.json")
@@ -66,7 +65,7 @@ def write_dataset(builder: Builder) -> None:
     """Prepare a dataset, which appears under its name only once it is whole."""
     target = Path(builder.data_dir)
     for left_over in target.parent.glob(f"incomplete.*_{target.name}"):
-        shutil.rmtree(left_over)  # a build that was killed
+        removal.remove_folder(left_over)  # a build that was killed
     tfds.disable_progress_bar()  # our builders show their own
     with tempfile.TemporaryDirectory() as unused:  # else TFDS leaves an empty downloads folder
         builder.download_and_prepare(download_dir=unused)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from imagen_jax.io import torch_layout
+
 Shape = tuple[int, ...]
 
 # Our modules, by diffusers' names: of the whole network, of a residual block, of attention.
@@ -85,19 +87,17 @@ def diffusers_shape(name: str, shape: Shape) -> Shape:
 def from_diffusers(name: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the view of diffusers' tensor that is our parameter of a name."""
     if name.endswith("/shortcut/kernel"):
-        return lambda array: array[:, :, 0, 0].T
+        return torch_layout.from_pointwise
     if name.endswith("/kernel"):
-        return lambda array: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        return torch_layout.from_torch
     return lambda array: array
 
 
 def to_diffusers(name: str, array: np.ndarray) -> np.ndarray:
     """Return diffusers' tensor of our parameter: the inverse of `from_diffusers`."""
     if name.endswith("/shortcut/kernel"):
-        return array.T[:, :, None, None]
-    if name.endswith("/kernel"):
-        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-    return array
+        return torch_layout.to_pointwise(array)
+    return torch_layout.to_torch(array) if name.endswith("/kernel") else array
 
 
 def names_by_diffusers(shapes: Mapping[str, Any], *, levels: int) -> dict[str, str]:

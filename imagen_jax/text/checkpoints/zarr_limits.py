@@ -12,7 +12,7 @@ import tensorstore
 
 from imagen_jax import limits
 from imagen_jax.config.sentences import shorten
-from imagen_jax.io import json_reader
+from imagen_jax.io import json_reader, zarr_dtype
 from imagen_jax.text.checkpoints import remote_folders
 
 FILES = {"zarr": ".zarray", "zarr3": "zarr.json"}
@@ -35,6 +35,7 @@ def check_array(request: Mapping[str, Any], where: str) -> None:
     if not isinstance(metadata, Mapping):
         raise ValueError(f"{where} has metadata without fields")
     dtype = metadata.get("dtype", metadata.get("data_type", request.get("dtype")))
+    zarr_dtype.check_dtype(dtype, where)
     width, array = element_size(dtype), _count(metadata.get("shape"), where)
     limits.TENSOR_BYTES.check(width * array, f"{where} states")
     for chunk in _chunks(metadata):

@@ -53,6 +53,6 @@ def _parse_weights(folder: Path) -> None:
 
 
 TARGETS = [
-    Target(name="deepfloyd_config", corpus=_configs, parse=_parse_configs),
+    Target(name="deepfloyd_config", corpus=_configs, parse=_parse_configs, is_cheap=False),
     Target(name="deepfloyd_weights", corpus=_weights, parse=_parse_weights, is_cheap=False),
 ]
