@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagen_jax.evaluate import preference_page, prompt_file
-from imagen_jax.evaluate.prompt_file import Columns
+from imagen_jax.evaluate.prompt_file import PromptColumns
 
 if TYPE_CHECKING:
     from imagen_jax.cli.evaluate import Options
@@ -19,7 +19,7 @@ def run(options: Options) -> None:
 
     assert options.pairs is not None
     assert options.prompts is not None
-    columns = Columns(options.prompt_column, options.category_column)
+    columns = PromptColumns(options.prompt_column, options.category_column)
     prompts = prompt_file.read_prompts(options.prompts, columns)
     networks = options.networks
     first, second = (

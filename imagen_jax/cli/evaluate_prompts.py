@@ -13,7 +13,7 @@ from imagen_jax import config, extras
 from imagen_jax.cli import evaluate, metric_options
 from imagen_jax.cli.image_progress import image_progress
 from imagen_jax.evaluate import prompt_file, protocols
-from imagen_jax.evaluate.prompt_file import Columns, PromptSet
+from imagen_jax.evaluate.prompt_file import PromptColumns, PromptSet
 
 if TYPE_CHECKING:
     from imagen_jax import Imagen
@@ -109,7 +109,7 @@ def _plan(options: evaluate.Options) -> Plan:
     if options.metrics is not None:
         known = benchmark.METRICS
         metrics = score.parse_metrics(options.metrics, known) if options.metrics else ()
-    columns = Columns(
+    columns = PromptColumns(
         options.prompt_column or protocol.columns.prompt,
         options.category_column or protocol.columns.category,
     )

@@ -114,7 +114,7 @@ class Scorer:
             for pixels, prompt in zip(self._pixels(images, SHAPES), self.prompts, strict=True)
         ]
         found = {}
-        for attribute in alignment.ATTRIBUTES:
+        for attribute in sorted(alignment.ATTRIBUTES, key=lambda name: name != "all"):
             said = [getattr(verdict, attribute) for verdict in verdicts]
             values = np.array([np.nan if right is None else 100.0 * right for right in said])
             name = SHAPES if attribute == "all" else f"{SHAPES}_{attribute}"
@@ -190,7 +190,10 @@ def weights_sha256(imagen: Imagen) -> str:
 
 
 def decoded(images: ImageSet, *, size: int | None) -> Iterator[RGB]:
-    """Yield the pixels of all images, square, some read ahead. Errors: as `decode_pixels`."""
+    """Yield the pixels of all images, square, some read ahead.
+
+    Errors: as `image_set.decode_pixels`.
+    """
 
     def read(number: int) -> RGB:
         return image_set.decode_pixels(images, number, size=size)[0]

@@ -55,7 +55,7 @@ def write(
 
 def html_page(title: str, parts: Sequence[str]) -> str:
     """A whole page of parts that are HTML already."""
-    style = STYLE + "pre{white-space:pre-wrap;font-size:12px}"
+    style = STYLE + "td:first-child{white-space:nowrap}pre{white-space:pre-wrap;font-size:12px}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{style}</style>" + "\n".join(parts) + "</html>\n"

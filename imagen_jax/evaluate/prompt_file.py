@@ -28,8 +28,8 @@ FORMS = "give a .txt, .csv, .tsv, .json or .jsonl file, or a folder of .txt file
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns of a table, or fields of an object, of any case; "" for the usual ones."""
+class PromptColumns:
+    """PromptColumns of a table, or fields of an object, of any case; "" for the usual ones."""
 
     prompt: str = ""
     category: str = ""
@@ -90,7 +90,7 @@ class PromptSet:
         )
 
 
-def read_prompts(path: Path, columns: Columns = Columns()) -> PromptSet:
+def read_prompts(path: Path, columns: PromptColumns = PromptColumns()) -> PromptSet:
     """Read a file or a folder of prompts.
 
     Errors: FileNotFoundError; ValueError for a file of another form, without those columns or
@@ -112,23 +112,23 @@ def read_prompts(path: Path, columns: Columns = Columns()) -> PromptSet:
     return found
 
 
-def _text(path: Path, text: str, columns: Columns) -> PromptSet:
+def _text(path: Path, text: str, columns: PromptColumns) -> PromptSet:
     _refuse_columns(path, columns)
     lines = text.removesuffix("\n").split("\n") if text else []
     return PromptSet(tuple(lines), _digest(text))
 
 
-def _csv(path: Path, text: str, columns: Columns) -> PromptSet:
+def _csv(path: Path, text: str, columns: PromptColumns) -> PromptSet:
     return _table(path, text, columns, csv.reader(io.StringIO(text, newline=""), strict=True))
 
 
-def _tsv(path: Path, text: str, columns: Columns) -> PromptSet:
+def _tsv(path: Path, text: str, columns: PromptColumns) -> PromptSet:
     lines = io.StringIO(text, newline="")
     # Spreadsheets write tabs without quoting: a quote is the prompt's own.
     return _table(path, text, columns, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def _table(path: Path, text: str, columns: Columns, reader: Any) -> PromptSet:
+def _table(path: Path, text: str, columns: PromptColumns, reader: Any) -> PromptSet:
     rows: list[tuple[str, dict[str, str]]] = []
     header: list[str] = []
     try:
@@ -145,7 +145,7 @@ def _table(path: Path, text: str, columns: Columns, reader: Any) -> PromptSet:
     return _of_rows(rows, _digest(text), columns)
 
 
-def _jsonl(path: Path, text: str, columns: Columns) -> PromptSet:
+def _jsonl(path: Path, text: str, columns: PromptColumns) -> PromptSet:
     lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1)]
     written = [(where, line) for where, line in lines if line.strip()]
     remedy = "give one object a line"
@@ -156,7 +156,7 @@ def _jsonl(path: Path, text: str, columns: Columns) -> PromptSet:
     return _of_rows(rows, _digest(text), columns, records=[line for _, line in written])
 
 
-def _json(path: Path, text: str, columns: Columns) -> PromptSet:
+def _json(path: Path, text: str, columns: PromptColumns) -> PromptSet:
     found = json_reader.parse_json(text, where=path, remedy="give JSON")
     if isinstance(found, dict) and isinstance(found.get("annotations"), list):
         _refuse_columns(path, columns)
@@ -206,7 +206,7 @@ def _folder(path: Path) -> PromptSet:
 def _of_rows(
     rows: Sequence[tuple[str, Mapping[str, Any]]],
     sha256: str,
-    columns: Columns,
+    columns: PromptColumns,
     records: Sequence[str] = (),
 ) -> PromptSet:
     """The columns of rows; all have a category, or none has."""
@@ -243,7 +243,7 @@ def _matching(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     return (by_name[name] for name in names if name in by_name)
 
 
-def _refuse_columns(path: Path, columns: Columns) -> None:
+def _refuse_columns(path: Path, columns: PromptColumns) -> None:
     for option, value in vars(columns).items():
         config.require(not value, f"--{option}-column {value}: {path} has no columns: leave it out")
 

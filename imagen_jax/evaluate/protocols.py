@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from imagen_jax.evaluate.prompt_file import Columns
+from imagen_jax.evaluate.prompt_file import PromptColumns
 
 Layout = Literal["geneval", "dpg"]
 ProtocolName = Literal["coco-30k", "drawbench", "partiprompts", "geneval", "dpg-bench"]
@@ -20,7 +20,7 @@ class Protocol:
     file: str  # its prompts, in words
     source: str  # the paper
     count: int | None = None  # prompts to draw by the seed; None: all
-    columns: Columns = Columns()
+    columns: PromptColumns = PromptColumns()
     images_per_prompt: int = 1
     size: int | None = None  # pixels of images and reference: short side resized, middle cropped
     metrics: tuple[str, ...] = ()
@@ -38,20 +38,20 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = {
     "drawbench": Protocol(
         file="DrawBench's table as .csv: Prompts, Category; 200 prompts, 11 categories",
         source="Imagen (arXiv:2205.11487) section 4.2: sets of 8 images, judged by people",
-        columns=Columns("Prompts", "Category"),
+        columns=PromptColumns("Prompts", "Category"),
         images_per_prompt=8,
         metrics=("clip",),
     ),
     "partiprompts": Protocol(
         file="PartiPrompts.tsv: Prompt, Category, Challenge, Note; about 1,600 prompts",
         source="Parti (arXiv:2206.10789) section 4",
-        columns=Columns("Prompt", "Category"),
+        columns=PromptColumns("Prompt", "Category"),
         metrics=("clip",),
     ),
     "geneval": Protocol(
         file="evaluation_metadata.jsonl of GenEval: tag, include, prompt; 553 prompts",
         source="GenEval (arXiv:2310.11513): 4 images a prompt, judged by its own program",
-        columns=Columns("prompt", "tag"),
+        columns=PromptColumns("prompt", "tag"),
         images_per_prompt=4,
         layout="geneval",
     ),
