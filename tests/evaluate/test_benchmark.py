@@ -1,22 +1,29 @@
 """`imagen eval CASCADE --prompts FILE`: sampled, scored, resumed, written as others read it."""
 
+import dataclasses
 import json
 import re
+import shlex
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import random_weights
 from PIL import Image
+from safetensors.numpy import save_file
 from small_cascade import make_stage
 
 from imagen_jax import config, imagen
-from imagen_jax.cli import evaluate
-from imagen_jax.evaluate import benchmark, retrieval, sample_folder
+from imagen_jax.cli import evaluate, score
+from imagen_jax.evaluate import benchmark, preferences, retrieval, sample_folder
+from imagen_jax.evaluate.protocols import PROTOCOLS
 from imagen_jax.metrics import clip_weights, image_set, measure, parts
 from imagen_jax.metrics.networks import Devices, load_clip
 from imagen_jax.text.encoder import TextEncoder
 
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "evaluate.md"
 PROMPTS = {
     "a red circle": "One",
     "a blue circle above a green star": "Two",
@@ -155,7 +162,7 @@ def test_numbers_are_those_of_the_images_and_their_categories(run, tiny, tmp_pat
 
 def test_other_weights_have_another_digest(tiny) -> None:
     changed = make_stage("tiny/base8", key=1)
-    other = imagen.dataclasses.replace(tiny, stages=(changed, tiny.stages[1]))
+    other = dataclasses.replace(tiny, stages=(changed, tiny.stages[1]))
     assert benchmark.weights_sha256(other) != benchmark.weights_sha256(tiny)
 
 
@@ -268,3 +275,64 @@ def test_what_does_not_fit_is_refused(run, place, tmp_path, arguments, prompts, 
 def test_options_of_prompts_alone(arguments: list[str], says: str) -> None:
     with pytest.raises(ValueError, match=f"^{says}"):
         evaluate.run(arguments)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(tiny, place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("imagen_jax.load", lambda *_, **__: tiny)
+    monkeypatch.setattr("imagen_jax.with_lora", lambda cascade, *_, **__: cascade)
+    monkeypatch.setattr("imagen_jax.parallel.compilation_cache.use_cache", lambda: None)
+    coco = dataclasses.replace(PROTOCOLS["coco-30k"], count=6, size=16)
+    monkeypatch.setitem(PROTOCOLS, "coco-30k", coco)  # as small as the cascade
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "clip", "clip-vit-base-patch32")
+    shutil.copytree(place / "real", "coco-256")
+    save_file(random_weights.inception_tensors(), "inception.safetensors")
+    _write_prompts(place)
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", "").splitlines()
+    commands = [shlex.split(line) for line in lines]
+    assert [words[1] for words in commands].count("eval") == 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few images, and of random weights
+        for program, command, *rest in commands:
+            if (program, command) == ("imagen", "eval"):
+                evaluate.run(rest)
+            elif (program, command) == ("imagen", "score"):
+                _write_votes(Path("pairs/pairs.json"), Path("preferences.csv"))
+                score.run(rest)
+    assert set(_metrics("coco")) == {"fid", "clip"}
+    parti = json.loads(Path("parti/report.json").read_text())
+    assert parti["prompts"]["categories"] == {"x": 6}
+    assert len(json.loads(Path("guidance/report.json").read_text())["settings"]) == 4
+    assert "shapes" in _metrics("oracle")
+    assert Path("geneval/geneval/00000/samples/0003.png").is_file()
+    assert Path("dpg/dpg/partiprompts1.png").is_file()
+    found = json.loads(Path("preferences/preferences.json").read_text())
+    assert found["percent"]["fidelity"]["A"]["share"] == 100
+
+
+def _write_prompts(place: Path) -> None:
+    """The files that the page names."""
+    words = list(PROMPTS)
+    annotations = [
+        {"image_id": i, "id": i, "caption": prompt} for i, prompt in enumerate(words * 2)
+    ]
+    Path("captions_val2014.json").write_text(json.dumps({"annotations": annotations}))
+    table = "".join(f"{prompt}\tArts\tx\t-\n" for prompt in words)
+    Path("PartiPrompts.tsv").write_text(f"Prompt\tCategory\tChallenge\tNote\n{table}")
+    rows = "".join(f"{prompt},Colors\n" for prompt in words[:2])
+    Path("drawbench.csv").write_text(f"Prompts,Category\n{rows}")
+    Path("captions.txt").write_text("\n".join(words) + "\n")
+    shutil.copy(place / "geneval.jsonl", "evaluation_metadata.jsonl")
+    shutil.copytree(place / "dpg", "dpg_bench/prompts")
+
+
+def _metrics(folder: str) -> dict[str, float]:
+    return json.loads(Path(folder, "report.json").read_text())["settings"][0]["metrics"]
+
+
+def _write_votes(key: Path, file: Path) -> None:
+    study = json.loads(key.read_text())["study"]
+    rows = [f"{study},r,{n},Colors,p,fidelity,A,A\n" for n in range(2)]
+    file.write_text(",".join(preferences.COLUMNS) + "\n" + "".join(rows))
