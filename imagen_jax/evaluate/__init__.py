@@ -12,8 +12,8 @@
 | `report.py` | `Report`: one page of scores, plots and sample grids |
 | `prompt_file.py`, `protocols.py` | prompts of benchmarks, and how they are sampled and scored |
 | `sample_folder.py` | images of prompts, sampled part by part |
-| `benchmark.py`, `benchmark_page.py` | scores of a cascade's images by setting and category; their page |
+| `benchmark.py`, `benchmark_page.py` | scores by setting and category; their page |
 | `retrieval.py` | is the nearest real image that of the prompt? |
 | `layouts.py` | folders of images as other benchmarks' programs read them |
-| `preference_page.py`, `preferences.py` | a page on which people compare images; shares with intervals |
+| `preference_page.py`, `preferences.py` | a page to compare images; shares with intervals |
 """

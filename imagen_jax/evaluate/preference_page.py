@@ -57,14 +57,19 @@ def write(
     read, or more bytes than a page may have; OSError.
     """
     each = _check(pairs, prompts)
-    trials, used = [], 0
+    trials, used, sides = [], 0, set[int]()
     for trial in arrange(len(prompts), seed=seed):
         span = range(trial.number * each, (trial.number + 1) * each)
         shown = {
-            name: [_data_uri(images, n, size) for n in span]
+            name: [_data_uri(images, n, size, sides) for n in span]
             for name, images in zip("AB", pairs, strict=True)
         }
         used += sum(map(len, [*shown["A"], *shown["B"]]))
+        if len(sides) > 1:
+            raise ValueError(
+                f"images of {min(sides)} and {max(sides)} px, which people would tell apart: give "
+                "--size N, to which all are resized"
+            )
         if used > MOST_BYTES:
             raise ValueError(
                 f"the images take more than {MOST_BYTES:,} bytes of a page: give --size N, to "
@@ -129,9 +134,10 @@ def _check_captions(images: ImageSet, prompts: Sequence[str]) -> None:
             )
 
 
-def _data_uri(images: ImageSet, number: int, size: int | None) -> str:
-    """An image inside the page, once it was seen to be one."""
+def _data_uri(images: ImageSet, number: int, size: int | None, sides: set[int]) -> str:
+    """An image inside the page, once it was seen to be one; its side is added to `sides`."""
     pixels, data, _ = image_set.decode_pixels(images, number, size=size)
+    sides.add(len(pixels))
     if size is not None:
         data = transforms.encode(pixels)
     kind = next((k for start, k in SIGNATURES.items() if data.startswith(start)), "image/png")

@@ -4,6 +4,7 @@ An image is written whole or not at all, so that what is there need not be sampl
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -108,4 +109,6 @@ def sample(
             first_index=part.start,
         ):
             target.write(samples.first_index, list(samples.values())[-1])
+        if imagen.cache_dir is not None:  # of a part that is written, nothing is kept twice
+            shutil.rmtree(imagen.cache_dir, ignore_errors=True)
     target.finish()

@@ -79,6 +79,7 @@ def test_the_page_has_each_sets_images_and_names_neither(pairs: Path) -> None:
         (("shapes",), "shapes beside --pairs: give one of them"),
         (("--prompts", "four.txt"), "a has 10 images for 4 prompts: give as many for each"),
         (("--pairs", "a", "few"), "a has 10 images, few has 1: give two sets of the same"),
+        (("--pairs", "a", "large"), "images of 24 and 48 px, which people would tell apart"),
         (("--pairs", "sampled", "a"), "image 0.png is of 'x', and prompt 1 is 'a red car'"),
     ],
 )
@@ -86,6 +87,9 @@ def test_sets_that_do_not_fit_are_refused(pairs: Path, arguments, says: str) -> 
     Path("four.txt").write_text("a\nb\nc\nd\n")
     Path("few").mkdir()
     Path("sampled").mkdir()
+    Path("large").mkdir()
+    for number in range(10):
+        Image.new("RGB", (48, 48)).save(f"large/{number}.png")
     Image.new("RGB", (24, 24)).save("few/0.png")
     Image.new("RGB", (24, 24)).save("sampled/0.png")
     entries = [{"file": "0.png", "prompt": "x"}] * 10
