@@ -61,6 +61,8 @@ class Options:
     """Judge the images of this stage. Default: the last one."""
     images: config.Count = 64
     """Prompts, each sampled in every setting and by every seed."""
+    others: config.Count = 500
+    """Real images of shapes that distances are measured from, without a reference."""
     seeds: tuple[config.Seed, ...] = (1, 2, 3)
     """Seeds of the noise."""
     out: Path = Path("results")

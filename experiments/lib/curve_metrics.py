@@ -89,7 +89,7 @@ def prepare(options: Options, cascades: Mapping[str, Imagen]) -> Metrics:
     dataset = next(iter(cascades.values())).experiments[0].data.dataset
     exam, other = (
         balanced_eval_set(dataset, count=count, seed=seed, size=size)
-        for count, seed in ((options.images, 1), (max(500, options.images), 2))
+        for count, seed in ((options.images, 1), (options.others, 2))
     )
     reference = _given(options, devices) if options.reference else _of(devices, other)
     classical = frechet.load_reference(other.real, exam.real)
