@@ -89,6 +89,7 @@ setup(
     },
     package_data={
         "imagen_jax": ["py.typed"],
+        "imagen_jax.evaluate": ["*.html"],
         "imagen_jax.io": ["fonts/*"],
         "imagen_jax.text": [
             "*/spiece.model",

@@ -89,6 +89,10 @@ API = {
         "imagen_jax.evaluate.detector",
         "imagen_jax.evaluate.frechet",
         "imagen_jax.evaluate.report",
+        "imagen_jax.evaluate.prompt_file",
+        "imagen_jax.evaluate.protocols",
+        "imagen_jax.evaluate.benchmark",
+        "imagen_jax.evaluate.preferences",
     ],
     "metrics": [
         "imagen_jax.metrics",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 @contextmanager
-def image_progress(unfinished: Path, doing: str) -> Iterator[Callable[[str, int], None]]:
-    """A progress bar, and the stop that a signal asks for between two batches."""
+def image_progress(
+    unfinished: Path, doing: str, *, total: int
+) -> Iterator[Callable[[str, int], None]]:
+    """A progress bar of `total` images, and the stop that a signal asks for between two batches."""
     from tqdm import tqdm
 
     from imagen_jax.parallel import distributed
@@ -15,7 +17,7 @@ def image_progress(unfinished: Path, doing: str) -> Iterator[Callable[[str, int]
 
     with (
         preemption.watch_between_batches(unfinished, distributed.metadata_server()) as check,
-        tqdm(desc=doing, unit="image", dynamic_ncols=True) as bar,
+        tqdm(desc=doing, total=total, unit="image", dynamic_ncols=True) as bar,
     ):
 
         def step(what: str, done: int) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides
+from imagen_jax.cli import devices, lora_option, parsing, sample_inputs, sampler_overrides
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
+from imagen_jax.cli.sampler_options import SamplerOptions
 from imagen_jax.io import removal
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ without text.
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
 """
-WEIGHT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,20})?")  # of adapters
 # Options of other names, by the one that they have here.
 RENAMED = {
     "--negative": "--negative-prompt",
@@ -95,41 +94,7 @@ class Options:
     """Times to repeat each step with --mask (RePaint), which blends new with old; 5 to 10 are
     typical."""
 
-    guidance_weight: str | None = None
-    """Classifier-free guidance weight; 1 turns guidance off. Diffusers calls it guidance scale."""
-    guidance_interval: str | None = None
-    """Range LOW:HIGH of noise over signal (sigma / alpha) to guide in, such as 0.2:5."""
-    guidance_rescale: str | None = None
-    """Share, 0 to 1, of the contrast added by guidance that is taken back."""
-    steps: str | None = None
-    """Sampling steps."""
-    sampler: str | None = None
-    """Step rule: ancestral, ddim, dpmpp_2m or edm_heun."""
-    spacing: str | None = None
-    """Spacing of the steps' noise levels: time, logsnr, karras, or leading for time steps."""
-    timesteps: str | None = None
-    """Discrete time steps in place of --steps and --spacing: 999:600:0, or DeepFloyd's list, such
-    as smart50."""
-    final_noise: str | None = None
-    """Noise from the last step, too, unless that is time step 0: true or false."""
-    stochasticity: str | None = None
-    """Variance of the ancestral sampler, 0 (small) to 1 (large)."""
-    threshold: str | None = None
-    """Thresholding of the estimated image: none, static or dynamic."""
-    percentile: str | None = None
-    """Percentile of dynamic thresholding, such as 99.5."""
-    threshold_max: str | None = None
-    """Largest value of the dynamic threshold, such as 1.5."""
-    known_pixels: str | None = None
-    """Pixels that --mask keeps, in every step: noised, or clean as DeepFloyd IF has them."""
-    edm_rho: str | None = None
-    """Exponent of karras spacing, such as 7."""
-    edm_sigma_min: str | None = None
-    """Smallest noise of karras spacing, in sigma / alpha."""
-    edm_sigma_max: str | None = None
-    """Largest noise of karras spacing, in sigma / alpha."""
-    aug_level: str | None = None
-    """Noise on the low-resolution input of super-resolution stages, 0 to 1."""
+    sampler: Annotated[SamplerOptions, tyro.conf.arg(name="")] = SamplerOptions()
     batch_size: config.BatchSize = 16
     """Images sampled at once."""
 
@@ -160,9 +125,7 @@ def run(argv: list[str]) -> None:
     profile = CompileProfile(time.perf_counter())
     parsing.refuse_renamed(argv, RENAMED)
     options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
-    changes = sampler_overrides.read_overrides(
-        {name: getattr(options, name) for name in sampler_overrides.OPTIONS}
-    )
+    changes = sampler_overrides.read_overrides(vars(options.sampler))
 
     import imagen_jax
     from imagen_jax.cli.output import Output
@@ -182,9 +145,7 @@ def run(argv: list[str]) -> None:
     )
     if options.clean_caption:
         cascade = cascade.with_caption_cleaner()
-    for given in options.lora:
-        cascade = _with_lora(cascade, given)
-    cascade = cascade.with_samplers(changes)
+    cascade = lora_option.with_adapters(cascade, options.lora).with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
     unfinished = options.out / preemption.UNFINISHED
@@ -209,21 +170,6 @@ def run(argv: list[str]) -> None:
     print(f"{images} in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
-
-
-def _with_lora(cascade: "Imagen", given: str) -> "Imagen":
-    """The cascade with the adapters of one FILE or FILE=WEIGHT."""
-    import imagen_jax
-
-    path, separator, written = given.rpartition("=")
-    if not separator or Path(given).exists():
-        return imagen_jax.with_lora(cascade, given)
-    if not WEIGHT.fullmatch(written):
-        raise ValueError(
-            f"--lora {config.shorten(given)}: {config.shorten(written)} is no weight, and no file "
-            "has that name; give FILE, or FILE=WEIGHT such as style.safetensors=0.7"
-        )
-    return imagen_jax.with_lora(cascade, path, weight=float(written))
 
 
 def _with_prompts(options: Options) -> Options:

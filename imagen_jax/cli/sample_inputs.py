@@ -69,10 +69,10 @@ def _check(options: "Options", stages: Sequence[config.Stage]) -> None:
         if value not in (None, 1) and getattr(options, needed) is None:
             needed = needed.replace("_", "-")
             raise ValueError(f"--{name} {value} does nothing without --{needed}: give that, too")
-    if options.known_pixels is not None and options.mask is None:
+    if options.sampler.known_pixels is not None and options.mask is None:
         raise ValueError(
-            f"--known-pixels {abridge(options.known_pixels)} does nothing without --mask: give "
-            "that, too"
+            f"--known-pixels {abridge(options.sampler.known_pixels)} does nothing without --mask: "
+            "give that, too"
         )
     if options.low_res is not None and not first.is_super_resolution:
         raise ValueError(

@@ -8,18 +8,18 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import parsing
+from imagen_jax.cli import metric_options, parsing
 from imagen_jax.cli.image_progress import image_progress
+from imagen_jax.cli.metric_options import MetricOptions
 from imagen_jax.io import removal
 
 if TYPE_CHECKING:
     from imagen_jax.metrics.image_set import ImageSet
-    from imagen_jax.metrics.networks import MetricNetwork
 
 USAGE = """Score images by the field's metrics, and say with what and on what.
 
@@ -29,6 +29,7 @@ preprocessing, counts, reference and the SHA-256 of weights, and statistics.safe
 --reference to later scores. Without --reference only CLIP score and statistics are computed. A
 score that was interrupted resumes with the same command.
 """
+PREFERENCES = ".csv"  # ending of files of answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,58 +37,62 @@ class Options:
     """Options of a score."""
 
     images: tyro.conf.Positional[str]
-    """Folder of images, of `imagen sample` or `imagen encode`, or any source of images with
-    captions; `imagen encode --help` lists the forms."""
-    reference: str = ""
-    """Real images, in any of these forms; or their statistics: a folder that this command wrote, or
-    a .safetensors or .npz file."""
+    """Folder of images, of `imagen sample` or `imagen encode`, or any source of images;
+    `imagen encode --help` lists the forms. Or preferences.csv, what people answered on a page of
+    `imagen eval --pairs`, or several as 'FOLDER/*.csv'."""
     metrics: str = "fid"
     """fid, cmmd, clip and precision-recall, with commas between."""
-    inception: Path | None = None
-    """FID's weights; precision and recall are of the same network."""
-    clip: Path | None = None
-    """Folder of the CLIP score's model, such as ViT-B/32's."""
-    cmmd_clip: Path | None = None
-    """Folder of CMMD's model, ViT-L/14 at 336 px; default: --clip."""
     prompts: Path | None = None
     """File with a prompt a line, one for each image in the order of names; default: captions."""
-    size: config.Side | None = None
-    """Resize the short side of each image to so many pixels, and crop its middle."""
+    networks: Annotated[MetricOptions, tyro.conf.arg(name="")] = MetricOptions()
     batch_size: config.BatchSize = 32
     """Images computed at once."""
     out: Path = Path("score")
     """Folder to write to."""
-    data_dir: Path = Path("data")
-    """Folder of datasets, and of indices of tars."""
 
 
 def run(argv: list[str]) -> None:
     """Parse, score, write, print. Errors: ValueError that names what can't be scored."""
     options = parsing.parse(Options, argv, prog="imagen score", description=USAGE)
-    from imagen_jax.metrics import score, statistics_file
-    from imagen_jax.metrics.measure import Measurement
+    if options.images.endswith(PREFERENCES):
+        if options != Options(images=options.images, out=options.out):
+            raise ValueError(
+                f"{options.images} has answers of people: of options, give --out alone"
+            )
+        from imagen_jax.cli import score_preferences
+
+        score_preferences.run(options.images, options.out)
+        return
+    from imagen_jax.metrics import measure, score, statistics_file
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import lease, preemption
 
     metrics = score.parse_metrics(options.metrics)
-    _check(options, metrics)
+    if options.prompts and "clip" not in metrics:
+        metric_options.refuse_unread("--prompts", options.prompts, {"clip"}, metrics)
+    metric_options.check(options.networks, metrics)
     images = _open(options, metrics)
+    reference_at = options.networks.reference
+    compared = (
+        measure.open_reference(reference_at, options.networks.data_dir) if reference_at else None
+    )
     compilation_cache.use_cache()
-    networks = _load(options, metrics)
+    networks = metric_options.load(options.networks, metrics)
     unfinished = options.out / preemption.UNFINISHED
     with lease.hold(options.out, command="imagen score", option="--out"):
-        with image_progress(unfinished, "scoring") as progress:
-            measurement = Measurement(
+        total = len(images) + (0 if compared is None else measure.count_images(compared))
+        with image_progress(unfinished, "scoring", total=total) as progress:
+            measurement = measure.Measurement(
                 networks=networks,
-                size=options.size,
+                size=options.networks.size,
                 batch_size=options.batch_size,
                 keep_inception="precision-recall" in metrics,
                 unfinished=unfinished,
                 progress=progress,
             )
             found, reference = measurement.measure(images, what="images"), None
-            if options.reference:
-                reference = measurement.reference(options.reference, data_dir=options.data_dir)
+            if compared is not None:
+                reference = measurement.reference(compared)
         numbers = score.compute(metrics, found, reference)
         notes = score.warnings_of(metrics, found, reference)
         found.save(options.out / statistics_file.FILE)
@@ -102,39 +107,12 @@ def run(argv: list[str]) -> None:
     print(f"{len(images):,} images; all of it is in {options.out}")
 
 
-def _check(options: Options, metrics: Sequence[str]) -> None:
-    """Errors: ValueError for a metric without weights, or an option that no metric reads."""
-    given = {
-        "--inception": (options.inception, {"fid", "precision-recall"}),
-        "--clip": (options.clip, {"clip"} if options.cmmd_clip else {"clip", "cmmd"}),
-        "--cmmd-clip": (options.cmmd_clip, {"cmmd"}),
-        "--prompts": (options.prompts, {"clip"}),
-        "--reference": (options.reference, {"fid", "cmmd", "precision-recall"}),
-    }
-    for option, (value, readers) in given.items():
-        if value and not readers & set(metrics):
-            raise ValueError(
-                f"{option} {value} is of {' and '.join(sorted(readers))}, but --metrics has "
-                f"{options.metrics}: leave it out, or add one"
-            )
-    needed = {
-        "fid": ("--inception FILE", options.inception),
-        "precision-recall": ("--inception FILE", options.inception),
-        "clip": ("--clip FOLDER", options.clip),
-        "cmmd": ("--cmmd-clip FOLDER", options.cmmd_clip or options.clip),
-    }
-    for metric in metrics:
-        option, value = needed[metric]
-        if value is None:
-            raise ValueError(f"{metric} needs the weights of its network: give {option}")
-
-
 def _open(options: Options, metrics: Sequence[str]) -> ImageSet:
     """The images, with prompts. Errors: ValueError where a metric needs them and there are none."""
     from imagen_jax.cli import prompts
     from imagen_jax.metrics import image_set
 
-    images = image_set.open_images(options.images, data_dir=options.data_dir)
+    images = image_set.open_images(options.images, data_dir=options.networks.data_dir)
     if options.prompts is not None:
         images = images.with_prompts(prompts.read_prompts(options.prompts))
     if "clip" in metrics and not images.captioned:
@@ -143,21 +121,6 @@ def _open(options: Options, metrics: Sequence[str]) -> ImageSet:
             "--prompts FILE"
         )
     return images
-
-
-def _load(options: Options, metrics: Sequence[str]) -> list[MetricNetwork]:
-    """Load the networks that the metrics need, once each."""
-    from imagen_jax.metrics import networks, score
-
-    wanted = {score.NETWORKS[metric] for metric in metrics}
-    found = []
-    if networks.INCEPTION in wanted and options.inception:
-        found.append(networks.load_inception(options.inception))
-    if networks.CMMD in wanted and (folder := options.cmmd_clip or options.clip):
-        found.append(networks.load_cmmd(folder))
-    if networks.CLIP in wanted and options.clip:
-        found.append(networks.load_clip(options.clip))
-    return found
 
 
 def _write(folder: Path, document: dict[str, Any]) -> None:

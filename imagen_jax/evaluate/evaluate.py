@@ -73,6 +73,15 @@ def check_cascade(imagen: Imagen) -> None:
     judged_stages(imagen)
 
 
+def count_images(imagen: Imagen, settings: EvaluationSettings) -> int:
+    """Count the images that `evaluate` samples, those of each stage apart."""
+    stages = [painter.stage for painter in imagen.stages]
+    both = len(SPLITS) * len(stages) * settings.images
+    alone = settings.images * sum(stage.low_size is not None for stage in stages)
+    swept = stages.index(judged_stages(imagen)[0]) + 1
+    return both + alone + len(settings.sweep) * swept * min(settings.sweep_images, settings.images)
+
+
 def draw_sets(imagen: Imagen, settings: EvaluationSettings) -> dict[str, EvalSet]:
     """Draw the captions and real images of both kinds, at 256 px or the last stage's size.
 

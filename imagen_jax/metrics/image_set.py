@@ -17,10 +17,10 @@ from imagen_jax import config
 from imagen_jax.config import Framing
 from imagen_jax.data.images import crop, decode
 from imagen_jax.data.images.decode import RGB
-from imagen_jax.data.sources import addresses, base, folders
+from imagen_jax.data.sources import addresses, base, folders, parquet, tar_images
 from imagen_jax.data.store import index as store_index
 from imagen_jax.data.store.store import open_store
-from imagen_jax.io import json_reader, paths, whole_files
+from imagen_jax.io import buckets, json_reader, paths, whole_files
 
 METADATA = "metadata.json"  # of the images of `imagen sample`
 SIZED = "give --size N, to which every image is resized and cropped"
@@ -86,15 +86,8 @@ def open_images(address: str, *, data_dir: Path) -> ImageSet:
         if (path / METADATA).is_file():
             return _of_samples(address, path)
         if address.startswith(addresses.FOLDER) or _has_images(path):
-            return _of_folder(address, path)
-    source = addresses.open_source(addresses.parse_address(address), data_dir)
-    keys = [source.key(number) for number in range(len(source))]
-
-    def read(number: int) -> Item:
-        example = source[number]
-        return Item(example["image"], example["caption"])
-
-    return ImageSet(address, keys, read, True, left_out=base.summarise_skips(source.skipped))
+            return _of_listing(address, str(path))
+    return _of_source(address, data_dir)
 
 
 def decode_pixels(images: ImageSet, number: int, *, size: int | None) -> tuple[RGB, bytes, str]:
@@ -129,9 +122,15 @@ def _has_images(path: Path) -> bool:
     return any(file.suffix.lower() in suffixes for file in path.rglob("*"))
 
 
-def _of_folder(address: str, path: Path) -> ImageSet:
-    """All images below a folder in the order of their names, with captions in .txt if all have."""
-    listing = folders.list_folder(path)
+def _of_listing(address: str, root: str) -> ImageSet:
+    """All images below a folder, here or in a bucket, in the order of their names.
+
+    Captions are in .txt, if each image has one.
+    """
+    is_remote = buckets.is_bucket(root)
+    if is_remote:
+        buckets.require_driver(root)
+    listing = folders.list_bucket(root) if is_remote else folders.list_folder(Path(root))
     names = sorted(
         name
         for name in listing.sizes
@@ -143,10 +142,10 @@ def _of_folder(address: str, path: Path) -> ImageSet:
     captioned = all(text in listing.sizes for text in texts)
 
     def read(number: int) -> Item:
-        data = whole_files.read_whole(str(path / names[number]))
+        data = whole_files.read_whole(f"{root}/{names[number]}")
         if not captioned:
             return Item(data, None)
-        found = base.make_texts(whole_files.read_whole(str(path / texts[number])))
+        found = base.make_texts(whole_files.read_whole(f"{root}/{texts[number]}"))
         return Item(data, found[0] if found else "")
 
     keys = [base.key(name) for name in names]
@@ -181,6 +180,38 @@ def _is_entry(entry: object) -> bool:
         and isinstance(entry.get("file"), str)
         and Path(entry["file"]).name == entry["file"]
     )
+
+
+def _of_source(address: str, data_dir: Path) -> ImageSet:
+    """What `imagen encode` reads, and images without captions in tars, Parquet or a bucket."""
+    parsed = addresses.parse_address(address)
+    if (place := addresses.place_of(parsed, addresses.PARQUET)) and not parsed.text:
+        source = parquet.open_parquet(place, image=parsed.image, text="")
+        return _of_examples(address, source, captioned=False)
+    place = addresses.place_of(parsed, addresses.FOLDER)
+    if buckets.is_bucket(place) and not parsed.text:
+        return _of_listing(address, place.rstrip("/"))
+    try:
+        return _of_examples(address, addresses.open_source(parsed, data_dir), captioned=True)
+    except base.NoExampleError:
+        if not (place := addresses.place_of(parsed, addresses.TARS)):
+            raise
+    images = tar_images.open_images(place)
+    keys = [images.key(number) for number in range(len(images))]
+    left_out = base.summarise_skips(images.skipped)
+    return ImageSet(
+        address, keys, lambda number: Item(images.read(number), None), False, left_out=left_out
+    )
+
+
+def _of_examples(address: str, source: base.Source, *, captioned: bool) -> ImageSet:
+    keys = [source.key(number) for number in range(len(source))]
+
+    def read(number: int) -> Item:
+        example = source[number]
+        return Item(example["image"], example["caption"] if captioned else None)
+
+    return ImageSet(address, keys, read, captioned, left_out=base.summarise_skips(source.skipped))
 
 
 def _of_store(address: str, path: Path) -> ImageSet:

@@ -46,14 +46,27 @@ class Measurement:
         }
         return statistics_file.gather(kept.read_all(), about, keep_inception=self.keep_inception)
 
-    def reference(self, address: str, *, data_dir: Path) -> Statistics:
-        """The statistics of real images at an address, or those in a file.
+    def reference(self, opened: ImageSet | Path) -> Statistics:
+        """The statistics of what `open_reference` found.
 
-        Errors: as `measure`, `open_images` and `statistics_file.read`.
+        Errors: as `measure` and `statistics_file.read`.
         """
-        if file := statistics_file.find_file(address):
-            return statistics_file.read(file)
-        return self.measure(open_images(address, data_dir=data_dir), what="reference")
+        if isinstance(opened, Path):
+            return statistics_file.read(opened)
+        return self.measure(opened, what="reference")
+
+
+def open_reference(address: str, data_dir: Path) -> ImageSet | Path:
+    """The real images at an address, or the file of their statistics.
+
+    Errors: as `open_images`.
+    """
+    return statistics_file.find_file(address) or open_images(address, data_dir=data_dir)
+
+
+def count_images(opened: ImageSet | Path) -> int:
+    """Count the images that are to be gone through; there are none of a file of statistics."""
+    return 0 if isinstance(opened, Path) else len(opened)
 
 
 def _describe(size: int | None) -> dict[str, str]:

@@ -110,12 +110,15 @@ class Parts:
 def fill(
     parts: Parts, devices: Devices, *, batch_size: int, progress: Callable[[int], None]
 ) -> None:
-    """Compute the parts that are missing; `progress` is told of the images of each batch.
+    """Compute the parts that are missing.
 
+    `progress` is told of the images of each batch, and first of those that are done already.
     Errors: ValueError, by the image, for one that can't be scored or whose features are not finite.
     """
+    missing = parts.list_missing()
+    progress(len(parts.images) - sum(len(parts.spans[number]) for number in missing))
     with ThreadPoolExecutor(THREADS) as pool:
-        for number in parts.list_missing():
+        for number in missing:
             parts.write(
                 number, _compute(parts, parts.spans[number], devices, batch_size, pool, progress)
             )

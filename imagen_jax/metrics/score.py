@@ -1,6 +1,6 @@
 """A score: which metrics there are, what each needs, and the one document that they become."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,12 @@ FEWEST = 2048  # images of an FID that means something
 IDENTITY = {INCEPTION: "source_sha256", CMMD: "sha256"}  # of weights, by network
 
 
-def parse_metrics(text: str) -> tuple[str, ...]:
+def parse_metrics(text: str, known: Collection[str] = tuple(NETWORKS)) -> tuple[str, ...]:
     """Metrics by their names, with commas between. Errors: ValueError for an unknown name."""
     found = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in found:
-        if name not in NETWORKS:
-            raise ValueError(
-                f"--metrics {text}: no metric {name!r}; there are {', '.join(NETWORKS)}"
-            )
+        if name not in known:
+            raise ValueError(f"--metrics {text}: no metric {name!r}; there are {', '.join(known)}")
     return found
 
 
@@ -51,7 +49,7 @@ def check_comparable(metrics: Sequence[str], images: Statistics, reference: Stat
     Errors: ValueError that names what differs.
     """
     for name in metrics:
-        for part, what in _NEEDED.get(name, {}).items():
+        for part, what in NEEDED.get(name, {}).items():
             if getattr(reference, part) is None:
                 raise ValueError(
                     f"the reference {reference.about.get('file')} has no {what}, which {name} "
@@ -135,7 +133,7 @@ _COMPARISONS: Mapping[str, Callable[[Statistics, Statistics], dict[str, float]]]
     "cmmd": _cmmd,
     "precision-recall": _precision_recall,
 }
-_NEEDED = {  # fields of the reference's statistics
+NEEDED = {  # fields of the reference's statistics
     "fid": {"gaussian": "mean and covariance of Inception's features"},
     "cmmd": {"cmmd": "CLIP embeddings"},
     "precision-recall": {"inception": "Inception features of each image"},

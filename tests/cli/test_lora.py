@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imagen_jax.cli import sample
+from imagen_jax.cli import lora_option
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,11 @@ def test_files_and_weights_are_told_apart(
     (tmp_path / "there=1").touch()
     asked: list[Any] = []
     monkeypatch.setattr("imagen_jax.with_lora", lambda *a, **k: asked.append((a, k)))
-    sample._with_lora("cascade", given)  # type: ignore[arg-type]
+    lora_option.with_adapters("cascade", [given])  # type: ignore[arg-type]
     assert asked == [(("cascade", path), {} if weight is None else {"weight": weight})]
 
 
 @pytest.mark.parametrize("given", ["a=b", "a=", "a=nan", "a=٣", "a=1e3"])
 def test_what_is_no_weight_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match=r"is no weight, and no file has that name; give FILE"):
-        sample._with_lora("cascade", given)  # type: ignore[arg-type]
+        lora_option.with_adapters("cascade", [given])  # type: ignore[arg-type]

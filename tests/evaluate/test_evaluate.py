@@ -20,7 +20,7 @@ def imagen() -> imagen_jax.Imagen:
     [
         (["--pictures", "4"], "--pictures is --images now"),
         (["--sweep-pictures=4"], "--sweep-pictures is --sweep-images now"),
-        (["--images", "0"], "--images 0: must be a whole number from 1 to 1000000"),
+        (["--images", "0"], "--images 0: must be None or a whole number from 1 to 1000000"),
     ],
 )
 def test_bad_options_get_one_sentence(arguments: list[str], says: str) -> None:

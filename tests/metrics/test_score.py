@@ -8,7 +8,10 @@ import tarfile
 import warnings
 from pathlib import Path
 
+import cloud_storage
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import random_weights
 import torch_pickle
@@ -16,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from imagen_jax.cli import convert, score
+from imagen_jax.data.sources import addresses
 from imagen_jax.metrics import clip_weights, parts, statistics_file
 from imagen_jax.metrics.networks import Devices, load_clip, load_cmmd
 
@@ -120,12 +124,19 @@ def test_a_score_that_was_killed_resumes_to_the_same_number(tmp_path, monkeypatc
     assert written == [("images", n) for n in range(3)] + [("reference", n) for n in range(3)]
 
 
-def _tar(file: Path) -> str:
+def _png(image: np.ndarray) -> bytes:
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    return png.getvalue()
+
+
+def _tar(file: Path, *, captions: bool = True) -> str:
     with tarfile.open(file, "w") as opened:
         for number, image in enumerate(random_weights.images(COUNT, SIDE, 0)):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, "PNG")
-            for ending, data in (("png", png.getvalue()), ("txt", b"a red circle %d" % number)):
+            members = {"png": _png(image), "txt": b"a red circle %d" % number}
+            if not captions:
+                members = {"png": members["png"], "cls": b"3"}
+            for ending, data in members.items():
                 member = tarfile.TarInfo(f"{number:03}.{ending}")
                 member.size = len(data)
                 opened.addfile(member, io.BytesIO(data))
@@ -145,6 +156,35 @@ def test_captions_come_with_images_of_any_form(tmp_path: Path) -> None:
     for images in (_tar(tmp_path / "a.tar"), _samples(tmp_path / "sampled")):
         kind = ("--metrics", "clip", "--data-dir", str(tmp_path / "data"))
         assert _score(images, *kind, out=str(tmp_path / "b"))["metrics"] == wanted
+
+
+def test_images_without_captions_are_scored_from_any_form(tmp_path: Path, monkeypatch) -> None:
+    kind = ("--metrics", "cmmd", "--reference", "real")
+    wanted = _score("samples", *kind, out=str(tmp_path / "a"))["metrics"]
+    images = [_png(image) for image in random_weights.images(COUNT, SIDE, 0)]
+    table = pa.table({"image": [{"bytes": b, "path": "x.png"} for b in images], "label": [0] * 12})
+    pq.write_table(table, tmp_path / "images.parquet")
+    with cloud_storage.serve_here(monkeypatch) as bucket:
+        for number, data in enumerate(images):
+            bucket.put(f"set/{number:03}.png", data)
+        addresses = {
+            _tar(tmp_path / "a.tar", captions=False): "12 neither image nor caption",
+            f"parquet:{tmp_path}/images.parquet?text=": "",
+            "folder:gs://bucket/set": "",
+        }
+        for number, (address, left_out) in enumerate(addresses.items()):
+            found = _score(address, *kind, out=str(tmp_path / str(number)))
+            assert found["metrics"] == wanted
+            assert found["images"]["left_out"].startswith(left_out)
+            assert bool(found["images"]["left_out"]) == bool(left_out)
+            with pytest.raises(ValueError, match="the CLIP score needs a prompt for each image"):
+                _score(address, "--metrics", "clip", out=str(tmp_path / "clip"))
+
+
+def test_captions_are_needed_for_encoding(tmp_path: Path) -> None:
+    address = addresses.parse_address(f"parquet:{tmp_path}/a.parquet?text=")
+    with pytest.raises(ValueError, match="captions are needed; name their column"):
+        addresses.open_source(address, tmp_path)
 
 
 def test_size_resizes_and_crops(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def open_source(address: Address, data_dir: Path | str) -> Source:
     if form == PARQUET:
         from imagen_jax.data.sources import parquet
 
+        if not address.text:
+            raise ValueError(f"{address.dataset}?text=: captions are needed; name their column")
         return parquet.open_parquet(place, image=address.image, text=address.text)
     if form == MIXTURE:
         return open_mixture(read_addresses(place), data_dir)
@@ -164,6 +166,11 @@ def open_source(address: Address, data_dir: Path | str) -> Source:
 
         return tfds.open_tfds(address, data_dir)
     raise ValueError(f"no data source {address.dataset!r}: give {FORMS}")
+
+
+def place_of(address: Address, form: str) -> str:
+    """The path of an address of that form; "" for one of another."""
+    return address.dataset.removeprefix(form) if address.dataset.startswith(form) else ""
 
 
 def open_mixture(addresses: Sequence[Address], data_dir: Path | str) -> Source:

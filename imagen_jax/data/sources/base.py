@@ -97,6 +97,10 @@ class BadCaptionError(CorruptDataError):
         return self.detail
 
 
+class NoExampleError(ValueError):
+    """No example at an address: what is there has no captions, or nothing is."""
+
+
 class SkippedNames(tuple[str, ...]):
     """The first names of what is left out for one reason; `total` is how many there are."""
 

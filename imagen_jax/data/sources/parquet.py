@@ -33,7 +33,7 @@ class Columns(NamedTuple):
     """The columns of an example."""
 
     image: str  # a column of bytes, or of structs {bytes, path}
-    text: str  # a column of texts, of lists of them, or a path in one of structs
+    text: str  # a column of texts, of lists of them, or a path in one of structs; "": no captions
 
 
 class Scanned(NamedTuple):
@@ -80,6 +80,8 @@ class Parquet:
         image = table.column(0)[row - int(first)].as_py()
         if isinstance(image, dict):
             image = image["bytes"]
+        if not self.columns.text:
+            return base.make_example(image, ())
         words = table.column(1)[row - int(first)].as_py()  # texts are bytes here, not yet checked
         return base.make_example(image, base.make_texts(words, self.columns.text.partition("/")[2]))
 
@@ -117,7 +119,7 @@ class Parquet:
 def open_parquet(pattern: str, *, image: str = "image", text: str = "text") -> Parquet:
     """The examples of files: one, a folder of them, or several as in `remote_files.find_files`.
 
-    All captions are read once, to know which rows have one.
+    All captions are read once, to know which rows have one; with an empty `text` images need none.
     Errors: FileNotFoundError where there are no files; ValueError for one without those columns or
     with others in them, when no example is there, and without pyarrow.
     """

@@ -108,10 +108,13 @@ def _open(opened: Any) -> Any:
 
 
 def read_group(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the table of a row group's two columns, texts as bytes."""
+    """Yield the table of a row group's two columns, texts as bytes; of images alone, of one."""
     parquet, name = _open(opened), request["text"].partition("/")[0]
-    names = [_leaf(parquet, request["image"]), name]
+    names = [_leaf(parquet, request["image"]), *([name] if name else [])]
     table = parquet.read_row_group(request["group"], columns=names, use_threads=False)
+    if not name:
+        yield table.select([request["image"]])
+        return
     table = table.select([request["image"], name])
     yield table.set_column(1, name, _unchecked(table.column(1)))
 
@@ -133,7 +136,7 @@ def scan(opened: Any, request: Mapping[str, Any]) -> Iterator[Any]:
     """
     parquet, skips = _open(opened), SkipLog()
     names = parquet.schema_arrow.names
-    for column in (request["image"], request["text"].partition("/")[0]):
+    for column in filter(None, (request["image"], request["text"].partition("/")[0])):
         if names.count(column) != 1:
             many = "several columns" if column in names else "no column"
             raise ValueError(
@@ -205,7 +208,7 @@ def _wrong(parquet: Any, group: int, text: str, leaf: str, most: int) -> dict[in
     name, _, path = text.partition("/")
     count = parquet.metadata.row_group(group).num_rows
     wrong: dict[int, str] = {}
-    texts = enumerate(_values(parquet, group, name, TEXTS_AT_ONCE))
+    texts = enumerate(_values(parquet, group, name, TEXTS_AT_ONCE) if name else ())
     try:
         for row, value in texts:
             try:

@@ -134,7 +134,7 @@ def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
     # As in webdataset the ending begins at the first dot.
     stem, _, ending = parts[-1].partition(".")
     kind = KINDS.get(ending.lower(), "")
-    wrong = _refused(member, parts, kind)
+    wrong = refuse_member(member, parts, kind)
     if not wrong and not (kind == "text" and scan.field):
         key = "/".join([*(part for part in parts[:-1] if part not in ("", ".")), stem])
         wrong = _add(scan, key, kind, Span(member.offset_data, member.size), opened)
@@ -142,7 +142,7 @@ def _take(scan: Scan, member: tarfile.TarInfo, opened: Any) -> None:
         scan.skips.add(wrong, member.name)
 
 
-def _refused(member: tarfile.TarInfo, parts: list[str], kind: str) -> str:
+def refuse_member(member: tarfile.TarInfo, parts: list[str], kind: str) -> str:
     """Give the reason why a member is left out, by its header; "" if it is not."""
     if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
         return "unsafe name"

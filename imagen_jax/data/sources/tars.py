@@ -107,7 +107,7 @@ def open_tars(pattern: str, *, field: str = "", cache: Path) -> Tars:
         skips.extend(index.skipped)
     rows = np.concatenate([index.rows for index in indices])
     if not len(rows):
-        raise ValueError(
+        raise base.NoExampleError(
             f"{pattern}: no image with a caption in {len(files)} tars; "
             f"left out: {base.summarise_skips(skips.collect()) or 'nothing'}"
         )

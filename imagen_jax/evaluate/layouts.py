@@ -1,0 +1,67 @@
+"""Folders of images as GenEval's and DPG-Bench's own programs read them.
+
+GenEval: `00000/metadata.jsonl` with the prompt's line, `00000/samples/0000.png` and so on.
+DPG-Bench: one grid of two columns a prompt, named as the prompt's file, cells without margins.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imagen_jax.evaluate.prompt_file import PromptSet
+from imagen_jax.evaluate.protocols import Layout
+from imagen_jax.io import image_grid
+from imagen_jax.io.atomic import write_atomic
+
+DPG_IMAGES = 4  # of a grid, at most
+
+
+def check(layout: Layout, prompts: PromptSet, each: int) -> None:
+    """Refuse prompts that a layout can't be written for. Errors: ValueError."""
+    if layout == "geneval" and not prompts.records:
+        raise ValueError(
+            "--layout geneval needs GenEval's evaluation_metadata.jsonl as --prompts: its program "
+            "reads the line of each prompt"
+        )
+    if layout == "dpg" and not prompts.names:
+        raise ValueError(
+            "--layout dpg needs DPG-Bench's folder of prompts as --prompts: its program looks for "
+            "images by the names of these files"
+        )
+    if layout == "dpg" and each not in (1, DPG_IMAGES):
+        raise ValueError(f"--layout dpg: its grids have 1 or 4 images, not {each}")
+
+
+def write(
+    layout: Layout, folder: Path, prompts: PromptSet, files: Sequence[Path], each: int
+) -> None:
+    """Write a layout of PNG files, `each` for every prompt in turn, in place of an earlier one.
+
+    Errors: OSError.
+    """
+    for number in range(len(prompts)):
+        own = files[number * each : (number + 1) * each]
+        if layout == "geneval":
+            _write_geneval(folder / f"{number:05d}", prompts.records[number], own)
+        else:
+            _write_dpg(folder / f"{prompts.names[number]}.png", own)
+
+
+def _write_geneval(folder: Path, record: str, files: Sequence[Path]) -> None:
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "metadata.jsonl", record + "\n")
+    for number, file in enumerate(files):
+        write_atomic(folder / "samples" / f"{number:04d}.png", file.read_bytes())
+
+
+def _write_dpg(file: Path, files: Sequence[Path]) -> None:
+    """Write a grid whose cells are read by rows."""
+    images = [np.asarray(Image.open(one)) for one in files]
+    columns = math.isqrt(len(images))
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    grid = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image_grid.save_image(Image.fromarray(grid), file)
