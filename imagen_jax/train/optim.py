@@ -56,7 +56,7 @@ def describe_long_warmup(options: config.Optim, *, steps: int) -> str:
 def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, then Adam, Adafactor or Muon with library defaults.
 
-    Frozen parameters have no state; their gradients have to be zero, as `hold_frozen` makes them.
+    Frozen parameters have no state and no updates.
     """
     rate = schedule(options, steps=steps)
     if options.kind == "adam":
@@ -76,8 +76,20 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationE
     clip = [] if options.clip_norm is None else [clip_by_norm(options.clip_norm)]
     rule = optax.chain(*clip, rule)
     if options.frozen:
-        rule = optax.masked(rule, lambda params: select_trained(params, options.frozen))
+        rule = _leave_out(rule, options.frozen)
     return optax.with_extra_args_support(rule)
+
+
+def _leave_out(rule: Any, frozen: Sequence[str]) -> Any:
+    """The rule over what is trained, and no updates of the rest."""
+
+    def held(params: Params) -> Any:
+        return jax.tree.map(lambda trains: not trains, select_trained(params, frozen))
+
+    return optax.chain(
+        optax.masked(rule, lambda params: select_trained(params, frozen)),
+        optax.masked(optax.set_to_zero(), held),
+    )
 
 
 def select_trained(params: Params, frozen: Sequence[str]) -> Any:

@@ -98,6 +98,10 @@ def test_parts_that_learn_are_not_told(kind) -> None:
     assert _judged(config.Optim(kind=kind, warmup_steps=20)) == []
 
 
+def test_parts_that_are_frozen_are_not_told() -> None:
+    assert _judged(config.Optim(warmup_steps=20, frozen=("norm/*",))) == []
+
+
 def _short_training(options: config.Optim, ends: tuple[int, ...]) -> list[float]:
     """Mean losses of the 50 steps before each of `ends`: `tiny/base8` on shapes, 32 at a time."""
     experiment = config.load("tiny/base8")[0]
