@@ -32,7 +32,6 @@ peft = pytest.importorskip("peft")
 
 LIMIT = 1e-5
 STAGES = {"if_I": "unet_I", "if_II": "unet_II"}  # folders, and what they were given
-LAYERS = {"if_I": 24, "if_II": 24}  # with adapters: projections of attention
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj"]  # of the script
 
 
@@ -111,6 +110,12 @@ def predict_theirs(unet: Any, part: str) -> np.ndarray:
     return found.numpy().transpose(0, 2, 3, 1)
 
 
+def count_projections(unet: Any) -> int:
+    """Their layers that adapters of attention change."""
+    names = [name for name, _ in unet.named_modules()]
+    return sum(name.endswith(tuple(f".{end}" for end in ATTENTION)) for name in names)
+
+
 def count_layers(unet: Any) -> int:
     """Their layers whose adapters change anything."""
     layers = [m for m in unet.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
@@ -123,6 +128,7 @@ def test_files_written_here_are_loaded_there_whole(
     part: str, targets: tuple[str, ...], tmp_path: Path
 ) -> None:
     cascade, unet = open_ours(part), open_theirs(part)
+    projections = count_projections(unet)
     before = relative_error(predict_ours(cascade, part), predict_theirs(unet, part))
     trained, text = cascade.stages[0], cascade.experiments[0].text
     options = config.Lora(rank=4, alpha=8.0, targets=targets)
@@ -138,12 +144,13 @@ def test_files_written_here_are_loaded_there_whole(
         as_convolution=functools.partial(is_convolution, trained.stage),
     )
     as_pipeline(part, unet).load_lora_weights(tmp_path, weight_name=file.name)
-    wanted = LAYERS[part] if targets == ("attention",) else len(adapters.modules())
-    assert (len(adapters.modules()), count_layers(unet)) == (wanted, wanted)
+    assert count_layers(unet) == len(adapters.modules()) >= projections >= 24
+    assert targets == ("all",) or len(adapters.modules()) == projections
     found = predict_ours(with_lora(cascade, file), part)
     assert relative_error(found, predict_ours(cascade, part)) > 0.1
     error = relative_error(found, predict_theirs(unet, part))
-    print(f"{part}, {targets}: {wanted} layers, {error:.1e}, and {before:.1e} without")
+    count = len(adapters.modules())
+    print(f"{part}, {targets}: {count} layers, {error:.1e}, and {before:.1e} without")
     assert error < LIMIT
 
 
@@ -211,9 +218,10 @@ def _bare(kohya: dict[str, Any]) -> dict[str, Any]:
 def test_files_written_there_are_read_here_whole(
     part: str, save: Callable[[Any, Path], Path], tmp_path: Path
 ) -> None:
-    unet = add_theirs(open_theirs(part))
-    file = save(unet, tmp_path)
-    _check_read(unet, file, part)
+    unet = open_theirs(part)
+    count = count_projections(unet)
+    file = save(add_theirs(unet), tmp_path)
+    _check_read(unet, file, part, count)
 
 
 @pytest.mark.parametrize("part", STAGES)
@@ -221,19 +229,21 @@ def test_pefts_folders_are_read_here_whole(part: str, tmp_path: Path) -> None:
     options = peft.LoraConfig(
         r=4, lora_alpha=10, target_modules=ATTENTION, alpha_pattern={"to_q": 3}
     )
-    model = peft.get_peft_model(open_theirs(part), options)
+    unet = open_theirs(part)
+    count = count_projections(unet)
+    model = peft.get_peft_model(unet, options)
     _disturb(model)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"] == 10
-    _check_read(model, tmp_path, part)
+    _check_read(model, tmp_path, part, count)
 
 
-def _check_read(theirs: Any, path: Path, part: str) -> None:
+def _check_read(theirs: Any, path: Path, part: str, count: int) -> None:
     cascade = open_ours(part)
     modules = module_names(cascade.stages[0].stage, cascade.experiments[0].text)
-    assert len(lora.read_adapters(path, modules).modules()) == LAYERS[part]
+    assert len(lora.read_adapters(path, modules).modules()) == count >= 24
     found = predict_ours(with_lora(cascade, path), part)
     assert relative_error(found, predict_ours(cascade, part)) > 0.1
     error = relative_error(found, predict_theirs(theirs, part))
-    print(f"{part}, {path.name}: {error:.1e}")
+    print(f"{part}, {path.name}: {count} layers, {error:.1e}")
     assert error < LIMIT
