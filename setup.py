@@ -161,8 +161,8 @@ setup(
             "imagen-pytorch==2.1.0",
             "dewml>=0.1.0; python_version >= '3.12'",
         ],
-        # For benchmarks/deepfloyd.py alone, as peer.
-        "diffusers": ["torch>=2.8", "diffusers==0.42.1", "transformers>=5"],
+        # For benchmarks/deepfloyd.py and tests/pretrained/deepfloyd/test_lora_loaders.py, as peer.
+        "diffusers": ["torch>=2.8", "diffusers==0.42.1", "transformers>=5", "peft>=0.21"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

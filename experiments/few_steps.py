@@ -7,16 +7,15 @@ samples the same captions from the same noise, and its verdicts are compared cap
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from lib import command
 from lib.image_cache import ImageCache
 from lib.results import Page, collect_settings, shell_command, write_page, write_results
+from lib.scoring import paired
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -38,8 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes to the base stage's sampler
 SPLITS = {"seen": "validation", "held out": "held_out"}
 OBJECTS = {"one": "one object", "two": "two objects"}
 ALL = "all captions"
-
-Verdicts = Bool[np.ndarray, " p"]  # whether all that each caption states is right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +71,6 @@ class Options:
         config.require(
             len(set(self.settings)) > 1, f"settings={self.settings}: one alone compares nothing"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Paired:
-    """Two settings on the same captions; units: percent of captions, points of percent."""
-
-    captions: int
-    share: float  # right
-    difference: float  # to the reference's share
-    error: float  # the standard error of that difference; 100 where one caption tells nothing
 
 
 def run(options: Options) -> None:
@@ -128,17 +115,6 @@ def compared(
         }
         for name, found in arrays.items()
     }
-
-
-def paired(found: Verdicts, reference: Verdicts) -> Paired:
-    """Compare verdicts on the same captions, pair by pair."""
-    difference, count = 100.0 * (found.astype(float) - reference), len(found)
-    return Paired(
-        captions=count,
-        share=100.0 * float(found.mean()),
-        difference=float(difference.mean()),
-        error=float(difference.std(ddof=1)) / math.sqrt(count) if count > 1 else 100.0,
-    )
 
 
 def plot(results: Mapping[str, Mapping[str, Mapping[str, int | float]]]) -> Figure:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion import preconditioning, prediction, schedules
@@ -29,6 +30,7 @@ NOTE = (  # what the columns of `cells` mean
 )
 LEVELS = (-6.0, 6.0, 13)  # logsnr of the noise-prediction error: first, last, how many
 
+Verdicts = Bool[np.ndarray, " p"]  # whether images of the same captions, in order, are right
 Scores = dict[str, dict[str, float]]  # kind of caption ("one", "two", "both") -> attribute -> share
 
 
@@ -44,6 +46,27 @@ def score(images: UInt8[np.ndarray, "p h w 3"], exam: EvalSet) -> Scores:
         }
         for kind, chosen in kinds.items()
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Two settings on the same captions; units: percent of captions, points of percent."""
+
+    captions: int
+    share: float  # right
+    difference: float  # to the reference's share
+    error: float  # the standard error of that difference; 100 where one caption tells nothing
+
+
+def paired(found: Verdicts, reference: Verdicts) -> Paired:
+    """Compare verdicts on the same captions, pair by pair."""
+    difference, count = 100.0 * (found.astype(float) - reference), len(found)
+    return Paired(
+        captions=count,
+        share=100.0 * float(found.mean()),
+        difference=float(difference.mean()),
+        error=float(difference.std(ddof=1)) / math.sqrt(count) if count > 1 else 100.0,
+    )
 
 
 def sample_and_score(

@@ -75,11 +75,12 @@ def run(argv: list[str]) -> None:
     print(f"{len(found)} images of the subject: {choices[0].describe()}", flush=True)
     dataset.write_subject(found, side=chosen[-1].stage.size)
     if options.class_prompts:
-        _sample_class(cascade, dataset, options, chosen[-1].stage.name, choices[0].class_images)
+        _sample_class(cascade, dataset, options, chosen[-1].stage, choices[0].class_images)
     dataset.finish(choices[0].class_images)
-    _encode(cascade, dataset, chosen, options.out / PAIRS)
+    pairs = options.out / "-".join((PAIRS, *(str(e.stage.size) for e in chosen)))
+    _encode(cascade, dataset, chosen, pairs)
     for experiment, choice in zip(chosen, choices, strict=True):
-        _train(experiment, choice, dataset, options)
+        _train(experiment, choice, dataset, options, pairs)
     _tell(options, chosen)
 
 
@@ -104,13 +105,17 @@ def _choose(options: Options, chosen: Sequence[config.Experiment], images: int) 
 
 
 def _sample_class(
-    cascade: "Imagen", dataset: "SubjectDataset", options: Options, stage: str, count: int
+    cascade: "Imagen",
+    dataset: "SubjectDataset",
+    options: Options,
+    stage: config.Stage,
+    count: int,
 ) -> None:
     """Sample the class's images that are not there yet, and keep each batch at once."""
     from imagen_jax.data.images import transforms
     from imagen_jax.finetune import subject
 
-    missing = dataset.missing_class_images(count)
+    missing = dataset.missing_class_images(count, side=stage.size)
     if missing:
         print(f"sampling {len(missing):,} images of the class", flush=True)
     for first, size in subject.chunks(missing, SAMPLED):
@@ -119,9 +124,9 @@ def _sample_class(
             seed=options.seed,
             batch_size=SAMPLED,
             first_index=first,
-            last_stage=stage,
+            last_stage=stage.name,
         )
-        for number, image in enumerate(sampled[stage], first):
+        for number, image in enumerate(sampled[stage.name], first):
             dataset.write_class_image(number, transforms.encode(image))
 
 
@@ -152,7 +157,11 @@ def _encode(
 
 
 def _train(
-    experiment: config.Experiment, choices: "Choices", dataset: "SubjectDataset", options: Options
+    experiment: config.Experiment,
+    choices: "Choices",
+    dataset: "SubjectDataset",
+    options: Options,
+    pairs: Path,
 ) -> None:
     from imagen_jax import finetune
     from imagen_jax.cli import train
@@ -166,7 +175,7 @@ def _train(
         options.out / stage,
         train.Options(
             workdir=str(options.out),
-            pairs=str(options.out / PAIRS),
+            pairs=str(pairs),
             init_from=options.cascade,
         ),
         options.cascade,

@@ -8,7 +8,8 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
 | `deepfloyd.py` | `DeepFloydUNet`, `DeepFloydLevel` |
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
-| `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Train`, `Mesh` |
+| `optim.py` | `Optim`: optimiser, learning rate, average, frozen parameters |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
 | `lora.py` | `Lora`: adapters that a run trains in place of all weights |
 | `distributed.py` | `Processes`: how several of them find each other |

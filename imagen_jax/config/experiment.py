@@ -10,16 +10,15 @@ from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
 from imagen_jax.config.lora import Lora
 from imagen_jax.config.models import EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
+from imagen_jax.config.optim import Optim
 from imagen_jax.config.ranges import (
     BatchSize,
     Count,
     Length,
     NotNegative,
-    Positive,
     Range,
     Seed,
     Share,
-    ShareBelowOne,
     Side,
     Whole,
     Width,
@@ -37,7 +36,6 @@ Chosen = Annotated[int, Range(low=1, high=2**20, also=(-1,), remedy="-1 has it c
 Threads = Annotated[int, Range(low=0, high=2**10)]  # or processes of one machine
 Prefetch = Annotated[int, Range(low=0, high=10**4)]
 MOST_PROMPTS = 4096  # of which images are logged
-ClipNorm = Annotated[float, Range(above=0, remedy="None is off")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,27 +177,6 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optim:
-    """Optimiser, schedule and EMA (section 4.1, appendix F; EMA, clipping and Muon are ours)."""
-
-    kind: Literal["adam", "adafactor", "muon"] = "adam"  # muon: arXiv:2502.16982, with adam
-    learning_rate: Positive = 1e-4
-    warmup_steps: Whole = 10_000
-    schedule: Literal["cosine", "constant"] = "cosine"
-    final_learning_rate: NotNegative = 0.0
-    b1: ShareBelowOne = 0.9  # of adam, as b2; muon takes both for what is no matrix
-    b2: ShareBelowOne = 0.999
-    # Multiply updates by each kernel's RMS, as optax does by default: what begins at zero then
-    # hardly moves.
-    adafactor_param_scale: bool = False
-    clip_norm: ClipNorm | None = 1.0
-    ema_decay: ShareBelowOne = 0.9999
-
-    def __post_init__(self) -> None:
-        check_fields(self, "optim")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Train:
     """Length of a run and what it writes on the way."""
 
@@ -286,6 +263,11 @@ class Experiment:
                 positions == 0 or positions >= self.text.max_length,
                 f"text.max_length={self.text.max_length} exceeds model.text.positions={positions}",
             )
+        require(
+            not (self.lora.rank and self.optim.frozen),
+            f"optim.frozen={shorten(self.optim.frozen)}: lora.rank={self.lora.rank} trains "
+            "adapters alone; choose the modules that have one by lora.targets",
+        )
         prompts, every = self.train.sample_prompts, self.train.sample_every
         if self.stage.is_super_resolution:
             require(

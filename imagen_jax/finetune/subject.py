@@ -77,9 +77,9 @@ class SubjectDataset:
             atomic.write_atomic(place / names[-1], content)
         _write_captions(place, names, captions)
 
-    def missing_class_images(self, count: int) -> list[int]:
-        """Numbers of the class's images that are still to be sampled."""
-        return [n for n in range(count) if not (self.class_folder / _name(n)).is_file()]
+    def missing_class_images(self, count: int, *, side: int) -> list[int]:
+        """Numbers of the class's images that are not there yet with at least `side` pixels."""
+        return [n for n in range(count) if not _has(self.class_folder / _name(n), side=side)]
 
     def write_class_image(self, number: int, png: bytes) -> None:
         """Keep one image of the class. Errors: OSError."""
@@ -119,6 +119,17 @@ def find_images(place: Path) -> list[Path]:
 
 def _is_image(file: Path) -> bool:
     return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
+def _has(image: Path, *, side: int) -> bool:
+    """Tell whether a class's image is there: smaller ones were sampled for smaller stages."""
+    if not image.is_file():
+        return False
+    try:
+        header = decode.read_header(whole_files.read_whole(image))
+    except decode.UnreadableImageError:
+        return False
+    return min(header.width, header.height) >= side
 
 
 def _read(image: Path, *, side: int) -> bytes:

@@ -6,6 +6,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from imagen_jax.config.sentences import abridge, shorten
@@ -66,7 +67,8 @@ def _there(pattern: str) -> str:
     return _there(os.path.dirname(pattern))
 
 
-class _Choices(NamedTuple):
+@dataclass(frozen=True)
+class _Choices:
     """What a part of a pattern stands for; a range of a million numbers takes no memory."""
 
     count: int

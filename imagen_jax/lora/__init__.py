@@ -11,6 +11,7 @@
 from imagen_jax.lora.adapters import (
     Adapters,
     drop_inputs,
+    fit,
     from_weights,
     identity,
     init,
@@ -23,6 +24,7 @@ from imagen_jax.lora.files import read_adapters, write_adapters
 __all__ = [
     "Adapters",
     "drop_inputs",
+    "fit",
     "from_weights",
     "identity",
     "init",

@@ -126,6 +126,34 @@ def identity(params: Params) -> str:
     return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
 
+def fit(params: Params, adapters: Adapters) -> Adapters:
+    """Return adapters in the layout of this network's kernels, whose shapes may stand in for them.
+
+    A convolution of 1 x 1 is one in some files and a dense layer in others.
+    Errors: ValueError as `require_fitting`.
+    """
+    there = {name: tuple(x.shape) for name, x in kernels(params).items()}
+
+    def place(path: tuple[Any, ...], matrix: Any) -> Any:
+        name = jax.tree_util.keystr(path[:-1], simple=True, separator=SLASH)
+        which = path[-1].key
+        kernel = there.get(name, ())
+        wanted = (*kernel[:-1], matrix.shape[-1])
+        if which == DOWN and _without_ones(wanted) == _without_ones(matrix.shape):
+            return matrix.reshape(wanted)
+        return matrix
+
+    weights = jax.tree_util.tree_map_with_path(place, adapters.weights)
+    found = dataclasses.replace(adapters, weights=weights)
+    require_fitting(params, found)
+    return found
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A matrix's shape without the extent of a convolution of 1 x 1."""
+    return tuple(shape[2:]) if len(shape) == 4 and tuple(shape[:2]) == (1, 1) else tuple(shape)
+
+
 def require_fitting(params: Params, adapters: Adapters) -> None:
     """Refuse adapters of another network. Errors: ValueError that lists each module."""
     there = {name: tuple(x.shape) for name, x in kernels(params).items()}

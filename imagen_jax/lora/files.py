@@ -235,10 +235,10 @@ def _to_torch(matrix: Array, which: str, convolution: bool) -> Array:
 
 
 def _from_torch(stored: Array, where: str, which: str) -> Array:
-    """Undo `_to_torch`; a convolution of 1 x 1 becomes a dense matrix."""
+    """Undo `_to_torch`; a convolution of 1 x 1 stays one, see `adapters.fit`."""
     array = np.asarray(stored, np.float32)
-    if array.ndim == 4 and array.shape[2:] == (1, 1):
-        return torch_layout.from_pointwise(array)
+    if array.ndim == 4 and which == UP and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
     if array.ndim != 2 and not (array.ndim == 4 and which == DOWN):
         raise ValueError(f"{where}.{which} has shape {array.shape}, which no adapter has: {REMEDY}")
     return torch_layout.from_torch(array)

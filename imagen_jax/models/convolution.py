@@ -84,8 +84,11 @@ def _backward(padding: Padding, precision: Any, kept: Any, grad: Any) -> Any:
         return jax.linear_transpose(lambda x: direct(x, kernel), x)(grad)[0]
 
     def of_image_by_winograd(grad: jax.Array, kernel: jax.Array) -> jax.Array:
-        sides = zip(kernel.shape, padding, strict=False)
-        edges = tuple((taps - 1 - low, taps - 1 - high) for taps, (low, high) in sides)
+        (rows, columns), ((top, bottom), (left, right)) = kernel.shape[:2], padding
+        edges = (
+            (rows - 1 - top, rows - 1 - bottom),
+            (columns - 1 - left, columns - 1 - right),
+        )
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return winograd.convolve(grad, turned, edges, precision=precision)
 

@@ -1,7 +1,8 @@
 """The runs of a cascade: where they are, and their weights, to be read when they are needed."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from imagen_jax import config, export, lora, models, pretrained, rng
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.pretrained.deepfloyd import load as deepfloyd
+from imagen_jax.pretrained.stored_adapters import MergedRead, StoredAdapters
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
-ReadParams = Callable[[NamedSharding], Params]
-ReadAdapters = Callable[[NamedSharding], lora.Adapters]
 MOST_RUNS = 256  # in a folder
 
 
@@ -119,16 +119,18 @@ def load_stage(
     Adapters that a run trained are merged into the weights that they change.
     Errors: FileNotFoundError or ValueError for weights that are not there, or don't fit.
     """
+    read: ReadParams
     if listed is not None:
         step, identity = export.inspect_bundle(Path(run), experiment, listed)
         read = functools.partial(export.read_stage, Path(run), experiment, listed)
     else:
         shapes = models.parameter_shapes(experiment.stage, experiment.text)
         if experiment.lora.rank:
-            adapters, step, identity = open_adapters(run, experiment)
+            adapters, step = open_adapters(run, experiment)
             base = load_base(experiment.lora, experiment.stage, where=run)
-            checked = functools.partial(_read_base, base, experiment.lora, where=run)
-            read = functools.partial(merge_read, checked, adapters, 1.0)
+            back = f"those of {experiment.lora.base}: put the old ones back"
+            identity = adapters.identity
+            read = MergedRead(base.read, (dataclasses.replace(adapters, remedy=back),))
         else:
             saved, step = _open_checkpoints(run)
             identity = saved.identity({"ema": shapes}, step=step)
@@ -138,8 +140,8 @@ def load_stage(
     return TrainedStage(stage=experiment.stage, module=module, params=stored), step
 
 
-def open_adapters(run: Workdir, experiment: config.Experiment) -> tuple[ReadAdapters, int, str]:
-    """The averaged adapters of a run, to be read when they are needed, their step and identity.
+def open_adapters(run: Workdir, experiment: config.Experiment) -> tuple[StoredAdapters, int]:
+    """The averaged adapters of a run, to be read when they are needed, and their step.
 
     Errors: as `load_stage`.
     """
@@ -152,7 +154,15 @@ def open_adapters(run: Workdir, experiment: config.Experiment) -> tuple[ReadAdap
         weights = _restored(saved, shapes.weights, step, sharding)
         return lora.from_weights(weights, experiment.lora.scale)
 
-    return read, step, identity
+    stored = StoredAdapters(
+        where=run,
+        identity=identity,
+        read=read,
+        base=experiment.lora.identity,
+        remedy=f"give the cascade that they were trained on, {experiment.lora.base}, or export "
+        "them to a file by --form lora, which any weights take",
+    )
+    return stored, step
 
 
 def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> LazyParams:
@@ -174,26 +184,6 @@ def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> L
     stored = load_stage(folder, experiment, listed, keep=False)[0].params
     assert isinstance(stored, LazyParams)
     return stored
-
-
-def _read_base(
-    base: LazyParams, options: config.Lora, sharding: NamedSharding, *, where: Workdir
-) -> Params:
-    """The weights, which are those that the adapters were trained on. Errors: ValueError."""
-    params = base.read(sharding)
-    if options.identity not in ("", found := lora.identity(params)):
-        raise ValueError(
-            f"{where}: the adapters were trained on weights {options.identity}, but those of "
-            f"{options.base} are {found}: put the old ones back"
-        )
-    return params
-
-
-def merge_read(
-    read: ReadParams, adapters: ReadAdapters, weight: float, sharding: NamedSharding
-) -> Params:
-    """Read weights and adapters, and merge them. Errors: those of reading; as `lora.merge`."""
-    return lora.merge(read(sharding), [adapters(sharding)], [weight])
 
 
 def _open_checkpoints(run: Workdir) -> tuple[Any, int]:

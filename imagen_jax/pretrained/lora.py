@@ -17,9 +17,7 @@ from imagen_jax.lora import files, targets
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.pretrained import locate
 from imagen_jax.pretrained.deepfloyd import tensor_names
-from imagen_jax.pretrained.locate import ReadAdapters
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
-from imagen_jax.types import Params
+from imagen_jax.pretrained.stored_adapters import StoredAdapters, add_adapters
 
 SHORTCUT = "/shortcut"  # of DeepFloyd's networks: a convolution of 1 x 1 in diffusers'
 
@@ -32,6 +30,8 @@ def with_lora(
     `path` is a safetensors file, a PEFT folder, or the folder of a run that trained adapters.
     Without `stage` they go to the one that they were trained for, or the only one that they fit.
     Several calls add several adapters.
+    Weights are compared when they are read: other ones than a run's adapters were trained on are
+    refused then, and warned of for a file that tells its own.
     Errors: FileNotFoundError for no such file; ValueError for adapters that fit no stage or
     several, an unknown stage, a weight that is not finite, or a file as `lora.read_adapters`.
     """
@@ -41,13 +41,12 @@ def with_lora(
     if stage is not None and stage not in names:
         raise ValueError(f"no stage {stage!r} in this cascade; it has {names}")
     if (place / run_dir.CONFIG).is_file():
-        stage, read, identity = _of_run(place, stage, names)
+        stage, stored = _of_run(place, stage, names)
     else:
-        stage, read, identity = _of_file(Path(place), stage, cascade)
+        stage, stored = _of_file(Path(place), stage, cascade)
+    stored = dataclasses.replace(stored, weight=weight)
     changed = [
-        _adapted(trained, read, weight, f"{identity} x {weight}")
-        if trained.stage.name == stage
-        else trained
+        add_adapters(trained, stored) if trained.stage.name == stage else trained
         for trained in cascade.stages
     ]
     # Which words the adapters have seen is not known.
@@ -71,7 +70,7 @@ def is_convolution(stage: config.Stage, module: str) -> bool:
     return isinstance(stage.model, config.DeepFloydUNet) and module.endswith(SHORTCUT)
 
 
-def _of_run(place: Workdir, stage: str | None, names: list[str]) -> tuple[str, ReadAdapters, str]:
+def _of_run(place: Workdir, stage: str | None, names: list[str]) -> tuple[str, StoredAdapters]:
     experiment = run_dir.read_config(place)
     if not experiment.lora.rank:
         raise ValueError(f"{place} is a run that trained all weights: sample it itself")
@@ -81,15 +80,15 @@ def _of_run(place: Workdir, stage: str | None, names: list[str]) -> tuple[str, R
             f"{place} has adapters of stage {trained_for!r}, but this cascade has {names}: name "
             "the stage that they are for"
         )
-    read, _, identity = locate.open_adapters(place, experiment)
-    return trained_for, read, identity
+    return trained_for, locate.open_adapters(place, experiment)[0]
 
 
-def _of_file(path: Path, stage: str | None, cascade: Imagen) -> tuple[str, ReadAdapters, str]:
+def _of_file(path: Path, stage: str | None, cascade: Imagen) -> tuple[str, StoredAdapters]:
     """Read a file for each stage that it may be for, and keep the one that it fits."""
     if not path.exists():
         raise FileNotFoundError(f"no adapters at {path}: neither a file nor a folder is there")
-    said = files.read_facts(path).get("stage")
+    facts = files.read_facts(path)
+    said = facts.get("stage")
     names = [trained.stage.name for trained in cascade.stages]
     wanted = [stage] if stage else [said] if said in names else names
     found: dict[str, lora.Adapters] = {}
@@ -100,11 +99,9 @@ def _of_file(path: Path, stage: str | None, cascade: Imagen) -> tuple[str, ReadA
         shapes = models.parameter_shapes(trained.stage, experiment.text)
         try:
             adapters = lora.read_adapters(path, module_names(trained.stage, experiment.text))
-            lora.require_fitting(shapes, adapters)
+            found[trained.stage.name] = lora.fit(shapes, adapters)
         except ValueError as error:
             reasons[trained.stage.name] = str(error)
-        else:
-            found[trained.stage.name] = adapters
     if not found:
         lines = "\n  ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise ValueError(
@@ -113,7 +110,14 @@ def _of_file(path: Path, stage: str | None, cascade: Imagen) -> tuple[str, ReadA
     if len(found) > 1:
         raise ValueError(f"{path} fits the stages {sorted(found)}: name the one that it is for")
     ((name, adapters),) = found.items()
-    return name, functools.partial(_placed, adapters), lora.identity(adapters.weights)
+    base = facts.get("base")
+    stored = StoredAdapters(
+        where=path,
+        identity=lora.identity(adapters.weights),
+        read=functools.partial(_placed, adapters),
+        base=base if isinstance(base, str) else "",
+    )
+    return name, stored
 
 
 def _placed(adapters: lora.Adapters, sharding: NamedSharding) -> lora.Adapters:
@@ -121,26 +125,6 @@ def _placed(adapters: lora.Adapters, sharding: NamedSharding) -> lora.Adapters:
         return mesh.to_global(matrix, sharding)
 
     return dataclasses.replace(adapters, weights=jax.tree.map(place, adapters.weights))
-
-
-def _adapted(
-    trained: TrainedStage, read: ReadAdapters, weight: float, identity: str
-) -> TrainedStage:
-    params = trained.params
-    if isinstance(params, LazyParams):
-        own, keep, read_params = params.identity, params.keep, params.read
-    else:
-        own, keep, read_params = lora.identity(params), True, functools.partial(_put, params)
-    merged = LazyParams(
-        identity=f"{own} + {identity}",
-        keep=keep,
-        read=functools.partial(locate.merge_read, read_params, read, weight),
-    )
-    return dataclasses.replace(trained, params=merged)
-
-
-def _put(params: Params, sharding: NamedSharding) -> Params:
-    return jax.device_put(params, sharding)
 
 
 def write_run(run: Workdir, file: Path) -> None:
@@ -151,11 +135,13 @@ def write_run(run: Workdir, file: Path) -> None:
     experiment = run_dir.read_config(run)
     if not experiment.lora.rank:
         raise ValueError(f"{run} trained all weights and has no adapters: export it as a bundle")
-    read, step, _ = locate.open_adapters(run, experiment)
+    stored, step = locate.open_adapters(run, experiment)
     stage = experiment.stage
     lora.write_adapters(
         file,
-        jax.device_get(read(mesh.replicated_sharding(mesh.build(auto_layout.choose_axes())))),
+        jax.device_get(
+            stored.read(mesh.replicated_sharding(mesh.build(auto_layout.choose_axes())))
+        ),
         modules=module_names(stage, experiment.text),
         as_convolution=functools.partial(is_convolution, stage),
         facts={

@@ -1,5 +1,6 @@
 """Start a new run with another run's weights: `imagen train --init-from`."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,16 @@ class InitFrom:
     partial: bool = False  # take what fits, and initialise the rest from scratch
     tensors: NamedTensors | None = None  # those in `folder`, where it is no run of ours
 
+    def read(self, target: Any) -> tuple[Params, str]:
+        """Averaged parameters for all of these shapes, on their shardings, and a sentence.
+
+        Nothing else is made: there is room for one network alone.
+        Errors: as `initialize`.
+        """
+        wanted = {name: x.shape for name, x in _flat(target).items()}
+        found, where = self._find(target, wanted, ("ema",))
+        return _place(target, found["ema"]), f"{len(wanted)} of {len(wanted)} tensors from {where}"
+
     def initialize(self, state: TrainState) -> tuple[TrainState, str]:
         """The state with what was found, on its own shardings, and a sentence for people.
 
@@ -42,17 +53,21 @@ class InitFrom:
         """
         wanted = {name: x.shape for name, x in _flat(state.params).items()}
         parts = ("params", "ema") if self.take == "weights" else ("ema",)
-        found: Mapping[str, Mapping[str, Any]]
-        if self.tensors is not None:
-            found, where = self._named(self.tensors, wanted, self.folder)
-        elif isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
-            found, where = self._exported(wanted)
-        else:
-            found, where = self._saved(state.params, wanted, parts)
+        found, where = self._find(state.params, wanted, parts)
         taken = [_put(getattr(state, p), found.get(p, found["ema"])) for p in ("params", "ema")]
         count = f"{len(found['ema'])} of {len(wanted)} tensors"
         state = dataclasses.replace(state, params=taken[0], ema=taken[1])
         return state, f"{count} from {where}"
+
+    def _find(
+        self, params: Params, wanted: Shapes, parts: Sequence[str]
+    ) -> tuple[Mapping[str, Mapping[str, Any]], Workdir]:
+        """The tensors that fit, of each part, and where they are. Errors: as `initialize`."""
+        if self.tensors is not None:
+            return self._named(self.tensors, wanted, self.folder)
+        if isinstance(self.folder, Path) and (self.folder / WEIGHTS).is_file():
+            return self._exported(wanted)
+        return self._saved(params, wanted, parts)
 
     def _exported(self, wanted: Shapes) -> tuple[dict[str, Mapping[str, np.ndarray]], Workdir]:
         file = Path(self.folder) / WEIGHTS
@@ -105,8 +120,32 @@ class InitFrom:
                 f"{len(fitting)} tensors that fit and initialises the rest:\n  {listed}"
             )
         if wrong and jax.process_index() == 0:
-            print(f"{where}: initialised from scratch or left out:\n  {listed}", flush=True)
+            taken = _count_by_group(fitting, wanted)
+            print(
+                f"{where}: taken, of the tensors of each part: {taken}\n"
+                f"initialised from scratch or left out:\n  {listed}",
+                flush=True,
+            )
         return fitting
+
+
+def _count_by_group(taken: Sequence[str], wanted: Shapes) -> str:
+    """Name the network's parts, each with how many of its tensors are taken."""
+    groups = [name.split(SLASH)[0] for name in wanted]
+    found = collections.Counter(name.split(SLASH)[0] for name in taken)
+    counts = collections.Counter(groups).items()
+    return ", ".join(f"{group} {found[group]} of {count}" for group, count in counts)
+
+
+def _place(target: Any, found: Mapping[str, Any]) -> Params:
+    """The arrays found in the places of `target`; those that are on the devices stay there."""
+    placed = {
+        name: found[name]
+        if isinstance(found[name], jax.Array)
+        else mesh.to_global(found[name], x.sharding)
+        for name, x in _flat(target).items()
+    }
+    return traverse_util.unflatten_dict(placed, sep=SLASH)
 
 
 def _put(tree: Params, found: Mapping[str, np.ndarray | jax.Array]) -> Params:

@@ -1,5 +1,7 @@
 """The optimiser (section 4.1, appendix F)."""
 
+import fnmatch
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import jax
@@ -9,6 +11,7 @@ import optax
 from imagen_jax import config
 from imagen_jax.types import Params
 
+SHOWN = 8  # parameters that a refusal names
 LONGEST_WARMUP = 3  # runs' steps by those of their warm-up: a longer one leaves little to train
 MUON_RMS = 1 / 3  # of an update over the learning rate, which Adam shares; .2 in arXiv:2502.16982
 MUON_SIDE = 16  # kernels with fewer input or output channels are left to Adam
@@ -51,7 +54,10 @@ def describe_long_warmup(options: config.Optim, *, steps: int) -> str:
 
 
 def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then Adam, Adafactor or Muon with library defaults."""
+    """Clipping by global norm, then Adam, Adafactor or Muon with library defaults.
+
+    Frozen parameters have no state and no updates.
+    """
     rate = schedule(options, steps=steps)
     if options.kind == "adam":
         rule = optax.adam(rate, b1=options.b1, b2=options.b2)
@@ -68,7 +74,57 @@ def build(options: config.Optim, *, steps: int) -> optax.GradientTransformationE
     else:
         assert_never(options.kind)
     clip = [] if options.clip_norm is None else [clip_by_norm(options.clip_norm)]
-    return optax.with_extra_args_support(optax.chain(*clip, rule))
+    rule = optax.chain(*clip, rule)
+    if options.frozen:
+        rule = _leave_out(rule, options.frozen)
+    return optax.with_extra_args_support(rule)
+
+
+def _leave_out(rule: Any, frozen: Sequence[str]) -> Any:
+    """The rule over what is trained, and no updates of the rest."""
+
+    def held(params: Params) -> Any:
+        return jax.tree.map(lambda trains: not trains, select_trained(params, frozen))
+
+    return optax.chain(
+        optax.masked(rule, lambda params: select_trained(params, frozen)),
+        optax.masked(optax.set_to_zero(), held),
+    )
+
+
+def select_trained(params: Params, frozen: Sequence[str]) -> Any:
+    """Return a nest that is True where a parameter is trained: where no pattern has its name.
+
+    Errors: ValueError for a pattern that selects none, or where none is left to train.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    for pattern in frozen:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(
+                f"optim.frozen: {config.shorten(pattern)} selects no parameter of this network; "
+                f"there are {', '.join(sorted(names)[:SHOWN])} and others, and * stands for the "
+                "rest of a name"
+            )
+    held = {name for pattern in frozen for name in fnmatch.filter(names, pattern)}
+    if len(held) == len(names):
+        raise ValueError(
+            f"optim.frozen={config.shorten(frozen)} selects every parameter: leave some to train"
+        )
+    return jax.tree.unflatten(tree, [name not in held for name in names])
+
+
+def hold_frozen(params: Params, frozen: Sequence[str]) -> Params:
+    """Return the parameters with no gradient through the frozen ones.
+
+    Errors: ValueError as `select_trained`.
+    """
+    if not frozen:
+        return params
+    trained = select_trained(params, frozen)
+    return jax.tree.map(
+        lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, trained
+    )
 
 
 def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:

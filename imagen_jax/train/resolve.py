@@ -33,8 +33,7 @@ def resolve(
     """
     backend.refuse_x64()
     if store is not None:
-        pipeline.check_store(store, experiment=experiment)
-        experiment = pipeline.with_encoder(experiment, store)
+        experiment = with_text(experiment, store)
     devices = jax.devices() if devices is None else devices
     sizes = auto_layout.choose_axes(experiment.mesh, workload(experiment), devices=devices)
     parts = experiment.train.micro_batches
@@ -44,6 +43,15 @@ def resolve(
     _check(experiment, sizes, parts)
     layout = config.Layout(**sizes, micro_batches=parts)
     return dataclasses.replace(experiment, layout=layout)
+
+
+def with_text(experiment: config.Experiment, store: Store) -> config.Experiment:
+    """Return the experiment with the text encoder that made the store.
+
+    Errors: ValueError for a store that does not fit the config.
+    """
+    pipeline.check_store(store, experiment=experiment)
+    return pipeline.with_encoder(experiment, store)
 
 
 def axis_sizes(experiment: config.Experiment) -> Mapping[str, int]:

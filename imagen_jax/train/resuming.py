@@ -38,8 +38,9 @@ def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str
         for old, new in [_values(part, name, before, experiment)]
         if old != new
     }
-    if _state(before) != _state(experiment):
-        reasons = (f"{n}={changed[n]}" for n in ("optim.kind", "optim.clip_norm") if n in changed)
+    stateful = ("optim.kind", "optim.clip_norm", "optim.frozen")
+    if _state(before) != _state(experiment) or "optim.frozen" in changed:
+        reasons = (f"{n}={changed[n]}" for n in stateful if n in changed)
         raise ValueError(
             f"{workdir}: the state of the optimiser there does not fit: {', '.join(reasons)}; "
             f"restore the option, or begin another run with --init-from {workdir}"
@@ -50,6 +51,19 @@ def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str
         else:
             changed["train.steps"] += ", which optim.schedule is over"
     return [f"{name}={values}" for name, values in changed.items()]
+
+
+def refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
+    """Refuse a folder of another run, before anything is computed.
+
+    The weights that adapters change are compared by `changed_options`, when they have been read.
+    Errors: ValueError, as `changed_options`.
+    """
+    if not (workdir / run_dir.CONFIG).is_file():
+        return
+    before = run_dir.read_config(workdir)
+    known = dataclasses.replace(experiment.lora, identity=before.lora.identity)
+    changed_options(workdir, dataclasses.replace(experiment, lora=known))
 
 
 def _refuse_other_model(
@@ -98,6 +112,7 @@ def _is_begun(workdir: Workdir) -> bool:
 
 def _state(experiment: config.Experiment) -> Any:
     """Return the structure of the optimiser's state, for a matrix and a vector."""
-    rule = optim.build(experiment.optim, steps=experiment.train.steps)
+    options = dataclasses.replace(experiment.optim, frozen=())  # which have none
+    rule = optim.build(options, steps=experiment.train.steps)
     params = {"kernel": jnp.zeros((256, 256)), "bias": jnp.zeros(3)}
     return jax.tree.structure(jax.eval_shape(rule.init, params))

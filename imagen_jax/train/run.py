@@ -21,7 +21,7 @@ from imagen_jax.train.init_from import InitFrom
 from imagen_jax.train.logger import RunLogger
 from imagen_jax.train.state import TrainState
 from imagen_jax.train.train_metrics import Throughput
-from imagen_jax.types import RandomKey
+from imagen_jax.types import Params, RandomKey
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,31 +63,25 @@ def begin(
 
     Errors: ValueError and OSError, as `loop.train`.
     """
-    if experiment.lora.rank and source is None:
-        raise ValueError(
-            f"lora.rank={experiment.lora.rank} trains adapters of a trained network: give it by "
-            "--init-from"
-        )
+    _require_base(experiment, source)
     compilation_cache.use_cache()
+    resuming.refuse_other_run(workdir, resolve.with_text(experiment, store))
     experiment = resolve.resolve(experiment, store=store)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
     goodput = GoodputTracker()
-    program, first = sharded_step.build(experiment), None
-    if experiment.lora.rank:  # adapters need the network that they change, whenever they begin
-        first = _first_state(program, store=store, source=source)
-        identity = lora.identity(first[0].frozen)
-        adapters = dataclasses.replace(experiment.lora, identity=identity)
-        experiment = dataclasses.replace(experiment, lora=adapters)
-        program = dataclasses.replace(program, experiment=experiment)
+    program, frozen, origin = _with_frozen(sharded_step.build(experiment), source)
+    experiment = program.experiment
     changed = resuming.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target().with_frozen(None))
-    if current is None:
-        current, origin = first or _first_state(program, store=store, source=source)
+    if current is None and frozen is None:
+        current, origin = _first_state(program, store=store, source=source)
+    elif current is None:
+        current = program.init(rng.root(experiment.train.seed)).with_frozen(frozen)
     else:
         origin = _describe_resumption(start, changed, source)
-        current = current.with_frozen(first[0].frozen if first else None)
+        current = current.with_frozen(frozen)
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
     checkpoints.has_config = True
@@ -105,22 +99,44 @@ def begin(
     return run, current
 
 
+def _require_base(experiment: config.Experiment, source: InitFrom | None) -> None:
+    """Refuse adapters of nothing. Errors: ValueError."""
+    if experiment.lora.rank and source is None:
+        raise ValueError(
+            f"lora.rank={experiment.lora.rank} trains adapters of a trained network: give it by "
+            "--init-from"
+        )
+
+
+def _with_frozen(
+    program: sharded_step.ShardedStep, source: InitFrom | None
+) -> tuple[sharded_step.ShardedStep, Params | None, str]:
+    """The weights that adapters change, whenever they begin, and where they are from.
+
+    The program knows their digest then. Without adapters it is as it was, and they are None.
+    Errors: ValueError for weights of `source` that do not fit, or are not finite.
+    """
+    experiment = program.experiment
+    if not experiment.lora.rank or source is None:
+        return program, None, ""
+    frozen, origin = source.read(program.target().frozen)
+    nonfinite_arrays.require_finite(frozen, f"{source.folder}: the weights")
+    adapters = dataclasses.replace(experiment.lora, identity=lora.identity(frozen))
+    experiment = dataclasses.replace(experiment, lora=adapters)
+    return dataclasses.replace(program, experiment=experiment), frozen, origin
+
+
 def _first_state(
     program: sharded_step.ShardedStep, *, store: Store, source: InitFrom | None
 ) -> tuple[TrainState, str]:
-    """The state of a run that begins, and where its weights are from; "" for random ones.
+    """The state of a run of all weights that begins, and where they are from; "" for random ones.
 
     Errors: ValueError for weights of `source` that are not finite.
     """
     current, origin = program.init(rng.root(program.experiment.train.seed)), ""
-    adapts = current.frozen is not None
     if source is not None:
-        whole = current
-        if adapts:
-            whole = dataclasses.replace(current, params=current.frozen, ema=current.frozen)
-        found, origin = source.initialize(whole)
-        nonfinite_arrays.require_finite(found, f"{source.folder}: the weights")
-        current = current.with_frozen(found.ema) if adapts else found
+        current, origin = source.initialize(current)
+        nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
     return state.with_empty_prompt(current, store.empty().array()), origin
 
 

@@ -4,7 +4,6 @@ The loop runs it, `imagen plan` compiles it for devices that are not here, the b
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,13 +42,16 @@ class ShardedStep:
         return ProcessRows(size, mesh.local_rows(self.devices, size))
 
     def init(self, key: RandomKey) -> state.TrainState:
-        """A fresh state, made where it belongs."""
-        fresh = functools.partial(
-            state.init, experiment=self.experiment, module=self.module, rule=self.rule
-        )
+        """A fresh state, made where it belongs; adapters without the network that they change."""
+
+        def fresh(key: RandomKey) -> state.TrainState:
+            made = state.init(key, experiment=self.experiment, module=self.module, rule=self.rule)
+            return made.with_frozen(None)  # of which the compiler then makes nothing
+
         options = compilation_cache.run_once(self.devices)
+        shardings = self.shardings.with_frozen(None)
         with jax.threefry_partitionable(True):  # as in `mesh.activate`
-            return jax.jit(fresh, out_shardings=self.shardings, compiler_options=options)(key)
+            return jax.jit(fresh, out_shardings=shardings, compiler_options=options)(key)
 
     def step(self) -> Any:
         """`train_step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.

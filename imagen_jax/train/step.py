@@ -1,7 +1,7 @@
 """One training step: the page a researcher edits."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,8 +34,8 @@ def build(
     experiment: config.Experiment, module: Network, rule: optax.GradientTransformationExtraArgs
 ) -> Step:
     """`train_step(state, batch, key) -> (state, metrics)`; `key` is the run's root key."""
-    loss_of = loss_function(experiment.stage, module)
-    parts = experiment.micro_batches
+    options, parts = experiment.optim, experiment.micro_batches
+    loss_of = loss_function(experiment.stage, module, frozen=options.frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         step_key = rng.fold(key, "step", state.step)
@@ -57,7 +57,10 @@ def build(
     def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
         opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
         params, step = optax.apply_updates(state.params, updates), state.step + 1
-        ema = update_ema(state.ema, params, step, decay=experiment.optim.ema_decay)
+        ema = update_ema(state.ema, params, step, decay=options.ema_decay, start=options.ema_start)
+        if options.frozen:  # their average stays, too
+            trained = optim.select_trained(params, options.frozen)
+            ema = jax.tree.map(lambda new, old, t: new if t else old, ema, state.ema, trained)
         new = dataclasses.replace(state, step=step, params=params, ema=ema, opt_state=opt_state)
         return new, norms.group_norms("update_norm", updates)
 
@@ -97,10 +100,13 @@ def gradients(
     return jax.tree.map(lambda g: g / parts, grads), means
 
 
-def loss_function(stage: config.Stage, module: Network) -> LossFunction:
-    """`(params, batch, key) -> (mean loss, metrics)` of one stage."""
+def loss_function(
+    stage: config.Stage, module: Network, *, frozen: Sequence[str] = ()
+) -> LossFunction:
+    """`(params, batch, key) -> (mean loss, metrics)` of one stage; `frozen` have no gradient."""
 
     def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        params = optim.hold_frozen(params, frozen)
         size = batch.pixels.shape[0]
         x0 = to_float(batch.pixels)
 

@@ -48,7 +48,7 @@ class UpdateMonitor:
         with jax.numpy_dtype_promotion("standard"):
             least = SHARE * float(self._rate(last - 1))
         sentences = []
-        for part in params.keys() - self._reported:
+        for part in params.keys() - self._reported - self._held(params):
             update = np.mean([float(metrics[f"update_norm/{part}"]) for metrics in after.values()])
             count = sum(leaf.size for leaf in jax.tree.leaves(params[part]))
             norm = max(float(found[f"param_norm/{part}"]), LEAST_RMS * count**0.5)
@@ -58,6 +58,13 @@ class UpdateMonitor:
                 self._reported.add(part)
                 sentences.append(self._sentence(part, float(update / norm), least, last))
         return sorted(sentences)
+
+    def _held(self, params: Params) -> set[str]:
+        """Parts that have frozen parameters: how far they move is what was asked for."""
+        if not self._options.frozen:
+            return set()
+        trained = optim.select_trained(params, self._options.frozen)
+        return {part for part, leaves in trained.items() if not all(jax.tree.leaves(leaves))}
 
     def _sentence(self, part: str, share: float, least: float, step: int) -> str:
         remedy = "raise optim.learning_rate"

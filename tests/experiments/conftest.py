@@ -12,7 +12,12 @@ from imagen_jax.imagen import Imagen
 from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text.encoder import TextEncoder
 
-FAST = ("test_command", "test_results", "test_variants")  # left in the default suite
+FAST = (
+    "test_command",
+    "test_crescents",
+    "test_results",
+    "test_variants",
+)  # left in the default suite
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,10 +32,11 @@ def images(tmp_path: Path) -> Path:
 def test_half_of_a_batch_is_of_the_class(images: Path, tmp_path: Path) -> None:
     made = finetune.SubjectDataset(tmp_path / "data", "a sks thing", ("a thing", "two things"))
     made.write_subject(subject.find_images(images), side=16)
-    assert made.missing_class_images(5) == [0, 1, 2, 3, 4]
+    assert made.missing_class_images(5, side=20) == [0, 1, 2, 3, 4]
     for number in (0, 1, 3, 4):
         made.write_class_image(number, (images / "b.png").read_bytes())
-    assert made.missing_class_images(5) == [2]
+    assert made.missing_class_images(5, side=20) == [2]
+    assert made.missing_class_images(5, side=21) == [0, 1, 2, 3, 4]  # for a larger stage
     made.write_class_image(2, (images / "b.png").read_bytes())
     made.finish(5)
     source = addresses.open_source(addresses.parse_address(made.address), tmp_path)

@@ -1,6 +1,7 @@
 """Adapters as a transform of parameters: targets, merging, and refusals."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import traverse_util
 
 from imagen_jax import config, lora, models, rng
 from imagen_jax.lora import targets
+from imagen_jax.pretrained.lora import is_convolution, module_names
 
 OPTIONS = config.Lora(rank=3, alpha=6.0, targets=("attention", "*/conv_0"))
 
@@ -132,3 +134,51 @@ def test_dropout_skips_inputs_and_keeps_the_mean() -> None:
 
 def _assert_close(first: Any, second: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), first, second)
+
+
+NETWORKS = ("tiny/base8", "tiny/sr16", "shapes/base16", "shapes/sr64", "deepfloyd/i_m")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kernel_of_every_network_reads_back_from_a_file(name: str, tmp_path: Path) -> None:
+    experiment = config.load(name)[0]
+    stage = experiment.stage
+    shapes = models.parameter_shapes(stage, experiment.text)
+    options = config.Lora(rank=1, targets=("all",))
+    blank = jax.eval_shape(lambda: lora.init(shapes, options, rng.root(0)))
+    draw = np.random.default_rng(0)
+    weights = jax.tree.map(lambda x: draw.standard_normal(x.shape, np.float32), blank.weights)
+    adapters, file = lora.from_weights(weights, 0.5), tmp_path / "a.safetensors"
+    names = module_names(stage, experiment.text)
+    lora.write_adapters(
+        file,
+        adapters,
+        modules=names,
+        as_convolution=functools.partial(is_convolution, stage),
+    )
+    found = lora.fit(shapes, lora.read_adapters(file, names))
+    assert set(adapters.modules()) == set(targets.kernels(shapes))
+    assert found.scales == adapters.scales
+    jax.tree.map(np.testing.assert_array_equal, found.weights, adapters.weights)
+
+
+def test_a_convolution_of_one_pixel_may_be_dense_in_a_file() -> None:
+    kernel = {"a": {"kernel": jnp.zeros((1, 1, 4, 3))}, "b": {"kernel": jnp.zeros((4, 3))}}
+    pair = {"lora_A": jnp.ones((4, 2)), "lora_B": jnp.ones((2, 3))}
+    conv = pair | {"lora_A": jnp.ones((1, 1, 4, 2))}
+    found = lora.fit(kernel, lora.from_weights({"a": pair, "b": conv}, 1.0))
+    assert found.weights["a"]["lora_A"].shape == (1, 1, 4, 2)
+    assert found.weights["b"]["lora_A"].shape == (4, 2)
+    wide = {"a": pair | {"lora_A": jnp.ones((3, 3, 4, 2))}}
+    with pytest.raises(ValueError, match="is no change of"):
+        lora.fit(kernel, lora.from_weights(wide, 1.0))
+
+
+def test_adapters_of_deepfloyds_largest_network_are_half_a_percent_of_its_file() -> None:
+    experiment = config.load("deepfloyd/i_xl")[0]
+    network = models.parameter_shapes(experiment.stage, experiment.text)
+    shapes = jax.eval_shape(lambda: lora.init(network, config.Lora(rank=16), rng.root(0)))
+    numbers, whole = (sum(x.size for x in jax.tree.leaves(t)) for t in (shapes.weights, network))
+    assert len(shapes.scales) == 132
+    assert numbers == 9_529_344
+    assert 4 * numbers < 0.005 * 2 * whole  # float32, of a base that is stored in float16

@@ -30,3 +30,14 @@ def test_average_follows_its_recursion() -> None:
         decay = min(0.9, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * n
     assert float(ema["w"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_average_that_starts_later_is_the_weights_until_then() -> None:
+    late, plain = {"w": jnp.float32(1.0)}, {"w": jnp.float32(5.0)}
+    for n in range(1, 30):
+        late = update_ema(late, {"w": jnp.float32(n)}, jnp.int32(n), decay=0.9, start=5)
+        if n <= 5:
+            assert float(late["w"]) == n
+        else:  # the recursion of an average that begins with the weights of step 5
+            plain = update_ema(plain, {"w": jnp.float32(n)}, jnp.int32(n - 5), decay=0.9)
+            assert float(late["w"]) == pytest.approx(float(plain["w"]))

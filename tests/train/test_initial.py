@@ -11,7 +11,8 @@ from flax import traverse_util
 from small_network import FOLDER
 
 from imagen_jax import config, export, rng
-from imagen_jax.io import checkpoints, run_dir
+from imagen_jax.io import checkpoints, run_dir, safetensors
+from imagen_jax.io.named_tensors import NamedTensors
 from imagen_jax.train import init_from, sharded_step
 from imagen_jax.train.state import TrainState
 
@@ -122,6 +123,35 @@ def test_a_part_is_taken_where_that_is_asked(
         np.testing.assert_array_equal(array, old[name] if name in fitting else own[name])
     listed = capsys.readouterr().out
     assert listed.count("\n  ") >= len(own) - len(fitting)
+    groups = [n.split("/")[0] for n in own]
+    for group in set(groups):
+        count = sum(n.split("/")[0] == group for n in fitting)
+        assert f"{group} {count} of {groups.count(group)}" in listed
+
+
+def test_what_adapters_change_is_read_alone(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
+    """Nothing else is on the devices meanwhile: no random weights, and no second copy."""
+    work, there = _program(), saved[1]
+    trained = export.StageCheckpoint(experiment=work.experiment, params=there.ema, step=7)
+    export.write_bundle(tmp_path / "out", [trained], dtype="float32")
+    named = safetensors.read_named(tmp_path / "out" / "base8" / "weights.safetensors")
+    live: list[int] = []
+
+    def read(name: str) -> np.ndarray:
+        live.append(sum(x.nbytes for x in jax.live_arrays()))
+        return named[name]
+
+    tensors = NamedTensors({name: x.shape for name, x in named.items()}, read)
+    source = init_from.InitFrom(folder=tmp_path, tensors=tensors)
+    before = sum(x.nbytes for x in jax.live_arrays())
+    found, said = source.read(work.target().params)
+    assert max(live) - before < sum(x.nbytes for x in named.values())
+    _equal(found, there.ema)
+    assert said == f"{len(named)} of {len(named)} tensors from {tmp_path}"
+    saved_found, _ = init_from.InitFrom(folder=saved[0]).read(work.target().params)
+    _equal(saved_found, there.ema)
+    where = jax.tree.map(lambda x: x.sharding, work.target().params)
+    assert jax.tree.map(lambda x: x.sharding, saved_found) == where
 
 
 def test_nothing_that_fits_is_refused_even_then(

@@ -18,7 +18,7 @@ from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.pretrained.lora import with_lora
-from imagen_jax.train import init_from, loop, sharded_step
+from imagen_jax.train import init_from, loop, sharded_step, state
 
 COUNT, SIDE, WIDTH, LENGTH = 16, 4, 3, 6
 ADAPTERS = config.Lora(rank=2, alpha=4.0, targets=("dense", "*conv_0"), dropout=0.1)
@@ -159,17 +159,58 @@ def test_the_frozen_network_stays_and_adapters_alone_have_state(
     base: Path, pairs: Store, tmp_path: Path
 ) -> None:
     wanted, source = adapting(base)
-    state = loop.train(wanted, tmp_path, store=pairs, source=source)
+    after = loop.train(wanted, tmp_path, store=pairs, source=source)
     kept = _load(base).stages[0].device_params()
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.frozen), jax.device_get(kept))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.frozen), jax.device_get(kept))
     whole = sharded_step.build(experiment(config.Lora())).shapes
-    assert _count(state.opt_state) < 0.7 * _count(whole.opt_state)
-    assert _count(state.ema) < 0.7 * _count(whole.ema)
+    assert _count(after.opt_state) < 0.7 * _count(whole.opt_state)
+    assert _count(after.ema) < 0.7 * _count(whole.ema)
 
 
 def test_a_run_without_a_trained_network_is_refused(pairs: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lora.rank=2 trains adapters of a trained network: give"):
         loop.train(experiment(), tmp_path / "a", store=pairs)
+
+
+def test_another_runs_folder_is_refused_before_anything_is_built(
+    base: Path, pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, source = adapting(base)
+    run_dir.write_config(tmp_path, wanted)
+    other = dataclasses.replace(wanted, lora=dataclasses.replace(wanted.lora, rank=3))
+    whole = dataclasses.replace(wanted, lora=config.Lora())
+    for name in ("build", "abstract_run"):
+        place = sharded_step if name == "build" else state
+        monkeypatch.setattr(place, name, None)
+    for changed in (other, whole):
+        with pytest.raises(ValueError, match=r"rank: 2 there, [30] here"):
+            loop.train(changed, tmp_path, store=pairs, source=source)
+
+
+def test_fresh_adapters_come_without_a_random_network(base: Path) -> None:
+    """The frozen network is read, and a random one would double the memory."""
+    program = sharded_step.build(adapting(base)[0])
+    fresh = program.init(rng.root(0))
+    assert fresh.frozen is None
+    assert _count(fresh) < _count(program.shapes.frozen)
+
+
+@pytest.mark.slow
+def test_a_runs_adapters_refuse_another_base_and_a_file_warns(
+    adapted: Path, base: Path, tmp_path: Path
+) -> None:
+    from imagen_jax.pretrained.lora import write_run
+
+    changed = _load(save_random(tmp_path / "base", seed=2))
+    with pytest.raises(ValueError, match=r"were trained on weights \w+, and those here are \w+: "):
+        with_lora(changed, adapted).stages[0].device_params()
+    file = tmp_path / "small.safetensors"
+    write_run(adapted, file)
+    with pytest.warns(UserWarning, match=r"images may not be what they were trained for"):
+        with_lora(changed, file).stages[0].device_params()
+    twice = with_lora(with_lora(_load(base), adapted), file, weight=-1.0)
+    before, after = (x.stages[0].device_params() for x in (_load(base), twice))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), before, after)
 
 
 @pytest.mark.slow

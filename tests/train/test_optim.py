@@ -98,6 +98,10 @@ def test_parts_that_learn_are_not_told(kind) -> None:
     assert _judged(config.Optim(kind=kind, warmup_steps=20)) == []
 
 
+def test_parts_that_are_frozen_are_not_told() -> None:
+    assert _judged(config.Optim(warmup_steps=20, frozen=("norm/*",))) == []
+
+
 def _short_training(options: config.Optim, ends: tuple[int, ...]) -> list[float]:
     """Mean losses of the 50 steps before each of `ends`: `tiny/base8` on shapes, 32 at a time."""
     experiment = config.load("tiny/base8")[0]
@@ -214,3 +218,44 @@ def _is_adam(node: object) -> bool:
 def test_a_warmup_too_long_for_the_run_is_told(warmup: int, steps: int, says: str | None) -> None:
     found = optim.describe_long_warmup(config.Optim(warmup_steps=warmup), steps=steps)
     assert re.search(says, found) if says else not found
+
+
+NEST = {
+    "down_0": {"kernel": jnp.ones((32, 32)), "bias": jnp.ones(3)},
+    "head": {"bias": jnp.ones(2)},
+}
+
+
+@pytest.mark.parametrize("kind", ["adam", "adafactor", "muon"])
+def test_frozen_parameters_have_no_optimiser_state(kind: str) -> None:
+    whole = optim.build(config.Optim(kind=kind), steps=10).init(NEST)
+    held = optim.build(config.Optim(kind=kind, frozen=("down_0/*",)), steps=10).init(NEST)
+    alone = optim.build(config.Optim(kind=kind), steps=10).init({"head": NEST["head"]})
+
+    def size(tree: object) -> int:
+        return sum(x.size for x in jax.tree.leaves(tree))
+
+    assert size(held) == size(alone) < size(whole)
+
+
+def test_patterns_select_what_is_trained() -> None:
+    assert optim.select_trained(NEST, ("down_0/*",)) == {
+        "down_0": {"kernel": False, "bias": False},
+        "head": {"bias": True},
+    }
+    assert optim.select_trained(NEST, ("*/bias",))["down_0"] == {"kernel": True, "bias": False}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        (("down_0/*", "up_*"), "optim.frozen: 'up_*' selects no parameter of this network; there"),
+        (("*",), "selects every parameter: leave some to train"),
+    ],
+)
+def test_patterns_that_select_nothing_or_all_are_refused(
+    frozen: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape("optim.frozen")) as refusal:
+        optim.build(config.Optim(frozen=frozen), steps=10).init(NEST)
+    assert said in str(refusal.value)

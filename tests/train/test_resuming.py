@@ -65,6 +65,7 @@ def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
     [
         ({"kind": "adam"}, "optim.kind='adam' instead of 'adafactor'"),
         ({"clip_norm": None, "learning_rate": 0.1}, "optim.clip_norm=None instead of 1.0"),
+        ({"frozen": ("stem/*",)}, r"optim.frozen=\('stem/\*',\) instead of \(\)"),
     ],
 )
 def test_another_optimisers_state_is_refused(begun: Path, changes: dict, says: str) -> None:

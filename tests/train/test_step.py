@@ -276,3 +276,34 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) 
     assert float(metrics["skipped"]) == 1.0
     assert int(after.step) == 1
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)
+
+
+def test_frozen_parameters_and_their_average_stay() -> None:
+    """The others move as they would: here the head, which begins at zero, moves alone at first."""
+    experiment = config.load("tiny/base8")[0]
+    options = dataclasses.replace(
+        experiment.optim, kind="adam", warmup_steps=0, learning_rate=1e-2, clip_norm=None
+    )
+    held = dataclasses.replace(options, frozen=("text/*", "down_*"))
+    moved = {}
+    for name, chosen in (("all", options), ("part", held)):
+        wanted = dataclasses.replace(experiment, optim=chosen)
+        module, rule, init = _setup(wanted)
+        start = init(rng.root(0))
+        start = start.replace(
+            params=jax.tree.map(lambda p: p + 0.05, start.params),
+            ema=jax.tree.map(lambda p: p + 0.1, start.params),
+        )
+        batch = _batch("tiny/base8")
+        after, _ = jax.jit(step.build(wanted, module, rule))(start, batch, rng.root(0))
+        for part in ("params", "ema"):
+            moved[name, part] = jax.tree.map(
+                lambda a, b: a - b, getattr(after, part), getattr(start, part)
+            )
+    for part in ("params", "ema"):
+        trained = optim.select_trained(moved["all", part], held.frozen)
+        for trains, one, other in zip(
+            *map(jax.tree.leaves, (trained, moved["all", part], moved["part", part])), strict=True
+        ):
+            np.testing.assert_allclose(other, one if trains else 0 * one, atol=1e-5)
+        assert any(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(moved["part", part]))
