@@ -11,7 +11,7 @@ import numpy as np
 
 from imagen_jax import config
 from imagen_jax.config.sentences import abridge, shorten
-from imagen_jax.image import WHITE, is_white
+from imagen_jax.image import WHITE, fit_image, is_white
 from imagen_jax.io import whole_files
 
 if TYPE_CHECKING:
@@ -201,12 +201,9 @@ def _images(
 
     They are cut to the shape of `size` round their centre and resized.
     """
-    from PIL import Image, ImageOps
-
     found = _decoded(path, prompts)
     if size is not None:
-        how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-        found = [ImageOps.fit(image, (size[1], size[0]), how) for image in found]
+        found = [fit_image(image, size, smooth=smooth) for image in found]
     shapes = sorted({f"{x.height}x{x.width}" for x in found})
     if len(shapes) > 1:
         raise ValueError(
