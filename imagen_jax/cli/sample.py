@@ -1,7 +1,6 @@
 """`imagen sample CASCADE "prompt" ...`: generate images."""
 
 import dataclasses
-import re
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import devices, parsing, sample_inputs, sampler_overrides
+from imagen_jax.cli import adapters, devices, parsing, sample_inputs, sampler_overrides
 from imagen_jax.cli import prompts as reading
 from imagen_jax.cli.compile_profile import CompileProfile
 
@@ -28,7 +27,6 @@ without text.
 Options of the sampler are for every stage, or for those named: --steps 64, --steps sr256=20 or
 --steps 64,sr256=20. By default each stage has its own.
 """
-WEIGHT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,20})?")  # of adapters
 # Options of other names, by the one that they have here.
 RENAMED = {
     "--negative": "--negative-prompt",
@@ -182,7 +180,7 @@ def run(argv: list[str]) -> None:
     if options.clean_caption:
         cascade = cascade.with_caption_cleaner()
     for given in options.lora:
-        cascade = _with_lora(cascade, given)
+        cascade = adapters.merge(cascade, given)
     cascade = cascade.with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
@@ -207,21 +205,6 @@ def run(argv: list[str]) -> None:
     print(f"{images} in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
-
-
-def _with_lora(cascade: "Imagen", given: str) -> "Imagen":
-    """The cascade with the adapters of one FILE or FILE=WEIGHT."""
-    import imagen_jax
-
-    path, separator, written = given.rpartition("=")
-    if not separator or Path(given).exists():
-        return imagen_jax.with_lora(cascade, given)
-    if not WEIGHT.fullmatch(written):
-        raise ValueError(
-            f"--lora {config.shorten(given)}: {config.shorten(written)} is no weight, and no file "
-            "has that name; give FILE, or FILE=WEIGHT such as style.safetensors=0.7"
-        )
-    return imagen_jax.with_lora(cascade, path, weight=float(written))
 
 
 def _with_prompts(options: Options) -> Options:
@@ -292,7 +275,7 @@ def _callbacks(options: Options, on_batch: "OnBatch", output: "Output") -> "Samp
 
 def _metadata(options: Options, imagen: "Imagen", last_stage: str) -> dict[str, object]:
     """Everything needed to sample the same images again."""
-    from imagen_jax.sample.description import describe_stages, describe_versions
+    from imagen_jax.sample.description import describe_cascade
 
     given = (
         "lora",
@@ -311,11 +294,11 @@ def _metadata(options: Options, imagen: "Imagen", last_stage: str) -> dict[str, 
         "first_index": options.first_index,
         "last_stage": last_stage,
         **{name: _plain(getattr(options, name)) for name in (*given, *precision)},
-        "text_encoder": imagen.encoder.identity,
-        "stages": describe_stages(
-            imagen.select_stages(options.first_stage, options.last_stage), imagen.stage_steps()
+        **describe_cascade(
+            imagen.select_stages(options.first_stage, options.last_stage),
+            imagen.stage_steps(),
+            imagen.encoder.identity,
         ),
-        "versions": describe_versions(),
     }
 
 

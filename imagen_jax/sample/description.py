@@ -10,30 +10,33 @@ import jax
 from imagen_jax.sample.progress import digest_of
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 
-PACKAGES = ("imagen_jax", "jax")  # whose versions decide on the bits of an image
+PACKAGES = ("imagen_jax", "jax")  # whose versions decide on an image's last bits
 
 
-def describe_stages(
-    stages: Sequence[TrainedStage], steps: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Describe the stages: name, digest of the weights, steps of training where known, sampler."""
-    return [
-        {
-            "name": s.stage.name,
-            "step": steps.get(s.stage.name),
-            "digest": weights_digest(s),
-            "sampler": dataclasses.asdict(s.stage.sampler),
-            "aug_level": s.stage.noise_conditioning.sample_level
-            if s.stage.is_super_resolution
-            else None,
-        }
-        for s in stages
-    ]
+def describe_cascade(
+    stages: Sequence[TrainedStage], steps: Mapping[str, int], encoder: str
+) -> dict[str, Any]:
+    """Describe what decides on an image besides its request.
 
-
-def describe_versions() -> dict[str, str]:
-    """Return the versions of the packages that images depend on."""
-    return {package: metadata.version(package) for package in PACKAGES}
+    That is the text encoder's digest, `encoder`, of each stage name, digest of the weights, steps
+    of training where they are known, and sampler, and the versions of packages.
+    """
+    return {
+        "text_encoder": encoder,
+        "stages": [
+            {
+                "name": s.stage.name,
+                "step": steps.get(s.stage.name),
+                "digest": weights_digest(s),
+                "sampler": dataclasses.asdict(s.stage.sampler),
+                "aug_level": s.stage.noise_conditioning.sample_level
+                if s.stage.is_super_resolution
+                else None,
+            }
+            for s in stages
+        ],
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+    }
 
 
 def weights_digest(trained: TrainedStage) -> str:
