@@ -13,6 +13,7 @@ from imagen_jax.config.names import escape_controls
 
 if TYPE_CHECKING:
     from imagen_jax import Imagen
+    from imagen_jax.serve.settings import Settings
 
 USAGE = """Serve a trained cascade over HTTP.
 
@@ -122,10 +123,7 @@ def _check_host(options: Options, *, is_public: bool, has_tokens: bool) -> None:
 
 def _load(options: Options) -> "Imagen":
     import imagen_jax
-    from imagen_jax.parallel import distributed
 
-    if distributed.process_count() > 1:
-        raise ValueError("imagen serve runs in one process: start one on each machine")
     imagen = imagen_jax.load(
         options.cascade,
         text_encoder=options.text_encoder,
@@ -137,7 +135,7 @@ def _load(options: Options) -> "Imagen":
     return imagen
 
 
-def _settings(options: Options, imagen: "Imagen", tokens: tuple[str, ...]):
+def _settings(options: Options, imagen: "Imagen", tokens: tuple[str, ...]) -> "Settings":
     from imagen_jax.serve.settings import Settings
 
     last = imagen.stages[-1].stage

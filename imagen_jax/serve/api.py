@@ -28,7 +28,13 @@ from imagen_jax.serve.settings import Settings
 
 LOG = logging.getLogger("imagen_jax.serve")
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html", "/app.js": "app.js", "/png.js": "png.js", "/style.css": "style.css"}
+FILES = {
+    "/": "index.html",
+    "/app.js": "app.js",
+    "/png.js": "png.js",
+    "/mask.js": "mask.js",
+    "/style.css": "style.css",
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
