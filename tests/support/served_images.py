@@ -41,7 +41,8 @@ class Waiter:
 
 def ask(seed: int, prompt: str = "a large red circle", **options: object) -> ImageRequest:
     """A request of the small cascade."""
-    return ImageRequest(prompt=prompt, size=(16, 16), seed=seed, **options)  # type: ignore[arg-type]
+    given = {"size": (16, 16), **options}
+    return ImageRequest(prompt=prompt, seed=seed, **given)  # type: ignore[arg-type]
 
 
 def sample(engine: Engine, requests: Sequence[ImageRequest]) -> list[np.ndarray]:
