@@ -110,7 +110,11 @@ def run(argv: list[str]) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         ready = f"{limits.model} at http://{host}:{options.port}/"
         print(f"{ready} after {time.perf_counter() - began:.1f} s; Ctrl-C ends it", flush=True)
-        server.serve(make_app(engine, limits), engine, opened, drain_seconds=options.drain)
+        app = make_app(engine, limits)
+        try:
+            server.make_server(app, engine, drain_seconds=options.drain).run([opened])
+        finally:
+            engine.stop()
 
 
 def _check_host(options: Options, *, is_public: bool, has_tokens: bool) -> None:

@@ -107,8 +107,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: ASGIApp, engine: Engine, opened: socket.socket, *, drain_seconds: float) -> None:
-    """Answer requests until a signal; those that are there have `drain_seconds` to be finished."""
+def make_server(app: ASGIApp, engine: Engine, *, drain_seconds: float) -> Server:
+    """A server for `run([socket])`, which returns after a signal.
+
+    The requests that are there then have `drain_seconds` to be finished; later they fail.
+    """
     AppStatus.disable_automatic_graceful_drain()  # a stream ends with its last image
     settings = uvicorn.Config(
         app,
@@ -119,7 +122,4 @@ def serve(app: ASGIApp, engine: Engine, opened: socket.socket, *, drain_seconds:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=round(drain_seconds) + LAST_ANSWERS,
     )
-    try:
-        Server(settings, engine, drain_seconds=drain_seconds).run([opened])
-    finally:
-        engine.stop()
+    return Server(settings, engine, drain_seconds=drain_seconds)
