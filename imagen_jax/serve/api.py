@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,14 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 LEFT = 499  # nginx's status for a client that left before its answer; nobody gets it
+GENERATIONS, EDITS, MODELS, METRICS = (
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/models",
+    "/metrics",
+)
 OPEN_PATHS = {*FILES, "/health", "/ready", "/openapi.json"}  # without a token
+PATHS = {*OPEN_PATHS, GENERATIONS, EDITS, MODELS, METRICS}  # that figures tell apart
 DECODERS = 2  # images of uploads that are decoded at once
 
 
@@ -48,19 +54,23 @@ def make_app(engine: Engine, limits: Settings) -> ASGIApp:
     """The application that serves an engine, which is started and stopped outside of it."""
     service = Service(engine, limits)
     routes = [
-        Route("/v1/images/generations", service.generate, methods=["POST"]),
-        Route("/v1/images/edits", service.edit, methods=["POST"]),
-        Route("/v1/models", service.list_models),
-        Route("/v1/models/{name:path}", service.show_model),
+        Route(GENERATIONS, service.generate, methods=["POST"]),
+        Route(EDITS, service.edit, methods=["POST"]),
+        Route(MODELS, service.list_models),
+        Route(MODELS + "/{name:path}", service.show_model),
         Route("/health", service.health),
         Route("/ready", service.ready),
-        Route("/metrics", service.metrics),
+        Route(METRICS, service.metrics),
         Route("/openapi.json", service.openapi),
         *(Route(path, functools.partial(_file, name)) for path, name in FILES.items()),
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={ApiError: _refuse, HTTPException: _refuse_plain},
+        exception_handlers={
+            ApiError: _refuse,
+            HTTPException: _refuse_plain,
+            Exception: _refuse_failed,
+        },
     )
     return Gate(app, engine, limits)
 
@@ -179,11 +189,8 @@ class Gate:
         try:
             await self._pass(request, note)
         except Exception:
-            if status != LEFT:  # the answer has begun
-                raise
-            LOG.error("a request failed: %s", traceback.format_exc())
-            failed = ApiError(500, "the server failed, see its log", "internal_error")
-            await failed.response()(scope, receive, note)
+            # What failed has its answer, or has begun one: the client sees that it is cut short.
+            LOG.exception("a request failed")
         finally:
             self._log(scope, status, time.monotonic() - began)
 
@@ -191,7 +198,7 @@ class Gate:
         scope, receive = request.scope, request.receive
         try:
             access.check_origin(request, has_tokens=bool(self._limits.tokens))
-            if request.url.path not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS:
                 access.check_token(request, self._limits.tokens)
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -200,8 +207,7 @@ class Gate:
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         """Never a prompt, a token or a query."""
-        route = scope.get("route")
-        path = route.path if route is not None else "other"
+        path = scope["path"] if scope["path"] in PATHS else "other"
         metrics = self._engine.metrics
         metrics.requests.labels(path, str(status)).inc()
         if path.startswith("/v1/images"):
@@ -236,6 +242,13 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _refuse_plain(request: Request, error: Exception) -> Response:
     """What the router refuses: an unknown path, or a method that it has not."""
     assert isinstance(error, HTTPException)
-    said = {404: "no such path: see /openapi.json", 405: "that path has no such method"}
-    answer = ApiError(error.status_code, said.get(error.status_code, error.detail), "not_found")
-    return answer.response()
+    said, code = {
+        404: ("no such path: see /openapi.json", "not_found"),
+        405: ("that path has no such method", "method_not_allowed"),
+    }.get(error.status_code, (error.detail, "invalid_value"))
+    return ApiError(error.status_code, said, code).response()
+
+
+async def _refuse_failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw; the log has it."""
+    return ApiError(500, "the server failed, see its log", "internal_error").response()

@@ -199,7 +199,9 @@ class Engine:
             ticket.emit(Failed(error))
 
     def _note(self, ticket: Ticket, event: Event) -> None:
-        """Count the images that a request still waits for."""
+        """Count the images that a request still waits for; one that failed waits for none."""
+        if isinstance(event, Failed):
+            self._waiting.discard(ticket)
         with self._lock:
             left = self._open.get(ticket, 0)
             if isinstance(event, Finished) and left > 1:

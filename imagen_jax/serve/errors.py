@@ -12,7 +12,7 @@ KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permis
 SERVER, BUSY = "server_error", "rate_limit_error"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class ApiError(Exception):
     """An answer that is none of images; `param` names the field at fault, if it is one."""
 
