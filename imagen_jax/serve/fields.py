@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import numpy as np
 
 from imagen_jax import config
-from imagen_jax.config.ranges import Range
+from imagen_jax.config.ranges import Range, type_hints
 from imagen_jax.config.sentences import check_texts, shorten
 from imagen_jax.serve import settings
 from imagen_jax.serve.errors import ApiError, bad_request, too_large, unprocessable
@@ -52,7 +52,7 @@ class Fields:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Fields))
-HINTS = config.type_hints(Fields)
+HINTS = type_hints(Fields)
 
 
 def read_fields(given: Mapping[str, Any]) -> Fields:
