@@ -11,30 +11,45 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        keep = {"registry": self.registry}
-        self.requests = Counter("imagen_requests", "Requests answered", ["path", "status"], **keep)
+        self.requests = Counter(
+            "imagen_requests", "Requests answered", ["path", "status"], registry=self.registry
+        )
         self.request_seconds = Histogram(
             "imagen_request_seconds",
             "Time from a request's first byte to its answer's last",
             ["path"],
             buckets=SECONDS,
-            **keep,
+            registry=self.registry,
         )
         self.queue_seconds = Histogram(
-            "imagen_queue_seconds", "Time an image waits to be begun", buckets=SECONDS, **keep
+            "imagen_queue_seconds",
+            "Time an image waits to be begun",
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self.stage_seconds = Histogram(
-            "imagen_stage_seconds", "Time a batch takes", ["stage"], buckets=SECONDS, **keep
+            "imagen_stage_seconds",
+            "Time a batch takes",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
-        self.images = Counter("imagen_images", "Images finished", **keep)
+        self.images = Counter("imagen_images", "Images finished", registry=self.registry)
         self.cancelled = Counter(
-            "imagen_cancelled_images", "Images begun that nobody waited for", **keep
+            "imagen_cancelled_images", "Images begun that nobody waited for", registry=self.registry
         )
         self.rows = Counter(
-            "imagen_batch_rows", "Rows computed: with an image, or filling up", ["use"], **keep
+            "imagen_batch_rows",
+            "Rows computed: with an image, or filling up",
+            ["use"],
+            registry=self.registry,
         )
-        self.waiting = Gauge("imagen_waiting_images", "Images that wait to be begun", **keep)
-        self.active = Gauge("imagen_active_requests", "Requests that wait for images", **keep)
+        self.waiting = Gauge(
+            "imagen_waiting_images", "Images that wait to be begun", registry=self.registry
+        )
+        self.active = Gauge(
+            "imagen_active_requests", "Requests that wait for images", registry=self.registry
+        )
 
     def text(self) -> bytes:
         """All figures, as a scraper reads them; of `CONTENT_TYPE`."""

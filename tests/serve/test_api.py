@@ -23,7 +23,9 @@ from imagen_jax.serve.settings import Settings
 
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 TOKEN = "a-token-of-many-letters"
-LIMITS = Settings(model="tiny", sizes=((8, 8), (8, 16)), max_pixels=2048, max_steps=20, timeout=300)
+LIMITS = Settings(
+    model="tiny", sizes=((8, 8), (8, 16)), max_pixels=2048, max_steps=20, timeout=300.0
+)
 
 
 def make_limits(**changes: Any) -> Settings:

@@ -17,7 +17,7 @@ from imagen_jax.serve.settings import Settings
 
 TOKEN = "a-token-of-many-letters"
 LIMITS = Settings(
-    model="tiny", sizes=((8, 8),), max_pixels=2048, max_steps=20, timeout=300, tokens=(TOKEN,)
+    model="tiny", sizes=((8, 8),), max_pixels=2048, max_steps=20, timeout=300.0, tokens=(TOKEN,)
 )
 
 
