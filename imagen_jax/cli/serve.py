@@ -52,9 +52,9 @@ class Options:
     """Pixels of all images of a request, and of an image that is sent."""
     max_steps: config.Count = 250
     """Most steps that a request may ask for."""
-    timeout: config.Positive = 600
+    timeout: config.Positive = 600.0
     """Seconds after which a request that is not finished is given up."""
-    drain: config.Positive = 60
+    drain: config.Positive = 60.0
     """Seconds that the requests have to be finished when the server ends."""
     warm: bool = False
     """Compile all programs before the first request."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import numpy as np
 
 from imagen_jax import config
-from imagen_jax.config.ranges import Range, type_hints
+from imagen_jax.config.ranges import Range, Steps, type_hints
 from imagen_jax.config.sentences import check_texts, shorten
 from imagen_jax.serve import settings
 from imagen_jax.serve.errors import ApiError, bad_request, too_large, unprocessable
@@ -20,7 +20,6 @@ Format = Literal["png", "jpeg", "webp"]
 Percentage = Annotated[int, Range(low=0, high=100)]
 Partials = Annotated[int, Range(low=0, high=settings.MOST_PARTIALS)]
 Images = Annotated[int, Range(low=1, high=settings.MOST_IMAGES)]
-Steps = Annotated[int, Range(low=1, high=10**5)]
 SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 STRENGTH = 0.8  # of an edit without a mask, where 1 would keep nothing of the image
 

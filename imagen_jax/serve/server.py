@@ -24,7 +24,7 @@ KEEP_ALIVE = 30  # seconds that an idle connection is kept
 LAST_ANSWERS = 5  # seconds in which requests that fail at the end get their answers
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Each record as one line of JSON. No record has a prompt, a token or a query."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -43,7 +43,7 @@ class JsonLines(logging.Formatter):
 def log_to_stderr() -> None:
     """Write the log of this package's server, and of uvicorn's troubles, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     for name, level in (("imagen_jax.serve", logging.INFO), ("uvicorn", logging.WARNING)):
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False

@@ -1,7 +1,7 @@
 """Bodies: JSON and forms within bounds of bytes and time, and the images that come in a form."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _bounded(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     """The body in parts, as long as it is neither longer nor slower than it may be."""
     said = f"the body has more than {most:,} bytes: send less"
     length = request.headers.get("content-length", "")

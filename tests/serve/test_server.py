@@ -22,7 +22,7 @@ from served_images import PATIENCE, Waiter, ask
 
 from imagen_jax.serve import access
 from imagen_jax.serve.engine import Engine
-from imagen_jax.serve.server import JsonLines
+from imagen_jax.serve.server import JsonFormatter
 
 GENERATE = "/v1/images/generations"
 
@@ -103,7 +103,7 @@ def test_requests_that_are_there_are_answered_at_the_end(running) -> None:
 def test_a_log_line_is_json() -> None:
     record = logging.LogRecord("a", logging.INFO, "", 0, "request", None, None)
     record.fields = {"status": 200}
-    line = json.loads(JsonLines().format(record))
+    line = json.loads(JsonFormatter().format(record))
     assert line["message"] == "request"
     assert line["status"] == 200
     assert line["time"].endswith("Z")
