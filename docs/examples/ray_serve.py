@@ -25,7 +25,7 @@ def build():
     engine.warm([(side, side)], lambda what, seconds: print(f"compiled {what}: {seconds:.1f} s"))
     engine.start()
     limits = Settings(
-        model=name, sizes=((side, side),), max_pixels=2**24, max_steps=250, timeout=600.0.0
+        model=name, sizes=((side, side),), max_pixels=2**24, max_steps=250, timeout=600.0
     )
     return make_app(engine, limits)
 
