@@ -82,6 +82,13 @@ class Server(uvicorn.Server):
         self._late = threading.Timer(drain_seconds, engine.stop)
         self._late.daemon = True
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer requests until a signal, then those that are there."""
+        try:
+            super().run(sockets)
+        finally:
+            self._late.cancel()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals while the block runs; they don't end the process after it."""

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
 ]
 PATIENCE = 120_000  # milliseconds, on any machine
+expect = playwright.expect
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def page(browser, running) -> Iterator[Any]:
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
     opened.goto(f"{running.address}/")
-    opened.wait_for_function("document.getElementById('size').options.length > 0")
+    expect(opened.locator("#size option")).not_to_have_count(0)
     yield opened
     context.close()
     assert problems == []
@@ -68,16 +70,16 @@ def test_sampling_history_permalink_and_download(page, running, tmp_path: Path) 
     page.fill("#seed", "7")
     page.fill("#n", "2")
     page.press("#prompt", "Control+Enter")
-    page.wait_for_function("document.querySelectorAll('figure.done').length === 2")
+    expect(page.locator("figure.done")).to_have_count(2)
     assert page.inner_text("#status") == "done"
     saved = download(page, tmp_path)
     assert read_metadata(saved)["prompt"] == "a large red circle"
     assert page.inner_text("#history") == "a large red circle · seed 7"
     page.reload()
-    page.wait_for_function("document.getElementById('seed').value === '7'")
+    expect(page.locator("#seed")).to_have_value("7")
     assert page.input_value("#prompt") == "a large red circle"
     page.click("#go")
-    page.wait_for_function("document.querySelectorAll('figure.done').length === 2")
+    expect(page.locator("figure.done")).to_have_count(2)
     again = download(page, tmp_path)
     assert again == saved
 
@@ -88,7 +90,7 @@ def test_partial_images_are_shown_and_cancelling_ends_them(page, running) -> Non
     page.click("#go")
     page.wait_for_selector("figure.partial img")
     page.keyboard.press("Escape")
-    page.wait_for_function("document.getElementById('status').textContent === 'cancelled'")
+    expect(page.locator("#status")).to_have_text("cancelled")
     assert page.locator("figure").count() == 0
     page.wait_for_timeout(500)
     while running.engine._open or not running.engine.is_idle:
@@ -103,7 +105,7 @@ def test_a_dropped_file_is_read_back_and_edited_with_a_mask(page, tmp_path: Path
     saved = download(page, tmp_path)
     page.fill("#prompt", "")
     page.set_input_files("#file", tmp_path / "image.png")
-    page.wait_for_function("document.getElementById('prompt').value === 'a small blue star'")
+    expect(page.locator("#prompt")).to_have_value("a small blue star")
     page.wait_for_selector("#canvas")
     box = page.locator("#canvas").bounding_box()
     page.evaluate("document.getElementById('brush').value = 96")
@@ -115,7 +117,7 @@ def test_a_dropped_file_is_read_back_and_edited_with_a_mask(page, tmp_path: Path
     page.mouse.up()
     page.fill("#seed", "11")
     page.click("#go")
-    page.wait_for_function("document.querySelectorAll('figure.done').length === 2")
+    expect(page.locator("figure.done")).to_have_count(2)
     edited = download(page, tmp_path)
     assert read_metadata(edited)["has_mask"]
     first, second = (np.asarray(Image.open(io.BytesIO(x))) for x in (saved, edited))
@@ -139,7 +141,7 @@ def test_a_token_is_asked_for(browser, quick) -> None:
     opened.wait_for_selector("#token", timeout=PATIENCE)
     opened.fill("#token", "a-token-of-many-letters")
     opened.press("#token", "Tab")
-    opened.wait_for_function("document.getElementById('size').options.length > 0")
+    expect(opened.locator("#size option")).not_to_have_count(0)
     opened.close()
     guarded.end()
 

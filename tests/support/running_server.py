@@ -25,7 +25,7 @@ class RunningServer:
         self._socket = open_socket("127.0.0.1", 0)
         self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self.engine, Settings(**{**given, "timeout": float(PATIENCE), **limits}))
-        self.server: Server = make_server(app, self.engine, drain_seconds=60)
+        self.server: Server = make_server(app, self.engine, drain_seconds=60.0)
         self._thread = threading.Thread(target=self.server.run, args=([self._socket],))
         self._thread.start()
 
