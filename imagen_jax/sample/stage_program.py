@@ -315,7 +315,9 @@ def clip_x0(state: SamplerState) -> Image:
     return jnp.clip(state.x0, -1.0, 1.0)
 
 
-def image_keys(stage: config.Stage, seed: int | jax.Array | np.integer, indices: Any) -> Keys:
+def image_keys(
+    stage: config.Stage, seed: int | jax.Array | np.ndarray | np.integer, indices: Any
+) -> Keys:
     """A key for each image of a stage, of the seed and its index alone; (b,) as indices.
 
     Shapes: seed a scalar, or (b,): one for each image.
