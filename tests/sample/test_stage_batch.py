@@ -30,6 +30,7 @@ def quick(stages):
     return dataclasses.replace(one, stage=dataclasses.replace(one.stage, sampler=sampler))
 
 
+@pytest.mark.slow  # tests/serve/test_engine.py compares the same through a cascade
 def test_steps_one_by_one_are_the_steps_at_once(quick) -> None:
     prompts = make_prompts(3)
     expected = cascade.generate([quick], prompts, seed=7, batch_size=8)[quick.stage.name]
