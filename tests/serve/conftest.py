@@ -1,5 +1,6 @@
 """A cascade of two small stages with random weights, and an engine that serves it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -14,23 +15,6 @@ from imagen_jax.serve.metrics import Metrics
 from imagen_jax.text.encoder import TextEncoder
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Imagen:
-    encoder = TextEncoder.from_config(config.load("tiny/base8")[0].text)
-    return Imagen(
-        (make_stage("tiny/base8"), make_stage("tiny/sr16")), encoder, dataset="shapes/tiny"
-    )
-
-
-@pytest.fixture(scope="session")
-def engine(tiny: Imagen) -> Iterator[Engine]:
-    """One that runs, for all tests: batches of 8."""
-    started = Engine(tiny, batch_size=8, max_queue=64, metrics=Metrics())
-    started.start()
-    yield started
-    started.stop()
-
-
 @dataclasses.dataclass(frozen=True)
 class Silent:
     """A network that always answers zero, and compiles at once."""
@@ -41,13 +25,53 @@ class Silent:
         return 0 * arguments[0]
 
 
+def make_silent(name: str) -> TrainedStage:
+    """A stage of a config, with a silent network."""
+    return TrainedStage(stage=config.load(name)[0].stage, module=Silent(), params={})
+
+
+def make_encoder() -> TextEncoder:
+    return TextEncoder.from_config(config.load("tiny/base8")[0].text)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Imagen:
+    """A base stage with random weights, and a silent one that enlarges."""
+    stages = (make_stage("tiny/base8"), make_silent("tiny/sr16"))
+    return Imagen(stages, make_encoder(), dataset="shapes/tiny")
+
+
+@pytest.fixture(scope="session")
+def whole(tiny: Imagen) -> Imagen:
+    """The same with random weights in both."""
+    return dataclasses.replace(tiny, stages=(tiny.stages[0], make_stage("tiny/sr16")))
+
+
+@contextlib.contextmanager
+def started(imagen: Imagen) -> Iterator[Engine]:
+    """An engine that runs: batches of 8."""
+    engine = Engine(imagen, batch_size=8, max_queue=64, metrics=Metrics())
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+def engine(tiny: Imagen) -> Iterator[Engine]:
+    """One for all tests."""
+    with started(tiny) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def whole_engine(whole: Imagen) -> Iterator[Engine]:
+    with started(whole) as found:
+        yield found
+
+
 @pytest.fixture(scope="session")
 def quick() -> Iterator[Engine]:
-    """An engine that runs, of one stage of 8 px whose images are of their seed alone."""
-    experiment = config.load("tiny/base8")[0]
-    stage = TrainedStage(stage=experiment.stage, module=Silent(), params={})
-    imagen = Imagen((stage,), TextEncoder.from_config(experiment.text), dataset="shapes/tiny")
-    started = Engine(imagen, batch_size=8, max_queue=64, metrics=Metrics())
-    started.start()
-    yield started
-    started.stop()
+    """An engine of one stage of 8 px whose images are of their seed alone."""
+    imagen = Imagen((make_silent("tiny/base8"),), make_encoder(), dataset="shapes/tiny")
+    with started(imagen) as found:
+        yield found

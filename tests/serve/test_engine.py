@@ -53,29 +53,29 @@ def requests() -> list:
     ]
 
 
-def test_images_are_the_same_alone_and_among_others(engine) -> None:
-    """Equal to the bit: seeds, indices, negative prompts, steps, images and masks of all kinds."""
-    alone = [Waiter(engine, one).images() for one in requests()]
+def test_images_are_the_same_alone_and_among_others_and_offline(engine, tiny) -> None:
+    """Equal to the bit: seeds, indices, negative prompts, steps, guidance, an image."""
+    asked = requests()[:6]
+    alone = [Waiter(engine, one).images() for one in asked]
     others = [ask(100 + i, PROMPTS[i % 3]) for i in range(20)]
-    among = sample(engine, [*others[:10], *requests(), *others[10:]])[10:-10]
-    for first, second in zip(alone, among, strict=True):
+    among = sample(engine, [*others[:10], *asked, *others[10:]])[10:-10]
+    for request, first, second in zip(asked, alone, among, strict=True):
         np.testing.assert_array_equal(first, second)
-    assert len({image.tobytes() for images in alone for image in images}) == 10
-
-
-def test_images_are_those_sampled_offline(engine, tiny) -> None:
-    for request in requests()[:5]:
-        found = Waiter(engine, request).images()
-        np.testing.assert_array_equal(found, made_offline(tiny, request))
+        if request.init_image is None:  # one program less to compile
+            np.testing.assert_array_equal(first, made_offline(tiny, request))
+    assert len({image.tobytes() for images in alone for image in images}) == 9
 
 
 @pytest.mark.slow
-def test_edits_are_those_sampled_offline(engine, tiny) -> None:
-    for request in requests()[5:]:
-        found = Waiter(engine, request).images()
-        np.testing.assert_array_equal(found, made_offline(tiny, request))
+def test_so_they_are_with_two_networks_and_a_mask(whole_engine, whole) -> None:
+    alone = [Waiter(whole_engine, one).images() for one in requests()]
+    among = sample(whole_engine, [ask(100), *requests(), ask(101)])[1:-1]
+    for request, first, second in zip(requests(), alone, among, strict=True):
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(first, made_offline(whole, request))
 
 
+@pytest.mark.slow
 def test_pixels_outside_a_mask_stay(engine) -> None:
     request = requests()[-1]
     (image,) = Waiter(engine, request).images()
@@ -179,6 +179,7 @@ def test_stopping_answers_everybody(tiny) -> None:
     assert own.is_idle
 
 
+@pytest.mark.slow
 def test_warming_compiles_all_that_requests_need(tiny) -> None:
     from imagen_jax.sample import stage_program
 
