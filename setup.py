@@ -52,6 +52,13 @@ BEAM = "apache-beam>=2.70"
 GCS = "gcsfs>=2025.3"  # for buckets
 PARQUET = "pyarrow>=17"
 WANDB = "wandb>=0.19"
+SERVE = [  # of the HTTP server
+    "starlette>=1.0",
+    "uvicorn>=0.40",
+    "sse-starlette>=3.0",
+    "prometheus-client>=0.22",
+    "python-multipart>=0.0.20",
+]
 TPU = "jax[tpu]>=0.10.0,<0.12"  # jax and the libtpu that it is released with
 BESIDE = [*CONFIGS, "launch"]  # folders beside the library, installed inside it
 
@@ -103,6 +110,7 @@ setup(
             "*/*/config.json",
             "*/*/weights.safetensors",
         ],
+        "imagen_jax.serve": ["page/*"],
         "imagen_jax.launch": ["*.sh", "*.txt", "*.lock", "*.yaml", "Dockerfile", "*.md"],
     },
     install_requires=[
@@ -135,9 +143,18 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
         "data": [EMOJI],
         "deepfloyd": [*DEEPFLOYD],
+        "serve": [*SERVE],
         "plots": [PLOTS],
         "tensorboard": [TENSORBOARD],
-        "all": [EMOJI, PLOTS, GCS, PARQUET, WANDB, TENSORBOARD],  # but for devices and frameworks
+        "all": [
+            EMOJI,
+            PLOTS,
+            GCS,
+            PARQUET,
+            WANDB,
+            TENSORBOARD,
+            *SERVE,
+        ],  # but for devices and frameworks
         "gcs": [GCS],
         "beam": [BEAM],  # not in test: with its protobuf TFDS warns, and warnings fail tests
         "parquet": [PARQUET],
@@ -163,6 +180,8 @@ setup(
         ],
         # For benchmarks/deepfloyd.py and tests/pretrained/deepfloyd/test_lora_loaders.py, as peer.
         "diffusers": ["torch>=2.8", "diffusers==0.42.1", "transformers>=5", "peft>=0.21"],
+        # For tests/serve/test_page.py alone, with a Chromium; not in test, for its size.
+        "browser": ["playwright>=1.50"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",
@@ -178,6 +197,9 @@ setup(
             *DOCS,
             TPU,
             *DEEPFLOYD,
+            *SERVE,
+            "httpx>=0.28",  # asks the server
+            "openai>=2",  # as clients do
             EMOJI,
             PLOTS,
             GCS,

@@ -12,7 +12,12 @@ EXTRAS = {
     "matplotlib": ("matplotlib", "plots"),
     "orbax.export": ("orbax-export", "tensorflow"),
     "pyarrow": ("pyarrow", "parquet"),
+    "prometheus_client": ("prometheus-client", "serve"),
+    "python_multipart": ("python-multipart", "serve"),
+    "sse_starlette": ("sse-starlette", "serve"),
+    "starlette": ("Starlette", "serve"),
     "tensorflow": ("TensorFlow", "tensorflow"),
+    "uvicorn": ("uvicorn", "serve"),
     "wandb": ("wandb", "wandb"),
 }
 

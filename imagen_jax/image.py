@@ -85,6 +85,19 @@ def make_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
     return image if turn is None else image.transpose(Transpose[turn.transpose])
 
 
+def fit_image(
+    image: PIL.Image.Image, size: tuple[int, int], *, smooth: bool = True
+) -> PIL.Image.Image:
+    """Cut an image round its centre to the shape of `size`, (height, width), and resize it to that.
+
+    Without `smooth` no new colours arise, as a mask needs it.
+    """
+    from PIL import Image, ImageOps
+
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    return ImageOps.fit(image, (size[1], size[0]), how)
+
+
 def is_white(pixels: UInt8[np.ndarray, "*b h w 3"]) -> Bool[np.ndarray, "*b h w"]:
     """Tell which pixels of a mask are white: those that are sampled again."""
     return pixels.mean(axis=-1) >= WHITE

@@ -201,6 +201,10 @@ class Imagen:
             )
         return chosen
 
+    def stage_steps(self) -> dict[str, int]:
+        """How many steps the run behind each stage had made, by the stage's name, where known."""
+        return dict(zip((s.stage.name for s in self.stages), self.steps, strict=False))
+
     def _cache_of(self, stages: Sequence[TrainedStage], *request: Any) -> Path | None:
         """A folder for the batches of just this request.
 

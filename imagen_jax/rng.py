@@ -12,7 +12,7 @@ from imagen_jax.types import Keys, RandomKey
 IMPL = "threefry2x32"  # whatever JAX_DEFAULT_PRNG_IMPL says
 
 
-def root(seed: int | np.integer | jax.Array) -> RandomKey:
+def root(seed: int | np.integer | np.ndarray | jax.Array) -> RandomKey:
     """The key that every other key of a run is folded from; a traced `seed` is uint32.
 
     Errors: ValueError for a seed that is no whole number from 0 to 2**32 - 1.

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
     "finetune": "teach a trained cascade one subject from a few images of it",
     "sample": "sample images for prompts from a trained cascade",
+    "serve": "serve a trained cascade over HTTP: an images API, and a page to paint on",
     "data": "build a dataset, look at one, or check any source",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "plan": "say whether a config fits a TPU slice, and how fast it should go",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax.io import image_grid, json_reader, workdir
-from imagen_jax.io.atomic import check_names, make_subfolder
+from imagen_jax.io import image_grid, json_reader, png_metadata, workdir
+from imagen_jax.io.atomic import check_names, make_subfolder, write_atomic
 from imagen_jax.runtime.preemption import UNFINISHED
 
 METADATA, GRID, EARLIER, PREVIEWS = "metadata.json", "grid.png", "earlier", "previews"
@@ -31,6 +31,7 @@ class Output:
             {"index": i, "prompt": prompt, "file": image_grid.file_name(i, prompt)}
             for i, prompt in enumerate(prompts, start=first_index)
         ]
+        self._options = metadata
         self._document = {**metadata, "complete": False, "images": entries}
         self.shown = image_grid.count_that_fits(
             len(prompts)
@@ -47,7 +48,11 @@ class Output:
         start = first_index - self._first
         entries = self._document["images"][start : start + len(images)]
         for entry, image in zip(entries, images, strict=True):
-            image_grid.save_image(Image.fromarray(image), self._folder / entry["file"])
+            encoded = png_metadata.encode_png(
+                Image.fromarray(image),
+                {**self._options, "index": entry["index"], "prompt": entry["prompt"]},
+            )
+            write_atomic(self._folder / entry["file"], encoded)
         self._shown += list(images[: self.shown - len(self._shown)])
 
     def preview(self, name: str, images: Sequence[np.ndarray], captions: Sequence[str]) -> None:

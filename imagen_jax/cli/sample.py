@@ -150,7 +150,7 @@ def run(argv: list[str]) -> None:
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
     unfinished = options.out / preemption.UNFINISHED
     imagen = dataclasses.replace(cascade, cache_dir=unfinished)
-    metadata = _metadata(options, imagen, [stage.name for stage in stages])
+    metadata = _metadata(options, imagen, stages[-1].name)
     output = Output(
         options.out, options.prompts, first_index=options.first_index, metadata=metadata
     )
@@ -238,11 +238,9 @@ def _callbacks(options: Options, on_batch: "OnBatch", output: "Output") -> "Samp
     )
 
 
-def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str, object]:
+def _metadata(options: Options, imagen: "Imagen", last_stage: str) -> dict[str, object]:
     """Everything needed to sample the same images again."""
-    import jax
-
-    import imagen_jax
+    from imagen_jax.sample.description import describe_cascade
 
     given = (
         "lora",
@@ -259,22 +257,13 @@ def _metadata(options: Options, imagen: "Imagen", stages: list[str]) -> dict[str
         "cascade": options.cascade,
         "seed": options.seed,
         "first_index": options.first_index,
-        "last_stage": stages[-1],
+        "last_stage": last_stage,
         **{name: _plain(getattr(options, name)) for name in (*given, *precision)},
-        "text_encoder": imagen.encoder.identity,
-        "stages": [
-            {
-                "name": s.stage.name,
-                "step": step,
-                "sampler": dataclasses.asdict(s.stage.sampler),
-                "aug_level": s.stage.noise_conditioning.sample_level
-                if s.stage.is_super_resolution
-                else None,
-            }
-            for s, step in zip(imagen.stages, imagen.steps, strict=True)
-            if s.stage.name in stages
-        ],
-        "versions": {"imagen_jax": imagen_jax.__version__, "jax": jax.__version__},
+        **describe_cascade(
+            imagen.select_stages(options.first_stage, options.last_stage),
+            imagen.stage_steps(),
+            imagen.encoder.identity,
+        ),
     }
 
 

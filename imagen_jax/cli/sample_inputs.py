@@ -11,7 +11,7 @@ import numpy as np
 
 from imagen_jax import config
 from imagen_jax.config.sentences import abridge, shorten
-from imagen_jax.image import WHITE, is_white
+from imagen_jax.image import WHITE, fit_image, is_white
 from imagen_jax.io import whole_files
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def make_request(options: "Options", stages: Sequence[config.Stage], prompts: in
     from imagen_jax.sample.request import Request
 
     _check(options, stages)
-    size = None if options.size is None else _size(options.size)
+    size = None if options.size is None else read_size(options.size, "--size")
     low_res = None if options.low_res is None else _images(options.low_res, prompts, None)
     init_image = mask = None
     if options.init_image is not None:
@@ -155,13 +155,16 @@ def count(path: Path) -> int:
     return len(_files(path))
 
 
-def _size(text: str) -> tuple[int, int]:
+def read_size(text: str, option: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH. Errors: ValueError that names the option."""
     from imagen_jax.sample.request import Size
 
     found = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text)
     if found is None:
-        raise ValueError(f"--size {shorten(text)}: wanted HEIGHTxWIDTH in pixels, such as 256x384")
-    return config.check_value((int(found[1]), int(found[2])), Size, "--size")
+        raise ValueError(
+            f"{option} {shorten(text)}: wanted HEIGHTxWIDTH in pixels, such as 256x384"
+        )
+    return config.check_value((int(found[1]), int(found[2])), Size, option)
 
 
 def _files(path: Path) -> list[Path]:
@@ -201,12 +204,9 @@ def _images(
 
     They are cut to the shape of `size` round their centre and resized.
     """
-    from PIL import Image, ImageOps
-
     found = _decoded(path, prompts)
     if size is not None:
-        how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-        found = [ImageOps.fit(image, (size[1], size[0]), how) for image in found]
+        found = [fit_image(image, size, smooth=smooth) for image in found]
     shapes = sorted({f"{x.height}x{x.width}" for x in found})
     if len(shapes) > 1:
         raise ValueError(

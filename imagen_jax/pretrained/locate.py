@@ -119,7 +119,7 @@ def load_stage(
     Adapters that a run trained are merged into the weights that they change.
     Errors: FileNotFoundError or ValueError for weights that are not there, or don't fit.
     """
-    read: ReadParams
+    read: Callable[[NamedSharding], Params]
     if listed is not None:
         step, identity = export.inspect_bundle(Path(run), experiment, listed)
         read = functools.partial(export.read_stage, Path(run), experiment, listed)

@@ -8,6 +8,8 @@
 | `request.py` | what is wanted besides the prompts: negative prompts, images, a mask, sizes |
 | `options.py` | the keyword arguments of `Imagen.sample` as a request |
 | `stage.py` | a stage over all prompts |
+| `stage_batch.py` | one batch of a stage, step by step |
+| `description.py` | stages as plain values, for the metadata of images |
 | `overrides.py` | samplers changed, for all stages or some |
 | `memory.py` | sizes that need more memory than there is are refused |
 | `nonfinite_images.py` | images that are not finite are refused |

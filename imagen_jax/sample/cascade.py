@@ -55,7 +55,7 @@ def generate(
             strength=request.strength,
             num_resamples=request.num_resamples,
         )
-        inputs = _inputs(trained.stage, prompts, request, low_res, size=size)
+        inputs = stage_inputs(trained.stage, prompts, request, low_res, size=size)
         try:
             low_res = sampled = stage.sample_batches(
                 trained,
@@ -72,7 +72,7 @@ def generate(
     return images
 
 
-def _inputs(
+def stage_inputs(
     stage: config.Stage,
     prompts: SamplerInputs,
     request: Request,
@@ -80,7 +80,10 @@ def _inputs(
     *,
     size: tuple[int, int],
 ) -> SamplerInputs:
-    """The prompts with the images that one stage starts from."""
+    """The prompts with the images that one stage starts from, at its `size`, (height, width).
+
+    `low_res` are the images of the stage before it, (p, h, w, 3) in [-1, 1]; None of a base.
+    """
     count, level = len(prompts.indices), stage.noise_conditioning.sample_level
     init_image, known_mask = request.images_of_size(size)
     return prompts._replace(

@@ -36,7 +36,7 @@ def sample_batches(
     """
     indices, name = inputs.indices, trained.stage.name
     count = len(indices)
-    devices, batch_size = _layout(trained.stage, size, batch_size)
+    devices, batch_size = layout_batch(trained.stage, size, batch_size)
     params = trained.device_params(mesh.replicated_sharding(devices))
     spans = _spans(sampler_params, callbacks.preview_every if callbacks.has_previews else 0)
     started: deque[tuple[int, jax.Array | np.ndarray, jax.Array | None]] = deque()
@@ -81,11 +81,11 @@ def check_memory(
     trained: TrainedStage, prompts: SamplerInputs, size: tuple[int, int], *, batch_size: int
 ) -> None:
     """Errors: ValueError for batches that the memory of the devices can't hold: `memory.check`."""
-    devices, images = _layout(trained.stage, size, batch_size)
+    devices, images = layout_batch(trained.stage, size, batch_size)
     memory.check(trained, prompts.captions, size, images=images, devices=devices)
 
 
-def _layout(
+def layout_batch(
     stage: config.Stage, size: tuple[int, int], batch_size: int
 ) -> tuple[jax.sharding.Mesh, int]:
     """The devices, laid out for a batch, and the images that fill it."""

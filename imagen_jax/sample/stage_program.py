@@ -32,7 +32,7 @@ from imagen_jax.sample.noise_prediction import (
     read_captions,
     to_eps,
 )
-from imagen_jax.types import Image, Keys, Network, Params
+from imagen_jax.types import Image, Keys, Network, Params, RandomKey
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,7 +185,8 @@ class SamplerInputs(NamedTuple):
     Shapes: indices (b,), the numbers of the images, int32, which decide the noise with the seed;
     aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size, None for a base;
     init_image (b, h, w, 3) in [-1, 1] to start from, None for pure noise; known_mask
-    (b, h, w, 1), true where `init_image` stays, None for nowhere.
+    (b, h, w, 1), true where `init_image` stays, None for nowhere; seeds (b,), uint32, of the images
+    in place of the one in `SamplerParams`, None for that.
     """
 
     captions: EncodedText
@@ -195,6 +196,7 @@ class SamplerInputs(NamedTuple):
     low_res: Any = None
     init_image: Any = None
     known_mask: Any = None
+    seeds: Any = None
 
     def rows(self, chosen: np.ndarray) -> "SamplerInputs":
         """Select the rows at `chosen`."""
@@ -218,7 +220,7 @@ def sample_stage(
     little outside [-1, 1] where nothing thresholds them.
     """
     stage, sampler = program.stage, program.stage.sampler
-    keys = image_keys(stage, sampler_params.seed, inputs.indices)
+    keys = _keys(stage, inputs, sampler_params)
     low_res = aug_logsnr = None
     if inputs.low_res is not None:
         low_res, aug_logsnr = noise_conditioning.prepare(
@@ -239,25 +241,58 @@ def sample_stage(
     denoise = denoiser.build(
         params, cond, uncond, sampler_params, module=program.module, stage=stage
     )
-    levels = functools.partial(logsnr_at, sampler=sampler, diffusion=stage.diffusion)
     if state is None:
-        blank = jnp.zeros((inputs.indices.shape[0], *size, 3))
-        image = blank if inputs.init_image is None else inputs.init_image
-        state = sampling_loop.init_state(
-            rng.fold_keys(keys, "sampler"),
-            sampler_params,
-            image,
-            levels=levels,
-            beginning=_beginning(sampler, inputs),
-        )
+        state = _begin(inputs, sampler_params, stage=stage, size=size)
     mask = inputs.known_mask
     known = None
     if mask is not None:
         noised = sampler.known_pixels == "noised"
         known = sampling_loop.KnownPixels(inputs.init_image, mask, noised)
     rule = program.step_rule or samplers.RULES[sampler.kind]
-    steps = sampling_loop.Steps(rule, levels, _cleanest(stage))
+    steps = sampling_loop.Steps(rule, _levels(stage), _cleanest(stage))
     return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+
+
+@functools.partial(jax.jit, static_argnames=("program", "size"))
+def begin_stage(
+    inputs: SamplerInputs,
+    sampler_params: SamplerParams,
+    *,
+    program: TrainedStage,
+    size: tuple[int, int],
+) -> SamplerState:
+    """The state before step `first`, with which `sample_stage` makes the same steps as without one.
+
+    Its program is small; the one of the steps is then the same from noise and from images.
+    """
+    return _begin(inputs, sampler_params, stage=program.stage, size=size)
+
+
+def _begin(
+    inputs: SamplerInputs,
+    sampler_params: SamplerParams,
+    *,
+    stage: config.Stage,
+    size: tuple[int, int],
+) -> SamplerState:
+    blank = jnp.zeros((inputs.indices.shape[0], *size, 3))
+    image = blank if inputs.init_image is None else inputs.init_image
+    return sampling_loop.init_state(
+        rng.fold_keys(_keys(stage, inputs, sampler_params), "sampler"),
+        sampler_params,
+        image,
+        levels=_levels(stage),
+        beginning=_beginning(stage.sampler, inputs),
+    )
+
+
+def _keys(stage: config.Stage, inputs: SamplerInputs, sampler_params: SamplerParams) -> Keys:
+    seed = sampler_params.seed if inputs.seeds is None else inputs.seeds
+    return image_keys(stage, seed, inputs.indices)
+
+
+def _levels(stage: config.Stage) -> sampling_loop.Levels:
+    return functools.partial(logsnr_at, sampler=stage.sampler, diffusion=stage.diffusion)
 
 
 def _beginning(sampler: config.Sampler, inputs: SamplerInputs) -> Beginning:
@@ -280,6 +315,17 @@ def clip_x0(state: SamplerState) -> Image:
     return jnp.clip(state.x0, -1.0, 1.0)
 
 
-def image_keys(stage: config.Stage, seed: int | jax.Array | np.integer, indices: Any) -> Keys:
-    """A key for each image of a stage, of the seed and its index alone; (b,) as indices."""
-    return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
+def image_keys(
+    stage: config.Stage, seed: int | jax.Array | np.ndarray | np.integer, indices: Any
+) -> Keys:
+    """A key for each image of a stage, of the seed and its index alone; (b,) as indices.
+
+    Shapes: seed a scalar, or (b,): one for each image.
+    """
+    if not np.ndim(seed):
+        return rng.fold_each(rng.fold(rng.root(seed), stage.name), "image", indices)
+
+    def one(own: jax.Array, index: jax.Array) -> RandomKey:
+        return rng.fold(rng.fold(rng.root(own), stage.name), "image", index)
+
+    return jax.vmap(one)(jnp.asarray(seed), jnp.asarray(indices))

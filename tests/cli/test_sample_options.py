@@ -14,8 +14,10 @@ from small_cascade import SMALL_BASE, SMALL_SR, make_stage
 
 from imagen_jax import config, imagen
 from imagen_jax.cli import compile_profile, prompts, sample, sample_inputs, sampler_overrides
+from imagen_jax.cli.output import Output
 from imagen_jax.cli.sample import Options
 from imagen_jax.cli.sampler_options import SamplerOptions
+from imagen_jax.io.png_metadata import read_metadata
 from imagen_jax.text.encoder import TextEncoder
 
 
@@ -508,3 +510,10 @@ def test_the_profile_adds_up(run_sample, capsys) -> None:
 def test_spans_count_once() -> None:
     assert compile_profile.covered_seconds([(0.0, 1.0), (0.5, 2.0), (0.6, 0.7), (3.0, 4.0)]) == 3.0
     assert compile_profile.covered_seconds([]) == 0.0
+
+
+def test_images_carry_what_they_were_made_of(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out", ["a", "b"], first_index=3, metadata={"seed": 7})
+    output.write(3, np.stack([_noise(4, 4)] * 2))
+    found = read_metadata((tmp_path / "out" / "0004_b.png").read_bytes())
+    assert found == {"seed": 7, "index": 4, "prompt": "b"}

@@ -13,9 +13,10 @@ import pytest
 import tyro
 import yaml
 
-from imagen_jax.cli import launch_worker
+from imagen_jax.cli import launch_worker, serve
 from imagen_jax.cloud.tpu_slice import RUNTIMES
 from imagen_jax.runtime import exit_codes
+from imagen_jax.serve.api import OPEN_PATHS
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCHEMA = json.loads((Path(__file__).parent / "jobset.schema.json").read_text())
@@ -130,3 +131,30 @@ def test_the_image_takes_signals_and_leaves_jax_alone() -> None:
     assert any("--require-hashes launch/requirements.lock" in order for order in orders)
     version = re.findall(r"uv==(\S+)", "\n".join(lines))
     assert version == re.findall(r"uv_version=(\S+)", (LAUNCH / "startup.sh").read_text())
+
+
+def serving() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((LAUNCH / "serve.yaml").read_text()))
+
+
+def test_the_servers_manifest_fits() -> None:
+    for manifest in serving():
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    deployment, service = serving()
+    deployment["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, "1.31", strict=True)
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+
+
+def test_the_servers_pod_runs_what_the_command_takes() -> None:
+    deployment, _ = serving()
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, name, *rest = container["command"]
+    assert (command, name) == ("imagen", "serve")
+    options = tyro.cli(serve.Options, args=[*rest, *container["args"]])
+    assert pod["terminationGracePeriodSeconds"] > options.drain
+    assert options.port == container["ports"][0]["containerPort"]
+    probed = {container[probe]["httpGet"]["path"] for probe in container if "Probe" in probe}
+    assert probed == {"/health", "/ready"} <= OPEN_PATHS

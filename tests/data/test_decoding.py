@@ -309,3 +309,20 @@ def test_damaged_bytes_give_a_picture_or_unreadable(form: str) -> None:
         except UnreadableImageError:
             refused += 1
     assert 0 < refused < 300
+
+
+def test_opacity_is_upright_and_full_without_alpha() -> None:
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[0, 0, 3] = 200
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    for kind, turned in (("PNG", exif), ("WEBP", Image.Exif())):
+        file = io.BytesIO()
+        image.save(file, kind, exif=turned, **({"lossless": True} if kind == "WEBP" else {}))
+        wanted = np.rot90(pixels[..., 3], -1) if kind == "PNG" else pixels[..., 3]
+        np.testing.assert_array_equal(decode.decode_opacity(file.getvalue()), wanted)
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG")
+    assert decode.decode_opacity(file.getvalue()).tolist() == [[255] * 3] * 2
+    with pytest.raises(decode.UnreadableImageError):
+        decode.decode_opacity(file.getvalue()[:40])

@@ -151,6 +151,20 @@ def decode_image(image: bytes, *, side: int | None = None, max_pixels: int | Non
             return np.asarray(_upright(opened).image)
 
 
+def decode_opacity(image: bytes, *, max_pixels: int | None = None) -> UInt8[np.ndarray, "h w"]:
+    """The opacity of an image's pixels, upright: 0 transparent to 255, where it has no alpha, too.
+
+    Errors: UnreadableImageError as `decode_image`.
+    """
+    with _opened(image, max_pixels) as (opened, coefficients), _held(opened, coefficients):
+        opened.load()
+        if not opened.has_transparency_data:
+            alpha = Image.new("L", opened.size, 255)
+        else:
+            alpha = opened.convert("RGBA").getchannel("A")
+        return np.asarray(make_upright(alpha, _orientation(opened)))
+
+
 def has_transparency(image: bytes) -> bool:
     """Return whether an image has an alpha channel or transparent colours; nothing is decoded.
 

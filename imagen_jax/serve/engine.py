@@ -1,0 +1,227 @@
+"""The engine: one thread that owns the devices and samples what waits, batch by batch.
+
+An image goes through the stages one by one. A batch has images of any requests that want the same
+programs and numbers; an image's seed is its own, so that it does not depend on the others.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from imagen_jax.imagen import Imagen
+from imagen_jax.sample import cascade
+from imagen_jax.sample.request import Request
+from imagen_jax.serve.batches import Batches, Running
+from imagen_jax.serve.image_request import Event, Failed, Finished, ImageRequest, Ticket
+from imagen_jax.serve.metrics import Metrics
+from imagen_jax.serve.waiting_images import Job, WaitingImages
+
+LOG = logging.getLogger("imagen_jax.serve")
+OLDER = 0.8  # weight of the earlier estimate of an image's seconds
+CPU_BATCH, ACCELERATOR_BATCH = 1, 8  # images at once; on a CPU more are hardly faster
+
+Found = TypeVar("Found")
+
+
+class Draining(Exception):
+    """The server ends, and takes no new requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is being shut down: try again, perhaps at another one")
+
+
+def default_batch_size() -> int:
+    """The images that are sampled at once where nobody says."""
+    on_host = jax.devices()[0].platform == "cpu"
+    return CPU_BATCH if on_host else ACCELERATOR_BATCH * jax.device_count()
+
+
+class Engine:
+    """Takes requests from any thread, and answers them by events on its own.
+
+    A request that is taken gets, in the end, every image as `Finished`, or one `Failed`, unless
+    it is cancelled.
+    """
+
+    def __init__(
+        self, imagen: Imagen, *, batch_size: int, max_queue: int, metrics: Metrics
+    ) -> None:
+        self.imagen, self.metrics = imagen, metrics
+        self._configs = [trained.stage for trained in imagen.stages]
+        self._batches = Batches(imagen, batch_size, metrics)
+        self._waiting = WaitingImages(stages=len(imagen.stages), most=max_queue)
+        self._open: dict[Ticket, int] = {}  # the images that each request still waits for
+        self._lock = threading.Lock()  # of `_open` and `_is_draining`
+        self._is_draining = False
+        self._busy = threading.Event()
+        self._seconds = 1.0  # of one image, as far as is known
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        metrics.waiting.set_function(lambda: len(self._waiting))
+        metrics.active.set_function(lambda: len(self._open))
+
+    def check(self, request: ImageRequest) -> None:
+        """Refuse a request that the cascade can't meet. Errors: ValueError."""
+        given = Request(negative_prompt=request.negative_prompt, size=request.size)
+        cascade.check_request(self._configs, given, 1)
+        weight = request.guidance_weight
+        if weight is not None and {one.sampler.guidance_weight for one in self._configs} == {1.0}:
+            raise ValueError(
+                f"guidance {weight:g} would change nothing: no stage of this cascade has guidance"
+            )
+        for number, one in enumerate(self._configs):
+            if number == 0 and one.sampler.timesteps and request.steps is not None:
+                raise ValueError(f"{one.name} has listed time steps: their number can't be chosen")
+            request.sampler(one, is_first=number == 0)
+
+    def warm(self, sizes: Sequence[tuple[int, int]], report: Callable[[str, float], None]) -> None:
+        """Compile all that images of these sizes need, from nothing, from images and with masks.
+
+        To be called before `start`; `report` gets what was compiled, and its seconds.
+        Errors: ValueError for a size that the memory can't hold; those of reading the weights.
+        """
+        for size in sizes:
+            for what, request in _kinds(size):
+                began, found = time.monotonic(), list[Event]()
+                jobs = [Job(Ticket(request, "", found.append), 0, began)]
+                while jobs:
+                    done = self._batches.complete(self._batches.begin(jobs))
+                    jobs = [] if done is None else self._batches.finish(done)
+                for event in found:
+                    if isinstance(event, Failed):
+                        raise event.error
+                report(f"{size[1]}x{size[0]} {what}", time.monotonic() - began)
+
+    def check_memory(self, size: tuple[int, int]) -> None:
+        """Refuse images of a size that the devices can't hold. Errors: ValueError."""
+        self._batches.check_memory(size)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(
+        self, request: ImageRequest, *, client: str, emit: Callable[[Event], None]
+    ) -> Ticket:
+        """Take a request; `emit` gets its events.
+
+        Errors: waiting_images.QueueFull; Draining; ValueError as `check`.
+        """
+        self.check(request)
+
+        def count_and_emit(event: Event) -> None:
+            self._note(ticket, event)
+            emit(event)
+
+        ticket = Ticket(request, client, count_and_emit)
+        with self._lock:
+            if self._is_draining:
+                raise Draining
+            self._waiting.add(ticket)
+            self._open[ticket] = request.count
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give a request up: its images leave the queue now, and the devices within a step."""
+        ticket.cancel()
+        self._waiting.discard(ticket)
+        with self._lock:
+            self._open.pop(ticket, None)
+
+    def seconds_to_wait(self) -> int:
+        """Estimate after how many seconds half of the queue is done."""
+        return max(1, round(len(self._waiting) * self._seconds / 2))
+
+    def drain(self) -> None:
+        """Take no new requests; those that wait are finished."""
+        with self._lock:
+            self._is_draining = True
+
+    @property
+    def is_ready(self) -> bool:
+        """True while requests are taken and the thread lives."""
+        return self._thread.is_alive() and not self._is_draining
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing is computed."""
+        return not self._busy.is_set()
+
+    def stop(self) -> None:
+        """End the thread, within a step; requests that are not finished fail as `Draining`."""
+        self.drain()
+        with self._lock:
+            left = list(self._open)
+        for ticket in left:
+            self._fail(ticket, Draining())
+        self._waiting.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Sample batch after batch; the next one is begun before the images of one are fetched."""
+        finishing: Running | None = None
+        while True:
+            jobs = self._waiting.take(self._batches.size, wait=finishing is None)
+            if not jobs and finishing is None:
+                return
+            self._busy.set()
+            begun = None
+            if jobs:
+                begun = self._guard(jobs, self._batches.begin, jobs)
+            if finishing is not None:
+                left = self._guard(finishing.jobs, self._batches.finish, finishing)
+                self._waiting.add_begun(left or [])
+                self._learn(finishing)
+            finishing = None
+            if begun is not None:
+                finishing = self._guard(begun.jobs, self._batches.complete, begun)
+            if finishing is None:
+                self._busy.clear()
+
+    def _guard(self, jobs: list[Job], work: Callable[[Any], Found], given: Any) -> Found | None:
+        """Do something for a batch; what goes wrong fails its requests, and not the server."""
+        try:
+            return work(given)
+        except Exception as error:
+            LOG.exception("a batch failed")
+            for job in jobs:
+                self._fail(job.ticket, error)
+            return None
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        if not ticket.is_cancelled:
+            self.cancel(ticket)
+            ticket.emit(Failed(error))
+
+    def _note(self, ticket: Ticket, event: Event) -> None:
+        """Count the images that a request still waits for; one that failed waits for none."""
+        if isinstance(event, Failed):
+            self._waiting.discard(ticket)
+        with self._lock:
+            left = self._open.get(ticket, 0)
+            if isinstance(event, Finished) and left > 1:
+                self._open[ticket] = left - 1
+            elif isinstance(event, Finished | Failed):
+                self._open.pop(ticket, None)
+
+    def _learn(self, done: Running) -> None:
+        """Estimate an image's seconds: a batch's, by its share of all steps."""
+        share = max(done.share - done.steps_before / max(1, done.steps_all), 1e-3)
+        seconds = (time.monotonic() - done.began) / (share * len(done.jobs))
+        self._seconds = OLDER * self._seconds + (1 - OLDER) * seconds
+
+
+def _kinds(size: tuple[int, int]) -> Iterator[tuple[str, ImageRequest]]:
+    """A request for each kind of program."""
+    blank, everywhere = np.zeros((*size, 3), np.uint8), np.ones(size, np.bool_)
+    yield "images", ImageRequest(prompt="", size=size, seed=0)
+    yield "from images", ImageRequest(prompt="", size=size, seed=0, init_image=blank)
+    yield (
+        "with masks",
+        ImageRequest(prompt="", size=size, seed=0, init_image=blank, mask=everywhere),
+    )
