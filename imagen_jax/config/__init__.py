@@ -9,6 +9,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `deepfloyd.py` | `DeepFloydUNet`, `DeepFloydLevel` |
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Optim`, `Train`, `Mesh` |
+| `distillation.py` | `Distillation`, `Teacher`: a stage that few steps sample |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
 | `lora.py` | `Lora`: adapters that a run trains in place of all weights |
 | `distributed.py` | `Processes`: how several of them find each other |
@@ -34,6 +35,7 @@ from imagen_jax.config.diffusion import (
     Threshold,
     Upsampling,
 )
+from imagen_jax.config.distillation import Distillation, Teacher
 from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import (
     Data,
@@ -93,6 +95,7 @@ __all__ = [
     "DeepFloydLevel",
     "DeepFloydUNet",
     "Diffusion",
+    "Distillation",
     "Dtype",
     "EfficientUNet",
     "EncoderDtype",
@@ -127,6 +130,7 @@ __all__ = [
     "Sides",
     "Spacing",
     "Stage",
+    "Teacher",
     "Text",
     "TextConditioning",
     "Threshold",

@@ -27,6 +27,7 @@ from imagen_jax.models.network import (
     predictor,
     sampling_dtype,
     sampling_shapes,
+    without_guidance_input,
 )
 from imagen_jax.models.unet import UNet
 
@@ -43,4 +44,5 @@ __all__ = [
     "predictor",
     "sampling_dtype",
     "sampling_shapes",
+    "without_guidance_input",
 ]

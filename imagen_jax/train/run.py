@@ -69,11 +69,10 @@ def begin(
         print(f"{experiment.stage.name}: compiling ...", flush=True)
     goodput = GoodputTracker()
     program, first = sharded_step.build(experiment), None
-    if experiment.lora.rank:  # adapters need the network that they change, whenever they begin
+    if program.shapes.frozen is not None:
+        # Adapters need the network that they change, and students their teacher, at every start.
         first = _first_state(program, store=store, source=source)
-        identity = lora.identity(first[0].frozen)
-        adapters = dataclasses.replace(experiment.lora, identity=identity)
-        experiment = dataclasses.replace(experiment, lora=adapters)
+        experiment = _with_identity(experiment, lora.identity(first[0].frozen))
         program = dataclasses.replace(program, experiment=experiment)
     changed = resuming.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
@@ -100,6 +99,15 @@ def begin(
     return run, current
 
 
+def _with_identity(experiment: config.Experiment, identity: str) -> config.Experiment:
+    """Note in the config whose weights the run begins with, and keeps."""
+    if experiment.lora.rank:
+        adapters = dataclasses.replace(experiment.lora, identity=identity)
+        return dataclasses.replace(experiment, lora=adapters)
+    teacher = dataclasses.replace(experiment.teacher, identity=identity)
+    return dataclasses.replace(experiment, teacher=teacher)
+
+
 def _first_state(
     program: sharded_step.ShardedStep, *, store: Store, source: InitFrom | None
 ) -> tuple[TrainState, str]:
@@ -108,19 +116,24 @@ def _first_state(
     Errors: ValueError for weights of `source` that are not finite.
     """
     current, origin = program.init(rng.root(program.experiment.train.seed)), ""
-    adapts = current.frozen is not None
-    if source is None and adapts:
-        rank = program.experiment.lora.rank
+    keeps = current.frozen is not None
+    if source is None and keeps:
+        rank, distilled = program.experiment.lora.rank, program.experiment.stage.distillation
         raise ValueError(
             f"lora.rank={rank} trains adapters of a trained network: give it by --init-from"
+            if distilled is None
+            else f"stage.distillation.method={distilled.method!r} trains a student of a trained "
+            "network: give it by --init-from"
         )
     if source is not None:
         whole = current
-        if adapts:
+        if keeps:
             whole = dataclasses.replace(current, params=current.frozen, ema=current.frozen)
         found, origin = source.initialize(whole)
         nonfinite_arrays.require_finite(found, f"{source.folder}: the weights")
-        current = current.with_frozen(found.ema) if adapts else found
+        current = current.with_frozen(found.ema) if keeps else found
+        if program.experiment.stage.distillation is not None:
+            current = state.with_teachers_weights(current)
     return state.with_empty_prompt(current, store.empty().array()), origin
 
 
