@@ -35,7 +35,7 @@ from imagen_jax.config.diffusion import (
     Threshold,
     Upsampling,
 )
-from imagen_jax.config.distillation import Distillation, Teacher
+from imagen_jax.config.distillation import Distillation, DistillationMethod, Teacher
 from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import (
     Data,
@@ -96,6 +96,7 @@ __all__ = [
     "DeepFloydUNet",
     "Diffusion",
     "Distillation",
+    "DistillationMethod",
     "Dtype",
     "EfficientUNet",
     "EncoderDtype",

@@ -10,7 +10,7 @@ from imagen_jax.config.names import check_line
 from imagen_jax.config.ranges import Range, Whole, check_fields
 from imagen_jax.config.validate import require
 
-Method = Literal["guidance", "moments", "progressive"]
+DistillationMethod = Literal["guidance", "moments", "progressive"]
 # The rule of the sampler that each method trains a network for; guidance is for any.
 RULES = {"moments": "ancestral", "progressive": "ddim"}
 
@@ -22,7 +22,7 @@ class Distillation:
     # guidance: one call of the network for two (arXiv:2210.03142, stage one). moments: a few
     # ancestral steps (arXiv:2406.04103). progressive: half the teacher's DDIM steps
     # (arXiv:2202.00512).
-    method: Method
+    method: DistillationMethod
     steps: Whole = 0  # of the sampler that it is trained for; 0, of guidance: any
     # Guidance weights from 1 to this are an input of the network; 1: it has none, and guides by 1.
     max_guidance: Annotated[float, Range(low=1, high=100)] = 1.0

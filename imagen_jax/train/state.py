@@ -36,7 +36,7 @@ class TrainState:
     opt_state: Any
     # The network's, where `params` and `ema` are its adapters; the teacher's in distillation.
     frozen: Params | None = None
-    auxiliary: Auxiliary | None = None  # of moment matching
+    auxiliary: Any = None  # `Auxiliary`, of moment matching
 
     def with_frozen(self, frozen: Params | None) -> "TrainState":
         """The same state over other frozen parameters."""
