@@ -9,7 +9,9 @@ from imagen_jax import config
 
 MOMENTS = config.Distillation(method="moments", steps=4, max_guidance=3.0)
 SAMPLER = config.Sampler(kind="ancestral", steps=4, stochasticity=0.0, guidance_weight=2.0)
-NETWORK = config.UNet(channels=32, attention_at=(16,), channel_mult=(1, 1), norm_groups=8)
+NETWORK = config.UNet(
+    channels=32, attention_at=(16,), channel_mult=(1, 1), norm_groups=8, head_channels=32
+)
 
 
 def stage(distilled: config.Distillation = MOMENTS, **changes: Any) -> config.Stage:
