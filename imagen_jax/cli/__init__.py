@@ -16,6 +16,7 @@ from imagen_jax.runtime import exit_codes, late_signals
 
 COMMANDS = {
     "train": "train a stage, or every stage of a cascade, from a config",
+    "distill": "distil a trained stage, or cascade, into one that few steps sample",
     "finetune": "teach a trained cascade one subject from a few images of it",
     "sample": "sample images for prompts from a trained cascade",
     "serve": "serve a trained cascade over HTTP: an images API, and a page to paint on",

@@ -140,7 +140,7 @@ def _plan(experiment: config.Experiment, topology: Any, options: Options) -> lis
 def _sample(experiment: config.Experiment, topology: Any, options: Options) -> Any:
     from imagen_jax.plan import compile
 
-    guided = experiment.stage.sampler.guidance_weight != 1.0
+    guided = experiment.stage.is_guided
     images = options.batch or len(topology.devices) * (4 if guided else 8)
     return compile.compile_sample(
         experiment, topology, images=images, steps=options.steps, effort=options.full_effort

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -30,9 +30,9 @@ USAGE = """Train one stage (a config file) or every stage in turn (a folder of c
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of a training run."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of a run, whatever it trains."""
 
     workdir: str
     """Folder for checkpoints, logs and the resolved config, here or in a bucket (gs://); a cascade
@@ -46,15 +46,6 @@ class Options:
     """Copies of pairs in a bucket."""
     only: str | None = None
     """Stage of a cascade to train alone."""
-    init_from: str | None = None
-    """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
-    of a cascade that has this stage, or of DeepFloyd IF. A run that is resumed ignores it."""
-    init_take: Literal["ema", "weights"] = "ema"
-    """Weights to take with --init-from: the averaged ones for both, or weights and average as
-    they were."""
-    init_partial: bool = False
-    """Accept a partial match with --init-from: take the tensors that fit, list the others and
-    initialise those from scratch."""
     profile_steps: str | None = None
     """Steps to trace with jax's profiler into WORKDIR/profile: FIRST:STOP, such as 100:105."""
     max_restarts: config.Whole = 0
@@ -68,20 +59,47 @@ class Options:
         self.cache.settings()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of a training run."""
+
+    init_from: str | None = None
+    """Weights to start a new run with: the folder of another run, of an exported or embedded stage,
+    of a cascade that has this stage, or of DeepFloyd IF. A run that is resumed ignores it."""
+    init_take: Literal["ema", "weights"] = "ema"
+    """Weights to take with --init-from: the averaged ones for both, or weights and average as
+    they were."""
+    init_partial: bool = False
+    """Accept a partial match with --init-from: take the tensors that fit, list the others and
+    initialise those from scratch."""
+
+
+Given = TypeVar("Given", bound=RunOptions)
+
+
 def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
     """Options, the stages to train, and whether they are of a cascade.
 
     Errors: ValueError, FileNotFoundError for what can't be trained; SystemExit for a wrong option.
     """
+    return parse_stages(argv, Options, command="train", description=USAGE)
+
+
+def parse_stages(
+    argv: list[str], kind: type[Given], *, command: str, description: str
+) -> tuple[Given, list[config.Experiment], bool]:
+    """Options of a command that trains, its stages, and whether they are of a cascade.
+
+    Errors: as `parse`.
+    """
+    prog = f"imagen {command}"
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
-            tyro.cli(Options, args=["--help"], prog="imagen train CONFIG", description=USAGE)
-        raise ValueError("give a config first: imagen train CONFIG --workdir DIR")
+            tyro.cli(kind, args=["--help"], prog=f"{prog} CONFIG", description=description)
+        raise ValueError(f"give a config first: {prog} CONFIG --workdir DIR")
     experiments = load_experiments(argv[0])
     parsed = [
-        config_overrides.parse(
-            Options, e, argv[1:], prog=f"imagen train {argv[0]}", description=USAGE
-        )
+        config_overrides.parse(kind, e, argv[1:], prog=f"{prog} {argv[0]}", description=description)
         for e in experiments
     ]
     options = parsed[0][0]
@@ -95,9 +113,24 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
 def run(argv: list[str]) -> None:
     """Parse, then train each stage."""
     options, chosen, cascade = parse(argv)
+    run_stages("train", argv, options, chosen, cascade=cascade)
+
+
+def run_stages(
+    command: str,
+    argv: list[str],
+    options: Options,
+    chosen: Sequence[config.Experiment],
+    *,
+    cascade: bool,
+) -> None:
+    """Train each stage, as the arguments of `command` ask for; in a child process, where it must.
+
+    Errors: ValueError, OSError.
+    """
     supervised = options.max_restarts > 0 or distributed.is_multiprocess(options.processes)
     if supervised and STEP_FILE not in os.environ:
-        _supervise(argv, options)
+        _supervise(command, argv, options)
         return
     distributed.initialize(options.processes)
     backend.dispatch_inline()
@@ -115,7 +148,7 @@ def _train_all(
         train_stage(experiment, inside, options, name)
 
 
-def _supervise(argv: Sequence[str], options: Options) -> None:
+def _supervise(command: str, argv: Sequence[str], options: Options) -> None:
     """Train in a supervised child process.
 
     Runs of several processes need it, too: a dead peer aborts the process before Python can tell.
@@ -123,9 +156,9 @@ def _supervise(argv: Sequence[str], options: Options) -> None:
     from imagen_jax.runtime.child_process import imagen_command
 
     supervisor = Supervisor(
-        imagen_command("train", *argv),
+        imagen_command(command, *argv),
         workdir.as_path(options.workdir),
-        name="imagen train",
+        name=f"imagen {command}",
         max_restarts=options.max_restarts,
     )
     if code := supervisor.run():

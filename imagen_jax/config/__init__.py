@@ -10,6 +10,7 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
 | `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Train`, `Mesh` |
 | `optim.py` | `Optim`: optimiser, learning rate, average, frozen parameters |
+| `distillation.py` | `Distillation`, `Teacher`: a stage that few steps sample |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
 | `lora.py` | `Lora`: adapters that a run trains in place of all weights |
 | `distributed.py` | `Processes`: how several of them find each other |
@@ -35,6 +36,7 @@ from imagen_jax.config.diffusion import (
     Threshold,
     Upsampling,
 )
+from imagen_jax.config.distillation import Distillation, DistillationMethod, Teacher
 from imagen_jax.config.distributed import Processes
 from imagen_jax.config.experiment import (
     Data,
@@ -94,6 +96,8 @@ __all__ = [
     "DeepFloydLevel",
     "DeepFloydUNet",
     "Diffusion",
+    "Distillation",
+    "DistillationMethod",
     "Dtype",
     "EfficientUNet",
     "EncoderDtype",
@@ -128,6 +132,7 @@ __all__ = [
     "Sides",
     "Spacing",
     "Stage",
+    "Teacher",
     "Text",
     "TextConditioning",
     "Threshold",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from imagen_jax.config.deepfloyd import DeepFloydUNet
 from imagen_jax.config.diffusion import Diffusion, NoiseConditioning, Sampler
+from imagen_jax.config.distillation import Distillation, Teacher
 from imagen_jax.config.lora import Lora
 from imagen_jax.config.models import EfficientUNet, UNet
 from imagen_jax.config.names import check_line, check_name
@@ -53,6 +54,7 @@ class Stage:
     noise_conditioning: NoiseConditioning = NoiseConditioning()  # super-resolution stages only
     sampler: Sampler = Sampler()
     text_drop_rate: Share = 0.1  # share of captions nulled in training, for guidance
+    distillation: Distillation | None = None  # of a network that few steps sample
 
     def __post_init__(self) -> None:
         where = f"stage {check_name(self.name, 'stage: name')}"
@@ -72,6 +74,13 @@ class Stage:
             "variance: only a deepfloyd_unet with learned_variance does",
         )
         self._check_super_resolution(where)
+        if self.distillation is not None:
+            require(
+                self.diffusion.betas is None,
+                f"{where}: distillation is of networks that have continuous time, not of "
+                f"diffusion.schedule.kind={self.diffusion.schedule.kind!r}",
+            )
+            self.distillation.require_sampler(self.sampler, where)
         if isinstance(self.model, DeepFloydUNet):
             require(
                 self.diffusion.betas in (None, self.model.betas),
@@ -116,6 +125,16 @@ class Stage:
     @property
     def is_super_resolution(self) -> bool:
         return self.low_size is not None
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether a sampler's step has two passes, with the text and without it."""
+        return self.distillation is None and self.sampler.guidance_weight != 1.0
+
+    @property
+    def has_guidance_input(self) -> bool:
+        """Whether the guidance weight is an input of the network."""
+        return self.distillation is not None and self.distillation.has_guidance_input
 
     @property
     def factor(self) -> int:
@@ -253,10 +272,15 @@ class Experiment:
     train: Train = Train()
     mesh: Mesh = Mesh()
     lora: Lora = Lora()
+    teacher: Teacher = Teacher()
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "experiment")
+        require(
+            self.stage.distillation is None or not self.lora.rank,
+            f"lora.rank={self.lora.rank}: distillation trains all weights; give rank 0",
+        )
         if not isinstance(self.stage.model, DeepFloydUNet):
             positions = self.stage.model.text.positions
             require(

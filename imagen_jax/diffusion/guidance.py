@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from imagen_jax.diffusion.samplers import SamplerParams
-from imagen_jax.types import Image, LogSNR, Number, RandomKey
+from imagen_jax.types import Image, LogSNR, Number, RandomKey, Scale
 
 _TINY = 1e-8  # of a flat image's contrast
 
@@ -20,10 +20,11 @@ def drop_text(key: RandomKey, batch: int, *, rate: float) -> Bool[Array, " b"]:
     return jax.random.bernoulli(key, 1.0 - rate, (batch,))
 
 
-def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number) -> Image:
+def guide(cond_x0: Image, uncond_x0: Image, *, weight: Number | Scale) -> Image:
     """weight * cond + (1 - weight) * uncond: 1 is conditional, 0 unconditional.
 
-    Shapes: images and the result (b, h, w, c); weight a scalar, traced or not.
+    Shapes: images and the result (b, h, w, c); weight a scalar, traced or not, or one for each
+    image, (b, 1, 1, 1).
     Source: equation 2 guides eps; x0 is affine in eps and the weights sum to 1, so it is the same.
     """
     return weight * cond_x0 + (1.0 - weight) * uncond_x0

@@ -19,7 +19,7 @@ from imagen_jax import config, rng
 from imagen_jax.diffusion import schedules
 from imagen_jax.diffusion.prediction import from_x0, to_x0
 from imagen_jax.diffusion.schedules import alpha_sigma
-from imagen_jax.types import Denoise, Image
+from imagen_jax.types import Denoise, Image, LogSNR
 
 TINY = 1e-20  # the smallest variance, whose logarithm is taken
 
@@ -111,18 +111,28 @@ def ancestral_step(step: StepInputs, denoise: Denoise) -> Image:
 
 
 def ancestral_mean_std(step: StepInputs) -> tuple[Image, Float32[Array, "b _ _ _"]]:
-    """Mean and standard deviation of the ancestral step.
+    """Mean and standard deviation of the ancestral step."""
+    return posterior_mean_std(
+        step.z_t, step.x0, step.logsnr_t, step.logsnr_s, stochasticity=step.stochasticity
+    )
+
+
+def posterior_mean_std(
+    z_t: Image, x0: Image, logsnr_t: LogSNR, logsnr_s: LogSNR, *, stochasticity: Any
+) -> tuple[Image, Float32[Array, "b _ _ _"]]:
+    """Mean and standard deviation of z_s given z_t and the clean image.
 
     The variance is a geometric mean of the posterior's (gamma 0) and the transition's (gamma 1).
+    Shapes: images (b, h, w, c); levels (b,); stochasticity, gamma, a scalar or as the images.
     """
-    gamma = step.stochasticity
-    alpha_t, _ = alpha_sigma(step.logsnr_t)
-    alpha_s, sigma_s = alpha_sigma(step.logsnr_s)
-    kept = jnp.exp(step.logsnr_t - step.logsnr_s)[:, None, None, None]
-    lost = -jnp.expm1(step.logsnr_t - step.logsnr_s)[:, None, None, None]
-    mean = kept * (alpha_s / alpha_t) * step.z_t + lost * alpha_s * step.x0
+    gamma = stochasticity
+    alpha_t, _ = alpha_sigma(logsnr_t)
+    alpha_s, sigma_s = alpha_sigma(logsnr_s)
+    kept = jnp.exp(logsnr_t - logsnr_s)[:, None, None, None]
+    lost = -jnp.expm1(logsnr_t - logsnr_s)[:, None, None, None]
+    mean = kept * (alpha_s / alpha_t) * z_t + lost * alpha_s * x0
     small = jnp.maximum(lost * sigma_s**2, TINY)
-    large = schedules.transition_variance(step.logsnr_s, step.logsnr_t)
+    large = schedules.transition_variance(logsnr_s, logsnr_t)
     return mean, jnp.sqrt(small ** (1 - gamma) * large**gamma)
 
 

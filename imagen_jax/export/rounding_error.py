@@ -53,7 +53,8 @@ def _inputs(experiment: config.Experiment) -> tuple[Any, ...]:
         normal(text.max_length, text.width),
         normal(side, side, 3),
         np.linspace(-2, 2, IMAGES, dtype=np.float32),
-        low if stage.is_super_resolution else {},
+        (low if stage.is_super_resolution else {})
+        | ({"guidance_weight": np.ones(IMAGES, np.float32)} if stage.has_guidance_input else {}),
     )
 
 

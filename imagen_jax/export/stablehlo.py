@@ -44,11 +44,13 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     end is sampled without text. Guidance of weight 1 is not computed.
     """
     stage = experiment.stage
-    sampler = dataclasses.replace(
-        stage.sampler,
-        guidance_weight=0.0,  # any but 1: the second pass is in the program
-        guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
-    )
+    sampler = stage.sampler
+    if stage.distillation is None:
+        sampler = dataclasses.replace(
+            sampler,
+            guidance_weight=0.0,  # any but 1: the second pass is in the program
+            guidance_interval=sampler.guidance_interval or (0.0, math.inf),
+        )
     program = TrainedStage(
         stage=dataclasses.replace(stage, sampler=sampler),
         module=models.build(stage.model),
@@ -57,7 +59,7 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     defaults, size = SamplerParams.from_config(sampler), (stage.size, stage.size)
 
     def sample(tensors: Arrays, given: Arrays) -> jax.Array:
-        mask, steps = given["text_mask"], given["steps"]
+        mask, steps = given["text_mask"], given.get("steps", defaults.steps)
         captions = EncodedText(given["text"], mask, jnp.sum(mask, axis=1) > 1)
         inputs = SamplerInputs(
             captions=captions,
@@ -70,7 +72,7 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
             seed=given["seed"],
             steps=steps,
             last=steps,
-            guidance_weight=given["guidance_weight"],
+            guidance_weight=given.get("guidance_weight", defaults.guidance_weight),
         )
         params = safetensors.nest(safetensors.as_float32(tensors))
         state = stage_program.sample_stage(
@@ -83,7 +85,7 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
 
 def default_arguments(stage: config.Stage) -> dict[str, float]:
     """A stage's own values of the arguments that are numbers of its sampler."""
-    found = {"guidance_weight": stage.sampler.guidance_weight, "steps": stage.sampler.steps}
+    found = {name: getattr(stage.sampler, name) for name in sorted(_numbers(stage))}
     if stage.is_super_resolution:
         found["aug_level"] = stage.noise_conditioning.sample_level
     return found
@@ -162,13 +164,23 @@ def _arguments(experiment: config.Experiment) -> Kinds:
         "text_mask": array("bool", "b", text.max_length),
         "seed": array("uint32"),
         "index": array("int32", "b"),
-        "steps": array("int32"),
-        "guidance_weight": array("float32"),
+        **{name: array(dtype) for name, dtype in _numbers(stage).items()},
     }
     if stage.low_size is not None:
         given["low_res"] = array("float32", "b", stage.low_size, stage.low_size, 3)
         given["aug_level"] = array("float32")
     return given
+
+
+def _numbers(stage: config.Stage) -> dict[str, str]:
+    """Numbers of a sampler that are arguments, and their dtypes: those that may change."""
+    distilled = stage.distillation
+    found = {"steps": "int32", "guidance_weight": "float32"}
+    if distilled is not None and distilled.steps:
+        del found["steps"]
+    if distilled is not None and not distilled.has_guidance_input:
+        del found["guidance_weight"]
+    return found
 
 
 class _Described:

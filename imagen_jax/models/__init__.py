@@ -28,6 +28,7 @@ from imagen_jax.models.network import (
     predictor,
     sampling_dtype,
     sampling_shapes,
+    without_guidance_input,
 )
 from imagen_jax.models.unet import UNet
 
@@ -44,4 +45,5 @@ __all__ = [
     "predictor",
     "sampling_dtype",
     "sampling_shapes",
+    "without_guidance_input",
 ]

@@ -7,9 +7,10 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagen_jax.models.layers import TimeEmbed, TimeEmbedding
+from imagen_jax.models.layers import GuidanceEmbedding, TimeEmbed, TimeEmbedding
 from imagen_jax.types import Image, LogSNR
 
+GUIDANCE = "guidance"  # name of the embedding of the guidance weight
 AXES = ("batch", "height", None, None)  # of images, by the names that `parallel.axes.RULES` has
 
 
@@ -25,11 +26,13 @@ class Conditioning:
     pooled: Any  # (b, cond_channels) float32, or None
     low_res: Any = None  # (b, h, w, c), upsampled and noised, or None
     aug_logsnr: Any = None  # (b,) float32, or None
+    guidance_weight: Any = None  # (b,) float32 of a distilled network, or None
 
 
 class NoiseEmbedding(nn.Module):
     """The vector that conditions every block: noise level, augmentation level and pooled text.
 
+    The guidance weight of a distilled network is in it, too.
     Source: Imagen sections 2.4 and 2.5; that the three are summed is our reading of fig. A.28.
     """
 
@@ -44,6 +47,8 @@ class NoiseEmbedding(nn.Module):
         emb = TimeEmbedding(*sizes, name="time")(logsnr)
         if cond.aug_logsnr is not None:
             emb = emb + TimeEmbedding(*sizes, name="aug")(cond.aug_logsnr)
+        if cond.guidance_weight is not None:
+            emb = emb + GuidanceEmbedding(*sizes[:2], name=GUIDANCE)(cond.guidance_weight)
         if cond.pooled is not None:
             emb = emb + cond.pooled
         return emb.astype(self.dtype)

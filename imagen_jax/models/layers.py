@@ -195,9 +195,17 @@ def time_features(logsnr: LogSNR, *, features: int, kind: TimeEmbed) -> Float32[
         time = jnp.arctan(jnp.exp(-0.5 * clipped)) / (0.5 * math.pi)
     else:
         time = (LOGSNR_LIMIT - clipped) / (2 * LOGSNR_LIMIT)
+    return sinusoids(1000.0 * time, features=features)
+
+
+def sinusoids(values: Float32[Array, " b"], *, features: int) -> Float32[Array, "b f"]:
+    """Sines, then cosines, of values at frequencies from 1 down to 1 / MAX_PERIOD.
+
+    Shapes: result (b, 2 * (features // 2)).
+    """
     half = features // 2
     steps = jnp.arange(half, dtype=jnp.float32) / max(half - 1, 1)
-    angles = 1000.0 * time[:, None] * jnp.exp(-math.log(MAX_PERIOD) * steps)[None, :]
+    angles = values[:, None] * jnp.exp(-math.log(MAX_PERIOD) * steps)[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -213,6 +221,22 @@ class TimeEmbedding(nn.Module):
         x = time_features(logsnr, features=self.features, kind=self.kind)
         x = nn.swish(exact_dense(self.width, name="dense_0")(x))
         return exact_dense(self.width, name="dense_1")(x)
+
+
+class GuidanceEmbedding(nn.Module):
+    """Guidance weight to a vector that is zero at first, in float32.
+
+    A distilled network so begins as its teacher. Source: arXiv:2210.03142, section 3.1.
+    """
+
+    features: int  # of the sinusoids
+    width: int
+
+    @nn.compact
+    def __call__(self, weight: LogSNR) -> Embedding:
+        x = sinusoids(weight, features=self.features)
+        x = nn.swish(exact_dense(self.width, name="dense_0")(x))
+        return exact_dense(self.width, zero=True, name="dense_1")(x)
 
 
 class Upsample(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from imagen_jax import config
-from imagen_jax.models.conditioning import Conditioning
+from imagen_jax.models.conditioning import GUIDANCE, Conditioning
 from imagen_jax.models.deepfloyd_unet import DeepFloydUNet
 from imagen_jax.models.efficient_unet import EfficientUNet
 from imagen_jax.models.unet import UNet
@@ -40,16 +40,19 @@ def condition(
     *,
     low_res: Any = None,
     aug_logsnr: Any = None,
+    guidance_weight: Any = None,
 ) -> Conditioning:
     """Encode captions for the network and attach the low-resolution image: once per prompt.
 
     Training, sampling, export and the studies condition a network here and nowhere else.
     Shapes: captions are text (b, n, d), text_mask (b, n) and has_text (b,), false where the null
     caption stands in; low_res (b, h, w, c), upsampled and noised, and its aug_logsnr (b,), both
-    None for a base stage.
+    None for a base stage; guidance_weight (b,) of a distilled stage that has that input.
     """
     cond = module.apply({"params": params}, *captions, method="encode_text")
-    return dataclasses.replace(cond, low_res=low_res, aug_logsnr=aug_logsnr)
+    return dataclasses.replace(
+        cond, low_res=low_res, aug_logsnr=aug_logsnr, guidance_weight=guidance_weight
+    )
 
 
 def predictor(module: Network, params: Params, cond: Conditioned, **options: Any) -> Predict:
@@ -86,9 +89,17 @@ def init(
         cond = network.encode_text(text, text_mask, jnp.ones((1,), jnp.bool_))
         if stage.is_super_resolution:
             cond = dataclasses.replace(cond, low_res=image, aug_logsnr=logsnr)
+        if stage.has_guidance_input:
+            cond = dataclasses.replace(cond, guidance_weight=jnp.ones((1,)))
         return network(image, logsnr, cond)
 
     return module.init(key, method=run)["params"]
+
+
+def without_guidance_input(params: Params) -> Params:
+    """Leave out the parameters that a distilled network has for the guidance weight."""
+    embedding = {name: x for name, x in params["emb"].items() if name != GUIDANCE}
+    return {**params, "emb": embedding}
 
 
 def parameter_shapes(stage: config.Stage, text: config.Text) -> Params:

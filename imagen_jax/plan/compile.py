@@ -115,7 +115,7 @@ def compile_sample(
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
     shapes = models.sampling_shapes(stage, text)
-    guided = stage.sampler.guidance_weight != 1.0
+    guided = stage.is_guided
     workload = auto_layout.Workload(
         images=images * (2 if guided else 1), rows=stage.size // stage.model.multiple()
     )

@@ -105,11 +105,10 @@ def check_request(stages: Sequence[config.Stage], request: Request, prompts: int
     """
     _check_low_res(stages[0], request)
     request.check_count(prompts)
-    weights = {stage.name: stage.sampler.guidance_weight for stage in stages}
-    if request.has_negative_prompt and set(weights.values()) == {1.0}:
+    if request.has_negative_prompt and not any(stage.is_guided for stage in stages):
         raise ValueError(
-            "negative prompts would change nothing: guidance_weight is 1, which is off, in "
-            f"{', '.join(weights)}"
+            "negative prompts would change nothing: guidance_weight is 1, which is off, or the "
+            f"network is distilled, in {', '.join(stage.name for stage in stages)}"
         )
     first = request.first_size(stages)
     if request.low_res is None:

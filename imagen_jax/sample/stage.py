@@ -89,7 +89,7 @@ def layout_batch(
     stage: config.Stage, size: tuple[int, int], batch_size: int
 ) -> tuple[jax.sharding.Mesh, int]:
     """The devices, laid out for a batch, and the images that fill it."""
-    passes = 1 if stage.sampler.guidance_weight == 1.0 else 2  # rows of the network's batch
+    passes = 2 if stage.is_guided else 1  # rows of the network's batch
     workload = auto_layout.Workload(
         images=passes * batch_size, rows=size[0] // stage.model.multiple()
     )

@@ -108,9 +108,15 @@ class TrainedStage:
         Shapes: z (b, h, w, 3); t a scalar or (b,); text (b, n, d).
         Units: z is alpha * x0 + sigma * eps of x0 in [-1, 1], as `add_noise` makes it; t is the
         time step, 0 (clean) to 999, of networks that count them, and else the time in [0, 1].
-        Errors: ValueError for a low-resolution image that is not there, or not wanted.
+        Errors: ValueError for a low-resolution image that is not there, or not wanted, and for a
+        distilled stage that takes the guidance weight.
         """
         batch, stage = z.shape[0], self.stage
+        if stage.has_guidance_input:
+            raise ValueError(
+                f"{stage.name} is distilled for guided images and predicts no noise of the text "
+                "alone: give its teacher"
+            )
         if stage.is_super_resolution != (low_res is not None):
             needs = "enlarges no image: leave" if low_res else "enlarges an image: give"
             raise ValueError(f"{stage.name} {needs} low_res")
@@ -145,11 +151,14 @@ class TrainedStage:
 
         It has no parameters, and none of the numbers that are arguments: one program serves all.
 
-        Guidance of weight 1 stays 1: the unconditional pass is left out of that program.
+        Guidance of weight 1 stays 1: the unconditional pass is left out of that program. A
+        distilled stage keeps what it is distilled for.
         """
         sampler, default = self.stage.sampler, config.Sampler()
         constant = {name: getattr(default, name) for name in samplers.TRACED}
-        if sampler.guidance_weight == 1.0:
+        if self.stage.distillation is not None:
+            constant |= self.stage.distillation.sampler_numbers()
+        elif sampler.guidance_weight == 1.0:
             constant["guidance_weight"] = 1.0
         if sampler.timesteps:
             constant["steps"] = sampler.steps  # which are a part of the program
@@ -230,12 +239,20 @@ def sample_stage(
             factor=stage.factor,
             options=stage.noise_conditioning,
         )
+    guidance_weight = None
+    if stage.has_guidance_input:
+        guidance_weight = jnp.broadcast_to(sampler_params.guidance_weight, inputs.indices.shape)
     condition = functools.partial(
-        models.condition, program.module, params, low_res=low_res, aug_logsnr=aug_logsnr
+        models.condition,
+        program.module,
+        params,
+        low_res=low_res,
+        aug_logsnr=aug_logsnr,
+        guidance_weight=guidance_weight,
     )
     cond = condition(inputs.captions)
     uncond = None
-    if sampler.guidance_weight != 1.0:
+    if stage.is_guided:
         assert inputs.negatives is not None  # `SamplerInputs` have them wherever guidance is
         uncond = condition(inputs.negatives)
     denoise = denoiser.build(

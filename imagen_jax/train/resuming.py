@@ -13,7 +13,7 @@ from imagen_jax.io import run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.train import optim
 
-PLACES = ("encoder", "tokenizer", "base")  # among these options
+PLACES = ("encoder", "tokenizer", "base", "folder")  # among these options
 UNKNOWN = ""  # a digest of the text encoder in the config of a run from before they were kept
 # Besides the optimiser's, what a run's weights depend on.
 REPORTED = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
@@ -72,7 +72,7 @@ def _refuse_other_model(
     """Refuse a folder that holds another model's run."""
     changed = [
         f"{part}.{f.name}: {old!r} there, {new!r} here"
-        for part in ("stage", "text", "lora")
+        for part in ("stage", "text", "lora", "teacher")
         for f in dataclasses.fields(getattr(experiment, part))
         for old, new in [_values(part, f.name, before, experiment)]
         if f.name != "sampler" and old not in (new, UNKNOWN)

@@ -79,6 +79,8 @@ def begin(
         current, origin = _first_state(program, store=store, source=source)
     elif current is None:
         current = program.init(rng.root(experiment.train.seed)).with_frozen(frozen)
+        if experiment.stage.distillation is not None:
+            current = state.with_teachers_weights(current)
     else:
         origin = _describe_resumption(start, changed, source)
         current = current.with_frozen(frozen)
@@ -100,30 +102,44 @@ def begin(
 
 
 def _require_base(experiment: config.Experiment, source: InitFrom | None) -> None:
-    """Refuse adapters of nothing. Errors: ValueError."""
+    """Refuse adapters, and students, of nothing. Errors: ValueError."""
+    distilled = experiment.stage.distillation
     if experiment.lora.rank and source is None:
         raise ValueError(
             f"lora.rank={experiment.lora.rank} trains adapters of a trained network: give it by "
             "--init-from"
+        )
+    if distilled is not None and source is None:
+        raise ValueError(
+            f"stage.distillation.method={distilled.method!r} trains a student of a trained "
+            "network: give it by --init-from"
         )
 
 
 def _with_frozen(
     program: sharded_step.ShardedStep, source: InitFrom | None
 ) -> tuple[sharded_step.ShardedStep, Params | None, str]:
-    """The weights that adapters change, whenever they begin, and where they are from.
+    """The weights of a base or a teacher, whenever a run begins, and where they are from.
 
-    The program knows their digest then. Without adapters it is as it was, and they are None.
+    The program knows their digest then. Without them it is as it was, and they are None.
     Errors: ValueError for weights of `source` that do not fit, or are not finite.
     """
     experiment = program.experiment
-    if not experiment.lora.rank or source is None:
+    if program.shapes.frozen is None or source is None:
         return program, None, ""
     frozen, origin = source.read(program.target().frozen)
     nonfinite_arrays.require_finite(frozen, f"{source.folder}: the weights")
-    adapters = dataclasses.replace(experiment.lora, identity=lora.identity(frozen))
-    experiment = dataclasses.replace(experiment, lora=adapters)
+    experiment = _with_identity(experiment, lora.identity(frozen))
     return dataclasses.replace(program, experiment=experiment), frozen, origin
+
+
+def _with_identity(experiment: config.Experiment, identity: str) -> config.Experiment:
+    """Note in the config whose weights the run begins with, and keeps."""
+    if experiment.lora.rank:
+        adapters = dataclasses.replace(experiment.lora, identity=identity)
+        return dataclasses.replace(experiment, lora=adapters)
+    teacher = dataclasses.replace(experiment.teacher, identity=identity)
+    return dataclasses.replace(experiment, teacher=teacher)
 
 
 def _first_state(

@@ -15,7 +15,7 @@ import optax
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch, ProcessRows
 from imagen_jax.parallel import backend, compilation_cache, flops, mesh
-from imagen_jax.train import resolve, state, step
+from imagen_jax.train import distillation, resolve, state, step
 from imagen_jax.types import Network, RandomKey
 
 CHANNELS = 3
@@ -59,8 +59,9 @@ class ShardedStep:
         Call or lower it under `mesh.use(devices)`.
         """
         whole = mesh.replicated_sharding(self.devices)
+        build = step.build if self.experiment.stage.distillation is None else distillation.build
         return jax.jit(
-            step.build(self.experiment, self.module, self.rule),
+            build(self.experiment, self.module, self.rule),
             in_shardings=(self.shardings, self.batch_shardings, whole),
             out_shardings=(self.shardings, whole),
             donate_argnums=0,
@@ -131,7 +132,8 @@ def _batch_of(**leaves: Any) -> Batch:
 def flops_per_image(experiment: config.Experiment) -> float:
     """FLOPs of training on one image: 3 times the forward pass, text conditioning included.
 
-    With adapters 2 times: the gradients of the kernels that they change are not counted.
+    With adapters 2 times: the gradients of the kernels that they change are not counted. In
+    distillation the passes of teacher and auxiliary network count, too.
     """
     stage, text = experiment.stage, experiment.text
     module = models.build(stage.model)
@@ -143,13 +145,19 @@ def flops_per_image(experiment: config.Experiment) -> float:
 
     def forward(params: Any, text: Any, mask: Any, image: Any, logsnr: Any) -> Any:
         has_text = jnp.ones((1,), jnp.bool_)
-        low = {"low_res": image, "aug_logsnr": logsnr} if stage.is_super_resolution else {}
+        low: dict[str, Any] = (
+            {"low_res": image, "aug_logsnr": logsnr} if stage.is_super_resolution else {}
+        )
+        if stage.has_guidance_input:
+            low["guidance_weight"] = jnp.ones((1,))
         cond = models.condition(module, params, (text, mask, has_text), **low)
         return models.predictor(module, params, cond)(image, logsnr)
 
     image = jax.ShapeDtypeStruct(batch.pixels.shape, jnp.float32)
     logsnr = jax.ShapeDtypeStruct((1,), jnp.float32)
     passes = ADAPTING if experiment.lora.rank else TRAINING
+    if stage.distillation is not None:
+        passes = distillation.count_passes(stage.distillation)
     return passes * float(
         flops.count_flops(forward, shapes, batch.text, batch.text_mask, image, logsnr)
     )

@@ -19,6 +19,14 @@ from imagen_jax.types import Network, Params
 
 
 @struct.dataclass
+class Auxiliary:
+    """A second network that is trained beside a state's own, and its optimiser's state."""
+
+    params: Params  # float32
+    opt_state: Any
+
+
+@struct.dataclass
 class TrainState:
     """Everything a step changes; shapes and shardings may stand in for the arrays."""
 
@@ -26,7 +34,9 @@ class TrainState:
     params: Params  # float32
     ema: Params  # their moving average, what sampling uses
     opt_state: Any
-    frozen: Params | None = None  # the network's, where `params` and `ema` are its adapters
+    # The network's, where `params` and `ema` are its adapters; the teacher's in distillation.
+    frozen: Params | None = None
+    auxiliary: Any = None  # `Auxiliary`, of moment matching
 
     def with_frozen(self, frozen: Params | None) -> "TrainState":
         """The same state over other frozen parameters."""
@@ -34,7 +44,7 @@ class TrainState:
 
     def network_params(self, options: config.Lora) -> Params:
         """The averaged parameters of the network, those of adapters merged."""
-        if self.frozen is None:
+        if not options.rank:
             return self.ema
         return lora.merge(self.frozen, [lora.from_weights(self.ema, options.scale)], [1.0])
 
@@ -48,17 +58,41 @@ def init(key: jax.Array, *, experiment: config.Experiment, module: Any, rule: An
         text_width=experiment.text.width,
         text_length=experiment.text.max_length,
     )
-    frozen = None
+    frozen = auxiliary = None
     if experiment.lora.rank:
         frozen = params
         params = lora.init(frozen, experiment.lora, rng.fold(key, "lora")).weights
+    if distilled := experiment.stage.distillation:
+        own = distilled.distilled_teacher
+        frozen = jax.tree.map(jnp.copy, params if own else models.without_guidance_input(params))
+    if distilled and distilled.method == "moments":
+        auxiliary = Auxiliary(jax.tree.map(jnp.copy, params), rule.init(params))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),  # a copy: both are donated to the step
         opt_state=rule.init(params),
         frozen=frozen,
+        auxiliary=auxiliary,
     )
+
+
+def with_teachers_weights(state: TrainState) -> TrainState:
+    """A student's state with its teacher's weights in all of its networks.
+
+    What the teacher lacks, the embedding of the guidance weight, stays as it is.
+    """
+
+    def merge(fresh: Params, taught: Params) -> Params:
+        if not isinstance(fresh, dict):
+            return jnp.copy(taught)  # donated to the step, as the teacher's are not
+        return {k: merge(x, taught[k]) if k in taught else x for k, x in fresh.items()}
+
+    auxiliary = state.auxiliary
+    if auxiliary is not None:
+        auxiliary = Auxiliary(merge(auxiliary.params, state.frozen), auxiliary.opt_state)
+    params, ema = (merge(x, state.frozen) for x in (state.params, state.ema))
+    return dataclasses.replace(state, params=params, ema=ema, auxiliary=auxiliary)
 
 
 def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "n d"]) -> TrainState:

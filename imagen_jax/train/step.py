@@ -10,10 +10,10 @@ import optax
 
 from imagen_jax import config, lora, models, rng
 from imagen_jax.data.pipeline import Batch
-from imagen_jax.diffusion import guidance, noise_conditioning, preconditioning
 from imagen_jax.diffusion import loss as diffusion_loss
-from imagen_jax.image import to_float
-from imagen_jax.train import norms, optim
+from imagen_jax.diffusion import preconditioning
+from imagen_jax.diffusion.loss import LossTerms
+from imagen_jax.train import norms, optim, training_inputs
 from imagen_jax.train.ema import update_ema
 from imagen_jax.train.state import TrainState
 from imagen_jax.types import Network, Params
@@ -37,16 +37,25 @@ def build(
     options, parts = experiment.optim, experiment.micro_batches
     loss_of = loss_function(experiment.stage, module, frozen=options.frozen)
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        step_key = rng.fold(key, "step", state.step)
+    def advance(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         of_params = loss_of
         if state.frozen is not None:
             of_params = adapted_loss(loss_of, state.frozen, experiment.lora)
-        grads, metrics = gradients(of_params, state.params, batch, step_key, parts=parts)
-        metrics |= norms.group_norms("grad_norm", grads)
-        norm = metrics["grad_norm"]
-        updated, update_norms = update(state, grads, norm)
-        metrics |= update_norms
+        grads, metrics = gradients(of_params, state.params, batch, key, parts=parts)
+        updated, norms_found = update(rule, state, grads, options=options)
+        return updated, metrics | norms_found
+
+    return guarded(advance)
+
+
+def guarded(advance: Step) -> Step:
+    """A step whose state changes nothing but its number where something is not finite.
+
+    `advance` gets the step's own key.
+    """
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        updated, metrics = advance(state, batch, rng.fold(key, "step", state.step))
         sound = jnp.isfinite(jnp.stack([metrics[tag] for tag in GUARDED])).all()
         # A choice, not a branch: it joins the update, which reads the old state anyway. A branch
         # has the compiler keep all updates, and copies of the state, in memory.
@@ -54,17 +63,27 @@ def build(
         skipped = {SKIPPED: 1.0 - sound.astype(jnp.float32)}
         return kept.replace(step=updated.step), metrics | skipped
 
-    def update(state: TrainState, grads: Params, norm: jax.Array) -> tuple[TrainState, Metrics]:
-        opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
-        params, step = optax.apply_updates(state.params, updates), state.step + 1
-        ema = update_ema(state.ema, params, step, decay=options.ema_decay, start=options.ema_start)
-        if options.frozen:  # their average stays, too
-            trained = optim.select_trained(params, options.frozen)
-            ema = jax.tree.map(lambda new, old, t: new if t else old, ema, state.ema, trained)
-        new = dataclasses.replace(state, step=step, params=params, ema=ema, opt_state=opt_state)
-        return new, norms.group_norms("update_norm", updates)
-
     return train_step
+
+
+def update(
+    rule: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    grads: Params,
+    *,
+    options: config.Optim,
+) -> tuple[TrainState, Metrics]:
+    """The state after one step of the optimiser, and the norms of gradients and updates."""
+    metrics = norms.group_norms("grad_norm", grads)
+    norm = metrics["grad_norm"]
+    opt_state, updates = optim.update(rule, grads, state.opt_state, state.params, norm=norm)
+    params, step = optax.apply_updates(state.params, updates), state.step + 1
+    ema = update_ema(state.ema, params, step, decay=options.ema_decay, start=options.ema_start)
+    if options.frozen:  # their average stays, too
+        trained = optim.select_trained(params, options.frozen)
+        ema = jax.tree.map(lambda new, old, t: new if t else old, ema, state.ema, trained)
+    new = dataclasses.replace(state, step=step, params=params, ema=ema, opt_state=opt_state)
+    return new, metrics | norms.group_norms("update_norm", updates)
 
 
 def gradients(
@@ -107,35 +126,20 @@ def loss_function(
 
     def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         params = optim.hold_frozen(params, frozen)
-        size = batch.pixels.shape[0]
-        x0 = to_float(batch.pixels)
 
         # ---- conditioning: text, dropped for some rows, and the noised low-resolution image
-        has_text = guidance.drop_text(rng.fold(key, "drop_text"), size, rate=stage.text_drop_rate)
-        low_res = aug_logsnr = None
-        if batch.low_pixels is not None:
-            aug_level = noise_conditioning.draw_level(
-                rng.fold(key, "aug_level"), size, options=stage.noise_conditioning
-            )
-            low_res, aug_logsnr = noise_conditioning.prepare(
-                to_float(batch.low_pixels),
-                aug_level,
-                rng.fold_each(key, "aug_noise", jnp.arange(size)),
-                factor=stage.factor,
-                options=stage.noise_conditioning,
-            )
-        captions = (batch.text, batch.text_mask, has_text)
-        cond = models.condition(module, params, captions, low_res=low_res, aug_logsnr=aug_logsnr)
+        inputs = training_inputs.prepare(stage, batch, key)
+        cond = inputs.condition(module, params)
 
         # ---- denoising error
         rngs = {"dropout": rng.fold(key, "dropout")}
         network = models.predictor(module, params, cond, train=True, rngs=rngs)
-        predict = preconditioning.precondition(network, low_res, diffusion=stage.diffusion)
+        predict = preconditioning.precondition(network, inputs.low_res, diffusion=stage.diffusion)
         terms = diffusion_loss.loss(
-            predict, x0, rng.fold(key, "diffusion"), diffusion=stage.diffusion
+            predict, inputs.x0, rng.fold(key, "diffusion"), diffusion=stage.diffusion
         )
         loss = jnp.mean(terms.per_example)
-        return loss, {"loss": loss, **_by_level(terms.per_example, terms.logsnr)}
+        return loss, {"loss": loss, **by_level(terms)}
 
     return loss_of
 
@@ -153,11 +157,11 @@ def adapted_loss(loss_of: LossFunction, frozen: Params, options: config.Lora) ->
     return loss_of_adapters
 
 
-def _by_level(per_example: jax.Array, logsnr: jax.Array) -> Metrics:
+def by_level(terms: LossTerms) -> Metrics:
     """Sums and counts of the loss by noise level; the logger divides them over many steps."""
     metrics = {}
     for name, (low, high) in LEVELS.items():
-        inside = ((logsnr >= low) & (logsnr < high)).astype(jnp.float32)
-        metrics[f"sum/{name}"] = jnp.sum(per_example * inside)
+        inside = ((terms.logsnr >= low) & (terms.logsnr < high)).astype(jnp.float32)
+        metrics[f"sum/{name}"] = jnp.sum(terms.per_example * inside)
         metrics[f"count/{name}"] = jnp.sum(inside)
     return metrics

@@ -1,0 +1,134 @@
+"""`imagen distill CONFIG --teacher RUN --method M --workdir DIR`: a student of few steps."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from imagen_jax import config
+from imagen_jax.cli import train
+
+USAGE = """Distil a trained stage, or every stage of a cascade, into one that few steps sample.
+
+The student begins with its teacher's weights. `guidance` halves the calls of the network, and any
+sampler may follow; `moments` and `progressive` then make --steps steps of many. Batches, rates and
+the rest are fields of the config, as of `imagen train`: distillation wants a lower learning rate.
+Give the same command again to resume.
+"""
+WEIGHTS = 2.0  # times the stage's own guidance weight, which the input goes up to by default
+SAME = ("model", "diffusion", "size", "low_size")  # of a stage's fields; weights alone tell less
+WITHIN = {"model": ("remat", "dtype", "dropout")}  # what may differ in them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(train.RunOptions):
+    """Options of `imagen distill`."""
+
+    teacher: str
+    """Trained stage, or cascade that has it: the folder of a run, of an exported or embedded one,
+    or of an earlier student."""
+    method: config.DistillationMethod
+    """guidance: one call of the network for the two of classifier-free guidance. moments: a few
+    ancestral steps. progressive: one DDIM step for two of the teacher's."""
+    steps: config.Whole = 0
+    """Sampling steps of the student, for moments and progressive."""
+    max_guidance: Annotated[float, config.Range(low=1, high=100)] | None = None
+    """Largest guidance weight that the student takes; by default twice the stage's own, or its
+    teacher's, and none where the stage has weight 1."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, then distil each stage. Errors: as `train.run`."""
+    options, chosen, cascade = parse(argv)
+    students = [student(experiment, options) for experiment in chosen]
+    fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(train.RunOptions)}
+    given = train.Options(**fields, init_from=options.teacher)
+    train.run_stages("distill", argv, given, students, cascade=cascade)
+
+
+def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
+    """Options, the stages to distil, and whether they are of a cascade.
+
+    Errors: as `train.parse`.
+    """
+    return train.parse_stages(argv, Options, command="distill", description=USAGE)
+
+
+def student(experiment: config.Experiment, options: Options) -> config.Experiment:
+    """The experiment of a stage's student.
+
+    Errors: FileNotFoundError for no teacher; ValueError for one of another network, or for options
+    that mean nothing to the method.
+    """
+    teacher = _read_teacher(experiment.stage, options)
+    _require_same(experiment.stage, teacher, options)
+    before, most = teacher.distillation, options.max_guidance
+    halves = options.method == "progressive" and before and before.steps == 2 * options.steps
+    if before is not None and before.method != "guidance" and not halves:
+        raise ValueError(
+            f"--teacher {options.teacher}: it is distilled ({before.method}) for {before.steps} "
+            f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
+            f"give the teacher that it had, or --method progressive --steps {before.steps // 2}"
+        )
+    if most is None:
+        weight = teacher.sampler.guidance_weight
+        most = before.max_guidance if before else max(1.0, WEIGHTS * weight * (weight != 1))
+    distillation = config.Distillation(
+        method=options.method,
+        steps=options.steps,
+        max_guidance=most,
+        distilled_teacher=before is not None and before.has_guidance_input,
+    )
+    sampler = dataclasses.replace(experiment.stage.sampler, **_sampler_fields(options))
+    stage = dataclasses.replace(experiment.stage, sampler=sampler, distillation=distillation)
+    folder = os.path.abspath(options.teacher) if Path(options.teacher).exists() else options.teacher
+    return dataclasses.replace(experiment, stage=stage, teacher=config.Teacher(folder=folder))
+
+
+def _sampler_fields(options: Options) -> dict[str, Any]:
+    """Fields of the sampler that a method fixes."""
+    if options.method == "guidance":
+        return {}
+    steps = {"steps": options.steps, "spacing": None} if options.steps else {}
+    if options.method == "moments":
+        return {"kind": "ancestral", "stochasticity": 0.0, **steps}
+    return {"kind": "ddim", **steps}
+
+
+def _read_teacher(stage: config.Stage, options: Options) -> config.Stage:
+    """The stage of --teacher as it was trained. Errors: FileNotFoundError."""
+    from imagen_jax import pretrained
+    from imagen_jax.io import run_dir
+    from imagen_jax.pretrained import locate
+
+    place = locate.find_stage(options.teacher, stage.name)
+    if place is None:
+        raise FileNotFoundError(
+            f"--teacher {options.teacher}: neither it nor a folder {stage.name} in it is a run or "
+            f"an exported stage (no {run_dir.CONFIG}); embedded cascades: "
+            f"{', '.join(pretrained.list_names())}"
+        )
+    return run_dir.read_config(place).stage
+
+
+def _require_same(stage: config.Stage, teacher: config.Stage, options: Options) -> None:
+    """Refuse a teacher of another network, or of another process. Errors: ValueError."""
+    for name in SAME:
+        ours, theirs = getattr(stage, name), getattr(teacher, name)
+        if name in WITHIN and type(ours) is type(theirs):
+            free = {field: getattr(ours, field) for field in WITHIN[name] if hasattr(ours, field)}
+            theirs = dataclasses.replace(theirs, **free)
+        if ours != theirs:
+            raise ValueError(
+                f"--teacher {options.teacher}: {_first_difference(f'stage.{name}', ours, theirs)}: "
+                "give the config that it was trained with"
+            )
+
+
+def _first_difference(name: str, ours: Any, theirs: Any) -> str:
+    if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
+        for field in dataclasses.fields(ours):
+            a, b = getattr(ours, field.name), getattr(theirs, field.name)
+            if a != b:
+                return _first_difference(f"{name}.{field.name}", a, b)
+    return f"{name}={theirs!r} there, {ours!r} in the config"
