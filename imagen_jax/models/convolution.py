@@ -79,30 +79,23 @@ def _forward(x: Any, kernel: Any, padding: Padding, precision: Any) -> Any:
 def _backward(padding: Padding, precision: Any, kept: Any, grad: Any) -> Any:
     x, kernel = kept
     direct = functools.partial(_direct, strides=(1, 1), padding=padding, precision=precision)
+    on_cpu = {"padding": padding, "precision": precision}
 
-    def of_image(grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    def of_x(grad: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda x: direct(x, kernel), x)(grad)[0]
-
-    def of_image_by_winograd(grad: jax.Array, kernel: jax.Array) -> jax.Array:
-        sides = zip(kernel.shape, padding, strict=False)
-        edges = tuple((taps - 1 - low, taps - 1 - high) for taps, (low, high) in sides)
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        return winograd.convolve(grad, turned, edges, precision=precision)
 
     def of_kernel(x: jax.Array, grad: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda kernel: direct(x, kernel), kernel)(grad)[0]
 
-    suits = _suits_winograd(x, kernel, padding)
-    by_products = winograd.kernel_gradient if suits else _by_taps
-    by_products = functools.partial(
-        by_products, sides=kernel.shape[:2], padding=padding, precision=precision
+    suits, sides = _suits_winograd(x, kernel, padding), kernel.shape[:2]
+    fast = functools.partial(winograd.image_gradient, **on_cpu)
+    of_image = functools.partial(jax.lax.platform_dependent, cpu=fast, default=of_x)
+    products = winograd.kernel_gradient if suits else _by_taps
+    products = functools.partial(products, sides=sides, **on_cpu)
+    return (
+        (of_image if suits else of_x)(grad, kernel),
+        jax.lax.platform_dependent(x, grad, cpu=products, default=of_kernel),
     )
-    if suits:
-        by_winograd, direct_of_image = of_image_by_winograd, of_image
-        of_x = jax.lax.platform_dependent(grad, kernel, cpu=by_winograd, default=direct_of_image)
-    else:
-        of_x = of_image(grad, kernel)
-    return of_x, jax.lax.platform_dependent(x, grad, cpu=by_products, default=of_kernel)
 
 
 def _by_taps(

@@ -96,6 +96,23 @@ def convolve(
     return tiles.reshape(b, h, n * TILE, o)[:, :, :width]
 
 
+def image_gradient(
+    grad: Float32[Array, "b p q o"],
+    kernel: Float32[Array, "y x i o"],
+    padding: Padding,
+    *,
+    precision: Any = None,
+) -> Float32[Array, "b h w i"]:
+    """The gradient of `convolve` with respect to its image: a convolution by the turned kernel.
+
+    The padding is less than the kernel on every side.
+    """
+    sides = zip(kernel.shape, padding, strict=False)
+    (top, bottom), (left, right) = ((n - 1 - low, n - 1 - high) for n, (low, high) in sides)
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return convolve(grad, turned, ((top, bottom), (left, right)), precision=precision)
+
+
 def kernel_gradient(
     x: Float32[Array, "b h w i"],
     grad: Float32[Array, "b p q o"],
