@@ -1,6 +1,7 @@
 """A convolution that is fast on CPUs, as are its gradients."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from imagen_jax.models.winograd import LAYOUT, Padding
 
 NARROW = 16  # input channels: with fewer, products of each tap are no faster
 WIDE = 32  # channels in and out: with fewer, Winograd's transforms cost what they save
-SMALL = 64  # pixels: with fewer, transforms of the kernel do
+SMALL = 64  # pixels of an image: with fewer, a tile is no small part of a row
+LARGE = 1536  # weights of a tap by pixels: with more, so do transforms of the kernel
 
 
 def convolve(
@@ -47,6 +49,7 @@ def _direct(x: Any, kernel: Any, strides: Any, padding: Any, precision: Any) -> 
 def _suits_winograd(x: Any, kernel: Any, padding: Padding) -> bool:
     """True where fewer products take less time, by shapes of one image: batches round alike."""
     sides, channels = kernel.shape[:2], kernel.shape[2:]
+    pixels = x.shape[1] * x.shape[2]
     within = all(
         0 <= edge < taps for taps, edges in zip(sides, padding, strict=True) for edge in edges
     )
@@ -55,7 +58,8 @@ def _suits_winograd(x: Any, kernel: Any, padding: Padding) -> bool:
         and sides[1] in winograd.POINTS
         and within
         and min(channels) >= WIDE
-        and x.shape[1] * x.shape[2] >= SMALL
+        and pixels >= SMALL
+        and math.prod(channels) <= LARGE * pixels
     )
 
 
