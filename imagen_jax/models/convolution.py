@@ -1,6 +1,7 @@
 """A convolution that is fast on CPUs, as are its gradients."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from imagen_jax.models.winograd import LAYOUT, Padding
 
 NARROW = 16  # input channels: with fewer, products of each tap are no faster
 WIDE = 32  # channels in and out: with fewer, Winograd's transforms cost what they save
-SMALL = 64  # pixels: with fewer, transforms of the kernel do
+SMALL = 64  # pixels of an image: with fewer, a tile is no small part of a row
+LARGE = 1536  # weights of a tap by pixels: with more, so do transforms of the kernel
 
 
 def convolve(
@@ -47,6 +49,7 @@ def _direct(x: Any, kernel: Any, strides: Any, padding: Any, precision: Any) -> 
 def _suits_winograd(x: Any, kernel: Any, padding: Padding) -> bool:
     """True where fewer products take less time, by shapes of one image: batches round alike."""
     sides, channels = kernel.shape[:2], kernel.shape[2:]
+    pixels = x.shape[1] * x.shape[2]
     within = all(
         0 <= edge < taps for taps, edges in zip(sides, padding, strict=True) for edge in edges
     )
@@ -55,7 +58,8 @@ def _suits_winograd(x: Any, kernel: Any, padding: Padding) -> bool:
         and sides[1] in winograd.POINTS
         and within
         and min(channels) >= WIDE
-        and x.shape[1] * x.shape[2] >= SMALL
+        and pixels >= SMALL
+        and math.prod(channels) <= LARGE * pixels
     )
 
 
@@ -79,33 +83,23 @@ def _forward(x: Any, kernel: Any, padding: Padding, precision: Any) -> Any:
 def _backward(padding: Padding, precision: Any, kept: Any, grad: Any) -> Any:
     x, kernel = kept
     direct = functools.partial(_direct, strides=(1, 1), padding=padding, precision=precision)
+    on_cpu = {"padding": padding, "precision": precision}
 
-    def of_image(grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    def of_x(grad: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda x: direct(x, kernel), x)(grad)[0]
-
-    def of_image_by_winograd(grad: jax.Array, kernel: jax.Array) -> jax.Array:
-        (rows, columns), ((top, bottom), (left, right)) = kernel.shape[:2], padding
-        edges = (
-            (rows - 1 - top, rows - 1 - bottom),
-            (columns - 1 - left, columns - 1 - right),
-        )
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        return winograd.convolve(grad, turned, edges, precision=precision)
 
     def of_kernel(x: jax.Array, grad: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda kernel: direct(x, kernel), kernel)(grad)[0]
 
-    suits = _suits_winograd(x, kernel, padding)
-    by_products = winograd.kernel_gradient if suits else _by_taps
-    by_products = functools.partial(
-        by_products, sides=kernel.shape[:2], padding=padding, precision=precision
+    suits, sides = _suits_winograd(x, kernel, padding), kernel.shape[:2]
+    fast = functools.partial(winograd.image_gradient, **on_cpu)
+    of_image = functools.partial(jax.lax.platform_dependent, cpu=fast, default=of_x)
+    products = winograd.kernel_gradient if suits else _by_taps
+    products = functools.partial(products, sides=sides, **on_cpu)
+    return (
+        (of_image if suits else of_x)(grad, kernel),
+        jax.lax.platform_dependent(x, grad, cpu=products, default=of_kernel),
     )
-    if suits:
-        by_winograd, direct_of_image = of_image_by_winograd, of_image
-        of_x = jax.lax.platform_dependent(grad, kernel, cpu=by_winograd, default=direct_of_image)
-    else:
-        of_x = of_image(grad, kernel)
-    return of_x, jax.lax.platform_dependent(x, grad, cpu=by_products, default=of_kernel)
 
 
 def _by_taps(

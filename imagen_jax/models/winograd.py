@@ -96,6 +96,23 @@ def convolve(
     return tiles.reshape(b, h, n * TILE, o)[:, :, :width]
 
 
+def image_gradient(
+    grad: Float32[Array, "b p q o"],
+    kernel: Float32[Array, "y x i o"],
+    padding: Padding,
+    *,
+    precision: Any = None,
+) -> Float32[Array, "b h w i"]:
+    """The gradient of `convolve` with respect to its image: a convolution by the turned kernel.
+
+    The padding is less than the kernel on every side.
+    """
+    sides = zip(kernel.shape, padding, strict=False)
+    (top, bottom), (left, right) = ((n - 1 - low, n - 1 - high) for n, (low, high) in sides)
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return convolve(grad, turned, ((top, bottom), (left, right)), precision=precision)
+
+
 def kernel_gradient(
     x: Float32[Array, "b h w i"],
     grad: Float32[Array, "b p q o"],
@@ -107,27 +124,25 @@ def kernel_gradient(
     """The gradient of `convolve` with respect to its kernel, of these two sides."""
     rows, taps = sides
     matrices, height = transforms(taps), x.shape[1]
-    tiles = -(-grad.shape[2] // TILE)
-    rest = TILE * tiles - grad.shape[2]
+    rest = -grad.shape[2] % TILE
     low, high = padding[0]
     # Rows of zeros, so that the gradient is shifted within them and the image is not.
     edges = ((0, 0), (rows - 1 - low, rows - 1 - high), (0, rest), (0, 0))
     padded = jnp.pad(grad, edges)
     places = [padded[:, :, n::TILE] for n in range(TILE)]
-    sums = []
-    for point, part in enumerate(_image_at_points(x, padding[1], taps)):
-        of_products = _combine(matrices.output[:, point], places)
-        sums.append(
-            [
-                jnp.einsum(
-                    "bhwi,bhwo->io", part, of_products[:, row : row + height], precision=precision
-                )
-                for row in reversed(range(rows))
-            ]
+    of_products = [_combine(column, places) for column in matrices.output.T]
+
+    def of_point(both: tuple[jax.Array, jax.Array]) -> jax.Array:
+        image, gradient = both
+        shifted = [gradient[:, row : row + height] for row in reversed(range(rows))]
+        return jnp.stack(
+            [jnp.einsum("bhwi,bhwo->io", image, part, precision=precision) for part in shifted]
         )
-    stacked = jnp.stack([jnp.stack(column) for column in sums])  # (points, y, i, o)
-    by_tap = jnp.tensordot(matrices.kernel.T, stacked, 1, precision=precision)
-    return by_tap.swapaxes(0, 1)
+
+    # A loop, so that the image is transposed for its products apart from its transform.
+    arrays = (jnp.stack(_image_at_points(x, padding[1], taps)), jnp.stack(of_products))
+    by_point = jax.lax.map(of_point, arrays)  # (points, y, i, o)
+    return jnp.tensordot(matrices.kernel.T, by_point, 1, precision=precision).swapaxes(0, 1)
 
 
 def _image_at_points(

@@ -83,6 +83,7 @@ def _lowered(platform: str, dtype: Any, shape: tuple[int, ...], outputs: int) ->
         ("cpu", jnp.float32, (1, 8, 8, 32), 3, 1),
         ("cpu", jnp.float32, (1, 8, 8, 24), 32, 1),
         ("cpu", jnp.float32, (64, 4, 4, 32), 32, 1),
+        ("cpu", jnp.float32, (64, 8, 8, 384), 384, 1),
         ("tpu", jnp.float32, (1, 8, 8, 32), 32, 1),
         ("cuda", jnp.float32, (1, 8, 8, 32), 32, 1),
     ],
