@@ -45,7 +45,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 # Files that take minutes begin first, or one process waits at the end for the other's.
-LONG = ("test_processes", "test_end_to_end", "test_faults", "test_command", "test_step")
+LONG = ("test_end_to_end", "test_command", "test_step", "test_golden", "test_targets", "test_loop")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

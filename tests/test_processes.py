@@ -68,7 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     try:
         for process in started:
-            said, _ = process.communicate(timeout=600)
+            said, _ = process.communicate(timeout=1200)
             assert process.returncode == 0, said
     finally:
         for process in started:

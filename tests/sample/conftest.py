@@ -1,11 +1,11 @@
-"""The cascade `tiny` with random weights."""
+"""A small cascade with random weights."""
 
 import pytest
-from small_cascade import make_stage
+from small_cascade import SMALL_BASE, make_stage
 
 from imagen_jax.sample.stage_program import TrainedStage
 
 
 @pytest.fixture(scope="session")
 def stages() -> list[TrainedStage]:
-    return [make_stage("tiny/base8"), make_stage("tiny/sr16"), make_stage("tiny/sr32")]
+    return [make_stage(SMALL_BASE), make_stage("tiny/sr16"), make_stage("tiny/sr32")]
