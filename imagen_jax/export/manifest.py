@@ -14,7 +14,7 @@ from typing import Any
 from imagen_jax import config
 from imagen_jax.config.decode import decode
 from imagen_jax.config.names import check_line, check_name
-from imagen_jax.config.sentences import join_clauses, shorten
+from imagen_jax.config.sentences import abridge, join_clauses, shorten
 from imagen_jax.export.text_encoder import TextEncoderEntry
 from imagen_jax.io import json_reader
 from imagen_jax.io.paths import path_inside
@@ -164,7 +164,8 @@ def _seen(folder: Path) -> set[str]:
 
 def _writer(facts: Mapping[str, Any]) -> str:
     versions = facts.get("versions")
-    return str(versions.get("imagen_jax")) if isinstance(versions, dict) else "unknown"
+    found = versions.get("imagen_jax") if isinstance(versions, dict) else None
+    return abridge(found) if isinstance(found, str) and found.isprintable() else "unknown"
 
 
 def _fault(path: Path, wanted: FileEntry) -> str:

@@ -71,15 +71,15 @@ def _there(pattern: str) -> str:
 class _Choices:
     """What a part of a pattern stands for; a range of a million numbers takes no memory."""
 
-    count: int
-    spell: Callable[[int], str]  # the name of a number below the count
+    total: int
+    spell: Callable[[int], str]  # the name of a number below the total
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
     """The patterns that one with braces stands for, in order. Errors: ValueError for too many."""
     pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
     parts = [_choices(p) if n % 2 else _Choices(1, [p].__getitem__) for n, p in enumerate(pieces)]
-    count = math.prod(part.count for part in parts)
+    count = math.prod(part.total for part in parts)
     if count > MOST_FILES:
         raise ValueError(f"{shorten(pattern)} names more than {MOST_FILES:,} files: give a folder")
     return (_spell(parts, number) for number in range(count))
@@ -89,7 +89,7 @@ def _spell(parts: Sequence[_Choices], number: int) -> str:
     """The name of a number, of whose digits each part has one; the last part counts fastest."""
     words = []
     for part in reversed(parts):
-        number, digit = divmod(number, part.count)
+        number, digit = divmod(number, part.total)
         words.append(part.spell(digit))
     return "".join(reversed(words))
 

@@ -9,18 +9,20 @@ torch-fidelity's Inception is of the older form.
 import errno
 import io
 import math
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
 from imagen_jax import limits
-from imagen_jax.io import restricted_pickle
+from imagen_jax.config.sentences import shorten
+from imagen_jax.io import restricted_pickle, whole_files
 from imagen_jax.io.restricted_pickle import Storage, StoredTensor
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older form
@@ -39,16 +41,16 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     pickle names anything but tensors.
     """
     try:
-        found = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        with whole_files.open_file(path) as opened:
+            return _read_zip(opened) if zipfile.is_zipfile(opened) else _read_legacy(opened)
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to a wrong place
             raise
         raise ValueError(f"{path} is no state dict of PyTorch: {error}; {AGAIN}") from error
-    return found
 
 
-def _read_zip(path: Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as opened:
+def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as opened:
         sizes = {info.filename: info.file_size for info in opened.infolist()}
         pickles = [name for name in sizes if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -72,29 +74,33 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
         return _views(tensors, read)
 
 
-def _read_legacy(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as opened:
-        stream = io.BytesIO(opened.read(MOST_PICKLED))
-        if restricted_pickle.read(stream) != MAGIC or restricted_pickle.read(stream) != VERSION:
-            raise ValueError("it does not begin as one")
-        system = restricted_pickle.read(stream)
-        if not (isinstance(system, dict) and system.get("little_endian") is True):
-            raise ValueError("its numbers are big-endian")
-        tensors = _tensors(restricted_pickle.read(stream))
-        keys = restricted_pickle.read(stream)
-        if not isinstance(keys, list):
-            raise ValueError("it has no list of storages")
-        storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-        opened.seek(stream.tell())
-        stored: dict[str, bytes] = {}
-        for key in map(str, keys):
-            if key not in storages or key in stored:
-                raise ValueError(f"its storage {key} is no tensor's")
-            count, size = int.from_bytes(opened.read(8), "little"), _bytes(storages[key])
-            data = opened.read(size) if count == storages[key].elements else b""
-            if len(data) != size:
-                raise ValueError(f"its storage {key} has {count:,} elements, and is cut short")
-            stored[key] = data
+def _read_legacy(opened: BinaryIO) -> dict[str, np.ndarray]:
+    whole = os.fstat(opened.fileno()).st_size
+    opened.seek(0)
+    stream = io.BytesIO(opened.read(MOST_PICKLED))
+    if restricted_pickle.read(stream) != MAGIC or restricted_pickle.read(stream) != VERSION:
+        raise ValueError("it does not begin as one")
+    system = restricted_pickle.read(stream)
+    if not (isinstance(system, dict) and system.get("little_endian") is True):
+        raise ValueError("its numbers are big-endian")
+    tensors = _tensors(restricted_pickle.read(stream))
+    keys = restricted_pickle.read(stream)
+    if not isinstance(keys, list):
+        raise ValueError("it has no list of storages")
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    opened.seek(stream.tell())
+    stored: dict[str, bytes] = {}
+    for key in map(str, keys):
+        if key not in storages or key in stored:
+            raise ValueError(f"its storage {key} is no tensor's")
+        count, size = int.from_bytes(opened.read(8), "little"), _bytes(storages[key])
+        fits = (
+            count == storages[key].elements and size <= whole
+        )  # it is allocated before it is read
+        data = opened.read(size) if fits else b""
+        if len(data) != size:
+            raise ValueError(f"its storage {key} has {count:,} elements, and is cut short")
+        stored[key] = data
     return _views(tensors, lambda storage: stored[storage.key])
 
 
@@ -106,7 +112,7 @@ def _tensors(found: Any) -> Mapping[str, StoredTensor]:
         raise ValueError("it holds no dictionary of tensors")
     for name, tensor in found.items():
         if not (isinstance(name, str) and isinstance(tensor, StoredTensor)):
-            raise ValueError(f"its {name!r} is no tensor")
+            raise ValueError(f"its {shorten(name)} is no tensor")
     return found
 
 

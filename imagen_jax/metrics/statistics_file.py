@@ -7,6 +7,8 @@ are read, without unpickling anything; nothing is known then of images and prepr
 
 import hashlib
 import json
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as tensors
 
-from imagen_jax.io import json_reader, safetensors
+from imagen_jax import limits
+from imagen_jax.config.sentences import abridge, shorten
+from imagen_jax.io import json_reader, safetensors, whole_files
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.file_digest import sha256
 from imagen_jax.metrics.frechet import Gaussian, Moments
@@ -26,6 +30,16 @@ from imagen_jax.metrics.parts import ABOUT, Part
 
 FILE = "statistics.safetensors"
 MEAN, COVARIANCE = f"{INCEPTION}.mean", f"{INCEPTION}.covariance"
+# Of NumPy's format 1.0: one or two sides, of any of the sizes of real numbers.
+HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f[248])', 'fortran_order': (True|False), "
+    rb"'shape': \(([0-9]{1,7}, ?(?:[0-9]{1,7})?)\), \} *\n",
+    re.DOTALL,
+)
+BROKEN = (  # what Python's reader raises for bytes that are no archive, and ours for no array
+    *(KeyError, ValueError, OSError, EOFError, OverflowError, NotImplementedError, RuntimeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 REMEDY = "make it again with `imagen score IMAGES --out FOLDER`"
 
 
@@ -123,7 +137,27 @@ def _read_own(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _read_npz(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        with np.load(file, allow_pickle=False) as opened:
-            return {MEAN: opened["mu"], COVARIANCE: opened["sigma"]}, {}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} has no arrays mu and sigma ({error}): {REMEDY}") from error
+        with whole_files.open_file(file) as opened, zipfile.ZipFile(opened) as archive:
+            return {MEAN: _member(archive, "mu"), COVARIANCE: _member(archive, "sigma")}, {}
+    except BROKEN as error:
+        raise ValueError(
+            f"{file} has no arrays mu and sigma ({abridge(str(error))}): {REMEDY}"
+        ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read an array as `numpy.savez` writes it.
+
+    NumPy's own reader allocates what a header states, and parses any Python literal.
+    Errors: ValueError; those of the archive.
+    """
+    about = archive.getinfo(f"{name}.npy")
+    limits.FILE_BYTES.check(about.file_size, f"{about.filename} has")
+    data = archive.read(about)
+    found = HEADER.match(data)
+    if found is None:
+        raise ValueError(f"the header of {about.filename} is {shorten(data[:200])}")
+    dtype, is_transposed, shape = found[1].decode(), found[2] == b"True", found[3]
+    sides = tuple(int(side) for side in shape.split(b",") if side.strip())
+    numbers = np.frombuffer(data, dtype, offset=found.end())
+    return numbers.reshape(sides, order="F" if is_transposed else "C")

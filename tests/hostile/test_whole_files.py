@@ -1,10 +1,14 @@
 """Files that are read whole, by every reader of them: pipes, devices and huge ones are refused."""
 
+import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import t5_checkpoints
 from cloud_storage import serve_here
 from etils import epath
 
@@ -13,9 +17,10 @@ from imagen_jax.cli import prompts, sample_inputs
 from imagen_jax.data.sources import addresses, parquet, tfds_classes
 from imagen_jax.data.synthetic.emoji import emoji_font
 from imagen_jax.export import stablehlo
-from imagen_jax.io import buckets, folder_files, json_reader, whole_files, workdir
+from imagen_jax.io import buckets, folder_files, json_reader, torch_file, whole_files, workdir
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.text.checkpoints import remote_folders
+from imagen_jax.metrics import statistics_file
+from imagen_jax.text.checkpoints import load, remote_folders
 from imagen_jax.text.tokenizer import Tokenizer
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -30,6 +35,64 @@ READERS: dict[str, Callable[[Path], object]] = {
     "list": folder_files.read_text,
     "features": lambda file: tfds_classes._read(epath.Path(file)),
 }
+
+
+def test_a_pipe_in_place_of_weights_or_of_an_array_is_refused(tmp_path: Path) -> None:
+    """Nobody may ever write to it."""
+    file, folder = tmp_path / "file", tmp_path / "t5x"
+    os.mkfifo(file)
+    with pytest.raises(OSError, match="file is no file, but a pipe"):
+        torch_file.read_state_dict(file)
+    t5_checkpoints.Writer(inlined=r"^(?!.*wi_0)").write(folder, t5_checkpoints.per_layer())
+    chunk = next(folder.glob("*wi_0*/0.0"))
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(ValueError, match=r"0\.0 is no file, but a pipe or a device"):
+        load.load_parameters(folder)
+
+
+def test_arrays_of_a_bucket_that_claim_to_be_huge_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "t5x"
+    t5_checkpoints.Writer(inlined=r"^(?!.*wi_0)").write(folder, t5_checkpoints.per_layer())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    metadata = next(name for name in files if name.endswith("wi_0.kernel/.zarray"))
+    hostile = ({"shape": [10**12, 10**12]}, {"chunks": [2**32, 64]}, {"dtype": [["a", "<f4", [9]]]})
+    with serve_here(monkeypatch) as bucket:
+        for name, path in files.items():
+            bucket.put(f"t5x/{name}", path.read_bytes())
+        assert load.load_parameters("gs://bucket/t5x")
+        for change in hostile:
+            changed = json.loads(files[metadata].read_text()) | change
+            bucket.put(f"t5x/{metadata}", json.dumps(changed).encode())
+            with pytest.raises(ValueError, match=r"wi_0\.kernel .*states"):
+                load.load_parameters("gs://bucket/t5x")
+
+
+def test_statistics_state_no_more_than_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.npz"
+    mean, spread = np.arange(3.0), np.eye(3)
+    np.savez_compressed(file, mu=mean, sigma=np.asfortranarray(spread + np.tri(3)))
+    found = statistics_file.read(file).gaussian
+    assert found is not None
+    assert (found.mean == mean).all()
+    assert (found.covariance == spread + np.tri(3)).all()
+    start = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': "
+    for header in (b"(9999999,), }\n", b"(1000000000000,), }\n", b"(" * 900, b"(1,), 'x': ((\n"):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("mu.npy", start + header)
+        with pytest.raises(ValueError, match=r"a\.npz has no arrays mu and sigma"):
+            statistics_file.read(file)
+    bomb = start + b"(1,), }\n" + bytes(2000)
+    monkeypatch.setenv(limits.FILE_BYTES.variable, "1999")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("mu.npy", bomb)
+    with pytest.raises(ValueError, match="IMAGEN_MAX_FILE_BYTES"):
+        statistics_file.read(file)
 
 
 @pytest.mark.parametrize("name", READERS)

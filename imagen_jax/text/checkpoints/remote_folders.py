@@ -10,7 +10,7 @@ from typing import Any
 import tensorstore
 
 from imagen_jax import limits
-from imagen_jax.io import buckets, further_tries, paths, whole_files
+from imagen_jax.io import buckets, checkpoint_files, further_tries, paths, whole_files
 from imagen_jax.limits import Limit
 
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
@@ -66,6 +66,11 @@ class RemoteFolder:
     def exists(self) -> bool:
         """Return whether it is a folder; in a bucket, whether anything lies under it."""
         return bool(self.names()) if self.is_remote else Path(self.url).is_dir()
+
+    def check_files(self) -> None:
+        """Refuse pipes and devices here, for which TensorStore would wait. Errors: ValueError."""
+        if not self.is_remote and self.exists():
+            checkpoint_files.check_checkpoint(Path(self.url))
 
     def names(self) -> set[str]:
         """List the files and folders in it; in a bucket from a listing of all that is below."""

@@ -190,6 +190,7 @@ def _zarr_folder(name: str, spec: Mapping[str, Any], folder: RemoteFolder) -> Re
     place = folder / PurePosixPath(written).name
     if not written or not (place.is_remote or place.exists()):
         raise FileNotFoundError(f"{name}: its folder {place} is missing: copy it there")
+    place.check_files()
     return place
 
 
@@ -215,6 +216,7 @@ def _read_zarr(name: str, place: RemoteFolder, spec: Mapping[str, Any]) -> np.nd
 
 def _orbax(state: RemoteFolder, prefixes: tuple[str, ...]) -> tuple[str, dict[str, LazyTensor]]:
     """The parameters of an Orbax folder: zarr in one OCDBT database, or a folder each."""
+    state.check_files()
     kvstore = state.kvstore()
     if state.read(DATABASE) is not None:
         kvstore = {"driver": "ocdbt", "base": kvstore}
