@@ -23,6 +23,8 @@ from imagen_jax.data.store.store import open_store
 from imagen_jax.io import buckets, json_reader, paths, whole_files
 
 METADATA = "metadata.json"  # of the images of `imagen sample`
+# Addresses that are read as they are written.
+NO_FOLDERS = (addresses.TARS, addresses.PARQUET, addresses.MIXTURE, addresses.TFDS)
 SIZED = "give --size N, to which every image is resized and cropped"
 
 
@@ -79,7 +81,10 @@ def open_images(address: str, *, data_dir: Path) -> ImageSet:
     Errors: FileNotFoundError for none; ValueError for an address of no form, or without images.
     """
     config.require(bool(address), "the address of the images is empty: give a folder or a source")
-    path = paths.local_path(address.removeprefix(addresses.FOLDER))
+    place = address.removeprefix(addresses.FOLDER)
+    if place.startswith(NO_FOLDERS) or buckets.is_bucket(place):
+        return _of_source(address, data_dir)
+    path = paths.local_path(place)
     if path.is_dir():
         if (path / store_index.INDEX).is_file():
             return _of_store(address, path)

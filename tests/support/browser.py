@@ -110,18 +110,15 @@ def page(program: str, profile: Path) -> Iterator[Page]:
     command_read, command_write = os.pipe()
     answer_read, answer_write = os.pipe()
 
-    def connect() -> None:  # the protocol's pipes are 3 and 4
-        kept = os.dup(command_read), os.dup(answer_write)
-        os.dup2(kept[0], 3)
-        os.dup2(kept[1], 4)
-
+    # The protocol's pipes are 3 and 4: a shell makes them so, as nothing may fork beside jax.
+    shell = f'exec "$0" "$@" 3<&{command_read} 4>&{answer_write}'
+    options = (
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--remote-debugging-pipe", f"--user-data-dir={profile}", "--disable-dev-shm-usage"),
+    )
     process = subprocess.Popen(
-        [
-            *(program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-            *("--remote-debugging-pipe", f"--user-data-dir={profile}", "--disable-dev-shm-usage"),
-        ],
-        preexec_fn=connect,
-        close_fds=False,
+        ["bash", "-c", shell, program, *options],
+        pass_fds=(command_read, answer_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
