@@ -48,6 +48,7 @@ STAGES = ("base16", "sr64")
 KINDS = ("drawn", "other")  # of colours and grounds that the drawings have, and of new ones
 ATTRIBUTES = ("colour", "shape", "relation")
 MIB = 2**20
+COSTS = ("minutes", "CPU minutes", "CPU s a step", "step MiB", "trained MiB", "optimiser MiB")
 TIMED = 10  # steps
 SHOWN = 8  # images of a kind in the table of images
 
@@ -266,8 +267,8 @@ def _rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
         found, costs = results[name], results[name].get("costs")
         row = {
             "": name,
-            **{f"{kind} crescents": _percent(found[kind]["crescents"]) for kind in KINDS},
-            **{f"{kind} in their colours": _percent(found[kind]["coloured"]) for kind in KINDS},
+            **{f"{kind} crescents": f"{found[kind]['crescents']:.0%}" for kind in KINDS},
+            **{f"{kind} in their colours": f"{found[kind]['coloured']:.0%}" for kind in KINDS},
         }
         for attribute in ATTRIBUTES:
             old = found["old"][attribute]
@@ -281,15 +282,7 @@ def _rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
 def _cost_cells(costs: Mapping[str, Any] | None, sizes: Mapping[str, Any] | None) -> dict[str, str]:
     """Minutes and CPU minutes of the command; of each stage a step, memory and sizes."""
     if costs is None or sizes is None:
-        names = (
-            "minutes",
-            "CPU minutes",
-            "CPU s a step",
-            "step MiB",
-            "trained MiB",
-            "optimiser MiB",
-        )
-        return dict.fromkeys(names, "-")
+        return dict.fromkeys(COSTS, "-")
     steps, whole = [costs[stage] for stage in STAGES], costs["command"]
     return {
         "minutes": f"{whole['seconds'] / 60:.1f}",
@@ -297,13 +290,8 @@ def _cost_cells(costs: Mapping[str, Any] | None, sizes: Mapping[str, Any] | None
         "CPU s a step": ", ".join(f"{x['cpu_seconds']:.2f}" for x in steps),
         "step MiB": ", ".join(f"{x['peak_bytes'] / MIB:.0f}" for x in steps),
         "trained MiB": ", ".join(f"{sizes[s]['params'] / MIB:.2f}" for s in STAGES),
-        "peak RSS MiB": f"{whole['peak_bytes'] / MIB:.0f}",
         "optimiser MiB": ", ".join(f"{sizes[s]['opt_state'] / MIB:.2f}" for s in STAGES),
     }
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}"
 
 
 if __name__ == "__main__":

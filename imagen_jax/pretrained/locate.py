@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from imagen_jax import config, export, lora, models, pretrained, rng
 from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.pretrained.deepfloyd import load as deepfloyd
-from imagen_jax.pretrained.stored_adapters import MergedRead, StoredAdapters
+from imagen_jax.pretrained.stored_adapters import MergedRead, ReadParams, StoredAdapters
 from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
@@ -119,7 +119,7 @@ def load_stage(
     Adapters that a run trained are merged into the weights that they change.
     Errors: FileNotFoundError or ValueError for weights that are not there, or don't fit.
     """
-    read: Callable[[NamedSharding], Params]
+    read: ReadParams
     if listed is not None:
         step, identity = export.inspect_bundle(Path(run), experiment, listed)
         read = functools.partial(export.read_stage, Path(run), experiment, listed)

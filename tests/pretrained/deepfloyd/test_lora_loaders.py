@@ -197,20 +197,15 @@ def save_mixed(unet: Any, folder: Path) -> Path:
 
 def save_kohya(unet: Any, folder: Path) -> Path:
     """As diffusers converts them for other programs."""
-    named = peft.get_peft_model_state_dict(unet)
-    old = diffusers.utils.convert_state_dict_to_diffusers(named)
-    kohya = diffusers.utils.convert_state_dict_to_kohya(
-        {f"base_model.model.{name}": x for name, x in old.items()}
-    )
-    file = folder / "kohya.safetensors"
     from safetensors.torch import save_file
 
-    save_file({f"lora_unet_{n}": x.contiguous() for n, x in _bare(kohya).items()}, file)
+    named = peft.get_peft_model_state_dict(unet)
+    kohya = diffusers.utils.convert_state_dict_to_kohya(
+        {f"unet.{name}": x for name, x in named.items()}
+    )
+    file = folder / "kohya.safetensors"
+    save_file({name: x.contiguous() for name, x in kohya.items()}, file)
     return file
-
-
-def _bare(kohya: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix("lora_unet_"): x for name, x in kohya.items()}
 
 
 @pytest.mark.parametrize("save", [save_uniform, save_mixed, save_kohya])
