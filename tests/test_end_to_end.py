@@ -258,7 +258,7 @@ def test_a_run_begins_with_anothers_weights(
     said = capsys.readouterr().out
     assert "base8: resumed from step 2, with train.steps=4 instead of 2" in said
     assert f"; the weights of {source}/base8 were for its beginning" in said
-    with pytest.raises(ValueError, match=r"none of its tensors fits this config:\n  missing"):
+    with pytest.raises(ValueError, match=r"none of its tensors fits this config:\n  extra"):
         _train(built, tmp_path / "b", "--init-from", "shapes/base16")
     with pytest.raises(
         FileNotFoundError, match=r"--init-from nowhere: .*embedded cascades: shapes"
