@@ -36,15 +36,15 @@ def make_encoder() -> TextEncoder:
 
 @pytest.fixture(scope="session")
 def tiny() -> Imagen:
-    """A base stage with random weights, and a silent one that enlarges."""
-    stages = (make_stage("tiny/base8"), make_silent("tiny/sr16"))
+    """A silent base stage, and one with random weights that enlarges."""
+    stages = (make_silent("tiny/base8"), make_stage("tiny/sr16"))
     return Imagen(stages, make_encoder(), dataset="shapes/tiny")
 
 
 @pytest.fixture(scope="session")
 def whole(tiny: Imagen) -> Imagen:
     """The same with random weights in both."""
-    return dataclasses.replace(tiny, stages=(tiny.stages[0], make_stage("tiny/sr16")))
+    return dataclasses.replace(tiny, stages=(make_stage("tiny/base8"), tiny.stages[1]))
 
 
 @contextlib.contextmanager
