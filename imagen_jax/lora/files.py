@@ -6,7 +6,7 @@ a file that is read has to be part of an adapter: what is left over is refused, 
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ REMEDY = "download it again, or export it again"
 # Keys of PEFT's configs that change what the tensors mean.
 UNREAD = {"use_dora": False, "lora_bias": False, "fan_in_fan_out": False, "bias": "none"}
 DTYPES = ("F16", "BF16", "F32")
+WHOLE = ("I32", "I64")  # of alpha, too: diffusers' converter to kohya's form writes the rank
 
 Modules = Mapping[str, str]  # ours, "mid/attn_0/query", by a file's, "mid_block.attentions.0.to_q"
 Array = np.ndarray
@@ -79,7 +80,8 @@ def read_adapters(path: Path, modules: Modules) -> Adapters:
             if part is None or part.module not in known:
                 left_over.append(name)
                 continue
-            _check_dtype(opened.get_slice(name).get_dtype(), file, name)
+            allowed = (*DTYPES, *WHOLE) if part.which == ALPHA else DTYPES
+            _check_dtype(opened.get_slice(name).get_dtype(), allowed, file=file, name=name)
             found.setdefault(known[part.module], {})[part.which] = opened.get_tensor(name)
     if left_over:
         raise ValueError(
@@ -188,10 +190,10 @@ def _positive(value: Any, where: str) -> float:
     return float(config.check_value(value, config.Positive, where))
 
 
-def _check_dtype(dtype: str, file: Path, name: str) -> None:
-    if dtype not in DTYPES:
+def _check_dtype(dtype: str, allowed: Sequence[str], *, file: Path, name: str) -> None:
+    if dtype not in allowed:
         raise ValueError(
-            f"{file}: {config.shorten(name)} holds {dtype}, wanted {', '.join(DTYPES)}: {REMEDY}"
+            f"{file}: {config.shorten(name)} holds {dtype}, wanted {', '.join(allowed)}: {REMEDY}"
         )
 
 
