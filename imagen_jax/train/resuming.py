@@ -56,14 +56,16 @@ def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str
 def refuse_other_run(workdir: Workdir, experiment: config.Experiment) -> None:
     """Refuse a folder of another run, before anything is computed.
 
-    The weights that adapters change are compared by `changed_options`, when they have been read.
+    The weights that adapters change, and a teacher's, are compared by `changed_options`, when they
+    have been read.
     Errors: ValueError, as `changed_options`.
     """
     if not (workdir / run_dir.CONFIG).is_file():
         return
     before = run_dir.read_config(workdir)
-    known = dataclasses.replace(experiment.lora, identity=before.lora.identity)
-    changed_options(workdir, dataclasses.replace(experiment, lora=known))
+    adapters = dataclasses.replace(experiment.lora, identity=before.lora.identity)
+    teacher = dataclasses.replace(experiment.teacher, identity=before.teacher.identity)
+    changed_options(workdir, dataclasses.replace(experiment, lora=adapters, teacher=teacher))
 
 
 def _refuse_other_model(
