@@ -19,7 +19,7 @@ COMMANDS = {
     "distill": "distil a trained stage, or cascade, into one that few steps sample",
     "finetune": "teach a trained cascade one subject from a few images of it",
     "sample": "sample images for prompts from a trained cascade",
-    "serve": "serve a trained cascade over HTTP: an images API, and a page to paint on",
+    "serve": "serve a trained cascade over HTTP: an images API, and a page for browsers",
     "data": "build a dataset, look at one, or check any source",
     "encode": "encode a dataset's captions once, into (image, encoding) pairs",
     "plan": "say whether a config fits a TPU slice, and how fast it should go",

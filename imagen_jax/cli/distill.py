@@ -30,7 +30,7 @@ class Options(train.RunOptions):
     method: config.DistillationMethod
     """guidance: one call of the network for the two of classifier-free guidance. moments: a few
     ancestral steps. progressive: one DDIM step for two of the teacher's."""
-    steps: config.Whole = 0
+    steps: config.StepsOrNone = 0
     """Sampling steps of the student, for moments and progressive."""
     max_guidance: Annotated[float, config.Range(low=1, high=100)] | None = None
     """Largest guidance weight that the student takes; by default twice the stage's own, or its

@@ -1,4 +1,4 @@
-"""`imagen serve CASCADE`: an HTTP server with OpenAI's images API and a page to paint on."""
+"""`imagen serve CASCADE`: an HTTP server with OpenAI's images API and a page for browsers."""
 
 import dataclasses
 import time
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 USAGE = """Serve a trained cascade over HTTP.
 
-POST /v1/images/generations and /v1/images/edits are those of OpenAI's API, and / is a page to paint
-on. Requests of all clients share batches; an image depends on its own request and seed alone.
+POST /v1/images/generations and /v1/images/edits are those of OpenAI's API, and / is a page for
+browsers. Requests of all clients share batches; an image depends on its own request and seed alone.
 Ends at SIGTERM or Ctrl-C, when the requests that it has are answered.
 """
 
@@ -48,9 +48,9 @@ class Options:
     others. By default 1 on a CPU and 8 a device elsewhere."""
     max_queue: config.Images = 256
     """Images that may wait; a request for more gets status 429."""
-    max_pixels: config.Count = 2**24
+    max_pixels: config.Pixels = 2**24
     """Pixels of all images of a request, and of an image that is sent."""
-    max_steps: config.Count = 250
+    max_steps: config.Steps = 250
     """Most steps that a request may ask for."""
     timeout: config.Positive = 600.0
     """Seconds after which a request that is not finished is given up."""
@@ -121,7 +121,7 @@ def _check_host(options: Options, *, is_public: bool, has_tokens: bool) -> None:
     if is_public and not has_tokens and not options.allow_anyone:
         raise ValueError(
             f"--host {options.host} is for other machines, too: give --token-file FILE, or "
-            "--allow-anyone if whoever reaches the port may sample"
+            "--allow-anyone if everybody who reaches the port may sample"
         )
 
 

@@ -104,7 +104,7 @@ def decode_values(
 
 @functools.cache
 def _hints(kind: Any) -> Mapping[str, Any]:
-    """Return the types of a class's fields: Python evaluates annotations anew at each question."""
+    """Return the types of a class's fields: Python evaluates annotations at each question."""
     return typing.get_type_hints(kind)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from imagen_jax.config.diffusion import Sampler
 from imagen_jax.config.names import check_line
-from imagen_jax.config.ranges import Range, Whole, check_fields
+from imagen_jax.config.ranges import Range, StepsOrNone, check_fields
 from imagen_jax.config.validate import require
 
 DistillationMethod = Literal["guidance", "moments", "progressive"]
@@ -23,7 +23,7 @@ class Distillation:
     # ancestral steps (arXiv:2406.04103). progressive: half the teacher's DDIM steps
     # (arXiv:2202.00512).
     method: DistillationMethod
-    steps: Whole = 0  # of the sampler that it is trained for; 0, of guidance: any
+    steps: StepsOrNone = 0  # of the sampler that it is trained for; 0, of guidance: any
     # Guidance weights from 1 to this are an input of the network; 1: it has none, and guides by 1.
     max_guidance: Annotated[float, Range(low=1, high=100)] = 1.0
     # The teacher has that input as well, and is called once; else it is guided by two calls.

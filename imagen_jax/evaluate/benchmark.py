@@ -128,13 +128,13 @@ class Scorer:
         ranks = retrieval.ranks_of_captions(
             _describe(self._pixels(images, RETRIEVAL)),
             self.prompts,
-            _describe(decoded(self.reference, size=side)),
+            _describe(decode_all(self.reference, size=side)),
             known,
         )
         return {name: 100.0 * right for name, right in retrieval.hits(ranks).items()}
 
     def _pixels(self, images: ImageSet, what: str) -> Iterator[RGB]:
-        for pixels in decoded(images, size=self.measurement.size):
+        for pixels in decode_all(images, size=self.measurement.size):
             yield pixels
             self.measurement.progress(what, 1)
 
@@ -189,7 +189,7 @@ def weights_sha256(imagen: Imagen) -> str:
     return digest.hexdigest()
 
 
-def decoded(images: ImageSet, *, size: int | None) -> Iterator[RGB]:
+def decode_all(images: ImageSet, *, size: int | None) -> Iterator[RGB]:
     """Yield the pixels of all images, square, some read ahead.
 
     Errors: as `image_set.decode_pixels`.

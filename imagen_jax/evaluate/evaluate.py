@@ -75,7 +75,7 @@ def check_cascade(imagen: Imagen) -> None:
 
 def count_images(imagen: Imagen, settings: EvaluationSettings) -> int:
     """Count the images that `evaluate` samples, those of each stage apart."""
-    stages = [painter.stage for painter in imagen.stages]
+    stages = [trained.stage for trained in imagen.stages]
     both = len(SPLITS) * len(stages) * settings.images
     alone = settings.images * sum(stage.low_size is not None for stage in stages)
     swept = stages.index(judged_stages(imagen)[0]) + 1

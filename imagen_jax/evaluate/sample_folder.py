@@ -55,7 +55,7 @@ class SampleFolder:
         write_atomic(file, self._document(complete=False))
         return False
 
-    def missing(self, at_once: int) -> list[range]:
+    def list_missing(self, at_once: int) -> list[range]:
         """The parts of so many images that are not all there."""
         every, files = range(len(self.prompts)), self.files
         parts = [every[start : start + at_once] for start in range(0, len(every), at_once)]
@@ -96,7 +96,7 @@ def sample(
     if target.open():
         progress("sampled before", stages * len(target.prompts))
         return
-    missing = target.missing(batch_size * BATCHES)
+    missing = target.list_missing(batch_size * BATCHES)
     progress("sampling", stages * (len(target.prompts) - sum(map(len, missing))))
     for part in missing:
         # Each part is a call of its own: the same program, whatever was sampled before it.

@@ -1,6 +1,6 @@
 """The files of checkpoints, looked at before Orbax and TensorStore open any.
 
-Both read metadata whole, and wait for whoever may fill a pipe. Links are followed, as people keep
+Both read metadata whole, and wait for somebody to fill a pipe. Links are followed, as people keep
 large files so.
 """
 

@@ -60,7 +60,7 @@ def read_fields(given: Mapping[str, Any]) -> Fields:
         if name not in NAMES:
             raise bad_request(f"unknown field {shorten(name)}; there are {', '.join(NAMES)}", name)
     if "prompt" not in given:
-        raise bad_request("prompt is missing: give the text to paint, or an empty one", "prompt")
+        raise bad_request("prompt is missing: give the text, or an empty one", "prompt")
     found = {name: _checked(name, value) for name, value in given.items()}
     return Fields(**found)
 

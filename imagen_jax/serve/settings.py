@@ -18,8 +18,8 @@ class Settings:
 
     model: str
     sizes: tuple[tuple[int, int], ...]
-    max_pixels: config.Count
-    max_steps: config.Count
+    max_pixels: config.Pixels
+    max_steps: config.Steps
     timeout: config.Positive  # seconds of a request
     tokens: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 

@@ -101,7 +101,7 @@ def decode_upload(
     if not clear.any():
         if "mask" in files:
             raise unprocessable(
-                "mask has no transparent pixels: make those transparent that shall be painted",
+                "mask has no transparent pixels: make those transparent that are to be sampled",
                 "mask",
             )
         return pixels, None

@@ -36,7 +36,7 @@ def build(
     distilled = experiment.stage.distillation
     assert distilled is not None  # else it is no distillation
     if distilled.method == "moments":
-        return step.guarded(functools.partial(_match_moments, Networks(experiment, module), rule))
+        return step.guard(functools.partial(_match_moments, Networks(experiment, module), rule))
     networks = Networks(experiment, module)
 
     def advance(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -46,7 +46,7 @@ def build(
         updated, found = step.update(rule, state, grads, options=options)
         return updated, metrics | found
 
-    return step.guarded(advance)
+    return step.guard(advance)
 
 
 def count_passes(options: config.Distillation) -> int:

@@ -45,10 +45,10 @@ def build(
         updated, norms_found = update(rule, state, grads, options=options)
         return updated, metrics | norms_found
 
-    return guarded(advance)
+    return guard(advance)
 
 
-def guarded(advance: Step) -> Step:
+def guard(advance: Step) -> Step:
     """A step whose state changes nothing but its number where something is not finite.
 
     `advance` gets the step's own key.

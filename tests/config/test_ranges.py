@@ -39,6 +39,8 @@ GIVEN = {  # of fields without default, by class or, for classes of one name, by
     "LaunchOptions": {"workdir": "gs://bucket/run", "wanted": Slice(**SLICE)},
     "Layout": {"data": 1, "fsdp": 1, "spatial": 1, "micro_batches": 1},
     "Experiment": {"stage": config.Stage(name="a", size=64, model=config.UNet())},
+    "Distillation": {"method": "progressive", "steps": 2},
+    "method": "progressive",
     "topology": "v5e:16x16",
     "source": ("a",),
 }
@@ -144,6 +146,7 @@ FREE = frozenset(
     {
         *("train.steps", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
         *("train.seed", "train.max_skipped", "train.sample_every", "optim.warmup_steps"),
+        *("optim.ema_start", "runoptions.max_restarts"),
         *("mesh.min_shard_bytes", "processes.process_id", "processes.heartbeat_timeout"),
         *("framing.crop_seed", "request.first_index", "evaluationsettings.seed"),
         *("filters.min_side", "filters.min_caption_chars", "filters.max_caption_chars"),

@@ -107,7 +107,8 @@ def test_ancestral_noise_is_a_standard_deviation(gamma: float) -> None:
     small, large = lost / (1 + np.exp(s)), lost / (1 + np.exp(t))
     expected = np.exp((1 - gamma) * np.log(small) / 2 + gamma * np.log(large) / 2)
     np.testing.assert_allclose(std.ravel(), expected, rtol=1e-4)
-    image = step._replace(z_t=jnp.zeros((3, 64, 64, 1)))
+    blank = jnp.zeros((3, 64, 64, 1))
+    image = step._replace(z_t=blank, x0=blank)
     noise = samplers.ancestral_step(image, gaussian(0.5))
     np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), expected, rtol=0.05)
 

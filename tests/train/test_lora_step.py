@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import _batch
+from random_batches import make_batch
 
 import imagen_jax
 from imagen_jax import config, export, lora, rng
@@ -69,7 +69,7 @@ def first_loss(wanted: config.Experiment, params: Any, frozen: Any) -> float:
         ema=put(params, program.shardings.ema),
         frozen=put(frozen, program.shardings.frozen),
     )
-    batch = jax.tree.map(jax.device_put, _batch(NAME), program.batch_shardings)
+    batch = jax.tree.map(jax.device_put, make_batch(NAME), program.batch_shardings)
     with mesh.activate(program.devices):
         _, metrics = program.step()(start, batch, rng.root(1))
     return float(metrics["loss"])
@@ -99,8 +99,8 @@ def test_gradients_of_adapters_are_those_of_their_kernels_projected() -> None:
     def loss_of(params: Any, batch: Any, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         return sum(jnp.sum(jnp.sin(x["kernel"])) for x in params.values()), {}
 
-    loss = step.adapted_loss(loss_of, base, options)
-    found, _ = jax.grad(loss, has_aux=True)(weights, None, rng.root(0))
+    loss, batch = step.adapted_loss(loss_of, base, options), make_batch(NAME)
+    found, _ = jax.grad(loss, has_aux=True)(weights, batch, rng.root(0))
     kernel_grads, _ = jax.grad(loss_of, has_aux=True)(
         merged(base, lora.from_weights(weights, 1.5)), None, None
     )

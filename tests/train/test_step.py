@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_network import FOLDER, SMALL
+from random_batches import SMALL_SR, make_batch
+from small_network import SMALL
 
 from imagen_jax import config, models, rng
 from imagen_jax.data.pipeline import Batch
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.train import optim, state, step
 
-SMALL_SR = str(FOLDER / "sr16.py")
-SIDES = {"tiny/base8": (8, None), SMALL_SR: (16, 8), "tiny/sr16": (16, 8), "tiny/sr32": (16, 8)}
 # Of one level, which attends to itself and the text once.
 ATTENDING = config.UNet(
     channels=8,
@@ -27,19 +26,6 @@ ATTENDING = config.UNet(
     norm_groups=4,
 )
 PREDICTS: tuple[config.Predicts, ...] = ("eps", "x0", "v")
-
-
-def _batch(name: str, *, size: int = 8, seed: int = 0) -> Batch:
-    draw = np.random.default_rng(seed)
-    side, low = SIDES[name]
-    mask = np.arange(24)[None] < draw.integers(1, 24, size)[:, None]
-    return Batch(
-        pixels=draw.integers(0, 256, (size, side, side, 3), np.uint8),
-        low_pixels=draw.integers(0, 256, (size, low, low, 3), np.uint8) if low else None,
-        text=(draw.standard_normal((size, 24, 64)) * mask[..., None]).astype(np.float32),
-        text_mask=mask,
-        index=np.arange(size, dtype=np.int32),
-    )
 
 
 def _with_model(model: config.UNet) -> config.Experiment:
@@ -65,7 +51,7 @@ def _setup(experiment: config.Experiment):
 def test_eight_devices_train_as_one(name: str) -> None:
     experiment = config.load(name)[0]
     module, rule, init = _setup(experiment)
-    root, batches = rng.root(0), [_batch(name, seed=s) for s in range(2)]
+    root, batches = rng.root(0), [make_batch(name, seed=s) for s in range(2)]
     plain = jax.jit(step.build(experiment, module, rule))
     devices = mesh.build(auto_layout.choose_axes(config.Mesh(fsdp=2)))
     shardings = mesh.state_shardings(jax.eval_shape(init, root), devices, min_shard_bytes=2**10)
@@ -101,7 +87,7 @@ def test_dropped_text_leaves_no_gradient() -> None:
     params = init(rng.root(0)).params
     # A network whose head is not zero, or nothing would depend on the text yet.
     params = jax.tree.map(lambda p: p + 0.1 * np.sin(np.arange(p.size)).reshape(p.shape), params)
-    batch = jax.tree.map(jnp.asarray, _batch("tiny/base8"))
+    batch = jax.tree.map(jnp.asarray, make_batch("tiny/base8"))
 
     def moved_by_text(rate: float) -> float:
         stage = dataclasses.replace(experiment.stage, text_drop_rate=rate)
@@ -122,7 +108,7 @@ def test_the_target_does_not_depend_on_the_conditioning(predicts) -> None:
     stage = dataclasses.replace(experiment.stage, diffusion=config.Diffusion(predicts=predicts))
     module, _, init = _setup(experiment)
     params = init(rng.root(0)).params  # zero head
-    batch = _batch("tiny/sr16")
+    batch = make_batch("tiny/sr16")
     loss = jax.jit(step.loss_function(stage, module))
     found = [
         float(loss(params, b, rng.root(2))[0])
@@ -146,7 +132,7 @@ class _Recorder:
 
 def test_the_network_sees_the_augmentation_noise() -> None:
     """What reaches the network is the noised picture, at the level that it is told."""
-    batch, recorder = _batch("tiny/sr16"), _Recorder()
+    batch, recorder = make_batch("tiny/sr16"), _Recorder()
     grey = batch._replace(low_pixels=np.full_like(batch.low_pixels, 128))
     step.loss_function(config.load("tiny/sr16")[0].stage, recorder)({}, grey, rng.root(4))
     (cond,) = recorder.seen
@@ -157,7 +143,7 @@ def test_the_network_sees_the_augmentation_noise() -> None:
 
 def test_the_conditioning_knows_nothing_of_the_target() -> None:
     """Fine-tuning scripts elsewhere fed the noisy target twice."""
-    batch, recorder = _batch("tiny/sr16"), _Recorder()
+    batch, recorder = make_batch("tiny/sr16"), _Recorder()
     loss = step.loss_function(config.load("tiny/sr16")[0].stage, recorder)
     for pixels in (batch.pixels, 255 - batch.pixels):
         loss({}, batch._replace(pixels=pixels), rng.root(4))
@@ -214,7 +200,11 @@ def test_micro_batches_average_over_their_rows(name: str) -> None:
     module, _, init = _setup(experiment)
     params = init(rng.root(0)).params
     params = jax.tree.map(lambda p: p + 0.1 * np.sin(np.arange(p.size)).reshape(p.shape), params)
-    loss_of, batch, key = step.loss_function(experiment.stage, module), _batch(name), rng.root(3)
+    loss_of, batch, key = (
+        step.loss_function(experiment.stage, module),
+        make_batch(name),
+        rng.root(3),
+    )
     in_parts = jax.jit(lambda rows: step.gradients(loss_of, params, rows, key, parts=2))
     found, metrics = in_parts(batch)
     of_part = jax.jit(jax.grad(loss_of, has_aux=True))
@@ -243,7 +233,7 @@ def test_the_option_reaches_the_step() -> None:
     for parts in (1, 2):
         train = dataclasses.replace(experiment.train, batch_size=8, micro_batches=parts)
         run = step.build(dataclasses.replace(experiment, train=train), module, rule)
-        programs.append(str(jax.make_jaxpr(run)(shapes, _batch("tiny/base8"), rng.root(0))))
+        programs.append(str(jax.make_jaxpr(run)(shapes, make_batch("tiny/base8"), rng.root(0))))
     assert ["scan[" in text for text in programs] == [False, True]
 
 
@@ -270,7 +260,7 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) 
     module, rule, init = _setup(experiment)
     before = jax.jit(init)(rng.root(0))
     after, metrics = jax.jit(step.build(experiment, module, rule))(
-        before, _batch("tiny/base8"), rng.root(0)
+        before, make_batch("tiny/base8"), rng.root(0)
     )
     assert np.isfinite(metrics["loss"] + metrics["grad_norm"])
     assert float(metrics["skipped"]) == 1.0
@@ -294,7 +284,7 @@ def test_frozen_parameters_and_their_average_stay() -> None:
             params=jax.tree.map(lambda p: p + 0.05, start.params),
             ema=jax.tree.map(lambda p: p + 0.1, start.params),
         )
-        batch = _batch("tiny/base8")
+        batch = make_batch("tiny/base8")
         after, _ = jax.jit(step.build(wanted, module, rule))(start, batch, rng.root(0))
         for part in ("params", "ema"):
             moved[name, part] = jax.tree.map(
