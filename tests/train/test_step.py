@@ -268,6 +268,7 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_number(kind: str) 
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_and_their_average_stay() -> None:
     """The others move as they would: here the head, which begins at zero, moves alone at first."""
     experiment = config.load("tiny/base8")[0]
