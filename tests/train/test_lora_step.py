@@ -55,9 +55,12 @@ def merged(base: Any, adapters: lora.Adapters) -> Any:
     return jax.tree_util.tree_map_with_path(change, base)
 
 
+def devices_of(wanted: config.Experiment) -> Any:
+    return jax.devices()[:1] if wanted.mesh.data == 1 else None
+
+
 def first_loss(wanted: config.Experiment, params: Any, frozen: Any) -> float:
-    devices = jax.devices()[:1] if wanted.mesh.data == 1 else None
-    program = sharded_step.build(wanted, devices=devices)
+    program = sharded_step.build(wanted, devices=devices_of(wanted))
     start = program.init(rng.root(0))
 
     def put(tree: Any, shardings: Any) -> Any:
@@ -80,8 +83,8 @@ def first_loss(wanted: config.Experiment, params: Any, frozen: Any) -> float:
 def test_adapters_train_as_the_merged_network(case: str) -> None:
     model, grid, tolerance = CASES[case]
     whole, adapted = (experiment(model, grid, x) for x in (config.Lora(), ADAPTERS))
-    shapes = sharded_step.build(adapted).shapes
-    base, weights = drawn(shapes.frozen, 0, 0.1), drawn(shapes.params, 1, 0.1)
+    shapes = sharded_step.build(adapted, devices=devices_of(adapted)).shapes
+    base, weights = drawn(shapes.frozen, 0, 0.1), drawn(shapes.params, 1, 0.5)
     adapters = lora.from_weights(weights, ADAPTERS.scale)
     wanted = first_loss(whole, merged(base, adapters), None)
     assert first_loss(adapted, weights, base) == pytest.approx(wanted, rel=tolerance)
