@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from served_images import PATIENCE, Waiter, ask, sample
@@ -180,19 +181,26 @@ def test_stopping_answers_everybody(tiny) -> None:
 
 
 @pytest.mark.slow
-def test_warming_compiles_all_that_requests_need(tiny) -> None:
-    from imagen_jax.sample import stage_program
-
+def test_warming_compiles_all_that_images_need(tiny) -> None:
+    """Encoding aside, whose programs are of the lengths that prompts have."""
     own = Engine(tiny, batch_size=8, max_queue=8, metrics=Metrics())
     said: list[str] = []
     own.warm([(16, 16)], lambda what, seconds: said.append(what))
     assert said == ["16x16 images", "16x16 from images", "16x16 with masks"]
-    before = stage_program.sample_stage._cache_size(), stage_program.begin_stage._cache_size()
+    for one in requests():
+        tiny.encode([one.prompt], negative_prompt=one.negative_prompt)
+    compiled, listening = [], True
+
+    def hear(event: str, seconds: float, **_: object) -> None:
+        if listening and event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
     own.start()
     sample(own, requests())
     own.stop()
-    after = stage_program.sample_stage._cache_size(), stage_program.begin_stage._cache_size()
-    assert before == after
+    listening = False
+    assert compiled == []
 
 
 def test_the_default_batch_is_small_on_a_host() -> None:
