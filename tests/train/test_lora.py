@@ -9,12 +9,10 @@ import jax
 import numpy as np
 import pytest
 from small_network import SMALL
+from small_store import make_pairs
 
 import imagen_jax
 from imagen_jax import config, lora, rng
-from imagen_jax.data.images import transforms
-from imagen_jax.data.store import records, store
-from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.pretrained.lora import with_lora
@@ -39,33 +37,8 @@ def experiment(adapters: config.Lora = ADAPTERS, **changes: Any) -> config.Exper
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    target = Store(
-        folder=tmp_path_factory.mktemp("store") / "s",
-        dataset="fake",
-        split="train",
-        count=COUNT,
-        sizes=(SIDE,),
-        encoder="t5",
-        identity="0",
-        vocabulary="1",
-        width=WIDTH,
-        max_length=LENGTH,
-    )
-    png = transforms.encode(np.full((SIDE, SIDE, 3), 100, np.uint8))
-    draw = np.random.default_rng(0)  # else attention's keys have no gradient
-    text = records.round_encoding(draw.standard_normal((2, WIDTH), np.float32), "bfloat16")
-    store.begin_store(target)
-    store.write_shard(
-        target,
-        0,
-        [
-            Record(key=str(i), captions=("",), images={SIDE: png}, texts=(text,))
-            for i in range(COUNT)
-        ],
-    )
-    store.write_empty(target, records.round_encoding(np.ones((1, WIDTH), np.float32), "bfloat16"))
-    store.finish_store(target)
-    return store.open_store(target.folder)
+    folder = tmp_path_factory.mktemp("store") / "s"
+    return make_pairs(folder, side=SIDE, width=WIDTH, length=LENGTH, count=COUNT)
 
 
 @pytest.fixture(scope="module")
