@@ -15,7 +15,7 @@ import numpy as np
 from imagen_jax import config
 from imagen_jax.data import known_words
 from imagen_jax.diffusion.samplers import StepRule
-from imagen_jax.image import to_uint8
+from imagen_jax.image import to_uint8_by_batch
 from imagen_jax.parallel import backend
 from imagen_jax.sample import cascade
 from imagen_jax.sample.nonfinite_images import NotFinite
@@ -24,11 +24,11 @@ from imagen_jax.sample.overrides import Changes, apply_overrides, check_used, wi
 from imagen_jax.sample.progress import (
     NO_CALLBACKS,
     SamplingCallbacks,
-    digest_of,
+    digest_of_request,
     progress_bar,
 )
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stage_program import EncodedText, LazyParams, SamplerInputs, TrainedStage
+from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
 from imagen_jax.samples import ImageList, Samples
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
@@ -178,7 +178,7 @@ class Imagen:
                 sampled = cascade.generate(stages, encoded, **options, callbacks=callbacks)
             except NotFinite as error:
                 raise error.with_prompts(prompts, first_index=first) from None
-            images = {name: _to_uint8(x, batch_size) for name, x in sampled.items()}
+            images = {name: to_uint8_by_batch(x, batch_size) for name, x in sampled.items()}
             callbacks.finish_images(first, images)
         return Samples(images, prompts=prompts, first_index=first)
 
@@ -212,17 +212,7 @@ class Imagen:
         """
         if self.cache_dir is None or jax.process_count() > 1 or any(s.step_rule for s in stages):
             return None
-        stored = [s.params.identity for s in stages if isinstance(s.params, LazyParams)]
-        # Vectors alone tell weights apart, too, and large kernels stay where they are.
-        held = [s.params for s in stages if not isinstance(s.params, LazyParams)]
-        vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
-        parts = [list(vars(x).values()) if isinstance(x, Request) else x for x in request]
-        return self.cache_dir / digest_of(
-            vectors,
-            stored,
-            [s.stage for s in stages],
-            *jax.tree.leaves(parts, is_leaf=lambda x: x is None),
-        )
+        return self.cache_dir / digest_of_request(stages, *request)
 
     def encode(
         self,
@@ -304,13 +294,3 @@ class Imagen:
         Errors: ValueError for an unknown stage; TypeError for a rule that can't be called.
         """
         return dataclasses.replace(self, stages=with_step_rule(self.stages, step_rule, stage))
-
-
-def _to_uint8(images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Images in [-1, 1] as pixels, batch by batch: one program, whatever their number."""
-    filled = np.pad(images, [(0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0)])
-    parts = [
-        np.asarray(to_uint8(filled[start : start + batch_size]))
-        for start in range(0, len(filled), batch_size)
-    ]
-    return np.concatenate(parts)[: len(images)]

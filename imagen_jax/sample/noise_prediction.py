@@ -43,6 +43,45 @@ class Predicted(NamedTuple):
     variance: jax.Array | None  # (b, h, w, 3) in about [-1, 1], the smallest to the largest
 
 
+class NetworkInputs(NamedTuple):
+    """What a network sees, batch-first: noisy images, their level, and what they depend on."""
+
+    z: Image
+    logsnr: LogSNR
+    captions: tuple[Any, Any, Any]
+    low_res: Image | None
+    aug_logsnr: LogSNR | None
+
+    def with_negative(self, negative: Any) -> "NetworkInputs":
+        """The same twice over, with the texts to lead away from in the second half."""
+        other = self._replace(captions=read_captions(negative))
+        return jax.tree.map(lambda *x: jnp.concatenate(x), self, other)
+
+
+def network_inputs(
+    stage: config.Stage, z: Image, t: Any, text: Any, low_res: LowRes | None
+) -> NetworkInputs:
+    """Return what `stage`'s network sees of the arguments of `TrainedStage.predict`.
+
+    Errors: ValueError, as there.
+    """
+    if stage.has_guidance_input:
+        raise ValueError(
+            f"{stage.name} is distilled for guided images and predicts no noise of the text "
+            "alone: give its teacher"
+        )
+    if stage.is_super_resolution != (low_res is not None):
+        needs = "enlarges no image: leave" if low_res else "enlarges an image: give"
+        raise ValueError(f"{stage.name} {needs} low_res")
+    batch, seen, aug_logsnr = z.shape[0], None, None
+    if low_res is not None:
+        seen = jnp.asarray(low_res.image)
+        noise = stage.noise_conditioning.schedule
+        aug_logsnr = find_logsnr(low_res.t, batch, schedule=noise)
+    logsnr = find_logsnr(t, batch, schedule=stage.diffusion.schedule)
+    return NetworkInputs(z, logsnr, read_captions(text), seen, aug_logsnr)
+
+
 def find_logsnr(t: Any, batch: int, *, schedule: config.NoiseSchedule) -> LogSNR:
     """Return the level of time steps 0 to 999, or of times where the schedule is continuous.
 

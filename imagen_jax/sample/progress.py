@@ -13,6 +13,8 @@ import numpy as np
 
 from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.sample import kept_batches
+from imagen_jax.sample.request import Request
+from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 
 OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 
@@ -158,3 +160,14 @@ def digest_of(params: Sequence[Any], *others: Any) -> str:
         else:
             found.update(repr(other).encode())
     return found.hexdigest()[:16]
+
+
+def digest_of_request(stages: Sequence[TrainedStage], *request: Any) -> str:
+    """`digest_of` stages, their weights, and all that is asked of them: `Request`s, arrays, ..."""
+    stored = [s.params.identity for s in stages if isinstance(s.params, LazyParams)]
+    # Vectors alone tell weights apart, too, and large kernels stay where they are.
+    held = [s.params for s in stages if not isinstance(s.params, LazyParams)]
+    vectors = [x for x in jax.tree.leaves(held) if x.ndim < 2]
+    parts = [list(vars(x).values()) if isinstance(x, Request) else x for x in request]
+    asked = jax.tree.leaves(parts, is_leaf=lambda x: x is None)
+    return digest_of(vectors, stored, [s.stage for s in stages], *asked)

@@ -29,7 +29,7 @@ from imagen_jax.sample.noise_prediction import (
     Predicted,
     find_logsnr,
     guide,
-    read_captions,
+    network_inputs,
     to_eps,
 )
 from imagen_jax.types import Image, Keys, Network, Params, RandomKey
@@ -111,35 +111,19 @@ class TrainedStage:
         Errors: ValueError for a low-resolution image that is not there, or not wanted, and for a
         distilled stage that takes the guidance weight.
         """
-        batch, stage = z.shape[0], self.stage
-        if stage.has_guidance_input:
-            raise ValueError(
-                f"{stage.name} is distilled for guided images and predicts no noise of the text "
-                "alone: give its teacher"
-            )
-        if stage.is_super_resolution != (low_res is not None):
-            needs = "enlarges no image: leave" if low_res else "enlarges an image: give"
-            raise ValueError(f"{stage.name} {needs} low_res")
-        seen, aug_logsnr = None, None
-        if low_res is not None:
-            noise = stage.noise_conditioning.schedule
-            seen = jnp.asarray(low_res.image)
-            aug_logsnr = find_logsnr(low_res.t, batch, schedule=noise)
-        captions = read_captions(text)
-        logsnr = find_logsnr(t, batch, schedule=stage.diffusion.schedule)
+        inputs = network_inputs(self.stage, z, t, text, low_res)
         if guidance is not None:
-            doubled = (captions, read_captions(guidance.negative))
-            captions = jax.tree.map(lambda *x: jnp.concatenate(x), *doubled)
-            z, logsnr, seen, aug_logsnr = jax.tree.map(
-                lambda x: jnp.concatenate([x, x]), (z, logsnr, seen, aug_logsnr)
-            )
-        cond = models.condition(self.module, params, captions, low_res=seen, aug_logsnr=aug_logsnr)
+            inputs = inputs.with_negative(guidance.negative)
+        low, diffusion = inputs.low_res, self.stage.diffusion
+        cond = models.condition(
+            self.module, params, inputs.captions, low_res=low, aug_logsnr=inputs.aug_logsnr
+        )
         network = models.predictor(self.module, params, cond)
-        predict = preconditioning.precondition(network, seen, diffusion=stage.diffusion)
-        eps, rest = to_eps(predict, z, logsnr, diffusion=stage.diffusion)
+        predict = preconditioning.precondition(network, low, diffusion=diffusion)
+        eps, rest = to_eps(predict, inputs.z, inputs.logsnr, diffusion=diffusion)
         if guidance is not None:
-            eps, rest = guide(eps, guidance.weight), rest[:batch]
-        return Predicted(eps, rest if stage.diffusion.variance == "learned_range" else None)
+            eps, rest = guide(eps, guidance.weight), rest[: z.shape[0]]
+        return Predicted(eps, rest if diffusion.variance == "learned_range" else None)
 
     def add_noise(self, x0: Image, eps: Image, t: Any) -> Image:
         """Return z at t: alpha * x0 + sigma * eps. Shapes and units: as `predict`."""
