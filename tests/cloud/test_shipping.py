@@ -78,7 +78,6 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
         *("jsonschema", "kubernetes-validate", "hypothesis", "dewml"),
         *("sphinx", "myst-parser", "sphinx-book-theme"),
         *("diffusers", "transformers", "open-clip-torch", "torch-fidelity", "scipy"),
-        *("beautifulsoup4", "ftfy"),  # of DeepFloyd's cleaner of captions
         *("starlette", "uvicorn", "sse-starlette", "python-multipart"),  # a slice serves nobody
         *("openai", "playwright", "peft"),
     }
