@@ -2,11 +2,16 @@
 
 import gc
 import os
+import sys
 import tempfile
 from importlib.metadata import version
 
 from packaging.version import Version
 
+# Bytecode is kept, as Python does by default: compiling all that it imports, jax first of all, takes
+# a process seconds, and tests start many.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # With the TPU compiler installed jax would look for chips, here and in every subprocess.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling takes a quarter to a half less with the older emitters and in one thread, in programs

@@ -227,4 +227,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _environment() -> dict[str, str]:
     path = os.pathsep.join((str(TESTS), str(TESTS / "support")))
     fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
+    # A module that a parser imports late is not written as bytecode, which would be an escape.
+    fixed |= {"PYTHONDONTWRITEBYTECODE": "1"}
     return os.environ | fixed | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
