@@ -8,9 +8,8 @@ from importlib.metadata import version
 
 from packaging.version import Version
 
-# Bytecode is kept, as Python does by default: compiling all that it imports, jax first of all, takes
-# a process seconds, and tests start many.
-sys.dont_write_bytecode = False
+# Bytecode is kept, as Python does by default: compiling all that it imports, jax first of all,
+# takes a process seconds, and tests start many.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # With the TPU compiler installed jax would look for chips, here and in every subprocess.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -27,6 +26,7 @@ import hypothesis
 import jax
 import pytest
 
+sys.dont_write_bytecode = False  # as in the processes that have the environment from here
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
