@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from packaging.version import Version
@@ -62,6 +63,19 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """The first of the eight devices alone, for tests that prove nothing of sharding.
+
+    Partitioned programs take a third longer to compile, and a single image is cut in eight parts.
+    """
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("devices", "local_devices"):
+            patch.setattr(jax, name, lambda *_, **__: first)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ import imagen_jax
 from imagen_jax.cli import train
 from imagen_jax.data.store import store
 
+pytestmark = pytest.mark.usefixtures("one_device")
 GOLDEN = Path(__file__).parent / "fixtures/golden"
 PROMPT = "a large red circle above a small blue square on a white background"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
