@@ -24,6 +24,7 @@ from imagen_jax.pretrained import text_encoder
 from imagen_jax.train import anomalies, state
 from imagen_jax.train.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("one_device")  # on eight: `test_loop`, `test_processes`
 PROMPTS = ("a large red circle on a white background", "")
 
 
