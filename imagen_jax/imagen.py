@@ -230,8 +230,9 @@ class Imagen:
         *,
         negative_prompt: str | Sequence[str] = "",
         first_index: int = 0,
+        batch_size: int = 256,
     ) -> SamplerInputs:
-        """The prompts' encodings.
+        """The prompts' encodings, of at most `batch_size` texts at once.
 
         Warns of what is lost of one that is too long, or outside the encoder's vocabulary, and of
         words that the cascade has never seen.
@@ -249,7 +250,7 @@ class Imagen:
         # Where padding is encoded, the null caption is the encoding of the empty prompt.
         wants_empty = bool(distinct) or self.encoder.padding == "encoded"
         texts = [*prompts, *distinct, *([""] if wants_empty else [])]
-        text, text_mask = self.encoder.encode(texts)
+        text, text_mask = self.encoder.encode(texts, batch_size=batch_size)
         encoded = EncodedText(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
         def rows(which: Sequence[int]) -> EncodedText:
