@@ -182,6 +182,8 @@ setup(
         "diffusers": ["torch>=2.8", "diffusers==0.42.1", "transformers>=5", "peft>=0.21"],
         # For tests of pages (tests/support/browser.py), with a Chromium; not in test, for its size.
         "browser": ["playwright>=1.50"],
+        # For tests/serve/test_openapi.py alone; not in test: it is a plugin of pytest.
+        "schemathesis": ["schemathesis>=4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

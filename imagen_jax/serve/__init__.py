@@ -12,6 +12,6 @@
 | `answers.py`, `metadata.py` | images as an answer or as events; what a PNG carries |
 | `access.py`, `errors.py` | who may ask; refusals in OpenAI's shape |
 | `api.py`, `openapi.py`, `metrics.py` | the endpoints, their description, figures |
-| `server.py` | socket, signals, log |
+| `server.py`, `connections.py` | socket, signals, log; connections that are too slow |
 | `page/` | the web page: HTML, CSS and JavaScript modules, as they are |
 """
