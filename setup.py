@@ -180,8 +180,10 @@ setup(
         ],
         # For benchmarks/deepfloyd.py and tests/pretrained/deepfloyd/test_lora_loaders.py, as peer.
         "diffusers": ["torch>=2.8", "diffusers==0.42.1", "transformers>=5", "peft>=0.21"],
-        # For tests/serve/test_page.py alone, with a Chromium; not in test, for its size.
+        # For tests of pages (tests/support/browser.py), with a Chromium; not in test, for its size.
         "browser": ["playwright>=1.50"],
+        # For tests/serve/test_openapi.py alone; not in test: it is a plugin of pytest.
+        "schemathesis": ["schemathesis>=4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.8",

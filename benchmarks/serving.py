@@ -10,12 +10,14 @@ import asyncio
 import base64
 import io
 import json
+import os
 import random
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -31,6 +33,8 @@ PROMPTS = [
     for ground in ("white", "black")
 ]
 PATH, PATIENCE = "/v1/images/generations", 3600
+Alone = dict[int, np.ndarray]  # images by their seeds
+Rows = list[tuple[str, str]]  # of a table
 
 
 def resident(pid: int) -> float:
@@ -40,6 +44,12 @@ def resident(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process so far, of all its threads."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def figure(address: str, name: str) -> float:
     """One of the server's figures."""
     text = httpx.get(f"{address}/metrics").text
@@ -47,8 +57,28 @@ def figure(address: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def start(cascade: str, port: int, batch_size: int) -> tuple[subprocess.Popen, str, float]:
-    """A server that is ready, its address, and the seconds until then."""
+class Rate(NamedTuple):
+    """What images took, each."""
+
+    seconds: float
+    cpu: float  # seconds
+
+
+class Server(NamedTuple):
+    """A server that is ready."""
+
+    process: subprocess.Popen
+    address: str
+    ready: float  # seconds until then
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+
+def start(cascade: str, port: int, batch_size: int) -> Server:
+    """Start a server, and wait until it is ready."""
     began, address = time.monotonic(), f"http://127.0.0.1:{port}"
     options = [
         "--port",
@@ -65,7 +95,7 @@ def start(cascade: str, port: int, batch_size: int) -> tuple[subprocess.Popen, s
     while server.poll() is None:
         try:
             if httpx.get(f"{address}/ready").status_code == 200:
-                return server, address, time.monotonic() - began
+                return Server(server, address, time.monotonic() - began)
         except httpx.HTTPError:
             time.sleep(0.1)
     raise SystemExit("the server ended")
@@ -108,19 +138,76 @@ async def leave(address: str, clients: int) -> None:
         await asyncio.gather(*(one() for _ in range(50)))
 
 
-def offline(cascade: str, requests: int, batch_size: int) -> tuple[float, dict[int, np.ndarray]]:
-    """Images a second of `imagen.sample`, and the images of some seeds alone."""
+def offline(cascade: str, requests: int, batch_size: int) -> tuple[Rate, float, Alone]:
+    """The time of images of `imagen.sample`, of one alone, and the images of some seeds alone."""
     imagen = imagen_jax.load(cascade)
     imagen(PROMPTS[:batch_size], batch_size=batch_size, progress=False)
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     prompts = (PROMPTS * requests)[:requests]
     imagen(prompts, batch_size=batch_size, progress=False)
-    rate = requests / (time.monotonic() - began)
+    seconds, cpu = time.monotonic() - began, time.process_time() - used
+    rate = Rate(seconds / requests, cpu / requests)
     alone = {
         seed: np.asarray(imagen(PROMPTS[seed % len(PROMPTS)], seed=seed, progress=False)[0])
         for seed in range(min(requests, 64))
     }
-    return rate, alone
+    began = time.monotonic()
+    imagen(PROMPTS[0], progress=False)
+    first = time.monotonic() - began
+    return rate, first, alone
+
+
+def first_image(address: str) -> float:
+    """Seconds of the first image that a server is asked for."""
+    began = time.monotonic()
+    httpx.post(f"{address}{PATH}", json={"prompt": PROMPTS[0]}, timeout=PATIENCE).raise_for_status()
+    return time.monotonic() - began
+
+
+def under_load(server: Server, given: argparse.Namespace, alone: Alone, rate: Rate) -> Rows:
+    """What clients get that ask at once, and what it costs."""
+    began, used = time.monotonic(), cpu_seconds(server.pid)
+    images, took = asyncio.run(load(server.address, given.requests, given.clients))
+    served = Rate(
+        (time.monotonic() - began) / given.requests,
+        (cpu_seconds(server.pid) - used) / given.requests,
+    )
+    differing = [
+        seed
+        for seed, wanted in alone.items()
+        if (np.asarray(Image.open(io.BytesIO(images[seed]))) != wanted).any()
+    ]
+    p50, p95 = np.percentile(took, [50, 95])
+    return [
+        ("offline, images a second", f"{1 / rate.seconds:.2f}"),
+        (
+            f"served to {given.clients} clients",
+            f"{1 / served.seconds:.2f} ({rate.seconds / served.seconds:.0%})",
+        ),
+        (
+            "CPU seconds an image, offline and served",
+            f"{rate.cpu:.3f}, {served.cpu:.3f} ({rate.cpu / served.cpu:.0%})",
+        ),
+        ("answered, of requests", f"{len(images)} of {given.requests}"),
+        ("other bytes than alone, offline", f"{len(differing)} of {len(alone)}"),
+        ("latency, median and 95th percentile", f"{p50:.1f} s, {p95:.1f} s"),
+    ]
+
+
+def in_the_long_run(server: Server, given: argparse.Namespace) -> Rows:
+    """Memory after many requests, and after clients that leave."""
+    before = resident(server.pid)
+    asyncio.run(load(server.address, given.memory_requests, given.clients))
+    after = resident(server.pid)
+    asyncio.run(leave(server.address, given.leaving))
+    began = time.monotonic()
+    while figure(server.address, "imagen_active_requests") and time.monotonic() < began + PATIENCE:
+        time.sleep(0.05)
+    idle, last = time.monotonic() - began, resident(server.pid)
+    return [
+        (f"memory before and after {given.memory_requests}", f"{before:.0f}, {after:.0f} MiB"),
+        (f"after {given.leaving} clients that left", f"{last:.0f} MiB, idle in {idle:.1f} s"),
+    ]
 
 
 def main() -> None:
@@ -135,44 +222,26 @@ def main() -> None:
     parser.add_argument("--leaving", type=int, default=1000)
     given = parser.parse_args()
 
-    rate, alone = offline(given.cascade, given.requests, given.batch_size)
-    server, address, ready = start(given.cascade, given.port, given.batch_size)
+    rate, first, alone = offline(given.cascade, given.requests, given.batch_size)
+    server = start(given.cascade, given.port, given.batch_size)
     try:
-        began = time.monotonic()
-        images, took = asyncio.run(load(address, given.requests, given.clients))
-        served = given.requests / (time.monotonic() - began)
-        differing = [
-            seed
-            for seed, wanted in alone.items()
-            if (np.asarray(Image.open(io.BytesIO(images[seed]))) != wanted).any()
-        ]
-        before = resident(server.pid)
-        asyncio.run(load(address, given.memory_requests, given.clients))
-        after = resident(server.pid)
-        asyncio.run(leave(address, given.leaving))
-        began = time.monotonic()
-        while figure(address, "imagen_active_requests") and time.monotonic() < began + PATIENCE:
-            time.sleep(0.05)
-        idle = time.monotonic() - began
-        last = resident(server.pid)
-        p50, p95 = np.percentile(took, [50, 95])
         rows = [
-            ("ready, programs cached or compiled", f"{ready:.1f} s"),
-            ("offline, images a second", f"{rate:.2f}"),
-            (f"served to {given.clients} clients", f"{served:.2f} ({served / rate:.0%})"),
-            ("answered, of requests", f"{len(images)} of {given.requests}"),
-            ("other bytes than alone, offline", f"{len(differing)} of {len(alone)}"),
-            ("latency, median and 95th percentile", f"{p50:.1f} s, {p95:.1f} s"),
-            (f"memory before and after {given.memory_requests}", f"{before:.0f}, {after:.0f} MiB"),
-            (f"after {given.leaving} clients that left", f"{last:.0f} MiB, idle in {idle:.1f} s"),
+            ("ready, programs cached or compiled", f"{server.ready:.1f} s"),
+            ("CPU seconds until then", f"{cpu_seconds(server.pid):.1f} s"),
+            (
+                "one image, offline and the first one served",
+                f"{first:.2f} s, {first_image(server.address):.2f} s",
+            ),
+            *under_load(server, given, alone, rate),
+            *in_the_long_run(server, given),
         ]
         print("| | |\n|---|---|")
         for name, value in rows:
             print(f"| {name} | {value} |")
     finally:
-        server.terminate()
-        server.wait()
-    print(f"exit code at SIGTERM: {server.returncode}")
+        server.process.terminate()
+        server.process.wait()
+    print(f"exit code at SIGTERM: {server.process.returncode}")
 
 
 if __name__ == "__main__":

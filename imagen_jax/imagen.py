@@ -220,8 +220,9 @@ class Imagen:
         *,
         negative_prompt: str | Sequence[str] = "",
         first_index: int = 0,
+        batch_size: int = 256,
     ) -> SamplerInputs:
-        """The prompts' encodings.
+        """The prompts' encodings, of at most `batch_size` texts at once.
 
         Warns of what is lost of one that is too long, or outside the encoder's vocabulary, and of
         words that the cascade has never seen.
@@ -239,7 +240,7 @@ class Imagen:
         # Where padding is encoded, the null caption is the encoding of the empty prompt.
         wants_empty = bool(distinct) or self.encoder.padding == "encoded"
         texts = [*prompts, *distinct, *([""] if wants_empty else [])]
-        text, text_mask = self.encoder.encode(texts)
+        text, text_mask = self.encoder.encode(texts, batch_size=batch_size)
         encoded = EncodedText(text, text_mask, np.array([bool(t.strip()) for t in texts]))
 
         def rows(which: Sequence[int]) -> EncodedText:

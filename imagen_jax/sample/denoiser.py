@@ -1,5 +1,6 @@
 """One stage as `denoise(z, logsnr) -> x0`: guidance and thresholding wrapped round a network."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ def build(
     learned = stage.diffusion.variance == "learned_range"
 
     def to_x0(part: Any) -> Callable[[jax.Array, jax.Array], Denoised]:
-        network = models.predictor(module, params, part)
+        network = functools.partial(_predict, params, part, module=module)
         predict = preconditioning.precondition(network, part.low_res, diffusion=stage.diffusion)
 
         def denoise(z: jax.Array, logsnr: jax.Array) -> Denoised:
@@ -71,6 +72,14 @@ def build(
         return Denoised(x0, found.variance_share) if learned else x0
 
     return denoise
+
+
+@functools.partial(jax.jit, static_argnames=("module",))
+def _predict(
+    params: Params, cond: Any, z: jax.Array, logsnr: jax.Array, *, module: Network
+) -> jax.Array:
+    """The network's output: a program within others, which trace it once."""
+    return models.predictor(module, params, cond)(z, logsnr)
 
 
 def _stack(cond: Any, uncond: Any) -> Any:

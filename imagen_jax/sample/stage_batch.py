@@ -79,12 +79,12 @@ class StageBatch:
         """The rows that are computed, with those that fill the batch."""
         return self.inputs.indices.shape[0]
 
-    def advance(self) -> None:
-        """Give the next step to the devices; returns before they have made it.
+    def advance(self, steps: int = 1) -> None:
+        """Give the next steps to the devices; returns before they have made them.
 
         Without steps to make, the images are those to start from.
         """
-        last = min(self.made + 1, int(self.sampler_params.last))
+        last = min(self.made + steps, int(self.sampler_params.last))
         span = self.sampler_params._replace(first=np.int32(self.made), last=np.int32(last))
         with mesh.activate(self.devices):
             self.state = stage_program.sample_stage(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,11 +44,13 @@ class LazyParams:
     keep: bool
     read: Callable[[NamedSharding], Params] = dataclasses.field(repr=False)
     _placed: list[Params] = dataclasses.field(default_factory=list, repr=False)  # one or none
+    _reading: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     def get(self, sharding: NamedSharding) -> Params:
-        """The weights on the devices. Errors: those of `read`."""
-        if not self._placed:
-            self._placed.append(self.read(sharding))
+        """The weights on the devices, from any thread. Errors: those of `read`."""
+        with self._reading:
+            if not self._placed:
+                self._placed.append(self.read(sharding))
         return jax.device_put(self._placed[0], sharding)
 
     def release(self) -> None:

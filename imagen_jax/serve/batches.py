@@ -1,8 +1,10 @@
-"""Batches of waiting images on the devices: begun, made step by step, and handed on."""
+"""Batches of waiting images on the devices: begun, made in spans of steps, and handed on."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
 from imagen_jax.serve.image_request import Failed, Finished, ImageRequest, Partial
 from imagen_jax.serve.metrics import Metrics
 from imagen_jax.serve.prompt_encodings import PromptEncodings
+from imagen_jax.serve.spans import Spans
 from imagen_jax.serve.waiting_images import Job
 
 
@@ -32,12 +35,33 @@ class Running:
     began: float
     steps_before: int  # of the stages before, which are made
     steps_all: int
+    span: int = 0  # steps that the devices were given last
+    span_began: float = 0.0
+
+    @property
+    def given(self) -> int:
+        """The steps that the devices were given, with those of the stages before."""
+        return self.steps_before + self.batch.made - int(self.batch.sampler_params.first)
 
     @property
     def share(self) -> float:
         """The share of all steps that the devices were given."""
-        made = self.batch.made - int(self.batch.sampler_params.first)
-        return (self.steps_before + made) / max(1, self.steps_all)
+        return self.given / max(1, self.steps_all)
+
+    @property
+    def kind(self) -> tuple[int, tuple[int, int]]:
+        """What decides on the time of a step: the stage, and the size of its images."""
+        return self.jobs[0].stage, self.batch.size
+
+    def steps_until_partial(self, job: Job) -> int | None:
+        """The steps until the next partial image is due; None if none will be.
+
+        Of p partial images the k-th is due after k of p + 1 parts of all steps.
+        """
+        wanted = job.ticket.request.partials
+        if job.ticket.is_cancelled or job.partials >= wanted:
+            return None
+        return math.ceil(Fraction((job.partials + 1) * self.steps_all, wanted + 1)) - self.given
 
 
 class Batches:
@@ -52,28 +76,31 @@ class Batches:
         self._stages, self._metrics = imagen.stages, metrics
         self._configs = [trained.stage for trained in imagen.stages]
         self._encodings = PromptEncodings(imagen)
+        self._spans = Spans()
+        self._idle_since = 0.0  # the devices, but for what they were given later
 
     def check_memory(self, size: tuple[int, int]) -> None:
         """Refuse a size that the devices' memory can't hold. Errors: ValueError."""
         encoded, _ = self._encodings.get("", "")
-        for trained, one in zip(self._stages, self._sizes(size), strict=True):
+        for trained, one in zip(self._stages, self.sizes(size), strict=True):
             stage.check_memory(trained, encoded, one, batch_size=self.size)
 
     def begin(self, jobs: list[Job]) -> Running:
-        """Begin a batch of images of one key, and give its first step to the devices.
+        """Begin a batch of images of one key, and give its first steps to the devices.
 
         Errors: those of encoding and of reading weights.
         """
         number, request, now = jobs[0].stage, jobs[0].ticket.request, time.monotonic()
-        if number == 0:
-            for job in jobs:
+        for job in jobs:
+            if number == 0:
                 self._metrics.queue_seconds.observe(now - job.arrived)
+            if job.encoded is None:
                 self._encode(job)
         params = [
             request.sampler_params(one, is_first=i == 0) for i, one in enumerate(self._configs)
         ]
         steps = [int(one.last) - int(one.first) for one in params]
-        trained, size = self._stages[number], self._sizes(request.size)[number]
+        trained, size = self._stages[number], self.sizes(request.size)[number]
         batch = StageBatch.start(
             trained,
             _inputs(trained.stage, jobs, size),
@@ -83,22 +110,24 @@ class Batches:
         )
         self._metrics.rows.labels("image").inc(len(jobs))
         self._metrics.rows.labels("filling").inc(batch.rows - len(jobs))
-        batch.advance()
-        return Running(jobs, batch, now, sum(steps[:number]), sum(steps))
+        running = Running(jobs, batch, now, sum(steps[:number]), sum(steps))
+        self._advance(running)
+        return running
 
     def complete(self, running: Running) -> Running | None:
         """Make all steps of a batch; the devices may still compute the last one.
 
-        Between two steps partial images are sent. None: nobody waits for the images any more.
+        Between two spans partial images are sent. None: nobody waits for the images any more.
         """
         batch = running.batch
         while not batch.is_done:
             batch.wait()
+            self._note_span(running)
             if all(job.ticket.is_cancelled for job in running.jobs):
                 self._metrics.cancelled.inc(len(running.jobs))
                 return None
             self._send_partials(running)
-            batch.advance()
+            self._advance(running)
         return running
 
     def finish(self, running: Running) -> list[Job]:
@@ -107,12 +136,13 @@ class Batches:
         Returns the images that go on to the next stage, which are still wanted.
         """
         images, finite = running.batch.images()
+        self._note_span(running)
         name, is_last = (
             running.batch.trained.stage.name,
             running.jobs[0].stage + 1 == len(self._stages),
         )
         self._metrics.stage_seconds.labels(name).observe(time.monotonic() - running.began)
-        pixels = _pixels(images) if is_last else images
+        pixels = to_pixels(images) if is_last else images
         wanted = []
         for job, image, is_finite in zip(running.jobs, pixels, finite, strict=True):
             if job.ticket.is_cancelled:
@@ -128,7 +158,8 @@ class Batches:
                 wanted.append(job)
         return wanted
 
-    def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+    def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """The sizes of each stage's images, for those of the last one's."""
         first = Request(size=size).first_size(self._configs)
         return sizes_of_stages(self._configs, first)
 
@@ -137,19 +168,32 @@ class Batches:
         job.encoded, said = self._encodings.get(request.prompt, request.negative_prompt)
         job.ticket.warnings = said
 
+    def _advance(self, running: Running) -> None:
+        """Give the next span to the devices; it ends where a partial image is due."""
+        found = map(running.steps_until_partial, running.jobs)
+        until = [max(1, left) for left in found if left is not None]
+        steps = min([self._spans.choose_steps(running.kind), *until])
+        before, running.span_began = running.batch.made, time.monotonic()
+        running.batch.advance(steps)
+        running.span = running.batch.made - before
+
+    def _note_span(self, running: Running) -> None:
+        """Take note that the devices have made what they were given last."""
+        now, began = time.monotonic(), max(running.span_began, self._idle_since)
+        self._spans.note(running.kind, steps=running.span, seconds=now - began)
+        self._idle_since = now
+
     def _send_partials(self, running: Running) -> None:
-        """Send those that are due: of p partial images the k-th is, after k of p + 1 parts."""
+        """Send those that are due."""
         due = [
             (row, job)
             for row, job in enumerate(running.jobs)
-            if not job.ticket.is_cancelled
-            and job.partials < (wanted := job.ticket.request.partials)
-            and running.share >= (job.partials + 1) / (wanted + 1)
+            if (left := running.steps_until_partial(job)) is not None and left <= 0
         ]
         if not due:
             return
         images, finite = running.batch.images()
-        pixels = _pixels(images)
+        pixels = to_pixels(images)
         for row, job in due:
             if finite[row]:
                 job.ticket.emit(Partial(job.index, job.partials, running.share, pixels[row]))
@@ -181,7 +225,7 @@ def _joined(texts: Sequence[EncodedText]) -> EncodedText:
     return EncodedText(*(np.concatenate(parts) for parts in zip(*texts, strict=True)))
 
 
-def _pixels(images: np.ndarray) -> np.ndarray:
+def to_pixels(images: np.ndarray) -> np.ndarray:
     """Images in [-1, 1] as uint8: image by image one program, whatever their number."""
     return np.stack([np.asarray(to_uint8(image)) for image in images])
 

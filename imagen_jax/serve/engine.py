@@ -7,15 +7,15 @@ programs and numbers; an image's seed is its own, so that it does not depend on 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade
 from imagen_jax.sample.request import Request
+from imagen_jax.serve import warming
 from imagen_jax.serve.batches import Batches, Running
 from imagen_jax.serve.image_request import Event, Failed, Finished, ImageRequest, Ticket
 from imagen_jax.serve.metrics import Metrics
@@ -79,22 +79,11 @@ class Engine:
             request.sampler(one, is_first=number == 0)
 
     def warm(self, sizes: Sequence[tuple[int, int]], report: Callable[[str, float], None]) -> None:
-        """Compile all that images of these sizes need, from nothing, from images and with masks.
+        """Compile all that images of these sizes need, as `warming.compile_programs`.
 
-        To be called before `start`; `report` gets what was compiled, and its seconds.
-        Errors: ValueError for a size that the memory can't hold; those of reading the weights.
+        To be called before `start`.
         """
-        for size in sizes:
-            for what, request in _kinds(size):
-                began, found = time.monotonic(), list[Event]()
-                jobs = [Job(Ticket(request, "", found.append), 0, began)]
-                while jobs:
-                    done = self._batches.complete(self._batches.begin(jobs))
-                    jobs = [] if done is None else self._batches.finish(done)
-                for event in found:
-                    if isinstance(event, Failed):
-                        raise event.error
-                report(f"{size[1]}x{size[0]} {what}", time.monotonic() - began)
+        warming.compile_programs(self.imagen, sizes, batch_size=self._batches.size, report=report)
 
     def check_memory(self, size: tuple[int, int]) -> None:
         """Refuse images of a size that the devices can't hold. Errors: ValueError."""
@@ -214,14 +203,3 @@ class Engine:
         share = max(done.share - done.steps_before / max(1, done.steps_all), 1e-3)
         seconds = (time.monotonic() - done.began) / (share * len(done.jobs))
         self._seconds = OLDER * self._seconds + (1 - OLDER) * seconds
-
-
-def _kinds(size: tuple[int, int]) -> Iterator[tuple[str, ImageRequest]]:
-    """A request for each kind of program."""
-    blank, everywhere = np.zeros((*size, 3), np.uint8), np.ones(size, np.bool_)
-    yield "images", ImageRequest(prompt="", size=size, seed=0)
-    yield "from images", ImageRequest(prompt="", size=size, seed=0, init_image=blank)
-    yield (
-        "with masks",
-        ImageRequest(prompt="", size=size, seed=0, init_image=blank, mask=everywhere),
-    )

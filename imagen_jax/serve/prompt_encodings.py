@@ -15,7 +15,8 @@ MOST_BYTES = 1 << 28  # of encodings: 68 of T5-XXL's with their negative prompts
 class PromptEncodings:
     """A prompt's encoding with its negative prompt's, and sentences about what it can't say.
 
-    Each pair is encoded by itself, so that its bits do not depend on other prompts.
+    Each text is encoded by itself: its bits do not depend on others, and its programs, one for each
+    length, are those that warming compiles.
     Used by one thread.
     """
 
@@ -33,7 +34,7 @@ class PromptEncodings:
             return self._kept[key]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            encoded = self._imagen.encode([prompt], negative_prompt=negative_prompt)
+            encoded = self._imagen.encode([prompt], negative_prompt=negative_prompt, batch_size=1)
         said = tuple(str(one.message) for one in caught if one.category is UserWarning)
         negatives = encoded.negatives or encoded.captions.without_text()
         found = encoded._replace(negatives=negatives), said

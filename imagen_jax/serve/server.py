@@ -17,6 +17,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
+from imagen_jax.serve.connections import Connection
 from imagen_jax.serve.engine import Engine
 
 BACKLOG = 2048
@@ -122,6 +123,7 @@ def make_server(app: ASGIApp, engine: Engine, *, drain_seconds: float) -> Server
     AppStatus.disable_automatic_graceful_drain()  # a stream ends with its last image
     settings = uvicorn.Config(
         app,
+        http=Connection,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -9,6 +9,7 @@ MOST_PARTIALS = 3
 MOST_PROMPT = 32_000  # characters, as OpenAI has it
 JSON_BYTES = 1 << 20  # of a body that is no upload
 UPLOAD_BYTES = 50 << 20  # of an upload in all
+HEADER_SECONDS = 20  # until the head of a request has to be there
 BODY_SECONDS = 60  # until a body has to be there
 
 

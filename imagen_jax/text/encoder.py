@@ -185,27 +185,32 @@ class TextEncoder:
         for sentence in self._doubts(captions, ragged):
             warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
-        whole = self.padding == "encoded"
-        least = self.max_length if whole else LENGTH_STEP
-        for length, rows in packing.rows_by_length(
-            ragged, step=least, most=self.max_length
-        ).items():
+        whole, step = self.padding == "encoded", self.lengths[0]
+        for length, rows in packing.rows_by_length(ragged, step=step, most=self.max_length).items():
             size = min(batch_size, packing.power_of_two(len(rows)))
             for start in range(0, len(rows), size):
                 chosen = rows[start : start + size]
                 batch = [ragged[row] for row in chosen] + [[]] * (size - len(chosen))
-                encoded = _encode(
-                    self.params,
-                    *self._placed(batch, length),
-                    config=self.config,
-                    dtype=self.dtype,
-                    padding=self.padding,
-                )
+                encoded = self._encode(batch, length)
                 text[chosen, :length] = np.asarray(encoded)[: len(chosen)]
                 for row in chosen if not is_finite(text[chosen, :length]) else ():
                     check_encodings(captions[row], text[row], self.params, self.dtype)
         _, text_mask = pad(ragged, length=self.max_length)
         return text, np.ones_like(text_mask) if whole else text_mask
+
+    @property
+    def lengths(self) -> list[int]:
+        """The lengths that captions are padded to: each is a program of `encode`."""
+        step = self.max_length if self.padding == "encoded" else LENGTH_STEP
+        return [min(n, self.max_length) for n in range(step, self.max_length + step, step)]
+
+    def compile_length(self, length: int) -> None:
+        """Compile the program of one caption of a length, one of `lengths`."""
+        self._encode([[self.tokenizer.eos]], length).block_until_ready()
+
+    def _encode(self, batch: Sequence[Sequence[int]], length: int) -> jax.Array:
+        options = {"config": self.config, "dtype": self.dtype, "padding": self.padding}
+        return _encode(self.params, *self._placed(batch, length), **options)
 
     def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
         """Sentences about what of the captions the encodings do not hold."""

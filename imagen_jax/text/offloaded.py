@@ -37,13 +37,13 @@ class OffloadedTextEncoder:
         return dataclasses.replace(self, text=text)
 
     def encode(
-        self, captions: Sequence[str]
+        self, captions: Sequence[str], *, batch_size: int = 256
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encode as `TextEncoder.encode` does. Errors: as `TextEncoder.load`, too."""
         encoder = TextEncoder.from_config(self.text, split="heads")
         try:
             self.check(encoder)
-            return encoder.encode(captions)
+            return encoder.encode(captions, batch_size=batch_size)
         finally:
             encoder.free()
 
@@ -61,7 +61,7 @@ class MissingTextEncoder:
         return self
 
     def encode(
-        self, captions: Sequence[str]
+        self, captions: Sequence[str], *, batch_size: int = 256
     ) -> tuple[Float32[np.ndarray, "b n d"], Bool[np.ndarray, "b n"]]:
         """Encodes nothing. Errors: ValueError, always."""
         raise ValueError(

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import browser
 import numpy as np
@@ -163,41 +164,45 @@ def test_other_options_beside_answers_are_refused(tmp_path: Path) -> None:
         score.run(["votes.csv"])
 
 
-@pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine")
+def _answer_by_keyboard(page: Any, trials: list[dict], given: list[str], name: str) -> None:
+    """Answer all questions, with a slip that is taken back, and the page closed in between."""
+    for number, key in enumerate(given):
+        shown = page.text_content("#prompt")
+        assert shown == ("" if number % 2 == 0 else trials[number // 2]["prompt"])
+        images = page.locator("#left img").evaluate_all("(all) => all.map((i) => i.src)")
+        assert images == trials[number // 2]["left"]
+        if number == 3:
+            page.keyboard.press("ArrowLeft")
+            page.keyboard.press("Backspace")
+            page.reload()
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+        page.keyboard.press(key)
+
+
+@pytest.mark.slow
 def test_the_page_is_used_by_keyboard(pairs: Path) -> None:
     _page()
-    trials = _trials(Path("page/index.html"))
-    downloads = pairs / "downloads"
-    downloads.mkdir()
-    program = browser.find()
-    assert program
-    with browser.page(program, pairs / "profile") as page:
-        page.open(Path("page/index.html"), downloads)
-        page.press("Enter")
-        assert "Give a name" in page.run("document.getElementById('hint').textContent")
-        page.press("ArrowLeft")  # nothing is asked yet
-        page.type('R "1", x')
-        page.press("Enter")
-        keys = ["ArrowLeft", "ArrowDown", "ArrowRight"]
-        given = [keys[n % 3] for n in range(2 * len(PROMPTS))]
-        for number, key in enumerate(given):
-            shown = page.run("document.getElementById('prompt').textContent")
-            assert shown == ("" if number % 2 == 0 else trials[number // 2]["prompt"])
-            images = page.run("[...document.querySelectorAll('#left img')].map((i) => i.src)")
-            assert images == trials[number // 2]["left"]
-            if number == 3:  # a slip, taken back; and the page is closed in between
-                page.press("ArrowLeft")
-                page.press("Backspace")
-                page.reload()
-                page.type('R "1", x')
-                page.press("Enter")
-            page.press(key)
-        assert page.run("document.getElementById('trial').hidden")
-        page.press("Enter")  # the focus is on the download
-        file = downloads / "preferences.csv"
-        page.wait_for_file(file)
+    trials, name = _trials(Path("page/index.html")), 'R "1", x'
+    keys = ["ArrowLeft", "ArrowDown", "ArrowRight"]
+    given = [keys[n % 3] for n in range(2 * len(PROMPTS))]
+    file = pairs / "preferences.csv"
+    with browser.opened() as chromium:
+        page = chromium.new_page()
+        page.goto((pairs / "page/index.html").as_uri())
+        page.keyboard.press("Enter")
+        assert "Give a name" in page.text_content("#hint")
+        page.keyboard.press("ArrowLeft")  # nothing is asked yet
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        _answer_by_keyboard(page, trials, given, name)
+        assert page.locator("#trial").is_hidden()
+        with page.expect_download() as download:
+            page.keyboard.press("Enter")  # the focus is on the download
+        assert download.value.suggested_filename == file.name
+        download.value.save_as(file)
     votes = preferences.read_votes([file])
-    assert {vote.rater for vote in votes} == {'R "1", x'}
+    assert {vote.rater for vote in votes} == {name}
     assert len(votes) == len(given)
     for number, (vote, key) in enumerate(zip(votes, given, strict=True)):
         trial = trials[number // 2]

@@ -31,19 +31,20 @@ def quick(stages):
 
 
 @pytest.mark.slow  # tests/serve/test_engine.py compares the same through a cascade
-def test_steps_one_by_one_are_the_steps_at_once(quick) -> None:
+def test_steps_in_spans_are_the_steps_at_once(quick) -> None:
     prompts = make_prompts(3)
     expected = cascade.generate([quick], prompts, seed=7, batch_size=8)[quick.stage.name]
     inputs = prompts._replace(seeds=np.full(3, 7, np.uint32))
     params = SamplerParams.from_config(quick.stage.sampler)
     batch = StageBatch.start(quick, inputs, params, size=(8, 8), batch_size=8)
     assert batch.rows == 8
-    steps = 0
+    made = [batch.made]
     while not batch.is_done:
-        batch.advance()
-        steps += 1
+        batch.advance(len(made))  # one step, then two, then three
+        made.append(batch.made)
     batch.wait()
     images, finite = batch.images()
-    assert steps == quick.stage.sampler.steps
+    assert made[:3] == [0, 1, 3]
+    assert made[-1] == quick.stage.sampler.steps
     assert finite.all()
     np.testing.assert_array_equal(images, expected)

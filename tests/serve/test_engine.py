@@ -182,13 +182,15 @@ def test_stopping_answers_everybody(tiny) -> None:
 
 @pytest.mark.slow
 def test_warming_compiles_all_that_images_need(tiny) -> None:
-    """Encoding aside, whose programs are of the lengths that prompts have."""
-    own = Engine(tiny, batch_size=8, max_queue=8, metrics=Metrics())
+    """Prompts of other lengths, too."""
+    own = Engine(tiny, batch_size=8, max_queue=64, metrics=Metrics())
     said: list[str] = []
     own.warm([(16, 16)], lambda what, seconds: said.append(what))
-    assert said == ["16x16 images", "16x16 from images", "16x16 with masks"]
-    for one in requests():
-        tiny.encode([one.prompt], negative_prompt=one.negative_prompt)
+    stages = {"base8 of 8x8", "sr16 of 16x16"}
+    lengths = {f"the text encoder of {n} tokens" for n in tiny.encoder.lengths}
+    assert set(said) == stages | {f"{stage} with masks" for stage in stages} | lengths
+    assert len(said) == len(set(said))
+    assert own.metrics.rows.labels("image")._value.get() == 0
     compiled, listening = [], True
 
     def hear(event: str, seconds: float, **_: object) -> None:
@@ -197,7 +199,8 @@ def test_warming_compiles_all_that_images_need(tiny) -> None:
 
     jax.monitoring.register_event_duration_secs_listener(hear)
     own.start()
-    sample(own, requests())
+    long = [ask(1, " ".join(["a large red circle"] * n), partials=2) for n in range(1, 9)]
+    sample(own, [*requests(), *long])
     own.stop()
     listening = False
     assert compiled == []

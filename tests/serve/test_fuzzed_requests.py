@@ -1,9 +1,13 @@
 """Bodies of any kind: no status 500, and no answer that is not a refusal of this server's."""
 
 import asyncio
+import io
 import json
 import os
 import string
+import struct
+import sys
+import zlib
 from typing import Any
 
 import httpx
@@ -17,11 +21,23 @@ from imagen_jax.serve.api import make_app
 from imagen_jax.serve.engine import Engine
 from imagen_jax.serve.fields import NAMES
 from imagen_jax.serve.metrics import Metrics
-from imagen_jax.serve.settings import Settings
+from imagen_jax.serve.settings import JSON_BYTES, Settings
 
 LIMITS = Settings(model="tiny", sizes=((8, 8),), max_pixels=640, max_steps=9, timeout=0.001)
 MANY = int(os.environ.get("FUZZ_INPUTS", "100000"))
 STATUSES = {400, 404, 413, 422, 503}  # 503: what is accepted waits for an engine that never runs
+
+SECRET = "/etc/passwd"  # a path that clients name
+OPENED: list[str] = []  # paths that a request opened
+
+
+def hear(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note each file that Python opens."""
+    if event == "open":
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(hear)
 
 scalars = (
     st.none()
@@ -29,7 +45,20 @@ scalars = (
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["8x8", "auto", "png", "tiny", "true", "\x00", "../../etc/passwd", "1e400"])
+    | st.sampled_from(
+        [
+            "8x8",
+            "auto",
+            "png",
+            "tiny",
+            "true",
+            "\x00",
+            "1e400",
+            SECRET,
+            f"../..{SECRET}",
+            f"file://{SECRET}",
+        ]
+    )
 )
 values = st.recursive(
     scalars,
@@ -45,10 +74,39 @@ objects = st.fixed_dictionaries({"prompt": st.text(max_size=30) | values}).flatm
 PNG = encode_png(Image.new("RGBA", (8, 8)), {"prompt": "a"})
 
 
+def bomb(kind: str) -> bytes:
+    """A small file of many pixels, or with a text or a profile of many bytes."""
+    if kind == "pixels":
+        file = io.BytesIO()
+        Image.new("L", (4000, 4000)).save(file, "PNG")
+        return file.getvalue()
+    name, start = (b"zTXt", b"a\0\0") if kind == "text" else (b"iCCP", b"a\0\0")
+    data = name + start + zlib.compress(bytes(1 << 26))
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return PNG[:33] + chunk + PNG[33:]
+
+
+def other_format(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, kind)
+    return file.getvalue()
+
+
+BOMBS = [bomb(kind) for kind in ("pixels", "text", "profile")]
+FORMATS = [
+    other_format(kind) for kind in ("GIF", "TIFF", "BMP", "ICO", "PPM", "TGA", "PCX", "WEBP")
+]
+LONG = b'{"prompt": "a", "n": %b}', b'{"prompt": "%b"}', b'{"%b": 1}', b'{"prompt": "a", "n": [%b]}'
+
+
 @st.composite
 def damaged(draw: Any) -> bytes:
-    """A PNG with some bytes changed, or cut short, or no PNG at all."""
-    kind = draw(st.sampled_from(["changed", "cut", "other"]))
+    """A PNG with some bytes changed, or cut short, a bomb, another format, or no image at all."""
+    kind = draw(st.sampled_from(["changed", "cut", "other", "bomb", "format"]))
+    if kind == "bomb":
+        return draw(st.sampled_from(BOMBS))
+    if kind == "format":
+        return draw(st.sampled_from(FORMATS))
     if kind == "other":
         return draw(st.binary(max_size=64))
     if kind == "cut":
@@ -64,6 +122,8 @@ bodies = st.one_of(
     st.binary(max_size=64),
     st.tuples(objects, st.integers(0, 200)).map(lambda x: json.dumps(x[0]).encode()[: x[1]]),
     st.integers(1, 3000).map(lambda depth: b'{"prompt":' + b"[" * depth),
+    st.integers(1, 3000).map(lambda depth: b'{"a":' * depth),
+    st.tuples(st.sampled_from(LONG), st.integers(0, 21)).map(lambda x: x[0] % (b"9" * 2 ** x[1])),
 )
 letters = st.text(string.ascii_letters + string.digits, max_size=12)
 forms = st.tuples(
@@ -86,7 +146,9 @@ def post(app: Any, path: str, **request: Any) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post(f"/v1/images/{path}", **request)
 
+    OPENED.clear()
     answer = asyncio.run(work())
+    assert not [path for path in OPENED if SECRET in path]
     if answer.headers["content-type"].startswith("text/event-stream"):
         assert '"timeout"' in answer.text
         return
@@ -121,7 +183,7 @@ RAW = st.lists(
             b"Content-Disposition: form-data",
             b'; name="image"',
             b'; name="prompt"',
-            b'; filename="/etc/passwd"',
+            f'; filename="{SECRET}"'.encode(),
             b": ",
             b"\x00",
             b"\xff",
@@ -147,6 +209,21 @@ def test_no_form_is_an_error_of_the_server(app: Any, form: Any) -> None:
 @given(body=RAW)
 def test_no_parts_of_a_form_are_an_error_of_the_server(app: Any, body: bytes) -> None:
     check_raw_form(app, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"a" * (JSON_BYTES + 1),
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 50,
+        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\r\n' * 9,
+        b"--x\r\n" + b"a" * 100_000,
+        b"--x\r\n" + b"A: b\r\n" * 10_000,
+        b"\r\n" * 100_000,
+    ],
+)
+def test_large_forms_are_refused(app: Any, body: bytes) -> None:
+    check_raw_form(app, body + b"\r\n--x--\r\n")
 
 
 @pytest.mark.fuzz

@@ -1,35 +1,27 @@
 """The page in a real browser, without a display (extra `browser`, and a Chromium on the PATH)."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser as chromium
 import numpy as np
 import pytest
+from browser import PATIENCE
 from PIL import Image
 from running_server import RunningServer
 
 from imagen_jax.io.png_metadata import read_metadata
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
-PATIENCE = 120_000  # milliseconds, on any machine
-expect = playwright.expect
-expect.set_options(timeout=PATIENCE)
+expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    with chromium.opened() as found:
+        yield found
 
 
 @pytest.fixture

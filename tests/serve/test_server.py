@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import gc
 import io
 import json
 import logging
@@ -20,8 +22,10 @@ from PIL import Image
 from running_server import RunningServer
 from served_images import PATIENCE, Waiter, ask
 
-from imagen_jax.serve import access
+from imagen_jax.serve import access, settings
+from imagen_jax.serve.answers import Answer
 from imagen_jax.serve.engine import Engine
+from imagen_jax.serve.image_request import Ticket
 from imagen_jax.serve.server import JsonFormatter
 
 GENERATE = "/v1/images/generations"
@@ -53,33 +57,99 @@ def test_many_clients_each_get_their_own_images(running, quick) -> None:
         np.testing.assert_array_equal(images(answer), expected)
 
 
-def test_clients_that_leave_at_any_moment_leave_nothing_behind(running) -> None:
-    draw = random.Random(0)
-    host, _, port = running.address.removeprefix("http://").partition(":")
+async def leave(address: str, draw: random.Random) -> None:
+    """Ask for images, perhaps not to the end, and leave at some moment."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    stream = draw.random() < 0.5
+    body = json.dumps({"prompt": "a", "n": 8, "num_inference_steps": 900, "stream": stream})
+    head = f"POST {GENERATE} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    sent = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    writer.write(sent if draw.random() < 0.8 else sent[: draw.randrange(len(sent))])
+    await writer.drain()
+    await asyncio.sleep(draw.random() * 0.2)
+    writer.transport.abort()
 
-    async def leave() -> None:
-        _, writer = await asyncio.open_connection(host, int(port))
-        stream = draw.random() < 0.5
-        body = json.dumps({"prompt": "a", "n": 8, "num_inference_steps": 900, "stream": stream})
-        head = f"POST {GENERATE} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-        sent = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-        writer.write(sent if draw.random() < 0.8 else sent[: draw.randrange(len(sent))])
-        await writer.drain()
-        await asyncio.sleep(draw.random() * 0.2)
-        writer.transport.abort()
+
+def count_kept() -> int:
+    """The requests that somebody holds in memory."""
+    gc.collect()
+    return sum(isinstance(x, Answer | Ticket) for x in gc.get_objects())
+
+
+def wait_until_empty(running: RunningServer) -> None:
+    """Wait until no connection, task, request and image is left, and the devices are idle."""
+    engine, state, until = running.engine, running.server.server_state, time.monotonic() + PATIENCE
+    left = [engine._waiting, engine._open, state.tasks, state.connections]
+    while any(map(len, left)) or not engine.is_idle:
+        assert time.monotonic() < until, f"left behind: {left}, idle: {engine.is_idle}"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("clients", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_clients_that_leave_at_any_moment_leave_nothing_behind(running, clients: int) -> None:
+    draw, kept = random.Random(0), count_kept()
 
     async def work() -> None:
-        await asyncio.gather(*(leave() for _ in range(40)))
+        for start in range(0, clients, 50):
+            group = range(start, min(start + 50, clients))
+            await asyncio.gather(*(leave(running.address, draw) for _ in group))
 
     asyncio.run(work())
-    engine, until = running.engine, time.monotonic() + PATIENCE
-    while (len(engine._waiting) or engine._open or not engine.is_idle) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not len(engine._waiting)
-    assert not engine._open
-    assert engine.is_idle
+    wait_until_empty(running)
+    assert count_kept() == kept
     answer = httpx.post(f"{running.address}{GENERATE}", json={"prompt": "a"}, timeout=PATIENCE)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (b"", b""),
+        (b"POST / HTTP/1.1\r\nHost: a\r\n", b""),
+        (
+            b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+            b"Content-Type: application/json\r\n\r\n{",
+            b"HTTP/1.1 408",
+        ),
+    ],
+)
+def test_clients_that_are_slow_are_left(running, monkeypatch, head: bytes, says: bytes) -> None:
+    """Letter by letter, for ever; others are answered."""
+    monkeypatch.setattr(settings, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(settings, "BODY_SECONDS", 0.3)
+    host, _, port = running.address.removeprefix("http://").partition(":")
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while head:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    async def one() -> bytes:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head)
+        dripping = asyncio.ensure_future(drip(writer))
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while part := await reader.read(1000):
+                found += part
+        dripping.cancel()
+        writer.close()
+        return found
+
+    async def work() -> None:
+        slow = asyncio.gather(*(one() for _ in range(20)))
+        async with httpx.AsyncClient(base_url=running.address, timeout=PATIENCE) as client:
+            assert (await client.get("/health")).status_code == 200
+        async with asyncio.timeout(PATIENCE):
+            found = await slow
+        assert {answer[: len(says)] for answer in found} == {says}
+        assert all(answer for answer in found) == bool(says)
+
+    asyncio.run(work())
+    wait_until_empty(running)
 
 
 def test_requests_that_are_there_are_answered_at_the_end(running) -> None:
