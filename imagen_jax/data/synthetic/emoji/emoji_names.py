@@ -76,6 +76,11 @@ def split_of(text: str) -> str:
     return "validation" if _number(text) % VALIDATION == 0 else "train"
 
 
+def plainness(text: str) -> tuple[int, str]:
+    """A short name is the plain one: `Norway` comes before `Svalbard & Jan Mayen`."""
+    return len(captions(text)[0]), text
+
+
 def _name(text: str) -> str:
     """An emoji's name as one says it: `woman astronaut, dark skin tone`."""
     name = emoji.EMOJI_DATA[text]["en"].strip(":")
