@@ -102,6 +102,10 @@ def test_icons_are_views_of_others(tmp_path: Path) -> None:
 
 
 NESTED = "".join(f'<g id="g{n}">' + f'<use href="#g{n + 1}"/>' * 10 + "</g>" for n in range(6))
+HUGE = (
+    '<clipPath id="b"><circle r="4294967295" cx="9" cy="9"/></clipPath>'
+    '<g clip-path="url(#b)"><path d="M0 0h9v9z"/></g>'
+)
 BLUR = "blur(9) "
 CHAIN = [f'<g id="g{n}"><use href="#g{n + 1}"/></g>' for n in range(300)]
 
@@ -133,6 +137,7 @@ CHAIN = [f'<g id="g{n}"><use href="#g{n + 1}"/></g>' for n in range(300)]
         ("<!-- --><!DOCTYPE a>", "declares a document type"),
         ("<g>", "it is no XML"),
         ("<a:g/>", "it is no XML"),
+        (HUGE, "it cannot be drawn: range start index"),  # a fault inside the renderer
     ],
 )
 def test_drawings_that_cannot_be_trusted_are_refused(body: str, says: str) -> None:

@@ -18,6 +18,7 @@ from imagen_jax.data.synthetic import tfds_builder
 from imagen_jax.data.synthetic.emoji import (
     emoji_names,
     near_duplicates,
+    set_readers,
     style_captions,
     style_splits,
     styles_dataset,
@@ -147,7 +148,8 @@ def test_every_caption_says_one_style() -> None:
         for style in STYLES.values():
             for caption in style_captions.style_captions(text, style, FOOD):
                 ends = caption.endswith(f", {style.words}")
-                assert ends or f"{style.adjective} {emoji_names.captions(text)[0]}" in caption
+                name = emoji_names.captions(text)[0].replace("’", "'")
+                assert ends or caption.endswith(f"{style.adjective} {name}")
                 assert caption == " ".join(caption.split())
     assert not style_captions.all_names() & {word.lower() for word in said}
 
@@ -239,6 +241,11 @@ def test_a_drawing_of_several_emoji_is_held_out_with_any_of_them(drawings) -> No
     reasons = [style_splits.TONE, style_splits.STYLE, "", "", ""]
     assert [place.reason for place in found] == reasons
     assert [place.split for place in found[2:]] == ["validation", "validation", "train"]
+    described = styles_dataset.describe(drawn, found, Annotations())
+    assert [example["emoji"] for example in described] == ["👩🏿‍🚀", "🐙", "🥑", "🥑", "❤️"]
+    captions = described[1]["captions"]
+    assert (captions[0], captions[-1]) == ("octopus, 3D", "avocado, 3D")
+    assert "avocado, 3D" not in described[2]["captions"]
 
 
 def test_the_hash_knows_small_changes_from_other_images() -> None:
@@ -340,6 +347,16 @@ def test_options_that_do_not_go_together_are_refused(given, says: str, capsys) -
         command.run(["build", "emoji", *given])
     said = capsys.readouterr().err if refused.type is SystemExit else str(refused.value)
     assert says in " ".join(said.replace("│", " ").split())
+
+
+def test_where_a_set_draws_no_skin_tone_no_caption_says_one(packages, tmp_path: Path) -> None:
+    one = emoji_packages.pictures("🏂")
+    (name,) = (name for name in one if name.endswith(".png"))
+    files = one | {f"assets/{code_of(f'🏂{tone}')}.png": one[name] for tone in emoji_names.TONES}
+    files |= {f"assets/{code_of(text)}.png": one[name] for text in ("👍🏻", "👍🏾")}
+    folder = emoji_packages.write_folder(tmp_path / "p", files)
+    drawn, _ = styles_dataset.draw_sets({"noto": set_readers.read_set(folder)})
+    assert [drawing.emoji for drawing in drawn] == [("🏂",)]
 
 
 def test_a_picture_that_cannot_be_used_is_named(packages: dict[str, Path], tmp_path: Path) -> None:

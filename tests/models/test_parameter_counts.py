@@ -34,6 +34,8 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
         ("deepfloyd/i_m", 371.6),
         pytest.param("deepfloyd/i_xl", 4304.7, marks=pytest.mark.slow),
         ("deepfloyd/ii_l", 1243.3),
+        ("emoji_styles/base32", 8.5),
+        ("emoji_styles/sr128", 2.6),
     ],
 )
 def test_published_configs(name: str, millions: float) -> None:

@@ -82,7 +82,7 @@ class FileSet:
         """As `PictureSet.pixels`."""
         name, data = self.files.get(code_of(text), ("", b""))
         if name.endswith(".svg"):
-            return svg_pictures.draw_svg(data.decode(), side=SIDE)
+            return svg_pictures.draw_svg(_text(data), side=SIDE)
         return bitmaps.paste_on_white(data) if name else None
 
 
@@ -119,7 +119,7 @@ class IconSet:
         box = [icon.get("left", 0), icon.get("top", 0), *sides]
         if not isinstance(body, str) or not all(type(n) in (int, float) for n in box):
             raise ValueError("its icon has no body and size")
-        left, top, width, height = map(float, box)
+        left, top, width, height = (float(max(min(n, 1e9), -1e9)) for n in box)
         return _turned(svg_pictures.draw_body(body, (left, top, width, height), side=SIDE), icon)
 
 
@@ -178,6 +178,13 @@ def normal_code(code: str) -> str:
     """Code points as `code_of` writes them, however a file has them."""
     parts = re.split("[-_]", code.lower())
     return "-".join(part.lstrip("0") for part in parts if part != VARIATION_CODE)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no text in UTF-8: {error}") from error
 
 
 def _turned(pixels: RGB, view: Mapping[str, Any]) -> RGB:

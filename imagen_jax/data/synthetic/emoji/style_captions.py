@@ -47,7 +47,7 @@ def style_captions(text: str, style: EmojiStyle, annotation: Annotation | None =
 
     A keyword that is a name of another emoji is left out: no caption names two subjects.
     """
-    names = emoji_names.captions(text)
+    names = [name.replace("’", "'") for name in emoji_names.captions(text)]  # as people type
     main = names[0]
     article = article_of(text)
     found = [f"{name}, {style.words}" for name in names]

@@ -64,6 +64,17 @@ def drawn_styles(drawings: Iterable[Drawing]) -> Mapping[str, set[str]]:
     return found
 
 
+def held_first(drawing: Drawing, place: Place) -> tuple[str, ...]:
+    """A drawing's emoji, one of the combination that it is held out for before the others."""
+    in_other_tones = [emoji_names.split_of(text) != "held_out" for text in drawing.emoji]
+    in_other_style = [
+        held_style(emoji_names.combination(text)[0]) != drawing.style for text in drawing.emoji
+    ]
+    keys = in_other_style if place.reason == STYLE else in_other_tones
+    order = sorted(range(len(keys)), key=keys.__getitem__) if place.reason else range(len(keys))
+    return tuple(drawing.emoji[index] for index in order)
+
+
 def _place(drawing: Drawing, styles: Mapping[str, set[str]]) -> Place:
     subjects = {emoji_names.combination(text)[0] for text in drawing.emoji}
     by_tone = any(emoji_names.split_of(text) == "held_out" for text in drawing.emoji)

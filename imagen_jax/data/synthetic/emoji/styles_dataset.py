@@ -185,46 +185,50 @@ def draw_sets(sets: Mapping[str, PictureSet]) -> tuple[list[Drawing], Look]:
                     looks.append(near_duplicates.looks([pixels]))
                 alike.setdefault(key, []).append(text)
     drawings = [
-        Drawing(name, tuple(sorted(texts, key=emoji_names.plainness)), image)
+        Drawing(name, tuple(sorted(_shown(texts), key=emoji_names.plainness)), image)
         for (name, image), texts in alike.items()
     ]
     return drawings, Look(*(np.concatenate(part) for part in zip(*looks, strict=True)))
+
+
+def _shown(texts: Sequence[str]) -> Sequence[str]:
+    """Of emoji that look alike those without a skin tone: where one is, the image shows none."""
+    return [text for text in texts if not emoji_names.combination(text)[1]] or texts
 
 
 def describe(
     drawings: Sequence[Drawing], places: Sequence[Place], known: Annotations
 ) -> list[dict]:
     """Examples as they are stored; no caption of a held-out image is one of another, too."""
-    captions = [_captions(drawing, known) for drawing in drawings]
-    pairs = list(zip(captions, places, strict=True))
-    held = {c for own, place in pairs if place.split == "held_out" for c in own}
-    examples = []
-    for drawing, (own, place) in zip(drawings, pairs, strict=True):
-        kept = own if place.split == "held_out" else [c for c in own if c not in held]
-        style = STYLES[drawing.style]
-        examples.append(
-            {
-                "image": io.BytesIO(drawing.image),  # encoded bytes need no TensorFlow
-                "caption": kept[0],
-                "captions": kept,
-                "emoji": drawing.emoji[0],
-                "style": drawing.style,
-                "licence": style.licence,
-                "attribution": style.attribution,
-                "held_out": place.reason,
-            }
-        )
-    return examples
+    emoji = [style_splits.held_first(d, p) for d, p in zip(drawings, places, strict=True)]
+    captions = [_captions(d.style, own, known) for d, own in zip(drawings, emoji, strict=True)]
+    held = [place.split == "held_out" for place in places]
+    apart = {c for own, out in zip(captions, held, strict=True) if out for c in own}
+    kept = [
+        own if out else [c for c in own if c not in apart]
+        for own, out in zip(captions, held, strict=True)
+    ]
+    return [
+        {
+            "image": io.BytesIO(drawing.image),  # encoded bytes need no TensorFlow
+            "caption": said[0],
+            "captions": said,
+            "emoji": own[0],
+            "style": drawing.style,
+            "licence": STYLES[drawing.style].licence,
+            "attribution": STYLES[drawing.style].attribution,
+            "held_out": place.reason,
+        }
+        for drawing, place, own, said in zip(drawings, places, emoji, kept, strict=True)
+    ]
 
 
-def _captions(drawing: Drawing, known: Annotations) -> list[str]:
-    style = STYLES[drawing.style]
-    found = (
-        caption
-        for text in drawing.emoji
-        for caption in style_captions.style_captions(text, style, known.by_code.get(code_of(text)))
-    )
-    return list(dict.fromkeys(found))
+def _captions(name: str, emoji: Sequence[str], known: Annotations) -> list[str]:
+    """All of the first emoji, and the names of others that look like it."""
+    style = STYLES[name]
+    first = style_captions.style_captions(emoji[0], style, known.by_code.get(code_of(emoji[0])))
+    others = (style_captions.style_captions(text, style)[0] for text in emoji[1:])
+    return list(dict.fromkeys([*first, *others]))
 
 
 def _pixels(text: str, name: str, pictures: PictureSet) -> np.ndarray | None:

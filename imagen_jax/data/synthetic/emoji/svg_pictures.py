@@ -100,16 +100,24 @@ def _render(root: Element, box: Box, side: int) -> RGB:
     left, top, width, height = box
     if not (0 < width <= LARGEST and 0 < height <= LARGEST):
         raise ValueError(f"its size is {width:g} x {height:g}: more than 0 and at most {LARGEST:g}")
+    if not (abs(left) <= LARGEST and abs(top) <= LARGEST):
+        raise ValueError(f"its corner is at {left:g}, {top:g}: at most {LARGEST:g} from 0")
     longer = max(width, height)
     corner = f"{left - (longer - width) / 2:g} {top - (longer - height) / 2:g}"
     root.attrib |= {"viewBox": f"{corner} {longer:g} {longer:g}", "width": "1", "height": "1"}
-    drawn = resvg_py.svg_to_bytes(
-        svg_string=ElementTree.tostring(root, encoding="unicode"),
-        width=side,
-        height=side,
-        background="#ffffff",
-        skip_system_fonts=True,  # which are files
-    )
+    try:
+        drawn = resvg_py.svg_to_bytes(
+            svg_string=ElementTree.tostring(root, encoding="unicode"),
+            width=side,
+            height=side,
+            background="#ffffff",
+            skip_system_fonts=True,  # which are files
+        )
+    except BaseException as error:
+        # A fault inside the renderer is of a class that no module has.
+        if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"it cannot be drawn: {error}") from error
     with Image.open(io.BytesIO(bytes(drawn)), formats=["PNG"]) as picture:
         return np.asarray(picture.convert("RGB"))
 
