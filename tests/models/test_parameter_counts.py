@@ -34,8 +34,6 @@ def _count(stage: config.Stage, *, text_width: int, text_length: int) -> int:
         ("deepfloyd/i_m", 371.6),
         pytest.param("deepfloyd/i_xl", 4304.7, marks=pytest.mark.slow),
         ("deepfloyd/ii_l", 1243.3),
-        ("emoji_styles/base32", 8.5),
-        ("emoji_styles/sr128", 2.6),
     ],
 )
 def test_published_configs(name: str, millions: float) -> None:
@@ -45,6 +43,17 @@ def test_published_configs(name: str, millions: float) -> None:
     found = _count(experiment.stage, text_width=text.width, text_length=text.max_length)
     assert round(found / 1e6, 1) == millions
     assert f"{millions} M parameters" in file.read_text()  # what its docstring promises
+
+
+def test_emoji_in_several_styles_fit_30_megabytes_of_bfloat16() -> None:
+    counts = {}
+    for file in (CONFIGS / f"emoji_styles/{name}.py" for name in ("base32", "sr128")):
+        experiment = config.load(str(file))[0]
+        text = experiment.text
+        length, width = text.max_length, text.width
+        counts[file] = _count(experiment.stage, text_width=width, text_length=length)
+        assert f"{counts[file] / 1e6:.1f} M parameters" in " ".join(file.read_text().split())
+    assert sum(counts.values()) * 2 < 30e6
 
 
 def _base(width: int, head: int, groups: int) -> config.Stage:
