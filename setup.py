@@ -45,7 +45,7 @@ DOCS = [  # autodoc imports the package, so that its own requirements are needed
     "sphinx-book-theme>=1.2",
 ]
 DEEPFLOYD = ["ftfy>=6.1", "beautifulsoup4>=4.12"]  # its cleaner of captions
-EMOJI = "emoji>=2.16"  # names of emoji
+EMOJI = ["emoji>=2.16", "resvg-py>=0.5"]  # names of emoji; pictures of some sets are SVG
 PLOTS = "matplotlib>=3.9"
 TENSORBOARD = "tensorboard"
 BEAM = "apache-beam>=2.70"
@@ -141,13 +141,13 @@ setup(
     extras_require={
         "tpu": [TPU],
         "cuda": ["jax[cuda13]>=0.10.0,<0.12"],
-        "data": [EMOJI],
+        "data": [*EMOJI],
         "deepfloyd": [*DEEPFLOYD],
         "serve": [*SERVE],
         "plots": [PLOTS],
         "tensorboard": [TENSORBOARD],
         "all": [
-            EMOJI,
+            *EMOJI,
             PLOTS,
             GCS,
             PARQUET,
@@ -202,7 +202,7 @@ setup(
             *SERVE,
             "httpx>=0.28",  # asks the server
             "openai>=2",  # as clients do
-            EMOJI,
+            *EMOJI,
             PLOTS,
             GCS,
             PARQUET,

@@ -15,6 +15,7 @@ EXTRAS = {
     "prometheus_client": ("prometheus-client", "serve"),
     "python_multipart": ("python-multipart", "serve"),
     "sse_starlette": ("sse-starlette", "serve"),
+    "resvg_py": ("resvg-py", "data"),
     "starlette": ("Starlette", "serve"),
     "tensorflow": ("TensorFlow", "tensorflow"),
     "uvicorn": ("uvicorn", "serve"),

@@ -21,8 +21,9 @@ BATCH = 8
 VARIANTS = (
     *("base64_500m.py", "base64_1b.py", "base64_2b.py", "sr256_unet.py"),
     *("i_m.py", "i_xl.py", "ii_l.py"),
+    *("emoji_styles/base32.py", "emoji_styles/sr128.py"),
 )
-TRACED = [pytest.param(f, marks=[pytest.mark.slow] * (f.name in VARIANTS)) for f in FILES]
+TRACED = [pytest.param(f, marks=[pytest.mark.slow] * str(f).endswith(VARIANTS)) for f in FILES]
 
 
 def _shape(*sides: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:

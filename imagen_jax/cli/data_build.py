@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,7 +24,8 @@ class BuildOptions:
     """
 
     source: tyro.conf.Positional[tuple[str, ...]]
-    """Dataset: shapes/full; shapes/quickstart (fewer, each of one large plain object); or emoji.
+    """Dataset: shapes/full; shapes/quickstart (fewer, each of one large plain object); emoji; or
+    emoji/styles, which --styles makes of emoji.
     With --out any data source, or several tars or Parquet files; `imagen encode --help` lists
     the forms."""
     data_dir: Path = Path("data")
@@ -34,6 +35,13 @@ class BuildOptions:
     font: Path | None = None
     """Font that emoji are taken from, with bitmaps in a table CBDT; default: Noto Color Emoji
     of the Debian package fonts-noto-color-emoji."""
+    styles: tuple[str, ...] = ()
+    """Draw emoji of several sets, emoji/styles: two or more of noto, openmoji, twemoji,
+    fluent-flat, fluent-contrast and fluent-3d, each alone where npm (in node_modules), pip or
+    Debian installed it, or as NAME=PATH: npm's package as a .tgz or a folder, or noto's font."""
+    keywords: Path | None = None
+    """Package emojibase-data of npm (.tgz or folder): keywords and categories for captions of
+    --styles; default: where npm installed it, else captions have names alone."""
     beam: bool = False
     """Run as an Apache Beam pipeline; needs --out. Its options come last, after `--`:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
@@ -59,6 +67,14 @@ class BuildOptions:
             f"--font {self.font} is for drawing emoji; --out {self.pairs.out} takes what was drawn",
         )
         config.require(
+            bool(self.styles) or self.keywords is None,
+            f"--keywords {self.keywords} is for captions of --styles, which is not given",
+        )
+        config.require(
+            not self.styles or self.pairs.out is None,
+            f"--styles is for drawing emoji; --out {self.pairs.out} takes what was drawn",
+        )
+        config.require(
             self.workers is None or not self.beam,
             f"--workers {self.workers}: Beam has its own; on this machine end the command with "
             f"-- --direct_running_mode=multi_processing --direct_num_workers={self.workers}",
@@ -80,29 +96,48 @@ def full_name(dataset: str) -> str:
     family, _, name = dataset.partition("/")
     if family not in ("shapes", "emoji"):
         raise ValueError(
-            f"no dataset {dataset!r}; there are shapes/full, shapes/quickstart and emoji, and any "
-            "source can be prepared as pairs with --out"
+            f"no dataset {dataset!r}; there are shapes/full, shapes/quickstart, emoji and "
+            "emoji/styles, and any source can be prepared as pairs with --out"
         )
     return f"{family}/{name or 'full'}"
 
 
 def _draw(options: BuildOptions) -> None:
     name = full_name(options.source[0])
+    if options.styles and options.source[0] == "emoji":
+        name = "emoji/styles"
+    built: Any  # a builder of TFDS
     if name.startswith("emoji/"):
-        extras.require("emoji", f"building {name} needs")
-        from imagen_jax.data.synthetic.emoji import dataset as emoji
-
-        if options.workers is not None:
-            raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
-        built = emoji.build_emoji(name, str(options.data_dir), font=options.font)
+        built = _draw_emoji(name, options)
     else:
         from imagen_jax.data.synthetic.shapes import dataset as shapes
 
         if options.font is not None:
             raise ValueError(f"--font {options.font}: {name} is drawn without; leave it out")
+        if options.styles:
+            raise ValueError(f"--styles is for emoji, and {name} has none; leave it out")
         built = shapes.build_shapes(name, str(options.data_dir), workers=options.workers)
     splits = ", ".join(f"{split.num_examples:,} {n}" for n, split in built.info.splits.items())
     print(f"{name} is in {options.data_dir}: {splits}")
+
+
+def _draw_emoji(name: str, options: BuildOptions) -> Any:
+    extras.require("emoji", f"building {name} needs")
+    if options.workers is not None:
+        raise ValueError(f"--workers {options.workers}: one process draws emoji; leave it out")
+    if name == "emoji/styles":
+        from imagen_jax.data.synthetic.emoji import styles_dataset
+
+        if options.font is not None:
+            raise ValueError(f"--font {options.font}: {name} takes it as --styles noto=FONT")
+        return styles_dataset.build_styles(
+            str(options.data_dir), styles=options.styles, keywords=options.keywords
+        )
+    from imagen_jax.data.synthetic.emoji import dataset
+
+    if options.styles:
+        raise ValueError(f"--styles makes emoji/styles, and not {name}: give emoji")
+    return dataset.build_emoji(name, str(options.data_dir), font=options.font)
 
 
 def _prepare(options: BuildOptions, beam_options: Sequence[str]) -> None:

@@ -27,7 +27,7 @@
 | `store/skipped.py` | examples that did not become records |
 | `synthetic/tfds_builder.py` | the builder of the embedded datasets, without TensorFlow |
 | `synthetic/shapes/` | captioned shapes: scenes, captions, rendering |
-| `synthetic/emoji/` | captioned emoji: a font's bitmaps, names |
+| `synthetic/emoji/` | captioned emoji: a font's bitmaps, names; sets of several designers |
 | `inspect.py`, `dataset_report.py` | a source's images, captions and faults, counted |
 | `known_words.py` | words that a dataset's captions have |
 | `corrupt_records.py` | the share of a store that turned out damaged in a run |

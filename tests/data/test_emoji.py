@@ -20,7 +20,7 @@ from imagen_jax.cli import data as command
 from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.synthetic import tfds_builder
-from imagen_jax.data.synthetic.emoji import dataset, emoji_font, emoji_names
+from imagen_jax.data.synthetic.emoji import bitmaps, dataset, emoji_font, emoji_names
 
 NOTO = emoji_font.NOTO
 noto = pytest.mark.skipif(not NOTO.is_file(), reason="fonts-noto-color-emoji is not installed")
@@ -127,19 +127,19 @@ def test_the_middle_of_a_wide_bitmap_is_kept_pixel_by_pixel() -> None:
     rgba = np.asarray(bitmap).astype(np.float64)[:, 4:-4]
     alpha = rgba[..., 3:] / 255
     over = alpha * rgba[..., :3] + (1 - alpha) * 255
-    assert np.abs(dataset.paste_on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
+    assert np.abs(bitmaps.paste_on_white(emoji_font_file.png(bitmap)) - over).max() <= 1
 
 
 def test_what_does_not_fit_is_scaled_undistorted_and_antialiased() -> None:
-    red = dataset.paste_on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
+    red = bitmaps.paste_on_white(emoji_font_file.png(Image.new("RGB", (64, 32), "red")))
     np.testing.assert_array_equal(red[32:96], np.full((64, 128, 3), (255, 0, 0)))
     assert (np.delete(red, np.s_[32:96], axis=0) == 255).all()
     chess = np.indices((512, 512)).sum(0) % 2 * 255
-    grey = dataset.paste_on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
+    grey = bitmaps.paste_on_white(emoji_font_file.png(Image.fromarray(chess.astype(np.uint8))))
     assert np.abs(grey.astype(int) - 127).max() <= 2
     to_the_edge = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
     to_the_edge.paste("blue", (0, 0, 4, 128))  # all of it outside the middle
-    shown = dataset.paste_on_white(emoji_font_file.png(to_the_edge))
+    shown = bitmaps.paste_on_white(emoji_font_file.png(to_the_edge))
     assert (shown[64, 0] == (0, 0, 255)).all()
 
 
@@ -221,7 +221,7 @@ def test_a_built_dataset_holds_every_picture_with_all_its_captions(font, built: 
     found, read = examples(built), emoji_font.read_font(font)
     assert set(found) == set(EMOJI) - {"🇸🇯"}
     for text, example in found.items():
-        np.testing.assert_array_equal(pixels_of(example), dataset.paste_on_white(read.bitmap(text)))
+        np.testing.assert_array_equal(pixels_of(example), bitmaps.paste_on_white(read.bitmap(text)))
         assert np.abs(pixels_of(example) - shaped(font, text)[:, 4:-4].astype(int)).max() <= 1
         assert example["caption"] == example["captions"][0] == emoji_names.captions(text)[0]
     assert found["👍🏽"]["captions"] == emoji_names.captions("👍🏽")

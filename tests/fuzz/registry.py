@@ -3,6 +3,7 @@
 from fuzz.target import Target
 from fuzz.targets import (
     deepfloyd,
+    emoji_sets,
     images,
     launches,
     metric_files,
@@ -14,7 +15,7 @@ from fuzz.targets import (
 )
 
 MODULES = (
-    *(deepfloyd, images, launches, metric_files, outputs),
+    *(deepfloyd, emoji_sets, images, launches, metric_files, outputs),
     *(runs, sources, stores, text_encoders),
 )
 TARGETS: dict[str, Target] = {t.name: t for module in MODULES for t in module.TARGETS}

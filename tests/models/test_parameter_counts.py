@@ -45,6 +45,17 @@ def test_published_configs(name: str, millions: float) -> None:
     assert f"{millions} M parameters" in file.read_text()  # what its docstring promises
 
 
+def test_emoji_in_several_styles_fit_30_megabytes_of_bfloat16() -> None:
+    counts = {}
+    for file in (CONFIGS / f"emoji_styles/{name}.py" for name in ("base32", "sr128")):
+        experiment = config.load(str(file))[0]
+        text = experiment.text
+        length, width = text.max_length, text.width
+        counts[file] = _count(experiment.stage, text_width=width, text_length=length)
+        assert f"{counts[file] / 1e6:.1f} M parameters" in " ".join(file.read_text().split())
+    assert sum(counts.values()) * 2 < 30e6
+
+
 def _base(width: int, head: int, groups: int) -> config.Stage:
     model = config.UNet(
         channels=width,

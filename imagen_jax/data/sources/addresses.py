@@ -20,8 +20,9 @@ TFDS, MIXTURE = "tfds:", "mixture:"
 TARS, FOLDER, PARQUET = bare_paths.TARS, bare_paths.FOLDER, bare_paths.PARQUET
 PATHS = (TARS, FOLDER, PARQUET, MIXTURE)
 FORMS = (
-    "shapes/NAME[?split=S], emoji[?split=S], tfds:NAME[?split=S&image=FEATURE&text=FEATURE"
-    "&module=MODULE], tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN],"
+    "shapes/NAME[?split=S], emoji[?split=S], emoji/styles[?split=S],"
+    " tfds:NAME[?split=S&image=FEATURE&text=FEATURE&module=MODULE],"
+    " tars:PATH[?text=FIELD], folder:PATH[?text=COLUMN],"
     " parquet:PATH[?image=COLUMN&text=COLUMN],"
     " or mixture:FILE with such addresses in its lines, each with weight=W if not 1; PATH is a"
     " file, a folder, or has * or {000..099} (tars, parquet), and may begin with gs://; or a"
@@ -56,7 +57,7 @@ def parse_address(text: str) -> Address:
         )
     known = text.startswith(tuple(OPTIONS)) or text.partition("?")[0] == "emoji"
     dataset, query = _split(text if known else bare_paths.add_form(text))
-    dataset = "emoji/full" if dataset == "emoji" else dataset  # the only one of its family
+    dataset = "emoji/full" if dataset == "emoji" else dataset  # the first of its family
     form = next((f for f in OPTIONS if dataset.startswith(f) and dataset != f), None)
     if form is None:
         raise ValueError(f"no data source {shorten(text)}: {_describe_unknown(text)}")
@@ -218,7 +219,10 @@ def open_embedded(dataset: str, split: str, data_dir: Path | str) -> Source:
     if dataset.startswith("emoji/"):  # slow to import, and nothing else here needs them
         extras.require("emoji", f"{dataset}: emoji have names, which need")
         from imagen_jax.data.synthetic.emoji import dataset as emoji
+        from imagen_jax.data.synthetic.emoji import styles_dataset
 
+        if dataset == styles_dataset.NAME:
+            return styles_dataset.open_styles(split, data_dir)
         return emoji.open_dataset(dataset, split, data_dir)
     from imagen_jax.data.synthetic.shapes import dataset as shapes
 

@@ -11,20 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image
 from tqdm import tqdm
 
-from imagen_jax.data.images import decode, transforms
+from imagen_jax.data.images import transforms
 from imagen_jax.data.synthetic import tfds_builder
-from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names
+from imagen_jax.data.synthetic.emoji import bitmaps, emoji_font, emoji_names
+from imagen_jax.data.synthetic.emoji.bitmaps import SIDE
 from imagen_jax.data.synthetic.emoji.emoji_font import Font
 from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
-
-SIDE = 128
-LARGEST = 1024  # side of a font's bitmaps, in pixels; real ones have up to 160
 
 
 @dataclass(eq=False, kw_only=True)
@@ -151,7 +146,8 @@ def draw_emoji(font: Font) -> list[DrawnEmoji]:
         if bitmap is not None:
             alike.setdefault(_encode_bitmap(text, bitmap), []).append(text)
     return [
-        DrawnEmoji(image, tuple(sorted(texts, key=_plainness))) for image, texts in alike.items()
+        DrawnEmoji(image, tuple(sorted(texts, key=emoji_names.plainness)))
+        for image, texts in alike.items()
     ]
 
 
@@ -160,53 +156,8 @@ def emoji_captions(example: DrawnEmoji) -> list[str]:
     return list(dict.fromkeys(c for text in example.emoji for c in emoji_names.captions(text)))
 
 
-def paste_on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
-    """A font's bitmap on white, in a square and undistorted.
-
-    Noto's are 136 x 128 with four empty columns on either side: the middle 128 x 128 hold all that
-    can be seen, so that no pixel is resampled. Whatever does not fit is scaled, antialiased.
-    Errors: ValueError for bytes that are no complete PNG and for a bitmap that is too large.
-    """
-    loaded = _load(bitmap)
-    page = Image.new("RGBA", loaded.size, "white")
-    page.alpha_composite(loaded)
-    width, height = loaded.size
-    left, top = (width - SIDE) // 2, (height - SIDE) // 2
-    window = (left, top, left + SIDE, top + SIDE)
-    seen = loaded.getchannel("A").getbbox() or window
-    inside = seen[0] >= left and seen[1] >= top and seen[2] <= window[2] and seen[3] <= window[3]
-    if left < 0 or top < 0 or not inside:
-        return _fitted(page)
-    return np.asarray(page.convert("RGB").crop(window))
-
-
-def _load(bitmap: bytes) -> Image.Image:
-    try:
-        loaded = Image.open(io.BytesIO(bitmap))
-        if max(loaded.size) > LARGEST:  # before it takes memory and time
-            raise ValueError(f"it has the size {loaded.size}, more than {LARGEST} pixels a side")
-        return loaded.convert("RGBA")
-    except decode.BROKEN as error:
-        raise ValueError(f"{len(bitmap)} bytes are no complete image: {error}") from error
-
-
-def _fitted(page: Image.Image) -> UInt8[np.ndarray, "128 128 3"]:
-    """The whole page as large as the square allows, white around it."""
-    scale = SIDE / max(page.size)
-    width, height = (max(1, round(side * scale)) for side in page.size)
-    square = Image.new("RGB", (SIDE, SIDE), "white")
-    small = page.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    square.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
-    return np.asarray(square)
-
-
-def _plainness(text: str) -> tuple[int, str]:
-    """A short name is the plain one: `Norway` comes before `Svalbard & Jan Mayen`."""
-    return len(emoji_names.captions(text)[0]), text
-
-
 def _encode_bitmap(text: str, bitmap: bytes) -> bytes:
     try:
-        return transforms.encode(paste_on_white(bitmap))
+        return transforms.encode(bitmaps.paste_on_white(bitmap))
     except ValueError as error:
         raise ValueError(f"the font's bitmap of {text} cannot be used: {error}") from error

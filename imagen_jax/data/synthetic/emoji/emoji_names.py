@@ -32,6 +32,7 @@ def known_emoji() -> tuple[str, ...]:
     return tuple(sorted(found, key=_number))
 
 
+@cache  # asked for in every style
 def captions(text: str) -> tuple[str, ...]:
     """List the captions of an emoji, the main one first.
 
@@ -48,6 +49,7 @@ def captions(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*flag, name, *aliases]))
 
 
+@cache
 def combination(text: str) -> tuple[str, tuple[int, ...]]:
     """An emoji's subject and its skin tones, 0 to 4.
 
@@ -60,6 +62,7 @@ def combination(text: str) -> tuple[str, tuple[int, ...]]:
     return subject.translate(TO_PERSON), tuple(TONES.index(c) for c in bare if c in TONES)
 
 
+@cache
 def split_of(text: str) -> str:
     """The split of an emoji, which depends on nothing but its code points.
 
@@ -74,6 +77,11 @@ def split_of(text: str) -> str:
     if holds and code == diagonal:
         return "held_out"
     return "validation" if _number(text) % VALIDATION == 0 else "train"
+
+
+def plainness(text: str) -> tuple[int, str]:
+    """A short name is the plain one: `Norway` comes before `Svalbard & Jan Mayen`."""
+    return len(captions(text)[0]), text
 
 
 def _name(text: str) -> str:

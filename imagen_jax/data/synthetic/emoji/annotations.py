@@ -1,0 +1,78 @@
+"""Keywords and categories of emoji: those of Unicode's CLDR, as npm's `emojibase-data` has them."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_jax.data.synthetic.emoji import package_files
+from imagen_jax.data.synthetic.emoji.set_readers import normal_code
+from imagen_jax.io import json_reader
+
+PACKAGE = "emojibase-data"
+WANTED = re.compile(r"(?:^|/)(?:en/data|meta/groups)\.json$")
+WORDS = re.compile(r"[a-z][a-z'-]+(?: [a-z'-]+)*")  # what a keyword has to look like
+EMPTY = {"other", "face", "person", "place"}  # parts of categories that add nothing to a name
+
+
+class Annotation(NamedTuple):
+    """What an emoji has to do with."""
+
+    keywords: tuple[str, ...]
+    category: tuple[str, ...]  # words from general to special: food, fruit
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Those of all emoji, by their code points without FE0F."""
+
+    by_code: Mapping[str, Annotation] = field(default_factory=dict)
+    digest: str = ""
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Those of a package: a tar of npm's registry, or a folder.
+
+    Errors: as `package_files.read_files`; ValueError for a package without its two files.
+    """
+    files = package_files.read_files(path, WANTED)
+    data = {name.rpartition("/")[2]: content for name, content in files.items()}
+    if set(data) != {"data.json", "groups.json"}:
+        raise ValueError(f"{path} lacks en/data.json or meta/groups.json: give npm's {PACKAGE}")
+    remedy = f"fetch npm's {PACKAGE} again"
+    groups = json_reader.parse_object(data["groups.json"], where=path, remedy=remedy)
+    emoji = json_reader.parse_json(data["data.json"], where=path, remedy=remedy)
+    digest = hashlib.sha256(data["data.json"] + data["groups.json"]).hexdigest()
+    return Annotations(dict(_annotations(emoji, groups.get("subgroups"))), digest)
+
+
+def _annotations(emoji: Any, subgroups: Any) -> Iterator[tuple[str, Annotation]]:
+    """Entries; what has not the form of one is left out. Those with a skin tone are like others."""
+    for entry in filter(_is_fields, emoji if isinstance(emoji, list) else []):
+        category = _category(entry, subgroups)
+        annotation = Annotation(
+            tuple(filter(_is_keyword, _items(entry.get("tags")))),
+            tuple(word for word in category.split("-") if word and word not in EMPTY),
+        )
+        for one in (entry, *filter(_is_fields, _items(entry.get("skins")))):
+            if isinstance(code := one.get("hexcode"), str):
+                yield normal_code(code), annotation
+
+
+def _category(entry: dict[str, Any], subgroups: Any) -> str:
+    name = subgroups.get(str(entry.get("subgroup"))) if _is_fields(subgroups) else None
+    return name if isinstance(name, str) and _is_keyword(name) else ""
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_fields(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_keyword(value: Any) -> bool:
+    return isinstance(value, str) and WORDS.fullmatch(value) is not None
