@@ -62,7 +62,8 @@ class Options:
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
         config.require(
-            self.sample or self.distill or not self.steps, "--steps needs --sample or --distill"
+            self.sample or self.distill is not None or not self.steps,
+            "--steps needs --sample or --distill",
         )
         config.require(
             not (self.distill and (self.encode or self.fit)),
