@@ -71,21 +71,51 @@ def student(experiment: config.Experiment, options: Options) -> config.Experimen
             f"give the teacher that it had, or --method progressive --steps {before.steps // 2}"
         )
     if most is None:
-        weight = teacher.sampler.guidance_weight
-        most = before.max_guidance if before else max(1.0, WEIGHTS * weight * (weight != 1))
+        most = before.max_guidance if before else _default_guidance(teacher)
     distillation = config.Distillation(
         method=options.method,
         steps=options.steps,
         max_guidance=most,
         distilled_teacher=before is not None and before.has_guidance_input,
     )
-    sampler = dataclasses.replace(experiment.stage.sampler, **_sampler_fields(options))
-    stage = dataclasses.replace(experiment.stage, sampler=sampler, distillation=distillation)
     folder = os.path.abspath(options.teacher) if Path(options.teacher).exists() else options.teacher
-    return dataclasses.replace(experiment, stage=stage, teacher=config.Teacher(folder=folder))
+    made = _with_distillation(experiment, distillation)
+    return dataclasses.replace(made, teacher=config.Teacher(folder=folder))
 
 
-def _sampler_fields(options: Options) -> dict[str, Any]:
+def planned_student(
+    experiment: config.Experiment, method: config.DistillationMethod, steps: int
+) -> config.Experiment:
+    """The experiment of a student whose teacher is not there yet.
+
+    Guidance is learned from a plain teacher, and everything else from a student of guidance.
+    Errors: ValueError for steps that mean nothing to the method, or are missing.
+    """
+    most = _default_guidance(experiment.stage)
+    distillation = config.Distillation(
+        method=method,
+        steps=steps,
+        max_guidance=most,
+        distilled_teacher=method != "guidance" and most > 1,
+    )
+    return _with_distillation(experiment, distillation)
+
+
+def _default_guidance(stage: config.Stage) -> float:
+    weight = stage.sampler.guidance_weight
+    return max(1.0, WEIGHTS * weight * (weight != 1))
+
+
+def _with_distillation(
+    experiment: config.Experiment, distillation: config.Distillation
+) -> config.Experiment:
+    fields = _sampler_fields(distillation)
+    sampler = dataclasses.replace(experiment.stage.sampler, **fields)
+    stage = dataclasses.replace(experiment.stage, sampler=sampler, distillation=distillation)
+    return dataclasses.replace(experiment, stage=stage)
+
+
+def _sampler_fields(options: config.Distillation) -> dict[str, Any]:
     """Fields of the sampler that a method fixes."""
     if options.method == "guidance":
         return {}

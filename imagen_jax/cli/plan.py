@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import config_overrides
+from imagen_jax.cli import config_overrides, distill
 from imagen_jax.cli.experiments import is_diffusers, load_experiments
 from imagen_jax.io import json_reader, paths
 
@@ -34,8 +34,11 @@ class Options:
     sample: bool = False
     """Plan the stage's whole sampling loop instead of training."""
     steps: Annotated[tuple[int, ...], config.Range(low=1, high=10**5)] = ()
-    """Numbers of sampling steps with --sample, a plan for each of one compilation. Default: the
-    config's."""
+    """Numbers of sampling steps with --sample, a plan for each of one compilation; the one number
+    of a student's with --distill. Default: the config's."""
+    distill: config.DistillationMethod | None = None
+    """Plan a student that `imagen distill` makes by this method, in place of the stage: its
+    distillation, or with --sample its sampling."""
     encode: bool = False
     """Plan the text encoder instead of training, on the chips of one process: each encodes for
     itself."""
@@ -58,7 +61,18 @@ class Options:
         config.require(
             len(chosen) <= 1, f"--{' and --'.join(chosen)} exclude each other: give one of them"
         )
-        config.require(self.sample or not self.steps, "--steps needs --sample")
+        config.require(
+            self.sample or self.distill is not None or not self.steps,
+            "--steps needs --sample or --distill",
+        )
+        config.require(
+            not (self.distill and (self.encode or self.fit)),
+            "--distill is planned with --sample, or alone: leave out --encode and --fit",
+        )
+        config.require(
+            not self.distill or len(self.steps) < 2,
+            f"--steps {' '.join(map(str, self.steps))}: a student has one number: plan each apart",
+        )
 
 
 def run(argv: list[str]) -> None:
@@ -85,7 +99,7 @@ def run(argv: list[str]) -> None:
     if problem := topology.describe_mismatch():
         print(f"warning: {problem}", file=sys.stderr)
     slice_ = topology.describe_topology(options.topology, slices=options.slices)
-    experiments = [e for _, e in parsed]
+    experiments = [_student(e, options) for _, e in parsed]
     if options.encode:
         experiments = experiments[:1]  # a cascade has one encoder
     documents = [plan for experiment in experiments for plan in _plan(experiment, slice_, options)]
@@ -94,6 +108,13 @@ def run(argv: list[str]) -> None:
 
         today = datetime.date.today().isoformat()
         print(report.plans_to_json(documents, versions=_versions(), date=today))
+
+
+def _student(experiment: config.Experiment, options: Options) -> config.Experiment:
+    """The experiment, or that of its student where one is asked for."""
+    if options.distill is None:
+        return experiment
+    return distill.planned_student(experiment, options.distill, *(options.steps or (0,)))
 
 
 def _table(files: list[str]) -> None:
@@ -142,8 +163,9 @@ def _sample(experiment: config.Experiment, topology: Any, options: Options) -> A
 
     guided = experiment.stage.is_guided
     images = options.batch or len(topology.devices) * (4 if guided else 8)
+    steps = () if options.distill else options.steps  # which the student's sampler has
     return compile.compile_sample(
-        experiment, topology, images=images, steps=options.steps, effort=options.full_effort
+        experiment, topology, images=images, steps=steps, effort=options.full_effort
     )
 
 

@@ -182,7 +182,7 @@ class Checkpoints:
                 checkpoint_files.check_tree(item)
                 checkpoint_files.check_arrays(item)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-            tree = checkpointer.metadata(item).item_metadata.tree
+            tree = _tree(checkpointer.metadata(item).item_metadata)
             _check_chunks(tree)
             shapes = _names(tree)
             about = _about(item.parent)
@@ -278,6 +278,16 @@ def _about(folder: Workdir) -> About | None:
     numbers = Mapping[str, tuple[int, ...]]
     shapes, sums = (decode(numbers, fields.get(n), n) for n in ("shapes", "fingerprint"))
     return About(shapes, {name: (a, b) for name, (a, b) in sums.items()})
+
+
+def _tree(metadata: Any) -> Any:
+    """Names and kinds of a checkpoint's arrays, which Orbax leaves out where one can't be opened.
+
+    Errors: CorruptDataError.
+    """
+    if metadata is None:
+        raise CorruptDataError("what its files say of the arrays can't be read")
+    return metadata.tree
 
 
 def _versions() -> dict[str, str]:

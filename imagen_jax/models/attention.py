@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
+from imagen_jax.models.dense import Dense
 from imagen_jax.models.layers import EPSILON, Norm
 from imagen_jax.types import TextMask
 
@@ -129,12 +130,12 @@ class Attention(nn.Module):
         keys, values = (jnp.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
         mask = None if text_mask is None else jnp.concatenate(masks, axis=1)
         mixed = join_heads(attend(query, keys, values, mask)).reshape(b, h, w, -1)
-        out = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
+        out = Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(mixed)
         return x + out
 
     def project(self, name: str, y: Float[Array, "b h w c"]) -> Float[Array, "b n heads k"]:
         """Queries, keys or values of the image, n = h * w. Flattened last: height stays split."""
-        projected = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
+        projected = Dense(self.heads * self.head_dim, dtype=self.dtype, name=name)(y)
         return split_heads(projected.reshape(y.shape[0], -1, projected.shape[-1]), self.heads)
 
 
@@ -148,9 +149,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         y = Norm(self.norm_groups, name="norm")(x)
-        y = nn.swish(nn.Dense(self.hidden, dtype=self.dtype, name="dense_0")(y))
+        y = nn.swish(Dense(self.hidden, dtype=self.dtype, name="dense_0")(y))
         zeros = nn.initializers.zeros
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="dense_1")(y)
+        return x + Dense(x.shape[-1], dtype=self.dtype, kernel_init=zeros, name="dense_1")(y)
 
 
 class AttentionBlock(nn.Module):

@@ -17,6 +17,7 @@ from imagen_jax import config, discrete_schedule
 from imagen_jax.config.deepfloyd import TEXT_NORM_GROUPS
 from imagen_jax.models.attention import Attention, KeysValues, attend
 from imagen_jax.models.conditioning import Conditioning, network_input
+from imagen_jax.models.dense import Dense
 from imagen_jax.models.layers import (
     EXACT,
     MAX_PERIOD,
@@ -136,8 +137,8 @@ class DeepFloydTextKeysValues(nn.Module):
             text = normed[:, :, 0, :]
         dtype, width = jnp.dtype(o.dtype), layer.heads * layer.head_dim
         shape = (*text.shape[:2], layer.heads, layer.head_dim)
-        keys = nn.Dense(width, dtype=dtype, name="key")(text)
-        values = nn.Dense(width, dtype=dtype, name="value")(text)
+        keys = Dense(width, dtype=dtype, name="key")(text)
+        values = Dense(width, dtype=dtype, name="value")(text)
         return keys.reshape(shape), values.reshape(shape)
 
 
@@ -232,12 +233,12 @@ class DeepFloydResBlock(nn.Module):
         else:
             h = conv(self.channels, dtype, name="conv_0")(h)
         emb = activate(emb, o.activation) if o.activate_emb_in_blocks else emb
-        both = nn.Dense(2 * self.channels, dtype=dtype, name="film")(emb)
+        both = Dense(2 * self.channels, dtype=dtype, name="film")(emb)
         scale, shift = jnp.split(both[:, None, None, :], 2, axis=-1)
         h = Norm(*norm, name="norm_1")(h) * (1 + scale) + shift
         h = conv(self.channels, dtype, zero=True, name="conv_1")(activate(h, o.activation))
         if x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=dtype, name="shortcut")(x)
+            x = Dense(self.channels, dtype=dtype, name="shortcut")(x)
         if self.resample == "up":
             x = repeat_pixels(x)
         return (x + h) / self.divisor

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from imagen_jax import config
 from imagen_jax.models.attention import AttentionBlock
 from imagen_jax.models.conditioning import Conditioning, NoiseEmbedding, network_input
+from imagen_jax.models.dense import Dense
 from imagen_jax.models.layers import (
     EXACT,
     BlockStyle,
@@ -145,7 +146,7 @@ class Merge(nn.Module):
         if self.how == "concat":
             return jnp.concatenate([h, skip], axis=-1)
         if skip.shape[-1] != h.shape[-1]:
-            skip = nn.Dense(h.shape[-1], dtype=self.style.dtype, name="project")(skip)
+            skip = Dense(h.shape[-1], dtype=self.style.dtype, name="project")(skip)
         return h + skip
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32
 
 from imagen_jax import config
 from imagen_jax.models.convolution import convolve
+from imagen_jax.models.dense import Dense
 from imagen_jax.models.resampling import (
     FusedUpsampleConv,
     TransposedConv,
@@ -117,7 +118,7 @@ def _exact_dot(left: Float32[Array, "*n k"], right: Float32[Array, "k m"]) -> An
 def exact_dense(features: int, *, zero: bool = False, name: str) -> nn.Dense:
     """A dense layer in float32 on every device; `zero` starts it at zero."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Dense(features, precision=EXACT, kernel_init=init, name=name)
+    return Dense(features, precision=EXACT, kernel_init=init, name=name)
 
 
 def conv(
@@ -142,7 +143,7 @@ class Film(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features, emb: Float[Array, "b e"]) -> Features:
-        both = nn.Dense(2 * x.shape[-1], dtype=self.dtype, name="dense")(nn.swish(emb))
+        both = Dense(2 * x.shape[-1], dtype=self.dtype, name="dense")(nn.swish(emb))
         scale, shift = jnp.split(both[:, None, None, :], 2, axis=-1)
         return x * (1 + scale) + shift  # (b, h, w, c) by (b, 1, 1, c)
 
@@ -178,7 +179,7 @@ class ResBlock(nn.Module):
             h = nn.Dropout(style.dropout, deterministic=False)(h)
         h = conv(self.channels, style.dtype, zero=style.zero_init, name="conv_1")(h)
         if self.project or x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=style.dtype, name="shortcut")(x)
+            x = Dense(self.channels, dtype=style.dtype, name="shortcut")(x)
         if self.resample == "up":
             x = repeat_pixels(x)  # a pixel's shortcut does not change by being repeated
         return style.join(x, h)

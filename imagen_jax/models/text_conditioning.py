@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32
 from imagen_jax import config
 from imagen_jax.models.attention import KeysValues, attend
 from imagen_jax.models.conditioning import Conditioning
+from imagen_jax.models.dense import Dense
 from imagen_jax.models.layers import EPSILON, EXACT, exact_dense
 from imagen_jax.types import Embedding, TextEmbedding, TextMask
 
@@ -160,8 +161,8 @@ class TextKeysValues(nn.Module):
     def __call__(self, text: Float32[Array, "b n d"]) -> KeysValues:
         text = TextNorm(self.norm, name="norm")(text).astype(self.dtype)
         heads, head_dim = self.layer.heads, self.layer.head_dim
-        keys = nn.Dense(heads * head_dim, dtype=self.dtype, name="key")(text)
-        values = nn.Dense(heads * head_dim, dtype=self.dtype, name="value")(text)
+        keys = Dense(heads * head_dim, dtype=self.dtype, name="key")(text)
+        values = Dense(heads * head_dim, dtype=self.dtype, name="value")(text)
         shape = (*text.shape[:2], heads, head_dim)
         return keys.reshape(shape), values.reshape(shape)
 

@@ -37,13 +37,15 @@ def load(
     Compiled programs are kept in ~/.cache/imagen_jax/xla, or where jax was told to keep them, so
     that the next start need not compile; `compile_cache=False` leaves jax's settings alone.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
-    the stages don't chain, weights don't fit their config or an exported file has changed.
+    the stages don't chain, weights don't fit their config or an exported file has changed, or for
+    runs beside DeepFloyd IF's pipelines.
     """
     backend.refuse_x64()
     if compile_cache:
         compilation_cache.use_cache()
     folder = locate.find_cascade(path)
     if pipelines := deepfloyd.find_pipelines(folder):
+        locate.require_no_runs(folder)
         return deepfloyd.load_pipelines(
             pipelines,
             text_encoder=str(text_encoder),
@@ -68,8 +70,13 @@ def load(
     return Imagen(
         stages=tuple(trained.in_dtype(dtype) for trained, _ in loaded),
         encoder=open_encoder(text, folder, padding=trained_with.padding, offload=offload),
-        # As the loaded weights are: adapters are merged.
-        experiments=tuple(dataclasses.replace(found[run], lora=config.Lora()) for run in ordered),
+        experiments=tuple(_as_loaded(found[run]) for run in ordered),
         steps=tuple(step for _, step in loaded),
         dataset=found[ordered[0]].data.dataset,
     )
+
+
+def _as_loaded(experiment: config.Experiment) -> config.Experiment:
+    """The run without the places that its weights need no more: adapters are merged into them."""
+    teacher = dataclasses.replace(experiment.teacher, folder="")
+    return dataclasses.replace(experiment, lora=config.Lora(), teacher=teacher)

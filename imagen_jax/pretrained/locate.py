@@ -63,6 +63,24 @@ def find_in_folder(folder: Workdir) -> list[Workdir]:
     return runs
 
 
+def require_no_runs(folder: Workdir) -> None:
+    """Refuse runs in a folder of DeepFloyd IF's pipelines, which are a cascade without them.
+
+    Errors: ValueError.
+    """
+    places = (file.parent for file in folder.glob(f"*/{run_dir.CONFIG}"))
+    runs = sorted(  # a text encoder beside them has a config, too
+        place.name
+        for place in places
+        if (place / run_dir.WEIGHTS).is_file() or (place / run_dir.CHECKPOINTS).is_dir()
+    )
+    if runs:
+        raise ValueError(
+            f"{folder} holds pipelines of DeepFloyd IF and the run {runs[0]}, which are no cascade "
+            "together: move one of them away, or give the folder of the run or of a pipeline"
+        )
+
+
 def _is_exported(run: Workdir) -> bool:
     """True if a run's weights are exported ones, or were until their file was lost.
 

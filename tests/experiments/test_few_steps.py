@@ -7,6 +7,8 @@ from pathlib import Path
 import few_steps
 import numpy as np
 import pytest
+from lib import paired_verdicts
+from lib.scoring import paired
 
 from imagen_jax.evaluate import eval_set
 from imagen_jax.imagen import Imagen
@@ -15,12 +17,12 @@ from imagen_jax.imagen import Imagen
 def test_a_difference_is_paired_and_has_its_standard_error() -> None:
     reference = np.array([True, True, False, False, True, True, True, True])
     found = np.array([True, False, True, False, True, True, True, False])
-    paired = few_steps.paired(found, reference)
-    assert (paired.captions, paired.share, paired.difference) == (8, 62.5, -12.5)
+    compared = paired(found, reference)
+    assert (compared.captions, compared.share, compared.difference) == (8, 62.5, -12.5)
     # Differences 0, -1, 1, 0, 0, 0, 0, -1 of 100 points: variance (3 - 1 / 8) / 7.
-    assert paired.error == pytest.approx(100 * np.sqrt((3 - 1 / 8) / 7 / 8))
-    assert few_steps.paired(reference, reference).error == 0.0
-    assert few_steps.paired(found[:1], reference[:1]).error == 100.0
+    assert compared.error == pytest.approx(100 * np.sqrt((3 - 1 / 8) / 7 / 8))
+    assert paired(reference, reference).error == 0.0
+    assert paired(found[:1], reference[:1]).error == 100.0
 
 
 @pytest.fixture
@@ -55,11 +57,11 @@ def test_every_caption_is_judged_under_each_setting(options, monkeypatch) -> Non
     results = json.loads((options.out / "few_steps.json").read_text())["results"]
     assert list(results) == ["first", "second"]
     groups = results["second"]
-    assert groups[few_steps.ALL]["captions"] == 12
-    for kind, split in few_steps.SPLITS.items():
+    assert groups[paired_verdicts.ALL]["captions"] == 12
+    for kind, split in paired_verdicts.SPLITS.items():
         drawn = eval_set.draw_eval_set("shapes/tiny", split, count=6, seed=1, size=64).kinds()
         for objects, rows in drawn.items():
-            assert groups[f"{kind}, {few_steps.OBJECTS[objects]}"]["captions"] == len(rows)
+            assert groups[f"{kind}, {paired_verdicts.OBJECTS[objects]}"]["captions"] == len(rows)
     assert all(row["difference"] == 0.0 for row in results["first"].values())
     page = (options.out / "few_steps.md").read_text()
     assert "| second | all captions | 12 |" in page

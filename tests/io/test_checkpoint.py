@@ -1,6 +1,7 @@
 """Checkpoints come back exactly, on any mesh, or are refused by name."""
 
 import asyncio
+import dataclasses
 import gc
 import json
 import logging
@@ -107,6 +108,21 @@ def test_a_checkpoint_with_lost_files_is_named(saved, tmp_path: Path, lost: str)
         file.unlink()
     with pytest.raises(ValueError, match=r"checkpoints/3: the checkpoint is incomplete or damaged"):
         checkpoints.Checkpoints(run, read_only=True).restore(_target(tree, 1))
+
+
+def test_arrays_that_orbax_can_not_open_are_damage(saved, monkeypatch) -> None:
+    """Orbax says of them that there is no metadata, and leaves it at that."""
+    folder, tree = saved
+
+    class Blind(checkpoints.ocp.Checkpointer):
+        def metadata(self, item):
+            return dataclasses.replace(super().metadata(item), item_metadata=None)
+
+    monkeypatch.setattr(checkpoints.ocp, "Checkpointer", Blind)
+    with pytest.raises(
+        ValueError, match=r"damaged .what its files say of the arrays"
+    ):
+        checkpoints.Checkpoints(folder, read_only=True).restore(_target(tree, 1))
 
 
 def _several(folder: Path) -> tuple[checkpoints.Checkpoints, dict[int, dict]]:

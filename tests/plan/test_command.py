@@ -24,7 +24,14 @@ REFUSED = {
     ("tiny/base8", "--topology", "v9:2x2"): "there are v4, v5e, v5p, v6e, tpu7x",
     ("tiny/base8", "--topology", "v5e:2x2", "--sample", "--fit"): "exclude each other",
     ("tiny/base8", "--topology", "v5e:2x2", "--price", "0"): "--price 0.0: must be",
-    ("tiny/base8", "--topology", "v5e:2x2", "--steps", "20"): "--steps needs --sample",
+    ("tiny/base8", "--topology", "v5e:2x2", "--steps", "20"): "--steps needs --sample or --distill",
+    ("tiny/base8", "--topology", "v5e:2x2", "--distill", "moments"): "needs the number of steps",
+    ("tiny/base8", "--topology", "v5e:2x2", "--distill", "moments", "--steps", "2", "4"): (
+        "a student has one number"
+    ),
+    ("tiny/base8", "--topology", "v5e:2x2", "--distill", "guidance", "--encode"): (
+        "leave out --encode and --fit"
+    ),
     ("tiny/base8",): "topology",
     ("--table",): "needs files",
     ("--table", "nothing.json"): "nothing.json holds no plan",

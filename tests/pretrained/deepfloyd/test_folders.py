@@ -16,7 +16,7 @@ from flax import traverse_util
 from safetensors import numpy as tensors
 
 import imagen_jax
-from imagen_jax import config
+from imagen_jax import config, pretrained
 from imagen_jax.pretrained.deepfloyd import load, tensor_names
 from imagen_jax.pretrained.deepfloyd.scheduler_config import parse_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import parse_unet_config
@@ -232,6 +232,14 @@ def test_what_does_not_fit_is_refused_by_name(folder: Path, fault: str) -> None:
 def test_stages_of_one_kind_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="both stage I: give one"):
         load.open_pipelines([FOLDER / "if_I", folder])
+
+
+def test_runs_beside_pipelines_are_refused(folder: Path) -> None:
+    shutil.copytree(FOLDER / "if_I" / "text_encoder", folder.parent / "text_encoder")
+    imagen_jax.load(str(folder.parent))
+    shutil.copytree(pretrained.folder_of("shapes") / "sr64", folder.parent / "sr64")
+    with pytest.raises(ValueError, match="holds pipelines of DeepFloyd IF and the run sr64, which"):
+        imagen_jax.load(str(folder.parent))
 
 
 def test_prompts_need_the_text_encoder(folder: Path) -> None:

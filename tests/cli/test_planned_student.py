@@ -1,0 +1,32 @@
+"""The students that `imagen plan --distill` plans before there is a teacher."""
+
+import pytest
+
+from imagen_jax import config
+from imagen_jax.cli import distill
+
+
+def test_guidance_is_learned_from_a_plain_teacher_and_the_rest_from_its_student() -> None:
+    (base,) = config.load("imagen/base64_2b")
+    weight = base.stage.sampler.guidance_weight
+    guided = distill.planned_student(base, "guidance", 0).stage
+    assert guided.sampler == base.stage.sampler
+    assert guided.distillation == config.Distillation(method="guidance", max_guidance=2 * weight)
+    fast = distill.planned_student(base, "moments", 8).stage
+    assert (fast.sampler.kind, fast.sampler.steps) == ("ancestral", 8)
+    assert fast.distillation == config.Distillation(
+        method="moments", steps=8, max_guidance=2 * weight, distilled_teacher=True
+    )
+    assert not fast.is_guided
+
+
+def test_a_stage_without_guidance_has_no_input_for_it() -> None:
+    (_, sr64, _) = config.load("shapes")
+    fast = distill.planned_student(sr64, "progressive", 2).stage
+    assert fast.distillation == config.Distillation(method="progressive", steps=2)
+
+
+def test_steps_that_mean_nothing_are_refused() -> None:
+    (base,) = config.load("tiny/base8")
+    with pytest.raises(ValueError, match="method='guidance'"):
+        distill.planned_student(base, "guidance", 8)
