@@ -1,10 +1,12 @@
 """Packages with pictures of emoji: tars and folders of npm, SVG, keywords."""
 
+import io
 from pathlib import Path
 
 import emoji_packages
 from fuzz.mutator import Files
 from fuzz.target import Target
+from PIL import Image
 
 from imagen_jax.data.synthetic.emoji import annotations, set_readers, svg_pictures
 
@@ -17,12 +19,15 @@ DRAWING = (
 
 
 def _folders(_: Path) -> list[Files]:
-    """With an icon that is a view of another."""
+    """With a picture in WebP, and an icon that is a view of another."""
+    webp = io.BytesIO()
+    Image.new("RGBA", (256, 256), "red").save(webp, "WEBP")
+    pictures = emoji_packages.pictures(EMOJI[:2]) | {"assets/0031-20e3.webp": webp.getvalue()}
     icons = emoji_packages.icons(EMOJI)
     views = b', "aliases": {"icon-9": {"parent": "icon-0", "hFlip": true, "rotate": 1}}}'
     icons["icons.json"] = icons["icons.json"][:-1] + views
     icons["chars.json"] = icons["chars.json"].replace(b"icon-2", b"icon-9")
-    return [icons, emoji_packages.pictures(EMOJI)]
+    return [pictures, icons]
 
 
 def _tars(scratch: Path) -> list[Files]:

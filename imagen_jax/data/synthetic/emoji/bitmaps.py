@@ -33,6 +33,7 @@ def paste_on_white(bitmap: bytes) -> UInt8[np.ndarray, "128 128 3"]:
 
 
 def _load(bitmap: bytes) -> Image.Image:
+    decode.read_header(bitmap)  # refuses what takes long to decode
     try:
         loaded = Image.open(io.BytesIO(bitmap), formats=decode.FORMATS)
         if max(loaded.size) > LARGEST:  # before it takes memory and time
