@@ -11,7 +11,10 @@ from typing import Any
 from sphinx.util import logging
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\.?/[^)#\s]+)[^)]*\)")
-INCLUDED = {"imagen_jax/pretrained/shapes/README.md": "/results/embedded.md"}  # file: its page
+INCLUDED = {  # file: its page
+    "imagen_jax/pretrained/shapes/README.md": "/results/embedded.md",
+    "imagen_jax/pretrained/shapes-fast/README.md": "/results/embedded_fast.md",
+}
 logger = logging.getLogger(__name__)
 
 

@@ -119,9 +119,7 @@ def test_arrays_that_orbax_can_not_open_are_damage(saved, monkeypatch) -> None:
             return dataclasses.replace(super().metadata(item), item_metadata=None)
 
     monkeypatch.setattr(checkpoints.ocp, "Checkpointer", Blind)
-    with pytest.raises(
-        ValueError, match=r"damaged .what its files say of the arrays"
-    ):
+    with pytest.raises(ValueError, match=r"damaged .what its files say of the arrays"):
         checkpoints.Checkpoints(folder, read_only=True).restore(_target(tree, 1))
 
 

@@ -60,9 +60,25 @@ def test_an_embedded_cascade_is_as_its_manifest_and_card_say(name: str) -> None:
     assert "imagen train " in card
 
 
-def test_the_box_paints_what_its_prompts_say() -> None:
+@pytest.mark.parametrize("name", pretrained.list_names())
+def test_no_place_of_the_machine_that_trained_it_is_in_the_package(name: str) -> None:
+    imagen = imagen_jax.load(name)
+    assert [e.teacher.folder for e in imagen.experiments] == [""] * len(imagen.experiments)
+    for file in pretrained.folder_of(name).rglob("config.json"):
+        texts = [x for x in json.loads(file.read_text()).values() if isinstance(x, dict)]
+        assert not any(str(v).startswith("/") for x in texts for v in x.values())
+
+
+@pytest.mark.parametrize("name", pretrained.list_names())
+def test_the_box_draws_what_its_prompts_say(name: str) -> None:
     prompts = (PROMPTS.read_text().splitlines())[:8]
-    pictures = imagen_jax.load("shapes").sample(prompts, seed=0, last_stage="sr64")["sr64"]
+    pictures = imagen_jax.load(name).sample(prompts, seed=0, last_stage="sr64")["sr64"]
     share, judged = alignment.score(list(pictures), prompts)["all"]
     assert judged == 8
     assert share >= 7 / 8
+
+
+def test_the_fast_box_calls_its_networks_seven_times() -> None:
+    stages = [trained.stage for trained in imagen_jax.load("shapes-fast").stages]
+    assert [stage.sampler.steps for stage in stages] == [4, 2, 1]
+    assert not any(stage.is_guided for stage in stages)
