@@ -1,4 +1,8 @@
-"""Every config that ships is traced at real shapes: state, training step and sampler."""
+"""Every config that ships is traced at real shapes: state, training step and sampler.
+
+One residual block a level is traced, of widths and attention as they are; `pytest -m slow` traces
+all of them, which differ from the first in nothing but their number.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -17,22 +21,42 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.py") if f.name != "__init__.py")
 CASCADES = sorted({f.parent for f in FILES if f.parent.name not in ("imagen", "deepfloyd")})
 BATCH = 8
-# Variants of a network that another config has: traced once a week.
+# Variants of a network that another config has: traced once a week, as are all blocks of others.
 VARIANTS = (
     *("base64_500m.py", "base64_1b.py", "base64_2b.py", "sr256_unet.py"),
     *("i_m.py", "i_xl.py", "ii_l.py"),
     *("emoji_styles/base32.py", "emoji_styles/sr128.py"),
 )
-TRACED = [pytest.param(f, marks=[pytest.mark.slow] * str(f).endswith(VARIANTS)) for f in FILES]
+TRACED = [f for f in FILES if not str(f).endswith(VARIANTS)]
 
 
 def _shape(*sides: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sides, dtype)
 
 
+def _of_one_block(model: config.UNet | config.EfficientUNet) -> config.UNet | config.EfficientUNet:
+    if isinstance(model, config.UNet):
+        return dataclasses.replace(model, res_blocks=1)
+    levels = tuple(dataclasses.replace(level, blocks=1) for level in model.levels)
+    return dataclasses.replace(model, levels=levels)
+
+
 @pytest.mark.parametrize("file", TRACED, ids=lambda f: str(f.relative_to(CONFIGS)))
 def test_a_training_step_and_the_sampler_trace(file: Path) -> None:
     experiment = config.load(str(file))[0]
+    model = experiment.stage.model
+    assert not isinstance(model, config.DeepFloydUNet)
+    stage = dataclasses.replace(experiment.stage, model=_of_one_block(model))
+    _trace(dataclasses.replace(experiment, stage=stage))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
+def test_all_blocks_of_a_training_step_and_the_sampler_trace(file: Path) -> None:
+    _trace(config.load(str(file))[0])
+
+
+def _trace(experiment: config.Experiment) -> None:
     stage = experiment.stage
     module, rule, shapes = state.abstract_run(experiment)
     train = dataclasses.replace(experiment.train, batch_size=BATCH, micro_batches=1)

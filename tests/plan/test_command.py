@@ -10,13 +10,13 @@ from small_network import FOLDER
 from imagen_jax import config, models
 from imagen_jax.train import sharded_step
 
-SMALL_SR = str(FOLDER / "sr16.py")
-STEPS = (config.load("tiny/sr16")[0].stage.sampler.steps, 5)
+SMALL_BASE, SMALL_SR = (str(FOLDER / f"{name}.py") for name in ("base8", "sr16"))
+STEPS = (config.load(SMALL_BASE)[0].stage.sampler.steps, 5)
 PLANS = {
     "train": [SMALL_SR, "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
-    "sample": ["tiny/sr16", "--topology", "v5e:2x2", "--sample", "--batch", "32", "--steps"]
+    "sample": [SMALL_BASE, "--topology", "v5e:2x2", "--sample", "--batch", "32", "--steps"]
     + [str(steps) for steps in STEPS],
-    "slices": [SMALL_SR, "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
+    "slices": [SMALL_BASE, "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
 }
 REFUSED = {
@@ -106,7 +106,7 @@ def test_a_samplers_time_and_work_count_every_step(plans: dict) -> None:
     assert shorter["hbm_per_device"] == plan["hbm_per_device"]
     roofline = plan["roofline_seconds"]
     assert plan["estimated_seconds"] >= 0.98 * roofline[roofline["binds"]]
-    experiment = config.load("tiny/sr16")[0]
+    experiment = config.load(SMALL_BASE)[0]
     sampler = experiment.stage.sampler
     passes = sampler.steps * (2 if sampler.guidance_weight != 1.0 else 1)
     forward = sharded_step.flops_per_image(experiment) / sharded_step.TRAINING / 1e12
