@@ -3,7 +3,7 @@
 uvicorn closes those that are idle after an answer; a body has its own time (`uploads.py`).
 """
 
-import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -16,9 +16,9 @@ class Connection(H11Protocol):
     So long it may also send what is left of a body after its answer.
     """
 
-    _until: asyncio.TimerHandle | None = None
+    _until: Any = None  # a handle of the loop's, which may be uvloop's, as transports are
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._wait()

@@ -171,6 +171,7 @@ class Engine:
                 finishing = self._guard(begun.jobs, self._batches.complete, begun)
             if finishing is None:
                 self._busy.clear()
+            del jobs, begun  # they would be kept while nothing comes
 
     def _guard(self, jobs: list[Job], work: Callable[[Any], Found], given: Any) -> Found | None:
         """Do something for a batch; what goes wrong fails its requests, and not the server."""
