@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from lib import command, paired_verdicts
@@ -43,7 +43,7 @@ class Options:
     """The teacher: an embedded cascade's name, or a folder of runs."""
     students: tuple[str, ...] = ()
     """Runs, exported stages or cascades, whose stages take the places of the teacher's."""
-    steps: tuple[int, ...] = (8, 4, 2, 1)
+    steps: Annotated[tuple[int, ...], config.Range(low=1, high=10**5)] = (8, 4, 2, 1)
     """Steps of the first stage, for the teacher and for students of guidance alone."""
     last_stage: str = "sr64"
     """Judge the images of this stage."""

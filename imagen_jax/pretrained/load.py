@@ -38,7 +38,7 @@ def load(
     that the next start need not compile; `compile_cache=False` leaves jax's settings alone.
     Errors: FileNotFoundError for no such cascade, or one without runs or weights; ValueError when
     the stages don't chain, weights don't fit their config or an exported file has changed, or for
-    runs beside DeepFloyd IF's pipelines.
+    runs beside pipelines of diffusers.
     """
     backend.refuse_x64()
     if compile_cache:

@@ -181,9 +181,9 @@ def test_the_negative_prompt_is_encoded_once(run_sample, monkeypatch) -> None:
     plain, _ = run_sample("a", "b")
     asked, encode = [], TextEncoder.encode
 
-    def spying(self, captions):
+    def spying(self, captions, **options):
         asked.append(list(captions))
-        return encode(self, captions)
+        return encode(self, captions, **options)
 
     monkeypatch.setattr(TextEncoder, "encode", spying)
     away, metadata = run_sample("a", "b", "--negative-prompt", "ugly")

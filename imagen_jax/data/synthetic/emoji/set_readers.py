@@ -1,4 +1,4 @@
-"""Pictures of a set of emoji, by emoji: from a font, from Iconify's JSON, or from files by code.
+"""Images of a set of emoji, by emoji: from a font, from Iconify's JSON, or from files by code.
 
 Files are named by the code points of their emoji, as `1f353.png` or `1F469-200D-1F680.svg`.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from imagen_jax.config.sentences import shorten
 from imagen_jax.data.images.decode import RGB
-from imagen_jax.data.synthetic.emoji import bitmaps, package_files, svg_pictures
+from imagen_jax.data.synthetic.emoji import bitmaps, package_files, svg_images
 from imagen_jax.data.synthetic.emoji.bitmaps import SIDE
 from imagen_jax.data.synthetic.emoji.emoji_font import VARIATION, Font
 from imagen_jax.io import json_reader
@@ -28,8 +28,8 @@ REMEDY = "fetch the package again"
 
 
 @runtime_checkable
-class PictureSet(Protocol):
-    """A set's pictures."""
+class ImageSet(Protocol):
+    """A set's images."""
 
     @property
     def digest(self) -> str:
@@ -46,7 +46,7 @@ class PictureSet(Protocol):
     def pixels(self, text: str) -> RGB | None:
         """An emoji on white, 128 x 128; None where the set lacks it.
 
-        Errors: ValueError for a picture that is damaged, too large or no picture.
+        Errors: ValueError for an image that is damaged, too large or no image.
         """
 
 
@@ -64,7 +64,7 @@ class FontSet:
         return self.font.digest
 
     def pixels(self, text: str) -> RGB | None:
-        """As `PictureSet.pixels`."""
+        """As `ImageSet.pixels`."""
         bitmap = self.font.bitmap(text)
         return None if bitmap is None else bitmaps.paste_on_white(bitmap)
 
@@ -79,10 +79,10 @@ class FileSet:
     needs_svg: bool
 
     def pixels(self, text: str) -> RGB | None:
-        """As `PictureSet.pixels`."""
+        """As `ImageSet.pixels`."""
         name, data = self.files.get(code_of(text), ("", b""))
         if name.endswith(".svg"):
-            return svg_pictures.draw_svg(_text(data), side=SIDE)
+            return svg_images.draw_svg(_text(data), side=SIDE)
         return bitmaps.paste_on_white(data) if name else None
 
 
@@ -97,7 +97,7 @@ class IconSet:
     needs_svg: bool = True
 
     def pixels(self, text: str) -> RGB | None:
-        """As `PictureSet.pixels`."""
+        """As `ImageSet.pixels`."""
         name = self.names.get(code_of(text))
         return None if name is None else self._draw(name, CHAIN)
 
@@ -120,7 +120,7 @@ class IconSet:
         if not isinstance(body, str) or not all(type(n) in (int, float) for n in box):
             raise ValueError("its icon has no body and size")
         left, top, width, height = (float(max(min(n, 1e9), -1e9)) for n in box)
-        return _turned(svg_pictures.draw_body(body, (left, top, width, height), side=SIDE), icon)
+        return _turned(svg_images.draw_body(body, (left, top, width, height), side=SIDE), icon)
 
 
 def code_of(text: str) -> str:
@@ -129,9 +129,9 @@ def code_of(text: str) -> str:
 
 
 def read_set(path: Path) -> IconSet | FileSet:
-    """The pictures of a package: a tar of npm's registry, or a folder.
+    """The images of a package: a tar of npm's registry, or a folder.
 
-    Errors: FileNotFoundError where there is nothing; ValueError for a package without pictures of
+    Errors: FileNotFoundError where there is nothing; ValueError for a package without images of
     emoji, or whose files are damaged or too large.
     """
     files = package_files.read_files(path, WANTED)
@@ -140,7 +140,7 @@ def read_set(path: Path) -> IconSet | FileSet:
         digest.update(f"{name.rpartition('/')[2]} {len(data)} ".encode() + data)
     by_name = {name.rpartition("/")[2]: data for name, data in files.items()}
     licence = _licence(by_name, path)
-    pictures = _by_code(name for name in by_name if not name.endswith(".json"))
+    images = _by_code(name for name in by_name if not name.endswith(".json"))
     if ICONS in by_name and CHARS in by_name:
         icons, chars = (
             json_reader.parse_object(by_name[name], where=f"{path}/{name}", remedy=REMEDY)
@@ -148,13 +148,13 @@ def read_set(path: Path) -> IconSet | FileSet:
         )
         names = {normal_code(code): name for code, name in chars.items() if isinstance(name, str)}
         return IconSet(icons, names, digest.hexdigest(), licence)
-    if not pictures:
+    if not images:
         raise ValueError(
-            f"{path} has no pictures of emoji, neither {ICONS} with {CHARS} nor files such as "
+            f"{path} has no images of emoji, neither {ICONS} with {CHARS} nor files such as "
             "1f353.svg, .png or .webp: give a package that has"
         )
-    found = {code: (name, by_name[name]) for code, name in pictures.items()}
-    needs = any(name.endswith(".svg") for name in pictures.values())
+    found = {code: (name, by_name[name]) for code, name in images.items()}
+    needs = any(name.endswith(".svg") for name in images.values())
     return FileSet(found, digest.hexdigest(), licence, needs)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from imagen_jax.data.synthetic.emoji import emoji_names
 from imagen_jax.data.synthetic.emoji.annotations import Annotation
-from imagen_jax.data.synthetic.emoji.picture_sets import EmojiStyle
+from imagen_jax.data.synthetic.emoji.image_sets import EmojiStyle
 
 KEYWORDS = 3  # of an emoji's keywords that a caption has, at most
 VOWEL = re.compile(r"[aeio]|u(?!ni)|hour|honey?st", re.IGNORECASE)

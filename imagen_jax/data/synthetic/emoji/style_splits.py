@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from imagen_jax.data.synthetic.emoji import emoji_names, near_duplicates, picture_sets
+from imagen_jax.data.synthetic.emoji import emoji_names, image_sets, near_duplicates
 from imagen_jax.data.synthetic.emoji.near_duplicates import Look
 
 HOLDING = 4  # of the subjects, one in so many has one of the styles held out
@@ -31,7 +31,7 @@ def held_style(subject: str) -> str:
     """The style that a subject is never seen in; "" for none. It depends on its code points."""
     digest = hashlib.sha256(f"style of {subject}".encode()).digest()
     rest, lucky = divmod(int.from_bytes(digest[:8], "big"), HOLDING)
-    names = list(picture_sets.STYLES)
+    names = list(image_sets.STYLES)
     return "" if lucky else names[rest % len(names)]
 
 

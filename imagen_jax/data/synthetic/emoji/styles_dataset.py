@@ -20,16 +20,16 @@ from imagen_jax.data.synthetic import tfds_builder
 from imagen_jax.data.synthetic.emoji import (
     annotations,
     emoji_names,
+    image_sets,
     near_duplicates,
-    picture_sets,
     style_captions,
     style_splits,
 )
 from imagen_jax.data.synthetic.emoji.annotations import Annotations
 from imagen_jax.data.synthetic.emoji.bitmaps import SIDE
+from imagen_jax.data.synthetic.emoji.image_sets import STYLES
 from imagen_jax.data.synthetic.emoji.near_duplicates import Look
-from imagen_jax.data.synthetic.emoji.picture_sets import STYLES
-from imagen_jax.data.synthetic.emoji.set_readers import PictureSet, code_of
+from imagen_jax.data.synthetic.emoji.set_readers import ImageSet, code_of
 from imagen_jax.data.synthetic.emoji.style_splits import Drawing, Place
 from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
 
@@ -41,7 +41,7 @@ TEXTS = ("caption", "emoji", "style", "licence", "attribution", "held_out")
 class Inputs:
     """What the images and their captions are made of."""
 
-    sets: Mapping[str, PictureSet]
+    sets: Mapping[str, ImageSet]
     annotations: Annotations = field(default_factory=Annotations)
 
     def digests(self) -> str:
@@ -131,7 +131,7 @@ def build_styles(
 
     `styles` are words such as `noto` and `openmoji=PATH`; `keywords` is the place of
     `emojibase-data`; None: where npm installed it, if it did.
-    Errors: as `picture_sets.open_sets` and `annotations.read_annotations`; ValueError for sets
+    Errors: as `image_sets.open_sets` and `annotations.read_annotations`; ValueError for sets
     other than those of the dataset that is there, and for an unusable dataset.
     """
     found = tfds_builder.find_built(EmojiStyles, NAME, data_dir)
@@ -154,10 +154,10 @@ def open_inputs(styles: tuple[str, ...], keywords: str | Path | None) -> Inputs:
     """What a dataset is made of. Errors: as `build_styles`."""
     if not styles:
         raise ValueError(f"{NAME} needs --styles, two or more of {', '.join(STYLES)}")
-    installed = Path(picture_sets.MODULES, annotations.PACKAGE)
+    installed = Path(image_sets.MODULES, annotations.PACKAGE)
     place = Path(keywords) if keywords else installed if installed.is_dir() else None
     known = annotations.read_annotations(place) if place else Annotations()
-    return Inputs(picture_sets.open_sets(styles), known)
+    return Inputs(image_sets.open_sets(styles), known)
 
 
 def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
@@ -168,17 +168,17 @@ def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
     return tfds_builder.open_built(EmojiStyles, NAME, split, data_dir)
 
 
-def draw_sets(sets: Mapping[str, PictureSet]) -> tuple[list[Drawing], Look]:
+def draw_sets(sets: Mapping[str, ImageSet]) -> tuple[list[Drawing], Look]:
     """Every emoji that a set has; those of a set that look alike are one drawing.
 
     They are in the order of the emoji, so that no part of a split is of one style.
-    Errors: ValueError for a picture that cannot be used.
+    Errors: ValueError for an image that cannot be used.
     """
     alike: dict[tuple[str, bytes], list[str]] = {}
     looks = []
     for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" emoji"):
-        for name, pictures in sets.items():
-            pixels = _pixels(text, name, pictures)
+        for name, images in sets.items():
+            pixels = _pixels(text, name, images)
             if pixels is not None:
                 key = name, transforms.encode(pixels)
                 if key not in alike:
@@ -231,9 +231,9 @@ def _captions(name: str, emoji: Sequence[str], known: Annotations) -> list[str]:
     return list(dict.fromkeys([*first, *others]))
 
 
-def _pixels(text: str, name: str, pictures: PictureSet) -> np.ndarray | None:
+def _pixels(text: str, name: str, images: ImageSet) -> np.ndarray | None:
     file = STYLES[name].file_of(text)
     try:
-        return pictures.pixels(file) if file else None
+        return images.pixels(file) if file else None
     except ValueError as error:
-        raise ValueError(f"the picture of {text} in {name} cannot be used: {error}") from error
+        raise ValueError(f"the image of {text} in {name} cannot be used: {error}") from error

@@ -17,7 +17,7 @@ from PIL import Image
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
-MOST_CHARACTERS = 100_000  # of a picture; those of emoji have up to 50,000
+MOST_CHARACTERS = 100_000  # of an image; those of emoji have up to 50,000
 MOST_DRAWN = 4_000  # elements, each as often as something refers to it; emoji have up to 740
 MOST_LAYERS = 200  # elements with a mask, a clip path or a filter, which cost most
 DEPTH = 32  # of elements in each other
@@ -30,7 +30,7 @@ SILENT = frozenset({"metadata"})  # left out with all that is in it
 OTHER = re.compile(r"<!(?!--)")  # of a document type, and so of entities
 REFERENCE = re.compile(r"url\(\s*['\"]?([^)'\"]*)")
 FILTER = re.compile(r"\s*(?:none|url\([^()]*\))\s*")  # no list of functions
-PAINT = ("fill", "stroke")  # what refers to a gradient
+COLOURED = ("fill", "stroke")  # what refers to a gradient
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 LARGEST = 1e5  # of a size
 
@@ -118,8 +118,8 @@ def _render(root: Element, box: Box, side: int) -> RGB:
         if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"it cannot be drawn: {error}") from error
-    with Image.open(io.BytesIO(bytes(drawn)), formats=["PNG"]) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(bytes(drawn)), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _parse(text: str) -> Element:
@@ -153,10 +153,12 @@ def _leave_out_silent(element: Element) -> None:
 def _check_element(element: Element) -> None:
     name = _name(element)
     if name not in ELEMENTS:
-        raise ValueError(f"it has an element {name!a}, which is none of shapes, paint and filters")
+        raise ValueError(
+            f"it has an element {name!a}, which is none of shapes, gradients and filters"
+        )
     for place in _places(element):
         if not place.startswith("#"):
-            raise ValueError(f"an element {name} refers to {place[:40]!a}, outside of the picture")
+            raise ValueError(f"an element {name} refers to {place[:40]!a}, outside of the image")
     if not FILTER.fullmatch(element.get("filter", "none")) or "filter" in element.get("style", ""):
         raise ValueError(f"an element {name} has a filter other than one of its own document")
     if any("@" in value or "\\" in value for value in element.attrib.values()):
@@ -172,8 +174,8 @@ def _places(element: Element) -> Iterator[str]:
 
 
 def _has_layer(element: Element) -> bool:
-    paints = {name: value for name, value in element.attrib.items() if name not in PAINT}
-    return any(REFERENCE.search(value) for value in paints.values())
+    others = {name: value for name, value in element.attrib.items() if name not in COLOURED}
+    return any(REFERENCE.search(value) for value in others.values())
 
 
 def _check_count(root: Element) -> None:

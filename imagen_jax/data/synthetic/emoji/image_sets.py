@@ -1,7 +1,7 @@
 """Sets of emoji by their designers: their styles in words, licences, and where packages lie.
 
-A package is data of others: its pictures are read, its code never runs. What it states of its
-licence is compared with what is stored beside each picture.
+A package is data of others: its images are read, its code never runs. What it states of its
+licence is compared with what is stored beside each image.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 from imagen_jax import extras
 from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names, set_readers
-from imagen_jax.data.synthetic.emoji.set_readers import PictureSet
+from imagen_jax.data.synthetic.emoji.set_readers import ImageSet
 
 MODULES = "node_modules"  # where npm installs packages
 
@@ -26,8 +26,8 @@ class EmojiStyle:
     licence: str  # SPDX's name of it
     attribution: str
     package: str  # of npm; "" for the font
-    module: str = ""  # of PyPI, which has the pictures in a folder
-    file_of: Callable[[str], str] = str  # the emoji whose file has an emoji's picture; "" for none
+    module: str = ""  # of PyPI, which has the images in a folder
+    file_of: Callable[[str], str] = str  # the emoji whose file has an emoji's image; "" for none
 
 
 def fluent_3d_file(text: str) -> str:
@@ -92,7 +92,7 @@ STYLES: Mapping[str, EmojiStyle] = {
 }
 
 
-def open_sets(given: tuple[str, ...]) -> dict[str, PictureSet]:
+def open_sets(given: tuple[str, ...]) -> dict[str, ImageSet]:
     """The sets that words such as `noto` and `openmoji=PATH` name, in the order of STYLES.
 
     Errors: ValueError for an unknown set, one that is named twice, fewer than two, a package that
@@ -117,7 +117,7 @@ def open_sets(given: tuple[str, ...]) -> dict[str, PictureSet]:
     return {name: _open_set(name, places[name]) for name in STYLES if name in places}
 
 
-def _open_set(name: str, place: str) -> PictureSet:
+def _open_set(name: str, place: str) -> ImageSet:
     style = STYLES[name]
     if not style.package:
         return set_readers.FontSet(emoji_font.read_font(place or emoji_font.NOTO))
