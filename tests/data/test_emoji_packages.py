@@ -118,7 +118,7 @@ CHAIN = [f'<g id="g{n}"><use href="#g{n + 1}"/></g>' for n in range(300)]
         ("<style>a{}</style>", "an element 'style'"),
         ("<text>a</text>", "an element 'text'"),
         ('<foreignObject width="9"/>', "an element 'foreignObject'"),
-        ('<use href="file.svg#a"/>', "use refers to 'file.svg#a', outside of the picture"),
+        ('<use href="file.svg#a"/>', "use refers to 'file.svg#a', outside of the image"),
         ('<use xlink:href="http://a/b"/>', "use refers to 'http://a/b', outside"),
         ('<path fill="url(http://a/b)"/>', "path refers to 'http://a/b', outside"),
         ("<path style=\"fill:url( 'x.svg' )\"/>", "path refers to 'x.svg', outside"),
@@ -213,7 +213,7 @@ def test_damaged_packages_are_refused_with_a_sentence(tmp_path: Path) -> None:
             set_readers.read_set(cut)
     with pytest.raises(FileNotFoundError, match="gone is neither a file nor a folder"):
         set_readers.read_set(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"no pictures of emoji, neither icons.json"):
+    with pytest.raises(ValueError, match=r"no images of emoji, neither icons.json"):
         set_readers.read_set(emoji_packages.write_folder(tmp_path / "a", {"a.png": b""}))
 
 

@@ -366,9 +366,7 @@ def test_where_a_set_draws_no_skin_tone_no_caption_says_one(packages, tmp_path: 
 def test_a_picture_that_cannot_be_used_is_named(packages: dict[str, Path], tmp_path: Path) -> None:
     files = emoji_packages.pictures("🐙") | {"1f951.png": b"nothing"}
     broken = emoji_packages.write_folder(tmp_path / "3d", files)
-    with pytest.raises(
-        ValueError, match=r"the picture of 🥑 in fluent-3d cannot be used: .*no comp"
-    ):
+    with pytest.raises(ValueError, match=r"the image of 🥑 in fluent-3d cannot be used: .*no comp"):
         styles_dataset.build_styles(
             tmp_path, styles=(f"noto={packages['noto']}", f"fluent-3d={broken}")
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from imagen_jax import extras
 from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names, set_readers
-from imagen_jax.data.synthetic.emoji.set_readers import ImageSet
+from imagen_jax.data.synthetic.emoji.set_readers import EmojiSet
 
 MODULES = "node_modules"  # where npm installs packages
 
@@ -92,7 +92,7 @@ STYLES: Mapping[str, EmojiStyle] = {
 }
 
 
-def open_sets(given: tuple[str, ...]) -> dict[str, ImageSet]:
+def open_sets(given: tuple[str, ...]) -> dict[str, EmojiSet]:
     """The sets that words such as `noto` and `openmoji=PATH` name, in the order of STYLES.
 
     Errors: ValueError for an unknown set, one that is named twice, fewer than two, a package that
@@ -117,7 +117,7 @@ def open_sets(given: tuple[str, ...]) -> dict[str, ImageSet]:
     return {name: _open_set(name, places[name]) for name in STYLES if name in places}
 
 
-def _open_set(name: str, place: str) -> ImageSet:
+def _open_set(name: str, place: str) -> EmojiSet:
     style = STYLES[name]
     if not style.package:
         return set_readers.FontSet(emoji_font.read_font(place or emoji_font.NOTO))

@@ -28,7 +28,7 @@ REMEDY = "fetch the package again"
 
 
 @runtime_checkable
-class ImageSet(Protocol):
+class EmojiSet(Protocol):
     """A set's images."""
 
     @property
@@ -64,7 +64,7 @@ class FontSet:
         return self.font.digest
 
     def pixels(self, text: str) -> RGB | None:
-        """As `ImageSet.pixels`."""
+        """As `EmojiSet.pixels`."""
         bitmap = self.font.bitmap(text)
         return None if bitmap is None else bitmaps.paste_on_white(bitmap)
 
@@ -79,7 +79,7 @@ class FileSet:
     needs_svg: bool
 
     def pixels(self, text: str) -> RGB | None:
-        """As `ImageSet.pixels`."""
+        """As `EmojiSet.pixels`."""
         name, data = self.files.get(code_of(text), ("", b""))
         if name.endswith(".svg"):
             return svg_images.draw_svg(_text(data), side=SIDE)
@@ -97,7 +97,7 @@ class IconSet:
     needs_svg: bool = True
 
     def pixels(self, text: str) -> RGB | None:
-        """As `ImageSet.pixels`."""
+        """As `EmojiSet.pixels`."""
         name = self.names.get(code_of(text))
         return None if name is None else self._draw(name, CHAIN)
 

@@ -29,7 +29,7 @@ from imagen_jax.data.synthetic.emoji.annotations import Annotations
 from imagen_jax.data.synthetic.emoji.bitmaps import SIDE
 from imagen_jax.data.synthetic.emoji.image_sets import STYLES
 from imagen_jax.data.synthetic.emoji.near_duplicates import Look
-from imagen_jax.data.synthetic.emoji.set_readers import ImageSet, code_of
+from imagen_jax.data.synthetic.emoji.set_readers import EmojiSet, code_of
 from imagen_jax.data.synthetic.emoji.style_splits import Drawing, Place
 from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
 
@@ -41,7 +41,7 @@ TEXTS = ("caption", "emoji", "style", "licence", "attribution", "held_out")
 class Inputs:
     """What the images and their captions are made of."""
 
-    sets: Mapping[str, ImageSet]
+    sets: Mapping[str, EmojiSet]
     annotations: Annotations = field(default_factory=Annotations)
 
     def digests(self) -> str:
@@ -168,7 +168,7 @@ def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
     return tfds_builder.open_built(EmojiStyles, NAME, split, data_dir)
 
 
-def draw_sets(sets: Mapping[str, ImageSet]) -> tuple[list[Drawing], Look]:
+def draw_sets(sets: Mapping[str, EmojiSet]) -> tuple[list[Drawing], Look]:
     """Every emoji that a set has; those of a set that look alike are one drawing.
 
     They are in the order of the emoji, so that no part of a split is of one style.
@@ -231,7 +231,7 @@ def _captions(name: str, emoji: Sequence[str], known: Annotations) -> list[str]:
     return list(dict.fromkeys([*first, *others]))
 
 
-def _pixels(text: str, name: str, images: ImageSet) -> np.ndarray | None:
+def _pixels(text: str, name: str, images: EmojiSet) -> np.ndarray | None:
     file = STYLES[name].file_of(text)
     try:
         return images.pixels(file) if file else None
