@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -206,9 +207,9 @@ class TextEncoder:
 
     def compile_length(self, length: int) -> None:
         """Compile the program of one caption of a length, one of `lengths`."""
-        self._encode([[self.tokenizer.eos]], length).block_until_ready()
+        jax.block_until_ready(self._encode([[self.tokenizer.eos]], length))
 
-    def _encode(self, batch: Sequence[Sequence[int]], length: int) -> jax.Array:
+    def _encode(self, batch: Sequence[Sequence[int]], length: int) -> Any:
         options = {"config": self.config, "dtype": self.dtype, "padding": self.padding}
         return _encode(self.params, *self._placed(batch, length), **options)
 

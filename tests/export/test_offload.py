@@ -47,9 +47,9 @@ def held(monkeypatch) -> dict[str, int]:
     found: dict[str, int] = {}
     encode = TextEncoder.encode
 
-    def watched(encoder, captions):
+    def watched(encoder, captions, **options):
         found["text"] = _live()
-        return encode(encoder, captions)
+        return encode(encoder, captions, **options)
 
     monkeypatch.setattr(TextEncoder, "encode", watched)
     return found
