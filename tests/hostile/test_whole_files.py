@@ -129,13 +129,15 @@ def test_objects_of_a_bucket_are_read_within_the_limit(monkeypatch: pytest.Monke
 
 def test_an_object_is_read_whole_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_here(monkeypatch) as bucket:
-        bucket.put("run/config.json", config.to_json(config.load("tiny")[0]).encode())
+        # Not read back by epath, whose driver may still be asking for a folder of that name.
+        stored = config.to_json(config.load("tiny")[0]).encode()
+        bucket.put("run/config.json", stored)
         bucket.put("run/empty", b"")
         file = workdir.as_path("gs://bucket/run/config.json")
         assert json_reader.read_object(file, remedy="-")["stage"]
-        assert whole_files.read_whole(file) == file.read_bytes()
+        assert whole_files.read_whole(file) == stored
         assert whole_files.read_whole("gs://bucket/run/empty") == b""
-        assert whole_files.read_beginning(file, 5) == file.read_bytes()[:5]
+        assert whole_files.read_beginning(file, 5) == stored[:5]
         bucket.requests.clear()
         for read in (whole_files.read_whole, lambda x: json_reader.read_object(x, remedy="-")):
             read(file)
