@@ -1,6 +1,7 @@
 """A dense layer whose kernel's gradient is fast on CPUs."""
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -49,16 +50,20 @@ def _backward(precision: Any, kept: Any, grad: Any) -> Any:
     def of_kernel(x: jax.Array, grad: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda kernel: product(x, kernel), kernel)(grad)[0]
 
+    # Joined, the batch and a height that is split have no sharding: each image is apart.
+    images = x.shape[: x.ndim - 3]
+
     def of_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
-        # Joined, the batch and a height that is split have no sharding: each image is apart.
-        images = x.shape[: x.ndim - 3]
         rows = (y.reshape(*images, -1, y.shape[-1]) for y in (x, grad))
         products = jnp.einsum("...ni,...no->...io", *rows, precision=precision)
         return products.sum(axis=tuple(range(len(images))))
 
+    # The images' products take no more memory than what they are made of.
+    is_small = math.prod(images) * kernel.size <= x.size + grad.size
+    on_cpu = of_rows if is_small else of_kernel
     return (
         jax.linear_transpose(lambda x: product(x, kernel), x)(grad)[0],
-        jax.lax.platform_dependent(x, grad, cpu=of_rows, default=of_kernel),
+        jax.lax.platform_dependent(x, grad, cpu=on_cpu, default=of_kernel),
     )
 
 

@@ -64,6 +64,22 @@ def test_no_operand_of_the_kernels_gradient_is_copied(layer: nn.Module, copies: 
     assert (" transpose(" in program) == copies
 
 
+def test_the_images_products_take_no_more_memory_than_their_operands() -> None:
+    """Of many small images and a large kernel there would be a product for each image."""
+    x = jax.ShapeDtypeStruct((64, 2, 2, 128), jnp.float32)
+    layer = Dense(256, use_bias=False)
+    params = jax.eval_shape(layer.init, jax.random.key(0), x)
+    grad = jax.ShapeDtypeStruct((64, 2, 2, 256), jnp.float32)
+
+    def of_params(params: Any, x: jax.Array, grad: jax.Array) -> Any:
+        return jax.vjp(lambda p: layer.apply(p, x), params)[1](grad)
+
+    compiled = jax.jit(of_params).lower(params, x, grad).compile()
+    operands = 4 * 64 * 4 * (128 + 256)
+    assert compiled.memory_analysis().temp_size_in_bytes <= operands
+    assert operands < 4 * 64 * 128 * 256  # the products of all images
+
+
 def test_other_platforms_compile_what_they_did() -> None:
     x = jax.ShapeDtypeStruct((2, 8, 8, 32), jnp.float32)
 
