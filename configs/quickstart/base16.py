@@ -31,5 +31,5 @@ def get_config() -> config.Experiment:
         ),
         data=config.Data(dataset="shapes/quickstart"),
         optim=config.Optim(kind="muon", learning_rate=5e-3, warmup_steps=50, ema_decay=0.99),
-        train=config.Train(steps=3000, batch_size=64, log_every=100, save_every=3000),
+        train=config.Train(steps=2400, batch_size=64, log_every=100, save_every=2400),
     )
