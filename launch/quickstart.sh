@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to images: first from the cascade in the box, then from one trained here:
 # environment, images, dataset, captions, three stages, a grid and its scores.
-#   bash launch/quickstart.sh [folder]      about 9 minutes on two CPU cores
+#   bash launch/quickstart.sh [folder]      about 12 minutes on two CPU cores
 # Run it again and it resumes where it stopped. VENV and PYTHON choose the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -99,7 +99,11 @@ def _choose(options: Options, chosen: Sequence[config.Experiment], images: int) 
     names = ("learning_rate", "class_images")
     given = {name: value for name in names if (value := getattr(options, name))}
     chosen_for = functools.partial(
-        finetune.choose, images, rank=options.lora_rank, steps=options.steps
+        finetune.choose,
+        images,
+        rank=options.lora_rank,
+        steps=options.steps,
+        class_prompts=len(options.class_prompts),
     )
     return [dataclasses.replace(chosen_for(batch_size=e.train.batch_size), **given) for e in chosen]
 

@@ -8,8 +8,8 @@ from imagen_jax import config
 STEPS_PER_IMAGE = 50
 FEWEST, MOST = 400, 2000  # steps
 BATCH = 32
-CLASS_IMAGES = 100  # and at least so many; each subject's image has as many of its class
-CLASS_PER_IMAGE = 10
+CLASS_IMAGES = 200  # and at least so many; each subject's image has as many of its class
+CLASS_PER_IMAGE = 20
 RATES = {True: 2e-3, False: 2e-4}  # of adapters, and of all weights
 AVERAGED = 10  # steps of the run by the mean age of its moving average
 WARMUP = 20  # steps of the run by those of the warm-up
@@ -36,10 +36,12 @@ class Choices:
         )
 
 
-def choose(images: int, *, rank: int, batch_size: int, steps: int = 0) -> Choices:
+def choose(
+    images: int, *, rank: int, batch_size: int, steps: int = 0, class_prompts: int = 0
+) -> Choices:
     """Choose for so many images of the subject; `batch_size` is that of the stage's training.
 
-    `steps` are given or, where 0, chosen.
+    `steps` are given or, where 0, chosen. Each of the `class_prompts` has an image at least.
 
     Ours: 50 steps an image, between 400 and 2,000, and an average over a tenth of them.
     """
@@ -49,7 +51,7 @@ def choose(images: int, *, rank: int, batch_size: int, steps: int = 0) -> Choice
         batch_size=min(batch_size, BATCH),
         learning_rate=RATES[rank > 0],
         ema_decay=max(1 - AVERAGED / steps, 0.0),
-        class_images=max(CLASS_IMAGES, CLASS_PER_IMAGE * images),
+        class_images=max(CLASS_IMAGES, CLASS_PER_IMAGE * images, class_prompts),
         rank=rank,
     )
 

@@ -1,5 +1,6 @@
-"""Connections on which a request comes too slowly, or none: they are closed (slow loris).
+"""Connections on which a request comes too slowly, or none, or whose answers nobody reads.
 
+They are closed: those that send slowly (slow loris), and those that keep an answer in memory.
 uvicorn closes those that are idle after an answer; a body has its own time (`uploads.py`).
 """
 
@@ -13,10 +14,12 @@ from imagen_jax.serve import settings
 class Connection(H11Protocol):
     """A connection that has `settings.HEADER_SECONDS` for the head of each request.
 
-    So long it may also send what is left of a body after its answer.
+    So long it may also send what is left of a body after its answer. Of an answer that is larger
+    than the system's buffers something has to be read in each `settings.UNREAD_SECONDS`.
     """
 
     _until: Any = None  # a handle of the loop's, which may be uvloop's, as transports are
+    _unread: Any = None  # another: until something is read
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -34,7 +37,33 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Continue: the client has read."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch(self, unread: int) -> None:
+        self._unread = self.loop.call_later(settings.UNREAD_SECONDS, self._check, unread)
+
+    def _check(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread < before:
+            self._watch(unread)
+        else:
+            self.transport.abort()  # to close it would wait for the client
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait(self) -> None:
         self._until = self.loop.call_later(settings.HEADER_SECONDS, self.transport.close)

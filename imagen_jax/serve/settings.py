@@ -11,6 +11,7 @@ JSON_BYTES = 1 << 20  # of a body that is no upload
 UPLOAD_BYTES = 50 << 20  # of an upload in all
 HEADER_SECONDS = 20  # until the head of a request has to be there
 BODY_SECONDS = 60  # until a body has to be there
+UNREAD_SECONDS = 60  # in which a client has to read something of a long answer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -152,6 +152,29 @@ def test_clients_that_are_slow_are_left(running, monkeypatch, head: bytes, says:
     wait_until_empty(running)
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_client_that_reads_nothing_is_left_and_a_slow_one_is_not(
+    running, monkeypatch, reads: bool
+) -> None:
+    """More answers at once than the system's buffers take."""
+    monkeypatch.setattr(settings, "UNREAD_SECONDS", 0.3)
+    host, _, port = running.address.removeprefix("http://").partition(":")
+    times, request = 400, f"GET /app.js HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    expected = times * len(httpx.get(f"{running.address}/app.js").content)
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
+        client.sendall(request * times)
+        found, until = 0, time.monotonic() + PATIENCE
+        while reads and found < expected:
+            found += len(client.recv(1 << 20))
+            time.sleep(0.01)
+            assert time.monotonic() < until
+        while not reads and running.server.server_state.connections:
+            time.sleep(0.01)
+            assert time.monotonic() < until
+    assert (found >= expected) == reads
+    wait_until_empty(running)
+
+
 def test_requests_that_are_there_are_answered_at_the_end(running) -> None:
     body = {"prompt": "a", "num_inference_steps": 300, "n": 8}
     answers: list[httpx.Response] = []

@@ -4,11 +4,12 @@ They are written as ArrayRecord files and read again without TensorFlow.
 """
 
 import operator
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, ClassVar, SupportsIndex
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
@@ -24,7 +25,48 @@ FILES = ("dataset_info.json", "features.json", "metadata.json")
 class Builder(  # type: ignore[call-arg]  # TFDS has no types
     tfds.core.GeneratorBasedBuilder, skip_registration=True
 ):
-    """A builder with these splits; its configs tell by `recipe()` what the images depend on."""
+    """A builder with these splits; its configs tell by `recipe()` what the images depend on.
+
+    Images are squares of SIDE pixels; TEXTS are the names of an example's texts, SEVERAL of those
+    that an example has more than one of.
+    """
+
+    SIDE: ClassVar[int]
+    TEXTS: ClassVar[tuple[str, ...]]
+    SEVERAL: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        config: Any = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        version: str | None = None,
+        file_format: str = "array_record",
+        inputs: Any = None,
+    ) -> None:
+        """TFDS's arguments, and what the images are made of, which only building needs."""
+        self.inputs = inputs
+        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        square = (self.SIDE, self.SIDE, 3)
+        features = {
+            "image": tfds.features.Image(shape=square, encoding_format="png"),
+            **{name: tfds.features.Text() for name in self.TEXTS},
+            **{name: tfds.features.Sequence(tfds.features.Text()) for name in self.SEVERAL},
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=None,
+            disable_shuffling=True,  # the builder's own order, the same everywhere
+            metadata=tfds.core.MetadataDict(recipe=self.builder_config.recipe(), **self._origins()),
+        )
+
+    def _origins(self) -> dict[str, str]:
+        """What else is stored with the images: digests of the inputs, versions of libraries."""
+        return {}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         return {split: self._generate_examples(split) for split in SPLITS}

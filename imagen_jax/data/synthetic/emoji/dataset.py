@@ -44,43 +44,21 @@ class Emoji(tfds_builder.Builder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = (EmojiConfig(name="full", description="Every emoji of the font."),)
 
-    def __init__(
-        self,
-        *,
-        config: str | EmojiConfig | None = None,
-        data_dir: str | Path | None = None,
-        version: str | None = None,
-        file_format: str = "array_record",
-        font: Font | None = None,
-    ) -> None:
-        """TFDS's arguments, and the font, which only building needs."""
-        self._font = font
-        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
+    SIDE = SIDE
+    TEXTS = ("caption", "emoji")  # the caption is the first of the captions
+    SEVERAL = ("captions",)
+    inputs: Font | None
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
-            "caption": tfds.features.Text(),  # the first of its captions
-            "captions": tfds.features.Sequence(tfds.features.Text()),
-            "emoji": tfds.features.Text(),
+    def _origins(self) -> dict[str, str]:
+        return {
+            "font": self.inputs.digest if self.inputs else "",
+            "names": f"emoji {metadata.version('emoji')}",
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=None,
-            disable_shuffling=True,  # their order looks random and is the same everywhere
-            metadata=tfds.core.MetadataDict(
-                recipe=self.builder_config.recipe(),
-                font=self._font.digest if self._font else "",
-                names=f"emoji {metadata.version('emoji')}",
-            ),
-        )
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: they are few."""
-        assert self._font is not None  # `build` gave it
-        examples = draw_emoji(self._font)
+        assert self.inputs is not None  # `build` gave it
+        examples = draw_emoji(self.inputs)
         parts: dict[str, list[DrawnEmoji]] = {split: [] for split in SPLITS}
         for example in examples:
             parts[emoji_names.split_of(example.emoji[0])].append(example)
@@ -117,7 +95,7 @@ def build_emoji(name: str, data_dir: str | Path, *, font: str | Path | None = No
     if found is None:
         read = emoji_font.read_font(font or emoji_font.NOTO)
         config = tfds_builder.config_of(Emoji, name)
-        found = Emoji(config=config, data_dir=data_dir, font=read)
+        found = Emoji(config=config, data_dir=data_dir, inputs=read)
         tfds_builder.write_dataset(found)
     elif font is not None and emoji_font.read_font(font).digest != found.info.metadata["font"]:
         raise ValueError(

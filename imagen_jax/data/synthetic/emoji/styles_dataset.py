@@ -34,7 +34,6 @@ from imagen_jax.data.synthetic.emoji.style_splits import Drawing, Place
 from imagen_jax.data.synthetic.tfds_builder import SPLITS, TfdsSource
 
 NAME = "emoji/styles"
-TEXTS = ("caption", "emoji", "style", "licence", "attribution", "held_out")
 
 
 @dataclass(frozen=True)
@@ -71,42 +70,21 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
     VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = (StylesConfig(name="styles", description="Every emoji of several sets."),)
 
-    def __init__(
-        self,
-        *,
-        config: str | StylesConfig | None = None,
-        data_dir: str | Path | None = None,
-        version: str | None = None,
-        file_format: str = "array_record",
-        inputs: Inputs | None = None,
-    ) -> None:
-        """TFDS's arguments, and the inputs, which only building needs."""
-        self._inputs = inputs
-        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
+    SIDE = SIDE
+    TEXTS = ("caption", "emoji", "style", "licence", "attribution", "held_out")
+    SEVERAL = ("captions",)
+    inputs: Inputs | None
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
-            "captions": tfds.features.Sequence(tfds.features.Text()),
-            **{name: tfds.features.Text() for name in TEXTS},
+    def _origins(self) -> dict[str, str]:
+        return {
+            "inputs": self.inputs.digests() if self.inputs else "",
+            "names": f"emoji {metadata.version('emoji')}",
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=None,
-            disable_shuffling=True,  # their order looks random and is the same everywhere
-            metadata=tfds.core.MetadataDict(
-                recipe=self.builder_config.recipe(),
-                inputs=self._inputs.digests() if self._inputs else "",
-                names=f"emoji {metadata.version('emoji')}",
-            ),
-        )
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: what is held out depends on all."""
-        assert self._inputs is not None  # `build_styles` gave them
-        drawings, look = draw_sets(self._inputs.sets)
+        assert self.inputs is not None  # `build_styles` gave them
+        drawings, look = draw_sets(self.inputs.sets)
         places = style_splits.place_drawings(drawings, look)
         for split in SPLITS:
             if split not in {place.split for place in places}:
@@ -114,7 +92,7 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
                     f"the sets have {len(drawings)} images and none of the split {split}: take "
                     "sets with more"
                 )
-        examples = describe(drawings, places, self._inputs.annotations)
+        examples = describe(drawings, places, self.inputs.annotations)
         return {split: self._generate_examples(split, places, examples) for split in SPLITS}
 
     def _generate_examples(
@@ -161,7 +139,7 @@ def open_inputs(styles: tuple[str, ...], keywords: str | Path | None) -> Inputs:
 
 
 def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
-    """A split of the dataset: image (PNG bytes), captions, and the texts in TEXTS.
+    """A split of the dataset: image (PNG bytes), captions, and the texts in `EmojiStyles.TEXTS`.
 
     Errors: as `tfds_builder.open_built`.
     """

@@ -85,39 +85,15 @@ class Shapes(tfds_builder.Builder):
         ),
     )
 
-    def __init__(
-        self,
-        *,
-        config: str | ShapesConfig | None = None,
-        data_dir: str | os.PathLike[str] | None = None,
-        version: str | None = None,
-        file_format: str = "array_record",
-        workers: int | None = None,
-    ) -> None:
-        """TFDS's arguments, and how many processes render (None: one for each CPU)."""
-        super().__init__(config=config, data_dir=data_dir, version=version, file_format=file_format)
-        self._workers = workers or os.cpu_count() or 1
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
-            "caption": tfds.features.Text(),
-            "scene": tfds.features.Text(),  # the scene as JSON, see scenes.from_json
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=None,
-            disable_shuffling=True,  # example i of a split is scene i of its stream
-            metadata=tfds.core.MetadataDict(recipe=self.builder_config.recipe()),
-        )
+    SIDE = SIDE
+    TEXTS = ("caption", "scene")  # the scene as JSON, see scenes.from_json
+    inputs: int | None  # processes that render; None: one for each CPU
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         series = SceneStream(config.grammar_of(split), config.seed, SPLITS.index(split))
         count = config.size(split)
-        rendered = generate_splits(series, count, workers=self._workers)
+        rendered = generate_splits(series, count, workers=self.inputs or os.cpu_count() or 1)
         name = f"shapes/{config.name} {split}"
         for index, example in enumerate(tqdm(rendered, name, count, unit=" images")):
             yield (
@@ -139,7 +115,7 @@ def build_shapes(name: str, data_dir: str | Path, *, workers: int | None = None)
     if found is not None:
         return found
     config = tfds_builder.config_of(Shapes, name)
-    builder = Shapes(config=config, data_dir=data_dir, workers=workers)
+    builder = Shapes(config=config, data_dir=data_dir, inputs=workers)
     tfds_builder.write_dataset(builder)
     return builder
 
