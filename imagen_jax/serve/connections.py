@@ -50,6 +50,20 @@ class Connection(H11Protocol):
         self._stop_watching()
         super().resume_writing()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, as nothing was asked for."""
+        super().timeout_keep_alive_handler()
+        self._abort_later()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """What is closed waits for the client to read the rest, which it may never do."""
+        self._stop_watching()
+        self._unread = self.loop.call_later(settings.UNREAD_SECONDS, self.transport.abort)
+
     def _watch(self, unread: int) -> None:
         self._unread = self.loop.call_later(settings.UNREAD_SECONDS, self._check, unread)
 
@@ -66,7 +80,7 @@ class Connection(H11Protocol):
             self._unread = None
 
     def _wait(self) -> None:
-        self._until = self.loop.call_later(settings.HEADER_SECONDS, self.transport.close)
+        self._until = self.loop.call_later(settings.HEADER_SECONDS, self._close)
 
     def _stop_waiting(self) -> None:
         if self._until is not None:

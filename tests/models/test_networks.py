@@ -222,7 +222,7 @@ def test_parameters_are_float32_whatever_the_activations(net, toy) -> None:
     assert jax.tree.map(lambda a: a.shape, shapes) == jax.tree.map(jnp.shape, net.params)
 
 
-@pytest.mark.parametrize("name", ["base", "sr"])
+@pytest.mark.parametrize("name", [pytest.param("base", marks=pytest.mark.slow), "sr"])
 def test_no_level_s_gradient_vanishes_at_init(toy, name: str) -> None:
     """T15: with a random head, each level's RMS gradient is at least 1e-3 of the stem's."""
     levels = (toy.SR256.levels[0], config.Level(channels=8, blocks=2), toy.SR256.levels[1])

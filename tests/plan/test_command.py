@@ -16,9 +16,9 @@ PLANS = {
     "train": [SMALL_SR, "--topology", "v5e:2x2", "--batch", "64", "--price", "1.2"],
     "sample": [SMALL_BASE, "--topology", "v5e:2x2", "--sample", "--batch", "32", "--steps"]
     + [str(steps) for steps in STEPS],
-    "slices": [SMALL_BASE, "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"],
     "encode": ["tiny/base8", "--topology", "v5e:2x2", "--encode"],
 }
+SLICES = [SMALL_BASE, "--topology", "v5e:2x2", "--slices", "2", "--batch", "64"]
 REFUSED = {
     ("tiny/base8", "--topology", "v5e:2x2", "--batch", "31"): "give a multiple of",
     ("tiny/base8", "--topology", "v9:2x2"): "there are v4, v5e, v5p, v6e, tpu7x",
@@ -58,13 +58,17 @@ print(json.dumps([found, refused]))
 """
 
 
-@pytest.fixture(scope="module")
-def found() -> tuple[dict, list]:
+def _plan(plans: dict, refused: list) -> tuple[dict, list]:
     """All plans and refusals, from one process: planning has to start before jax does."""
-    given = [json.dumps(PLANS), json.dumps(list(REFUSED))]
+    given = [json.dumps(plans), json.dumps(refused)]
     done = subprocess.run([sys.executable, "-c", RUN, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[dict, list]:
+    return _plan(PLANS, list(REFUSED))
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +121,9 @@ def test_a_samplers_time_and_work_count_every_step(plans: dict) -> None:
     assert plan["images"] == 32
 
 
-def test_several_slices_are_planned(plans: dict) -> None:
-    (plan,) = plans["slices"]["plans"]
+@pytest.mark.slow
+def test_several_slices_are_planned() -> None:
+    (plan,) = _plan({"slices": SLICES}, [])[0]["slices"]["plans"]
     assert (plan["slices"], plan["chips"], plan["local_images"]) == (2, 8, 8)
 
 

@@ -152,23 +152,30 @@ def test_clients_that_are_slow_are_left(running, monkeypatch, head: bytes, says:
     wait_until_empty(running)
 
 
-@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize(
+    ("times", "reads"),
+    [(200, True), (200, False), (4, False)],
+    ids=["slow", "never", "never the last of it"],
+)
 def test_a_client_that_reads_nothing_is_left_and_a_slow_one_is_not(
-    running, monkeypatch, reads: bool
+    running, monkeypatch, times: int, reads: bool
 ) -> None:
-    """More answers at once than the system's buffers take."""
+    """Of 200 answers at once the server stops writing; 4 are written, and wait to be read."""
     monkeypatch.setattr(settings, "UNREAD_SECONDS", 0.3)
+    running.server.config.timeout_keep_alive = 0.3
     host, _, port = running.address.removeprefix("http://").partition(":")
-    times, request = 400, f"GET /app.js HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     expected = times * len(httpx.get(f"{running.address}/app.js").content)
-    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
-        client.sendall(request * times)
+    with running.small_buffers(), socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect((host, int(port)))
+        client.sendall(f"GET /app.js HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * times)
         found, until = 0, time.monotonic() + PATIENCE
         while reads and found < expected:
-            found += len(client.recv(1 << 20))
-            time.sleep(0.01)
-            assert time.monotonic() < until
-        while not reads and running.server.server_state.connections:
+            found += len(client.recv(1 << 16))
+            time.sleep(0.002)
+        time.sleep(0.1)
+        while running.server.server_state.connections:
             time.sleep(0.01)
             assert time.monotonic() < until
     assert (found >= expected) == reads

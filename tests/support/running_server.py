@@ -1,7 +1,10 @@
 """A server on a socket of this machine, in a thread of the test's process."""
 
+import contextlib
 import signal
+import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from served_images import PATIENCE
@@ -28,6 +31,14 @@ class RunningServer:
         self.server: Server = make_server(app, self.engine, drain_seconds=60.0)
         self._thread = threading.Thread(target=self.server.run, args=([self._socket],))
         self._thread.start()
+
+    @contextlib.contextmanager
+    def small_buffers(self) -> Iterator[None]:
+        """For connections from here on the system keeps little of what is written."""
+        before = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        yield
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, before // 2)
 
     def end(self) -> None:
         """End it as SIGTERM does."""

@@ -153,9 +153,23 @@ def test_a_digest_knows_whose_values_they_are() -> None:
     assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("split", "holders"), [("captions", 1), ("captions", 8), ("heads", 4), ("heads", 2)]
+    ("split", "holders", "dtype"),
+    [
+        ("captions", 1, "bfloat16"),
+        ("captions", 8, "float32"),
+        ("heads", 4, "bfloat16"),
+        ("heads", 2, "float32"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("captions", 1, "float32"),
+                ("captions", 8, "bfloat16"),
+                ("heads", 4, "float32"),
+                ("heads", 2, "bfloat16"),
+            )
+        ),
+    ],
 )
 def test_split_over_devices_it_encodes_alike(embedded, monkeypatch, split, holders, dtype) -> None:
     monkeypatch.setattr(auto_layout, "_fsdp", lambda *_: holders)

@@ -16,6 +16,9 @@ from imagen_jax.io.named_tensors import NamedTensors
 from imagen_jax.train import init_from, sharded_step
 from imagen_jax.train.state import TrainState
 
+# A network that has more tensors than the saved one, and some of other shapes.
+OTHER = {"channel_mult": (1, 3), "res_blocks": 2}
+
 
 def _program(**model: Any) -> sharded_step.ShardedStep:
     experiment = config.load(str(FOLDER / "base8.py"))[0]
@@ -81,7 +84,7 @@ def test_the_two_trees_share_no_buffer(saved: tuple[Path, TrainState]) -> None:
 
 def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]) -> None:
     folder, _ = saved
-    fresh = _state(_program(channel_mult=(1, 3), res_blocks=2), 2)
+    fresh = _state(_program(**OTHER), 2)
     with pytest.raises(ValueError, match="--init-partial") as refused:
         init_from.InitFrom(folder=folder).initialize(fresh)
     said = str(refused.value)
@@ -100,7 +103,7 @@ def test_every_tensor_that_does_not_fit_is_listed(saved: tuple[Path, TrainState]
 
 
 def test_extra_tensors_are_refused_too(saved: tuple[Path, TrainState], tmp_path: Path) -> None:
-    work = _program(res_blocks=2)
+    work = _program(**OTHER)
     saves = checkpoints.Checkpoints(tmp_path)
     saves.save(1, _state(work, 3), work.experiment)
     saves.close()
@@ -112,7 +115,7 @@ def test_a_part_is_taken_where_that_is_asked(
     saved: tuple[Path, TrainState], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, there = saved
-    fresh = _state(_program(channel_mult=(1, 3)), 2)
+    fresh = _state(_program(**OTHER), 2)
     expected = jax.device_get(fresh)
     begun, said = init_from.InitFrom(folder=folder, partial=True).initialize(fresh)
     old, new, own = (_flat(x) for x in (there.ema, jax.device_get(begun.params), expected.params))

@@ -54,6 +54,7 @@ def test_module_names_are_those_of_diffusers_tensors(part: str) -> None:
     assert set(names) == kernels - {"add_embedding.pool.positional_embedding"}
 
 
+@pytest.mark.slow
 def test_merged_weights_are_those_of_torchs_own_sum(tmp_path: Path) -> None:
     """The reference adds B A to diffusers' tensors in their own layout."""
     cascade = open_tiny(FOLDER / "if_I")
