@@ -30,7 +30,7 @@ ALLOWED = {
     "train": {"data", "diffusion", "io", "lora", "models", "parallel", "rng", "runtime"},
     "sample": {"diffusion", "io", "models", "parallel", "rng"},  # of io, atomic alone
     "evaluate": {"data", "diffusion", "imagen", "io", "metrics", "sample"},  # metrics alone: data
-    "metrics": {"data", "io", "parallel"},
+    "metrics": {"data", "io", "models", "parallel"},
     "plan": {"diffusion", "models", "parallel", "rng", "sample", "text", "train"},
     "export": {"diffusion", "io", "models", "parallel", "sample", "text"},
     "samples": {"io"},
