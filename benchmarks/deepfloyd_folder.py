@@ -19,7 +19,7 @@ import tyro
 from imagen_jax import config
 from imagen_jax.io import tensor_writer
 from imagen_jax.io.tensor_writer import Kind
-from imagen_jax.pretrained.deepfloyd import load, tensor_names
+from imagen_jax.pretrained.deepfloyd import tensor_names, weights
 from imagen_jax.pretrained.deepfloyd.unet_config import FoundUNet, parse_unet_config
 from imagen_jax.text import encoder
 
@@ -59,7 +59,7 @@ def write_folder(folder: Path, network: str, *, zeros: bool = False) -> dict[str
     _write_json(folder / "unet" / "config.json", fields)
     _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(second))
     kinds = network_tensors(parse_unet_config(fields))
-    file = folder / "unet" / f"{load.STEM}.fp16.safetensors"
+    file = folder / "unet" / f"{weights.STEM}.fp16.safetensors"
     if zeros:
         first = tensor_writer.header(kinds, metadata={"format": "pt"})
         with file.open("wb") as opened:
@@ -118,7 +118,7 @@ def network_tensors(found: FoundUNet) -> dict[str, Kind]:
     stage = config.Stage(name="network", size=64, model=found.model)
     if found.model.reads_low_res:
         stage = dataclasses.replace(stage, size=256, low_size=64)
-    shapes = load.parameter_shapes(stage, text_width=found.text_width)
+    shapes = weights.parameter_shapes(stage, text_width=found.text_width)
     names = tensor_names.names_by_diffusers(shapes, levels=len(found.model.levels))
     return {
         theirs: Kind(tensor_names.diffusers_shape(ours, shapes[ours].shape), HALF)

@@ -15,6 +15,7 @@
 | `checkpoints/native.py` | our own form, written by `imagen convert text` and read: one folder |
 | `checkpoints/safetensors_io.py` | safetensors, read and written tensor by tensor |
 | `checkpoints/remote_folders.py` | a folder here or in a bucket, through TensorStore |
+| `checkpoints/zarr_arrays.py`, `zarr_limits.py` | arrays of zarr, and how large they may be |
 | `checkpoints/lazy_tensors.py` | tensors not read yet, read within the memory of the largest |
 | `t5_1_1_tiny/` | the embedded default encoder, 64 wide: checkpoint and SentencePiece model |
 | `t5_1_1_mini/` | a larger one, 256 wide, that also encodes which object stands where |
