@@ -78,6 +78,7 @@ API = {
         "imagen_jax.data.images.transforms",
         "imagen_jax.data.store.store",
         "imagen_jax.data.store.reader",
+        "imagen_jax.data.store.fit",
         "imagen_jax.data.pipeline",
     ],
     "export": ["imagen_jax.export", "imagen_jax.export.orbax", "imagen_jax.export.saved_model"],

@@ -276,8 +276,8 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     makes the right pairs.
     """
     from imagen_jax.cli import encode_command
-    from imagen_jax.data import pipeline
     from imagen_jax.data.prepare import jobs
+    from imagen_jax.data.store import fit
     from imagen_jax.text import encoder
 
     pairs = None if options.pairs is None else workdir.as_path(options.pairs)
@@ -289,9 +289,7 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     text = experiment.text
     vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)
-    pipeline.check_store(
-        store, experiment=dataclasses.replace(experiment, text=asked), command=command
-    )
+    fit.check_store(store, experiment=dataclasses.replace(experiment, text=asked), command=command)
     if reading := store.source().describe():
         print(reading, flush=True)
     return store
