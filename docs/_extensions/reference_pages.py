@@ -48,6 +48,8 @@ API = {
         "imagen_jax.sample.progress",
         "imagen_jax.sample.denoiser",
         "imagen_jax.sample.stage_program",
+        "imagen_jax.sample.sampler_inputs",
+        "imagen_jax.sample.lazy_params",
         "imagen_jax.sample.noise_prediction",
         "imagen_jax.sample.cascade",
     ],

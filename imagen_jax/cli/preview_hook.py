@@ -73,7 +73,7 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
     Corrupt records have others in their place, as in training.
     """
     from imagen_jax.data import pipeline
-    from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
+    from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 
     count = min(SHOWN, store.count)
     loaded = next(

@@ -23,7 +23,8 @@ from imagen_jax.config.sentences import shorten
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.io import safetensors, whole_files
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text import t5
 from imagen_jax.text.checkpoints import lazy_tensors, load
 

@@ -21,7 +21,8 @@ from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import roofline
 from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text import packing, t5
 from imagen_jax.text.placement import Split, parameter_sharding
 from imagen_jax.train import resolve, sharded_step, state

@@ -14,7 +14,8 @@ from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.pretrained.deepfloyd import load as deepfloyd
 from imagen_jax.pretrained.stored_adapters import MergedRead, ReadParams, StoredAdapters
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 MOST_RUNS = 256  # in a folder

@@ -11,7 +11,8 @@ from imagen_jax.sample import request as sizes
 from imagen_jax.sample import stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 LATEST_START = 950  # of discrete time steps: the least at which pure noise is a start
 

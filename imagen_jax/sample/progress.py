@@ -13,8 +13,9 @@ import numpy as np
 
 from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.sample import kept_batches
+from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.sample.request import Request
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.stage_program import TrainedStage
 
 OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 

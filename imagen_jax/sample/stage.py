@@ -15,7 +15,8 @@ from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import kept_batches, memory, nonfinite_images, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
-from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 AHEAD = 1  # batches that are started while one is fetched

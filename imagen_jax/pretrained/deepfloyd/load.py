@@ -15,7 +15,8 @@ from imagen_jax.pretrained.deepfloyd import weights
 from imagen_jax.pretrained.deepfloyd.scheduler_config import read_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import read_unet_config
 from imagen_jax.pretrained.text_encoder import open_encoder
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.text.checkpoints.lazy_tensors import Layout
 
 INDEX = "model_index.json"

@@ -19,7 +19,7 @@ from imagen_jax import config, models
 from imagen_jax.io.safetensors import tensor_mismatches
 from imagen_jax.parallel import mesh
 from imagen_jax.pretrained.deepfloyd import tensor_names
-from imagen_jax.sample.stage_program import LazyParams
+from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.types import Params
