@@ -66,6 +66,7 @@ API = {
         "imagen_jax.text.encoder",
         "imagen_jax.text.tokenizer",
         "imagen_jax.text.t5",
+        "imagen_jax.text.t5_storage",
         "imagen_jax.text.checkpoints.load",
         "imagen_jax.data.prepare.encode",
         "imagen_jax.data.prepare.jobs",

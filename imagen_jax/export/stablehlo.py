@@ -25,7 +25,7 @@ from imagen_jax.io import safetensors, whole_files
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 from imagen_jax.sample.stage_program import TrainedStage
-from imagen_jax.text import t5
+from imagen_jax.text import t5, t5_storage
 from imagen_jax.text.checkpoints import lazy_tensors, load
 
 SAMPLE, ENCODE = "sample.stablehlo", "encode.stablehlo"
@@ -100,7 +100,7 @@ def export_encoding(folder: Path, text: config.Text) -> Exported:
     """
     sizes, layout = load.find_layout(folder)
     kinds = {
-        name: jax.ShapeDtypeStruct(shape, t5.storage_dtype(name, shape, text.computed_in))
+        name: jax.ShapeDtypeStruct(shape, t5_storage.storage_dtype(name, shape, text.computed_in))
         for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
 

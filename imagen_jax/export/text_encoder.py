@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from imagen_jax import config
 from imagen_jax.config.names import check_line
-from imagen_jax.text import encoder, encoder_digests, t5
+from imagen_jax.text import encoder, encoder_digests, t5, t5_storage
 from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.checkpoints.lazy_tensors import Layout
 from imagen_jax.text.tokenizer import Tokenizer
@@ -117,7 +117,7 @@ def count_bytes(source: config.Text) -> int:
     shapes = t5.parameter_shapes(encoder.read_t5_config(source.encoder))
     return sum(
         math.prod(shape)
-        * (2 if t5.storage_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
+        * (2 if t5_storage.storage_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
         for name, shape in shapes.items()
     )
 

@@ -23,7 +23,7 @@ from imagen_jax.plan.topology import Topology
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 from imagen_jax.sample.stage_program import TrainedStage
-from imagen_jax.text import packing, t5
+from imagen_jax.text import packing, t5, t5_storage
 from imagen_jax.text.placement import Split, parameter_sharding
 from imagen_jax.train import resolve, sharded_step, state
 
@@ -179,7 +179,7 @@ def compile_encode(
     whole = text.padding == "encoded"
     length = text.max_length if whole else packing.row_length(text.max_length)
     tokens_each = tokens_of(text)
-    shapes = t5.storage_shapes(encoder, dtype)
+    shapes = t5_storage.storage_shapes(encoder, dtype)
     size = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes.values()))
     grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
     held_by = auto_layout.batch_shards(grid)

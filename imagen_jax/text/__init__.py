@@ -6,6 +6,8 @@
 | `encoder_digests.py` | what tells one encoder from another |
 | `tokenizer.py` | `Tokenizer`: captions, cleaned if asked for, to SentencePiece ids and mask |
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
+| `relative_positions.py` | the bias of relative positions, in buckets of distances |
+| `t5_storage.py` | dtypes that parameters are kept in, and axes that they are split by |
 | `packing.py` | several captions in one row of the network |
 | `offloaded.py` | an encoder that is on the devices only while it encodes |
 | `nonfinite_encodings.py` | encodings that are not finite, and their cause |

@@ -18,7 +18,7 @@ from imagen_jax import config as settings
 from imagen_jax.config.sentences import join_texts
 from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import deepfloyd_cleaner, encoder_digests, packing, t5
+from imagen_jax.text import deepfloyd_cleaner, encoder_digests, packing, t5, t5_storage
 from imagen_jax.text.checkpoints import huggingface_files, load
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
 from imagen_jax.text.cleaning import clean_caption
@@ -307,7 +307,7 @@ class TextEncoder:
 
 def _devices(sizes: T5Config, dtype: settings.EncoderDtype, split: Split) -> Mesh:
     """This process's devices, over which weights that are too large for one are split."""
-    kept = t5.storage_shapes(sizes, dtype).values()
+    kept = t5_storage.storage_shapes(sizes, dtype).values()
     state = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in kept))
     return mesh.for_encoder(state, by_heads=split == "heads")
 
