@@ -21,7 +21,7 @@ from imagen_jax.io import tensor_writer
 from imagen_jax.io.tensor_writer import Kind
 from imagen_jax.pretrained.deepfloyd import tensor_names, weights
 from imagen_jax.pretrained.deepfloyd.unet_config import FoundUNet, parse_unet_config
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 
 TEXT_WIDTH = 4096  # of T5-XXL
 HEADS, HEAD_WIDTH, HIDDEN, ROWS, BUCKETS = 1, 64, 64, 32_128, 32  # of the stand-in T5
@@ -71,7 +71,7 @@ def write_folder(folder: Path, network: str, *, zeros: bool = False) -> dict[str
         (folder / "text_encoder").mkdir()
         _write_random(folder / "text_encoder" / "model.fp16.safetensors", _text_tensors())
         (folder / "tokenizer").mkdir()
-        words = encoder.find_tokenizer(encoder.EMBEDDED["t5_1_1_tiny"])
+        words = encoder_folders.find_tokenizer(encoder_folders.EMBEDDED["t5_1_1_tiny"])
         shutil.copy(words, folder / "tokenizer" / "spiece.model")
     return kinds
 

@@ -64,6 +64,7 @@ API = {
     "text": [
         "imagen_jax.text",
         "imagen_jax.text.encoder",
+        "imagen_jax.text.encoder_folders",
         "imagen_jax.text.tokenizer",
         "imagen_jax.text.t5",
         "imagen_jax.text.t5_storage",

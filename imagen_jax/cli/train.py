@@ -278,7 +278,7 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     from imagen_jax.cli import encode_command
     from imagen_jax.data.prepare import jobs
     from imagen_jax.data.store import fit
-    from imagen_jax.text import encoder
+    from imagen_jax.text import encoder_folders
 
     pairs = None if options.pairs is None else workdir.as_path(options.pairs)
     command = encode_command.describe_command(
@@ -287,7 +287,7 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
     store = dataclasses.replace(store, cache=options.cache.settings())
     text = experiment.text
-    vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
+    vocabulary = text.vocabulary or encoder_folders.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)
     fit.check_store(store, experiment=dataclasses.replace(experiment, text=asked), command=command)
     if reading := store.source().describe():

@@ -3,6 +3,8 @@
 | file | holds |
 |---|---|
 | `encoder.py` | `TextEncoder`: captions in, encodings and mask out; `load(name_or_path)` |
+| `encoder_folders.py` | where encoders and their tokenizers are |
+| `lost_text.py` | what of captions their encodings do not hold |
 | `encoder_digests.py` | what tells one encoder from another |
 | `tokenizer.py` | `Tokenizer`: captions, cleaned if asked for, to SentencePiece ids and mask |
 | `t5.py` | `T5Config`, the network, and `encode`, a pure function of parameters and ids |
