@@ -19,7 +19,7 @@ class Stage:
 
     name: str
     size: Side  # size of the images it samples
-    # Side of its low-resolution input; None: it samples from text alone.
+    # side of its low-resolution input; None: it samples from text alone
     low_size: Side | None = None
     crop: Side | None = None  # train on crops of this side
     model: UNet | EfficientUNet | DeepFloydUNet
