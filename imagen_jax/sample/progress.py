@@ -164,7 +164,7 @@ def digest_of(params: Sequence[Any], *others: Any) -> str:
 
 
 def digest_of_request(stages: Sequence[TrainedStage], *request: Any) -> str:
-    """The `digest_of` stages, their weights, and all that is asked of them: requests, arrays, ..."""
+    """The `digest_of` stages, their weights, and what is asked of them: requests, arrays, ..."""
     stored = [s.params.identity for s in stages if isinstance(s.params, LazyParams)]
     # Vectors alone tell weights apart, too, and large kernels stay where they are.
     held = [s.params for s in stages if not isinstance(s.params, LazyParams)]
