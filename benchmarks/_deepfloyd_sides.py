@@ -15,7 +15,7 @@ import imagen_jax
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import flops
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 
 GUIDANCE, TIME = 7.0, 500  # the time step at which both predict the same noise
 

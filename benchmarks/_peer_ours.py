@@ -14,7 +14,7 @@ from _peer_shapes import GUIDANCE, HEAD_CHANNELS, Shapes, Work
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, flops, mesh
-from imagen_jax.plan import compile
+from imagen_jax.plan import sampling_loop
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.train import sharded_step, step
@@ -59,7 +59,7 @@ def sampling(shapes: Shapes) -> Work:
     devices = jax.devices()[: math.gcd(shapes.batch, jax.device_count())]
     grid = mesh.build(auto_layout.choose_axes(devices=devices), devices=devices)
     by_row = mesh.batch_sharding(grid)
-    blank = compile.canvas_shapes(experiment, shapes.batch, by_row)
+    blank = sampling_loop.canvas_shapes(experiment, shapes.batch, by_row)
     filled = jax.tree.map(lambda x: _timing.random(draw, x), blank)
     canvas = jax.device_put(filled, by_row)
     params = jax.device_put(params, mesh.replicated_sharding(grid))

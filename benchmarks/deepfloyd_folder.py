@@ -19,9 +19,9 @@ import tyro
 from imagen_jax import config
 from imagen_jax.io import tensor_writer
 from imagen_jax.io.tensor_writer import Kind
-from imagen_jax.pretrained.deepfloyd import load, tensor_names
+from imagen_jax.pretrained.deepfloyd import tensor_names, weights
 from imagen_jax.pretrained.deepfloyd.unet_config import FoundUNet, parse_unet_config
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 
 TEXT_WIDTH = 4096  # of T5-XXL
 HEADS, HEAD_WIDTH, HIDDEN, ROWS, BUCKETS = 1, 64, 64, 32_128, 32  # of the stand-in T5
@@ -59,7 +59,7 @@ def write_folder(folder: Path, network: str, *, zeros: bool = False) -> dict[str
     _write_json(folder / "unet" / "config.json", fields)
     _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(second))
     kinds = network_tensors(parse_unet_config(fields))
-    file = folder / "unet" / f"{load.STEM}.fp16.safetensors"
+    file = folder / "unet" / f"{weights.STEM}.fp16.safetensors"
     if zeros:
         first = tensor_writer.header(kinds, metadata={"format": "pt"})
         with file.open("wb") as opened:
@@ -71,7 +71,7 @@ def write_folder(folder: Path, network: str, *, zeros: bool = False) -> dict[str
         (folder / "text_encoder").mkdir()
         _write_random(folder / "text_encoder" / "model.fp16.safetensors", _text_tensors())
         (folder / "tokenizer").mkdir()
-        words = encoder.find_tokenizer(encoder.EMBEDDED["t5_1_1_tiny"])
+        words = encoder_folders.find_tokenizer(encoder_folders.EMBEDDED["t5_1_1_tiny"])
         shutil.copy(words, folder / "tokenizer" / "spiece.model")
     return kinds
 
@@ -118,7 +118,7 @@ def network_tensors(found: FoundUNet) -> dict[str, Kind]:
     stage = config.Stage(name="network", size=64, model=found.model)
     if found.model.reads_low_res:
         stage = dataclasses.replace(stage, size=256, low_size=64)
-    shapes = load.parameter_shapes(stage, text_width=found.text_width)
+    shapes = weights.parameter_shapes(stage, text_width=found.text_width)
     names = tensor_names.names_by_diffusers(shapes, levels=len(found.model.levels))
     return {
         theirs: Kind(tensor_names.diffusers_shape(ours, shapes[ours].shape), HALF)

@@ -28,7 +28,7 @@ from _twin import twin
 from imagen_jax import config, models, rng
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import accelerators, auto_layout, mesh
-from imagen_jax.plan import compile
+from imagen_jax.plan import sampling_loop
 from imagen_jax.sample import stage_program
 from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.train import sharded_step
@@ -217,7 +217,7 @@ def _sampler(experiment: config.Experiment, figures: Figures, count: int) -> Cal
     grid = mesh.build(auto_layout.choose_axes())
     count = auto_layout.padded_batch_size(count, grid, passes=1, side=stage.size)
     draw, by_row = np.random.default_rng(0), mesh.batch_sharding(grid)
-    shapes = compile.canvas_shapes(experiment, count, by_row)
+    shapes = sampling_loop.canvas_shapes(experiment, count, by_row)
     filled = jax.tree.map(lambda x: _timing.random(draw, x), shapes)
     canvas = jax.device_put(filled, by_row)
     params = jax.device_put(params, mesh.replicated_sharding(grid))

@@ -28,7 +28,8 @@ from imagen_jax.sample.progress import (
     progress_bar,
 )
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.samples import ImageList, Samples
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder

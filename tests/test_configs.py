@@ -14,7 +14,8 @@ import pytest
 from imagen_jax import config, rng
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.train import sharded_step, state, step
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -10,9 +10,28 @@ from its published size: a folder's own config.json decides, which `imagen train
 
 from imagen_jax import config
 
+ATTENDING = {"attention": "image_and_text"}
+SAMPLER = config.Sampler(
+    steps=100,
+    spacing="leading",
+    stochasticity=0.0,
+    guidance_weight=7.0,
+    percentile=95.0,
+    threshold_max=1.5,
+    final_noise=True,
+    known_pixels="clean",
+)
+TEXT = config.Text(
+    encoder="t5_1_1_xxl",
+    width=4096,
+    max_length=77,
+    dtype="bfloat16",
+    lower_case=True,
+    padding="encoded",
+)
+
 
 def get_config() -> config.Experiment:
-    attending = {"attention": "image_and_text"}
     return config.Experiment(
         stage=config.Stage(
             name="i_m",
@@ -20,35 +39,19 @@ def get_config() -> config.Experiment:
             model=config.DeepFloydUNet(
                 levels=(
                     config.DeepFloydLevel(channels=192),
-                    config.DeepFloydLevel(channels=384, **attending),
-                    config.DeepFloydLevel(channels=576, **attending),
-                    config.DeepFloydLevel(channels=768, **attending),
+                    config.DeepFloydLevel(channels=384, **ATTENDING),
+                    config.DeepFloydLevel(channels=576, **ATTENDING),
+                    config.DeepFloydLevel(channels=768, **ATTENDING),
                 ),
                 text_channels=768,
                 cond_channels=768,
                 dtype="bfloat16",
             ),
             diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="cosine_betas")),
-            sampler=config.Sampler(
-                steps=100,
-                spacing="leading",
-                stochasticity=0.0,
-                guidance_weight=7.0,
-                percentile=95.0,
-                threshold_max=1.5,
-                final_noise=True,
-                known_pixels="clean",
-            ),
+            sampler=SAMPLER,
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(
-            encoder="t5_1_1_xxl",
-            width=4096,
-            max_length=77,
-            dtype="bfloat16",
-            lower_case=True,
-            padding="encoded",
-        ),
+        text=TEXT,
         optim=config.Optim(learning_rate=1e-5, warmup_steps=500),
         train=config.Train(steps=10_000, batch_size=256),
     )

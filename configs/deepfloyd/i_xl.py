@@ -9,9 +9,28 @@ FOLDER is that of `unet`; `t5_1_1_xxl` stands for its text encoder.
 
 from imagen_jax import config
 
+ATTENDING = {"attention": "image_and_text"}
+SAMPLER = config.Sampler(
+    steps=100,
+    spacing="leading",
+    stochasticity=0.0,
+    guidance_weight=7.0,
+    percentile=95.0,
+    threshold_max=1.5,
+    final_noise=True,
+    known_pixels="clean",
+)
+TEXT = config.Text(
+    encoder="t5_1_1_xxl",
+    width=4096,
+    max_length=77,
+    dtype="bfloat16",
+    lower_case=True,
+    padding="encoded",
+)
+
 
 def get_config() -> config.Experiment:
-    attending = {"attention": "image_and_text"}
     return config.Experiment(
         stage=config.Stage(
             name="i_xl",
@@ -19,35 +38,19 @@ def get_config() -> config.Experiment:
             model=config.DeepFloydUNet(
                 levels=(
                     config.DeepFloydLevel(channels=704),
-                    config.DeepFloydLevel(channels=1408, **attending),
-                    config.DeepFloydLevel(channels=2112, **attending),
-                    config.DeepFloydLevel(channels=2816, **attending),
+                    config.DeepFloydLevel(channels=1408, **ATTENDING),
+                    config.DeepFloydLevel(channels=2112, **ATTENDING),
+                    config.DeepFloydLevel(channels=2816, **ATTENDING),
                 ),
                 text_channels=2816,
                 cond_channels=2816,
                 dtype="bfloat16",
             ),
             diffusion=config.Diffusion(schedule=config.NoiseSchedule(kind="cosine_betas")),
-            sampler=config.Sampler(
-                steps=100,
-                spacing="leading",
-                stochasticity=0.0,
-                guidance_weight=7.0,
-                percentile=95.0,
-                threshold_max=1.5,
-                final_noise=True,
-                known_pixels="clean",
-            ),
+            sampler=SAMPLER,
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(
-            encoder="t5_1_1_xxl",
-            width=4096,
-            max_length=77,
-            dtype="bfloat16",
-            lower_case=True,
-            padding="encoded",
-        ),
+        text=TEXT,
         optim=config.Optim(learning_rate=1e-5, warmup_steps=500),
         train=config.Train(steps=10_000, batch_size=256),
     )

@@ -11,10 +11,27 @@ FOLDER is that of `unet`; `t5_1_1_xxl` stands for its text encoder.
 from imagen_jax import config
 
 SQRT_2 = 1.4142271248762552  # one over 0.7071, as the published configuration has it
+ATTENDING = {"attention": "image_and_text"}
+SAMPLER = config.Sampler(
+    steps=50,
+    spacing="leading",
+    stochasticity=0.0,
+    guidance_weight=4.0,
+    threshold="static",
+    final_noise=True,
+    known_pixels="clean",
+)
+TEXT = config.Text(
+    encoder="t5_1_1_xxl",
+    width=4096,
+    max_length=77,
+    dtype="bfloat16",
+    lower_case=True,
+    padding="encoded",
+)
 
 
 def get_config() -> config.Experiment:
-    attending = {"attention": "image_and_text"}
     schedule = config.NoiseSchedule(kind="cosine_betas")
     return config.Experiment(
         stage=config.Stage(
@@ -26,8 +43,8 @@ def get_config() -> config.Experiment:
                     config.DeepFloydLevel(channels=160, res_blocks=2),
                     config.DeepFloydLevel(channels=320, res_blocks=2),
                     config.DeepFloydLevel(channels=640, res_blocks=3),
-                    config.DeepFloydLevel(channels=960, res_blocks=5, **attending),
-                    config.DeepFloydLevel(channels=1280, res_blocks=5, **attending),
+                    config.DeepFloydLevel(channels=960, res_blocks=5, **ATTENDING),
+                    config.DeepFloydLevel(channels=1280, res_blocks=5, **ATTENDING),
                 ),
                 text_channels=1280,
                 cond_channels=1280,
@@ -42,25 +59,10 @@ def get_config() -> config.Experiment:
             noise_conditioning=config.NoiseConditioning(
                 schedule=schedule, sample_level=250 / 999, upsampling="align_corners"
             ),
-            sampler=config.Sampler(
-                steps=50,
-                spacing="leading",
-                stochasticity=0.0,
-                guidance_weight=4.0,
-                threshold="static",
-                final_noise=True,
-                known_pixels="clean",
-            ),
+            sampler=SAMPLER,
         ),
         data=config.Data(dataset="pairs"),
-        text=config.Text(
-            encoder="t5_1_1_xxl",
-            width=4096,
-            max_length=77,
-            dtype="bfloat16",
-            lower_case=True,
-            padding="encoded",
-        ),
+        text=TEXT,
         optim=config.Optim(learning_rate=1e-5, warmup_steps=500),
         train=config.Train(steps=10_000, batch_size=256),
     )

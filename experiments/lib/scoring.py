@@ -19,7 +19,7 @@ from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
 from imagen_jax.image import to_float
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample.progress import SamplingCallbacks
-from imagen_jax.sample.stage_program import EncodedText
+from imagen_jax.sample.sampler_inputs import EncodedText
 from imagen_jax.types import Keys, Network, Params, Pixels
 
 COLUMNS = ("colour", "shape", "size", "relation", "fill", "all")  # attributes in tables

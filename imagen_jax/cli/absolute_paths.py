@@ -11,13 +11,13 @@ def resolve_text(experiment: config.Experiment) -> config.Experiment:
 
     Names of embedded encoders, addresses of buckets, and what is not here stay as they are.
     """
-    from imagen_jax.text import encoder
+    from imagen_jax.text import encoder_folders
 
     text = experiment.text
     changes = {
         field: os.path.abspath(value)
         for field in ("encoder", "tokenizer")
         if (value := getattr(text, field)) and os.path.exists(value)
-        if field != "encoder" or value not in encoder.EMBEDDED
+        if field != "encoder" or value not in encoder_folders.EMBEDDED
     }
     return dataclasses.replace(experiment, text=dataclasses.replace(text, **changes))

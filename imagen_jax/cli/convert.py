@@ -106,16 +106,16 @@ def _source(options: Options) -> "tuple[str, Tokenizer]":
     Errors: FileNotFoundError or ValueError where either is not to be found.
     """
     from imagen_jax.io import buckets
-    from imagen_jax.text import encoder
+    from imagen_jax.text import encoder_folders
     from imagen_jax.text.tokenizer import Tokenizer
 
-    path = encoder.locate_encoder(options.path)
+    path = encoder_folders.locate_encoder(options.path)
     if not buckets.is_bucket(path) and not Path(path).exists():
         raise FileNotFoundError(
             f"no text encoder {options.path!r}: it is neither a checkpoint's folder or file, nor "
-            f"gs://, nor embedded ({', '.join(encoder.EMBEDDED)})"
+            f"gs://, nor embedded ({', '.join(encoder_folders.EMBEDDED)})"
         )
     try:
-        return path, Tokenizer.load(options.tokenizer or encoder.find_tokenizer(path))
+        return path, Tokenizer.load(options.tokenizer or encoder_folders.find_tokenizer(path))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{error}; --tokenizer FILE.model names another") from error

@@ -71,7 +71,7 @@ def _text(options: Options, found: config.Text | None) -> config.Text | None:
             "--text-dtype: there is no text encoder; give its folder as --text-encoder",
         )
         return None
-    from imagen_jax.text.encoder import EMBEDDED
+    from imagen_jax.text.encoder_folders import EMBEDDED
 
     where = found.encoder
     if options.text == "reference" and where not in EMBEDDED and Path(where).exists():

@@ -279,15 +279,14 @@ def _check_made(command: Command, experiment: config.Experiment) -> None:
 
 def _check_store(text: str, pairs: str, stages: Sequence[config.Experiment], name: str) -> str:
     """Compare a store's index with what the stages ask. Errors: ValueError."""
-    from imagen_jax.data import pipeline
-    from imagen_jax.data.store import index, store
+    from imagen_jax.data.store import fit, index, store
 
     folder = epath.Path(pairs)
     found = store.Store(folder=folder, **index.parse(text, folder / index.INDEX))
     source = shlex.quote(store.join_split(found.dataset, found.split))
     command = f"imagen encode {source} --for {name} --out {pairs}"
     for experiment in stages:
-        if misfit := pipeline.describe_misfit(found, experiment, command):
+        if misfit := fit.describe_misfit(found, experiment, command):
             raise ValueError(f"{pairs} {misfit}")
     sides = ", ".join(map(str, found.sizes))
     return f"{pairs}: {found.count:,} pairs of sides {sides}, as the config asks"

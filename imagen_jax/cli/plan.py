@@ -205,10 +205,10 @@ def _fit(experiment: config.Experiment, topology: Any) -> tuple[config.Experimen
 
 def _encode(experiment: config.Experiment, topology: Any, options: Options) -> Any:
     from imagen_jax.plan import compile
-    from imagen_jax.text import encoder
+    from imagen_jax.text import encoder, encoder_folders
 
     return compile.compile_encode(
-        encoder.read_t5_config(experiment.text.encoder),
+        encoder_folders.read_t5_config(experiment.text.encoder),
         topology,
         captions=options.batch or encoder.BATCH_TOKENS // compile.tokens_of(experiment.text),
         text=experiment.text,

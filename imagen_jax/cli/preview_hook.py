@@ -28,15 +28,14 @@ def hook(experiment: config.Experiment, store: Store) -> Callable[[int, Any, Any
     from imagen_jax.sample.request import Request
     from imagen_jax.sample.stage_program import TrainedStage
 
-    stage, options = experiment.stage, experiment.train
-    module = models.build(stage.model)
+    stage, module = experiment.stage, models.build(experiment.stage.model)
     if stage.is_super_resolution:
         prompts, low, real = _records(experiment, store)
     else:
         prompts, low, real = _prompts(experiment), None, None
 
     def sample(step: int, state: Any, progress: Any) -> None:
-        if step % options.sample_every:
+        if step % experiment.train.sample_every:
             return
         params = state.network_params(experiment.lora)
         try:
@@ -73,7 +72,7 @@ def _records(experiment: config.Experiment, store: Store) -> tuple[Any, np.ndarr
     Corrupt records have others in their place, as in training.
     """
     from imagen_jax.data import pipeline
-    from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
+    from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 
     count = min(SHOWN, store.count)
     loaded = next(

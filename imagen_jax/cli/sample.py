@@ -127,7 +127,6 @@ def run(argv: list[str]) -> None:
     options = _with_prompts(parsing.parse(Options, argv, prog="imagen sample", description=USAGE))
     changes = sampler_overrides.read_overrides(vars(options.sampler))
 
-    import imagen_jax
     from imagen_jax.cli.output import Output
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import lease, preemption
@@ -136,16 +135,7 @@ def run(argv: list[str]) -> None:
     compilation_cache.use_cache()
     profile.listen()
     profile.end_part("imports")
-    cascade = imagen_jax.load(
-        options.cascade,
-        text_encoder=options.text_encoder,
-        dtype=options.dtype,
-        text_encoder_dtype=options.text_encoder_dtype,
-        offload=options.offload,
-    )
-    if options.clean_caption:
-        cascade = cascade.with_caption_cleaner()
-    cascade = lora_option.with_adapters(cascade, options.lora).with_samplers(changes)
+    cascade = _load(options).with_samplers(changes)
     stages = [s.stage for s in cascade.select_stages(options.first_stage, options.last_stage)]
     check_used(stages, changes, flags=sampler_overrides.FLAGS)
     unfinished = options.out / preemption.UNFINISHED
@@ -163,13 +153,27 @@ def run(argv: list[str]) -> None:
         with contextlib.suppress(OSError):  # it holds what the output has, and only takes room
             removal.remove_folder(unfinished)
     profile.end_part("saving")
-    took = time.perf_counter() - started
-    count = len(options.prompts)
+    took, count = time.perf_counter() - started, len(options.prompts)
     part = f", the first {output.shown:,}" if output.shown < count else ""
     images = "1 image" if count == 1 else f"{count} images"
     print(f"{images} in {options.out} ({took:.1f} s); see {grid}{part}")
     if options.profile:
         print(profile.table())
+
+
+def _load(options: Options) -> "Imagen":
+    import imagen_jax
+
+    cascade = imagen_jax.load(
+        options.cascade,
+        text_encoder=options.text_encoder,
+        dtype=options.dtype,
+        text_encoder_dtype=options.text_encoder_dtype,
+        offload=options.offload,
+    )
+    if options.clean_caption:
+        cascade = cascade.with_caption_cleaner()
+    return lora_option.with_adapters(cascade, options.lora)
 
 
 def _with_prompts(options: Options) -> Options:

@@ -55,17 +55,10 @@ def run(argv: list[str]) -> None:
     """Parse, score, write, print. Errors: ValueError that names what can't be scored."""
     options = parsing.parse(Options, argv, prog="imagen score", description=USAGE)
     if options.images.endswith(PREFERENCES):
-        if options != Options(images=options.images, out=options.out):
-            raise ValueError(
-                f"{options.images} has answers of people: of options, give --out alone"
-            )
-        from imagen_jax.cli import score_preferences
-
-        score_preferences.run(options.images, options.out)
+        _score_answers(options)
         return
-    from imagen_jax.metrics import measure, score, statistics_file
+    from imagen_jax.metrics import measure, score
     from imagen_jax.parallel import compilation_cache
-    from imagen_jax.runtime import lease, preemption
 
     metrics = score.parse_metrics(options.metrics)
     if options.prompts and "clip" not in metrics:
@@ -77,6 +70,30 @@ def run(argv: list[str]) -> None:
         measure.open_reference(reference_at, options.networks.data_dir) if reference_at else None
     )
     compilation_cache.use_cache()
+    numbers, notes = _score(options, metrics, images, compared)
+    for note in notes:
+        warnings.warn(note, stacklevel=1)
+    for name, number in numbers.items():
+        print(f"{name:<10}{number:.6g}")
+    print(f"{len(images):,} images; all of it is in {options.out}")
+
+
+def _score_answers(options: Options) -> None:
+    """Score what people answered. Errors: ValueError for options that are of images."""
+    if options != Options(images=options.images, out=options.out):
+        raise ValueError(f"{options.images} has answers of people: of options, give --out alone")
+    from imagen_jax.cli import score_preferences
+
+    score_preferences.run(options.images, options.out)
+
+
+def _score(
+    options: Options, metrics: Sequence[str], images: ImageSet, compared: ImageSet | Path | None
+) -> tuple[dict[str, float], list[str]]:
+    """Measure, and write; the numbers and what there is to say of them."""
+    from imagen_jax.metrics import measure, score, statistics_file
+    from imagen_jax.runtime import lease, preemption
+
     networks = metric_options.load(options.networks, metrics)
     unfinished = options.out / preemption.UNFINISHED
     with lease.hold(options.out, command="imagen score", option="--out"):
@@ -90,9 +107,8 @@ def run(argv: list[str]) -> None:
                 unfinished=unfinished,
                 progress=progress,
             )
-            found, reference = measurement.measure(images, what="images"), None
-            if compared is not None:
-                reference = measurement.reference(compared)
+            found = measurement.measure(images, what="images")
+            reference = None if compared is None else measurement.reference(compared)
         numbers = score.compute(metrics, found, reference)
         notes = score.warnings_of(metrics, found, reference)
         found.save(options.out / statistics_file.FILE)
@@ -100,11 +116,7 @@ def run(argv: list[str]) -> None:
         _write(options.out, {"metrics": numbers, **sets, "warnings": notes})
         with contextlib.suppress(OSError):  # it holds what the output has, and only takes room
             removal.remove_folder(unfinished)
-    for note in notes:
-        warnings.warn(note, stacklevel=1)
-    for name, number in numbers.items():
-        print(f"{name:<10}{number:.6g}")
-    print(f"{len(images):,} images; all of it is in {options.out}")
+    return numbers, notes
 
 
 def _open(options: Options, metrics: Sequence[str]) -> ImageSet:

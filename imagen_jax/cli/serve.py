@@ -21,6 +21,7 @@ POST /v1/images/generations and /v1/images/edits are those of OpenAI's API, and 
 browsers. Requests of all clients share batches; an image depends on its own request and seed alone.
 Ends at SIGTERM or Ctrl-C, when the requests that it has are answered.
 """
+NEEDED = ("starlette", "uvicorn", "sse_starlette", "prometheus_client", "python_multipart")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +75,7 @@ def run(argv: list[str]) -> None:
     """Parse, load, compile, serve."""
     began = time.perf_counter()
     options = parsing.parse(Options, argv, prog="imagen serve", description=USAGE)
-    for module in (
-        "starlette",
-        "uvicorn",
-        "sse_starlette",
-        "prometheus_client",
-        "python_multipart",
-    ):
+    for module in NEEDED:
         extras.require(module, "imagen serve needs")
 
     from imagen_jax.serve import access, server

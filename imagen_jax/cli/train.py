@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import config_overrides, console, devices
+from imagen_jax.cli import config_overrides, console, devices, init_from
 from imagen_jax.cli.cache_options import CacheOptions
-from imagen_jax.cli.experiments import find_weights, load_experiments
+from imagen_jax.cli.experiments import load_experiments
 from imagen_jax.io import workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import backend, distributed
@@ -20,7 +20,7 @@ from imagen_jax.runtime.supervisor import STEP_FILE, StepRecorder, Supervisor
 
 if TYPE_CHECKING:
     from imagen_jax.data.store.store import Store
-    from imagen_jax.train.init_from import InitFrom
+    from imagen_jax.train.loop import Hook
 
 PATIENCE = 5.0  # seconds from SIGTERM until a process ends that builds a network meanwhile
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
@@ -171,10 +171,10 @@ def train_stage(
     """Train one stage in `folder`; `name` is what the user named its config. Errors: as `run`."""
     import jax
 
-    from imagen_jax.cli import absolute_paths, preview_hook
+    from imagen_jax.cli import absolute_paths
     from imagen_jax.parallel import compilation_cache
     from imagen_jax.runtime import late_signals, preemption
-    from imagen_jax.train import loop, profiler, run_lease
+    from imagen_jax.train import loop, run_lease
 
     compilation_cache.use_cache()
     experiment = absolute_paths.resolve_text(experiment)
@@ -182,14 +182,9 @@ def train_stage(
     # With --pairs they say what the run is trained on, whatever the config names.
     data = dataclasses.replace(experiment.data, dataset=store.dataset, split=store.split)
     experiment = dataclasses.replace(experiment, data=data)
-    source = _source(options, experiment.stage)
-    experiment = _with_base(experiment, options)
-    hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
-    if options.profile_steps is not None:
-        steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
-        hooks.append(profiler.ProfileWindow(steps))
-    if file := os.environ.get(STEP_FILE):
-        hooks.append(StepRecorder(Path(file), name=experiment.stage.name))
+    source = init_from.find_source(options, experiment.stage)
+    experiment = init_from.with_base(experiment, options)
+    hooks = _hooks(experiment, store, options)
     unbegun = f"{experiment.stage.name} was asked to stop before its first step, and nothing is "
     unbegun += "lost: give the same command again"
     alone = jax.process_count() == 1
@@ -207,65 +202,31 @@ def train_stage(
 
         state = loop.train(experiment, folder, store=store, source=source, hooks=hooks, stop=stop)
     if jax.process_index() == 0:
-        reached_step, asked = int(state.step), experiment.train.steps
-        print(
-            f"{experiment.stage.name}: trained to step {asked} in {folder}"
-            if reached_step == asked
-            else f"{experiment.stage.name}: nothing to train: {folder} is at step {reached_step} "
-            f"already, past train.steps={asked}"
-        )
+        _report_end(experiment, folder, int(state.step))
 
 
-def _source(options: Options, stage: config.Stage) -> "InitFrom | None":
-    """Find what --init-from names: a run, an exported stage, or this stage of a cascade.
+def _hooks(experiment: config.Experiment, store: "Store", options: Options) -> list["Hook"]:
+    """What is called after every step: sampled images, a trace, the step for the supervisor."""
+    from imagen_jax.cli import preview_hook
+    from imagen_jax.train import profiler
 
-    Of DeepFloyd IF's folders it is the one that enlarges, or the one that does not.
-    """
-    from imagen_jax import pretrained
-    from imagen_jax.io import run_dir
-    from imagen_jax.pretrained import locate
-    from imagen_jax.train import init_from
+    hooks = [preview_hook.hook(experiment, store)] if experiment.train.sample_every else []
+    if options.profile_steps is not None:
+        steps = profiler.parse_window(options.profile_steps, last=experiment.train.steps)
+        hooks.append(profiler.ProfileWindow(steps))
+    if file := os.environ.get(STEP_FILE):
+        hooks.append(StepRecorder(Path(file), name=experiment.stage.name))
+    return hooks
 
-    if options.init_from is None:
-        if options.init_partial or options.init_take != "ema":
-            raise ValueError("--init-take and --init-partial need --init-from")
-        return None
-    if found := find_weights(options.init_from, enlarges=stage.is_super_resolution):
-        folder, tensors = found
-        return init_from.InitFrom(
-            folder=folder,
-            take=options.init_take,
-            partial=options.init_partial,
-            tensors=tensors,
-        )
-    if (place := locate.find_stage(options.init_from, stage.name)) is not None:
-        return init_from.InitFrom(
-            folder=place, take=options.init_take, partial=options.init_partial
-        )
-    raise FileNotFoundError(
-        f"--init-from {options.init_from}: neither it nor a folder {stage.name} in it is a run or "
-        f"an exported stage (no {run_dir.CONFIG}); embedded cascades: "
-        f"{', '.join(pretrained.list_names())}"
+
+def _report_end(experiment: config.Experiment, folder: Workdir, reached_step: int) -> None:
+    asked = experiment.train.steps
+    print(
+        f"{experiment.stage.name}: trained to step {asked} in {folder}"
+        if reached_step == asked
+        else f"{experiment.stage.name}: nothing to train: {folder} is at step {reached_step} "
+        f"already, past train.steps={asked}"
     )
-
-
-def _with_base(experiment: config.Experiment, options: Options) -> config.Experiment:
-    """Return the experiment with the place of the weights that its adapters change.
-
-    Errors: ValueError for --init-partial, whose other weights nobody could find again.
-    """
-    if not experiment.lora.rank or options.init_from is None:
-        return experiment
-    if options.init_partial or options.init_take != "ema":
-        raise ValueError(
-            f"--lora.rank {experiment.lora.rank} changes the averaged weights of a whole network: "
-            "leave out --init-partial and --init-take"
-        )
-    base = options.init_from
-    if Path(base).exists():
-        base = os.path.abspath(base)
-    adapters = dataclasses.replace(experiment.lora, base=base)
-    return dataclasses.replace(experiment, lora=adapters)
 
 
 def _open_store(experiment: config.Experiment, options: Options, name: str) -> "Store":
@@ -276,9 +237,9 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     makes the right pairs.
     """
     from imagen_jax.cli import encode_command
-    from imagen_jax.data import pipeline
     from imagen_jax.data.prepare import jobs
-    from imagen_jax.text import encoder
+    from imagen_jax.data.store import fit
+    from imagen_jax.text import encoder_folders
 
     pairs = None if options.pairs is None else workdir.as_path(options.pairs)
     command = encode_command.describe_command(
@@ -287,11 +248,9 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
     store = dataclasses.replace(store, cache=options.cache.settings())
     text = experiment.text
-    vocabulary = text.vocabulary or encoder.find_vocabulary(text.encoder, text.tokenizer)
+    vocabulary = text.vocabulary or encoder_folders.find_vocabulary(text.encoder, text.tokenizer)
     asked = dataclasses.replace(text, vocabulary=vocabulary)
-    pipeline.check_store(
-        store, experiment=dataclasses.replace(experiment, text=asked), command=command
-    )
+    fit.check_store(store, experiment=dataclasses.replace(experiment, text=asked), command=command)
     if reading := store.source().describe():
         print(reading, flush=True)
     return store

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from imagen_jax.cloud import gcloud
 from imagen_jax.cloud.gcloud import Gcloud, GcloudError, MissingResourceError
-from imagen_jax.runtime.lease import Holder, Lease
+from imagen_jax.runtime.lease import Lease
 from imagen_jax.runtime.lease_file import FREE, MAX_BYTES, ReadLease, read_time
+from imagen_jax.runtime.lease_holder import Holder
 
 FILE = "watcher.json"  # below WORKDIR/launch
 RENEWED = 60.0  # seconds between two signs of life

@@ -8,7 +8,8 @@ Each file in `configs/` has `get_config() -> Experiment`; the command line overr
 | `models.py` | `UNet`, `EfficientUNet`, `Level`, `TextConditioning` |
 | `deepfloyd.py` | `DeepFloydUNet`, `DeepFloydLevel` |
 | `diffusion.py` | `Diffusion`, `NoiseSchedule`, `NoiseConditioning`, `Sampler` |
-| `experiment.py` | `Experiment` and its parts: `Stage`, `Data`, `Text`, `Train`, `Mesh` |
+| `stage.py` | `Stage`: one diffusion model of the cascade |
+| `experiment.py` | `Experiment` and its parts: `Data`, `Text`, `Train`, `Mesh` |
 | `optim.py` | `Optim`: optimiser, learning rate, average, frozen parameters |
 | `distillation.py` | `Distillation`, `Teacher`: a stage that few steps sample |
 | `images.py` | `Framing`, `Filters`: how images of any size are cropped and chosen |
@@ -46,7 +47,6 @@ from imagen_jax.config.experiment import (
     Mesh,
     Optim,
     Padding,
-    Stage,
     Text,
     Train,
 )
@@ -86,6 +86,7 @@ from imagen_jax.config.ranges import (
     check_value,
 )
 from imagen_jax.config.sentences import check_texts, join_values, shorten
+from imagen_jax.config.stage import Stage
 from imagen_jax.config.validate import require
 
 __all__ = [

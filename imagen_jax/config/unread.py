@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from imagen_jax.config.experiment import Stage
+from imagen_jax.config.stage import Stage
 
 
 def why_unread(stage: Stage, option: str, value: Any) -> str:

@@ -24,6 +24,7 @@
 | `prepare/multiprocess.py`, `beam.py` | processes of this machine, or of an Apache Beam pipeline |
 | `store/records.py` | the example format |
 | `store/store.py`, `shard_file.py` | the store of (image, encoding) pairs, and its files |
+| `store/fit.py` | whether an experiment can train on a store |
 | `store/skipped.py` | examples that did not become records |
 | `synthetic/tfds_builder.py` | the builder of the embedded datasets, without TensorFlow |
 | `synthetic/shapes/` | captioned shapes: scenes, captions, rendering |

@@ -27,7 +27,7 @@ from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import SkipLog, Source
 from imagen_jax.io import image_grid
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.tokenizer import Tokenizer
 
 CHUNK = 2048  # examples that a process is given at once
@@ -200,8 +200,8 @@ def draw_contact_sheet(source: Source, indices: Sequence[int]) -> Image.Image | 
 
 
 def _load_tokenizer(name: str) -> Tokenizer:
-    if name in encoder.EMBEDDED:
-        return Tokenizer.load(encoder.find_tokenizer(str(encoder.EMBEDDED[name])))
+    if name in encoder_folders.EMBEDDED:
+        return Tokenizer.load(encoder_folders.find_tokenizer(str(encoder_folders.EMBEDDED[name])))
     return Tokenizer.load(name)
 
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -23,12 +21,11 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from imagen_jax import config
 from imagen_jax.data.images import transforms
+from imagen_jax.data.store.fit import nonfinite_encoding
 from imagen_jax.data.store.records import Encoding, Record
 from imagen_jax.data.store.store import Records, Store
 from imagen_jax.io.errors import CorruptDataError
 
-# Of `config.Text`, and of a store.
-STORED = ("width", "max_length", "clean", "clean_caption", "lower_case", "padding")
 TRIED_SHARDS = 2  # where so many shards' worth of records in a row are damaged, none stands in
 
 
@@ -86,7 +83,7 @@ class LoadExample:
             dropped = rng.random() < self.stage.text_drop_rate
             text = _empty(self.store) if dropped else text
         if not text.is_finite():
-            raise _not_finite(self.store, f"record {index}, {record.key!r},")
+            raise nonfinite_encoding(self.store, f"record {index}, {record.key!r},")
         return LoadedExample(pixels, low_pixels, text.array(), index, lost)
 
     def _whole(self, wanted: int) -> tuple[int, Record, transforms.RGB]:
@@ -259,61 +256,3 @@ def to_device(batch: Batch, shardings: Batch, *, share: ProcessRows) -> Batch:
         return jax.make_array_from_callback((share.batch_size, *local.shape[1:]), sharding, part)
 
     return jax.tree.map(place, batch, shardings)
-
-
-def check_store(
-    store: Store, *, experiment: config.Experiment, command: str = "imagen encode"
-) -> None:
-    """Refuse a store that the experiment cannot train on.
-
-    `command` is the one that makes the store it needs, for errors to name.
-    Errors: ValueError naming what differs and the remedy.
-    """
-    if misfit := describe_misfit(store, experiment, command):
-        raise ValueError(f"{store.folder} {misfit}")
-    if not store.empty().is_finite():
-        raise _not_finite(store, "the empty caption", command)
-
-
-def describe_misfit(store: Store, experiment: config.Experiment, command: str) -> str:
-    """Describe why an experiment can't train on a store, with the remedy, as the end of a sentence.
-
-    `command` makes the store that it needs. "" if it can, as far as the store's index tells.
-    """
-    text, stage = experiment.text, experiment.stage
-    wanted = {name: getattr(text, name) for name in STORED}
-    # Those that the config leaves open may be any; a run keeps its first store's.
-    checked = ("identity", "vocabulary", "dtype")
-    wanted |= {name: getattr(text, name) for name in checked if getattr(text, name)}
-    for name, asked in ({"encoder": Path(text.encoder).name} | wanted).items():
-        found = store.computed_in if name == "dtype" else getattr(store, name)
-        if found != asked:
-            return (
-                f"was encoded with {name} {found!r}, but text.{name}={asked!r}: "
-                f"change the config, or delete that folder and encode for it: `{command}`"
-            )
-    if stage.size not in store.sizes:
-        return (
-            f"holds images of sides {list(store.sizes)}, but stage {stage.name} "
-            f"trains on {stage.size}: delete that folder and encode for it: `{command}`"
-        )
-    return ""
-
-
-def _not_finite(store: Store, which: str, command: str = "imagen encode") -> ValueError:
-    return ValueError(
-        f"{store.folder}: the encoding of {which} is NaN or infinite, as text encoder "
-        f"{store.encoder!r} computed it: delete the folder, then `{command}` with sound "
-        "weights or in float32"
-    )
-
-
-def with_encoder(experiment: config.Experiment, store: Store) -> config.Experiment:
-    """The experiment with the digests and the dtype of the encoder that made the store."""
-    text = dataclasses.replace(
-        experiment.text,
-        identity=store.identity,
-        vocabulary=store.vocabulary,
-        dtype=store.computed_in,  # type: ignore[arg-type]  # `config.Text` checks it
-    )
-    return dataclasses.replace(experiment, text=text)

@@ -5,6 +5,7 @@ Inpainting (RePaint, arXiv:2201.09865) is here, too: known pixels and repeated s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,8 @@ Levels = Callable[[jax.Array, Any], LogSNR]
 # Before the first step of all: noise of its level, noise of deviation 1, as diffusers has it, or
 # the image with that level's noise, as before later steps.
 Beginning = Literal["noise", "unit_noise", "image"]
+# (z, logsnr) -> x0 with the known pixels, and the variance's share, if any.
+Seen = Callable[[jax.Array, jax.Array], tuple[Image, jax.Array | None]]
 
 
 class KnownPixels(NamedTuple):
@@ -98,42 +101,51 @@ def sample(
     Source: RePaint (arXiv:2201.09865), algorithm 1. Differs from the paper: x0 has the known pixels
     too, so that they keep to their level within a step, as well.
     """
-    given, seen = sampler_params, _with_known(denoise, known)
+    seen = _with_known(denoise, known)
+    body = functools.partial(_step, seen=seen, given=sampler_params, steps=steps, known=known)
+    return jax.lax.fori_loop(sampler_params.first, sampler_params.last, body, state)
 
-    def image(z: Image, logsnr: LogSNR) -> Image:
-        return seen(z, logsnr)[0]
+
+def _step(
+    index: jax.Array,
+    now: SamplerState,
+    *,
+    seen: Seen,
+    given: SamplerParams,
+    steps: Steps,
+    known: KnownPixels | None,
+) -> SamplerState:
+    """The state after the step `index`, and its repetitions."""
 
     def level(index: jax.Array) -> LogSNR:
-        return jnp.broadcast_to(steps.levels(_row(index), given.steps), state.keys.shape)
+        return jnp.broadcast_to(steps.levels(_row(index), given.steps), now.keys.shape)
 
-    def body(index: jax.Array, now: SamplerState) -> SamplerState:
-        logsnr_t, logsnr_s = level(index), level(index + 1)
-        logsnr_prev = jnp.where(now.made == 0, logsnr_t, level(index - 1))
-        is_last = index == given.steps - 1
-        is_finished = is_last & (logsnr_t[0] >= steps.cleanest)
+    logsnr_t, logsnr_s = level(index), level(index + 1)
+    logsnr_prev = jnp.where(now.made == 0, logsnr_t, level(index - 1))
+    is_last = index == given.steps - 1
+    is_finished = is_last & (logsnr_t[0] >= steps.cleanest)
 
-        def once(z: Image, keys: Keys) -> tuple[Image, Image]:
-            if known is not None:
-                z = jnp.where(known.mask, _at_level(known, keys, logsnr_t), z)
-            x0, share = seen(z, logsnr_t)
-            x0_prev = jnp.where(now.made == 0, x0, now.x0)
-            gamma = given.stochasticity if share is None else share
-            step = StepInputs(z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, gamma)
-            z_s = jax.lax.cond(is_finished, lambda: x0, lambda: steps.rule(step, image))
-            ended = z_s if known is None else jnp.where(known.mask, known.image, z_s)
-            return z_s, jnp.where(is_last, ended, x0)
-
-        def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
-            keys = _fold(_fold(now.keys, "again", index), "repeat", repeat)
-            return once(renoise(found[0], _fold(keys, "back", 0), logsnr_s, logsnr_t), keys)
-
-        found = once(now.z, _fold(now.keys, "step", index))
+    def once(z: Image, keys: Keys) -> tuple[Image, Image]:
         if known is not None:
-            repeats = jnp.where(is_last, 1, given.num_resamples)
-            found = jax.lax.fori_loop(1, repeats, again, found)
-        return SamplerState(now.keys, *found, now.made + 1)
+            z = jnp.where(known.mask, _at_level(known, keys, logsnr_t), z)
+        x0, share = seen(z, logsnr_t)
+        x0_prev = jnp.where(now.made == 0, x0, now.x0)
+        gamma = given.stochasticity if share is None else share
+        step = StepInputs(z, x0, x0_prev, logsnr_prev, logsnr_t, logsnr_s, keys, gamma)
+        rule = functools.partial(steps.rule, step, lambda z, logsnr: seen(z, logsnr)[0])
+        z_s = jax.lax.cond(is_finished, lambda: x0, rule)
+        ended = z_s if known is None else jnp.where(known.mask, known.image, z_s)
+        return z_s, jnp.where(is_last, ended, x0)
 
-    return jax.lax.fori_loop(given.first, given.last, body, state)
+    def again(repeat: jax.Array, found: tuple[Image, Image]) -> tuple[Image, Image]:
+        keys = _fold(_fold(now.keys, "again", index), "repeat", repeat)
+        return once(renoise(found[0], _fold(keys, "back", 0), logsnr_s, logsnr_t), keys)
+
+    found = once(now.z, _fold(now.keys, "step", index))
+    if known is not None:
+        repeats = jnp.where(is_last, 1, given.num_resamples)
+        found = jax.lax.fori_loop(1, repeats, again, found)
+    return SamplerState(now.keys, *found, now.made + 1)
 
 
 def renoise(z_s: Image, keys: Keys, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Image:
@@ -146,9 +158,7 @@ def renoise(z_s: Image, keys: Keys, logsnr_s: LogSNR, logsnr_t: LogSNR) -> Image
     return alpha_t / alpha_s * z_s + std * rng.normal_each(keys, z_s.shape[1:])
 
 
-def _with_known(
-    denoise: Callable[..., Image | Denoised], known: KnownPixels | None
-) -> Callable[[jax.Array, jax.Array], tuple[Image, jax.Array | None]]:
+def _with_known(denoise: Callable[..., Image | Denoised], known: KnownPixels | None) -> Seen:
     """`denoise` in float32, whose x0 has the known pixels; and the variance's share, if any."""
 
     def seen(z: Image, logsnr: LogSNR) -> tuple[Image, jax.Array | None]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,30 @@ def write(
     read, or more bytes than a page may have; OSError.
     """
     each = _check(pairs, prompts)
+    trials = _trials(pairs, prompts, seed=seed, size=size)
+    study = hashlib.sha256(json.dumps(trials).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    key = {
+        "study": study,
+        "A": pairs[0].address,
+        "B": pairs[1].address,
+        "seed": seed,
+        "prompts": len(prompts),
+        "prompts_sha256": prompts.digest(),
+        "images_per_prompt": each,
+    }
+    write_atomic(folder / KEY, json.dumps(key, indent=2) + "\n")
+    # A prompt must not end the script that it stands in.
+    text = json.dumps({"id": study, "trials": trials}).replace("<", "\\u003c")
+    write_atomic(folder / PAGE, TEMPLATE.read_text("utf-8").replace("@STUDY@", text).encode())
+    return folder / PAGE
+
+
+def _trials(
+    pairs: tuple[ImageSet, ImageSet], prompts: PromptSet, *, seed: int, size: int | None
+) -> list[dict[str, Any]]:
+    """What the page shows of each prompt, in the order that is drawn. Errors: as `write`."""
+    each = len(pairs[0]) // len(prompts)
     trials, used, sides = [], 0, set[int]()
     for trial in arrange(len(prompts), seed=seed):
         span = range(trial.number * each, (trial.number + 1) * each)
@@ -86,22 +111,7 @@ def write(
                 "right": shown[right],
             }
         )
-    study = hashlib.sha256(json.dumps(trials).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    key = {
-        "study": study,
-        "A": pairs[0].address,
-        "B": pairs[1].address,
-        "seed": seed,
-        "prompts": len(prompts),
-        "prompts_sha256": prompts.digest(),
-        "images_per_prompt": each,
-    }
-    write_atomic(folder / KEY, json.dumps(key, indent=2) + "\n")
-    # A prompt must not end the script that it stands in.
-    text = json.dumps({"id": study, "trials": trials}).replace("<", "\\u003c")
-    write_atomic(folder / PAGE, TEMPLATE.read_text("utf-8").replace("@STUDY@", text).encode())
-    return folder / PAGE
+    return trials
 
 
 def _check(pairs: tuple[ImageSet, ImageSet], prompts: PromptSet) -> int:

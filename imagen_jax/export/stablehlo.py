@@ -23,8 +23,9 @@ from imagen_jax.config.sentences import shorten
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.io import safetensors, whole_files
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
-from imagen_jax.text import t5
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
+from imagen_jax.text import t5, t5_storage
 from imagen_jax.text.checkpoints import lazy_tensors, load
 
 SAMPLE, ENCODE = "sample.stablehlo", "encode.stablehlo"
@@ -43,20 +44,9 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     The same seed and index give the images of `Imagen.sample`. A prompt that has no token but its
     end is sampled without text. Guidance of weight 1 is not computed.
     """
-    stage = experiment.stage
-    sampler = stage.sampler
-    if stage.distillation is None:
-        sampler = dataclasses.replace(
-            sampler,
-            guidance_weight=0.0,  # any but 1: the second pass is in the program
-            guidance_interval=sampler.guidance_interval or (0.0, math.inf),
-        )
-    program = TrainedStage(
-        stage=dataclasses.replace(stage, sampler=sampler),
-        module=models.build(stage.model),
-        params=None,
-    ).program()
-    defaults, size = SamplerParams.from_config(sampler), (stage.size, stage.size)
+    stage = _exported_stage(experiment.stage)
+    program = TrainedStage(stage=stage, module=models.build(stage.model), params=None).program()
+    defaults, size = SamplerParams.from_config(stage.sampler), (stage.size, stage.size)
 
     def sample(tensors: Arrays, given: Arrays) -> jax.Array:
         mask, steps = given["text_mask"], given.get("steps", defaults.steps)
@@ -83,6 +73,18 @@ def export_sampling(experiment: config.Experiment, kinds: Kinds) -> Exported:
     return _export(sample, kinds, _arguments(experiment))
 
 
+def _exported_stage(stage: config.Stage) -> config.Stage:
+    """The stage with a sampler whose program has the second pass, unless one is distilled away."""
+    if stage.distillation is not None:
+        return stage
+    sampler = dataclasses.replace(
+        stage.sampler,
+        guidance_weight=0.0,  # any but 1
+        guidance_interval=stage.sampler.guidance_interval or (0.0, math.inf),
+    )
+    return dataclasses.replace(stage, sampler=sampler)
+
+
 def default_arguments(stage: config.Stage) -> dict[str, float]:
     """A stage's own values of the arguments that are numbers of its sampler."""
     found = {name: getattr(stage.sampler, name) for name in sorted(_numbers(stage))}
@@ -99,7 +101,7 @@ def export_encoding(folder: Path, text: config.Text) -> Exported:
     """
     sizes, layout = load.find_layout(folder)
     kinds = {
-        name: jax.ShapeDtypeStruct(shape, t5.storage_dtype(name, shape, text.computed_in))
+        name: jax.ShapeDtypeStruct(shape, t5_storage.storage_dtype(name, shape, text.computed_in))
         for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from imagen_jax import config
 from imagen_jax.config.names import check_line
-from imagen_jax.text import encoder, encoder_digests, t5
+from imagen_jax.text import encoder_digests, encoder_folders, t5, t5_storage
 from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.checkpoints.lazy_tensors import Layout
 from imagen_jax.text.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> T
     """
     identity, vocabulary = source.identity, source.vocabulary
     known = identity and vocabulary
-    if not known and (kind != "none" or encoder.is_there(encoder.locate_encoder(source.encoder))):
+    if not known and (kind != "none" or _is_there(source)):
         _, layout, words = _open(source)
         identity = encoder_digests.read_identity(layout, words)
         vocabulary = encoder_digests.vocabulary_digest(words)
@@ -92,6 +92,10 @@ def describe_encoder(kind: Kind, trained: config.Text, source: config.Text) -> T
         dtype=trained.computed_in,
         clean=trained.clean,
     )
+
+
+def _is_there(source: config.Text) -> bool:
+    return encoder_folders.is_there(encoder_folders.locate_encoder(source.encoder))
 
 
 def embed_encoder(folder: Path, source: config.Text, *, progress: bool = False) -> None:
@@ -114,15 +118,15 @@ def embed_encoder(folder: Path, source: config.Text, *, progress: bool = False) 
 
 def count_bytes(source: config.Text) -> int:
     """Count the bytes of an encoder's weights, where they are embedded. Errors: of reading them."""
-    shapes = t5.parameter_shapes(encoder.read_t5_config(source.encoder))
+    shapes = t5.parameter_shapes(encoder_folders.read_t5_config(source.encoder))
     return sum(
         math.prod(shape)
-        * (2 if t5.storage_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
+        * (2 if t5_storage.storage_dtype(name, shape, source.computed_in) == "bfloat16" else 4)
         for name, shape in shapes.items()
     )
 
 
 def _open(source: config.Text) -> tuple[t5.T5Config, Layout, Tokenizer]:
-    place = encoder.locate_encoder(source.encoder)
+    place = encoder_folders.locate_encoder(source.encoder)
     sizes, layout = load.find_layout(place)
-    return sizes, layout, Tokenizer.load(source.tokenizer or encoder.find_tokenizer(place))
+    return sizes, layout, Tokenizer.load(source.tokenizer or encoder_folders.find_tokenizer(place))

@@ -5,14 +5,12 @@ data, and nothing here loads a pickle.
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import logging
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from imagen_jax import config
 from imagen_jax.config.decode import decode
 from imagen_jax.io import checkpoint_files, checksums, json_reader, nonfinite_arrays, removal
+from imagen_jax.io.checkpoint_damage import check_chunks, name_damage
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -34,22 +33,6 @@ STATE = "state"
 NAMES = ocp.path.step.standard_name_format()  # of the folders of steps
 ABOUT = "about"  # fingerprint, shapes and package versions
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax's unfinished folders end
-# TensorStore's words for what is no damage.
-PASSING = (
-    "CANCELLED",
-    "DEADLINE_EXCEEDED",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-)
-DAMAGE = (
-    *(ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError),
-    RecursionError,  # JSON that is nested too deeply
-)
-# asyncio's words for a failed read that nothing has waited for.
-UNRETRIEVED = ("Task exception was never retrieved", "Future exception was never retrieved")
-SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
 ASIDE = "damaged"  # where checkpoints go that can't be read
 PACKAGES = ("imagen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -84,7 +67,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        with _naming(self.folder):
+        with name_damage(self.folder):
             if isinstance(self.folder, Path) and self.folder.is_dir():
                 checkpoint_files.check_steps(self.folder)
             return ocp.CheckpointManager(self.folder, options=self._options)
@@ -144,7 +127,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        with _naming(item.parent):
+        with name_damage(item.parent):
             restored = checkpointer.restore(item, arguments)
         wrong = checksums.changed_names(checksums.compute(restored), about.sums) if about else ()
         if wrong:
@@ -176,14 +159,14 @@ class Checkpoints:
         item = self.folder / str(step) / STATE
         if not item.is_dir():
             raise FileNotFoundError(f"{item.parent}: the checkpoint is incomplete (no {STATE}/)")
-        with _naming(item.parent):
+        with name_damage(item.parent):
             if isinstance(item, Path):
                 checkpoint_files.check_checkpoint(item.parent)
                 checkpoint_files.check_tree(item)
                 checkpoint_files.check_arrays(item)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
             tree = _tree(checkpointer.metadata(item).item_metadata)
-            _check_chunks(tree)
+            check_chunks(tree)
             shapes = _names(tree)
             about = _about(item.parent)
         if about and (about.shapes != shapes or about.sums.keys() != shapes.keys()):
@@ -294,64 +277,10 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-@contextlib.contextmanager
-def _naming(folder: Workdir) -> Iterator[None]:
-    """Turn what Orbax says of missing or damaged files into one sentence that names the folder."""
-    try:
-        yield
-    except Exception as error:  # Orbax wraps what TensorStore says into bare ones
-        if not _is_damage(error):
-            raise
-        logging.getLogger("asyncio").addFilter(functools.partial(_is_unrelated, folder))
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CorruptDataError(
-            f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
-        ) from error
-
-
-def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
-    """Return whether a log record is about anything but another read of the damaged `folder`.
-
-    Orbax reads all arrays at once, and raises what the first of them meets; asyncio reports each of
-    the others, a task or the future that it waits for, when it is freed, at any later time, with
-    its stack.
-    """
-    message = record.getMessage()
-    where = str(folder).partition("://")[2] or str(folder)
-    return not (message.startswith(UNRETRIEVED) and where in message)
-
-
-def _is_damage(error: BaseException) -> bool:
-    """Return whether an error means damaged files, not rights, memory or a network."""
-    while type(error) is Exception and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OSError):
-        return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-    is_bad = isinstance(error, DAMAGE)
-    return is_bad and not any(word in str(error) for word in PASSING)
-
-
 def _names(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by name; a saved tree spells tuple positions and fields as dictionary keys."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {checksums.path_name(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _check_chunks(tree: Any) -> None:
-    """Refuse chunks far larger than their array: TensorStore aborts where one has no memory.
-
-    Errors: ValueError.
-    """
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        width = jax.numpy.dtype(leaf.dtype).itemsize
-        array = width * math.prod(leaf.shape)
-        for chunk in (leaf.storage.chunk_shape, leaf.storage.write_shape) if leaf.storage else ():
-            size = width * math.prod(chunk or ())
-            if size > 2 * array + SPARE:
-                raise ValueError(
-                    f"{checksums.path_name(path)} has chunks of {size:,} bytes for an array of "
-                    f"{array:,}"
-                )
 
 
 def _compare(

@@ -13,6 +13,7 @@
 | `unet.py` | `UNet`, the base network |
 | `efficient_unet.py` | `EfficientUNet`, super-resolution |
 | `deepfloyd_unet.py` | `DeepFloydUNet`, DeepFloyd IF's stages I and II |
+| `deepfloyd_conditioning.py` | its text, time steps and attention layers |
 | `remat.py` | what the backward pass computes again |
 """
 

@@ -12,17 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 
 from imagen_jax import config, models
-from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, flops, mesh
 from imagen_jax.plan import roofline
+from imagen_jax.plan.sampling_loop import SamplingLoop
 from imagen_jax.plan.topology import Topology
-from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
-from imagen_jax.text import packing, t5
+from imagen_jax.text import packing, t5, t5_storage
 from imagen_jax.text.placement import Split, parameter_sharding
 from imagen_jax.train import resolve, sharded_step, state
 
@@ -112,36 +109,14 @@ def compile_sample(
     loop, times the steps. So one compilation makes a plan for each of `steps`, by default the
     stage's own.
     """
-    stage, text = experiment.stage, experiment.text
-    module = models.build(stage.model)
-    shapes = models.sampling_shapes(stage, text)
-    guided = stage.is_guided
-    workload = auto_layout.Workload(
-        images=images * (2 if guided else 1), rows=stage.size // stage.model.multiple()
-    )
-    sizes = auto_layout.choose_axes(experiment.mesh, workload, devices=topology.devices)
-    grid = mesh.build(sizes, devices=topology.devices)
-    whole = mesh.replicated_sharding(grid)
-    params = state.with_shardings(shapes, jax.tree.map(lambda _: whole, shapes))
-    canvas = canvas_shapes(experiment, images, mesh.batch_sharding(grid))
-    fixed = {
-        "program": TrainedStage(stage=stage, module=module, params=None).program(),
-        "size": (stage.size, stage.size),
-    }
-    dials = SamplerParams.from_config(stage.sampler)
-
-    def sample(last: int, *arguments: Any) -> Any:
-        """With the steps known to the compiler."""
-        known = dials._replace(last=np.int32(last))
-        unjitted: Any = stage_program.sample_stage
-        return unjitted.__wrapped__(*arguments, None, known, **fixed)
-
+    stage = experiment.stage
+    grid, local = _sampling_mesh(experiment, images, topology)
+    loop = SamplingLoop.build(experiment, images, grid)
     with mesh.activate(grid):
-        whole_loop = stage_program.sample_stage.lower(params, canvas, None, dials, **fixed)
-        step = jax.jit(functools.partial(sample, 1)).lower(params, canvas)
+        whole_loop = loop.lower()
+        step = jax.jit(functools.partial(loop, 1)).lower(*loop.shapes)
     memory = roofline.memory_of(compile_for(whole_loop, topology, effort=effort), topology.chip)
     found = roofline.estimate(compile_for(step, topology, effort=effort), topology.chip)
-    local = auto_layout.local_images(workload.images, grid)
     return [
         CompiledPlan(
             what="sample",
@@ -149,14 +124,27 @@ def compile_sample(
             mesh=dict(grid.shape),
             images=images,
             local_images=local,
-            parameters=models.count_parameters(shapes),
-            flops=flops.count_flops(functools.partial(sample, count), params, canvas) / images,
+            parameters=models.count_parameters(loop.shapes[0]),
+            flops=flops.count_flops(functools.partial(loop, count), *loop.shapes) / images,
             estimate=found.times(count, memory=memory),
             steps=count,
             notes=tuple(_small_batch(local)),
         )
         for count in steps or (stage.sampler.steps,)
     ]
+
+
+def _sampling_mesh(
+    experiment: config.Experiment, images: int, topology: Topology
+) -> tuple[jax.sharding.Mesh, float]:
+    """The mesh for so many images, and how many of the network's batch a device computes."""
+    stage = experiment.stage
+    workload = auto_layout.Workload(
+        images=images * (2 if stage.is_guided else 1), rows=stage.size // stage.model.multiple()
+    )
+    sizes = auto_layout.choose_axes(experiment.mesh, workload, devices=topology.devices)
+    grid = mesh.build(sizes, devices=topology.devices)
+    return grid, auto_layout.local_images(workload.images, grid)
 
 
 def compile_encode(
@@ -175,32 +163,15 @@ def compile_encode(
     """
     dtype: config.EncoderDtype = "int8" if text.dtype == "int8" else "bfloat16"
     devices = [d for d in topology.devices if d.process_index == 0]
-    whole = text.padding == "encoded"
-    length = text.max_length if whole else packing.row_length(text.max_length)
-    tokens_each = tokens_of(text)
-    shapes = t5.storage_shapes(encoder, dtype)
-    size = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes.values()))
-    grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
-    held_by = auto_layout.batch_shards(grid)
-    rows = -(-captions * tokens_each // (length * held_by)) * held_by
-    params = traverse_util.unflatten_dict(
-        state.with_shardings(
-            shapes, {n: parameter_sharding(n, x, grid, split) for n, x in shapes.items()}
-        ),
-        sep=".",
-    )
-    by_row = mesh.batch_sharding(grid)
-    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_row)
-
-    def run(params: Any, tokens: Any, segments: Any) -> Any:
-        return t5.encode_packed(
-            params, tokens, segments, config=encoder, dtype=dtype, padding=text.padding
-        )
-
+    grid, params = _place_encoder(t5_storage.storage_shapes(encoder, dtype), devices, split)
+    ids = _row_shapes(captions, text, grid)
+    run = functools.partial(t5.encode_packed, config=encoder, dtype=dtype, padding=text.padding)
     work = flops.count_flops(run, params, ids, ids)
     with mesh.activate(grid):
-        lowered = jax.jit(run, out_shardings=by_row).lower(params, ids, ids)
-    packed = rows * length // tokens_each
+        lowered = jax.jit(run, out_shardings=ids.sharding).lower(params, ids, ids)
+    compiled = compile_for(lowered, topology, effort=effort)
+    rows, length = ids.shape
+    packed = rows * length // tokens_of(text)
     parameters = sum(math.prod(shape) for shape in t5.parameter_shapes(encoder).values())
     kept = ", int8" if dtype == "int8" else ""
     return CompiledPlan(
@@ -208,45 +179,36 @@ def compile_encode(
         name=f"T5, {parameters / 1e9:.2f} B{kept}, {rows} rows of {length} tokens",
         mesh=dict(grid.shape),
         images=packed,
-        local_images=packed / held_by,
+        local_images=packed / auto_layout.batch_shards(grid),
         parameters=parameters,
         flops=work / packed,
-        estimate=roofline.estimate(
-            compile_for(lowered, topology, effort=effort),
-            topology.chip,
-            flops=work / len(devices),
-        ),
+        estimate=roofline.estimate(compiled, topology.chip, flops=work / len(devices)),
         devices=len(devices),
     )
+
+
+def _place_encoder(
+    shapes: Mapping[str, jax.ShapeDtypeStruct], devices: Sequence[jax.Device], split: Split
+) -> tuple[jax.sharding.Mesh, Any]:
+    """The mesh of chips that share an encoder, and the shapes of its parameters on it."""
+    size = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes.values()))
+    grid = mesh.for_encoder(size, by_heads=split == "heads", devices=devices)
+    spread = {n: parameter_sharding(n, x, grid, split) for n, x in shapes.items()}
+    return grid, traverse_util.unflatten_dict(state.with_shardings(shapes, spread), sep=".")
+
+
+def _row_shapes(captions: int, text: config.Text, grid: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+    """The shape of the ids of so many captions, in full rows that the mesh divides."""
+    whole = text.padding == "encoded"
+    length = text.max_length if whole else packing.row_length(text.max_length)
+    held_by = auto_layout.batch_shards(grid)
+    rows = -(-captions * tokens_of(text) // (length * held_by)) * held_by
+    return jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=mesh.batch_sharding(grid))
 
 
 def tokens_of(text: config.Text) -> int:
     """Return the tokens that a caption is taken to have: all rows where padding is encoded."""
     return text.max_length if text.padding == "encoded" else CAPTION_TOKENS
-
-
-def canvas_shapes(
-    experiment: config.Experiment, images: int, sharding: jax.sharding.Sharding
-) -> SamplerInputs:
-    """Return the inputs of `stage_program.sample_stage`, as shapes."""
-    stage, text = experiment.stage, experiment.text
-
-    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((images, *shape), dtype, sharding=sharding)
-
-    low = stage.low_size
-    captions = EncodedText(
-        text=array(text.max_length, text.width),
-        text_mask=array(text.max_length, dtype=jnp.bool_),
-        has_text=array(dtype=jnp.bool_),
-    )
-    return SamplerInputs(
-        captions=captions,
-        negatives=captions,
-        indices=array(dtype=jnp.int32),
-        aug_level=array(),
-        low_res=None if low is None else array(low, low, 3),
-    )
 
 
 def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from imagen_jax.config.decode import decode, decode_values
 from imagen_jax.config.names import check_line
 from imagen_jax.plan.compile import CompiledPlan
+from imagen_jax.plan.roofline import MemoryUse
 from imagen_jax.plan.topology import Topology
 
 GIB = 2**30
@@ -47,9 +48,7 @@ def plan_document(
     """Every figure, by name. `calls` is the number of steps of a schedule, `price` in dollars an
     hour of a chip; both are estimates where they rest on the compiler's time.
     """
-    found = planned.estimate
-    memory, roofline, seconds = found.memory, found.roofline, found.seconds
-    chips = topology.chips
+    found, chips = planned.estimate, topology.chips
     if planned.devices is not None:
         chips = planned.devices // topology.chip.devices
     figures: dict[str, Any] = {
@@ -64,33 +63,40 @@ def plan_document(
         "local_images": planned.local_images,
         "remat": planned.remat,
         "steps": planned.steps,
-        "hbm_per_device": {
-            "arguments_gib": memory.arguments / GIB,
-            "outputs_gib": memory.outputs / GIB,
-            "temporaries_gib": memory.temporaries / GIB,
-            "total_gib": memory.total / GIB,
-            "capacity_gib": memory.capacity / GIB,
-            "fits": memory.fits,
-        },
+        "hbm_per_device": _memory(found.memory),
         "model_tflop_per_image": planned.flops / 1e12,
         "hardware_tflop_per_device": found.flops / 1e12,
         "collectives": {k: dataclasses.asdict(v) for k, v in found.traffic.items()},
-        "roofline_seconds": {**dataclasses.asdict(roofline), "binds": roofline.binds},
-        "estimated_seconds": seconds,
+        "roofline_seconds": {**dataclasses.asdict(found.roofline), "binds": found.roofline.binds},
+        "estimated_seconds": found.seconds,
         "estimate_refused": found.refused,
         "notes": list(planned.notes),
     }
-    if seconds is not None:
-        a_chip = planned.images / seconds / chips
-        figures["estimated_images_per_s_per_chip"] = a_chip
-        figures["estimated_mfu"] = a_chip * planned.flops / topology.chip.peak_flops
-        if calls is not None:
-            days = calls * seconds / DAY
-            figures["schedule_steps"] = calls
-            figures["estimated_days"] = days
-            if price is not None:
-                figures["estimated_cost"] = days * 24 * price * chips
+    if found.seconds is None:
+        return figures
+    a_chip = planned.images / found.seconds / chips
+    figures["estimated_images_per_s_per_chip"] = a_chip
+    figures["estimated_mfu"] = a_chip * planned.flops / topology.chip.peak_flops
+    return figures if calls is None else figures | _schedule(calls, found.seconds, chips, price)
+
+
+def _schedule(calls: int, seconds: float, chips: int, price: float | None) -> dict[str, Any]:
+    days = calls * seconds / DAY
+    figures: dict[str, Any] = {"schedule_steps": calls, "estimated_days": days}
+    if price is not None:
+        figures["estimated_cost"] = days * 24 * price * chips
     return figures
+
+
+def _memory(memory: MemoryUse) -> dict[str, Any]:
+    return {
+        "arguments_gib": memory.arguments / GIB,
+        "outputs_gib": memory.outputs / GIB,
+        "temporaries_gib": memory.temporaries / GIB,
+        "total_gib": memory.total / GIB,
+        "capacity_gib": memory.capacity / GIB,
+        "fits": memory.fits,
+    }
 
 
 def plans_to_json(

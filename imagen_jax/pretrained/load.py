@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from imagen_jax import config
@@ -44,15 +45,27 @@ def load(
     if compile_cache:
         compilation_cache.use_cache()
     folder = locate.find_cascade(path)
+    opened = functools.partial(_load_runs, folder)
     if pipelines := deepfloyd.find_pipelines(folder):
         locate.require_no_runs(folder)
-        return deepfloyd.load_pipelines(
-            pipelines,
-            text_encoder=str(text_encoder),
-            dtype=dtype,
-            text_encoder_dtype=text_encoder_dtype,
-            offload=offload,
-        )
+        opened = functools.partial(deepfloyd.load_pipelines, pipelines)
+    return opened(
+        text_encoder=str(text_encoder),
+        dtype=dtype,
+        text_encoder_dtype=text_encoder_dtype,
+        offload=offload,
+    )
+
+
+def _load_runs(
+    folder: Workdir,
+    *,
+    text_encoder: str,
+    dtype: config.Dtype | None,
+    text_encoder_dtype: config.EncoderDtype | None,
+    offload: bool,
+) -> Imagen:
+    """The cascade of a run's folder, of one with several, or of a bundle. Errors: as `load`."""
     listed = locate.read_manifests(locate.find_in_folder(folder))
     found = {run: run_dir.read_config(run) for run in listed}
     if len(found) > 1:
@@ -62,9 +75,9 @@ def load(
     trained_with, bundle = found[ordered[0]].text, locate.open_bundle(listed)
     text: config.Text | None = trained_with
     if bundle is not None:
-        text = bundle.text(trained_with, given=str(text_encoder))
+        text = bundle.text(trained_with, given=text_encoder)
     elif text_encoder:
-        text = dataclasses.replace(trained_with, encoder=str(text_encoder), tokenizer="")
+        text = dataclasses.replace(trained_with, encoder=text_encoder, tokenizer="")
     if text is not None and text_encoder_dtype is not None:
         text = dataclasses.replace(text, dtype=text_encoder_dtype)
     return Imagen(

@@ -14,7 +14,8 @@ from imagen_jax.io import run_dir, workdir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.pretrained.deepfloyd import load as deepfloyd
 from imagen_jax.pretrained.stored_adapters import MergedRead, ReadParams, StoredAdapters
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 MOST_RUNS = 256  # in a folder
@@ -193,7 +194,7 @@ def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> L
         pipelines = deepfloyd.find_pipelines(workdir.as_path(options.base))
         found = deepfloyd.find_pipeline(pipelines, enlarges=stage.is_super_resolution)
         if found is not None:  # in float32, as it was trained on
-            return deepfloyd.lazy_params(found.in_dtype("float32"), keep=False)
+            return found.in_dtype("float32").lazy_params(keep=False)
         raise FileNotFoundError(
             f"{where} has adapters of {options.base}, which is no trained stage any more: put it "
             f"back, or write its place into lora.base of {where / run_dir.CONFIG}"

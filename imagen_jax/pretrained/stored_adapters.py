@@ -12,7 +12,8 @@ from jax.sharding import NamedSharding
 
 from imagen_jax import lora
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 ReadParams = Callable[[NamedSharding], Params]

@@ -10,5 +10,6 @@ The parent, `supervisor.py` and what it imports, never imports jax.
 | `peer_errors.py` | what jax says when another process of the run is gone, in one sentence |
 | `preemption.py` | requests to stop, between two steps of training or two batches of sampling |
 | `watchdog.py` | processes that stand still |
-| `lease.py` | one process at a time in a folder |
+| `lease.py`, `lease_file.py` | one process at a time in a folder, which a file there names |
+| `lease_holder.py` | a process, told from every other |
 """

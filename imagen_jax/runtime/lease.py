@@ -10,27 +10,21 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from imagen_jax.config.decode import decode
-from imagen_jax.config.names import check_line
-from imagen_jax.io import json_reader
 from imagen_jax.io.bucket_errors import BucketError
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.runtime.lease_file import FREE, ReadLease, open_lease_file, remove_empty_folders
+from imagen_jax.runtime.lease_file import ReadLease, open_lease_file, remove_empty_folders
+from imagen_jax.runtime.lease_holder import Holder, parse_holder
 
 FILE = "lease.json"
 BEAT = 20.0  # seconds between two signs of life
 SILENCE = 120.0  # seconds without one: longer than network file systems show old facts
-PROCESSES = range(1, 2**22 + 1)  # numbers that Linux gives
 TRIES = 10  # where several begin at the same moment
 
 
@@ -57,57 +51,6 @@ class LeaseFile(Protocol):
     def remove(self) -> None:
         """Free it."""
         ...
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process, as no other has been or will be."""
-
-    host: str
-    process: int
-    begun: str  # ticks of the kernel: numbers of processes are used again
-    machine: str  # its boot and its namespace of processes; "" where the system doesn't say
-    command: str
-    since: str
-    owner: str
-
-    @classmethod
-    def here(cls, command: str) -> "Holder":
-        """This process."""
-        return cls(
-            host=socket.gethostname(),
-            process=os.getpid(),
-            begun=_started_at(os.getpid()),
-            machine=_machine(),
-            command=command,
-            since=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            owner=secrets.token_hex(8),
-        )
-
-    @property
-    def is_here(self) -> bool:
-        """Return whether the process can be looked up on this machine."""
-        return self.machine not in ("", "?") and self.machine == _machine()
-
-    @property
-    def lives(self) -> bool:
-        """Return whether the process, of this machine, runs."""
-        try:
-            os.kill(self.process, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # somebody else's
-        return _started_at(self.process) in (
-            self.begun,
-            "",
-        )  # "" where processes of others are hidden
-
-    def __str__(self) -> str:
-        return f"process {self.process} of {self.host} ({self.command})"
-
-
-UNKNOWN = Holder("another host", 0, "", "?", "unknown", "", "?")  # of a file that is half written
 
 
 @dataclass
@@ -138,7 +81,7 @@ class Lease:
             seen = self.place.read()
             if seen is None:
                 continue  # given back this moment
-            other = _parsed(seen)
+            other = parse_holder(seen)
             if other is not None and other.owner == self.holder.owner:
                 return  # written by a try whose answer was lost
             if (other is None or over or self._is_free(other, seen, waits)) and self.place.replace(
@@ -164,7 +107,7 @@ class Lease:
         if seen is None:
             self.place.create(self._text())  # deleted by hand
             return
-        other = _parsed(seen)
+        other = parse_holder(seen)
         if other is not None and other.owner != self.holder.owner:
             self.lost = other
         elif write:
@@ -173,7 +116,7 @@ class Lease:
     def give_back(self) -> None:
         """Hold it no longer, if this process did. Errors: OSError."""
         seen = self.place.read()
-        other = None if seen is None else _parsed(seen)
+        other = None if seen is None else parse_holder(seen)
         if other is not None and other.owner == self.holder.owner:
             self.place.remove()
 
@@ -199,7 +142,7 @@ class Lease:
             self.sleep(self.beat / 4)
             left -= self.beat / 4
             now = self.place.read()
-            if now is None or _parsed(now) != other:
+            if now is None or parse_holder(now) != other:
                 return False
             if now.version != seen.version:
                 raise self._refusal(other, "it just gave a sign of life")
@@ -287,37 +230,3 @@ def _with_remedy(folder: Workdir | str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _parsed(seen: ReadLease) -> Holder | None:
-    """Parse the holder; None for nobody, UNKNOWN for no lease or one that is being written."""
-    if seen.text.strip() == FREE:
-        return None
-    try:
-        fields = json_reader.parse_object(seen.text, where="it", remedy="delete it")
-        fields.pop("at", None)
-        found = decode(Holder, fields, "it")
-        for text in (found.host, found.command, found.since):
-            check_line(text, "it")
-    except ValueError:
-        return UNKNOWN
-    return found if found.process in PROCESSES else UNKNOWN
-
-
-def _machine() -> str:
-    """Identify this machine: the kernel's boot, and the namespace of its process numbers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started_at(process: int) -> str:
-    """Return when a process started; "" if unknown, "ended" for one that only waits for its
-    parent."""
-    try:
-        after = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "ended" if after[0] in "ZX" else after[19]

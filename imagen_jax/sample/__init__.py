@@ -3,7 +3,9 @@
 | file | holds |
 |---|---|
 | `denoiser.py` | one stage's network, guided and thresholded, as `denoise(z, logsnr)` |
-| `stage_program.py` | one stage, its weights and inputs, and the one program that samples it |
+| `stage_program.py` | one stage, and the one program that samples it |
+| `sampler_inputs.py` | encoded prompts, and the images that a stage starts from |
+| `lazy_params.py` | weights that are read when a stage first samples |
 | `noise_prediction.py` | the noise that a stage predicts, for losses and samplers of one's own |
 | `request.py` | what is wanted besides the prompts: negative prompts, images, a mask, sizes |
 | `options.py` | the keyword arguments of `Imagen.sample` as a request |

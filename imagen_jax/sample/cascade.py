@@ -1,5 +1,6 @@
 """The cascade as a fold over stages (section 2.4)."""
 
+import functools
 import warnings
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ from imagen_jax.sample import request as sizes
 from imagen_jax.sample import stage
 from imagen_jax.sample.progress import NO_CALLBACKS, SamplingCallbacks
 from imagen_jax.sample.request import PLAIN, Request
-from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 LATEST_START = 950  # of discrete time steps: the least at which pure noise is a start
 
@@ -36,40 +38,40 @@ def generate(
     check_request(configs, request, len(prompts.indices))
     seed = config.check_value(seed, config.Seed, "seed")
     first = request.first_size(configs)
-    low_res: np.ndarray | sizes.LazyRows | None = None
-    if request.low_res is not None:
-        request = request.pad_for(configs)
-        assert request.low_res is not None
-        low_res = sizes.float_rows(request.low_res)
-        height, width = request.first_size(configs)
-    else:
-        height, width = first
+    request, low_res = _pad_low_res(request, configs)
+    padded = request.first_size(configs)
     images: dict[str, np.ndarray] = {}
-    all_sizes = sizes.sizes_of_stages(configs, (height, width))
-    for trained, size in zip(stages, all_sizes, strict=True):
+    sized = list(zip(stages, sizes.sizes_of_stages(configs, padded), strict=True))
+    for trained, size in sized:
         stage.check_memory(trained, prompts, size, batch_size=batch_size)
-    for trained, size in zip(stages, all_sizes, strict=True):
-        sampler_params = SamplerParams.from_config(
-            trained.stage.sampler,
-            seed=seed,
-            strength=request.strength,
-            num_resamples=request.num_resamples,
-        )
+    sample = functools.partial(stage.sample_batches, batch_size=batch_size, callbacks=callbacks)
+    for trained, size in sized:
+        sampler_params = _sampler_params(trained.stage, request, seed)
         inputs = stage_inputs(trained.stage, prompts, request, low_res, size=size)
         try:
-            low_res = sampled = stage.sample_batches(
-                trained,
-                inputs,
-                sampler_params,
-                size=size,
-                batch_size=batch_size,
-                callbacks=callbacks,
-            )
+            low_res = sampled = sample(trained, inputs, sampler_params, size=size)
         finally:
             trained.release()
-        scale = size[0] // height
+        scale = size[0] // padded[0]
         images[trained.stage.name] = sampled[:, : first[0] * scale, : first[1] * scale]
     return images
+
+
+def _pad_low_res(
+    request: Request, stages: Sequence[config.Stage]
+) -> tuple[Request, np.ndarray | sizes.LazyRows | None]:
+    """The request padded to what the networks need, and its images to enlarge, if any."""
+    if request.low_res is None:
+        return request, None
+    request = request.pad_for(stages)
+    assert request.low_res is not None
+    return request, sizes.float_rows(request.low_res)
+
+
+def _sampler_params(stage: config.Stage, request: Request, seed: int) -> SamplerParams:
+    return SamplerParams.from_config(
+        stage.sampler, seed=seed, strength=request.strength, num_resamples=request.num_resamples
+    )
 
 
 def stage_inputs(

@@ -31,36 +31,14 @@ def build(
     (guidance weight 1). Both passes run as one batch of 2b and share z and the noised low_res.
     Source: sections 2.2, 2.3; the order guidance, x0, threshold is that of appendix A.
     """
-    sampler = stage.sampler
-
-    learned = stage.diffusion.variance == "learned_range"
-
-    def to_x0(part: Any) -> Callable[[jax.Array, jax.Array], Denoised]:
-        network = functools.partial(_predict, params, part, module=module)
-        predict = preconditioning.precondition(network, part.low_res, diffusion=stage.diffusion)
-
-        def denoise(z: jax.Array, logsnr: jax.Array) -> Denoised:
-            output = predict(z, logsnr)
-            output, rest = output[..., : z.shape[-1]], output[..., z.shape[-1] :]
-            x0 = prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
-            return Denoised(x0, (rest + 1) / 2)
-
-        return denoise
-
-    plain = to_x0(cond)
-    both = plain if uncond is None else to_x0(_stack(cond, uncond))
-
-    def guided(z: jax.Array, logsnr: jax.Array) -> Denoised:
-        halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
-        cond_x0, uncond_x0 = jnp.split(halves.x0, 2)
-        x0 = guidance.guide(cond_x0, uncond_x0, weight=sampler_params.guidance_weight)
-        x0 = guidance.rescale(x0, cond_x0, share=sampler_params.guidance_rescale)
-        return Denoised(x0, halves.variance_share[: z.shape[0]])
+    sampler, learned = stage.sampler, stage.diffusion.variance == "learned_range"
+    conditioned = functools.partial(_conditioned, params, module=module, diffusion=stage.diffusion)
+    plain = guided = conditioned(cond)
+    if uncond is not None:
+        guided = _guided(conditioned(_stack(cond, uncond)), sampler_params)
 
     def denoise(z: jax.Array, logsnr: jax.Array) -> Image | Denoised:
-        if uncond is None:
-            found = plain(z, logsnr)
-        elif sampler.guidance_interval is None:
+        if uncond is None or sampler.guidance_interval is None:
             found = guided(z, logsnr)
         else:
             # Decided as it runs: the second pass is not computed where it would change nothing.
@@ -72,6 +50,37 @@ def build(
         return Denoised(x0, found.variance_share) if learned else x0
 
     return denoise
+
+
+def _conditioned(
+    params: Params, cond: Any, *, module: Network, diffusion: config.Diffusion
+) -> Callable[[jax.Array, jax.Array], Denoised]:
+    """The clean image that the network predicts, and the variance's share, empty without one."""
+    network = functools.partial(_predict, params, cond, module=module)
+    predict = preconditioning.precondition(network, cond.low_res, diffusion=diffusion)
+
+    def denoise(z: jax.Array, logsnr: jax.Array) -> Denoised:
+        output = predict(z, logsnr)
+        output, rest = output[..., : z.shape[-1]], output[..., z.shape[-1] :]
+        x0 = prediction.to_x0(output, z, logsnr, predicts=diffusion.predicts)
+        return Denoised(x0, (rest + 1) / 2)
+
+    return denoise
+
+
+def _guided(
+    both: Callable[[jax.Array, jax.Array], Denoised], sampler_params: SamplerParams
+) -> Callable[[jax.Array, jax.Array], Denoised]:
+    """The clean image of both passes, which `both` makes as one batch of 2b."""
+
+    def guided(z: jax.Array, logsnr: jax.Array) -> Denoised:
+        halves = both(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
+        cond_x0, uncond_x0 = jnp.split(halves.x0, 2)
+        x0 = guidance.guide(cond_x0, uncond_x0, weight=sampler_params.guidance_weight)
+        x0 = guidance.rescale(x0, cond_x0, share=sampler_params.guidance_rescale)
+        return Denoised(x0, halves.variance_share[: z.shape[0]])
+
+    return guided
 
 
 @functools.partial(jax.jit, static_argnames=("module",))

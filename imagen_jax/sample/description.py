@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
+from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.sample.progress import digest_of
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.stage_program import TrainedStage
 
 PACKAGES = ("imagen_jax", "jax")  # whose versions decide on an image's last bits
 

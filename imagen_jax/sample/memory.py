@@ -12,12 +12,9 @@ from jax.extend import core
 from imagen_jax import models
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import (
-    EncodedText,
-    LazyParams,
-    SamplerInputs,
-    TrainedStage,
-)
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 PLAIN = 1024  # pixels; a larger side of training is not taken for one that was trained on

@@ -13,8 +13,9 @@ import numpy as np
 
 from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.sample import kept_batches
+from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.sample.request import Request
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
+from imagen_jax.sample.stage_program import TrainedStage
 
 OnBatch = Callable[[str, int], None]  # (stage name, images finished), after each batch
 
@@ -163,7 +164,7 @@ def digest_of(params: Sequence[Any], *others: Any) -> str:
 
 
 def digest_of_request(stages: Sequence[TrainedStage], *request: Any) -> str:
-    """`digest_of` stages, their weights, and all that is asked of them: `Request`s, arrays, ..."""
+    """The `digest_of` stages, their weights, and what is asked of them: requests, arrays, ..."""
     stored = [s.params.identity for s in stages if isinstance(s.params, LazyParams)]
     # Vectors alone tell weights apart, too, and large kernels stay where they are.
     held = [s.params for s in stages if not isinstance(s.params, LazyParams)]

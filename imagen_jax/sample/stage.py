@@ -4,8 +4,9 @@ Stages do not overlap: a batch fills all devices, and nothing measurable is lost
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import kept_batches, memory, nonfinite_images, stage_program
 from imagen_jax.sample.progress import Preview, SamplingCallbacks
-from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 AHEAD = 1  # batches that are started while one is fetched
@@ -34,47 +36,108 @@ def sample_batches(
 
     Errors: nonfinite_images.NotFinite at the first batch with one that is not; it is not kept.
     """
-    indices, name = inputs.indices, trained.stage.name
-    count = len(indices)
     devices, batch_size = layout_batch(trained.stage, size, batch_size)
-    params = trained.device_params(mesh.replicated_sharding(devices))
-    spans = _spans(sampler_params, callbacks.preview_every if callbacks.has_previews else 0)
-    started: deque[tuple[int, jax.Array | np.ndarray, jax.Array | None]] = deque()
+    batches = _Batches(
+        trained=trained,
+        params=trained.device_params(mesh.replicated_sharding(devices)),
+        inputs=inputs,
+        spans=_spans(sampler_params, callbacks.preview_every if callbacks.has_previews else 0),
+        devices=devices,
+        size=size,
+        callbacks=callbacks,
+    )
+    started: deque[_Started] = deque()
     sampled: list[np.ndarray] = []
-
-    def finish() -> None:
-        start, images, sound = started.popleft()
-        if sound is not None:
-            _check(trained, sound, indices[start:], (params, inputs.captions.text))
-        sampled.append(
-            images if isinstance(images, np.ndarray) else mesh.to_host(images)[: count - start]
-        )
-        callbacks.finish_batch(name, int(indices[start]), sampled[-1])
-
-    for start in range(0, count, batch_size):
-        images: jax.Array | np.ndarray | None = callbacks.load_batch(
-            name,
-            int(indices[start]),
-            shape=(min(batch_size, count - start), *size, kept_batches.COLOURS),
-        )
-        sound = None
-        if images is None:
-            # Rows past the end repeat the last prompt and are thrown away.
-            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-            show = _show(
-                trained, indices[np.unique(rows)], (params, inputs.captions.text), callbacks
-            )
-            batch = inputs.rows(rows)  # outside the mesh: each process has all of it
-            with mesh.activate(devices):
-                placed = mesh.to_global(batch, mesh.batch_sharding(devices))
-                images = _sample(trained, params, placed, spans, size=size, show=show)
-                sound = nonfinite_images.is_finite_each(images)
-        started.append((start, images, sound))
+    for start in range(0, len(inputs.indices), batch_size):
+        started.append(batches.start(start, batch_size))
         if len(started) > AHEAD:
-            finish()
+            sampled.append(batches.finish(started.popleft()))
     while started:
-        finish()
+        sampled.append(batches.finish(started.popleft()))
     return np.concatenate(sampled)
+
+
+class _Started(NamedTuple):
+    """A batch that is being computed, or one that an earlier run has kept."""
+
+    start: int  # its first row
+    images: jax.Array | np.ndarray  # in numpy where they were kept
+    sound: jax.Array | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batches:
+    """One stage's batches, each of which is started, and then fetched."""
+
+    trained: TrainedStage
+    params: Params
+    inputs: SamplerInputs  # of all images, in numpy
+    spans: Sequence[SamplerParams]
+    devices: jax.sharding.Mesh
+    size: tuple[int, int]
+    callbacks: SamplingCallbacks
+
+    def start(self, start: int, batch_size: int) -> _Started:
+        """The batch of rows from `start` on."""
+        indices, count = self.inputs.indices, len(self.inputs.indices)
+        kept = self.callbacks.load_batch(
+            self.trained.stage.name,
+            int(indices[start]),
+            shape=(min(batch_size, count - start), *self.size, kept_batches.COLOURS),
+        )
+        if kept is not None:
+            return _Started(start, kept, None)
+        # Rows past the end repeat the last prompt and are thrown away.
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        batch = self.inputs.rows(rows)  # outside the mesh: each process has all of it
+        with mesh.activate(self.devices):
+            placed = mesh.to_global(batch, mesh.batch_sharding(self.devices))
+            images = self._sample(placed, indices[np.unique(rows)])
+            return _Started(start, images, nonfinite_images.is_finite_each(images))
+
+    def finish(self, started: _Started) -> np.ndarray:
+        """The images of a batch, once they are there, without those that fill it up."""
+        start, images, sound = started
+        indices = self.inputs.indices
+        if sound is not None:
+            self._check(sound, indices[start:])
+        fetched = (
+            images
+            if isinstance(images, np.ndarray)
+            else mesh.to_host(images)[: len(indices) - start]
+        )
+        self.callbacks.finish_batch(self.trained.stage.name, int(indices[start]), fetched)
+        return fetched
+
+    def _sample(self, inputs: SamplerInputs, indices: np.ndarray) -> jax.Array:
+        """One batch's images; after each span of steps they are shown as they are then."""
+        state, program = None, self.trained.program()
+        for span in self.spans:
+            state = stage_program.sample_stage(
+                self.params, inputs, state, span, program=program, size=self.size
+            )
+            if self.callbacks.has_previews:
+                self._show(int(span.last), stage_program.clip_x0(state), indices)
+        assert state is not None
+        return stage_program.clip_x0(state)
+
+    def _show(self, step: int, images: jax.Array, indices: np.ndarray) -> None:
+        """Hand a batch's unfinished images to `on_preview`."""
+        self._check(nonfinite_images.is_finite_each(images), indices)
+        preview = Preview(
+            stage=self.trained.stage.name,
+            first_index=int(indices[0]),
+            step=step,
+            steps=self.trained.stage.sampler.steps,
+            images=mesh.to_host(images)[: len(indices)],
+        )
+        self.callbacks.send_preview(preview)
+
+    def _check(self, sound: jax.Array, indices: np.ndarray) -> None:
+        weights_and_text = (self.params, self.inputs.captions.text)
+        nonfinite_images.check_finite(
+            sound, indices, stage=self.trained.stage, inputs=weights_and_text
+        )
 
 
 def check_memory(
@@ -99,36 +162,6 @@ def layout_batch(
     )
 
 
-def _check(
-    trained: TrainedStage, sound: jax.Array, indices: np.ndarray, inputs: tuple[Params, Any]
-) -> None:
-    nonfinite_images.check_finite(sound, indices, stage=trained.stage, inputs=inputs)
-
-
-def _show(
-    trained: TrainedStage,
-    indices: np.ndarray,
-    inputs: tuple[Params, Any],
-    callbacks: SamplingCallbacks,
-) -> Callable[[int, jax.Array], None] | None:
-    """A function that hands a batch's unfinished images to `on_preview`; None without previews."""
-    if not callbacks.has_previews:
-        return None
-
-    def show(step: int, images: jax.Array) -> None:
-        _check(trained, nonfinite_images.is_finite_each(images), indices, inputs)
-        preview = Preview(
-            stage=trained.stage.name,
-            first_index=int(indices[0]),
-            step=step,
-            steps=trained.stage.sampler.steps,
-            images=mesh.to_host(images)[: len(indices)],
-        )
-        callbacks.send_preview(preview)
-
-    return show
-
-
 def _spans(sampler_params: SamplerParams, every: int) -> list[SamplerParams]:
     """The steps in parts of `every`, or as one; no steps at all are one part, too."""
     first, last = int(sampler_params.first), int(sampler_params.last)
@@ -137,22 +170,3 @@ def _spans(sampler_params: SamplerParams, every: int) -> list[SamplerParams]:
         sampler_params._replace(first=np.int32(start), last=np.int32(min(start + every, last)))
         for start in range(first, max(last, first + 1), every)
     ]
-
-
-def _sample(
-    trained: TrainedStage,
-    params: Params,
-    inputs: SamplerInputs,
-    spans: Sequence[SamplerParams],
-    *,
-    size: tuple[int, int],
-    show: Callable[[int, jax.Array], None] | None,
-) -> jax.Array:
-    """One batch's images; `show` gets the steps made and the images so far, after each span."""
-    state, program = None, trained.program()
-    for span in spans:
-        state = stage_program.sample_stage(params, inputs, state, span, program=program, size=size)
-        if show is not None:
-            show(int(span.last), stage_program.clip_x0(state))
-    assert state is not None
-    return stage_program.clip_x0(state)

@@ -10,7 +10,8 @@ from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.diffusion.sampling_loop import SamplerState
 from imagen_jax.parallel import mesh
 from imagen_jax.sample import nonfinite_images, stage, stage_program
-from imagen_jax.sample.stage_program import SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 
 @dataclasses.dataclass

@@ -1,10 +1,8 @@
-"""One stage: its weights, the inputs of a batch of its images, and the program that samples it."""
+"""One stage with its weights, and the program that samples a batch of its images."""
 
 import dataclasses
 import functools
-import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ from imagen_jax.diffusion.sampling_loop import Beginning, SamplerState
 from imagen_jax.diffusion.spacing import logsnr_at
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.sample import denoiser
+from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.sample.noise_prediction import (
     Guidance,
     LowRes,
@@ -33,30 +32,8 @@ from imagen_jax.sample.noise_prediction import (
     network_inputs,
     to_eps,
 )
-from imagen_jax.types import Image, Keys, Network, Params, RandomKey
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LazyParams:
-    """Weights that are read to the devices at their first use, and stay there if `keep`."""
-
-    identity: str  # tells these weights from any others
-    keep: bool
-    read: Callable[[NamedSharding], Params] = dataclasses.field(repr=False)
-    _placed: list[Params] = dataclasses.field(default_factory=list, repr=False)  # one or none
-    _reading: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
-
-    def get(self, sharding: NamedSharding) -> Params:
-        """The weights on the devices, from any thread. Errors: those of `read`."""
-        with self._reading:
-            if not self._placed:
-                self._placed.append(self.read(sharding))
-        return jax.device_put(self._placed[0], sharding)
-
-    def release(self) -> None:
-        """Free their memory, unless they are to stay."""
-        if not self.keep:
-            self._placed.clear()
+from imagen_jax.sample.sampler_inputs import SamplerInputs
+from imagen_jax.types import Conditioned, Image, Keys, Network, Params, RandomKey
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,46 +136,6 @@ class TrainedStage:
         return dataclasses.replace(self, stage=stage, params=None)
 
 
-class EncodedText(NamedTuple):
-    """Encoded captions, numpy or jax: text (b, n, d), text_mask (b, n), has_text (b,).
-
-    `has_text` is false for an empty one.
-    """
-
-    text: Any
-    text_mask: Any
-    has_text: Any
-
-    def without_text(self) -> "EncodedText":
-        """The same number of empty captions."""
-        return self._replace(has_text=np.zeros(self.has_text.shape, np.bool_))
-
-
-class SamplerInputs(NamedTuple):
-    """Encoded prompts, and the images that a stage starts from; every array is batch-first.
-
-    Numpy or jax; images that are not yet selected by `rows` may be `request.LazyRows`.
-    Shapes: indices (b,), the numbers of the images, int32, which decide the noise with the seed;
-    aug_level (b,); low_res (b, h, w, 3) in [-1, 1] at the previous stage's size, None for a base;
-    init_image (b, h, w, 3) in [-1, 1] to start from, None for pure noise; known_mask
-    (b, h, w, 1), true where `init_image` stays, None for nowhere; seeds (b,), uint32, of the images
-    in place of the one in `SamplerParams`, None for that.
-    """
-
-    captions: EncodedText
-    indices: Any
-    negatives: EncodedText | None = None  # what guidance leads away from; `generate`: empty ones
-    aug_level: Any = None
-    low_res: Any = None
-    init_image: Any = None
-    known_mask: Any = None
-    seeds: Any = None
-
-    def rows(self, chosen: np.ndarray) -> "SamplerInputs":
-        """Select the rows at `chosen`."""
-        return jax.tree.map(lambda x: x[chosen], self)
-
-
 @functools.partial(jax.jit, static_argnames=("program", "size"), donate_argnames=("state",))
 def sample_stage(
     params: Params,
@@ -216,17 +153,35 @@ def sample_stage(
     little outside [-1, 1] where nothing thresholds them.
     """
     stage, sampler = program.stage, program.stage.sampler
-    keys = _keys(stage, inputs, sampler_params)
-    low_res = aug_logsnr = None
+    cond, uncond = _condition(params, inputs, sampler_params, program=program)
+    denoise = denoiser.build(
+        params, cond, uncond, sampler_params, module=program.module, stage=stage
+    )
+    if state is None:
+        state = _begin(inputs, sampler_params, stage=stage, size=size)
+    known = None
+    if (mask := inputs.known_mask) is not None:
+        noised = sampler.known_pixels == "noised"
+        known = sampling_loop.KnownPixels(inputs.init_image, mask, noised)
+    rule = program.step_rule or samplers.RULES[sampler.kind]
+    steps = sampling_loop.Steps(rule, _levels(stage), _cleanest(stage))
+    return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+
+
+def _condition(
+    params: Params, inputs: SamplerInputs, sampler_params: SamplerParams, *, program: TrainedStage
+) -> tuple[Conditioned, Conditioned | None]:
+    """Conditioning on the prompts, and where guidance has two passes on the negative ones."""
+    stage = program.stage
+    low_res = aug_logsnr = guidance_weight = None
     if inputs.low_res is not None:
         low_res, aug_logsnr = noise_conditioning.prepare(
             inputs.low_res,
             inputs.aug_level,
-            rng.fold_keys(keys, "aug_noise"),
+            rng.fold_keys(_keys(stage, inputs, sampler_params), "aug_noise"),
             factor=stage.factor,
             options=stage.noise_conditioning,
         )
-    guidance_weight = None
     if stage.has_guidance_input:
         guidance_weight = jnp.broadcast_to(sampler_params.guidance_weight, inputs.indices.shape)
     condition = functools.partial(
@@ -238,23 +193,10 @@ def sample_stage(
         guidance_weight=guidance_weight,
     )
     cond = condition(inputs.captions)
-    uncond = None
-    if stage.is_guided:
-        assert inputs.negatives is not None  # `SamplerInputs` have them wherever guidance is
-        uncond = condition(inputs.negatives)
-    denoise = denoiser.build(
-        params, cond, uncond, sampler_params, module=program.module, stage=stage
-    )
-    if state is None:
-        state = _begin(inputs, sampler_params, stage=stage, size=size)
-    mask = inputs.known_mask
-    known = None
-    if mask is not None:
-        noised = sampler.known_pixels == "noised"
-        known = sampling_loop.KnownPixels(inputs.init_image, mask, noised)
-    rule = program.step_rule or samplers.RULES[sampler.kind]
-    steps = sampling_loop.Steps(rule, _levels(stage), _cleanest(stage))
-    return sampling_loop.sample(denoise, state, sampler_params, steps=steps, known=known)
+    if not stage.is_guided:
+        return cond, None
+    assert inputs.negatives is not None  # `SamplerInputs` have them wherever guidance is
+    return cond, condition(inputs.negatives)
 
 
 @functools.partial(jax.jit, static_argnames=("program", "size"))

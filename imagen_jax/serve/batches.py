@@ -13,8 +13,8 @@ from imagen_jax.image import to_uint8
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade, stage
 from imagen_jax.sample.request import Request, sizes_of_stages
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 from imagen_jax.sample.stage_batch import StageBatch
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs
 from imagen_jax.serve.image_request import Failed, Finished, ImageRequest, Partial
 from imagen_jax.serve.metrics import Metrics
 from imagen_jax.serve.prompt_encodings import PromptEncodings

@@ -80,23 +80,7 @@ def make_request(
 
     Errors: ApiError 404 for another model, 413 for too many pixels, 422 for what is not offered.
     """
-    if fields.model not in (None, limits.model):
-        said = f"no model {shorten(fields.model)}; this server has {shorten(limits.model)}"
-        raise ApiError(404, said, "model_not_found", "model")
-    if fields.output_compression is not None and fields.output_format in (None, "png"):
-        raise unprocessable(
-            "output_compression is for jpeg and webp: give output_format, too",
-            "output_compression",
-        )
-    if fields.partial_images and not fields.stream:
-        raise unprocessable("partial_images needs stream: set it to true", "partial_images")
-    if fields.num_inference_steps is not None and fields.num_inference_steps > limits.max_steps:
-        raise unprocessable(
-            f"num_inference_steps={fields.num_inference_steps}: at most {limits.max_steps} here",
-            "num_inference_steps",
-        )
-    if fields.strength is not None and image is None:
-        raise unprocessable("strength needs an image: use /v1/images/edits", "strength")
+    _refuse_unoffered(fields, limits, has_image=image is not None)
     size, count = read_size(fields, limits), fields.n or 1
     if (pixels := count * size[0] * size[1]) > limits.max_pixels:
         raise too_large(
@@ -117,6 +101,27 @@ def make_request(
         strength=_strength(fields, image, mask),
         partials=fields.partial_images or 0,
     )
+
+
+def _refuse_unoffered(fields: Fields, limits: Settings, *, has_image: bool) -> None:
+    """Errors: ApiError for a model or an option that is not offered, but for the size."""
+    if fields.model not in (None, limits.model):
+        said = f"no model {shorten(fields.model)}; this server has {shorten(limits.model)}"
+        raise ApiError(404, said, "model_not_found", "model")
+    if fields.output_compression is not None and fields.output_format in (None, "png"):
+        raise unprocessable(
+            "output_compression is for jpeg and webp: give output_format, too",
+            "output_compression",
+        )
+    if fields.partial_images and not fields.stream:
+        raise unprocessable("partial_images needs stream: set it to true", "partial_images")
+    if fields.num_inference_steps is not None and fields.num_inference_steps > limits.max_steps:
+        raise unprocessable(
+            f"num_inference_steps={fields.num_inference_steps}: at most {limits.max_steps} here",
+            "num_inference_steps",
+        )
+    if fields.strength is not None and not has_image:
+        raise unprocessable("strength needs an image: use /v1/images/edits", "strength")
 
 
 def read_size(fields: Fields, limits: Settings) -> tuple[int, int]:

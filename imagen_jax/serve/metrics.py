@@ -1,5 +1,7 @@
 """Figures of the server in Prometheus' format."""
 
+import functools
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # bounds of histograms
@@ -11,29 +13,17 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        seconds = functools.partial(Histogram, buckets=SECONDS, registry=self.registry)
         self.requests = Counter(
             "imagen_requests", "Requests answered", ["path", "status"], registry=self.registry
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = seconds(
             "imagen_request_seconds",
             "Time from a request's first byte to its answer's last",
             ["path"],
-            buckets=SECONDS,
-            registry=self.registry,
         )
-        self.queue_seconds = Histogram(
-            "imagen_queue_seconds",
-            "Time an image waits to be begun",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.stage_seconds = Histogram(
-            "imagen_stage_seconds",
-            "Time a batch takes",
-            ["stage"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
+        self.queue_seconds = seconds("imagen_queue_seconds", "Time an image waits to be begun")
+        self.stage_seconds = seconds("imagen_stage_seconds", "Time a batch takes", ["stage"])
         self.images = Counter("imagen_images", "Images finished", registry=self.registry)
         self.cancelled = Counter(
             "imagen_cancelled_images", "Images begun that nobody waited for", registry=self.registry

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from imagen_jax.imagen import Imagen
-from imagen_jax.sample.stage_program import SamplerInputs
+from imagen_jax.sample.sampler_inputs import SamplerInputs
 
 MOST_BYTES = 1 << 28  # of encodings: 68 of T5-XXL's with their negative prompts
 

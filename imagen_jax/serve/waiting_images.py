@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imagen_jax.sample.stage_program import SamplerInputs
+from imagen_jax.sample.sampler_inputs import SamplerInputs
 from imagen_jax.serve.image_request import Ticket
 
 

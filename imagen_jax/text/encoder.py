@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,12 +14,17 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Float32
 
 from imagen_jax import config as settings
-from imagen_jax.config.sentences import join_texts
-from imagen_jax.io import buckets, paths
 from imagen_jax.parallel import auto_layout, mesh
-from imagen_jax.text import deepfloyd_cleaner, encoder_digests, packing, t5
-from imagen_jax.text.checkpoints import huggingface_files, load
-from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
+from imagen_jax.text import (
+    deepfloyd_cleaner,
+    encoder_digests,
+    encoder_folders,
+    lost_text,
+    packing,
+    t5,
+    t5_storage,
+)
+from imagen_jax.text.checkpoints import load
 from imagen_jax.text.cleaning import clean_caption
 from imagen_jax.text.nonfinite_encodings import check_encodings, is_finite
 from imagen_jax.text.placement import Placer, Split, put_scales_beside
@@ -28,11 +32,7 @@ from imagen_jax.text.t5 import T5Config
 from imagen_jax.text.tokenizer import PAD, Tokenizer, pad
 from imagen_jax.types import Params
 
-EMBEDDED = {name: Path(__file__).parent / name for name in ("t5_1_1_tiny", "t5_1_1_mini")}
-TOKENIZER = "tokenizer"  # the folder that diffusers keeps it in, next to the encoder's
 LENGTH_STEP = 8  # captions are encoded with others of their length, rounded up to this
-
-LOST = 200  # characters that a warning shows of what was lost
 BATCH_TOKENS = 2**14  # computed at once where many captions are encoded
 
 _encode = jax.jit(t5.encode, static_argnames=("config", "dtype", "padding"))
@@ -100,16 +100,10 @@ class TextEncoder:
         and gathers the weights (many captions), or some heads of every layer (few captions).
         Errors: FileNotFoundError or ValueError that names the place, what is wrong and a remedy.
         """
-        place = locate_encoder(name_or_path)
-        if not is_there(place):
-            raise FileNotFoundError(
-                f"no text encoder {name_or_path!r}: it is neither a folder with a T5X checkpoint, "
-                f"nor Hugging Face's folder or safetensors file, nor embedded "
-                f"({', '.join(EMBEDDED)})"
-            )
+        place = encoder_folders.find_encoder(name_or_path)
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1: eos takes one token")
-        model = tokenizer or find_tokenizer(place)
+        model = tokenizer or encoder_folders.find_tokenizer(place)
         words = Tokenizer.load(model)
         sizes, layout = load.find_layout(place)
         if words.size > sizes.vocab:
@@ -183,7 +177,10 @@ class TextEncoder:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         ragged = self.ragged_ids(captions)
-        for sentence in self._doubts(captions, ragged):
+        found = lost_text.describe_losses(
+            self._cleaned, captions, ragged, tokenizer=self.tokenizer, max_length=self.max_length
+        )
+        for sentence in found:
             warnings.warn(sentence, stacklevel=2)
         text = np.zeros((len(ragged), self.max_length, self.width), np.float32)
         whole, step = self.padding == "encoded", self.lengths[0]
@@ -212,34 +209,6 @@ class TextEncoder:
     def _encode(self, batch: Sequence[Sequence[int]], length: int) -> Any:
         options = {"config": self.config, "dtype": self.dtype, "padding": self.padding}
         return _encode(self.params, *self._placed(batch, length), **options)
-
-    def _doubts(self, captions: Sequence[str], ragged: Sequence[list[int]]) -> Iterator[str]:
-        """Sentences about what of the captions the encodings do not hold."""
-        shorten, pairs = settings.shorten, list(zip(captions, ragged, strict=True))
-        # Only a row that is full can have lost something: few are tokenised twice.
-        ends = [self.cut_text(caption) for caption, ids in pairs if len(ids) == self.max_length]
-        if lost := list(filter(None, ends)):
-            yield (
-                f"{len(lost)} of {len(ragged)} captions are longer than the encoder's "
-                f"{self.max_length} tokens and were cut; the first lost "
-                f"{shorten(lost[0], most=LOST)}"
-            )
-        unknown = self.tokenizer.processor.unk_id()
-        odd = self._cleaned([caption for caption, ids in pairs if unknown in ids])
-        if empty := [caption for caption in odd if not self.tokenizer.knows_any(caption)]:
-            yield (
-                f"the text encoder knows nothing of {settings.join_values(empty)}: all of it is "
-                f"outside "
-                "its vocabulary; say it in other words"
-            )
-        partly = [caption for caption in odd if caption not in empty]
-        if parts := dict.fromkeys(
-            part for c in partly for part in self.tokenizer.unknown_pieces(c)
-        ):
-            yield (
-                f"the text encoder's vocabulary lacks {settings.join_values(list(parts))}, as in "
-                f"{shorten(partly[0])}; say it in other words"
-            )
 
     def plan(self, captions: Sequence[str]) -> packing.PackingPlan:
         """Captions packed into rows for `run`, about `batch_tokens` tokens a batch.
@@ -307,81 +276,6 @@ class TextEncoder:
 
 def _devices(sizes: T5Config, dtype: settings.EncoderDtype, split: Split) -> Mesh:
     """This process's devices, over which weights that are too large for one are split."""
-    kept = t5.storage_shapes(sizes, dtype).values()
+    kept = t5_storage.storage_shapes(sizes, dtype).values()
     state = float(sum(math.prod(x.shape) * x.dtype.itemsize for x in kept))
     return mesh.for_encoder(state, by_heads=split == "heads")
-
-
-def locate_encoder(name_or_path: str) -> str:
-    """The folder or address of an encoder. Errors: ValueError for another address than gs://."""
-    return (
-        str(EMBEDDED[name_or_path])
-        if name_or_path in EMBEDDED
-        else paths.path_or_address(name_or_path)
-    )
-
-
-def read_t5_config(name_or_path: str) -> T5Config:
-    """The sizes of an encoder: embedded, in a folder, or one of Google's by its name.
-
-    Errors: ValueError for none of these; as `load.find_layout` for a folder.
-    """
-    place = locate_encoder(name_or_path)
-    if is_there(place):
-        return load.find_layout(place)[0]
-    if name_or_path in t5.SIZES:
-        return t5.SIZES[name_or_path]
-    raise ValueError(
-        f"no text encoder {name_or_path!r}: it is no folder with a T5X checkpoint and none of "
-        f"{', '.join((*EMBEDDED, *t5.SIZES))}"
-    )
-
-
-def is_there(place: str) -> bool:
-    """Return whether a checkpoint may be there; folders of a bucket are not looked for."""
-    remote = buckets.is_bucket(place)
-    return remote or Path(place).is_dir() or huggingface_files.is_huggingface(Path(place))
-
-
-def find_vocabulary(name_or_path: str, tokenizer: str = "") -> str:
-    """The `vocabulary` of an encoder whose tokenizer is on this machine, else "".
-
-    Errors: ValueError for several tokenizers, or a file that is no SentencePiece model.
-    """
-    place = locate_encoder(name_or_path)
-    if not tokenizer and buckets.is_bucket(place):
-        return ""
-    model = tokenizer or _tokenizer_of(RemoteFolder.from_path(place))
-    return encoder_digests.vocabulary_digest(Tokenizer.load(model)) if model else ""
-
-
-def find_tokenizer(path: Path | str) -> str:
-    """The only `*.model` file in an encoder's folder, its parent, or a `tokenizer` there.
-
-    Of a bucket only the encoder's own folder is looked into.
-    Errors: FileNotFoundError where there is none; ValueError for several.
-    """
-    folder = RemoteFolder.from_path(path)
-    found = _tokenizer_of(folder)
-    if found is None:
-        raise FileNotFoundError(
-            f"no SentencePiece *.model file in {folder} or next to it: put the encoder's there (of "
-            "T5 v1.1 in any size the spiece.model of google/t5-v1_1-small), or name it with "
-            "text.tokenizer"
-        )
-    return found
-
-
-def _tokenizer_of(folder: RemoteFolder) -> str | None:
-    places = [folder]
-    if not folder.is_remote:  # listing a bucket's parent would list all that is below
-        places += [folder.parent, folder.parent / TOKENIZER]
-    for place in places:
-        found = sorted(n for n in place.names() if n.endswith(".model") and not n.startswith("."))
-        if len(found) == 1:
-            return (place / found[0]).url
-        if found:
-            raise ValueError(
-                f"{place} has several tokenizers ({join_texts(found)}): keep the encoder's own"
-            )
-    return None

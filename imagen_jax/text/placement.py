@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from imagen_jax import config
 from imagen_jax.io.int8 import quantise_int8
 from imagen_jax.parallel import mesh
-from imagen_jax.text import encoder_digests, t5
+from imagen_jax.text import encoder_digests, t5, t5_storage
 from imagen_jax.text.checkpoints import lazy_tensors
 from imagen_jax.types import Params
 
@@ -30,9 +30,9 @@ class Placer:
 
     def __call__(self, name: str, array: np.ndarray) -> "jax.Array | _Rounded":
         self._digests[name] = lazy_tensors.digest_values(array)
-        axis = t5.quantised_axis(name, array.shape, self._dtype)
+        axis = t5_storage.quantised_axis(name, array.shape, self._dtype)
         if axis is None:
-            return self._put(name, array, t5.storage_dtype(name, array.shape, self._dtype))
+            return self._put(name, array, t5_storage.storage_dtype(name, array.shape, self._dtype))
         whole, scale = quantise_int8(np.array(array, np.float32, order="C"), (axis,))
         return _Rounded(
             self._put(name, whole, "int8"), self._put(name + t5.SCALE, scale, "float32")
@@ -73,5 +73,5 @@ def parameter_sharding(
 ) -> NamedSharding:
     """Return the sharding of a parameter over the devices."""
     if split == "heads":
-        return mesh.kernel_sharding(len(shape.shape), t5.split_axis(name), devices)
+        return mesh.kernel_sharding(len(shape.shape), t5_storage.split_axis(name), devices)
     return mesh.state_shardings(shape, devices, min_shard_bytes=LEAST_SHARD)

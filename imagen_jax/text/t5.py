@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float
 
 from imagen_jax.config import EncoderDtype, Padding
+from imagen_jax.text.relative_positions import RelativeBias
 from imagen_jax.text.tokenizer import PAD
 from imagen_jax.types import Network, Params, RandomKey, Segments, TextEmbedding, TextMask, Tokens
 
@@ -17,7 +17,6 @@ Dtype = Literal["float32", "bfloat16"]
 SCALE = "_scale"  # behind the name of a matrix of int8: what its numbers count in
 
 EPSILON = 1e-6  # of the RMS norms
-MAX_DISTANCE = 128  # beyond it every token is equally far; no tensor tells, all T5s use it
 MASKED = -1e10
 
 
@@ -48,21 +47,6 @@ SIZES = {  # of T5 v1.1, by the names that Google gave its checkpoints
         ("xxl", 4096, 24, 64, 10_240),
     )
 }
-
-
-def buckets_of(length: int, *, buckets: int) -> Int32[np.ndarray, "n n"]:
-    """Bucket of each (query, key) pair; the upper half is for keys after the query.
-
-    Source: T5 (arXiv:1910.10683) sec. 2.1; epsilon as in T5X, so that 16, 32, ... start a bucket.
-    """
-    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
-    half = buckets // 2
-    exact = half // 2  # shorter distances have a bucket each, longer ones share logarithmically
-    far = np.maximum(np.abs(distance), 1).astype(np.float32) / exact
-    scaled = np.log(far + np.finfo(np.float32).eps) / np.log(MAX_DISTANCE / exact)
-    shared = np.minimum(exact + (scaled * (half - exact)).astype(np.int32), half - 1)
-    magnitude = np.where(np.abs(distance) < exact, np.abs(distance), shared)
-    return (magnitude + half * (distance > 0)).astype(np.int32)
 
 
 class RMSNorm(nn.Module):
@@ -109,19 +93,6 @@ class TokenEmbedder(nn.Module):
         scale: jax.Array = self.get_variable("params", f"embedding{SCALE}")
         scale = scale.at[tokens].get(mode="fill", fill_value=0)
         return (rows.astype(jnp.float32) * scale[:, :, None]).astype(self.dtype)
-
-
-class RelativeBias(nn.Module):
-    """The bias that a head adds to its logits for each relative position."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(self, length: int) -> Float[Array, "1 h n n"]:
-        shape = (self.config.heads, self.config.buckets)
-        table = self.param("rel_embedding", nn.initializers.normal(1.0), shape)
-        bucket = buckets_of(length, buckets=self.config.buckets)
-        return table.astype(jnp.float32)[:, bucket][None]
 
 
 class SelfAttention(nn.Module):
@@ -183,7 +154,8 @@ class Layer(nn.Module):
     ) -> Float[Array, "b n d"]:
         bias = shared_bias
         if bias is None:
-            bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
+            table = RelativeBias(self.config.heads, self.config.buckets, name="relpos_bias")
+            bias = table(x.shape[1])
         bias = jnp.where(mask, bias, MASKED)  # (1, h, n, n) and (b, 1, q, n) to (b, h, n, n)
         normed = RMSNorm(name="pre_attention_layer_norm")(x)
         x = x + SelfAttention(self.config, self.dtype, name="attention")(normed, bias)
@@ -202,7 +174,8 @@ class Encoder(nn.Module):
     ) -> Float[Array, "b n d"]:
         bias = None
         if not self.config.bias_per_layer:
-            bias = RelativeBias(self.config, name="relpos_bias")(x.shape[1])
+            table = RelativeBias(self.config.heads, self.config.buckets, name="relpos_bias")
+            bias = table(x.shape[1])
         for index in range(self.config.layers):
             layer = Layer(self.config, self.dtype, name=f"layers_{index}")
             x = layer(x, mask, bias)
@@ -284,52 +257,6 @@ def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 def product_dtype(dtype: EncoderDtype) -> Dtype:
     """The dtype of an encoder's products: of one that is kept in int8 bfloat16."""
     return "bfloat16" if dtype == "int8" else dtype
-
-
-def storage_dtype(name: str, shape: tuple[int, ...], dtype: EncoderDtype) -> Dtype:
-    """The dtype that a parameter is kept in where the encoder computes in `dtype`.
-
-    Vectors and tables of positions are added or multiplied in float32, and small. Of int8 it is the
-    one of the products: `quantised_axis` tells what is int8 in memory.
-    """
-    return product_dtype(dtype) if _is_matrix(name, shape) else "float32"
-
-
-def quantised_axis(name: str, shape: tuple[int, ...], dtype: EncoderDtype) -> int | None:
-    """The axis along which numbers of an int8 matrix share a scale; None for what is not int8.
-
-    A token's row of the embedding has one, and a kernel's column, all that one output sums.
-    """
-    if dtype != "int8" or not _is_matrix(name, shape):
-        return None
-    return 1 if name.endswith("embedding") else 0
-
-
-def storage_shapes(config: T5Config, dtype: EncoderDtype) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of all that memory holds of an encoder, by name."""
-    found = {}
-    for name, shape in parameter_shapes(config).items():
-        axis = quantised_axis(name, shape, dtype)
-        kept = "int8" if axis is not None else storage_dtype(name, shape, dtype)
-        found[name] = jax.ShapeDtypeStruct(shape, kept)
-        if axis is not None:
-            found[name + SCALE] = jax.ShapeDtypeStruct((shape[1 - axis],), "float32")
-    return found
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 and "relpos" not in name
-
-
-def split_axis(name: str) -> int | None:
-    """The axis of a parameter that runs over heads or hidden units, by which products are split.
-
-    Rows of `out` and `wo`, columns of the other kernels and of the embedding; None for the rest.
-    """
-    module, _, kind = name.rpartition(".")
-    if kind not in ("kernel", "embedding"):
-        return None
-    return 0 if module.endswith((".out", ".wo")) else 1
 
 
 def _network(config: T5Config, dtype: EncoderDtype) -> Network:

@@ -135,6 +135,14 @@ class Networks:
 
         return denoise
 
+    def generate(
+        self, params: Params, inputs: TrainingInputs, weights: Any, key: RandomKey
+    ) -> moments.Generated:
+        """Draw what a student with these weights makes of noisy images, for matching moments."""
+        generator = self.denoise(params, inputs, weights)
+        schedule, steps = self.stage.diffusion.schedule, self.options.steps
+        return moments.generate(generator, inputs.x0, key, schedule=schedule, steps=steps)
+
     def teach(self, params: Params, inputs: TrainingInputs, weights: Any) -> Denoise:
         """Predict the clean image as the teacher samples it: guided, and thresholded."""
         params, sampler = jax.lax.stop_gradient(params), self.stage.sampler
@@ -161,22 +169,19 @@ def _match_moments(
     """Update the auxiliary network, then the generator, with other noise on the same images."""
     experiment, auxiliary = networks.experiment, state.auxiliary
     assert auxiliary is not None  # of every state of moment matching
-    schedule, steps = networks.stage.diffusion.schedule, networks.options.steps
     loss_function = functools.partial(networks.loss_function, teacher=state.frozen)
     gradients = functools.partial(step.gradients, batch=batch, parts=experiment.micro_batches)
 
     def auxiliary_loss(
         params: Params, inputs: TrainingInputs, weights: Any, teacher: Denoise, key: RandomKey
     ) -> LossTerms:
-        generator = networks.denoise(state.params, inputs, weights)
-        generated = moments.generate(generator, inputs.x0, key, schedule=schedule, steps=steps)
+        generated = networks.generate(state.params, inputs, weights, key)
         return moments.auxiliary_loss(networks.denoise(params, inputs, weights), teacher, generated)
 
     def generator_loss(
         params: Params, inputs: TrainingInputs, weights: Any, teacher: Denoise, key: RandomKey
     ) -> LossTerms:
-        generator = networks.denoise(params, inputs, weights)
-        generated = moments.generate(generator, inputs.x0, key, schedule=schedule, steps=steps)
+        generated = networks.generate(params, inputs, weights, key)
         return moments.generator_loss(
             networks.denoise(learned.params, inputs, weights), teacher, generated
         )

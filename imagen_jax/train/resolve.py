@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax import config
-from imagen_jax.data import pipeline
+from imagen_jax.data.store import fit
 from imagen_jax.data.store.store import Store
 from imagen_jax.parallel import auto_layout, backend
 from imagen_jax.parallel.axes import AXES, DATA, FSDP, SPATIAL
@@ -50,8 +50,8 @@ def with_text(experiment: config.Experiment, store: Store) -> config.Experiment:
 
     Errors: ValueError for a store that does not fit the config.
     """
-    pipeline.check_store(store, experiment=experiment)
-    return pipeline.with_encoder(experiment, store)
+    fit.check_store(store, experiment=experiment)
+    return fit.with_encoder(experiment, store)
 
 
 def axis_sizes(experiment: config.Experiment) -> Mapping[str, int]:

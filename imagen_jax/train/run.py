@@ -53,11 +53,7 @@ class TrainingRun:
 
 
 def begin(
-    experiment: config.Experiment,
-    workdir: Workdir,
-    *,
-    store: Store,
-    source: InitFrom | None,
+    experiment: config.Experiment, workdir: Workdir, *, store: Store, source: InitFrom | None
 ) -> tuple[TrainingRun, TrainState]:
     """The run in `workdir`, begun or resumed, and its state: shapes, then shardings, then arrays.
 
@@ -75,29 +71,23 @@ def begin(
     changed = resuming.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target().with_frozen(None))
-    if current is None and frozen is None:
-        current, origin = _first_state(program, store=store, source=source)
-    elif current is None:
-        current = program.init(rng.root(experiment.train.seed)).with_frozen(frozen)
-        if experiment.stage.distillation is not None:
-            current = state.with_teachers_weights(current)
-    else:
+    if current is not None:
         origin = _describe_resumption(start, changed, source)
         current = current.with_frozen(frozen)
+    elif frozen is not None:
+        current = _first_state_beside(program, frozen)
+    else:
+        current, origin = _first_state(program, store=store, source=source)
     if jax.process_index() == 0:
         _write_config(workdir, experiment)
     checkpoints.has_config = True
     run = _assemble(
         program, workdir, store=store, start=start, goodput=goodput, checkpoints=checkpoints
     )
-    if origin:
-        run.logger.info(origin)
-    if (
-        sentence := ""
-        if start
-        else optim.describe_long_warmup(experiment.optim, steps=experiment.train.steps)
-    ):
-        run.logger.info(sentence)
+    warmup = optim.describe_long_warmup(experiment.optim, steps=experiment.train.steps)
+    for sentence in (origin, "" if start else warmup):
+        if sentence:
+            run.logger.info(sentence)
     return run, current
 
 
@@ -154,6 +144,14 @@ def _first_state(
         current, origin = source.initialize(current)
         nonfinite_arrays.require_finite(current, f"{source.folder}: the weights")
     return state.with_empty_prompt(current, store.empty().array()), origin
+
+
+def _first_state_beside(program: sharded_step.ShardedStep, frozen: Params) -> TrainState:
+    """The state of a run that begins beside frozen weights: adapters', or a teacher's student."""
+    current = program.init(rng.root(program.experiment.train.seed)).with_frozen(frozen)
+    if program.experiment.stage.distillation is None:
+        return current
+    return state.with_teachers_weights(current)
 
 
 def _describe_resumption(start: int, changed: Sequence[str], source: InitFrom | None) -> str:

@@ -14,7 +14,8 @@ from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import LaunchSpec, Limits, RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.runtime import exit_codes
-from imagen_jax.runtime.lease import Holder, Lease
+from imagen_jax.runtime.lease import Lease
+from imagen_jax.runtime.lease_holder import Holder
 
 pytestmark = pytest.mark.cloud  # processes of workers, machines and watchers
 

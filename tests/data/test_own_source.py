@@ -11,6 +11,7 @@ from imagen_jax import config
 from imagen_jax.data import pipeline
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.sources.mixture import Mixture
+from imagen_jax.data.store import fit
 
 GUIDE = Path(__file__).parent.parent.parent / "docs/guides/data-sources.md"
 CAPTIONS = ("a red boat", "two cats", "the sea at night")
@@ -35,7 +36,7 @@ def test_a_class_of_ones_own_is_encoded_and_loaded(
     experiment = config.Experiment(
         stage=config.Stage(name="a", size=64, model=config.UNet()), data=config.Data(dataset="x")
     )
-    pipeline.check_store(found["store"], experiment=experiment)
+    fit.check_store(found["store"], experiment=experiment)
     ordered = pipeline.load_examples(found["store"], stage=experiment.stage, seed=0)
     share = pipeline.ProcessRows.whole(3)
     batch, lost = pipeline.load_batches(ordered, max_length=32, share=share)[0]

@@ -17,7 +17,7 @@ from imagen_jax import config
 from imagen_jax.data import pipeline
 from imagen_jax.data.images import transforms
 from imagen_jax.data.pipeline import Batch, ProcessRows
-from imagen_jax.data.store import records
+from imagen_jax.data.store import fit, records
 from imagen_jax.data.store.block_cache import CacheSettings
 from imagen_jax.data.store.records import Record
 from imagen_jax.data.store.store import Store
@@ -283,8 +283,8 @@ def make_experiment(stage: config.Stage = BASE, **text: object) -> config.Experi
 
 def test_check_accepts_what_fits(store: Store) -> None:
     for stage in (BASE, SUPER, CROPPED):
-        pipeline.check_store(store, experiment=make_experiment(stage))
-    pipeline.check_store(store, experiment=make_experiment(encoder="checkpoints/t5"))
+        fit.check_store(store, experiment=make_experiment(stage))
+    fit.check_store(store, experiment=make_experiment(encoder="checkpoints/t5"))
 
 
 @pytest.mark.parametrize(
@@ -301,31 +301,31 @@ def test_check_accepts_what_fits(store: Store) -> None:
 )
 def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        pipeline.check_store(store, experiment=make_experiment(**text))
+        fit.check_store(store, experiment=make_experiment(**text))
 
 
 def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
-    kept = pipeline.with_encoder(make_experiment(), store)
+    kept = fit.with_encoder(make_experiment(), store)
     assert (kept.text.identity, kept.text.vocabulary) == ("0", "1")
-    pipeline.check_store(store, experiment=kept)
+    fit.check_store(store, experiment=kept)
 
 
 def test_a_run_keeps_the_dtype_of_its_encoder(store: Store) -> None:
     """So that prompts are encoded as the captions of training were."""
     rounded = dataclasses.replace(store, computed_in="bfloat16")
-    assert pipeline.with_encoder(make_experiment(), store).text.dtype == "float32"
-    kept = pipeline.with_encoder(make_experiment(), rounded)
+    assert fit.with_encoder(make_experiment(), store).text.dtype == "float32"
+    kept = fit.with_encoder(make_experiment(), rounded)
     assert kept.text.dtype == "bfloat16"
-    pipeline.check_store(rounded, experiment=kept)
+    fit.check_store(rounded, experiment=kept)
     with pytest.raises(ValueError, match=r"with dtype 'float32', but text.dtype='bfloat16'"):
-        pipeline.check_store(store, experiment=kept)
+        fit.check_store(store, experiment=kept)
     with pytest.raises(ValueError, match=r"with dtype 'bfloat16', but text.dtype='float32'"):
-        pipeline.check_store(rounded, experiment=make_experiment(dtype="float32"))
+        fit.check_store(rounded, experiment=make_experiment(dtype="float32"))
 
 
 def test_check_refuses_a_size_that_is_not_stored(store: Store) -> None:
     with pytest.raises(ValueError, match=r"sides \[4, 16\], but stage test trains on 64"):
-        pipeline.check_store(store, experiment=make_experiment(make_stage(64)))
+        fit.check_store(store, experiment=make_experiment(make_stage(64)))
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -335,7 +335,7 @@ def test_encodings_that_are_not_finite_are_told(
     sound = text_of
     monkeypatch.setitem(globals(), "text_of", lambda i: sound(i) * (np.nan if i == 5 else 1))
     found = make_store(write_store, tmp_path / "s", count=8)
-    pipeline.check_store(found, experiment=make_experiment())
+    fit.check_store(found, experiment=make_experiment())
     with pytest.raises(ValueError, match=r"encoding of record 5, '5', is NaN or inf.* delete the"):
         take(found, 1, BASE, data=config.Data(threads=0, prefetch=1, workers=workers))
 
@@ -344,4 +344,4 @@ def test_a_store_whose_empty_caption_is_not_finite_is_refused(store: Store, monk
     empty = records.round_encoding(np.full((1, WIDTH), np.inf, np.float32), "bfloat16")
     monkeypatch.setattr(Store, "empty", lambda _: empty)
     with pytest.raises(ValueError, match=r"encoding of the empty caption is NaN or infinite"):
-        pipeline.check_store(store, experiment=make_experiment())
+        fit.check_store(store, experiment=make_experiment())

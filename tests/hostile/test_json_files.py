@@ -16,9 +16,9 @@ from imagen_jax.data.sources.base import SkipLog
 from imagen_jax.data.store import block_cache
 from imagen_jax.data.synthetic.shapes import scenes
 from imagen_jax.io import json_reader, log_files
-from imagen_jax.runtime import lease, lease_file
-from imagen_jax.runtime.lease import Holder
+from imagen_jax.runtime import lease_file, lease_holder
 from imagen_jax.runtime.lease_file import ReadLease
+from imagen_jax.runtime.lease_holder import Holder
 
 HOLDER = {
     "host": "a",
@@ -50,7 +50,7 @@ VALUES = st.recursive(
 
 
 def _parse(text: str) -> Holder | None:
-    return lease._parsed(ReadLease(text, "1", 0.0))
+    return lease_holder.parse_holder(ReadLease(text, "1", 0.0))
 
 
 def test_a_holder_is_read() -> None:
@@ -77,12 +77,12 @@ def test_a_holder_is_read() -> None:
 )
 def test_a_lease_of_other_kinds_is_a_damaged_one(change: dict) -> None:
     """It is free after silence, as one that is half written is."""
-    assert _parse(json.dumps(HOLDER | change)) == lease.UNKNOWN
+    assert _parse(json.dumps(HOLDER | change)) == lease_holder.UNKNOWN
 
 
 @pytest.mark.parametrize("text", NO_JSON, ids=lambda text: ascii(text[:5]))
 def test_what_is_no_lease_is_a_damaged_one(text: str) -> None:
-    assert _parse(text) == lease.UNKNOWN
+    assert _parse(text) == lease_holder.UNKNOWN
     assert lease_file.read_time(text) == 0.0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from imagen_jax import config
-from imagen_jax.io import checkpoints, errors, run_dir
+from imagen_jax.io import checkpoint_damage, checkpoints, errors, run_dir
 from imagen_jax.parallel import auto_layout, mesh
 
 EXPERIMENT = config.Experiment(stage=config.Stage(name="base", size=64, model=config.UNet()))
@@ -186,7 +186,7 @@ def test_reads_that_fail_beside_another_are_not_logged(
         await asyncio.sleep(0)
         await tasks[0]
 
-    with pytest.raises(errors.CorruptDataError), checkpoints._naming(tmp_path):
+    with pytest.raises(errors.CorruptDataError), checkpoint_damage.name_damage(tmp_path):
         asyncio.run(read_all())
     gc.collect()
     logging.getLogger("asyncio").error("Another message of %s", tmp_path)

@@ -16,8 +16,9 @@ import fsspec
 import pytest
 
 from imagen_jax.runtime import lease
-from imagen_jax.runtime.lease import BEAT, FILE, SILENCE, Holder, Lease, hold
+from imagen_jax.runtime.lease import BEAT, FILE, SILENCE, Lease, hold
 from imagen_jax.runtime.lease_file import open_lease_file
+from imagen_jax.runtime.lease_holder import Holder
 
 HOLDS = """
 import sys, time

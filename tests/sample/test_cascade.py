@@ -12,7 +12,8 @@ from imagen_jax import config, models
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import cascade, stage_program
 from imagen_jax.sample.request import Request
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 
 def _inputs(prompts: SamplerInputs, *, level: float, low_res=None) -> SamplerInputs:

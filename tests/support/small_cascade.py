@@ -9,7 +9,8 @@ import numpy as np
 from small_network import FOLDER
 
 from imagen_jax import config, models
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 SMALL_BASE, SMALL_SR = (str(FOLDER / f"{name}.py") for name in ("base8", "sr16"))
 

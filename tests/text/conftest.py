@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.checkpoints import load
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -27,4 +27,4 @@ def reference() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny():
     """(T5Config, params) of the embedded encoder."""
-    return load.load_parameters(encoder.EMBEDDED["t5_1_1_tiny"])
+    return load.load_parameters(encoder_folders.EMBEDDED["t5_1_1_tiny"])

@@ -16,7 +16,8 @@ from imagen_jax import config
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.text import encoder, placement
 from imagen_jax.text.checkpoints import lazy_tensors
-from imagen_jax.text.encoder import EMBEDDED, TextEncoder
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.encoder_folders import EMBEDDED
 
 CAPTIONS = [
     "a small red circle to the left of a large blue square",

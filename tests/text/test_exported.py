@@ -18,13 +18,13 @@ from flax import traverse_util
 from safetensors import numpy as tensors
 
 from imagen_jax import cli
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.checkpoints import lazy_tensors, load, native, safetensors_io
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
-TINY = encoder.EMBEDDED["t5_1_1_tiny"]
+TINY = encoder_folders.EMBEDDED["t5_1_1_tiny"]
 SOURCES = {
     "embedded": TINY,
     "scanned": FIXTURES / "scalable_t5_tiny",

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 import imagen_jax
 from imagen_jax import config
-from imagen_jax.text import t5
+from imagen_jax.text import t5, t5_storage
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.offloaded import OffloadedTextEncoder
 
@@ -50,7 +50,7 @@ def test_it_takes_half_of_the_memory_of_bfloat16() -> None:
     assert 0.49 < half / whole < 0.53  # vectors and scales are float32
     xxl = t5.SIZES["t5_1_1_xxl"]
     sizes = [
-        sum(x.size * x.dtype.itemsize for x in t5.storage_shapes(xxl, dtype).values()) / 1e9
+        sum(x.size * x.dtype.itemsize for x in t5_storage.storage_shapes(xxl, dtype).values()) / 1e9
         for dtype in ("bfloat16", "int8")
     ]
     np.testing.assert_allclose(sizes, [9.525, 4.769], atol=0.01)
@@ -59,7 +59,7 @@ def test_it_takes_half_of_the_memory_of_bfloat16() -> None:
 def test_numbers_of_a_column_share_a_scale_and_those_of_a_tokens_row() -> None:
     loaded = encoder(MINI, "int8")
     flat = traverse_util.flatten_dict(loaded.params, sep=".")
-    shapes = t5.storage_shapes(loaded.config, "int8")
+    shapes = t5_storage.storage_shapes(loaded.config, "int8")
     assert {n: (x.shape, x.dtype) for n, x in flat.items()} == {
         n: (x.shape, x.dtype) for n, x in shapes.items()
     }

@@ -18,13 +18,13 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.checkpoints import load
 from imagen_jax.text.encoder import TextEncoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ORBAX = FIXTURES / "t5_1_1_tiny_orbax"
-EMBEDDED = encoder.EMBEDDED["t5_1_1_tiny"]
+EMBEDDED = encoder_folders.EMBEDDED["t5_1_1_tiny"]
 EMBEDDING = "checkpoint_1000/target.token_embedder.embedding"
 
 PORTRAIT = """

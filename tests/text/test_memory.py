@@ -29,7 +29,7 @@ from imagen_jax.text import encoder
 from imagen_jax.text.checkpoints import load as loading, native
 from imagen_jax.text.tokenizer import Tokenizer
 path, kept, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[1]) / "converted"
-tokenizer = Tokenizer.load(encoder.EMBEDDED["t5_1_1_tiny"] / "spiece.model")
+tokenizer = Tokenizer.load(encoder_folders.EMBEDDED["t5_1_1_tiny"] / "spiece.model")
 
 def load():
     return loading.load_parameters(path, place=lambda _, x: x[: -(-len(x) // kept)].copy())

@@ -9,7 +9,8 @@ from flax import serialization
 from imagen_jax.data.store import records
 from imagen_jax.imagen import Imagen
 from imagen_jax.text.checkpoints import load, native
-from imagen_jax.text.encoder import EMBEDDED, TextEncoder
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.encoder_folders import EMBEDDED
 
 TENSOR = "encoder.layers_1.mlp.wo.kernel"
 NAMED = (

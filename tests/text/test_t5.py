@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from imagen_jax.text import t5
+from imagen_jax.text import relative_positions, t5
 from imagen_jax.text.checkpoints import load
 from imagen_jax.text.t5 import T5, T5Config
 
@@ -144,7 +144,7 @@ def test_buckets_equal_integer_arithmetic() -> None:
         # 8 + floor(2 log2(size / 8)) = 8 + floor(log2(size^2 / 64)), exactly
         bucket = size if size < 8 else min(8 + (size * size // 64).bit_length() - 1, 15)
         expected[distance == value] = bucket + (16 if value > 0 else 0)
-    np.testing.assert_array_equal(t5.buckets_of(700, buckets=32), expected)
+    np.testing.assert_array_equal(relative_positions.buckets_of(700, buckets=32), expected)
 
 
 def test_an_id_outside_the_table_embeds_to_zero(tiny) -> None:

@@ -9,7 +9,7 @@ from any_characters import CHARACTERS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagen_jax.text.encoder import EMBEDDED
+from imagen_jax.text.encoder_folders import EMBEDDED
 from imagen_jax.text.tokenizer import Tokenizer
 
 CAPTION = "a small red circle to the left of a large blue square"  # 13 pieces

@@ -21,7 +21,8 @@ from imagen_jax.data.store.records import TextDtype
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import folder_files
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.text.encoder import BATCH_TOKENS, TextEncoder, read_t5_config
+from imagen_jax.text.encoder import BATCH_TOKENS, TextEncoder
+from imagen_jax.text.encoder_folders import read_t5_config
 
 _ONE_AT_A_TIME = threading.Lock()  # a shard's images are in memory, and have threads of their own
 

@@ -91,17 +91,7 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
     Errors: FileNotFoundError for no folder; ValueError for a bucket without its driver, for a table
     without those columns, for a column without a table, and when no example is there.
     """
-    if buckets.is_bucket(folder):
-        buckets.require_driver(folder)
-        root = folder.rstrip("/")
-        listing = list_bucket(root)
-        if not listing.sizes:
-            raise FileNotFoundError(f"no files below {folder}")
-    else:
-        path = paths.local_path(folder).resolve()
-        if not path.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
-        root, listing = str(path), list_folder(path)
+    root, listing = _list(folder)
     described = _tables(listing)
     if not described and column:
         raise ValueError(
@@ -131,6 +121,21 @@ def open_folder(folder: str, *, column: str = "") -> Folder:
             + (COPY if LINK_OUT in skipped else "")
         )
     return Folder(root, [*found, *pairs], list(found.values()), skipped)
+
+
+def _list(folder: str) -> tuple[str, Listing]:
+    """The absolute path or the address of a folder, and its files. Errors: as `open_folder`."""
+    if buckets.is_bucket(folder):
+        buckets.require_driver(folder)
+        root = folder.rstrip("/")
+        listing = list_bucket(root)
+        if not listing.sizes:
+            raise FileNotFoundError(f"no files below {folder}")
+        return root, listing
+    path = paths.local_path(folder).resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    return str(path), list_folder(path)
 
 
 def _tables(listing: Listing) -> dict[str, str]:

@@ -52,21 +52,7 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     that split or those features, in files that are read by sequence only, or whose files name
     classes of modules that the address does not allow.
     """
-    import tensorflow_datasets as tfds
-
-    from imagen_jax.data.sources import tfds_classes
-
-    name = address.dataset.removeprefix(PREFIX)
-    tfds_classes.check_classes(address, name, data_dir)
-    try:
-        # From its files alone: the dataset's own code may need TensorFlow.
-        with _naming_damage(f"{address.dataset} under {data_dir}"):
-            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"no TFDS dataset {name!r} under {data_dir}: prepare it there with "
-            "`tfds build --file_format=array_record --data_dir=...`"
-        ) from error
+    builder = _find_builder(address, data_dir)
     info = builder.info
     if address.split not in info.splits:
         raise ValueError(
@@ -90,6 +76,25 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
             "only: prepare it with `tfds build --file_format=array_record`"
         ) from error
     return Prepared(records, address)
+
+
+def _find_builder(address: Address, data_dir: Path | str) -> Any:
+    """TFDS's builder of a dataset that is prepared. Errors: as `open_tfds`."""
+    import tensorflow_datasets as tfds
+
+    from imagen_jax.data.sources import tfds_classes
+
+    name = address.dataset.removeprefix(PREFIX)
+    tfds_classes.check_classes(address, name, data_dir)
+    try:
+        # From its files alone: the dataset's own code may need TensorFlow.
+        with _naming_damage(f"{address.dataset} under {data_dir}"):
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"no TFDS dataset {name!r} under {data_dir}: prepare it there with "
+            "`tfds build --file_format=array_record --data_dir=...`"
+        ) from error
 
 
 def _check_shards(split: Any, where: str) -> None:

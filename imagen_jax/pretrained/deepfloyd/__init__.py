@@ -8,5 +8,6 @@
 | `time_steps.py` | DeepFloyd's lists of time steps |
 | `tensor_names.py` | names and layouts of the tensors, in both directions |
 | `convert.py` | folders to a bundle, tensor by tensor |
+| `weights.py` | a network's tensors, found, and read when they are needed |
 | `load.py` | folders to stages, text encoder and `Imagen` |
 """

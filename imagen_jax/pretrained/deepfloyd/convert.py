@@ -12,7 +12,7 @@ from imagen_jax.io import safetensors, tensor_writer
 from imagen_jax.pretrained.deepfloyd import load
 from imagen_jax.pretrained.deepfloyd.load import Pipeline
 from imagen_jax.pretrained.text_encoder import check_width
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 
 COMMAND = "imagen convert deepfloyd"
 
@@ -44,7 +44,7 @@ def write_bundle(
     ValueError for a text encoder of another width, or a tensor that can't be stored.
     """
     if text is not None:
-        width = encoder.read_t5_config(text.encoder).width
+        width = encoder_folders.read_t5_config(text.encoder).width
         check_width(width, text, where=pipelines[0].folder)
     stages = [_stored(pipeline, text or pipeline.text) for pipeline in pipelines]
     contents = export.BundleOptions(text="none" if text is None else kind, progress=True)

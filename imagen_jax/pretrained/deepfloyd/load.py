@@ -1,47 +1,30 @@
 """Folders of diffusers' DeepFloyd IF pipelines: to a cascade that samples as any other here."""
 
 import dataclasses
-import functools
-import hashlib
-import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
-from jax.sharding import NamedSharding
 
 from imagen_jax import config, models
 from imagen_jax.config.sentences import shorten
 from imagen_jax.discrete_schedule import STEPS
 from imagen_jax.imagen import Imagen
 from imagen_jax.io import json_reader
-from imagen_jax.io.safetensors import tensor_mismatches
 from imagen_jax.io.workdir import Workdir
-from imagen_jax.parallel import mesh
-from imagen_jax.pretrained.deepfloyd import tensor_names
+from imagen_jax.pretrained.deepfloyd import weights
 from imagen_jax.pretrained.deepfloyd.scheduler_config import read_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import read_unet_config
 from imagen_jax.pretrained.text_encoder import open_encoder
-from imagen_jax.sample.stage_program import LazyParams, TrainedStage
-from imagen_jax.text.checkpoints import huggingface_files, lazy_tensors, safetensors_io
-from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
-from imagen_jax.types import Params
+from imagen_jax.sample.lazy_params import LazyParams
+from imagen_jax.sample.stage_program import TrainedStage
+from imagen_jax.text.checkpoints.lazy_tensors import Layout
 
 INDEX = "model_index.json"
 CLASSES = ("IF", "Pipeline")  # how the names of DeepFloyd IF's pipelines begin and end
-STEM = "diffusion_pytorch_model"  # of a U-Net's files
-TOKENS = 77  # of a prompt, its end and its padding included
 FACTOR = 4  # by which stage II enlarges
 SIDE = 64  # of stage I's images where no file says another
 NOISE_LEVEL = 250  # time step of the noise on stage II's low-resolution image
 DATASET = "deepfloyd"  # what is said of it: it is no dataset of ours
-SLASH = "/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +48,7 @@ class Pipeline:
         return config.Text(
             encoder=str(place),
             width=self.text_width,
-            max_length=TOKENS,
+            max_length=weights.TOKENS,
             lower_case=True,
             padding="encoded",
         )
@@ -78,6 +61,10 @@ class Pipeline:
         """The same with a network that computes in this dtype."""
         model = dataclasses.replace(self.stage.model, dtype=dtype)
         return dataclasses.replace(self, stage=dataclasses.replace(self.stage, model=model))
+
+    def lazy_params(self, *, keep: bool) -> LazyParams:
+        """The weights of the network, to be read when they are needed."""
+        return weights.lazy_params(self.layout, self.stage, keep=keep)
 
 
 def find_pipelines(folder: Workdir) -> list[Path]:
@@ -206,53 +193,8 @@ def _open_pipeline(folder: Path, low_size: int | None) -> Pipeline:
             known_pixels="clean",
         ),
     )
-    layout = find_layout(folder / "unet", stage, text_width=unet.text_width)
+    layout = weights.find_layout(folder / "unet", stage, text_width=unet.text_width)
     return Pipeline(folder=folder, stage=stage, text_width=unet.text_width, layout=layout)
-
-
-@functools.cache  # tracing a network takes a second
-def parameter_shapes(stage: config.Stage, *, text_width: int) -> Mapping[str, Any]:
-    """Shapes of a network's parameters by their paths, "down_0/res_1/conv_0/kernel"."""
-    text = config.Text(width=text_width, max_length=TOKENS, padding="encoded")
-    return traverse_util.flatten_dict(models.parameter_shapes(stage, text), sep=SLASH)
-
-
-def find_layout(folder: Path, stage: config.Stage, *, text_width: int) -> Layout:
-    """The tensors of a folder `unet`, and the parameter that each is.
-
-    Errors: FileNotFoundError for a shard that is missing; ValueError for no safetensors files, or
-    listing every tensor that is missing, unknown or of another shape.
-    """
-    assert isinstance(stage.model, config.DeepFloydUNet)
-    shapes = parameter_shapes(stage, text_width=text_width)
-    return match_tensors(folder, shapes, levels=len(stage.model.levels))
-
-
-def match_tensors(folder: Path, wanted: Mapping[str, Any], *, levels: int) -> Layout:
-    """The tensors of a folder, and which of the parameters `wanted` each is.
-
-    Errors: as `find_layout`.
-    """
-    ours = tensor_names.names_by_diffusers(wanted, levels=levels)
-    held = huggingface_files.tensor_files(folder, stem=STEM)
-    stored = {
-        name: tensor
-        for file in dict.fromkeys(held.values())
-        for name, tensor in safetensors_io.read_tensors(file).items()
-    }
-    shapes = {
-        name: tensor_names.diffusers_shape(own, wanted[own].shape) for name, own in ours.items()
-    }
-    there = {name: tensor.shape for name, tensor in stored.items()}
-    if wrong := tensor_mismatches(there, shapes):
-        raise ValueError(
-            f"{folder}: the weights do not fit its config.json:\n  " + "\n  ".join(wrong)
-        )
-    return [(stored[name], (_parameter(own, wanted[own].shape),)) for name, own in ours.items()]
-
-
-def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
-    return Parameter(name, shape, tensor_names.from_diffusers(name))
 
 
 def find_pipeline(folders: Sequence[Path], *, enlarges: bool) -> Pipeline | None:
@@ -264,46 +206,6 @@ def find_pipeline(folders: Sequence[Path], *, enlarges: bool) -> Pipeline | None
     return next((p for p in found if p.stage.is_super_resolution == enlarges), None)
 
 
-def lazy_params(pipeline: Pipeline, *, keep: bool) -> LazyParams:
-    """The weights of a pipeline's network, to be read when they are needed."""
-    read = functools.partial(_read, pipeline.layout, pipeline.stage.model)
-    return LazyParams(identity=_identity(pipeline.layout), keep=keep, read=read)
-
-
 def _trained(pipeline: Pipeline, *, keep: bool) -> TrainedStage:
-    module, params = models.build(pipeline.stage.model), lazy_params(pipeline, keep=keep)
+    module, params = models.build(pipeline.stage.model), pipeline.lazy_params(keep=keep)
     return TrainedStage(stage=pipeline.stage, module=module, params=params)
-
-
-def _read(layout: Layout, model: Any, sharding: NamedSharding) -> Params:
-    """Parameters on the devices, tensor by tensor: the host has room for the largest of them.
-
-    That is as it is stored and, converted, as it goes to the devices.
-    """
-
-    def place(name: str, array: np.ndarray) -> jax.Array:
-        kept = jnp.dtype(models.sampling_dtype(model, name, array.shape))
-        return mesh.to_global(np.array(array, kept, order="C"), sharding)
-
-    counted = [
-        (dataclasses.replace(tensor, bytes=tensor.bytes + 4 * math.prod(tensor.shape)), parts)
-        for tensor, parts in layout
-    ]
-    # Converting keeps a core busy; the C library keeps some freed memory for each thread.
-    readers = min(lazy_tensors.READERS, os.cpu_count() or 1)
-    found = lazy_tensors.read_parameters(counted, place, readers=readers)
-    return traverse_util.unflatten_dict(found, sep=SLASH)
-
-
-def _identity(layout: Layout) -> str:
-    """A digest of what tells these weights from others, without reading them."""
-    files = sorted({tensor.where for tensor, _ in layout})
-    facts: list[Any] = [
-        (file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files
-    ]
-    facts += sorted(_named(tensor) for tensor, _ in layout)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _named(tensor: LazyTensor) -> tuple[str, tuple[int, ...]]:
-    return tensor.name, tensor.shape

@@ -26,7 +26,7 @@ from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.io import atomic, json_reader, tensor_writer, whole_files
 from imagen_jax.io.paths import path_inside
 from imagen_jax.io.tensor_writer import Kind
-from imagen_jax.text import t5
+from imagen_jax.text import t5, t5_storage
 from imagen_jax.text.checkpoints import lazy_tensors, safetensors_io
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.safetensors_io import Slot
@@ -97,7 +97,7 @@ def write(
 def _kinds(layout: Layout, dtype: Dtype) -> dict[str, Kind]:
     """List the tensors to write, in the files' order: wider dtypes first, then by name."""
     kinds = {
-        name: Kind(shape, jnp.dtype(t5.storage_dtype(name, shape, dtype)))
+        name: Kind(shape, jnp.dtype(t5_storage.storage_dtype(name, shape, dtype)))
         for name, shape in lazy_tensors.parameter_shapes(layout).items()
     }
     return tensor_writer.file_order(kinds)

@@ -13,7 +13,6 @@ from typing import Any
 import ml_dtypes
 import msgpack
 import numpy as np
-import tensorstore
 from flax import serialization, traverse_util
 
 from imagen_jax import limits
@@ -22,6 +21,7 @@ from imagen_jax.io import buckets, json_reader, paths
 from imagen_jax.text.checkpoints import remote_folders, zarr_limits
 from imagen_jax.text.checkpoints.lazy_tensors import Layout, LazyTensor, Parameter
 from imagen_jax.text.checkpoints.remote_folders import RemoteFolder
+from imagen_jax.text.checkpoints.zarr_arrays import copy_array, open_array
 
 AGAIN = "save it again with T5X"
 VERSIONS = (2, 3)  # version 2 stored bfloat16 as the bits of uint16
@@ -203,8 +203,8 @@ def _read_zarr(name: str, place: RemoteFolder, spec: Mapping[str, Any]) -> np.nd
         json_reader.parse_object(metadata, where=place / ".zarray", remedy=remedy)
     else:
         request |= {"metadata": spec["metadata"], "dtype": spec.get("dtype")}
-    store = _open(name, place, request, assume_metadata=not described)
-    array = _copy(name, place, store)
+    store = open_array(name, place, request, assume_metadata=not described)
+    array = copy_array(name, place, store)
     stated = tuple(spec["metadata"].get("shape", array.shape))
     if array.shape != stated:
         raise ValueError(
@@ -254,51 +254,21 @@ def _database_entry(
     path = f"{kvstore.get('path', '')}{name}/"
     request = {"driver": driver, "kvstore": {**kvstore, "path": path}}
     dotted = name.removeprefix(TARGET)
-    store = _open(dotted, state, request, assume_metadata=False)
+    store = open_array(dotted, state, request, assume_metadata=False)
+
+    def read() -> np.ndarray:
+        array = copy_array(dotted, state, store)
+        return _as_float(dotted, array, version=VERSIONS[-1], where=state)
+
     width = store.dtype.numpy_dtype.itemsize
     chunk = math.prod(store.chunk_layout.read_chunk.shape)
     return LazyTensor(
         dotted,
         tuple(store.shape),
         str(state),
-        lambda: _as_float(dotted, _copy(dotted, state, store), version=VERSIONS[-1], where=state),
+        read,
         width * (math.prod(store.shape) + COPIES * chunk),
     )
-
-
-def _open(name: str, place: Any, request: dict[str, Any], *, assume_metadata: bool) -> Any:
-    request = {**request, "fill_missing_data_reads": False}  # not zeros for a missing chunk
-    try:
-        zarr_limits.check_array(request, f"{name} in {place}")
-        return tensorstore.open(request, open=True, assume_metadata=assume_metadata).result()
-    except (ValueError, KeyError, OSError) as error:
-        raise _damaged(name, place, error) from error
-
-
-def _copy(name: str, place: Any, store: Any) -> np.ndarray:
-    """The array of a store, chunk by chunk: read at once, all chunks would be there twice."""
-    try:
-        array = np.empty(store.shape, store.dtype.numpy_dtype)
-    except MemoryError as error:
-        raise ValueError(f"{name} in {place} has no room in memory: {error}") from error
-    chunk = store.chunk_layout.read_chunk.shape
-    counts = [-(-size // step) for size, step in zip(store.shape, chunk, strict=True)]
-    try:
-        for corner in np.ndindex(*counts):
-            index = tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, chunk, strict=True))
-            array[index] = store[_clipped(index, store.shape)].read().result()
-    except (ValueError, KeyError, OSError) as error:
-        raise _damaged(name, place, error) from error
-    return array
-
-
-def _clipped(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice(i.start, min(i.stop, n)) for i, n in zip(index, shape, strict=True))
-
-
-def _damaged(name: str, place: Any, error: Exception) -> ValueError:
-    hint = "a chunk or its metadata is missing or damaged: copy the whole folder again"
-    return ValueError(f"{name} cannot be read from {place}: {hint} ({error})")
 
 
 def _as_float(name: str, array: np.ndarray, *, version: int, where: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from fuzz.mutator import Files, read_files
 from fuzz.target import Target
 
 from imagen_jax import config
-from imagen_jax.pretrained.deepfloyd import load
+from imagen_jax.pretrained.deepfloyd import load, weights
 from imagen_jax.pretrained.deepfloyd.scheduler_config import read_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import read_unet_config
 from imagen_jax.text.checkpoints import lazy_tensors
@@ -42,12 +42,12 @@ def _weights(_: Path) -> list[Files]:
 def _wanted() -> tuple[Mapping[str, Any], int]:
     unet = read_unet_config(HONEST / "if_I" / "unet")
     stage = config.Stage(name="a", size=16, model=unet.model)
-    return load.parameter_shapes(stage, text_width=unet.text_width), len(unet.model.levels)
+    return weights.parameter_shapes(stage, text_width=unet.text_width), len(unet.model.levels)
 
 
 def _parse_weights(folder: Path) -> None:
     shapes, levels = _wanted()
-    layout = load.match_tensors(folder, shapes, levels=levels)
+    layout = weights.match_tensors(folder, shapes, levels=levels)
     found = lazy_tensors.read_parameters(layout, lambda _, array: np.array(array, np.float32))
     assert found.keys() == shapes.keys()
 

@@ -13,7 +13,7 @@ from imagen_jax.cloud.gcloud import Gcloud
 from imagen_jax.cloud.run_record import Attempt, LaunchSpec, Limits, RunRecord
 from imagen_jax.cloud.tpu_slice import Slice
 from imagen_jax.io import log_files
-from imagen_jax.runtime import lease, lease_file
+from imagen_jax.runtime import lease, lease_file, lease_holder
 
 WORKDIR = "gs://bucket/runs/mine"
 WHERE = f"{WORKDIR}/{run_record.FOLDER}/{run_record.FILE}"
@@ -75,7 +75,7 @@ def _parse_lease(folder: Path) -> None:
     found = lease_file.open_lease_file(folder, lease.FILE).read()
     if found is not None:
         lease_file.read_time(found.text)
-        holder = lease._parsed(found)
+        holder = lease_holder.parse_holder(found)
         str(holder).encode(errors="backslashreplace")
         assert holder is None or holder.is_here in (True, False)
 

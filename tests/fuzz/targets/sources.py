@@ -19,7 +19,7 @@ from imagen_jax.data.sources import addresses, base, folders, parquet, tars
 from imagen_jax.data.sources.base import Address, Source
 from imagen_jax.io import remote_files
 from imagen_jax.io.errors import CorruptDataError
-from imagen_jax.text import cleaning, encoder, tokenizer
+from imagen_jax.text import cleaning, encoder_folders, tokenizer
 
 HOSTILE = Path(__file__).parents[2] / "hostile" / "inputs"
 MADE = 10**18  # ns, when a tar was last changed: an index is of the tar of a time
@@ -180,8 +180,8 @@ def _parse_prompts(folder: Path) -> None:
 
 def _words() -> tokenizer.Tokenizer:
     if not _WORDS:
-        place = encoder.EMBEDDED["t5_1_1_tiny"]
-        _WORDS.append(tokenizer.Tokenizer.load(encoder.find_tokenizer(place)))
+        place = encoder_folders.EMBEDDED["t5_1_1_tiny"]
+        _WORDS.append(tokenizer.Tokenizer.load(encoder_folders.find_tokenizer(place)))
     return _WORDS[0]
 
 

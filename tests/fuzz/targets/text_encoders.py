@@ -8,7 +8,7 @@ import t5_checkpoints
 from fuzz.mutator import Files, read_files
 from fuzz.target import Target
 
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.checkpoints import load, native
 from imagen_jax.text.tokenizer import Tokenizer
 
@@ -39,7 +39,7 @@ def _encoders(scratch: Path) -> list[Files]:
 
 
 def _words() -> Tokenizer:
-    return Tokenizer.load(encoder.find_tokenizer(encoder.EMBEDDED["t5_1_1_tiny"]))
+    return Tokenizer.load(encoder_folders.find_tokenizer(encoder_folders.EMBEDDED["t5_1_1_tiny"]))
 
 
 def _hugging_face(scratch: Path) -> list[Files]:

@@ -17,7 +17,7 @@ from safetensors import numpy as tensors
 
 import imagen_jax
 from imagen_jax import config, pretrained
-from imagen_jax.pretrained.deepfloyd import load, tensor_names
+from imagen_jax.pretrained.deepfloyd import load, tensor_names, weights
 from imagen_jax.pretrained.deepfloyd.scheduler_config import parse_scheduler_config
 from imagen_jax.pretrained.deepfloyd.unet_config import parse_unet_config
 from imagen_jax.text.checkpoints import lazy_tensors
@@ -258,7 +258,7 @@ def test_a_network_may_attend_to_text_alone(folder: Path) -> None:
     whole = parse_unet_config(fields | {"only_cross_attention": True})
     assert whole.model.middle_attention == "text"
     stage = config.Stage(name="a", size=16, model=whole.model)
-    shapes = load.parameter_shapes(stage, text_width=whole.text_width)
+    shapes = weights.parameter_shapes(stage, text_width=whole.text_width)
     assert not [n for n in shapes if n.endswith("attn_0/key/kernel") and not n.startswith("text")]
 
 
@@ -304,7 +304,7 @@ def test_the_parameters_are_read_to_the_devices_when_a_stage_first_samples() -> 
 def test_sizes_far_beyond_these_networks_are_refused_unread(
     folder: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "parameter_shapes", lambda *_, **__: pytest.fail("it is traced"))
+    monkeypatch.setattr(weights, "parameter_shapes", lambda *_, **__: pytest.fail("it is traced"))
     file = folder / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     with pytest.raises(ValueError, match=rf"config.json: {key} is .*: it is none of DeepFloyd"):

@@ -17,7 +17,8 @@ import imagen_jax
 from imagen_jax import rng
 from imagen_jax.diffusion.samplers import SamplerParams
 from imagen_jax.sample import stage_program
-from imagen_jax.sample.stage_program import EncodedText, SamplerInputs, TrainedStage
+from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
+from imagen_jax.sample.stage_program import TrainedStage
 
 LIMIT = 5e-4
 INDICES = np.arange(2, dtype=np.int32)
