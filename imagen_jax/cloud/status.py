@@ -1,10 +1,11 @@
 """The state of a run in a few lines, its logs, and what it left behind."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from imagen_jax.cloud import gcloud
+from imagen_jax.cloud import gcloud, untrusted
 from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
 from imagen_jax.cloud.observe import HeartbeatTracker, furthest_step, observe
 from imagen_jax.cloud.restart_policy import LOST
@@ -54,10 +55,11 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
     """Describe each stage that logs: step, loss, images/s and the last checkpoint."""
     for pattern in METRICS:
         try:
-            files = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).split()
+            listed = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).splitlines()
         except MissingResourceError:
             continue
-        for file in files:
+        # A name with an end of a line in it is several here, which gcloud may take for options.
+        for file in filter(re.compile(f"{re.escape(workdir)}/.*metrics.jsonl").fullmatch, listed):
             *_, last = (
                 {},
                 *log_files.parse_entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
@@ -65,7 +67,7 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
             rates = (v for k, v in last.items() if k.endswith("images_per_s"))
             rate = next((v for v in rates if isinstance(v, float)), None)
             stage = file.removesuffix("/metrics.jsonl")
-            words = [f"{stage}: step {last.get('step')}"]
+            words = [f"{untrusted.spell_unprintable(stage)}: step {last.get('step')}"]
             words += [f"loss {last['loss']:.4g}"] if "loss" in last else []
             words += [f"{rate:.4g} images/s"] if rate is not None else []
             words.append(f"last checkpoint {_checkpoint(cloud, stage)}")

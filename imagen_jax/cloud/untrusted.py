@@ -50,9 +50,13 @@ def make_printable(instance: Any, *names: str) -> None:
     """Spell out what is not printable in fields of a frozen dataclass that are text."""
     for name in names:
         value = getattr(instance, name)
-        if isinstance(value, str) and not value.isprintable():
-            spelled = "".join(c if c.isprintable() else _spell(c) for c in value)
-            object.__setattr__(instance, name, spelled)
+        if isinstance(value, str):
+            object.__setattr__(instance, name, spell_unprintable(value))
+
+
+def spell_unprintable(text: str) -> str:
+    """Spell out what is not printable in a text that is part of a line."""
+    return "".join(c if c.isprintable() else _spell(c) for c in text)
 
 
 def spell_controls(log: str) -> str:

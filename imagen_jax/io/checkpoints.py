@@ -24,7 +24,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import checkpoint_files, checksums, json_reader, nonfinite_arrays, removal
+from imagen_jax.io import (
+    checkpoint_files,
+    checksums,
+    json_reader,
+    nonfinite_arrays,
+    paths,
+    removal,
+)
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -67,6 +74,8 @@ class Checkpoints:
         shows = os.environ.get("IMAGEN_TRACEBACK")
         logging.getLogger("absl").setLevel(logging.ERROR if shows else logging.CRITICAL)
         self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
+        if isinstance(self.folder, Path):
+            paths.require_text(self.folder)
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")
         policies = [preservation_policy.LatestN(keep)]

@@ -18,6 +18,7 @@ from imagen_jax.sample.stage_program import LazyParams, TrainedStage
 from imagen_jax.types import Params
 
 MOST_RUNS = 256  # in a folder
+MOST_BASES = 16  # runs of adapters that change each other's weights
 
 
 def find_cascade(path: str | Workdir) -> Workdir:
@@ -198,10 +199,30 @@ def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> L
             f"{where} has adapters of {options.base}, which is no trained stage any more: put it "
             f"back, or write its place into lora.base of {where / run_dir.CONFIG}"
         )
+    _require_whole_weights(options, stage, where=where)
     experiment, listed = run_dir.read_config(folder), read_manifests([folder])[folder]
     stored = load_stage(folder, experiment, listed, keep=False)[0].params
     assert isinstance(stored, LazyParams)
     return stored
+
+
+def _require_whole_weights(options: config.Lora, stage: config.Stage, *, where: Workdir) -> None:
+    """Refuse adapters of adapters without end, as where a run names itself.
+
+    Errors: ValueError.
+    """
+    base = options.base
+    for _ in range(MOST_BASES):
+        folder = find_stage(options.base, stage.name)
+        if folder is None:
+            return
+        options = run_dir.read_config(folder).lora
+        if not options.rank:
+            return
+    raise ValueError(
+        f"{where} has adapters of {base}, which has adapters of others, more than {MOST_BASES} "
+        f"deep: write the place of whole weights into lora.base of {where / run_dir.CONFIG}"
+    )
 
 
 def _open_checkpoints(run: Workdir) -> tuple[Any, int]:
