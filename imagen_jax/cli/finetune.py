@@ -182,7 +182,7 @@ def _train(
             pairs=str(pairs),
             init_from=options.cascade,
         ),
-        options.cascade,
+        name="",
     )
 
 

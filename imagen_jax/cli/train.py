@@ -168,7 +168,11 @@ def _supervise(command: str, argv: Sequence[str], options: Options) -> None:
 def train_stage(
     experiment: config.Experiment, folder: Workdir, options: Options, name: str
 ) -> None:
-    """Train one stage in `folder`; `name` is what the user named its config. Errors: as `run`."""
+    """Train one stage in `folder`.
+
+    `name` is what the user named its config, which is a program that is run; "" where it is of a
+    trained cascade, which may be anybody's. Errors: as `run`.
+    """
     import jax
 
     from imagen_jax.cli import absolute_paths, preview_hook
@@ -281,9 +285,11 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     from imagen_jax.text import encoder
 
     pairs = None if options.pairs is None else workdir.as_path(options.pairs)
-    command = encode_command.describe_command(
-        name, experiment, data_dir=options.data_dir, pairs=pairs
-    )
+    command = f"imagen finetune ... --out {options.workdir}"
+    if name:
+        command = encode_command.describe_command(
+            name, experiment, data_dir=options.data_dir, pairs=pairs
+        )
     store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
     store = dataclasses.replace(store, cache=options.cache.settings())
     text = experiment.text

@@ -15,6 +15,7 @@ from imagen_jax.io import log_files
 
 METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
 LAST = 8192  # bytes of the end of the metrics that are read
+STEP = re.compile("[0-9]{1,18}")  # the name of a checkpoint's folder
 MOST = 16 << 20  # bytes of the end of a log: a worker copies no more
 
 
@@ -79,11 +80,7 @@ def _checkpoint(cloud: Gcloud, stage: str) -> str:
         names = cloud.run(gcloud.ls(f"{stage}/checkpoints/")).split()
     except MissingResourceError:
         return "none"
-    steps = [
-        int(n)
-        for name in names
-        if (n := name.rstrip("/").rpartition("/")[2]).isdecimal() and n.isascii()
-    ]
+    steps = [int(n) for name in names if STEP.fullmatch(n := name.rstrip("/").rpartition("/")[2])]
     return str(max(steps)) if steps else "none"
 
 

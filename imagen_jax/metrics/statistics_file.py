@@ -112,9 +112,9 @@ def read(file: Path) -> Statistics:
     found, about = _read_npz(file) if file.suffix == ".npz" else _read_own(file)
     for name, array in found.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{file}: {name} has values that are not finite: {REMEDY}")
+            raise ValueError(f"{file}: {shorten(name)} has values that are not finite: {REMEDY}")
         if array.size and max(-array.min(), array.max()) > LARGEST:
-            raise ValueError(f"{file}: {name} has values beyond {LARGEST:g}: {REMEDY}")
+            raise ValueError(f"{file}: {shorten(name)} has values beyond {LARGEST:g}: {REMEDY}")
     gaussian = None
     if (mean := found.get(MEAN)) is not None and (spread := found.get(COVARIANCE)) is not None:
         if mean.ndim != 1 or spread.shape != mean.shape * 2:
