@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from imagen_jax.config import check_texts, shorten
-from imagen_jax.io import folder_files, json_reader
+from imagen_jax.io import folder_files, json_reader, unicode_forms
 
 VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -97,7 +97,7 @@ class ClipTokenizer:
 
 def clean(text: str) -> str:
     """Text as it is tokenized."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).lower()
+    return _SPACE.sub(" ", unicode_forms.normalize("NFC", text)).lower()
 
 
 def split(text: str) -> Iterator[str]:

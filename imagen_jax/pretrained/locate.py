@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,13 @@ def _is_exported(run: Workdir) -> bool:
         if has_weights:
             raise ValueError(f"{run}: exported weights are read from a folder here: copy them")
         return False
-    listed = (run.resolve().parent / export.MANIFEST).is_file()
+    listed = (_bundle_of(run) / export.MANIFEST).is_file()
     return has_weights or (listed and not has_checkpoints)
+
+
+def _bundle_of(run: Workdir) -> Path:
+    """The folder that an exported stage's lies in; `Path.resolve` raises for a circle of links."""
+    return Path(os.path.realpath(run)).parent
 
 
 def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
@@ -107,8 +113,8 @@ def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | N
     Errors: ValueError for a run that has checkpoints, too, or as `export.verify_bundle`.
     """
     exported = [run for run in runs if _is_exported(run)]
-    found = {place: export.verify_bundle(place) for place in {r.resolve().parent for r in exported}}
-    return {run: found[run.resolve().parent] if run in exported else None for run in runs}
+    found = {place: export.verify_bundle(place) for place in {_bundle_of(run) for run in exported}}
+    return {run: found[_bundle_of(run)] if run in exported else None for run in runs}
 
 
 def open_bundle(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors import numpy as tensors
 
 from imagen_jax.evaluate import preferences, prompt_file
+from imagen_jax.io import image_grid, unicode_forms
 from imagen_jax.metrics import clip_tokenizer, image_set, parts, score, statistics_file
 from imagen_jax.metrics.clip_tokenizer import ClipTokenizer
 from imagen_jax.metrics.frechet import Gaussian
@@ -199,3 +201,23 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         file.write_text(f"{header}\n{'a,' * header.count(',')}b\n")
         with pytest.raises(ValueError, match=r"a\.csv, line 1 has the column '\w+' twice"):
             prompt_file.read_prompts(file)
+
+
+def test_very_many_marks_take_no_time() -> None:
+    text = "a" + "\u0315\u0300" * 100_000
+    begin = time.process_time()
+    assert clip_tokenizer.clean(text) == unicodedata.normalize("NFC", text[:31])
+    assert image_grid.file_name(0, text).startswith("0000")
+    assert time.process_time() - begin < 4
+    few = "e\u0301\u0323 \u1100\u1161 ﬁ"
+    for form in ("NFC", "NFKC"):
+        assert unicode_forms.normalize(form, few) == unicodedata.normalize(form, few)  # type: ignore[arg-type]
+
+
+def test_a_circle_of_links_among_images_is_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("c.png")
+    (tmp_path / "c.png").symlink_to("b.png")
+    found = image_set.open_images(str(tmp_path), data_dir=tmp_path)
+    assert len(found) == 1
+    assert found.left_out.startswith("2 link to no file")
