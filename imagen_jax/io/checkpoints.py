@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from imagen_jax import config
 from imagen_jax.config.decode import decode
 from imagen_jax.io import (
+    atomic,
     checkpoint_files,
     checksums,
     closed_loops,
@@ -77,6 +78,8 @@ class Checkpoints:
         self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
         if isinstance(self.folder, Path):
             paths.require_text(self.folder)
+            if not read_only:
+                atomic.check_no_link(self.folder)
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")
         policies = [preservation_policy.LatestN(keep)]

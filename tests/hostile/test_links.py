@@ -18,7 +18,7 @@ from imagen_jax.evaluate.prompt_file import PromptSet
 from imagen_jax.evaluate.report import Report, Row, Section
 from imagen_jax.evaluate.sample_folder import SampleFolder
 from imagen_jax.finetune import SubjectDataset
-from imagen_jax.io import atomic, folder_files, log_files, run_dir, workdir
+from imagen_jax.io import atomic, checkpoints, folder_files, log_files, run_dir, workdir
 from imagen_jax.metrics import parts
 from imagen_jax.metrics.image_set import ImageSet, Item
 from imagen_jax.runtime import lease, preemption, watchdog
@@ -204,6 +204,18 @@ def test_images_of_earlier_are_not_moved_through_a_link(out: Path, outside: Path
     with pytest.raises(ValueError, match="earlier is a link, to"):
         Output(out, ["b"], first_index=0, metadata={}).write(0, PIXELS)
     assert (out / "0000_a.png").is_file()
+
+
+def test_checkpoints_are_neither_written_nor_set_aside_through_a_link(
+    out: Path, outside: Path
+) -> None:
+    (out / "checkpoints").symlink_to(outside.parent)
+    with pytest.raises(ValueError, match="checkpoints is a link, to"):
+        checkpoints.Checkpoints(out)
+    (out / "3").mkdir()
+    (out / "damaged").symlink_to(outside.parent)
+    with pytest.raises(ValueError, match="damaged is a link, to"):
+        workdir.move(out / "3", out / "damaged" / "3")
 
 
 def test_batches_are_not_kept_through_a_link(out: Path, outside: Path) -> None:
