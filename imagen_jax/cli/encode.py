@@ -86,7 +86,13 @@ def run(argv: list[str]) -> None:
         _encode(options.pairs.job(options.source, options.data_dir))
         return
     from imagen_jax.data.prepare import jobs
+    from imagen_jax.data.sources import bare_paths
 
+    if bare_paths.holds_data(options.source[0]):  # whose programs, if it has some, are anybody's
+        raise ValueError(
+            f"{options.source[0]} is a folder of data and no config: give --out, the folder of "
+            "its pairs"
+        )
     experiments, storage = config.load(options.source[0]), options.pairs.storage()
     for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)

@@ -11,6 +11,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import devices, parsing
+from imagen_jax.io import atomic
 
 if TYPE_CHECKING:
     from imagen_jax.finetune import Choices, SubjectDataset
@@ -73,11 +74,14 @@ def run(argv: list[str]) -> None:
     devices.report_devices()
     choices = _choose(options, chosen, len(found))
     print(f"{len(found)} images of the subject: {choices[0].describe()}", flush=True)
+    pairs = options.out / "-".join((PAIRS, *(str(e.stage.size) for e in chosen)))
+    for place in (pairs, *(options.out / e.stage.name for e in chosen)):
+        atomic.check_no_link(place)
+    atomic.make_subfolder(options.out, DATA)
     dataset.write_subject(found, side=chosen[-1].stage.size)
     if options.class_prompts:
         _sample_class(cascade, dataset, options, chosen[-1].stage, choices[0].class_images)
     dataset.finish(choices[0].class_images)
-    pairs = options.out / "-".join((PAIRS, *(str(e.stage.size) for e in chosen)))
     _encode(cascade, dataset, chosen, pairs)
     for experiment, choice in zip(chosen, choices, strict=True):
         _train(experiment, choice, dataset, options, pairs)
@@ -182,7 +186,7 @@ def _train(
             pairs=str(pairs),
             init_from=options.cascade,
         ),
-        options.cascade,
+        name="",
     )
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from imagen_jax.train.loop import Hook
 
 PATIENCE = 5.0  # seconds from SIGTERM until a process ends that builds a network meanwhile
+UNBEGUN = (
+    "was asked to stop before its first step, and nothing is lost: give the same command again"
+)
 USAGE = """Train one stage (a config file) or every stage in turn (a folder of configs).
 
 `imagen train CONFIG --help` lists every field of that config; each can be overridden, such as
@@ -168,7 +171,10 @@ def _supervise(command: str, argv: Sequence[str], options: Options) -> None:
 def train_stage(
     experiment: config.Experiment, folder: Workdir, options: Options, name: str
 ) -> None:
-    """Train one stage in `folder`; `name` is what the user named its config. Errors: as `run`."""
+    """Train one stage in `folder`. Errors: as `run`.
+
+    `name` is of its config, a program that is run; "" for one that a cascade holds, anybody's.
+    """
     import jax
 
     from imagen_jax.cli import absolute_paths
@@ -185,8 +191,7 @@ def train_stage(
     source = init_from.find_source(options, experiment.stage)
     experiment = init_from.with_base(experiment, options)
     hooks = _hooks(experiment, store, options)
-    unbegun = f"{experiment.stage.name} was asked to stop before its first step, and nothing is "
-    unbegun += "lost: give the same command again"
+    unbegun = f"{experiment.stage.name} {UNBEGUN}"
     alone = jax.process_count() == 1
     with (
         run_lease.hold_run(folder) as check,
@@ -242,9 +247,11 @@ def _open_store(experiment: config.Experiment, options: Options, name: str) -> "
     from imagen_jax.text import encoder_folders
 
     pairs = None if options.pairs is None else workdir.as_path(options.pairs)
-    command = encode_command.describe_command(
-        name, experiment, data_dir=options.data_dir, pairs=pairs
-    )
+    command = f"imagen finetune ... --out {options.workdir}"
+    if name:
+        command = encode_command.describe_command(
+            name, experiment, data_dir=options.data_dir, pairs=pairs
+        )
     store = jobs.find_store(experiment, options.data_dir, pairs, command=command)
     store = dataclasses.replace(store, cache=options.cache.settings())
     text = experiment.text

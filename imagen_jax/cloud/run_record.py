@@ -175,7 +175,7 @@ def _check_command(words: tuple[str, ...]) -> None:
     require(bool(words and words[0]), "commands: one of them has no words")
     for word in words:
         require("\0" not in word, f"commands: {word[:80]!r} has a zero byte")
-        word.encode()
+    config.check_texts(words, what="commands: word")
     if words[0] == "imagen":
         known = len(words) > 1 and words[1] != "launch"
         require(known, f"commands: {' '.join(words[:3])!r} is no command of a worker")

@@ -1,10 +1,11 @@
 """The state of a run in a few lines, its logs, and what it left behind."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from imagen_jax.cloud import gcloud
+from imagen_jax.cloud import gcloud, untrusted
 from imagen_jax.cloud.gcloud import Gcloud, MissingResourceError
 from imagen_jax.cloud.observe import HeartbeatTracker, furthest_step, observe
 from imagen_jax.cloud.restart_policy import LOST
@@ -14,6 +15,7 @@ from imagen_jax.io import log_files
 
 METRICS = ("metrics.jsonl", "*/metrics.jsonl")  # of a stage; of a cascade's stages
 LAST = 8192  # bytes of the end of the metrics that are read
+STEP = re.compile("[0-9]{1,18}")  # the name of a checkpoint's folder
 MOST = 16 << 20  # bytes of the end of a log: a worker copies no more
 
 
@@ -54,10 +56,11 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
     """Describe each stage that logs: step, loss, images/s and the last checkpoint."""
     for pattern in METRICS:
         try:
-            files = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).split()
+            listed = cloud.run(gcloud.ls(f"{workdir}/{pattern}")).splitlines()
         except MissingResourceError:
             continue
-        for file in files:
+        # A name with an end of a line in it is several here, which gcloud may take for options.
+        for file in filter(re.compile(f"{re.escape(workdir)}/.*metrics.jsonl").fullmatch, listed):
             *_, last = (
                 {},
                 *log_files.parse_entries(cloud.run(gcloud.cat(file, last=LAST)), "step", "loss"),
@@ -65,7 +68,7 @@ def _training(cloud: Gcloud, workdir: str) -> Iterator[str]:
             rates = (v for k, v in last.items() if k.endswith("images_per_s"))
             rate = next((v for v in rates if isinstance(v, float)), None)
             stage = file.removesuffix("/metrics.jsonl")
-            words = [f"{stage}: step {last.get('step')}"]
+            words = [f"{untrusted.spell_unprintable(stage)}: step {last.get('step')}"]
             words += [f"loss {last['loss']:.4g}"] if "loss" in last else []
             words += [f"{rate:.4g} images/s"] if rate is not None else []
             words.append(f"last checkpoint {_checkpoint(cloud, stage)}")
@@ -77,11 +80,7 @@ def _checkpoint(cloud: Gcloud, stage: str) -> str:
         names = cloud.run(gcloud.ls(f"{stage}/checkpoints/")).split()
     except MissingResourceError:
         return "none"
-    steps = [
-        int(n)
-        for name in names
-        if (n := name.rstrip("/").rpartition("/")[2]).isdecimal() and n.isascii()
-    ]
+    steps = [int(n) for name in names if STEP.fullmatch(n := name.rstrip("/").rpartition("/")[2])]
     return str(max(steps)) if steps else "none"
 
 

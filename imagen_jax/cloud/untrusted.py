@@ -7,21 +7,25 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from imagen_jax.config import check_value
+from imagen_jax.config.names import TURNS
 from imagen_jax.config.ranges import type_hints
 from imagen_jax.io import json_reader
 
 MAX_TEXT = 1 << 20  # bytes of a record or a report
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029{TURNS}]")
 Made = TypeVar("Made")
 
 
 def parse_json(text: str) -> Any:
-    """Parse a text. Errors: ValueError for one that is too long, nested too deeply, or no JSON."""
+    """Parse a text. Errors: ValueError for one that is too long, nested too deeply, no JSON,
+    or has a key twice."""
     if len(text) > MAX_TEXT:
         raise ValueError(f"it has more than {MAX_TEXT:,} bytes")
     if json_reader.is_deeper(text):
         raise ValueError("it is nested too deeply")
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(
+        text, parse_constant=_refuse_constant, object_pairs_hook=json_reader.make_fields
+    )
 
 
 def _refuse_constant(name: str) -> float:
@@ -50,9 +54,13 @@ def make_printable(instance: Any, *names: str) -> None:
     """Spell out what is not printable in fields of a frozen dataclass that are text."""
     for name in names:
         value = getattr(instance, name)
-        if isinstance(value, str) and not value.isprintable():
-            spelled = "".join(c if c.isprintable() else _spell(c) for c in value)
-            object.__setattr__(instance, name, spelled)
+        if isinstance(value, str):
+            object.__setattr__(instance, name, spell_unprintable(value))
+
+
+def spell_unprintable(text: str) -> str:
+    """Spell out what is not printable in a text that is part of a line."""
+    return "".join(c if c.isprintable() else _spell(c) for c in text)
 
 
 def spell_controls(log: str) -> str:

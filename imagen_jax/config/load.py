@@ -16,6 +16,7 @@ from imagen_jax.config.experiment import Experiment
 from imagen_jax.io import json_reader, paths
 
 PACKAGED = "imagen_jax.configs"
+OF_OTHERS = ("config.json", "manifest.json", "model_index.json")  # which are not our configs
 
 
 def to_json(experiment: Experiment) -> str:
@@ -38,11 +39,18 @@ def load(path: str) -> tuple[Experiment, ...]:
     """Load the experiments of a config file, or of a folder of them in cascade order.
 
     `path` is a file, a folder, or the name of a packaged config such as `quickstart/base16`.
-    Errors: FileNotFoundError for no such config; ValueError when stages don't chain.
+    Errors: FileNotFoundError for no such config; ValueError when stages don't chain, and for the
+    folder of a run or of an exported cascade.
     """
     found = _find(path)
     if found.is_file():
         return (_run(found),)
+    for name in OF_OTHERS:
+        if (found / name).is_file():
+            raise ValueError(
+                f"{found} has a {name}, as a run or an exported cascade has: a program in it may "
+                "be anybody's, and is not run; give the folder or the name of a config"
+            )
     files = sorted(f for f in found.glob("*.py") if not f.name.startswith((".", "__init__.")))
     if not files:
         raise FileNotFoundError(f"no config (*.py) in folder {found}")

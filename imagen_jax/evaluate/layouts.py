@@ -14,7 +14,7 @@ from PIL import Image
 from imagen_jax.evaluate.prompt_file import PromptSet
 from imagen_jax.evaluate.protocols import Layout
 from imagen_jax.io import image_grid
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.atomic import make_subfolder, write_atomic
 
 DPG_IMAGES = 4  # of a grid, at most
 
@@ -51,10 +51,11 @@ def write(
 
 
 def _write_geneval(folder: Path, record: str, files: Sequence[Path]) -> None:
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    make_subfolder(folder.parent, folder.name)
+    samples = make_subfolder(folder, "samples")
     write_atomic(folder / "metadata.jsonl", record + "\n")
     for number, file in enumerate(files):
-        write_atomic(folder / "samples" / f"{number:04d}.png", file.read_bytes())
+        write_atomic(samples / f"{number:04d}.png", file.read_bytes())
 
 
 def _write_dpg(file: Path, files: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagen_jax import config
+from imagen_jax.config.names import check_line
 from imagen_jax.io import text_files
 
 COLUMNS = ("study", "rater", "index", "category", "prompt", "question", "left", "choice")
@@ -19,7 +20,9 @@ QUESTIONS = ("fidelity", "alignment")
 CHOICES = ("A", "same", "B")
 VOTED = ("study", "rater", "index", "category", "question", "choice")  # fields of `Vote`
 Z = 1.959963984540054  # standard normal, of 95 % on both sides
-DRAWS = 10_000  # of the bootstrap
+DRAWS, FEWEST_DRAWS = 10_000, 1000  # of the bootstrap; the second of very many prompts
+DRAWN = 20_000_000  # prompts that are drawn in all of them
+MOST_ANSWERS, MOST_CATEGORIES = 100_000, 200
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,18 @@ def read_votes(files: Sequence[Path]) -> list[Vote]:
             votes[key] = vote
     if len(studies := {vote.study for vote in votes.values()}) > 1:
         raise ValueError(f"these are answers on {len(studies)} pages: score each alone")
-    if not votes:
-        raise ValueError(f"{', '.join(map(str, files))}: no answer is there")
+    _check_counts(list(votes.values()), ", ".join(map(str, files)))
     return list(votes.values())
+
+
+def _check_counts(votes: Sequence[Vote], where: str) -> None:
+    """Errors: ValueError for no answer, or for more of them or of categories than are scored."""
+    config.require(bool(votes), f"{where}: no answer is there")
+    counted = {"answers": (len(votes), MOST_ANSWERS)}
+    counted["categories"] = (len({vote.category for vote in votes}), MOST_CATEGORIES)
+    for what, (count, most) in counted.items():
+        if count > most:
+            raise ValueError(f"{where}: {count:,} {what}, more than {most:,}: score a part of them")
 
 
 def score(votes: Iterable[Vote]) -> dict[str, dict[str, Share]]:
@@ -89,8 +101,11 @@ def score(votes: Iterable[Vote]) -> dict[str, dict[str, Share]]:
 
 def by_category(votes: Sequence[Vote]) -> dict[str, dict[str, dict[str, Share]]]:
     """The same of each category; {} where there is none."""
-    names = dict.fromkeys(vote.category for vote in votes if vote.category)
-    return {name: score(vote for vote in votes if vote.category == name) for name in names}
+    groups: dict[str, list[Vote]] = {}
+    for vote in votes:
+        if vote.category:
+            groups.setdefault(vote.category, []).append(vote)
+    return {name: score(group) for name, group in groups.items()}
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -126,8 +141,8 @@ def _bootstrap(votes: Sequence[Vote], prompts: Sequence[str]) -> dict[str, tuple
     counts = np.zeros((len(prompts), len(CHOICES)))  # answers by prompt and choice
     for vote in votes:
         counts[place[vote.index], CHOICES.index(vote.choice)] += 1
-    draw = np.random.default_rng(0)
-    drawn = draw.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), DRAWS) @ counts
+    draw, draws = np.random.default_rng(0), min(DRAWS, max(FEWEST_DRAWS, DRAWN // len(prompts)))
+    drawn = draw.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), draws) @ counts
     shares = drawn / drawn.sum(axis=1, keepdims=True)
     low, high = np.percentile(shares, [2.5, 97.5], axis=0)
     return {choice: (float(low[i]), float(high[i])) for i, choice in enumerate(CHOICES)}
@@ -142,4 +157,6 @@ def _vote(where: str, row: Sequence[str]) -> Vote:
             raise ValueError(
                 f"{where}: {column} {config.shorten(values[column])} is none of {', '.join(known)}"
             )
+    for column in ("study", "rater", "index", "category"):
+        check_line(values[column], f"{where}: {column}")
     return Vote(**{name: values[name] for name in VOTED})

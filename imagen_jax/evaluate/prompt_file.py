@@ -9,6 +9,7 @@
 | folder of `.txt` | a file each, such as DPG-Bench's |
 """
 
+import collections
 import csv
 import hashlib
 import io
@@ -136,6 +137,7 @@ def _table(path: Path, text: str, columns: PromptColumns, reader: Any) -> Prompt
             where = f"{path}, line {reader.line_num}"
             if not header:
                 header = fields
+                _check_header(where, header)
             elif len(fields) == len(header):
                 rows.append((where, dict(zip(header, fields, strict=True))))
             elif fields:
@@ -143,6 +145,14 @@ def _table(path: Path, text: str, columns: PromptColumns, reader: Any) -> Prompt
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}: correct the quotes") from error
     return _of_rows(rows, _digest(text), columns)
+
+
+def _check_header(where: str, header: Sequence[str]) -> None:
+    """Errors: ValueError for two columns of one name, of which one would be lost."""
+    counts = collections.Counter(name.strip().lower() for name in header)
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if twice:
+        raise ValueError(f"{where} has the column {config.shorten(twice[0])} twice: rename one")
 
 
 def _jsonl(path: Path, text: str, columns: PromptColumns) -> PromptSet:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagen_jax.imagen import BATCHES, Imagen
 from imagen_jax.io import image_grid, json_reader, removal
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.atomic import check_no_link, make_subfolder, write_atomic
 from imagen_jax.metrics.image_set import METADATA
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.types import Pixels
@@ -42,6 +42,7 @@ class SampleFolder:
 
         Errors: ValueError for a folder of other images.
         """
+        check_no_link(self.folder)
         file = self.folder / METADATA
         if file.is_file():
             found = json_reader.read_object(file, remedy="delete the folder, or give another --out")
@@ -50,8 +51,8 @@ class SampleFolder:
                     f"{self.folder} has images of another cascade, of other prompts or options: "
                     "delete it, or give another --out"
                 )
-            return found["complete"] is True
-        self.folder.mkdir(parents=True, exist_ok=True)
+            return found.get("complete") is True
+        make_subfolder(self.folder.parent, self.folder.name)
         write_atomic(file, self._document(complete=False))
         return False
 

@@ -1,6 +1,7 @@
 """A bundle as a whole: a cascade's averaged weights, configs, text encoder and programs."""
 
 import functools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -139,7 +140,7 @@ def inspect_bundle(
 
 
 def _listed_as(stage_folder: Path) -> str:
-    return f"{stage_folder.resolve().name}/{WEIGHTS}"
+    return f"{os.path.basename(os.path.realpath(stage_folder))}/{WEIGHTS}"
 
 
 def check_name(name: str, others: Sequence[str]) -> None:

@@ -69,8 +69,8 @@ class SubjectDataset:
         """
         found = [(image, _read(image, side=side)) for image in images]
         captions = [_read_caption(image) or self.prompt for image in images]
-        place = self.folder / SUBJECT
-        place.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place = atomic.make_subfolder(self.folder, SUBJECT)
         names = []
         for number, (image, content) in enumerate(found):
             names.append(f"{number:04d}{image.suffix.lower()}")
@@ -83,13 +83,15 @@ class SubjectDataset:
 
     def write_class_image(self, number: int, png: bytes) -> None:
         """Keep one image of the class. Errors: OSError."""
-        self.class_folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_atomic(self.class_folder / _name(number), png)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place = atomic.make_subfolder(self.folder, self.class_folder.name)
+        atomic.write_atomic(place / _name(number), png)
 
     def finish(self, count: int) -> None:
         """Write the captions of the class's images, and the mixture. Errors: OSError."""
         if not self.class_prompts:
             return
+        atomic.check_no_link(self.class_folder)
         _write_captions(
             self.class_folder,
             [_name(n) for n in range(count)],

@@ -99,6 +99,7 @@ def check_names(
 ) -> None:
     """Refuse folders under the names that files are to have in a folder, and the other way round.
 
+    Nor may a folder that is to be made be a link.
     Errors: ValueError that names one; OSError.
     """
     if not folder.is_dir():
@@ -111,7 +112,9 @@ def check_names(
                     f"{entry.path} is a folder, and a file of that name is to be written: move it "
                     "away, or give another folder"
                 )
-            if not (is_folder or entry.is_symlink()) and entry.name in folders:
+            if entry.name in folders:
+                check_no_link(Path(entry.path))
+            if not is_folder and entry.name in folders:
                 raise ValueError(
                     f"{entry.path} is no folder, and one of that name is to be made: move it away, "
                     "or give another folder"

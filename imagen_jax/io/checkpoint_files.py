@@ -8,11 +8,13 @@ import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import tensorstore
 
 from imagen_jax import limits
-from imagen_jax.io import json_reader, zarr_dtype
+from imagen_jax.io import buckets, json_reader, zarr_dtype
+from imagen_jax.io.workdir import Workdir
 
 DEEPEST = 16  # folders in each other in a checkpoint, which has five
 TREE, MANIFEST = "_METADATA", "manifest.ocdbt"  # of a state
@@ -62,16 +64,19 @@ def _check(folder: Path) -> list[str]:
     return folders
 
 
-def check_arrays(item: Path) -> None:
+def check_arrays(item: Workdir) -> None:
     """Look at the metadata of a state's arrays, of which TensorStore opens each.
 
     Errors: ValueError for more arrays than `limits.TENSORS`, for what is no JSON, and for a dtype
     that no weights have.
     """
-    is_database = (item / MANIFEST).is_file()
-    base = {"driver": "ocdbt", "base": f"file://{item}/"}
+    base: dict[str, Any] = {"driver": "file", "path": f"{item}/"}
+    if not isinstance(item, Path):
+        bucket, path = buckets.split_address(str(item))
+        base = {"driver": "gcs", "bucket": bucket, "path": f"{path}/"}
+    is_database = (item / MANIFEST).exists()
     store = tensorstore.KvStore.open(
-        base if is_database else {"driver": "file", "path": f"{item}/"}
+        {"driver": "ocdbt", "base": base} if is_database else base
     ).result()
     names = [key for key in store.list().result() if key.endswith((b"/.zarray", b"/zarr.json"))]
     limits.TENSORS.check(len(names), f"{item} has")

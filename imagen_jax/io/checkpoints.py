@@ -22,8 +22,16 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from imagen_jax import config
 from imagen_jax.config.decode import decode
-from imagen_jax.io import checkpoint_files, checksums, json_reader, nonfinite_arrays, removal
-from imagen_jax.io.checkpoint_damage import check_chunks, name_damage
+from imagen_jax.io import (
+    atomic,
+    checkpoint_files,
+    checksums,
+    json_reader,
+    nonfinite_arrays,
+    paths,
+    removal,
+)
+from imagen_jax.io.checkpoint_damage import check_chunks, name_damage, require_tree
 from imagen_jax.io.errors import CorruptDataError
 from imagen_jax.io.run_dir import CHECKPOINTS
 from imagen_jax.io.safetensors import tensor_mismatches
@@ -50,6 +58,10 @@ class Checkpoints:
         shows = os.environ.get("IMAGEN_TRACEBACK")
         logging.getLogger("absl").setLevel(logging.ERROR if shows else logging.CRITICAL)
         self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / CHECKPOINTS
+        if isinstance(self.folder, Path):
+            paths.require_text(self.folder)
+            if not read_only:
+                atomic.check_no_link(self.folder)
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoint yet ({CHECKPOINTS}/ is missing)")
         policies = [preservation_policy.LatestN(keep)]
@@ -163,9 +175,9 @@ class Checkpoints:
             if isinstance(item, Path):
                 checkpoint_files.check_checkpoint(item.parent)
                 checkpoint_files.check_tree(item)
-                checkpoint_files.check_arrays(item)
+            checkpoint_files.check_arrays(item)
             checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-            tree = _tree(checkpointer.metadata(item).item_metadata)
+            tree = require_tree(checkpointer.metadata(item).item_metadata)
             check_chunks(tree)
             shapes = _names(tree)
             about = _about(item.parent)
@@ -261,16 +273,6 @@ def _about(folder: Workdir) -> About | None:
     numbers = Mapping[str, tuple[int, ...]]
     shapes, sums = (decode(numbers, fields.get(n), n) for n in ("shapes", "fingerprint"))
     return About(shapes, {name: (a, b) for name, (a, b) in sums.items()})
-
-
-def _tree(metadata: Any) -> Any:
-    """Names and kinds of a checkpoint's arrays, which Orbax leaves out where one can't be opened.
-
-    Errors: CorruptDataError.
-    """
-    if metadata is None:
-        raise CorruptDataError("what its files say of the arrays can't be read")
-    return metadata.tree
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from imagen_jax.io import unicode_forms
 from imagen_jax.io.atomic import write_atomic
 
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"  # Pillow's own has English letters alone
@@ -99,7 +100,7 @@ def _drawable(text: str) -> str:
     known = _known()
     return "".join(
         c if c.isspace() or ord(c) in known else c.encode("ascii", "backslashreplace").decode()
-        for c in unicodedata.normalize("NFC", text)
+        for c in unicode_forms.normalize("NFC", text)
     )
 
 
@@ -150,7 +151,7 @@ def _slug(prompt: str) -> str:
 
 
 def _spelt(text: str) -> str:
-    small = unicodedata.normalize("NFKC", text).lower()
+    small = unicode_forms.normalize("NFKC", text).lower()
     groups = itertools.groupby(small, lambda c: unicodedata.category(c)[0] in "LMN")
     words = ["".join(part) for is_word, part in groups if is_word]
     cut = "-".join(words)[:NAME_LETTERS].encode()[:NAME_BYTES]

@@ -52,7 +52,7 @@ def parse_json(text: str | bytes, *, where: object, remedy: str, depth: int = MA
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
         if is_deeper(text, depth):
             raise ValueError(f"nested more than {depth} deep")
-        return json.loads(text, object_pairs_hook=_fields)
+        return json.loads(text, object_pairs_hook=make_fields)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error}): {remedy}") from error
 
@@ -69,8 +69,8 @@ def is_deeper(text: str, most: int = MAX_DEPTH) -> bool:
     return False
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields of an object. Errors: ValueError for one that is there twice."""
+def make_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the fields of an object. Errors: ValueError for one that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         from imagen_jax.config.sentences import shorten  # here: config reads JSON itself

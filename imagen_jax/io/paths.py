@@ -40,6 +40,19 @@ def local_path(path: Path | str) -> Path:
     return Path(found)
 
 
+def require_text(path: Path) -> Path:
+    """Return a path that TensorStore can be given, whose parts all are Unicode text.
+
+    Errors: ValueError that names the part.
+    """
+    for part in path.parts:
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{path}: {part!r} is no Unicode text: rename it") from error
+    return path
+
+
 def path_inside(folder: Path, name: str, *, by: object) -> Path:
     """The path of a file of `folder` that another file, `by`, names.
 

@@ -109,6 +109,8 @@ def _named(path: str) -> Name:
 
 def _stack_global(machine: _Machine) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
+    if not (isinstance(name, str) and isinstance(module, str)):
+        raise ValueError("its pickle names something by what is no text")
     machine.stack.append(_named(f"{module}.{name}"))
 
 
@@ -126,12 +128,25 @@ def _marked_tuple(machine: _Machine) -> None:
 
 def _set_items(machine: _Machine) -> None:
     found = machine.pop_to_mark()
-    machine.stack[-1].update(zip(found[::2], found[1::2], strict=True))
+    for key, value in zip(found[::2], found[1::2], strict=True):
+        machine.stack[-1][_key(key)] = value
 
 
 def _set_item(machine: _Machine) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
-    machine.stack[-1].update({key: value})
+    machine.stack[-1][_key(key)] = value
+
+
+def _key(found: Any) -> str | int:
+    """Return a key of a dictionary.
+
+    A tuple that holds another twice, which holds another twice, and so forth is never done with
+    being hashed or written, and a deep one ends the process.
+    Errors: ValueError for what is no text and no number.
+    """
+    if not isinstance(found, str | int):
+        raise ValueError("its pickle has a dictionary whose key is neither a text nor a number")
+    return found
 
 
 def _append(machine: _Machine) -> None:
@@ -154,9 +169,11 @@ def _build(machine: _Machine) -> None:
 def _persistent(machine: _Machine) -> None:
     kind, name, key, _, count, *_ = machine.stack.pop()
     dtype = DTYPES.get(name.path.removeprefix("torch."))
-    if kind != "storage" or dtype is None or not isinstance(count, int) or count < 0:
-        raise ValueError(f"its pickle has a {kind} of {name.path}, which is no storage")
-    machine.stack.append(Storage(dtype, str(key), count))
+    if kind != "storage" or dtype is None:
+        raise ValueError(f"its pickle has a value of {name.path}, which is no storage")
+    if not isinstance(key, str) or type(count) is not int or count < 0:
+        raise ValueError("its pickle has a storage without a name or a size")
+    machine.stack.append(Storage(dtype, key, count))
 
 
 def _reduce(machine: _Machine) -> None:
@@ -168,7 +185,7 @@ def _reduce(machine: _Machine) -> None:
         machine.stack.append({})
         return
     if called != Name(TENSOR):
-        raise ValueError(f"its pickle calls {called}, which no state dict needs, and was not run")
+        raise ValueError("its pickle calls what no state dict needs, which was not run")
     storage, offset, shape, strides, *_ = arguments
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides):

@@ -22,11 +22,12 @@ import numpy as np
 
 from imagen_jax import limits
 from imagen_jax.config.sentences import shorten
-from imagen_jax.io import restricted_pickle, whole_files
+from imagen_jax.io import restricted_pickle, whole_files, zip_members
 from imagen_jax.io.restricted_pickle import Storage, StoredTensor
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older form
 MOST_PICKLED = 1 << 24  # bytes of a file's pickles; a state dict's have 100,000
+MOST_SHARED, SPARE = 4, 1 << 20  # times a storage may be a tensor's; bytes of small ones besides
 DAMAGE = (  # what a changed zip ends in
     *(ValueError, EOFError, OSError, OverflowError, RuntimeError, struct.error),
     *(zipfile.BadZipFile, zlib.error),
@@ -51,7 +52,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as opened:
-        sizes = {info.filename: info.file_size for info in opened.infolist()}
+        members = zip_members.stored_members(opened, os.fstat(file.fileno()).st_size)
+        sizes = {name: info.file_size for name, info in members.items()}
         pickles = [name for name in sizes if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError("it is a zip without one data.pkl")
@@ -118,6 +120,7 @@ def _tensors(found: Any) -> Mapping[str, StoredTensor]:
 
 def _views(tensors: Mapping[str, StoredTensor], read: Any) -> dict[str, np.ndarray]:
     """Each tensor, copied from its storage."""
+    _check_sizes(tensors)
     flat: dict[Storage, np.ndarray] = {}
     found = {}
     for name, tensor in tensors.items():
@@ -138,6 +141,24 @@ def _views(tensors: Mapping[str, StoredTensor], read: Any) -> dict[str, np.ndarr
         )
         found[name] = view.copy()
     return found
+
+
+def _check_sizes(tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse very many tensors, and those that all are views of a few storages.
+
+    Errors: ValueError.
+    """
+    limits.TENSORS.check(len(tensors), "it has")
+    stored = sum(map(_bytes, {tensor.storage for tensor in tensors.values()}))
+    copied = sum(
+        math.prod(tensor.shape) * _dtype(tensor.storage.dtype).itemsize
+        for tensor in tensors.values()
+    )
+    if copied > MOST_SHARED * stored + SPARE:
+        raise ValueError(
+            f"its tensors have {copied:,} bytes, more than {MOST_SHARED} times those of its "
+            f"storages, {stored:,}"
+        )
 
 
 def _bytes(storage: Storage) -> int:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from etils import epath
 
 from imagen_jax.io import buckets
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.atomic import check_no_link, write_atomic
 from imagen_jax.io.bucket_errors import explain_failures
 from imagen_jax.io.paths import local_path
 
@@ -70,6 +70,7 @@ def _is_there(file: Workdir) -> bool:
 def move(folder: Workdir, target: Workdir) -> None:
     """Move a folder; in a bucket file by file, as folders are nothing but the files' names."""
     if isinstance(folder, Path):
+        check_no_link(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
         return

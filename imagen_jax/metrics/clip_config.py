@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import shorten
 from imagen_jax.io import json_reader
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 REMEDY = "download it again"
 Activation = Literal["quick_gelu", "gelu"]
 MOST = 1 << 20  # of any size; those of the largest CLIP have a hundredth
+SHORTEST = 3  # tokens: a start, one of the text, an end
 BICUBIC = 3  # Pillow's number of its filter
 
 
@@ -90,12 +92,14 @@ def read_preprocessing(folder: Path, config: ClipConfig) -> Preprocessing:
         **{"do_rescale": True},
     }.items():
         if found.get(key, wanted) != wanted:
-            raise ValueError(f"{file}: {key} is {found[key]!r}, and can be {wanted} only")
+            raise ValueError(f"{file}: {key} is {shorten(found[key])}, and can be {wanted} only")
     for key, part in (("size", "shortest_edge"), ("crop_size", "height"), ("crop_size", "width")):
         side = found.get(key, config.side)
         side = side.get(part, config.side) if isinstance(side, Mapping) else side
         if side != config.side:
-            raise ValueError(f"{file}: {key} is {side!r}, but the network reads {config.side}")
+            raise ValueError(
+                f"{file}: {key} is {shorten(side)}, but the network reads {config.side}"
+            )
     return Preprocessing(
         side=config.side,
         mean=_three(file, found, "image_mean", usual.mean),
@@ -106,7 +110,7 @@ def read_preprocessing(folder: Path, config: ClipConfig) -> Preprocessing:
 def _parse(found: Mapping[str, Any]) -> ClipConfig:
     kind = found.get("model_type")
     if kind != "clip":
-        raise ValueError(f"model_type is {kind!r}, and can be 'clip' only")
+        raise ValueError(f"model_type is {shorten(kind)}, and can be 'clip' only")
     text, image = _section(found, "text"), _section(found, "vision")
     config = ClipConfig(
         text=_tower({**_TEXT, **text}, "text_config"),
@@ -119,7 +123,9 @@ def _parse(found: Mapping[str, Any]) -> ClipConfig:
         projection=_whole(found, "projection_dim", 512),
     )
     if image.get("num_channels", 3) != 3:
-        raise ValueError(f"num_channels is {image['num_channels']!r}, and can be 3 only")
+        raise ValueError(f"num_channels is {shorten(image['num_channels'])}, and can be 3 only")
+    if config.context < SHORTEST:
+        raise ValueError(f"max_position_embeddings is {config.context}, fewer than {SHORTEST}")
     if config.side % config.patch:
         raise ValueError(f"image_size {config.side} is no multiple of patch_size {config.patch}")
     return config
@@ -143,19 +149,18 @@ def _tower(found: Mapping[str, Any], where: str) -> Tower:
         )
     activation = found.get("hidden_act", "quick_gelu")
     if activation not in get_args(Activation):
-        raise ValueError(
-            f"{where}: hidden_act is {activation!r}, and can be {', '.join(get_args(Activation))}"
-        )
+        known = ", ".join(get_args(Activation))
+        raise ValueError(f"{where}: hidden_act is {shorten(activation)}, and can be {known}")
     epsilon = found.get("layer_norm_eps", 1e-5)
     if not (isinstance(epsilon, float) and 0 < epsilon < 1):
-        raise ValueError(f"{where}: layer_norm_eps is {epsilon!r}, which is no small number")
+        raise ValueError(f"{where}: layer_norm_eps is {shorten(epsilon)}, which is no small number")
     return Tower(**sizes, activation=activation, epsilon=epsilon)
 
 
 def _whole(found: Mapping[str, Any], key: str, default: int) -> int:
     value = found.get(key, default)
     if type(value) is not int or not 1 <= value <= MOST:
-        raise ValueError(f"{key} is {value!r}, which is no whole number from 1 to {MOST:,}")
+        raise ValueError(f"{key} is {shorten(value)}, which is no whole number from 1 to {MOST:,}")
     return value
 
 
@@ -168,5 +173,7 @@ def _three(
         and len(value) == 3
         and all(isinstance(one, int | float) and 0 < one < 1 for one in value)
     ):
-        raise ValueError(f"{file}: {key} is {value!r}, which is no three numbers from 0 to 1")
+        raise ValueError(
+            f"{file}: {key} is {shorten(value)}, which is no three numbers from 0 to 1"
+        )
     return (float(value[0]), float(value[1]), float(value[2]))

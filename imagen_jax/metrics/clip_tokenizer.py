@@ -7,6 +7,7 @@ Source: arXiv:2103.00020; byte pairs, arXiv:1508.07909; bytes as characters, GPT
 """
 
 import functools
+import heapq
 import itertools
 import re
 import unicodedata
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from imagen_jax.config import check_texts
-from imagen_jax.io import folder_files, json_reader
+from imagen_jax.config import check_texts, shorten
+from imagen_jax.io import folder_files, json_reader, unicode_forms
 
 VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -38,9 +39,10 @@ class ClipTokenizer:
     context: int  # tokens, both ends included
 
     @classmethod
-    def load(cls, folder: Path, *, context: int) -> "ClipTokenizer":
+    def load(cls, folder: Path, *, context: int, vocabulary: int) -> "ClipTokenizer":
         """The tokenizer of a model's folder: vocab.json and merges.txt, or tokenizer.json.
 
+        `vocabulary` is the number of pieces that the model has.
         Errors: FileNotFoundError; ValueError for files that are no such tokenizer's.
         """
         if (folder / VOCABULARY).is_file() and (folder / MERGES).is_file():
@@ -58,12 +60,11 @@ class ClipTokenizer:
                 f"{folder} has no tokenizer: copy {VOCABULARY} and {MERGES}, or {BOTH}, of the "
                 "model there"
             )
-        return cls(_pieces(pieces, where), _ranks(merges, where), context)
+        return cls(_pieces(pieces, where, vocabulary), _ranks(merges, where), context)
 
     def ids(self, text: str) -> list[int]:
         """All ids of a text, without start and end. Errors: ValueError for no Unicode text."""
-        check_texts([text], what="prompt")
-        return [self.pieces[piece] for word in split(clean(text)) for piece in self._pieces(word)]
+        return list(self._ids(text))
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "b n"], int]:
         """Ids between start and end, filled with ends, and the number of texts that are cut off.
@@ -73,11 +74,17 @@ class ClipTokenizer:
         tokens = np.full((len(texts), self.context), self.pieces[END], np.int32)
         cut = 0
         for row, text in enumerate(texts):
-            found = self.ids(text)
+            found = list(itertools.islice(self._ids(text), self.context - 1))
             kept = [self.pieces[START], *found[: self.context - 2]]
             tokens[row, : len(kept)] = kept
             cut += len(found) > self.context - 2
         return tokens, cut
+
+    def _ids(self, text: str) -> Iterator[int]:
+        check_texts([text], what="prompt")
+        for word in split(clean(text)):
+            for piece in self._pieces(word):
+                yield self.pieces[piece]
 
     def _pieces(self, word: str) -> list[str]:
         if word in (START, END):
@@ -90,7 +97,7 @@ class ClipTokenizer:
 
 def clean(text: str) -> str:
     """Text as it is tokenized."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).lower()
+    return _SPACE.sub(" ", unicode_forms.normalize("NFC", text)).lower()
 
 
 def split(text: str) -> Iterator[str]:
@@ -114,19 +121,32 @@ def _kind(character: str) -> str:
 
 
 def _join(parts: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """Join neighbours, those of the least rank first, until no pair has one."""
-    while len(parts) > 1:
-        pairs = list(itertools.pairwise(parts))
-        best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        joined, place = [], 0
-        while place < len(parts):
-            both = tuple(parts[place : place + 2]) == best
-            joined.append("".join(best) if both else parts[place])
-            place += 2 if both else 1
-        parts = joined
-    return parts
+    """Join neighbours, those of the least rank first, until no pair has one.
+
+    Pairs wait in a heap: a word as long as a prompt may be is joined in seconds.
+    """
+    before, after = list(range(-1, len(parts))), list(range(1, len(parts) + 1))
+    waiting: list[tuple[int, int]] = []
+
+    def wait(left: int) -> None:
+        if left >= 0 and after[left] < len(parts):
+            rank = ranks.get((parts[left], parts[after[left]]))
+            if rank is not None:
+                heapq.heappush(waiting, (rank, left))
+
+    for left in range(len(parts)):
+        wait(left)
+    while waiting:
+        rank, left = heapq.heappop(waiting)
+        right = after[left]
+        if right >= len(parts) or ranks.get((parts[left], parts[right])) != rank:
+            continue  # one of the two was joined to another
+        parts[left], parts[right] = parts[left] + parts[right], ""
+        after[left] = after[right]
+        before[after[left]] = left
+        wait(before[left])
+        wait(left)
+    return [part for part in parts if part]
 
 
 @functools.cache
@@ -139,11 +159,16 @@ def _characters() -> tuple[str, ...]:
     return tuple(table[byte] for byte in range(256))
 
 
-def _pieces(found: Any, where: Path) -> dict[str, int]:
-    """Errors: ValueError for what is no vocabulary with start and end."""
+def _pieces(found: Any, where: Path, vocabulary: int) -> dict[str, int]:
+    """Errors: ValueError for what is no vocabulary with start and end, or is of another model."""
     whole = isinstance(found, dict) and all(type(number) is int for number in found.values())
     if not whole or START not in found or END not in found:
         raise ValueError(f"{where} has no vocabulary of CLIP with {START} and {END}: {REMEDY}")
+    if outside := [piece for piece, number in found.items() if not 0 <= number < vocabulary]:
+        raise ValueError(
+            f"{where}: {shorten(outside[0])} is piece {shorten(found[outside[0]])} of a model that "
+            f"has {vocabulary:,}: {REMEDY}"
+        )
     return found
 
 
@@ -155,6 +180,6 @@ def _ranks(merges: Any, where: Path) -> dict[tuple[str, str], int]:
     for number, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not (isinstance(pair, list) and [type(part) for part in pair] == [str, str]):
-            raise ValueError(f"{where}: merge {number}, {merge!r}, is no pair: {REMEDY}")
+            raise ValueError(f"{where}: merge {number}, {shorten(merge)}, is no pair: {REMEDY}")
         found.setdefault((pair[0], pair[1]), number)
     return found

@@ -22,6 +22,7 @@ from imagen_jax.data.store import index as store_index
 from imagen_jax.data.store.store import open_store
 from imagen_jax.io import buckets, json_reader, paths, whole_files
 
+LONGEST_NAME = 255  # bytes
 METADATA = "metadata.json"  # of the images of `imagen sample`
 # Addresses that are read as they are written.
 NO_FOLDERS = (addresses.TARS, addresses.PARQUET, addresses.MIXTURE, addresses.TFDS)
@@ -168,6 +169,7 @@ def _of_samples(address: str, path: Path) -> ImageSet:
     entries = found.get("images")
     if not (isinstance(entries, list) and entries and all(map(_is_entry, entries))):
         raise ValueError(f"{file} is none of `imagen sample`: give a folder of images alone")
+    config.check_texts([entry["prompt"] for entry in entries], what=f"{file}: prompt")
     if not found.get("complete"):
         raise ValueError(f"{path} is not complete: give its `imagen sample` again, which resumes")
 
@@ -183,7 +185,9 @@ def _is_entry(entry: object) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("prompt"), str)
         and isinstance(entry.get("file"), str)
-        and Path(entry["file"]).name == entry["file"]
+        and Path(entry["file"]).name == entry["file"] != ""
+        and entry["file"].isprintable()
+        and len(entry["file"].encode()) <= LONGEST_NAME
     )
 
 

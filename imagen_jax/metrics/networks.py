@@ -87,7 +87,8 @@ def load_cmmd(folder: Path) -> MetricNetwork:
 def load_clip(folder: Path) -> MetricNetwork:
     """Load the CLIP score's network. Errors: as `clip_weights.load` and `ClipTokenizer.load`."""
     loaded = clip_weights.load(folder)
-    tokenizer = ClipTokenizer.load(folder, context=loaded.config.context)
+    sizes = loaded.config
+    tokenizer = ClipTokenizer.load(folder, context=sizes.context, vocabulary=sizes.vocabulary)
     about = _about(loaded) | {
         "resize": f"Pillow's bicubic to {loaded.config.side} px, rounded to whole levels",
         "context": f"{loaded.config.context} tokens; longer prompts are cut off",

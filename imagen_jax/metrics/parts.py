@@ -6,6 +6,7 @@ number of images.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as tensors
 
+from imagen_jax.config.sentences import shorten
 from imagen_jax.data.images.decode import RGB
 from imagen_jax.io import json_reader, safetensors
-from imagen_jax.io.atomic import write_atomic
+from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.metrics.image_set import SIZED, ImageSet, decode_pixels
-from imagen_jax.metrics.networks import Devices
+from imagen_jax.metrics.networks import CLIP, Devices
 
 IMAGES = 1024  # of a part
 THREADS = 8  # that decode
 ABOUT = "about"
+AGAIN = "delete it, and its images are computed again"
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Parts:
     def write(self, number: int, part: Part) -> None:
         """Write a part, whole or not at all."""
         described = {"identity": self.identity(), "side": part.side, "sha256": part.sha256}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_subfolder(self.folder.parent, self.folder.name)
         data = tensors.save(part.rows, metadata={ABOUT: json.dumps(described)})
         write_atomic(self.file(number), data)
 
@@ -87,13 +91,23 @@ class Parts:
         described = self._described(number)
         with safetensors.open_tensors(self.file(number)) as opened:
             rows = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        count = len(self.spans[number])
+        fits = rows.keys() == self.about["networks"].keys() and all(
+            x.dtype == np.float32 and x.shape[:1] == (count,) and x.ndim == (1 if n == CLIP else 2)
+            for n, x in rows.items()
+        )
+        if not (fits and all(np.isfinite(x).all() for x in rows.values())):
+            raise ValueError(f"{self.file(number)} holds no features of {count:,} images: {AGAIN}")
         return Part(rows, described["side"], described["sha256"])
 
     def read_all(self) -> Iterator[Part]:
         """Yield all parts, of images of one size. Errors: ValueError for mixed sizes."""
-        side = 0
+        side, first = 0, None
         for number, span in enumerate(self.spans):
             part = self.read(number)
+            widths = {name: rows.shape[1:] for name, rows in part.rows.items()}
+            if widths != (first := first or widths):
+                raise ValueError(f"{self.file(number)} is of other networks than those: {AGAIN}")
             if side and part.side != side:
                 raise _mixed(self.images, self.images.keys[span[0]], part.side, side)
             side = part.side
@@ -101,9 +115,12 @@ class Parts:
 
     def _described(self, number: int) -> dict[str, Any]:
         about = safetensors.read_metadata(self.file(number)).get(ABOUT, "")
-        found = json_reader.parse_object(about, where=self.file(number), remedy="delete it")
-        if not (isinstance(found.get("side"), int) and isinstance(found.get("sha256"), str)):
-            raise ValueError(f"{self.file(number)} is no part of a score: delete it")
+        found = json_reader.parse_object(about, where=self.file(number), remedy=AGAIN)
+        side, digest = found.get("side"), found.get("sha256")
+        if not (type(side) is int and side > 0 and isinstance(digest, str) and "identity" in found):
+            raise ValueError(f"{self.file(number)} is no part of a score: {AGAIN}")
+        if not DIGEST.fullmatch(digest):
+            raise ValueError(f"{self.file(number)} has {shorten(digest)} as a SHA-256: {AGAIN}")
         return found
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from imagen_jax.config.sentences import shorten
 from imagen_jax.metrics.cmmd import cmmd
-from imagen_jax.metrics.frechet import frechet_distance
+from imagen_jax.metrics.frechet import Gaussian, frechet_distance
 from imagen_jax.metrics.networks import CLIP, CMMD, INCEPTION
 from imagen_jax.metrics.precision_recall import precision_recall
 from imagen_jax.metrics.statistics_file import Statistics
@@ -55,6 +56,7 @@ def check_comparable(metrics: Sequence[str], images: Statistics, reference: Stat
                     f"the reference {reference.about.get('file')} has no {what}, which {name} "
                     f"needs: make it again with --metrics {name}"
                 )
+            _check_widths(getattr(images, part), getattr(reference, part), name)
         key = NETWORKS[name]
         if key in IDENTITY and reference.about:
             _check_weights(key, images.about, reference.about)
@@ -66,6 +68,16 @@ def check_comparable(metrics: Sequence[str], images: Statistics, reference: Stat
         )
 
 
+def _check_widths(ours: Any, theirs: Any, name: str) -> None:
+    """Refuse features of another network. Errors: ValueError."""
+    widths = [len(x.mean) if isinstance(x, Gaussian) else x.shape[1] for x in (ours, theirs)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"{name}: features of {widths[0]} numbers and reference features of {widths[1]}: make "
+            "the reference again with these weights"
+        )
+
+
 def _check_weights(key: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     name = IDENTITY[key]
     found = [
@@ -73,7 +85,7 @@ def _check_weights(key: str, ours: Mapping[str, Any], theirs: Mapping[str, Any])
     ]
     if theirs.get("networks") and found[0] != found[1]:
         raise ValueError(
-            f"the reference was made with other weights of {key}: SHA-256 {found[1]}, now "
+            f"the reference was made with other weights of {key}: SHA-256 {shorten(found[1])}, now "
             f"{found[0]}: make it again with these"
         )
 
@@ -110,9 +122,6 @@ def warnings_of(
 def _fid(images: Statistics, reference: Statistics) -> dict[str, float]:
     assert images.gaussian is not None
     assert reference.gaussian is not None
-    ours, theirs = len(images.gaussian.mean), len(reference.gaussian.mean)
-    if ours != theirs:
-        raise ValueError(f"features of {ours} numbers and reference features of {theirs}")
     return {"fid": frechet_distance(images.gaussian, reference.gaussian)}
 
 

@@ -7,6 +7,7 @@ are read, without unpickling anything; nothing is known then of images and prepr
 
 import hashlib
 import json
+import os
 import re
 import struct
 import zipfile
@@ -21,7 +22,7 @@ from safetensors import numpy as tensors
 
 from imagen_jax import limits
 from imagen_jax.config.sentences import abridge, shorten
-from imagen_jax.io import json_reader, safetensors, whole_files
+from imagen_jax.io import json_reader, safetensors, whole_files, zip_members
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.io.file_digest import sha256
 from imagen_jax.metrics.frechet import Gaussian, Moments
@@ -40,6 +41,9 @@ BROKEN = (  # what Python's reader raises for bytes that are no archive, and our
     *(KeyError, ValueError, OSError, EOFError, OverflowError, NotImplementedError, RuntimeError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
+KINDS = {"networks": dict, "count": int, "side": int, "left_out": str}  # of a description
+FLOATS = ("F16", "F32", "F64")
+LARGEST = 1e9  # of features, their means and covariances; those of images have a millionth
 REMEDY = "make it again with `imagen score IMAGES --out FOLDER`"
 
 
@@ -91,7 +95,7 @@ def gather(parts: Iterable[Part], about: Mapping[str, Any], *, keep_inception: b
 
 def find_file(reference: str) -> Path | None:
     """Return the file of statistics that a reference is, or that is in it; None for images."""
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))  # pathlib's own raises for nobody's home
     if path.suffix in (".safetensors", ".npz"):
         return path
     return path / FILE if (path / FILE).is_file() else None
@@ -108,7 +112,9 @@ def read(file: Path) -> Statistics:
     found, about = _read_npz(file) if file.suffix == ".npz" else _read_own(file)
     for name, array in found.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{file}: {name} has values that are not finite: {REMEDY}")
+            raise ValueError(f"{file}: {shorten(name)} has values that are not finite: {REMEDY}")
+        if array.size and max(-array.min(), array.max()) > LARGEST:
+            raise ValueError(f"{file}: {shorten(name)} has values beyond {LARGEST:g}: {REMEDY}")
     gaussian = None
     if (mean := found.get(MEAN)) is not None and (spread := found.get(COVARIANCE)) is not None:
         if mean.ndim != 1 or spread.shape != mean.shape * 2:
@@ -127,7 +133,16 @@ def read(file: Path) -> Statistics:
 def _read_own(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     text = safetensors.read_metadata(file).get(ABOUT, "")
     about = json_reader.parse_object(text, where=f"{file}: its description", remedy=REMEDY)
+    for key, kind in KINDS.items():
+        if about.get(key) is not None and type(about[key]) is not kind:
+            raise ValueError(f"{file}: its {key} is {shorten(about[key])}: {REMEDY}")
+    for name, facts in (about.get("networks") or {}).items():
+        if not isinstance(facts, dict):
+            raise ValueError(f"{file}: its network {shorten(name)} is {shorten(facts)}: {REMEDY}")
     with safetensors.open_tensors(file) as opened:
+        for name in opened.keys():  # noqa: SIM118
+            if (dtype := opened.get_slice(name).get_dtype()) not in FLOATS:
+                raise ValueError(f"{file}: {shorten(name)} holds {dtype}: {REMEDY}")
         found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     for name in (f"{INCEPTION}.features", f"{CMMD}.features"):
         if name in found and found[name].ndim != 2:
@@ -153,7 +168,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """
     about = archive.getinfo(f"{name}.npy")
     limits.FILE_BYTES.check(about.file_size, f"{about.filename} has")
-    data = archive.read(about)
+    data = zip_members.read_member(archive, about)
     found = HEADER.match(data)
     if found is None:
         raise ValueError(f"the header of {about.filename} is {shorten(data[:200])}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from imagen_jax.sample.stage_program import TrainedStage
 from imagen_jax.types import Params
 
 MOST_RUNS = 256  # in a folder
+MOST_BASES = 16  # runs of adapters that change each other's weights
 
 
 def find_cascade(path: str | Workdir) -> Workdir:
@@ -97,8 +99,13 @@ def _is_exported(run: Workdir) -> bool:
         if has_weights:
             raise ValueError(f"{run}: exported weights are read from a folder here: copy them")
         return False
-    listed = (run.resolve().parent / export.MANIFEST).is_file()
+    listed = (_bundle_of(run) / export.MANIFEST).is_file()
     return has_weights or (listed and not has_checkpoints)
+
+
+def _bundle_of(run: Workdir) -> Path:
+    """The folder that an exported stage's lies in; `Path.resolve` raises for a circle of links."""
+    return Path(os.path.realpath(run)).parent
 
 
 def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | None]:
@@ -107,8 +114,8 @@ def read_manifests(runs: Sequence[Workdir]) -> dict[Workdir, export.Manifest | N
     Errors: ValueError for a run that has checkpoints, too, or as `export.verify_bundle`.
     """
     exported = [run for run in runs if _is_exported(run)]
-    found = {place: export.verify_bundle(place) for place in {r.resolve().parent for r in exported}}
-    return {run: found[run.resolve().parent] if run in exported else None for run in runs}
+    found = {place: export.verify_bundle(place) for place in {_bundle_of(run) for run in exported}}
+    return {run: found[_bundle_of(run)] if run in exported else None for run in runs}
 
 
 def open_bundle(listed: Mapping[Workdir, export.Manifest | None]) -> export.Manifest | None:
@@ -199,10 +206,30 @@ def load_base(options: config.Lora, stage: config.Stage, *, where: Workdir) -> L
             f"{where} has adapters of {options.base}, which is no trained stage any more: put it "
             f"back, or write its place into lora.base of {where / run_dir.CONFIG}"
         )
+    _require_whole_weights(options, stage, where=where)
     experiment, listed = run_dir.read_config(folder), read_manifests([folder])[folder]
     stored = load_stage(folder, experiment, listed, keep=False)[0].params
     assert isinstance(stored, LazyParams)
     return stored
+
+
+def _require_whole_weights(options: config.Lora, stage: config.Stage, *, where: Workdir) -> None:
+    """Refuse adapters of adapters without end, as where a run names itself.
+
+    Errors: ValueError.
+    """
+    base = options.base
+    for _ in range(MOST_BASES):
+        folder = find_stage(options.base, stage.name)
+        if folder is None:
+            return
+        options = run_dir.read_config(folder).lora
+        if not options.rank:
+            return
+    raise ValueError(
+        f"{where} has adapters of {base}, which has adapters of others, more than {MOST_BASES} "
+        f"deep: write the place of whole weights into lora.base of {where / run_dir.CONFIG}"
+    )
 
 
 def _open_checkpoints(run: Workdir) -> tuple[Any, int]:

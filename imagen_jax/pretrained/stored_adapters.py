@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from imagen_jax import lora
+from imagen_jax.config import shorten
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.sample.lazy_params import LazyParams
 from imagen_jax.sample.stage_program import TrainedStage
@@ -34,8 +35,8 @@ class StoredAdapters:
         """Compare the digest of the weights to change. Errors: ValueError for another, if asked."""
         if self.base in ("", found):
             return
-        said = f"{self.where}: the adapters were trained on weights {self.base}, and those here "
-        said += f"are {found}"
+        said = f"{self.where}: the adapters were trained on weights {shorten(self.base)}, and "
+        said += f"those here are {found}"
         if self.remedy:
             raise ValueError(f"{said}: {self.remedy}")
         warnings.warn(f"{said}: images may not be what they were trained for", stacklevel=2)

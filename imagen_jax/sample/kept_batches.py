@@ -12,7 +12,7 @@ import numpy as np
 
 from imagen_jax import limits
 from imagen_jax.config.sentences import abridge, shorten
-from imagen_jax.io import whole_files
+from imagen_jax.io import whole_files, zip_members
 
 MAGIC = b"\x93NUMPY\x01\x00"
 HEADER = re.compile(
@@ -43,7 +43,8 @@ def read_batches(file: Path) -> dict[str, np.ndarray]:
     with whole_files.open_file(file) as opened:
         try:
             with zipfile.ZipFile(opened) as archive:
-                return dict(_member(archive, about, file) for about in _members(archive))
+                size = os.fstat(opened.fileno()).st_size
+                return dict(_member(archive, about, file) for about in _members(archive, size))
         except BROKEN as error:
             if isinstance(error, ValueError) and AGAIN in str(error):
                 raise
@@ -55,19 +56,14 @@ def describe_misfit(file: Path) -> ValueError:
     return ValueError(f"{file} holds the images of another request: {AGAIN}")
 
 
-def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
     """The members of an archive as NumPy writes it: few, and none of them compressed."""
-    found = archive.infolist()
-    if not 0 < len(found) <= MOST_STAGES:
-        raise ValueError(f"it has {len(found):,} members")
-    for one in found:
-        if one.compress_type != zipfile.ZIP_STORED or one.file_size != one.compress_size:
-            raise ValueError("a member is compressed")
-        if not one.filename.endswith(".npy"):
-            raise ValueError("a member is no array")
-    if len({one.filename for one in found}) < len(found):
-        raise ValueError("a member is there twice")
-    return found
+    if not 0 < (count := len(archive.infolist())) <= MOST_STAGES:
+        raise ValueError(f"it has {count:,} members")
+    found = zip_members.stored_members(archive, size)
+    if not all(name.endswith(".npy") for name in found):
+        raise ValueError("a member is no array")
+    return list(found.values())
 
 
 def _member(archive: zipfile.ZipFile, about: zipfile.ZipInfo, file: Path) -> tuple[str, np.ndarray]:

@@ -82,6 +82,25 @@ def test_no_command_acts_on_a_hostile_record(command: str, cloud, monkeypatch, c
     assert cloud.left() == ["victim-1"]
 
 
+def test_names_of_logs_are_no_options_and_no_orders(cloud, monkeypatch, capsys) -> None:
+    """Whoever writes to the bucket names its objects."""
+    cloud.plan([])
+    cloud.bucket.put("runs/mine/launch/run.json", json.dumps(HONEST).encode())
+    log = json.dumps({"step": 3, "loss": 0.5}).encode()
+    names = ("\x1b[2J", "\u202ea", "a b", "x\n--flags-file=/etc/passwd\ny", "--help", "base")
+    for name in names:
+        cloud.bucket.put(f"runs/mine/{name}/metrics.jsonl", log)
+    assert call(monkeypatch, "status", WORKDIR) == 0
+    said = capsys.readouterr().out
+    assert r"training  gs://bucket/runs/mine/\x1b[2J: step 3, loss 0.5" in said
+    assert r"gs://bucket/runs/mine/\u202ea: step 3" in said
+    assert "gs://bucket/runs/mine/a b: step 3" in said
+    assert "gs://bucket/runs/mine/base: step 3" in said
+    for words in cloud.calls("storage cat"):
+        assert words[2].startswith(f"{WORKDIR}/")
+        assert all(word.startswith("--range=") for word in words[3:])
+
+
 def test_the_record_of_before_is_read() -> None:
     """With the keys alone that have no default."""
     run = run_record.from_json(json.dumps(HONEST), where=RECORD)

@@ -13,14 +13,21 @@ from PIL import Image
 from imagen_jax.cli import data as data_command
 from imagen_jax.cli.output import Output
 from imagen_jax.data.dataset_report import DatasetReport
+from imagen_jax.evaluate import layouts
+from imagen_jax.evaluate.prompt_file import PromptSet
 from imagen_jax.evaluate.report import Report, Row, Section
-from imagen_jax.io import atomic, folder_files, log_files, run_dir, workdir
+from imagen_jax.evaluate.sample_folder import SampleFolder
+from imagen_jax.finetune import SubjectDataset
+from imagen_jax.io import atomic, checkpoints, folder_files, log_files, run_dir, workdir
+from imagen_jax.metrics import parts
+from imagen_jax.metrics.image_set import ImageSet, Item
 from imagen_jax.runtime import lease, preemption, watchdog
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.train.writers import TensorBoardWriter
 
 BEFORE = b"somebody's"
 PIXELS = np.zeros((1, 4, 4, 3), np.uint8)
+CLASS = SubjectDataset(Path(), "a sks thing", ("a thing",)).class_folder.name
 
 
 @pytest.fixture
@@ -90,6 +97,40 @@ def _encode(folder: Path) -> None:
     folder_files.write(folder / "store.json", "{}")
 
 
+def _score(folder: Path) -> None:
+    images = ImageSet("images", ["a"], lambda _: Item(b"", None), False)
+    part = parts.Part({"cmmd": np.ones((1, 2), np.float32)}, 4, "0" * 64)
+    parts.Parts(images, folder / "images", None, {}).write(0, part)
+
+
+def _eval_prompts(folder: Path) -> None:
+    SampleFolder(folder / "samples", ["a"], {}).open()
+
+
+def _lay_out(folder: Path) -> None:
+    file = folder / "a.png"
+    Image.fromarray(PIXELS[0]).save(file)
+    layouts.write("geneval", folder, PromptSet(("a",), "", records=("{}",)), [file], 1)
+
+
+def _dataset(folder: Path) -> SubjectDataset:
+    return SubjectDataset(folder, "a sks thing", ("a thing",))
+
+
+def _write_subject(folder: Path) -> None:
+    file = folder / "a.png"
+    Image.fromarray(PIXELS[0]).save(file)
+    _dataset(folder).write_subject([file], side=4)
+
+
+def _write_class(folder: Path) -> None:
+    _dataset(folder).write_class_image(0, b"")
+
+
+def _finish(folder: Path) -> None:
+    _dataset(folder).finish(1)
+
+
 def _crash(folder: Path) -> None:
     workdir.write_new(folder, "crash-{}.log", "x")
 
@@ -128,8 +169,17 @@ def test_a_link_under_a_final_name_is_replaced_or_left(
 
 @pytest.mark.parametrize(
     ("write", "name"),
-    [(_sample, "previews"), (_keep_batches, "unfinished")],
-    ids=["previews", "batches"],
+    [
+        (_sample, "previews"),
+        (_keep_batches, "unfinished"),
+        (_score, "images"),
+        (_eval_prompts, "samples"),
+        (_lay_out, "00000"),
+        (_write_subject, "subject"),
+        (_write_class, CLASS),
+        (_finish, CLASS),
+    ],
+    ids=["previews", "batches", "score", "eval", "geneval", "subject", "class", "captions"],
 )
 def test_a_link_under_the_name_of_a_subfolder_is_refused(
     write: Callable[[Path], None], name: str, out: Path, outside: Path
@@ -139,13 +189,33 @@ def test_a_link_under_the_name_of_a_subfolder_is_refused(
         write(out)
 
 
+@pytest.mark.parametrize("name", ["samples", "geneval", "unfinished"])
+def test_a_link_in_place_of_a_folder_is_refused_beforehand(
+    name: str, out: Path, outside: Path
+) -> None:
+    (out / name).symlink_to(outside.parent)
+    with pytest.raises(ValueError, match=f"{name} is a link, to"):
+        atomic.check_names(out, folders=("samples", "geneval", "unfinished"))
+
+
 def test_images_of_earlier_are_not_moved_through_a_link(out: Path, outside: Path) -> None:
     _sample(out)
     (out / "earlier").symlink_to(outside.parent)
-    later = Output(out, ["b"], first_index=0, metadata={})
     with pytest.raises(ValueError, match="earlier is a link, to"):
-        later.write(0, PIXELS)
+        Output(out, ["b"], first_index=0, metadata={}).write(0, PIXELS)
     assert (out / "0000_a.png").is_file()
+
+
+def test_checkpoints_are_neither_written_nor_set_aside_through_a_link(
+    out: Path, outside: Path
+) -> None:
+    (out / "checkpoints").symlink_to(outside.parent)
+    with pytest.raises(ValueError, match="checkpoints is a link, to"):
+        checkpoints.Checkpoints(out)
+    (out / "3").mkdir()
+    (out / "damaged").symlink_to(outside.parent)
+    with pytest.raises(ValueError, match="damaged is a link, to"):
+        workdir.move(out / "3", out / "damaged" / "3")
 
 
 def test_batches_are_not_kept_through_a_link(out: Path, outside: Path) -> None:

@@ -24,7 +24,12 @@ def model(tmp_path_factory) -> clip_weights.LoadedClip:
 
 @pytest.fixture(scope="module")
 def tokenizer(model) -> ClipTokenizer:
-    return ClipTokenizer.load(model.folder, context=model.config.context)
+    return _load_tokenizer(model.folder, model)
+
+
+def _load_tokenizer(folder: Path, model: clip_weights.LoadedClip) -> ClipTokenizer:
+    sizes = model.config
+    return ClipTokenizer.load(folder, context=sizes.context, vocabulary=sizes.vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +127,7 @@ def test_a_tokenizer_json_is_the_two_files(model, tokenizer, tmp_path: Path) -> 
     merges = [list(pair) for pair in tokenizer.ranks]
     whole = {"model": {"type": "BPE", "vocab": dict(tokenizer.pieces), "merges": merges}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
-    other = ClipTokenizer.load(tmp_path, context=model.config.context)
+    other = _load_tokenizer(tmp_path, model)
     for text in metric_oracles.TEXTS:
         assert other.ids(text) == tokenizer.ids(text)
 

@@ -56,7 +56,7 @@ def test_clip(name: str, tmp_path: Path) -> None:
     loaded = clip_weights.load(folder)
     config = loaded.config
     images = random_weights.images(2, 256)
-    tokenizer = ClipTokenizer.load(folder, context=config.context)
+    tokenizer = ClipTokenizer.load(folder, context=config.context, vocabulary=config.vocabulary)
     ids = metric_oracles.clip_ids(folder, metric_oracles.TEXTS[:2])
     np.testing.assert_array_equal(tokenizer.tokenize(metric_oracles.TEXTS[:2])[0], ids)
     pixels = metric_oracles.clip_pixels(folder, images)
@@ -101,7 +101,7 @@ def test_open_clip(name: str, tmp_path: Path) -> None:
 def test_tokens_of_the_published_vocabulary(tmp_path: Path) -> None:
     pytest.importorskip("open_clip")
     metric_oracles.write_vocabulary(tmp_path)
-    tokenizer = ClipTokenizer.load(tmp_path, context=77)
+    tokenizer = ClipTokenizer.load(tmp_path, context=77, vocabulary=49408)
     texts = [
         *metric_oracles.TEXTS,
         "naïve façade, Straße; it's 1,024 px (RGB) — “quoted” 中文 한국어",

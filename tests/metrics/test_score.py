@@ -293,7 +293,7 @@ def test_statistics_of_others_are_read_without_unpickling(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"a mean of \(3,\) and a covariance of \(4, 4\)"):
         statistics_file.read(tmp_path / "c.npz")
     np.savez(tmp_path / "d.npz", mu=np.full(3, np.nan), sigma=np.eye(3))
-    with pytest.raises(ValueError, match=r"inception\.mean has values that are not finite"):
+    with pytest.raises(ValueError, match=r"'inception\.mean' has values that are not finite"):
         statistics_file.read(tmp_path / "d.npz")
 
 

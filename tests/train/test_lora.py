@@ -175,7 +175,7 @@ def test_a_runs_adapters_refuse_another_base_and_a_file_warns(
     from imagen_jax.pretrained.lora import write_run
 
     changed = _load(save_random(tmp_path / "base", seed=2))
-    with pytest.raises(ValueError, match=r"were trained on weights \w+, and those here are \w+: "):
+    with pytest.raises(ValueError, match=r"trained on weights '\w+', and those here are \w+: "):
         with_lora(changed, adapted).stages[0].device_params()
     file = tmp_path / "small.safetensors"
     write_run(adapted, file)
@@ -207,7 +207,7 @@ def test_a_base_that_changed_or_vanished_is_refused(adapted: Path, tmp_path: Pat
     text = json.loads((adapted / "config.json").read_text())
     text["lora"]["identity"] = "0123"
     (place / "config.json").write_text(json.dumps(text))
-    with pytest.raises(ValueError, match="trained on weights 0123"):
+    with pytest.raises(ValueError, match="trained on weights '0123'"):
         _load(place).stages[0].device_params()
     text["lora"]["base"] = str(tmp_path / "nowhere")
     (place / "config.json").write_text(json.dumps(text))

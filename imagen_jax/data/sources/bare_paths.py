@@ -46,6 +46,14 @@ def _form_of(path: str) -> str:
     return PARQUET if "parquet" in endings else FOLDER
 
 
+def holds_data(path: str) -> bool:
+    """Return whether a path leads to a folder with images, tars, Parquet or a table of captions."""
+    folder = os.path.expanduser(path)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    endings = {name.rpartition(".")[2].lower() for name in names}
+    return bool(endings & {*IMAGE_SUFFIXES, "tar", "parquet"} or set(names) & set(tables.FILES))
+
+
 def join_addresses(texts: Sequence[str]) -> str:
     """Return one address for several tars or Parquet files: their examples, in order of the names.
 

@@ -132,7 +132,7 @@ def _list(folder: str) -> tuple[str, Listing]:
         if not listing.sizes:
             raise FileNotFoundError(f"no files below {folder}")
         return root, listing
-    path = paths.local_path(folder).resolve()
+    path = Path(os.path.realpath(paths.local_path(folder)))
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     return str(path), list_folder(path)
@@ -193,7 +193,7 @@ def list_bucket(root: str) -> Listing:
 def _refused(inside: Iterable[Path], entry: os.DirEntry[str]) -> str:
     """Give the reason why something that is no folder is not read; "" if it is."""
     if entry.is_symlink():
-        target = Path(entry.path).resolve()
+        target = Path(os.path.realpath(entry.path))  # `resolve` raises for a circle of links
         if not any(target.is_relative_to(folder) for folder in inside):
             return LINK_OUT
         if not target.is_file():

@@ -31,7 +31,7 @@ class RemoteFolder:
         text = str(path)
         if buckets.is_bucket(text):
             return cls(text.rstrip("/"))
-        return cls(str(paths.local_path(text).absolute()))
+        return cls(str(paths.require_text(paths.local_path(text).absolute())))
 
     def __str__(self) -> str:
         return self.url
@@ -109,7 +109,8 @@ def read_key(store: Any, key: str, limit: Limit = limits.FILE_BYTES) -> Any:
 
 def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
     """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
-    return [key.decode() for key in _ask(kvstore, lambda there: there.list().result(), where=where)]
+    keys = _ask(kvstore, lambda there: there.list().result(), where=where)
+    return [key.decode(errors="replace") for key in keys]  # those of no text are of no array
 
 
 def _ask(kvstore: dict[str, Any], do: Callable[[Any], Any], *, where: Any) -> Any:

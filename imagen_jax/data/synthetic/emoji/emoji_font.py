@@ -20,7 +20,11 @@ VARIATION = "\ufe0f"  # asks for the coloured form, which is the only one here
 PNG = b"\x89PNG\r\n\x1a\n"  # a font may hold grey bitmaps besides
 LIGATURES, EXTENSION = 4, 7  # types of GSUB lookups
 # What fontTools raises about tables that were cut short or make no sense.
-BROKEN = (TTLibError, AssertionError, LookupError, ValueError, struct.error)
+BROKEN = (
+    *(TTLibError, AssertionError, LookupError, ValueError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError, NotImplementedError, struct.error),
+)
+COMPRESSED = (b"wOFF", b"wOF2")  # fonts of the web, which unpack to any size
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def read_font(path: Path | str) -> Font:
             "font with --font"
         )
     data = whole_files.read_whole(path)
+    if data.startswith(COMPRESSED):
+        raise ValueError(f"{path} is a font of the web (WOFF): give it as .ttf, unpacked")
     try:
         with TTFont(io.BytesIO(data), lazy=True) as font:
             glyphs, ligatures = font.getBestCmap() or {}, _ligatures(font)

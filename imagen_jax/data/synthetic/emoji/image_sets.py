@@ -13,6 +13,7 @@ from imagen_jax import extras
 from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.data.synthetic.emoji import emoji_font, emoji_names, set_readers
 from imagen_jax.data.synthetic.emoji.set_readers import EmojiSet
+from imagen_jax.io import paths
 
 MODULES = "node_modules"  # where npm installs packages
 
@@ -121,7 +122,7 @@ def _open_set(name: str, place: str) -> EmojiSet:
     style = STYLES[name]
     if not style.package:
         return set_readers.FontSet(emoji_font.read_font(place or emoji_font.NOTO))
-    path = Path(place).expanduser() if place else find_package(style)
+    path = paths.local_path(place) if place else find_package(style)
     if path is None:
         remedy = f"npm pack {style.package}, then give {name}=FILE.tgz"
         raise FileNotFoundError(

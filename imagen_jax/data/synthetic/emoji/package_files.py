@@ -43,7 +43,7 @@ class LimitError(Exception):
 def read_files(path: Path, wanted: re.Pattern[str]) -> dict[str, bytes]:
     """The files whose path in the package, with `/`, ends as `wanted` says; by that path.
 
-    `path` is a tar, gzipped or not, or a folder. Links and devices are left out.
+    `path` is a tar, gzipped or not, or a folder. Links, devices and sparse files are left out.
     Errors: FileNotFoundError where there is nothing; ValueError for what is no tar, was cut short,
     or has more bytes than `limits.FILE_BYTES`, unpacked and all files together.
     """
@@ -80,7 +80,9 @@ def _in_tar(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
             with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as tar:  # type: ignore[call-overload]
                 for member in tar:
                     tar.members.clear()  # or all of them stay in memory
-                    if member.isreg() and wanted.search(member.name):
+                    # A sparse file states any size: the rest of it is zeros.
+                    is_whole = member.isreg() and member.sparse is None
+                    if is_whole and wanted.search(member.name):
                         content = tar.extractfile(member)
                         assert content is not None  # of a regular file
                         yield member.name, content.read()

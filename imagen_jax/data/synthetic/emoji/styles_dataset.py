@@ -162,6 +162,11 @@ def draw_sets(sets: Mapping[str, EmojiSet]) -> tuple[list[Drawing], Look]:
                 if key not in alike:
                     looks.append(near_duplicates.looks([pixels]))
                 alike.setdefault(key, []).append(text)
+    if not looks:
+        raise ValueError(
+            f"the sets {', '.join(sets)} have no image of a known emoji: give packages whose files "
+            "are named by code points, such as 1f353.png"
+        )
     drawings = [
         Drawing(name, tuple(sorted(_shown(texts), key=emoji_names.plainness)), image)
         for (name, image), texts in alike.items()

@@ -5,6 +5,7 @@ nothing else.
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ LINK = "{http://www.w3.org/1999/xlink}href"
 MOST_CHARACTERS = 100_000  # of an image; those of emoji have up to 50,000
 MOST_DRAWN = 4_000  # elements, each as often as something refers to it; emoji have up to 740
 MOST_LAYERS = 200  # elements with a mask, a clip path or a filter, which cost most
+MOST_DASHES = 200_000  # of strokes, by the least that their paths can have; 0.2 s
 DEPTH = 32  # of elements in each other
 SHAPES = {"path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "use"}
 PARTS = {"svg", "g", "defs", "title", "desc", "clipPath", "mask"}
@@ -33,6 +35,9 @@ FILTER = re.compile(r"\s*(?:none|url\([^()]*\))\s*")  # no list of functions
 COLOURED = ("fill", "stroke")  # what refers to a gradient
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 LARGEST = 1e5  # of a size
+GEOMETRY = {"d", "points", "x", "y", "width", "height", "r", "rx", "ry", "cx", "cy"}
+GEOMETRY |= {"x1", "x2", "y1", "y2"}
+DASHES = re.compile(r"stroke-dasharray\s*:([^;]*)", re.IGNORECASE)  # in a style
 
 Box = tuple[float, float, float, float]  # left, top, width, height
 RGB = UInt8[np.ndarray, "side side 3"]
@@ -45,6 +50,7 @@ class Drawn(NamedTuple):
     characters: int
     layers: int
     height: int  # of elements in each other
+    dashes: float  # at most
 
     def check(self) -> None:
         """Errors: ValueError for more than the limits."""
@@ -54,6 +60,8 @@ class Drawn(NamedTuple):
             raise ValueError(f"it draws more than {2 * MOST_CHARACTERS:,} characters of paths")
         if self.layers > MOST_LAYERS:
             raise ValueError(f"it has more than {MOST_LAYERS} masks, clip paths and filters")
+        if not self.dashes <= MOST_DASHES:
+            raise ValueError(f"its strokes may have more than {MOST_DASHES:,} dashes")
         if self.height > 2 * DEPTH:
             raise ValueError(f"its elements refer to each other more than {2 * DEPTH} deep")
 
@@ -182,17 +190,21 @@ def _check_count(root: Element) -> None:
     """Errors: ValueError for more elements than may be drawn, copies and all, or for a circle."""
     named = {e.attrib["id"]: e for e in root.iter() if "id" in e.attrib}
     measured: dict[str, Drawn] = {}
+    longest = _largest_number(root)  # a line between two numbers of a path is hardly longer
 
     def measure(element: Element, depth: int) -> Drawn:
         if depth > 2 * DEPTH:  # as one that draws itself is
             raise ValueError(f"its elements refer to each other more than {2 * DEPTH} deep")
         inner = [measure(child, depth + 1) for child in element]
         inner += [referred(place[1:], depth + 1) for place in _places(element)]
+        characters = sum(map(len, element.attrib.values())) + sum(one.characters for one in inner)
+        period = _dash_period(element)
         found = Drawn(
             1 + sum(one.elements for one in inner),
-            sum(map(len, element.attrib.values())) + sum(one.characters for one in inner),
+            characters,
             _has_layer(element) + sum(one.layers for one in inner),
             1 + max((one.height for one in inner), default=0),
+            characters * longest / period if period else math.fsum(one.dashes for one in inner),
         )
         found.check()
         return found
@@ -200,9 +212,29 @@ def _check_count(root: Element) -> None:
     def referred(name: str, depth: int) -> Drawn:
         if name in named and name not in measured:
             measured[name] = measure(named[name], depth)
-        return measured.get(name, Drawn(0, 0, 0, 0))
+        return measured.get(name, Drawn(0, 0, 0, 0, 0.0))
 
     measure(root, 1)
+
+
+def _largest_number(root: Element) -> float:
+    """Return the largest coordinate or size of any shape."""
+    written = (v for e in root.iter() for name, v in e.attrib.items() if name in GEOMETRY)
+    return max((abs(float(n)) for text in written for n in NUMBER.findall(text)), default=0.0)
+
+
+def _dash_period(element: Element) -> float:
+    """Return the length of a dash and of the gap behind it; 0.0 for a stroke without.
+
+    Errors: ValueError for lengths that depend on something else.
+    """
+    styled = DASHES.search(element.get("style", ""))
+    written = styled[1] if styled else element.get("stroke-dasharray", "none")
+    if re.search(r"[%a-df-z]", written.replace("px", "").replace("none", ""), re.IGNORECASE):
+        raise ValueError(
+            f"an element {_name(element)} has dashes of {written[:40]!a}: give numbers"
+        )
+    return math.fsum(abs(float(number)) for number in NUMBER.findall(written))
 
 
 def _box_of(root: Element) -> Box:
