@@ -25,7 +25,7 @@ LIMIT = {KEPT: 1.3, 0: 1.5}  # times the largest tensor, beyond what is kept; a 
 MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
-from imagen_jax.text import encoder
+from imagen_jax.text import encoder_folders
 from imagen_jax.text.checkpoints import load as loading, native
 from imagen_jax.text.tokenizer import Tokenizer
 path, kept, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[1]) / "converted"
