@@ -67,7 +67,7 @@ class Options:
     """Crescents sampled in the drawings' colours, and as many in others."""
     images: config.Count = 1000
     """Old prompts, of one object and of two."""
-    class_prompts: config.Count = 240
+    class_prompts: config.Count = 480
     """Captions of the class, each its own scene."""
     out: Path = Path("results")
     """Folder for images, table and numbers."""

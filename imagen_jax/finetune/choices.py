@@ -8,8 +8,8 @@ from imagen_jax import config
 STEPS_PER_IMAGE = 50
 FEWEST, MOST = 400, 2000  # steps
 BATCH = 32
-CLASS_IMAGES = 200  # and at least so many; each subject's image has as many of its class
-CLASS_PER_IMAGE = 20
+CLASS_IMAGES = 400  # and at least so many; each subject's image has as many of its class
+CLASS_PER_IMAGE = 40
 RATES = {True: 2e-3, False: 2e-4}  # of adapters, and of all weights
 AVERAGED = 10  # steps of the run by the mean age of its moving average
 WARMUP = 20  # steps of the run by those of the warm-up

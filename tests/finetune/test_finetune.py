@@ -105,8 +105,8 @@ def test_missing_numbers_are_sampled_in_runs() -> None:
 def test_choices_grow_with_the_images_and_are_told() -> None:
     few, many = (finetune.choose(n, rank=8, batch_size=128) for n in (3, 30))
     assert (few.steps, many.steps) == (400, 1500)
-    assert (few.class_images, many.class_images) == (200, 600)
-    assert finetune.choose(3, rank=8, batch_size=128, class_prompts=240).class_images == 240
+    assert (few.class_images, many.class_images) == (400, 1200)
+    assert finetune.choose(3, rank=8, batch_size=128, class_prompts=480).class_images == 480
     assert few.ema_decay == 1 - 10 / 400
     assert finetune.choose(3, rank=8, batch_size=16, steps=40).ema_decay == 0.75
     assert finetune.choose(3, rank=0, batch_size=16).learning_rate < few.learning_rate
