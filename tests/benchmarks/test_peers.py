@@ -21,6 +21,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_our_side_samples_images_of_the_shapes() -> None:
     import _peer_ours
     from _peer_shapes import Shapes

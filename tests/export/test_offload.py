@@ -55,7 +55,8 @@ def held(monkeypatch) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["bundle", pytest.param("runs", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bundle", "runs"])
 def test_one_part_at_a_time(kind: str, random_bundle: Path, saved_runs: Path, held) -> None:
     place = random_bundle if kind == "bundle" else saved_runs
     staying = imagen_jax.load(place)

@@ -13,7 +13,7 @@ from fuzz.effort import Effort
 from fuzz.runner import Report
 
 CHEAP, SLOW = 100_000, 5_000
-SHORT_CHEAP, SHORT_SLOW = 150, 5  # and no fewer than the corpus
+SHORT_CHEAP, SHORT_SLOW = 60, 5  # and no fewer than the corpus
 
 
 def _check(found: Report) -> None:

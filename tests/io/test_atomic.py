@@ -95,8 +95,10 @@ def test_folders_under_the_names_of_files_are_refused(tmp_path: Path) -> None:
     check_names(tmp_path / "none", files=("a",))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("")
-    (tmp_path / "c").symlink_to("a")  # it is replaced, or refused by who makes the folder
-    check_names(tmp_path, files=("b", "c"), folders=("a", "c"))
+    (tmp_path / "c").symlink_to("a")  # a file of that name replaces it
+    check_names(tmp_path, files=("b", "c"), folders=("a",))
+    with pytest.raises(ValueError, match=r"c is a link, to .*a, and nothing is written through it"):
+        check_names(tmp_path, folders=("c",))
     with pytest.raises(ValueError, match="a is a folder, and a file of that name is to be written"):
         check_names(tmp_path, files=("a",))
     with pytest.raises(ValueError, match="b is no folder, and one of that name is to be made"):

@@ -40,7 +40,7 @@ def _loss(toy: Any, name: str) -> Any:
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), family.params
 
 
-@pytest.mark.parametrize("name", ["base", "sr256", SLOW_1024, SLOW, SLOW_2])
+@pytest.mark.parametrize("name", [SLOW_BASE, "sr256", SLOW_1024, SLOW, SLOW_2])
 def test_forward_and_gradient_equal_those_of_one_device(toy: Any, name: str) -> None:
     both, params = _loss(toy, name)
     inputs = toy.make_inputs()

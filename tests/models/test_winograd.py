@@ -104,6 +104,7 @@ def test_a_mapped_convolution_is_that_of_each_image_alone() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_block_that_is_computed_again_has_the_same_gradients() -> None:
     style = layers.BlockStyle(
         norm_groups=8,

@@ -69,7 +69,7 @@ def test_a_scan_counts_every_turn_and_a_choice_its_dearer_branch() -> None:
     )  # folded, or the dearer branch
 
 
-@pytest.mark.parametrize("remat", ["none", "block"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "block"])
 def test_the_backward_pass_is_twice_the_forward_pass(toy_network, remat: str) -> None:
     """Of a network without recomputation; with it, once more the forward pass."""
     forward, loss, params = toy_network(remat)

@@ -56,6 +56,7 @@ def _peak(silent: Imagen, count: int) -> int:
     return host + device
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tiny) -> None:
     trained = dataclasses.replace(tiny.stages[0], module=Silent(), params={})
     silent = dataclasses.replace(tiny, stages=(trained,))

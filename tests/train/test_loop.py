@@ -130,6 +130,7 @@ def after_a_while(value: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, 100, lambda _, x: jnp.sin(x @ x), matrix).mean()
 
 
+@pytest.mark.slow
 def test_the_loop_is_one_step_ahead_of_the_devices(
     damaged: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
