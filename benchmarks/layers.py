@@ -221,8 +221,9 @@ def bare(layer: Layer, flop: int) -> Call:
     """The same convolution, or for other layers a matrix product with as many FLOPs."""
     draw = np.random.default_rng(0)
     if isinstance(layer.module, nn.Conv):
-        (x,), kernel = layer.arguments, layer.params["kernel"]
-        arrays = jax.tree.map(lambda shape: _timing.random(draw, shape), (x, kernel))
+        (x,), shape = layer.arguments, layer.params["kernel"].shape
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)  # as the layer computes
+        arrays = jax.tree.map(lambda array: _timing.random(draw, array), (x, kernel))
         strides = layer.module.strides or 1
         strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
         names = ("NHWC", "HWIO", "NHWC")
