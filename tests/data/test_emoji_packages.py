@@ -137,6 +137,7 @@ CHAIN = [f'<g id="g{n}"><use href="#g{n + 1}"/></g>' for n in range(300)]
         ("<!-- --><!DOCTYPE a>", "declares a document type"),
         ("<g>", "it is no XML"),
         ("<a:g/>", "it is no XML"),
+        ("<g>\ud800</g>", "it has half a character at"),  # an escape of JSON
         (HUGE, "it cannot be drawn: range start index"),  # a fault inside the renderer
     ],
 )

@@ -139,6 +139,8 @@ def _parse(text: str) -> Element:
     try:
         parser.feed(text)
         root = parser.close()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it has half a character at {error.start:,}") from error
     except ElementTree.ParseError as error:
         raise ValueError(f"it is no XML: {error}") from error
     if root.tag != f"{{{NAMESPACE}}}svg":
