@@ -47,10 +47,14 @@ plan if_i_xl-sample-v5e-4 deepfloyd/i_xl --topology v5e:2x2 --sample --batch 1 -
 plan if_i_xl-sample-v5e-1 deepfloyd/i_xl --topology v5e:1x1 --sample --batch 1 --steps 20 100
 plan if_ii_l-sample-v5e-4 deepfloyd/ii_l --topology v5e:2x2 --sample --batch 1 --steps 20 100
 plan if_ii_l-sample-v5e-1 deepfloyd/ii_l --topology v5e:1x1 --sample --batch 1 --steps 20 100
+plan if_i_xl-sample-v6e-1 deepfloyd/i_xl --topology v6e:1x1 --sample --batch 1 --steps 20 100
+plan if_ii_l-sample-v6e-1 deepfloyd/ii_l --topology v6e:1x1 --sample --batch 1 --steps 20 100
 plan if_t5-v5e-1 deepfloyd/i_xl --topology v5e:1x1 --encode --split heads --batch 2
 plan if_t5-v5e-1-int8 deepfloyd/i_xl --topology v5e:1x1 --encode --split heads --batch 2 --text.dtype int8
 plan if_t5-v5e-4 deepfloyd/i_xl --topology v5e:2x2 --encode --split heads --batch 2
 plan if_t5-v6e-1 deepfloyd/i_xl --topology v6e:1x1 --encode --split heads --batch 2
 plan if_i_m-v5e-4 deepfloyd/i_m --topology v5e:2x2 --batch 32
+plan if_i_xl-lora-v5e-4 deepfloyd/i_xl --topology v5e:2x2 --batch 4 --lora.rank 16 \
+  --stage.model.remat block --mesh.fsdp 4
 
 "$imagen" plan --table "$out"/*.json

@@ -214,7 +214,7 @@ def tokens_of(text: config.Text) -> int:
 def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool) -> Any:
     """Compile for a topology's generation, with our options of that generation.
 
-    Errors: ValueError with the compiler's own words when it does not fit the memory.
+    Errors: OutOfMemoryError with the compiler's own words when it does not fit the memory.
     """
     options: dict[str, Any] = {**topology.chip.compiler_options, **({} if effort else EFFORT)}
     try:
@@ -223,7 +223,10 @@ def compile_for(lowered: jax.stages.Lowered, topology: Topology, *, effort: bool
         words = next((x for x in str(error).splitlines() if "memory" in x.lower()), None)
         if words is None:
             raise
-        raise OutOfMemoryError(f"{topology.name}: {words.strip()}") from error
+        raise OutOfMemoryError(
+            f"{topology.name}: {words.strip().rstrip('.')}: give a smaller --batch, or more "
+            "devices that share the weights (--mesh.fsdp)"
+        ) from error
 
 
 class OutOfMemoryError(ValueError):
