@@ -214,7 +214,7 @@ class Undecoded(Prepared):
 class NoShards(Shards):
     """No files."""
 
-    def unpacked(self, index: int) -> int:
+    def unpacked_size(self, index: int) -> int:
         return index
 
 

@@ -38,7 +38,7 @@ class Prepared:
             raise IndexError(f"example {index} of {len(self)}")
         where = f"example {index} of {self.address.dataset}"
         with _naming_damage(where):
-            size = self.shards.unpacked(operator.index(index))
+            size = self.shards.unpacked_size(operator.index(index))
         try:
             limits.FILE_BYTES.check(size, f"{where} lies in a chunk that has, unpacked,")
         except ValueError as error:
@@ -77,11 +77,11 @@ class Shards:
         self._sizes = [tfds_records.ShardSizes(file) for file in files]
         self._ends = list(itertools.accumulate(counts))
 
-    def unpacked(self, index: int) -> int:
-        """Bytes that reading a record takes. Errors: as `ShardSizes.unpacked`."""
+    def unpacked_size(self, index: int) -> int:
+        """Bytes that reading a record takes. Errors: as `ShardSizes.unpacked_size`."""
         number = bisect.bisect_right(self._ends, index)
         before = self._ends[number - 1] if number else 0
-        return self._sizes[number].unpacked(index - before)
+        return self._sizes[number].unpacked_size(index - before)
 
 
 def open_tfds(address: Address, data_dir: Path | str) -> Prepared:

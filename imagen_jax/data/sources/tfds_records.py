@@ -47,7 +47,7 @@ class ShardSizes:
         with whole_files.open_file(self.path) as opened:
             return _read_chunks(opened, self.path)
 
-    def unpacked(self, index: int) -> int:
+    def unpacked_size(self, index: int) -> int:
         """Bytes that reading a record takes: what its chunk unpacks to.
 
         Errors: ValueError for a damaged file; OSError.
