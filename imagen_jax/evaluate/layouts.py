@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imagen_jax.data.images import decode
 from imagen_jax.evaluate.prompt_file import PromptSet
 from imagen_jax.evaluate.protocols import Layout
-from imagen_jax.io import image_grid
+from imagen_jax.io import image_grid, whole_files
 from imagen_jax.io.atomic import make_subfolder, write_atomic
 
 DPG_IMAGES = 4  # of a grid, at most
@@ -40,7 +41,7 @@ def write(
 ) -> None:
     """Write a layout of PNG files, `each` for every prompt in turn, in place of an earlier one.
 
-    Errors: OSError.
+    Errors: ValueError for what is no image; OSError.
     """
     for number in range(len(prompts)):
         own = files[number * each : (number + 1) * each]
@@ -55,14 +56,22 @@ def _write_geneval(folder: Path, record: str, files: Sequence[Path]) -> None:
     samples = make_subfolder(folder, "samples")
     write_atomic(folder / "metadata.jsonl", record + "\n")
     for number, file in enumerate(files):
-        write_atomic(samples / f"{number:04d}.png", file.read_bytes())
+        write_atomic(samples / f"{number:04d}.png", whole_files.read_whole(file))
 
 
 def _write_dpg(file: Path, files: Sequence[Path]) -> None:
     """Write a grid whose cells are read by rows."""
-    images = [np.asarray(Image.open(one)) for one in files]
+    images = [_read(one) for one in files]
     columns = math.isqrt(len(images))
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     grid = np.concatenate([np.concatenate(row, axis=1) for row in rows])
     file.parent.mkdir(parents=True, exist_ok=True)
     image_grid.save_image(Image.fromarray(grid), file)
+
+
+def _read(file: Path) -> decode.RGB:
+    """Read an image, which may be anybody's where a folder is resumed. Errors: ValueError."""
+    try:
+        return decode.decode_image(whole_files.read_whole(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}: delete the folder of images, or repair it") from error

@@ -41,7 +41,8 @@ def name_damage(folder: Workdir) -> Iterator[None]:
         if not _is_damage(error):
             raise
         logging.getLogger("asyncio").addFilter(functools.partial(_is_unrelated, folder))
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = _innermost(error)
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise CorruptDataError(
             f"{folder}: the checkpoint is incomplete or damaged ({reason[:200]})"
         ) from error
@@ -71,12 +72,18 @@ def _is_unrelated(folder: Workdir, record: logging.LogRecord) -> bool:
 
 def _is_damage(error: BaseException) -> bool:
     """Return whether an error means damaged files, not rights, memory or a network."""
-    while type(error) is Exception and error.__cause__ is not None:
-        error = error.__cause__
+    error = _innermost(error)
     if isinstance(error, OSError):
         return isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
     is_bad = isinstance(error, DAMAGE)
     return is_bad and not any(word in str(error) for word in PASSING)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What Orbax has wrapped."""
+    while type(error) is Exception and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def check_chunks(tree: Any) -> None:

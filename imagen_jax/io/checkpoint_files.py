@@ -13,7 +13,7 @@ from typing import Any
 import tensorstore
 
 from imagen_jax import limits
-from imagen_jax.io import buckets, json_reader, zarr_dtype
+from imagen_jax.io import buckets, json_reader, key_lists, zarr_dtype
 from imagen_jax.io.workdir import Workdir
 
 DEEPEST = 16  # folders in each other in a checkpoint, which has five
@@ -78,12 +78,14 @@ def check_arrays(item: Workdir) -> None:
     store = tensorstore.KvStore.open(
         {"driver": "ocdbt", "base": base} if is_database else base
     ).result()
-    names = [key for key in store.list().result() if key.endswith((b"/.zarray", b"/zarr.json"))]
+    names = [
+        key for key in key_lists.list_keys(store) if key.endswith((b"/.zarray", b"/zarr.json"))
+    ]
     limits.TENSORS.check(len(names), f"{item} has")
     for name in names:
         where = name.decode(errors="backslashreplace")
         fields = json_reader.parse_object(
-            store.read(name).result().value, where=where, remedy="put it back from a copy"
+            key_lists.read_key(store, name).value, where=where, remedy="put it back from a copy"
         )
         zarr_dtype.check_dtype(fields.get("dtype", fields.get("data_type")), where)
 

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from PIL import Image
 
 from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.sources.base import Address
-from imagen_jax.data.sources.tfds import Prepared, _check_shards
+from imagen_jax.data.sources.tfds import Prepared, Shards, _check_shards
 from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io.errors import CorruptDataError
 
@@ -203,10 +204,24 @@ def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says
         addresses.open_source(addresses.parse_address(text), data_dir)
 
 
+class Undecoded(Prepared):
+    """Records that need no decoding."""
+
+    def _read(self, index: int) -> Any:
+        return self.records[index]
+
+
+class NoShards(Shards):
+    """No files."""
+
+    def unpacked_size(self, index: int) -> int:
+        return index
+
+
 def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
     texts = [b"words", b"caf\xe9", "a\ud83d", np.array([b"one", b"\xff"], object)]
     records = [{"image": b"png", "caption": text} for text in texts]
-    source = Prepared(records, addresses.parse_address("tfds:any"))
+    source = Undecoded(records, None, addresses.parse_address("tfds:any"), NoShards([], []))
     assert source[0]["captions"] == ("words",)
     for index in (1, 2, 3):
         with pytest.raises(CorruptDataError, match="save it as UTF-8") as found:

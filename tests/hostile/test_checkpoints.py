@@ -11,6 +11,7 @@ from typing import Any
 import cloud_storage
 import jax
 import jax.numpy as jnp
+import ocdbt_files
 import pytest
 import tensorstore
 
@@ -163,3 +164,73 @@ def test_a_bucket_s_arrays_are_looked_at_before_tensorstore_opens_them(
             bucket.put(f"run/{file.relative_to(tmp_path).as_posix()}", file.read_bytes())
         with pytest.raises(CorruptDataError, match=r"states the dtype .*, which no weights have"):
             _restore(workdir.as_path("gs://bucket/run"))
+
+
+def _values(saved: Path) -> dict[bytes, ocdbt_files.Value]:
+    """All that the database of a saved state has."""
+    place = f"file://{saved}/checkpoints/1/state/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": place}).result()
+    return {key: store.read(key).result().value for key in store.list().result()}
+
+
+def _write_database(saved: Path, folder: Path, files: dict[str, bytes]) -> Path:
+    """Put other files in place of a saved state's database."""
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    state = folder / "checkpoints" / "1" / "state"
+    for name in ("d", "ocdbt.process_0"):
+        shutil.rmtree(state / name, ignore_errors=True)
+    (state / "d").mkdir()
+    for name, data in files.items():
+        (state / name).write_bytes(data)
+    return state
+
+
+def test_a_database_written_here_is_read(saved: Path, tmp_path: Path) -> None:
+    node = ocdbt_files.leaf(_values(saved))
+    root = ocdbt_files.Place(0, len(node))
+    _write_database(saved, tmp_path, {"d/a": node, "manifest.ocdbt": ocdbt_files.manifest(root)})
+    _restore(tmp_path)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (8, 100), (254, 2)])
+def test_nodes_of_a_database_that_share_others_are_refused(
+    saved: Path, tmp_path: Path, height: int, width: int
+) -> None:
+    """Each level has as many more keys, to be listed, with right checksums and few bytes."""
+    files = ocdbt_files.shared_tree(_values(saved), height=height, width=width)
+    _write_database(saved, tmp_path, files)
+    with pytest.raises(CorruptDataError, match="a node of its database belongs to several others"):
+        _restore(tmp_path)
+
+
+def test_a_node_and_a_description_of_gigabytes_are_refused(saved: Path, tmp_path: Path) -> None:
+    node, size = ocdbt_files.leaf(_values(saved)), 3 << 30
+    root = ocdbt_files.manifest(ocdbt_files.Place(0, size))
+    state = _write_database(saved, tmp_path, {"d/a": node, "manifest.ocdbt": root})
+    os.truncate(state / "d/a", size)  # it has no such bytes on the disk
+    with pytest.raises(CorruptDataError, match=r"a node of its database has 3,221,225,472 bytes"):
+        _restore(tmp_path)
+    values = _values(saved) | {b"ema.w/.zarray": ("d/b", 0, size)}
+    node = ocdbt_files.leaf(values)
+    root = ocdbt_files.manifest(ocdbt_files.Place(0, len(node)))
+    files = {"d/a": node, "d/b": b"", "manifest.ocdbt": root}
+    shutil.rmtree(tmp_path)
+    state = _write_database(saved, tmp_path, files)
+    os.truncate(state / "d/b", size)
+    with pytest.raises(CorruptDataError, match=r"ema\.w/\.zarray has at least 268,435,457 bytes"):
+        _restore(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../v", "d/../../v", "/dev/zero", "http://127.0.0.1:1/v", ".."])
+def test_values_of_a_database_do_not_lead_out_of_it(
+    saved: Path, tmp_path: Path, place: str
+) -> None:
+    values = _values(saved)
+    chunk = values[b"ema.b/0"]
+    assert isinstance(chunk, bytes)
+    node = ocdbt_files.leaf(values | {b"ema.b/0": (place, 0, len(chunk))})
+    root = ocdbt_files.manifest(ocdbt_files.Place(0, len(node)))
+    state = _write_database(saved, tmp_path, {"d/a": node, "manifest.ocdbt": root})
+    (state.parent / "v").write_bytes(chunk)
+    with pytest.raises(CorruptDataError, match=r"is incomplete or damaged .*Invalid key"):
+        _restore(tmp_path)

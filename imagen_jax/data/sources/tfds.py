@@ -1,18 +1,22 @@
 """A dataset that TensorFlow Datasets wrote as ArrayRecord files, read without TensorFlow."""
 
+import bisect
 import contextlib
+import itertools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from imagen_jax import limits
 from imagen_jax.config.sentences import join_texts, shorten
-from imagen_jax.data.sources import base
+from imagen_jax.data.sources import base, tfds_records
 from imagen_jax.data.sources.base import Address, SkippedNames
 from imagen_jax.io.errors import CorruptDataError
 
 PREFIX = "tfds:"  # of an address
+FORMAT = "array_record"
 MOST_SHARDS = 100_000
 
 
@@ -20,8 +24,10 @@ MOST_SHARDS = 100_000
 class Prepared:
     """A split that TFDS wrote as ArrayRecord files."""
 
-    records: Any  # TFDS's data source
+    records: Any  # TFDS's data source of bytes
+    features: Any  # TFDS's, of which the image and the texts are read
     address: Address
+    shards: "Shards"
     skipped: Mapping[str, SkippedNames] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -30,8 +36,15 @@ class Prepared:
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        with _naming_damage(f"example {index} of {self.address.dataset}"):
-            record = self.records[operator.index(index)]
+        where = f"example {index} of {self.address.dataset}"
+        with _naming_damage(where):
+            size = self.shards.unpacked_size(operator.index(index))
+        try:
+            limits.FILE_BYTES.check(size, f"{where} lies in a chunk that has, unpacked,")
+        except ValueError as error:
+            raise CorruptDataError(str(error)) from error
+        with _naming_damage(where):
+            record = self._read(operator.index(index))
         try:
             captions = base.make_texts(record, self.address.text)
         except TypeError as error:
@@ -39,19 +52,47 @@ class Prepared:
                 f"{self.address.dataset}: feature {self.address.text!r} of example {index} is "
                 f"{error}: name a feature of texts with text="
             ) from error
-        return base.make_example(record[self.address.image], captions)
+        image = record[self.address.image]
+        if not isinstance(image, bytes):
+            raise ValueError(
+                f"{self.address.dataset}: feature {self.address.image!r} of example {index} is no "
+                "image: name a feature of images with image="
+            )
+        return base.make_example(image, captions)
 
     def key(self, index: int) -> str:
         return f"{self.address.split}-{index:07d}"
+
+    def _read(self, index: int) -> Any:
+        image, text = self.address.image, _text_feature(self.features, self.address.text)
+        kept = tfds_records.keep_features(self.records[index], image, text)
+        decoders = (_undecoded(self.features) or {}) | {image: _AsStored()}
+        return self.features.deserialize_example_np(kept, decoders=decoders)
+
+
+class Shards:
+    """The files of a split, of which each has its number of records."""
+
+    def __init__(self, files: Sequence[Path], counts: Sequence[int]) -> None:
+        self._sizes = [tfds_records.ShardSizes(file) for file in files]
+        self._ends = list(itertools.accumulate(counts))
+
+    def unpacked_size(self, index: int) -> int:
+        """Bytes that reading a record takes. Errors: as `ShardSizes.unpacked_size`."""
+        number = bisect.bisect_right(self._ends, index)
+        before = self._ends[number - 1] if number else 0
+        return self._sizes[number].unpacked_size(index - before)
 
 
 def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
     """The examples of a split.
 
     Errors: FileNotFoundError for a dataset that is not under `data_dir`; ValueError for one without
-    that split or those features, in files that are read by sequence only, or whose files name
+    that split or those features, in files of another format, or whose files name
     classes of modules that the address does not allow.
     """
+    import tensorflow_datasets as tfds
+
     builder = _find_builder(address, data_dir)
     info = builder.info
     if address.split not in info.splits:
@@ -65,17 +106,40 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
                 f"{address.dataset} has no feature {feature!r}; it has "
                 f"{join_texts(_leaves(info.features))}"
             )
-    _check_shards(info.splits[address.split], f"{address.dataset} under {data_dir}")
-    try:
-        undecoded = (_undecoded(info.features) or {}) | {address.image: _AsStored()}
-        with _naming_damage(f"{address.dataset} under {data_dir}"):
-            records = builder.as_data_source(address.split, decoders=undecoded)
-    except NotImplementedError as error:
+    split = info.splits[address.split]
+    shards = Shards(
+        _check_shards(split, f"{address.dataset} under {data_dir}"), split.shard_lengths
+    )
+    if info.file_format.value != FORMAT:
         raise ValueError(
-            f"{address.dataset} is stored as {info.file_format.value}, which is read by sequence "
-            "only: prepare it with `tfds build --file_format=array_record`"
-        ) from error
-    return Prepared(records, address)
+            f"{address.dataset} is stored as {info.file_format.value}, and {FORMAT} alone is read: "
+            f"prepare it with `tfds build --file_format={FORMAT}`"
+        )
+    with _naming_damage(f"{address.dataset} under {data_dir}"):
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        records = builder.as_data_source(address.split, deserialize_method=raw, file_format=FORMAT)
+    return Prepared(records, _wanted(info.features, address), address, shards)
+
+
+def _wanted(features: Any, address: Address) -> Any:
+    """The features that an address names, with all their parts.
+
+    Errors: ValueError for an image that is a part of a feature.
+    """
+    import tensorflow_datasets as tfds
+
+    if address.image not in features:
+        raise ValueError(
+            f"{address.dataset} has the image {address.image!r} inside another feature: name one "
+            "that is not"
+        )
+    names = (address.image, _text_feature(features, address.text))
+    return tfds.features.FeaturesDict({name: features[name] for name in names})
+
+
+def _text_feature(features: Any, path: str) -> str:
+    """The feature that a path of a text begins with; names may have slashes themselves."""
+    return max((n for n in features if f"{path}/".startswith(f"{n}/")), key=len)
 
 
 def _find_builder(address: Address, data_dir: Path | str) -> Any:
@@ -97,8 +161,8 @@ def _find_builder(address: Address, data_dir: Path | str) -> Any:
         ) from error
 
 
-def _check_shards(split: Any, where: str) -> None:
-    """Refuse shards that are not there, or too small for the examples that are said to be in them.
+def _check_shards(split: Any, where: str) -> list[Path]:
+    """List a split's files; refuse those that are not there, or too small for their examples.
 
     Errors: CorruptDataError.
     """
@@ -114,6 +178,7 @@ def _check_shards(split: Any, where: str) -> None:
                 f"{where} is said to have {count:,} examples in {file.name}, which has {size:,} "
                 "bytes: copy or prepare the dataset again"
             )
+    return files
 
 
 @contextlib.contextmanager
@@ -121,13 +186,13 @@ def _naming_damage(where: str) -> Iterator[None]:
     """Turn what TFDS, protocol buffers and ArrayRecord say of damaged files into one sentence.
 
     Their errors have no common kind. Errors: CorruptDataError; OSError and what says that a dataset
-    is not there, or not of this format, as they are.
+    is not there, as they are.
     """
     from tensorflow_datasets.core import registered
 
     try:
         yield
-    except (OSError, NotImplementedError, registered.DatasetNotFoundError, CorruptDataError):
+    except (OSError, registered.DatasetNotFoundError):
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -27,7 +27,7 @@ def find_footer(block: bytes, *, size: int) -> int:
 
     Errors: CorruptDataError.
     """
-    values, sizes = _simple_chunk(_without_headers(block, size - BLOCK))
+    values, sizes = _simple_chunk(without_headers(block, size - BLOCK))
     numbers = _varints(values[: sizes[0]] if len(sizes) else b"")
     if len(numbers) != 4 or tuple(numbers[::2]) != POSTSCRIPT or numbers[3] != MAGIC:
         raise CorruptDataError("its postscript is not that of an ArrayRecord file")
@@ -43,17 +43,34 @@ def read_offsets(footer: bytes, *, start: int, count: int) -> Int64[np.ndarray, 
     `footer` are the file's bytes from the footer's `start` on.
     Errors: CorruptDataError where they do not list so many records in the file's order.
     """
-    values, sizes = _simple_chunk(_without_headers(footer, start))
-    table = _varints(values[sizes[0] :] if len(sizes) else b"")
-    if len(sizes) != count + 1 or len(table) != 2 * len(CHUNK) * count:
+    offsets, counts = read_chunks(without_headers(footer, start))
+    if len(offsets) != count:
         raise CorruptDataError(f"its footer does not list {count} records")
-    table = table.reshape(count, 2 * len(CHUNK))
-    if (table[:, ::2] != CHUNK).any() or (table[:, 5] != 1).any():
+    if (counts != 1).any():
         raise CorruptDataError("its footer does not list one record after the other")
-    offsets = np.append(table[:, 1], start)
+    offsets = np.append(offsets, start)
     if (np.diff(offsets) <= 0).any():
         raise CorruptDataError("its footer lists records in another order than the file's")
     return offsets
+
+
+def read_chunks(
+    footer: bytes,
+) -> tuple[Int64[np.ndarray, " chunks"], Int64[np.ndarray, " chunks"]]:
+    """Return where each chunk of records begins that a footer lists, and how many records it has.
+
+    `footer` is the footer's own chunk, not compressed and without the headers of blocks.
+    Errors: CorruptDataError where it lists something else.
+    """
+    values, sizes = _simple_chunk(footer)
+    table = _varints(values[sizes[0] :] if len(sizes) else b"")
+    count = len(sizes) - 1
+    if len(table) != 2 * len(CHUNK) * count:
+        raise CorruptDataError(f"its footer does not list {count} records")
+    table = table.reshape(count, 2 * len(CHUNK))
+    if (table[:, ::2] != CHUNK).any():
+        raise CorruptDataError("its footer does not list one record after the other")
+    return table[:, 1], table[:, 5]
 
 
 def check_plain(record: bytes, start: int) -> None:
@@ -61,12 +78,12 @@ def check_plain(record: bytes, start: int) -> None:
 
     Errors: CorruptDataError.
     """
-    chunk = _without_headers(record[:BEGINNING], start)
+    chunk = without_headers(record[:BEGINNING], start)
     if chunk[24:25] + chunk[CHUNK_HEADER : CHUNK_HEADER + 1] != b"r\0":
         raise CorruptDataError("a record in it is compressed, as ours never are")
 
 
-def _without_headers(data: bytes, start: int) -> bytes:
+def without_headers(data: bytes, start: int) -> bytes:
     """Cut the headers of blocks out of a file's bytes from `start` on."""
     first = -start % BLOCK
     if 0 < start % BLOCK < BLOCK_HEADER:

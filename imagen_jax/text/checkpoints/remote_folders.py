@@ -10,7 +10,14 @@ from typing import Any
 import tensorstore
 
 from imagen_jax import limits
-from imagen_jax.io import buckets, checkpoint_files, further_tries, paths, whole_files
+from imagen_jax.io import (
+    buckets,
+    checkpoint_files,
+    further_tries,
+    key_lists,
+    paths,
+    whole_files,
+)
 from imagen_jax.limits import Limit
 
 # Half a minute until a bucket that does not answer is given up; TensorStore's own takes many.
@@ -87,29 +94,15 @@ class RemoteFolder:
         if not self.is_remote:
             file = Path(self.url) / name
             return whole_files.read_whole(file, limit) if file.is_file() else None
-        found = _ask(self.kvstore(), lambda there: read_key(there, name, limit), where=self / name)
+        found = _ask(
+            self.kvstore(), lambda there: key_lists.read_key(there, name, limit), where=self / name
+        )
         return found.value if found.state == "value" else None
-
-
-def read_key(store: Any, key: str, limit: Limit = limits.FILE_BYTES) -> Any:
-    """Read a key of an open key-value store; its `state` tells whether it is there.
-
-    Errors: ValueError for more bytes than `limit` allows; those of the store.
-    """
-    most = limit.value()
-    try:
-        behind = store.read(key, byte_range=slice(most, most + 1)).result()
-    except ValueError as error:
-        if not str(error).startswith("OUT_OF_RANGE"):  # it ends before
-            raise
-        return store.read(key).result()
-    limit.check(most + len(behind.value), f"{key} has at least")
-    return behind
 
 
 def list_keys(kvstore: dict[str, Any], *, where: Any) -> list[str]:
     """All keys of a TensorStore key-value store. Errors: ValueError where it can't be read."""
-    keys = _ask(kvstore, lambda there: there.list().result(), where=where)
+    keys = _ask(kvstore, key_lists.list_keys, where=where)
     return [key.decode(errors="replace") for key in keys]  # those of no text are of no array
 
 

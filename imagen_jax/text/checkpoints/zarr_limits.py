@@ -12,8 +12,7 @@ import tensorstore
 
 from imagen_jax import limits
 from imagen_jax.config.sentences import shorten
-from imagen_jax.io import json_reader, zarr_dtype
-from imagen_jax.text.checkpoints import remote_folders
+from imagen_jax.io import json_reader, key_lists, zarr_dtype
 
 FILES = {"zarr": ".zarray", "zarr3": "zarr.json"}
 SPARE = 1 << 26  # bytes that a chunk may have beyond twice its array's
@@ -59,7 +58,7 @@ def element_size(dtype: Any) -> int:
 def _stored(request: Mapping[str, Any]) -> Any:
     """The metadata in a store; None where there are none."""
     kvstore = tensorstore.KvStore.open(dict(request["kvstore"])).result()
-    found = remote_folders.read_key(kvstore, FILES[request["driver"]])
+    found = key_lists.read_key(kvstore, FILES[request["driver"]])
     if found.state != "value":
         return None
     return json_reader.parse_json(found.value, where="its metadata", remedy="copy it again")

@@ -13,6 +13,7 @@ from typing import Any
 
 from fontTools.ttLib import TTFont, TTLibError
 
+from imagen_jax.data.synthetic.emoji import font_tables
 from imagen_jax.io import whole_files
 
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's package puts it
@@ -59,6 +60,7 @@ def read_font(path: Path | str) -> Font:
         raise ValueError(f"{path} is a font of the web (WOFF): give it as .ttf, unpacked")
     try:
         with TTFont(io.BytesIO(data), lazy=True) as font:
+            font_tables.check_tables(font)
             glyphs, ligatures = font.getBestCmap() or {}, _ligatures(font)
             bitmaps = _bitmaps(font) if "CBDT" in font and "CBLC" in font else {}
     except BROKEN as error:
