@@ -72,7 +72,7 @@ def compile_train(
         )
     return CompiledPlan(
         what="train",
-        name=experiment.stage.name,
+        name=_trained_part(experiment),
         mesh=dict(work.devices.shape),
         images=size,
         local_images=local,
@@ -82,6 +82,11 @@ def compile_train(
         remat=experiment.stage.model.remat,
         notes=tuple(notes),
     )
+
+
+def _trained_part(experiment: config.Experiment) -> str:
+    rank = experiment.lora.rank
+    return f"{experiment.stage.name}, adapters of rank {rank}" if rank else experiment.stage.name
 
 
 def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
