@@ -184,7 +184,7 @@ def _score(
 ) -> tuple[list[Result], Mapping[str, Any] | None]:
     """Score the images of all settings; also what is known of the reference."""
     from imagen_jax.evaluate import benchmark
-    from imagen_jax.metrics import measure
+    from imagen_jax.metrics import measure, parts
 
     networks = plan.options.networks
     reference = None
@@ -208,7 +208,7 @@ def _score(
         ),
     )
     with image_progress(
-        unfinished, "scoring", total=scorer.count_images(len(settings))
+        unfinished, "scoring", total=scorer.count_images(len(settings)), kept=parts.KEPT
     ) as progress:
         measurement = dataclasses.replace(scorer.measurement, progress=progress)
         scorer = dataclasses.replace(scorer, measurement=measurement)

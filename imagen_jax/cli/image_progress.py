@@ -7,7 +7,7 @@ from pathlib import Path
 
 @contextmanager
 def image_progress(
-    unfinished: Path, doing: str, *, total: int
+    unfinished: Path, doing: str, *, total: int, kept: str = "the images so far"
 ) -> Iterator[Callable[[str, int], None]]:
     """A progress bar of `total` images, and the stop that a signal asks for between two batches."""
     from tqdm import tqdm
@@ -16,7 +16,9 @@ def image_progress(
     from imagen_jax.runtime import preemption
 
     with (
-        preemption.watch_between_batches(unfinished, distributed.metadata_server()) as check,
+        preemption.watch_between_batches(
+            unfinished, distributed.metadata_server(), kept=kept
+        ) as check,
         tqdm(desc=doing, total=total, unit="image", dynamic_ncols=True) as bar,
     ):
 

@@ -91,14 +91,14 @@ def _score(
     options: Options, metrics: Sequence[str], images: ImageSet, compared: ImageSet | Path | None
 ) -> tuple[dict[str, float], list[str]]:
     """Measure, and write; the numbers and what there is to say of them."""
-    from imagen_jax.metrics import measure, score, statistics_file
+    from imagen_jax.metrics import measure, parts, score, statistics_file
     from imagen_jax.runtime import lease, preemption
 
     networks = metric_options.load(options.networks, metrics)
     unfinished = options.out / preemption.UNFINISHED
     with lease.hold(options.out, command="imagen score", option="--out"):
         total = len(images) + (0 if compared is None else measure.count_images(compared))
-        with image_progress(unfinished, "scoring", total=total) as progress:
+        with image_progress(unfinished, "scoring", total=total, kept=parts.KEPT) as progress:
             measurement = measure.Measurement(
                 networks=networks,
                 size=options.networks.size,

@@ -23,7 +23,8 @@ from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.metrics.image_set import SIZED, ImageSet, decode_pixels
 from imagen_jax.metrics.networks import CLIP, Devices
 
-IMAGES = 1024  # of a part
+IMAGES = 256  # of a part: a stop loses at most so many; batches are no larger
+KEPT = f"features of whole parts of {IMAGES} images"
 THREADS = 8  # that decode
 ABOUT = "about"
 AGAIN = "delete it, and its images are computed again"

@@ -123,9 +123,11 @@ def _listen(host: str, ended: threading.Event) -> None:
 
 @contextmanager
 def watch_between_batches(
-    unfinished: Path, server: str | None = None
+    unfinished: Path, server: str | None = None, *, kept: str = "the images so far"
 ) -> Iterator[Callable[[], None]]:
-    """A function to call after each batch; `server` is as in `watch_for_preemption`.
+    """A function to call after each batch.
+
+    `server` is as in `watch_for_preemption`; `kept` names what is in `unfinished`.
 
     A process that comes to no end of a batch within `PATIENCE`, since a network is built, compiled
     or slow, is ended with the same exit code; the batch under way is lost.
@@ -133,10 +135,7 @@ def watch_between_batches(
     `unfinished`. ValueError where that is a link.
     """
     atomic.check_no_link(unfinished)
-    said = (
-        f"asked to stop; the images so far are kept in {unfinished}: give the same command again, "
-        "which resumes"
-    )
+    said = f"asked to stop; {kept} are kept in {unfinished}: give the same command again, which resumes"
     # Signals of several processes are those of jax's service.
     patience = PATIENCE if jax.process_count() == 1 else None
     with (

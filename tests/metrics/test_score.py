@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import shlex
+import signal
 import tarfile
 import warnings
 from pathlib import Path
@@ -22,6 +24,7 @@ from imagen_jax.cli import convert, score
 from imagen_jax.data.sources import addresses
 from imagen_jax.metrics import clip_weights, parts, statistics_file
 from imagen_jax.metrics.networks import Devices, load_clip, load_cmmd
+from imagen_jax.runtime import exit_codes
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "score.md"
 COUNT, SIDE = 12, 40
@@ -122,6 +125,22 @@ def test_a_score_that_was_killed_resumes_to_the_same_number(tmp_path, monkeypatc
         _score(*arguments, "--size", "36", out=str(tmp_path / "b"))
     assert _score(*arguments, out=str(tmp_path / "b")) == whole
     assert written == [("images", n) for n in range(3)] + [("reference", n) for n in range(3)]
+
+
+def test_a_stop_says_what_is_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(parts, "IMAGES", 5)
+    write = parts.Parts.write
+
+    def stopped(self: parts.Parts, number: int, part: parts.Part) -> None:
+        write(self, number, part)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(parts.Parts, "write", stopped)
+    with pytest.raises(exit_codes.Preempted, match="features of whole parts of 256 images are"):
+        _score("samples", "--reference", "real", *PROMPTS, out=str(tmp_path))
+    assert [p.name for p in (tmp_path / "unfinished" / "images").iterdir()] == [
+        "part-00000-of-00003.safetensors"
+    ]
 
 
 def _png(image: np.ndarray) -> bytes:
