@@ -128,14 +128,14 @@ def watch_between_batches(
     """A function to call after each batch.
 
     `server` is as in `watch_for_preemption`; `kept` names what is in `unfinished`.
-
     A process that comes to no end of a batch within `PATIENCE`, since a network is built, compiled
     or slow, is ended with the same exit code; the batch under way is lost.
     Errors: exit_codes.Preempted once this process is asked to stop; the batches are in
     `unfinished`. ValueError where that is a link.
     """
     atomic.check_no_link(unfinished)
-    said = f"asked to stop; {kept} are kept in {unfinished}: give the same command again, which resumes"
+    again = "give the same command again, which resumes"
+    said = f"asked to stop; {kept} are kept in {unfinished}: {again}"
     # Signals of several processes are those of jax's service.
     patience = PATIENCE if jax.process_count() == 1 else None
     with (
