@@ -19,7 +19,7 @@ def test_a_command_that_fails_is_an_error() -> None:
         process_cost.measure_command("finetune")
     cost = process_cost.measure_command("--version")
     assert cost.cpu_seconds > 0
-    assert cost.peak_bytes > 2**22
+    assert 2**22 < cost.peak_bytes < 2**27  # this process has more
 
 
 def test_other_ways_are_refused() -> None:
