@@ -17,6 +17,5 @@ echo "== ruff"
 "$venv/bin/ruff" check .
 echo "== mypy"
 "$venv/bin/mypy"
-# Three processes keep two cores busy: some wait for programs that they start, or for clocks.
 echo "== pytest"
-exec "$venv/bin/python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10 "$@"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 "$@"

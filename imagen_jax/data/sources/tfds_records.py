@@ -106,8 +106,8 @@ def _decompressed(data: memoryview, codec: str, path: Path) -> bytes:
 def keep_features(record: bytes, image: str, text: str) -> bytes:
     """Leave in a record, an Example, the image and the texts alone; a text has parts `text/...`.
 
-    Errors: ValueError for what is no Example, or has more bytes or values than an image and its
-    texts have.
+    Errors: ValueError for another kind of record, and for one with more bytes or values than an
+    image and its texts have.
     """
     kept, texts, data = [], 0, memoryview(record)
     for _, begin, end in _fields(data, (0, len(data)), {1}):
