@@ -19,7 +19,8 @@ from PIL import Image
 
 from imagen_jax.data.sources import addresses, base
 from imagen_jax.data.sources.base import Address
-from imagen_jax.data.sources.tfds import Prepared, Shards, _check_shards
+from imagen_jax.data.sources.tfds import Prepared, _check_shards
+from imagen_jax.data.sources.tfds_records import Shards
 from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io.errors import CorruptDataError
 
@@ -207,8 +208,8 @@ def test_what_is_not_there_is_named(data_dir: Path, text: str, error: type, says
 class Undecoded(Prepared):
     """Records that need no decoding."""
 
-    def _read(self, index: int) -> Any:
-        return self.records[index]
+    def _parse(self, raw: bytes) -> Any:
+        return self.features[int(raw)]
 
 
 class NoShards(Shards):
@@ -221,7 +222,8 @@ class NoShards(Shards):
 def test_a_caption_of_tfds_that_is_no_unicode_is_left_out() -> None:
     texts = [b"words", b"caf\xe9", "a\ud83d", np.array([b"one", b"\xff"], object)]
     records = [{"image": b"png", "caption": text} for text in texts]
-    source = Undecoded(records, None, addresses.parse_address("tfds:any"), NoShards([], []))
+    indices = [b"0", b"1", b"2", b"3"]
+    source = Undecoded(indices, records, addresses.parse_address("tfds:any"), NoShards([], []))
     assert source[0]["captions"] == ("words",)
     for index in (1, 2, 3):
         with pytest.raises(CorruptDataError, match="save it as UTF-8") as found:

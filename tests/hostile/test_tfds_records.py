@@ -12,6 +12,7 @@ from PIL import Image
 
 from imagen_jax.data.sources.base import Address
 from imagen_jax.data.sources.tfds import open_tfds
+from imagen_jax.data.synthetic.tfds_builder import TfdsSource
 from imagen_jax.io.errors import CorruptDataError
 
 
@@ -137,6 +138,28 @@ def test_a_record_that_is_no_example_is_left_out(dataset, record: bytes) -> None
     found = open_tfds(Address("tfds:own"), dataset([record]))
     with pytest.raises(CorruptDataError, match="example 0 of tfds:own is damaged"):
         found[0]
+
+
+def test_embedded_datasets_hold_records_to_the_same(
+    dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEN_MAX_FILE_BYTES", str(3 << 20))
+    records = [
+        HONEST,
+        _example(image=[PNG + bytes(4 << 20)], caption=[b"a"], other=[b"b"]),
+        _example(image=[PNG], caption=[b"a"], other=[b""] * (1 << 20)),
+    ]
+    found = open_tfds(Address("tfds:own"), dataset(records))
+    texts = tfds.features.Text()
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "caption": texts, "other": tfds.features.Sequence(texts)}
+    )
+    source = TfdsSource(found.records, features, found.shards, "train")
+    assert source[0] == {"image": PNG, "caption": "a", "captions": ("a",), "other": ("b",)}
+    with pytest.raises(CorruptDataError, match="example 1 of train lies in a chunk that has, unpa"):
+        source[1]
+    with pytest.raises(CorruptDataError, match=r"example 2 of train is damaged .*its texts have"):
+        source[2]
 
 
 def test_a_dataset_of_parquet_is_refused(dataset) -> None:

@@ -1,16 +1,12 @@
 """A dataset that TensorFlow Datasets wrote as ArrayRecord files, read without TensorFlow."""
 
-import bisect
-import contextlib
-import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from imagen_jax import limits
-from imagen_jax.config.sentences import join_texts, shorten
+from imagen_jax.config.sentences import join_texts
 from imagen_jax.data.sources import base, tfds_records
 from imagen_jax.data.sources.base import Address, SkippedNames
 from imagen_jax.io.errors import CorruptDataError
@@ -27,7 +23,7 @@ class Prepared:
     records: Any  # TFDS's data source of bytes
     features: Any  # TFDS's, of which the image and the texts are read
     address: Address
-    shards: "Shards"
+    shards: tfds_records.Shards
     skipped: Mapping[str, SkippedNames] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -37,14 +33,9 @@ class Prepared:
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         where = f"example {index} of {self.address.dataset}"
-        with _naming_damage(where):
-            size = self.shards.unpacked_size(operator.index(index))
-        try:
-            limits.FILE_BYTES.check(size, f"{where} lies in a chunk that has, unpacked,")
-        except ValueError as error:
-            raise CorruptDataError(str(error)) from error
-        with _naming_damage(where):
-            record = self._read(operator.index(index))
+        raw = self.shards.read(self.records, operator.index(index), where)
+        with tfds_records.naming_damage(where):
+            record = self._parse(raw)
         try:
             captions = base.make_texts(record, self.address.text)
         except TypeError as error:
@@ -63,25 +54,11 @@ class Prepared:
     def key(self, index: int) -> str:
         return f"{self.address.split}-{index:07d}"
 
-    def _read(self, index: int) -> Any:
+    def _parse(self, raw: bytes) -> Any:
         image, text = self.address.image, _text_feature(self.features, self.address.text)
-        kept = tfds_records.keep_features(self.records[index], image, text)
+        kept = tfds_records.keep_features(raw, image, [text])
         decoders = (_undecoded(self.features) or {}) | {image: _AsStored()}
         return self.features.deserialize_example_np(kept, decoders=decoders)
-
-
-class Shards:
-    """The files of a split, of which each has its number of records."""
-
-    def __init__(self, files: Sequence[Path], counts: Sequence[int]) -> None:
-        self._sizes = [tfds_records.ShardSizes(file) for file in files]
-        self._ends = list(itertools.accumulate(counts))
-
-    def unpacked_size(self, index: int) -> int:
-        """Bytes that reading a record takes. Errors: as `ShardSizes.unpacked_size`."""
-        number = bisect.bisect_right(self._ends, index)
-        before = self._ends[number - 1] if number else 0
-        return self._sizes[number].unpacked_size(index - before)
 
 
 def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
@@ -107,7 +84,7 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
                 f"{join_texts(_leaves(info.features))}"
             )
     split = info.splits[address.split]
-    shards = Shards(
+    shards = tfds_records.Shards(
         _check_shards(split, f"{address.dataset} under {data_dir}"), split.shard_lengths
     )
     if info.file_format.value != FORMAT:
@@ -115,7 +92,7 @@ def open_tfds(address: Address, data_dir: Path | str) -> Prepared:
             f"{address.dataset} is stored as {info.file_format.value}, and {FORMAT} alone is read: "
             f"prepare it with `tfds build --file_format={FORMAT}`"
         )
-    with _naming_damage(f"{address.dataset} under {data_dir}"):
+    with tfds_records.naming_damage(f"{address.dataset} under {data_dir}"):
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         records = builder.as_data_source(address.split, deserialize_method=raw, file_format=FORMAT)
     return Prepared(records, _wanted(info.features, address), address, shards)
@@ -152,7 +129,7 @@ def _find_builder(address: Address, data_dir: Path | str) -> Any:
     tfds_classes.check_classes(address, name, data_dir)
     try:
         # From its files alone: the dataset's own code may need TensorFlow.
-        with _naming_damage(f"{address.dataset} under {data_dir}"):
+        with tfds_records.naming_damage(f"{address.dataset} under {data_dir}"):
             return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.registered.DatasetNotFoundError as error:
         raise FileNotFoundError(
@@ -169,7 +146,7 @@ def _check_shards(split: Any, where: str) -> list[Path]:
     counts = split.shard_lengths
     if len(counts) > MOST_SHARDS:
         raise CorruptDataError(f"{where} is said to have {len(counts):,} shards: copy it again")
-    with _naming_damage(where):  # the names are made of what the files say
+    with tfds_records.naming_damage(where):  # the names are made of what the files say
         files = [Path(str(file)) for file in split.filepaths]
     for file, count in zip(files, counts, strict=True):
         size = file.stat().st_size if file.is_file() else 0
@@ -179,26 +156,6 @@ def _check_shards(split: Any, where: str) -> list[Path]:
                 "bytes: copy or prepare the dataset again"
             )
     return files
-
-
-@contextlib.contextmanager
-def _naming_damage(where: str) -> Iterator[None]:
-    """Turn what TFDS, protocol buffers and ArrayRecord say of damaged files into one sentence.
-
-    Their errors have no common kind. Errors: CorruptDataError; OSError and what says that a dataset
-    is not there, as they are.
-    """
-    from tensorflow_datasets.core import registered
-
-    try:
-        yield
-    except (OSError, registered.DatasetNotFoundError):
-        raise
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CorruptDataError(
-            f"{where} is damaged ({shorten(reason)}): copy or prepare the dataset again"
-        ) from error
 
 
 class _AsStored:

@@ -6,16 +6,20 @@ the parser of protocol buffers, which takes eight bytes and more for one.
 Source: github.com/google/riegeli doc/riegeli_records_file_format.md; tensorflow's example.proto.
 """
 
+import bisect
+import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
 from imagen_jax import limits
+from imagen_jax.config.sentences import shorten
 from imagen_jax.data.sources.base import MAX_IMAGE_BYTES, MAX_TEXT_BYTES
 from imagen_jax.data.store import shard_offsets
 from imagen_jax.data.store.shard_offsets import BLOCK, BLOCK_HEADER, CHUNK_HEADER
@@ -66,6 +70,54 @@ class ShardSizes:
         return size + 8 * count
 
 
+class Shards:
+    """The files of a split, of which each has its number of records."""
+
+    def __init__(self, files: Sequence[Path], counts: Sequence[int]) -> None:
+        self._sizes = [ShardSizes(file) for file in files]
+        self._ends = list(itertools.accumulate(counts))
+
+    def unpacked_size(self, index: int) -> int:
+        """Bytes that reading a record takes. Errors: as `ShardSizes.unpacked_size`."""
+        number = bisect.bisect_right(self._ends, index)
+        before = self._ends[number - 1] if number else 0
+        return self._sizes[number].unpacked_size(index - before)
+
+    def read(self, records: Any, index: int, where: str) -> bytes:
+        """Read a record of TFDS's data source of bytes, within `limits.FILE_BYTES`.
+
+        Errors: as `naming_damage`; `where` names the record.
+        """
+        with naming_damage(where):
+            size = self.unpacked_size(index)
+        try:
+            limits.FILE_BYTES.check(size, f"{where} lies in a chunk that has, unpacked,")
+        except ValueError as error:
+            raise CorruptDataError(str(error)) from error
+        with naming_damage(where):
+            return records[index]
+
+
+@contextlib.contextmanager
+def naming_damage(where: str) -> Iterator[None]:
+    """Turn what TFDS, protocol buffers and ArrayRecord say of damaged files into one sentence.
+
+    Their errors have no common kind. Errors: CorruptDataError; OSError and what says that a dataset
+    is not there, as they are.
+    """
+    from tensorflow_datasets.core import registered
+
+    try:
+        yield
+    except (OSError, registered.DatasetNotFoundError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CorruptDataError(
+            f"{where} is damaged ({shorten(reason)}): copy or prepare the dataset again"
+        ) from error
+
+
 def _read_chunks(opened: BinaryIO, path: Path) -> Chunks:
     """Read a file's footer. Errors: CorruptDataError; ValueError as `limits`."""
     size = os.fstat(opened.fileno()).st_size
@@ -103,13 +155,13 @@ def _decompressed(data: memoryview, codec: str, path: Path) -> bytes:
     return pyarrow.Codec(codec).decompress(data[begin:], size, asbytes=True) if size else b""
 
 
-def keep_features(record: bytes, image: str, text: str) -> bytes:
-    """Leave in a record, an Example, the image and the texts alone; a text has parts `text/...`.
+def keep_features(record: bytes, image: str, texts: Collection[str]) -> bytes:
+    """Leave in a record, an Example, the image and texts alone; a text may have parts `text/...`.
 
     Errors: ValueError for another kind of record, and for one with more bytes or values than an
     image and its texts have.
     """
-    kept, texts, data = [], 0, memoryview(record)
+    kept, size, data = [], 0, memoryview(record)
     for _, begin, end in _fields(data, (0, len(data)), {1}):
         for number, (_, start, stop) in enumerate(_fields(data, (begin, end), {1})):
             if number >= MOST_FEATURES:
@@ -118,13 +170,13 @@ def keep_features(record: bytes, image: str, text: str) -> bytes:
             key = bytes(data[slice(*name)]).decode(errors="replace")
             if key == image:
                 _check_image(data, feature, key)
-            elif f"{key}/".startswith(f"{text}/"):
-                texts += feature[1] - feature[0]
+            elif any(f"{key}/".startswith(f"{text}/") for text in texts):
+                size += feature[1] - feature[0]
             else:
                 continue
             kept.append(b"\x0a" + _spelled(stop - start) + data[start:stop])
-    if texts > MAX_TEXT_BYTES:
-        raise ValueError(f"its texts have {texts:,} bytes, more than {MAX_TEXT_BYTES:,}")
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(f"its texts have {size:,} bytes, more than {MAX_TEXT_BYTES:,}")
     return b"\x0a" + _spelled(sum(map(len, kept))) + b"".join(kept)
 
 

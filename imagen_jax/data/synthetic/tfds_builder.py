@@ -14,10 +14,11 @@ from typing import Any, ClassVar, SupportsIndex
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from imagen_jax.data.sources import base
+from imagen_jax.data.sources import base, tfds_records
 from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.io import json_reader, removal
 
+IMAGE = "image"  # the feature
 SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
 FILES = ("dataset_info.json", "features.json", "metadata.json")
 
@@ -51,7 +52,7 @@ class Builder(  # type: ignore[call-arg]  # TFDS has no types
     def _info(self) -> tfds.core.DatasetInfo:
         square = (self.SIDE, self.SIDE, 3)
         features = {
-            "image": tfds.features.Image(shape=square, encoding_format="png"),
+            IMAGE: tfds.features.Image(shape=square, encoding_format="png"),
             **{name: tfds.features.Text() for name in self.TEXTS},
             **{name: tfds.features.Sequence(tfds.features.Text()) for name in self.SEVERAL},
         }
@@ -82,7 +83,9 @@ class Builder(  # type: ignore[call-arg]  # TFDS has no types
 class TfdsSource:
     """Random access to a split: examples, and the dataset's other texts by name."""
 
-    records: Any  # TFDS's data source, whose texts are bytes
+    records: Any  # TFDS's data source of bytes
+    features: Any  # TFDS's
+    shards: tfds_records.Shards
     split: str
     skipped: Mapping[str, SkippedNames] = field(default_factory=dict)
 
@@ -92,8 +95,11 @@ class TfdsSource:
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        record = dict(self.records[index])
-        image, caption = record.pop("image"), _text(record.pop("caption"))
+        where = f"example {index} of {self.split}"
+        raw = self.shards.read(self.records, operator.index(index), where)
+        with tfds_records.naming_damage(where):
+            record = self._parse(raw)
+        image, caption = record.pop(IMAGE), _text(record.pop("caption"))
         others: dict[str, Any] = {name: _text(value) for name, value in record.items()}
         captions = others.pop("captions", (caption,))
         return others | base.make_example(image, captions)
@@ -101,6 +107,12 @@ class TfdsSource:
     def key(self, index: int) -> str:
         """`train-0000012`."""
         return f"{self.split}-{index:07d}"
+
+    def _parse(self, raw: bytes) -> dict[str, Any]:
+        """The features of a record; the image stays as it is stored."""
+        kept = tfds_records.keep_features(raw, IMAGE, self.features.keys() - {IMAGE})
+        undecoded = {IMAGE: tfds.decode.SkipDecoding()}
+        return dict(self.features.deserialize_example_np(kept, decoders=undecoded))
 
 
 def write_dataset(builder: Builder) -> None:
@@ -145,8 +157,14 @@ def open_built(kind: type[Builder], name: str, split: str, data_dir: str | Path)
     if builder is None:
         folder = _folder(kind, name, data_dir)
         raise FileNotFoundError(f"no dataset in {folder}; run `imagen data` to build it")
-    undecoded = {"image": tfds.decode.SkipDecoding()}
-    return TfdsSource(builder.as_data_source(split, decoders=undecoded), split)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = builder.as_data_source(split, deserialize_method=raw)
+    return TfdsSource(records, builder.info.features, _shards_of(builder, split), split)
+
+
+def _shards_of(builder: Builder, split: str) -> tfds_records.Shards:
+    info = builder.info.splits[split]
+    return tfds_records.Shards([Path(path) for path in info.filepaths], info.shard_lengths)
 
 
 def config_of(kind: type[Builder], name: str) -> str:
@@ -180,10 +198,12 @@ def _check_shard(path: Path, length: int) -> None:
     if not path.is_file():
         raise _unusable(path.parent, f"{path.name} is missing")
     try:
+        if length:
+            tfds_records.ShardSizes(path).unpacked_size(0)  # its footer is of bounded size
         reader = ArrayRecordReader(str(path))
         found = reader.num_records()
         reader.close()
-    except RuntimeError as error:  # the index is at the end of the file
+    except (RuntimeError, ValueError) as error:  # the index is at the end of the file
         raise _unusable(path.parent, f"{path.name} was cut short") from error
     if found != length:
         raise _unusable(path.parent, f"{path.name} has {found} images instead of {length}")
