@@ -5,12 +5,15 @@ DPG-Bench: one grid of two columns a prompt, named as the prompt's file, cells w
 """
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from imagen_jax.config.names import check_line
+from imagen_jax.config.sentences import shorten
 from imagen_jax.data.images import decode
 from imagen_jax.evaluate.prompt_file import PromptSet
 from imagen_jax.evaluate.protocols import Layout
@@ -18,6 +21,7 @@ from imagen_jax.io import image_grid, whole_files
 from imagen_jax.io.atomic import make_subfolder, write_atomic
 
 DPG_IMAGES = 4  # of a grid, at most
+LONGEST = 200  # bytes of a name; files have 255, of which one that is being written takes some
 
 
 def check(layout: Layout, prompts: PromptSet, each: int) -> None:
@@ -34,6 +38,9 @@ def check(layout: Layout, prompts: PromptSet, each: int) -> None:
         )
     if layout == "dpg" and each not in (1, DPG_IMAGES):
         raise ValueError(f"--layout dpg: its grids have 1 or 4 images, not {each}")
+    if layout == "dpg":
+        for name in prompts.names:
+            _check_file_name(name)
 
 
 def write(
@@ -49,6 +56,16 @@ def write(
             _write_geneval(folder / f"{number:05d}", prompts.records[number], own)
         else:
             _write_dpg(folder / f"{prompts.names[number]}.png", own)
+
+
+def _check_file_name(name: str) -> None:
+    check_line(name, "--layout dpg: a name of its prompts' files")
+    size = len(os.fsencode(name))
+    if size > LONGEST:
+        raise ValueError(
+            f"--layout dpg: the name {shorten(name)} of a prompt's file has {size} bytes, more "
+            f"than {LONGEST}: rename it"
+        )
 
 
 def _write_geneval(folder: Path, record: str, files: Sequence[Path]) -> None:

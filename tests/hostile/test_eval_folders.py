@@ -25,6 +25,21 @@ def test_a_grid_is_made_of_images_alone(
         layouts.write("dpg", tmp_path / "dpg", PROMPTS, [file], 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a\x1b[2J", r"a name of its prompts' files is 'a\\x1b\[2J', which has control characters"),
+        ("a\nb", "which has control characters"),
+        ("é" * 101, "of a prompt's file has 202 bytes, more than 200: rename it"),
+    ],
+)
+def test_names_that_no_grid_may_have_are_refused_before_sampling(name: str, says: str) -> None:
+    prompts = PromptSet(("a", "b"), "0" * 64, names=("whole", name))
+    with pytest.raises(ValueError, match=says):
+        layouts.check("dpg", prompts, 1)
+    layouts.check("dpg", PromptSet(("a",), "0" * 64, names=("é" * 100,)), 1)
+
+
 @pytest.mark.parametrize("layout", ["dpg", "geneval"])
 def test_a_pipe_or_a_device_in_place_of_an_image_is_refused(tmp_path: Path, layout) -> None:
     file = tmp_path / "0000_a.png"

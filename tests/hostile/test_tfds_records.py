@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
+from imagen_jax.data.sources import tfds_records
 from imagen_jax.data.sources.base import Address
 from imagen_jax.data.sources.tfds import open_tfds
 from imagen_jax.data.synthetic.tfds_builder import TfdsSource
@@ -97,6 +98,12 @@ def test_a_chunk_that_unpacks_to_more_than_a_file_may_have_is_left_out(
     says = r"example 1 of tfds:own lies in a chunk that has, unpacked, 2,.* set IMAGEN_MAX_FILE"
     with pytest.raises(CorruptDataError, match=says):
         found[1]
+
+
+def test_a_footer_that_does_not_unpack_is_damage(tmp_path: Path) -> None:
+    packed = bytes([9]) + b"no such data"
+    with pytest.raises(CorruptDataError, match=r"the footer of a\.array_record can't be unpacked"):
+        tfds_records._decompressed(memoryview(packed), "zstd", tmp_path / "a.array_record")
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,12 @@ def _decompressed(data: memoryview, codec: str, path: Path) -> bytes:
 
     size, begin = _varint(data, 0)
     limits.FILE_BYTES.check(size, f"the footer of {path} has, unpacked,")
-    return pyarrow.Codec(codec).decompress(data[begin:], size, asbytes=True) if size else b""
+    if not size:
+        return b""
+    try:
+        return pyarrow.Codec(codec).decompress(data[begin:], size, asbytes=True)
+    except OSError as error:  # which is no file's
+        raise CorruptDataError(f"the footer of {path.name} can't be unpacked: {error}") from error
 
 
 def keep_features(record: bytes, image: str, texts: Collection[str]) -> bytes:
