@@ -8,6 +8,7 @@ import shlex
 import signal
 import tarfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cloud_storage
@@ -127,6 +128,15 @@ def test_a_score_that_was_killed_resumes_to_the_same_number(tmp_path, monkeypatc
     assert written == [("images", n) for n in range(3)] + [("reference", n) for n in range(3)]
 
 
+@pytest.fixture
+def _terminated() -> Iterator[None]:
+    """A command that stops ignores further signals: its process is at its end, this one is not."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_terminated")
 def test_a_stop_says_what_is_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(parts, "IMAGES", 5)
     write = parts.Parts.write
