@@ -9,13 +9,13 @@ import dataclasses
 import importlib
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import _peak_memory
 import jax
 from _peer_shapes import Missing, Shapes
 
@@ -96,7 +96,7 @@ def serve(there: Connection, side: Side, shapes: Shapes) -> None:
         work.call()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         there.send((cpu / work.steps, wall / work.steps))
-    there.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    there.send(_peak_memory.read())
 
 
 def threads() -> int:

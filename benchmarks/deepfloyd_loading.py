@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import _peak_memory
 import tyro
 
 PROMPT = "a large red circle"
@@ -69,7 +70,7 @@ def _run(options: Options) -> None:
     from imagen_jax.pretrained.deepfloyd import convert, load
 
     jax.devices()
-    before, start, worked = _peak(), time.perf_counter(), time.process_time()
+    before, start, worked = _peak_memory.read(), time.perf_counter(), time.process_time()
     if options.part == "convert":
         assert options.out is not None
         pipelines = convert.open_folders([options.folder])
@@ -84,15 +85,9 @@ def _run(options: Options) -> None:
     form = "bundle" if (options.folder / "manifest.json").is_file() else "folder"
     print(
         f"{options.part}, {form}: {seconds:.1f} s, {worked:.1f} of CPU, "
-        f"{(_peak() - before) / MB:,.0f} MiB above {before / MB:,.0f}",
+        f"{(_peak_memory.read() - before) / MB:,.0f} MiB above {before / MB:,.0f}",
         flush=True,
     )
-
-
-def _peak() -> int:
-    """The most bytes that this process has held so far; `ru_maxrss` has its parent's, too."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Options:
     """File with a prompt a line, one for each image in the order of names; default: captions."""
     networks: Annotated[MetricOptions, tyro.conf.arg(name="")] = MetricOptions()
     batch_size: config.BatchSize = 32
-    """Images computed at once."""
+    """Images computed at once, 256 at most."""
     out: Path = Path("score")
     """Folder to write to."""
 

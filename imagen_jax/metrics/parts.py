@@ -23,7 +23,7 @@ from imagen_jax.io.atomic import make_subfolder, write_atomic
 from imagen_jax.metrics.image_set import SIZED, ImageSet, decode_pixels
 from imagen_jax.metrics.networks import CLIP, Devices
 
-IMAGES = 256  # of a part: a stop loses at most so many; batches are no larger
+IMAGES = 256  # of a part, and of a batch at most: a stop loses no more
 KEPT = f"features of whole parts of {IMAGES} images"
 THREADS = 8  # that decode
 ABOUT = "about"
@@ -133,6 +133,7 @@ def fill(
     `progress` is told of the images of each batch, and first of those that are done already.
     Errors: ValueError, by the image, for one that can't be scored or whose features are not finite.
     """
+    batch_size = min(batch_size, IMAGES)  # a larger one would be filled up, and computed in vain
     missing = parts.list_missing()
     progress(len(parts.images) - sum(len(parts.spans[number]) for number in missing))
     with ThreadPoolExecutor(THREADS) as pool:

@@ -10,6 +10,7 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cloud_storage
 import numpy as np
@@ -126,6 +127,20 @@ def test_a_score_that_was_killed_resumes_to_the_same_number(tmp_path, monkeypatc
         _score(*arguments, "--size", "36", out=str(tmp_path / "b"))
     assert _score(*arguments, out=str(tmp_path / "b")) == whole
     assert written == [("images", n) for n in range(3)] + [("reference", n) for n in range(3)]
+
+
+def test_batches_are_no_larger_than_a_part(tmp_path, monkeypatch) -> None:
+    """A batch that is not full is filled up, and what fills it is computed in vain."""
+    monkeypatch.setattr(parts, "IMAGES", 5)
+    sizes, run = [], Devices.run
+
+    def noted(self: Devices, images: Any, captions: Any, batch_size: int) -> Any:
+        sizes.append(batch_size)
+        return run(self, images, captions, batch_size)
+
+    monkeypatch.setattr(Devices, "run", noted)
+    _score("samples", "--batch-size", "24", *PROMPTS, out=str(tmp_path))
+    assert sizes == [5, 5, 5]
 
 
 @pytest.fixture

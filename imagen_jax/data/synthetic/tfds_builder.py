@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from imagen_jax.data.sources import base, tfds_records
 from imagen_jax.data.sources.base import SkippedNames
 from imagen_jax.io import json_reader, removal
+from imagen_jax.io.errors import CorruptDataError
 
 IMAGE = "image"  # the feature
 SPLITS = ("train", "validation", "held_out")  # a split's place is its stream of random numbers
@@ -203,8 +204,10 @@ def _check_shard(path: Path, length: int) -> None:
         reader = ArrayRecordReader(str(path))
         found = reader.num_records()
         reader.close()
-    except (RuntimeError, ValueError) as error:  # the index is at the end of the file
+    except (RuntimeError, CorruptDataError) as error:  # the index is at the end of the file
         raise _unusable(path.parent, f"{path.name} was cut short") from error
+    except ValueError as error:
+        raise _unusable(path.parent, f"{path.name}: {error}") from error
     if found != length:
         raise _unusable(path.parent, f"{path.name} has {found} images instead of {length}")
 
