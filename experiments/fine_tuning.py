@@ -69,6 +69,8 @@ class Options:
     """Old prompts, of one object and of two."""
     class_prompts: config.Count = 480
     """Captions of the class, each its own scene."""
+    class_images: config.Whole = 0
+    """Images of the class; 0 has `imagen finetune` choose."""
     out: Path = Path("results")
     """Folder for images, table and numbers."""
     workdir: Path = Path("runs/experiments")
@@ -90,7 +92,8 @@ def run(options: Options) -> None:
     Errors: ValueError for a cascade that has no such stages; CalledProcessError for a command that
     failed.
     """
-    before = imagen_jax.load(options.cascade)
+    # Its captions have none of the words that are taught: no need to warn of each.
+    before = dataclasses.replace(imagen_jax.load(options.cascade), dataset="")
     work = options.workdir / NAME
     crescents.write_images(work / "images", word=WORD, seed=options.seed)
     settings = collect_settings(options, before.experiments[0], leave_out=("batch_size", "ways"))
@@ -132,7 +135,7 @@ def _train(work: Path, rank: int, options: Options) -> dict[str, Any]:
         *("finetune", str(work / "images"), "--cascade", options.cascade),
         *("--prompt", f"a {WORD}", "--class", *drawn.captions, "--stages", *STAGES),
         *("--lora-rank", str(rank), "--steps", str(options.steps), "--out", str(out)),
-        *("--seed", str(options.seed)),
+        *("--seed", str(options.seed), "--class-images", str(options.class_images)),
     )
     runs = {stage: run_dir.read_config(out / stage) for stage in STAGES}
     return {

@@ -33,6 +33,7 @@ def test_both_ways_are_trained_and_judged(tmp_path: Path) -> None:
         crescents=2,
         images=4,
         class_prompts=2,
+        class_images=4,
         batch_size=4,
         out=tmp_path / "out",
         workdir=tmp_path / "work",
