@@ -92,8 +92,7 @@ def run(options: Options) -> None:
     Errors: ValueError for a cascade that has no such stages; CalledProcessError for a command that
     failed.
     """
-    # Its captions have none of the words that are taught: no need to warn of each.
-    before = dataclasses.replace(imagen_jax.load(options.cascade), dataset="")
+    before = dataclasses.replace(imagen_jax.load(options.cascade), dataset="")  # knows no new word
     work = options.workdir / NAME
     crescents.write_images(work / "images", word=WORD, seed=options.seed)
     settings = collect_settings(options, before.experiments[0], leave_out=("batch_size", "ways"))
