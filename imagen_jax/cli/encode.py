@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from imagen_jax import config
-from imagen_jax.cli import devices, parsing
+from imagen_jax.cli import devices, parsing, supervision
 from imagen_jax.cli.store_options import StoreOptions
 from imagen_jax.parallel import distributed
-from imagen_jax.runtime.supervisor import STEP_FILE, Supervisor
 
 if TYPE_CHECKING:
     from imagen_jax.data.prepare.jobs import EncodeJob
@@ -74,8 +70,8 @@ class Options:
 def run(argv: list[str]) -> None:
     """Parse, then encode a source, or every (dataset, split) that a config's stages train on."""
     options = parsing.parse(Options, argv, prog="imagen encode", description=USAGE)
-    if distributed.is_multiprocess(options.processes) and STEP_FILE not in os.environ:
-        _supervise(argv)
+    if supervision.needs_child(options.processes):
+        supervision.run_child("encode", argv, resumes="after what is encoded")
         return
     from imagen_jax.parallel import compilation_cache
 
@@ -96,21 +92,6 @@ def run(argv: list[str]) -> None:
     experiments, storage = config.load(options.source[0]), options.pairs.storage()
     for job in jobs.config_jobs(experiments, options.data_dir, **storage):
         _encode(job)
-
-
-def _supervise(argv: Sequence[str]) -> None:
-    """Encode in a child process: a dead peer aborts it before Python can tell."""
-    from imagen_jax.runtime.child_process import imagen_command
-
-    supervisor = Supervisor(
-        imagen_command("encode", *argv),
-        None,
-        name="imagen encode",
-        max_restarts=0,
-        resumes="after what is encoded",
-    )
-    if code := supervisor.run():
-        sys.exit(code)
 
 
 def _encode(job: EncodeJob) -> None:

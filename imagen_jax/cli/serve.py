@@ -1,6 +1,8 @@
 """`imagen serve CASCADE`: an HTTP server with OpenAI's images API and a page for browsers."""
 
 import dataclasses
+import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,18 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from imagen_jax import config, extras
-from imagen_jax.cli import devices, lora_option, parsing, sample_inputs
+from imagen_jax.cli import devices, lora_option, parsing, sample_inputs, supervision
 from imagen_jax.config.names import escape_controls
 
 if TYPE_CHECKING:
     from imagen_jax import Imagen
+    from imagen_jax.serve.engine import Engine
     from imagen_jax.serve.settings import Settings
 
 USAGE = """Serve a trained cascade over HTTP.
 
 POST /v1/images/generations and /v1/images/edits are those of OpenAI's API, and / is a page for
 browsers. Requests of all clients share batches; an image depends on its own request and seed alone.
-Ends at SIGTERM or Ctrl-C, when the requests that it has are answered.
+Ends at SIGTERM or Ctrl-C, when the requests that it has are answered. On a slice of several hosts
+give the same command on all of them: process 0 answers, with the devices of all.
 """
 NEEDED = ("starlette", "uvicorn", "sse_starlette", "prometheus_client", "python_multipart")
 
@@ -69,6 +73,8 @@ class Options:
     """Name or folder of the text encoder to use instead of the cascade's own."""
     text_encoder_dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """Precision of the text encoder in place of the config's."""
+    processes: Annotated[config.Processes, tyro.conf.arg(name="")] = config.Processes()
+    """Several processes, such as the hosts of a TPU slice."""
 
 
 def run(argv: list[str]) -> None:
@@ -78,38 +84,75 @@ def run(argv: list[str]) -> None:
     for module in NEEDED:
         extras.require(module, "imagen serve needs")
 
+    import jax
+
+    from imagen_jax.parallel import distributed
     from imagen_jax.serve import access, server
-    from imagen_jax.serve.api import make_app
-    from imagen_jax.serve.engine import Engine, default_batch_size
-    from imagen_jax.serve.metrics import Metrics
 
     tokens = () if options.token_file is None else access.read_tokens(options.token_file)
     _check_host(options, is_public=not access.is_loopback(options.host), has_tokens=bool(tokens))
-    opened = server.open_socket(options.host, options.port)
-    with opened:
-        imagen = _load(options)
-        devices.report_devices()
-        limits = _settings(options, imagen, tokens)
-        engine = Engine(
-            imagen,
-            batch_size=options.batch_size or default_batch_size(),
-            max_queue=options.max_queue,
-            metrics=Metrics(),
-        )
-        for size in limits.sizes:
-            engine.check_memory(size)
-        if options.warm:
-            engine.warm(limits.sizes, _report)
-        server.log_to_stderr()
+    if supervision.needs_child(options.processes):
+        supervision.run_child("serve", argv, resumes="on every host, with an empty queue")
+        return
+    distributed.initialize(options.processes)
+    if jax.process_index():
+        _follow(options)
+        return
+    with server.open_socket(options.host, options.port) as opened:
+        engine, limits = _make_engine(options, tokens)
         engine.start()
         host = f"[{options.host}]" if ":" in options.host else options.host
         ready = f"{limits.model} at http://{host}:{options.port}/"
         print(f"{ready} after {time.perf_counter() - began:.1f} s; Ctrl-C ends it", flush=True)
-        app = make_app(engine, limits)
-        try:
-            server.make_server(app, engine, drain_seconds=options.drain).run([opened])
-        finally:
-            engine.stop()
+        _answer(engine, limits, opened, drain_seconds=options.drain)
+
+
+def _make_engine(options: Options, tokens: tuple[str, ...] = ()) -> tuple["Engine", "Settings"]:
+    """An engine that is not started, its programs compiled if asked: the same on all hosts."""
+    from imagen_jax.serve.engine import Engine, default_batch_size
+    from imagen_jax.serve.metrics import Metrics
+
+    imagen = _load(options)
+    devices.report_devices()
+    limits = _settings(options, imagen, tokens)
+    engine = Engine(
+        imagen,
+        batch_size=options.batch_size or default_batch_size(),
+        max_queue=options.max_queue,
+        metrics=Metrics(),
+    )
+    for size in limits.sizes:
+        engine.check_memory(size)
+    if options.warm:
+        engine.warm(limits.sizes, _report)
+    return engine, limits
+
+
+def _answer(
+    engine: "Engine", limits: "Settings", opened: socket.socket, *, drain_seconds: float
+) -> None:
+    """Answer until a signal. Errors: hosts.LostHost."""
+    from imagen_jax.serve import server
+    from imagen_jax.serve.api import make_app
+
+    server.log_to_stderr()
+    app = make_app(engine, limits)
+    try:
+        server.make_server(app, engine, drain_seconds=drain_seconds).run([opened])
+    finally:
+        engine.stop()
+    if engine.lost is not None:
+        raise engine.lost
+
+
+def _follow(options: Options) -> None:
+    """Compute for process 0, which alone says when to end. Errors: hosts.LostHost."""
+    from imagen_jax.serve import hosts
+
+    engine, _ = _make_engine(options)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    hosts.follow(engine.imagen.stages)
 
 
 def _check_host(options: Options, *, is_public: bool, has_tokens: bool) -> None:
@@ -150,4 +193,7 @@ def _settings(options: Options, imagen: "Imagen", tokens: tuple[str, ...]) -> "S
 
 
 def _report(what: str, seconds: float) -> None:
-    print(f"compiled {what} in {seconds:.1f} s", flush=True)
+    import jax
+
+    if jax.process_index() == 0:
+        print(f"compiled {what} in {seconds:.1f} s", flush=True)

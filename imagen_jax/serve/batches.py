@@ -68,12 +68,14 @@ class Batches:
     """Begins, advances and finishes batches of a cascade; used by the thread of the devices alone.
 
     Images are sampled `size` at once: a batch with fewer is filled up, since another size is
-    another program, whose last bits differ.
+    another program, whose last bits differ. `kind` is a batch's: `SharedBatch` on several hosts.
     """
 
-    def __init__(self, imagen: Imagen, size: int, metrics: Metrics) -> None:
+    def __init__(
+        self, imagen: Imagen, size: int, metrics: Metrics, kind: type[StageBatch] = StageBatch
+    ) -> None:
         self.size = config.check_value(size, config.BatchSize, "batch_size")
-        self._stages, self._metrics = imagen.stages, metrics
+        self._stages, self._metrics, self._kind = imagen.stages, metrics, kind
         self._configs = [trained.stage for trained in imagen.stages]
         self._encodings = PromptEncodings(imagen)
         self._spans = Spans()
@@ -101,7 +103,7 @@ class Batches:
         ]
         steps = [int(one.last) - int(one.first) for one in params]
         trained, size = self._stages[number], self.sizes(request.size)[number]
-        batch = StageBatch.start(
+        batch = self._kind.start(
             trained,
             _inputs(trained.stage, jobs, size),
             params[number],

@@ -5,6 +5,7 @@ programs and numbers; an image's seed is its own, so that it does not depend on 
 """
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ import jax
 from imagen_jax.imagen import Imagen
 from imagen_jax.sample import cascade
 from imagen_jax.sample.request import Request
-from imagen_jax.serve import warming
+from imagen_jax.sample.stage_batch import StageBatch
+from imagen_jax.serve import hosts, warming
 from imagen_jax.serve.batches import Batches, Running
 from imagen_jax.serve.image_request import Event, Failed, Finished, ImageRequest, Ticket
 from imagen_jax.serve.metrics import Metrics
@@ -45,7 +47,9 @@ class Engine:
     """Takes requests from any thread, and answers them by events on its own.
 
     A request that is taken gets, in the end, every image as `Finished`, or one `Failed`, unless
-    it is cancelled.
+    it is cancelled. Where the devices are those of several hosts, it is process 0's; the others
+    call `hosts.follow`. When one of them is lost the thread ends, `lost` says why, and SIGTERM is
+    raised, which ends the server.
     """
 
     def __init__(
@@ -53,13 +57,16 @@ class Engine:
     ) -> None:
         self.imagen, self.metrics = imagen, metrics
         self._configs = [trained.stage for trained in imagen.stages]
-        self._batches = Batches(imagen, batch_size, metrics)
+        self._is_shared = hosts.are_several()
+        kind = hosts.SharedBatch if self._is_shared else StageBatch
+        self._batches = Batches(imagen, batch_size, metrics, kind)
         self._waiting = WaitingImages(stages=len(imagen.stages), most=max_queue)
         self._open: dict[Ticket, int] = {}  # the images that each request still waits for
         self._lock = threading.Lock()  # of `_open` and `_is_draining`
         self._is_draining = False
         self._busy = threading.Event()
         self._seconds = 1.0  # of one image, as far as is known
+        self.lost: hosts.LostHost | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         metrics.waiting.set_function(lambda: len(self._waiting))
         metrics.active.set_function(lambda: len(self._open))
@@ -142,22 +149,40 @@ class Engine:
 
     def stop(self) -> None:
         """End the thread, within a step; requests that are not finished fail as `Draining`."""
+        self._fail_all(Draining())
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _fail_all(self, error: Exception) -> None:
         self.drain()
         with self._lock:
             left = list(self._open)
         for ticket in left:
-            self._fail(ticket, Draining())
+            self._fail(ticket, error)
         self._waiting.close()
-        if self._thread.ident is not None:
-            self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._sample_all()
+            if self._is_shared:
+                hosts.end()
+        except hosts.LostHost as error:
+            LOG.exception("a host is lost")
+            self.lost = error
+            self._fail_all(error)
+            signal.raise_signal(signal.SIGTERM)
+
+    def _sample_all(self) -> None:
         """Sample batch after batch; the next one is begun before the images of one are fetched."""
         finishing: Running | None = None
+        pause = hosts.PAUSE if self._is_shared else None
         while True:
-            jobs = self._waiting.take(self._batches.size, wait=finishing is None)
+            jobs = self._waiting.take(self._batches.size, wait=finishing is None, seconds=pause)
             if not jobs and finishing is None:
-                return
+                if self._waiting.is_closed:
+                    return
+                hosts.pause()
+                continue
             self._busy.set()
             begun = None
             if jobs:
@@ -177,6 +202,8 @@ class Engine:
         """Do something for a batch; what goes wrong fails its requests, and not the server."""
         try:
             return work(given)
+        except hosts.LostHost:
+            raise
         except Exception as error:
             LOG.exception("a batch failed")
             for job in jobs:

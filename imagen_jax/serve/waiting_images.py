@@ -84,14 +84,16 @@ class WaitingImages:
                 self._keep(jobs, ticket)
             self._changed.notify()
 
-    def take(self, most: int, *, wait: bool) -> list[Job]:
+    def take(self, most: int, *, wait: bool, seconds: float | None = None) -> list[Job]:
         """Take at most `most` images of one key; none if there is none, or the queue is closed.
 
-        With `wait` it returns when there is one.
+        With `wait` it returns when there is one, or after so many seconds.
         """
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._is_closed or bool(self._count_all()))
+                self._changed.wait_for(
+                    lambda: self._is_closed or bool(self._count_all()), timeout=seconds
+                )
             for jobs in reversed(self._begun):
                 if jobs:
                     return self._take_begun(jobs, most)
@@ -102,6 +104,11 @@ class WaitingImages:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._is_closed
 
     def drop_all(self) -> list[Ticket]:
         """Empty the queue; returns the requests whose images were in it."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 
 from imagen_jax.imagen import Imagen
+from imagen_jax.serve import hosts
 from imagen_jax.serve.batches import Batches, to_pixels
 from imagen_jax.serve.image_request import ImageRequest, Ticket
 from imagen_jax.serve.metrics import Metrics
@@ -35,14 +36,14 @@ def compile_programs(
     """Compile what images of these sizes need, from nothing, from images and with masks.
 
     And the text encoder, for prompts of all lengths. `report` gets what was compiled, and its
-    seconds.
+    seconds. Several hosts call it all, and run the programs one by one, in the same order.
     Errors: ValueError for a size that the memory can't hold; those of reading the weights.
     """
     batches = Batches(imagen, batch_size, Metrics())
     for size in sizes:
         batches.check_memory(size)
     tasks = [*_stages(imagen, batches, sizes), *_encoder(imagen)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(1 if hosts.are_several() else AT_ONCE) as pool:
         started = [pool.submit(_timed, *task) for task in tasks]
         try:
             for done in as_completed(started):
