@@ -72,7 +72,12 @@ class Engine:
         metrics.active.set_function(lambda: len(self._open))
 
     def check(self, request: ImageRequest) -> None:
-        """Refuse a request that the cascade can't meet. Errors: ValueError."""
+        """Refuse a request that this engine can never meet. Errors: ValueError."""
+        if request.count > self._waiting.most:
+            raise ValueError(
+                f"n: {request.count} images are more than may wait here, {self._waiting.most}: "
+                "ask for fewer at a time"
+            )
         given = Request(negative_prompt=request.negative_prompt, size=request.size)
         cascade.check_request(self._configs, given, 1)
         weight = request.guidance_weight

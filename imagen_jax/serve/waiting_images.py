@@ -48,7 +48,7 @@ class WaitingImages:
 
     def __init__(self, *, stages: int, most: int) -> None:
         self._changed = threading.Condition()
-        self._most = most
+        self.most = most
         self._new: OrderedDict[str, deque[Job]] = OrderedDict()  # by client, in turn
         self._begun: list[deque[Job]] = [deque() for _ in range(stages)]
         self._is_closed = False
@@ -62,7 +62,7 @@ class WaitingImages:
         jobs = [Job(ticket, index, now) for index in range(ticket.request.count)]
         with self._changed:
             waiting = self._count_new()
-            if waiting + len(jobs) > self._most:
+            if waiting + len(jobs) > self.most:
                 raise QueueFull(waiting)
             self._new.setdefault(ticket.client, deque()).extend(jobs)
             self._changed.notify()

@@ -135,6 +135,7 @@ def test_a_failing_batch_fails_its_requests_alone(engine, monkeypatch) -> None:
         ({"size": (6, 6)}, "multiples of 2"),
         ({"seed": -1}, "0 to 4294967295"),
         ({"steps": 0}, "of 1 or more|from 1"),
+        ({"count": 65}, "n: 65 images are more than may wait here, 64: ask for fewer"),
     ],
 )
 def test_what_the_cascade_can_not_make_is_refused(engine, changes: dict, says: str) -> None:
