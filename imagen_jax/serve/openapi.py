@@ -28,6 +28,12 @@ PLAIN: dict[Any, dict[str, Any]] = {
 }
 BINARY = {"type": "string", "format": "binary"}
 
+EVENT = {  # one of a stream; `data` is JSON
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["event", "data"],
+}
+
 
 def describe_api(limits: Settings) -> dict[str, Any]:
     """Describe all paths."""
@@ -40,7 +46,7 @@ def describe_api(limits: Settings) -> dict[str, Any]:
     plain = dict(schema, properties=dict(schema["properties"]))
     del plain["properties"]["strength"]
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": "imagen serve", "version": "1", "summary": "OpenAI's images API"},
         "components": {
             "schemas": {"Error": _error()},
@@ -68,7 +74,7 @@ def describe_api(limits: Settings) -> dict[str, Any]:
 
 def _operation(summary: str, media: str, schema: dict[str, Any]) -> dict[str, Any]:
     answers = {str(status): _refusal(status) for status in STATUSES}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {"itemSchema": EVENT}}
     done = {"application/json": {"schema": {"type": "object"}}, **events}
     return {
         "summary": summary,
