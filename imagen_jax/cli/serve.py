@@ -109,15 +109,18 @@ def run(argv: list[str]) -> None:
 
 def _make_engine(options: Options, tokens: tuple[str, ...] = ()) -> tuple["Engine", "Settings"]:
     """An engine that is not started, its programs compiled if asked: the same on all hosts."""
+    from imagen_jax.serve import hosts
     from imagen_jax.serve.engine import Engine, default_batch_size
     from imagen_jax.serve.metrics import Metrics
 
     imagen = _load(options)
     devices.report_devices()
     limits = _settings(options, imagen, tokens)
+    batch_size = options.batch_size or default_batch_size()
+    hosts.check_same(imagen, [limits.sizes, batch_size, options.warm, options.dtype])
     engine = Engine(
         imagen,
-        batch_size=options.batch_size or default_batch_size(),
+        batch_size=batch_size,
         max_queue=options.max_queue,
         metrics=Metrics(),
     )

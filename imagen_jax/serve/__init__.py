@@ -8,6 +8,7 @@
 | `batches.py`, `spans.py` | a batch on the devices: begun, made in spans of steps, handed on |
 | `warming.py` | compiles all programs before the first request |
 | `engine.py` | the one thread that owns the devices |
+| `hosts.py` | several hosts as one server |
 | `settings.py`, `fields.py`, `uploads.py` | limits; fields of a body; files in a form |
 | `answers.py`, `metadata.py` | images as an answer or as events; what a PNG carries |
 | `access.py`, `errors.py` | who may ask; refusals in OpenAI's shape |

@@ -6,6 +6,7 @@ process 0 tells the others each call just before its own, by a broadcast over th
 
 import contextlib
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from imagen_jax.diffusion.samplers import SamplerParams
+from imagen_jax.imagen import Imagen
+from imagen_jax.sample.description import describe_cascade
 from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 from imagen_jax.sample.stage_batch import StageBatch
 from imagen_jax.sample.stage_program import TrainedStage
@@ -40,6 +43,18 @@ class LostHost(RuntimeError):
 def are_several() -> bool:
     """True where the devices are those of several processes."""
     return jax.process_count() > 1
+
+
+def check_same(imagen: Imagen, options: Sequence[object]) -> None:
+    """Refuse hosts that would not compute the same. Errors: ValueError, on all of them."""
+    encoder = imagen.encoder.identity
+    found = repr((describe_cascade(imagen.stages, imagen.stage_steps(), encoder), options))
+    digest = np.uint32(zlib.crc32(found.encode()))
+    if len({int(one) for one in np.ravel(multihost_utils.process_allgather(digest))}) > 1:
+        raise ValueError(
+            "the hosts have different cascades, options or versions of imagen_jax and jax: give "
+            "the same command, with the same files and packages, on all of them"
+        )
 
 
 class SharedBatch(StageBatch):

@@ -14,7 +14,7 @@ import host_networks
 import httpx
 import numpy as np
 import pytest
-from host_processes import Hosts, end, kill
+from host_processes import Hosts, end, free_port, kill
 from PIL import Image
 from small_bundle import write_small_bundle
 
@@ -112,3 +112,27 @@ def test_sigterm_of_all_hosts_ends_them_when_requests_are_answered(hosts, cascad
             process.send_signal(signal.SIGTERM)
         assert len(asked.result()) == 4
     assert re.search(r"at http://\S+ after", end(processes)[0])
+
+
+@pytest.mark.faults
+def test_hosts_with_other_options_are_refused(hosts, cascade) -> None:
+    place, address = hosts
+    joined = ["--coordinator", f"{address.split('/')[2].split(':')[0]}:{free_port()}"]
+    joined += ["--processes", "2", "--heartbeat-timeout", "10"]
+    both = [
+        place.run(
+            [
+                "serve",
+                str(cascade),
+                *joined,
+                "--process-id",
+                str(n),
+                "--batch-size",
+                str(2 + 2 * n),
+            ],
+            host=n,
+        )
+        for n in range(2)
+    ]
+    for said in end(both, code=exit_codes.REFUSED):
+        assert "the hosts have different cascades, options or versions" in said
