@@ -18,7 +18,7 @@ from imagen_jax.data.store import store
 from imagen_jax.evaluate import evaluate as evaluation
 from imagen_jax.evaluate.settings import EvaluationSettings
 from imagen_jax.io import checkpoints, run_dir
-from imagen_jax.models import text_conditioning
+from imagen_jax.models import null_caption
 from imagen_jax.parallel import auto_layout, mesh
 from imagen_jax.pretrained import text_encoder
 from imagen_jax.train import anomalies, state
@@ -322,7 +322,7 @@ def test_samples_appear_in_tensorboard_and_the_empty_prompt_in_the_weights(
         (leaf,) = [
             leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-            if path[-1].key == text_conditioning.EMPTY_PROMPT
+            if path[-1].key == null_caption.EMPTY_PROMPT
         ]
         np.testing.assert_allclose(leaf, expected, rtol=1e-6)
 

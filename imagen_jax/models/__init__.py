@@ -9,7 +9,8 @@
 | `resampling.py` | up- and down-sampling, patches |
 | `attention.py` | attention to image and text |
 | `conditioning.py` | `Conditioning`, the noise embedding, the network's input |
-| `text_conditioning.py` | `Conditioner`: null caption, positions, refiner, pooling, text keys |
+| `null_caption.py` | `NullCaption`: what stands for no text |
+| `text_conditioning.py` | `Conditioner`: positions, refiner, pooling, text keys |
 | `unet.py` | `UNet`, the base network |
 | `efficient_unet.py` | `EfficientUNet`, super-resolution |
 | `deepfloyd_unet.py` | `DeepFloydUNet`, DeepFloyd IF's stages I and II |

@@ -1,10 +1,10 @@
 """The device mesh: built from the sizes of its axes, and how arrays are sharded over it.
 
-Halo exchange between the devices of the axis `spatial` is inserted by XLA's partitioner.
+How networks stay split over it, their height too, is in `spatial_partitioning`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from imagen_jax import config
+from imagen_jax.parallel import spatial_partitioning
 from imagen_jax.parallel.auto_layout import Workload, choose_axes
 from imagen_jax.parallel.axes import AXES, DATA, FSDP, RULES, SPATIAL, TENSOR
 
@@ -74,31 +75,9 @@ def activate(devices: jax.sharding.Mesh) -> Iterator[None]:
         jax.set_mesh(devices),
         jax.threefry_partitionable(True),
         nn.logical_axis_rules(RULES),
-        nn.intercept_methods(_keep_products_split),
+        nn.intercept_methods(spatial_partitioning.keep_products_split),
     ):
         yield
-
-
-def constrain_to_mesh(x: jax.Array) -> jax.Array:
-    """Split x's batch over the active mesh, and its height if it has one.
-
-    Rank 4 is images or their features (b, h, w, c). Elsewhere x itself.
-    """
-    axes = ("batch", "height", None, None) if x.ndim == 4 else ("batch",) + (None,) * (x.ndim - 1)
-    return nn.with_logical_constraint(x, axes)
-
-
-def _keep_products_split(
-    layer: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-) -> Any:
-    """Constrain every product's result, and so its gradient, to stay split by batch and height.
-
-    Left to itself the partitioner lets the sharding of a kernel's channels spread to the features
-    and gathers their batch instead: each chip then holds the maps of all images.
-    """
-    result = layer(*args, **kwargs)
-    is_product = isinstance(context.module, nn.Conv | nn.ConvTranspose | nn.Dense)
-    return constrain_to_mesh(result) if is_product and context.method_name == "__call__" else result
 
 
 def replicated_sharding(devices: jax.sharding.Mesh) -> NamedSharding:

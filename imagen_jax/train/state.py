@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Float
 
 from imagen_jax import config, lora, models, rng
-from imagen_jax.models import text_conditioning
+from imagen_jax.models import null_caption
 from imagen_jax.parallel import mesh
 from imagen_jax.train import optim
 from imagen_jax.types import Network, Params
@@ -104,7 +104,7 @@ def with_empty_prompt(state: TrainState, text: Float[np.ndarray, "n d"]) -> Trai
     """
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        if path[-1].key != text_conditioning.EMPTY_PROMPT:
+        if path[-1].key != null_caption.EMPTY_PROMPT:
             return leaf
         return mesh.to_global(text[0].astype(np.float32), leaf.sharding)
 

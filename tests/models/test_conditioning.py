@@ -11,7 +11,8 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.models.conditioning import Conditioning, network_input
-from imagen_jax.models.text_conditioning import EMPTY_PROMPT, Conditioner, RefinerLayer, TextLayer
+from imagen_jax.models.null_caption import EMPTY_PROMPT
+from imagen_jax.models.text_conditioning import Conditioner, RefinerLayer, TextLayer
 
 OPTIONS = config.TextConditioning()
 DRAW = np.random.default_rng(0)
