@@ -19,12 +19,10 @@ def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     """A stage of a config, with another sampler."""
     experiment = config.load(name)[0]
     stage = experiment.stage
+    # Of the stage as it is, which is traced once for all samplers.
+    shapes = models.parameter_shapes(stage, experiment.text)
     stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
     module = models.build(stage.model)
-    shapes = jax.eval_shape(
-        lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24),
-        jax.random.key(0),
-    )
     return TrainedStage(stage=stage, module=module, params=draw_params(shapes, key))
 
 
