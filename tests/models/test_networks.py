@@ -173,8 +173,10 @@ def test_other_sizes_run_with_the_same_parameters(net, toy, height: int, width: 
     assert jax.eval_shape(net.predict, net.params, cond, inputs).shape == (3, height, width, 3)
 
 
+@pytest.mark.parametrize("name", ["base", "sr256", "sr1024"])
 @pytest.mark.parametrize(("height", "width"), [(9, 8), (8, 6), (0, 8)])
-def test_indivisible_sizes_are_refused_by_name(net, toy, height: int, width: int) -> None:
+def test_indivisible_sizes_are_refused_by_name(toy, name: str, height: int, width: int) -> None:
+    net = toy.family(name)
     if net.stage.model.multiple() == 2 and (height, width) == (8, 6):
         width = 7
     inputs = toy.make_inputs(height, width)
