@@ -103,6 +103,8 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder: Path
 
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the other side
+
     def log_message(self, *_) -> None: ...
 
     def do_GET(self) -> None:
