@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).parent.parent / "imagen_jax"
-TREES = {file: ast.parse(file.read_text()) for file in sorted(LIBRARY.rglob("*.py"))}
 OUTSIDE = {"tarfile.ReadError"}  # classes of other packages
 NO_CLASSES = {
     "Beam",
@@ -26,6 +26,11 @@ REFERENCES = re.compile(
 )
 
 
+@functools.cache  # when it is asked for: every process of the suite imports this file
+def _trees() -> dict[Path, ast.Module]:
+    return {file: ast.parse(file.read_text()) for file in sorted(LIBRARY.rglob("*.py"))}
+
+
 def _bound(tree: ast.AST) -> set[str]:
     """Names that a module or a class gives to anything, arguments included."""
     names = set()
@@ -38,19 +43,23 @@ def _bound(tree: ast.AST) -> set[str]:
     return names
 
 
-CLASSES = {
-    node.name: node
-    for t in TREES.values()
-    for node in ast.walk(t)
-    if isinstance(node, ast.ClassDef)
-}
-BOUND = [(file.stem, _bound(tree)) for file, tree in TREES.items()]
-BOUND += [(name, _bound(node)) for name, node in CLASSES.items()]
-BOUND += [(file.parent.name, _bound(t)) for file, t in TREES.items() if file.stem == "__init__"]
+@functools.cache
+def _classes() -> dict[str, ast.ClassDef]:
+    nodes = (node for tree in _trees().values() for node in ast.walk(tree))
+    return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+
+
+@functools.cache
+def _all_bound() -> list[tuple[str, set[str]]]:
+    """What modules, classes and packages bind, by their names."""
+    found = [(file.stem, _bound(tree)) for file, tree in _trees().items()]
+    found += [(name, _bound(node)) for name, node in _classes().items()]
+    packages = [(f.parent.name, t) for f, t in _trees().items() if f.stem == "__init__"]
+    return found + [(name, _bound(tree)) for name, tree in packages]
 
 
 def _documented() -> Iterator[tuple[str, ast.Module, str]]:
-    for file, tree in TREES.items():
+    for file, tree in _trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 yield str(file.relative_to(LIBRARY)), tree, ast.get_docstring(node) or ""
@@ -58,7 +67,7 @@ def _documented() -> Iterator[tuple[str, ast.Module, str]]:
 
 def _holds(owner: str, name: str) -> bool:
     """Tell whether a module or a class of that name binds `name`."""
-    return any(name in names for one, names in BOUND if one == owner)
+    return any(name in names for one, names in _all_bound() if one == owner)
 
 
 def _is_class(word: str) -> bool:
@@ -66,9 +75,9 @@ def _is_class(word: str) -> bool:
         return True
     *owners, name = word.split(".")
     if owners:
-        return name in CLASSES and _holds(owners[-1], name)
+        return name in _classes() and _holds(owners[-1], name)
     error = getattr(builtins, name, None)
-    return name in CLASSES or (isinstance(error, type) and issubclass(error, BaseException))
+    return name in _classes() or (isinstance(error, type) and issubclass(error, BaseException))
 
 
 def unknown_names(docstring: str, tree: ast.Module) -> list[str]:

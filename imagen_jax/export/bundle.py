@@ -108,17 +108,11 @@ def read_stage(
     Errors: ValueError for weights that have changed, or don't fit, listing each tensor.
     """
     file = stage_folder / WEIGHTS
-    safetensors.check_params(file, _shapes(experiment.stage, experiment.text))
+    safetensors.check_params(file, models.parameter_shapes(experiment.stage, experiment.text))
     place = functools.partial(mesh.to_global, sharding=sharding)
     params, digest = safetensors.load_with_digest(file, place=place)
     listed.check_digest(_listed_as(stage_folder), digest)
     return params
-
-
-@functools.cache
-def _shapes(stage: config.Stage, text: config.Text) -> Params:
-    """The shapes of a network, which is traced once for all the times that it is read."""
-    return models.parameter_shapes(stage, text)
 
 
 def inspect_bundle(
@@ -135,7 +129,7 @@ def inspect_bundle(
     if not (step.isascii() and step.isdecimal()):
         raise ValueError(f"{file} does not say its step; write it with `imagen export`")
     if listed.version != metadata.version(PACKAGES[0]):
-        safetensors.check_params(file, _shapes(experiment.stage, experiment.text))
+        safetensors.check_params(file, models.parameter_shapes(experiment.stage, experiment.text))
     return int(step), listed.files[_listed_as(stage_folder)].sha256
 
 

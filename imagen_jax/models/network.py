@@ -1,6 +1,7 @@
 """A stage's network: built, initialised, conditioned, and bound to its conditioning."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -104,11 +105,15 @@ def without_guidance_input(params: Params) -> Params:
 
 def parameter_shapes(stage: config.Stage, text: config.Text) -> Params:
     """Return the shapes and dtypes of a stage's parameters; nothing is computed."""
+    shapes = _trace_shapes(stage, text.width, text.max_length)
+    return jax.tree.map(lambda x: x, shapes)  # dicts of the caller's own
+
+
+@functools.lru_cache(maxsize=16)  # tracing a network takes a second
+def _trace_shapes(stage: config.Stage, text_width: int, text_length: int) -> Params:
     module = build(stage.model)
     return jax.eval_shape(
-        lambda key: init(
-            module, key, stage=stage, text_width=text.width, text_length=text.max_length
-        ),
+        lambda key: init(module, key, stage=stage, text_width=text_width, text_length=text_length),
         jax.random.key(0),
     )
 

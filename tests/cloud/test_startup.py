@@ -149,7 +149,7 @@ def server(machine: Machine) -> Iterator[str]:
             self.wfile.write((value or "").encode())
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
+        threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
         yield f"127.0.0.1:{found.server_port}"
         found.shutdown()
 

@@ -26,20 +26,30 @@ def levels_of(sampler: config.Sampler):
     return functools.partial(spacing.logsnr_at, sampler=sampler, diffusion=COSINE)
 
 
-def sample(denoise, sampler: config.Sampler, image, *, first: int = 0, known=None, repeats=1):
-    """From `image`, noised as before step `first`; the last state."""
-    params = SamplerParams.from_config(sampler, num_resamples=repeats)
-    levels, rule = levels_of(sampler), samplers.RULES[sampler.kind]
+@functools.cache
+def program(denoise, kind, asked):
+    """The loop as one program, whatever the numbers of the sampler are."""
+    levels, rule = levels_of(config.Sampler(kind=kind, spacing=asked)), samplers.RULES[kind]
 
     @jax.jit
     def run(image, known, params) -> sampling_loop.SamplerState:
-        keys, options = keys_of(image.shape[0]), {"levels": levels, "step_rule": rule}
-        state = sampling_loop.init_state(keys, params, image, levels=levels)
-        steps = sampling_loop.Steps(options["step_rule"], options["levels"])
+        state = sampling_loop.init_state(keys_of(image.shape[0]), params, image, levels=levels)
         pixels = None if known is None else sampling_loop.KnownPixels(*known)
+        steps = sampling_loop.Steps(rule, levels)
         return sampling_loop.sample(denoise, state, params, steps=steps, known=pixels)
 
+    return run
+
+
+def sample(denoise, sampler: config.Sampler, image, *, first: int = 0, known=None, repeats=1):
+    """From `image`, noised as before step `first`; the last state."""
+    params = SamplerParams.from_config(sampler, num_resamples=repeats)
+    run = program(denoise, sampler.kind, sampler.spacing)
     return run(image, known, params._replace(first=np.int32(first)))
+
+
+def halve(z: jax.Array, _: jax.Array) -> jax.Array:
+    return 0.5 * z
 
 
 @pytest.mark.parametrize(("kind", "asked"), GRIDS)
@@ -64,30 +74,34 @@ def test_a_image_enters_a_step_with_the_noise_of_its_level(kind, asked) -> None:
 def test_no_step_gives_the_image_back(kind: config.SamplerKind) -> None:
     image = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3), minval=-1)
     sampler = config.Sampler(kind=kind, steps=5)
-    state = sample(lambda z, _: z, sampler, image, first=5)
+    state = sample(halve, sampler, image, first=5)
     np.testing.assert_array_equal(state.x0, image)
+
+
+NOISE: list[np.ndarray] = []  # mean and deviation at each call of `know_nothing`
+
+
+def know_nothing(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+    """Black, whatever it sees; it notes the noise on the left half, whose pixels are 0.6."""
+    alpha, sigma = schedules.alpha_sigma(logsnr)
+    noise = (z[:, :, : SIDE // 2] - alpha * 0.6) / sigma
+    jax.debug.callback(lambda *r: NOISE.append(np.float64(r)), noise.mean(), noise.std())
+    return jnp.zeros_like(z)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
 @pytest.mark.parametrize(("kind", "asked"), GRIDS)
 def test_known_pixels_have_the_level_that_the_network_is_told(kind, asked, repeats) -> None:
     """However wrong the network is about them; in the end they are exact."""
-    calls = []
-
-    def denoise(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        alpha, sigma = schedules.alpha_sigma(logsnr)
-        noise = (z[:, :, : SIDE // 2] - alpha * 0.6) / sigma
-        jax.debug.callback(lambda *r: calls.append(np.float64(r)), noise.mean(), noise.std())
-        return jnp.zeros_like(z)
-
+    NOISE.clear()
     pixels = jnp.full((1, SIDE, SIDE, 3), 0.6)
     mask = jnp.broadcast_to((jnp.arange(SIDE) < SIDE // 2)[None, None, :, None], (1, SIDE, SIDE, 1))
     sampler = config.Sampler(kind=kind, steps=5, stochasticity=0.0, spacing=asked)
-    state = sample(denoise, sampler, pixels, known=(pixels, mask), repeats=repeats)
+    state = sample(know_nothing, sampler, pixels, known=(pixels, mask), repeats=repeats)
     jax.effects_barrier()
     steps = 4 * repeats + 1
-    assert len(calls) == (2 * steps - 1 if kind == "edm_heun" else steps)
-    mean, std = np.stack(calls).T
+    assert len(NOISE) == (2 * steps - 1 if kind == "edm_heun" else steps)
+    mean, std = np.stack(NOISE).T
     np.testing.assert_allclose(mean, 0.0, atol=0.03)
     np.testing.assert_allclose(std, 1.0, atol=0.02)
     np.testing.assert_array_equal(state.x0[:, :, : SIDE // 2], np.float32(0.6))
@@ -103,9 +117,9 @@ def test_nothing_known_is_image_to_image_and_all_known_the_image(
 
     def around(known: bool) -> jax.Array:
         mask = jnp.full((2, 4, 4, 1), known)
-        return sample(lambda z, _: 0.5 * z, sampler, image, first=1, known=(image, mask)).x0
+        return sample(halve, sampler, image, first=1, known=(image, mask)).x0
 
-    free = sample(lambda z, _: 0.5 * z, sampler, image, first=1).x0
+    free = sample(halve, sampler, image, first=1).x0
     np.testing.assert_allclose(around(False), free, atol=1e-6)
     np.testing.assert_array_equal(around(True), image)
 

@@ -14,7 +14,7 @@ import pytest
 import random_weights
 from PIL import Image
 from safetensors.numpy import save_file
-from small_cascade import make_stage
+from small_cascade import SMALL_BASE, SMALL_SR, make_stage
 
 from imagen_jax import config, imagen
 from imagen_jax.cli import evaluate, score
@@ -33,13 +33,14 @@ PROMPTS = {
     "a yellow heart below a red circle": "Two",
     "a large orange square": "One",
 }
+pytestmark = pytest.mark.usefixtures("one_device")  # on eight: tests/sample/test_cascade.py
 USUAL = ("--metrics", "clip,cmmd,shapes", "--clip", "clip", "--reference", "real")
 
 
 @pytest.fixture(scope="module")
 def tiny() -> imagen.Imagen:
     """Two stages with random weights, 8 -> 16 px."""
-    names = ("tiny/base8", "tiny/sr16")
+    names = (SMALL_BASE, SMALL_SR)
     return imagen.Imagen(
         stages=tuple(make_stage(name, guidance_weight=3.0, steps=2) for name in names),
         encoder=TextEncoder.from_config(config.load(names[0])[0].text),

@@ -165,7 +165,8 @@ def family(name: str) -> Family:
     )
 
 
-@pytest.fixture(params=list(OPTIONS))
+# Joined keys in a U-Net and text's alone in an efficient one; with `-m slow` joined ones there.
+@pytest.fixture(params=["base", pytest.param("sr256", marks=pytest.mark.slow), "sr1024"])
 def net(request: pytest.FixtureRequest) -> Family:
     return family(request.param)
 

@@ -25,7 +25,8 @@ def _f32(*arrays: np.ndarray) -> tuple[jax.Array, ...]:
 
 
 def _params(module: Attention) -> dict:
-    init = module.init(jax.random.key(0), *_f32(X), _f32(KEYS, VALUES), jnp.asarray(MASK))
+    given = (*_f32(X), _f32(KEYS, VALUES), jnp.asarray(MASK))
+    init = jax.eval_shape(module.init, jax.random.key(0), *given)
     return jax.tree.map(
         lambda a: jnp.asarray(0.5 * DRAW.standard_normal(a.shape), jnp.float32), init["params"]
     )

@@ -67,7 +67,7 @@ def test_forward_and_gradient_equal_those_of_one_device(toy: Any, name: str) -> 
     )
 
 
-@pytest.mark.parametrize("name", [SLOW_BASE, "sr256", "sr1024", SLOW, SLOW_2])
+@pytest.mark.parametrize("name", [SLOW_BASE, "sr256", SLOW_1024, SLOW, SLOW_2])
 def test_no_operation_gathers_whole_maps(toy: Any, name: str) -> None:
     """Of a picture's 16 rows, and the 8 of its coarser map, a device sees a quarter and borders.
 

@@ -69,6 +69,7 @@ def test_no_place_of_the_machine_that_trained_it_is_in_the_package(name: str) ->
         assert not any(str(v).startswith("/") for x in texts for v in x.values())
 
 
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
     "name",
     ["shapes-fast", pytest.param("shapes", marks=pytest.mark.slow)],  # golden tests draw it

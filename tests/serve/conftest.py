@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
-from small_cascade import make_stage
+from small_cascade import SMALL_BASE, SMALL_SR, make_stage
 
 from imagen_jax import config, models
 from imagen_jax.imagen import Imagen
@@ -37,14 +37,14 @@ def make_encoder() -> TextEncoder:
 @pytest.fixture(scope="session")
 def tiny() -> Imagen:
     """A silent base stage, and one with random weights that enlarges."""
-    stages = (make_silent("tiny/base8"), make_stage("tiny/sr16"))
+    stages = (make_silent("tiny/base8"), make_stage(SMALL_SR))
     return Imagen(stages, make_encoder(), dataset="shapes/tiny")
 
 
 @pytest.fixture(scope="session")
 def whole(tiny: Imagen) -> Imagen:
     """The same with random weights in both."""
-    return dataclasses.replace(tiny, stages=(make_stage("tiny/base8"), tiny.stages[1]))
+    return dataclasses.replace(tiny, stages=(make_stage(SMALL_BASE), tiny.stages[1]))
 
 
 @contextlib.contextmanager

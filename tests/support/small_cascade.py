@@ -19,22 +19,22 @@ def make_stage(name: str, *, key: int = 0, **sampler: object) -> TrainedStage:
     """A stage of a config, with another sampler."""
     experiment = config.load(name)[0]
     stage = experiment.stage
+    # Of the stage as it is, which is traced once for all samplers.
+    shapes = models.parameter_shapes(stage, experiment.text)
     stage = dataclasses.replace(stage, sampler=dataclasses.replace(stage.sampler, **sampler))
     module = models.build(stage.model)
-    shapes = jax.eval_shape(
-        lambda k: models.init(module, k, stage=stage, text_width=64, text_length=24),
-        jax.random.key(0),
-    )
-    params = jax.tree_util.tree_map_with_path(_Draw(np.random.default_rng(key)), shapes)
-    return TrainedStage(stage=stage, module=module, params=params)
+    return TrainedStage(stage=stage, module=module, params=draw_params(shapes, key))
 
 
-class _Draw:
+def draw_params(shapes: Any, key: int = 0) -> Any:
     """Arrays of a network: none is zero, as zero-initialised layers would hide what they do.
 
     They are drawn here, as compiling the initialisers would take most of the time.
     """
+    return jax.tree_util.tree_map_with_path(_Draw(np.random.default_rng(key)), shapes)
 
+
+class _Draw:
     def __init__(self, draw: np.random.Generator) -> None:
         self.draw = draw
 

@@ -96,7 +96,7 @@ def test_gradients_of_adapters_are_those_of_their_kernels_projected() -> None:
     kernels = {"dense": (6, 5), "convolution": (3, 3, 4, 5), "pixel": (1, 1, 4, 5)}
     base = {n: {"kernel": draw.standard_normal(s).astype(np.float32)} for n, s in kernels.items()}
     options = config.Lora(rank=2, alpha=3.0, targets=("all",))
-    fresh = lora.init(base, options, rng.root(0))
+    fresh = jax.eval_shape(lambda: lora.init(base, options, rng.root(0)))
     weights = drawn(fresh.weights, 1, 1.0)
 
     def loss_of(params: Any, batch: Any, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

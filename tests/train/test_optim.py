@@ -81,7 +81,9 @@ def _judged(options: config.Optim, *, steps: int = 400) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("rate", [1e-5, 1e-4, 3e-3])
+@pytest.mark.parametrize(
+    "rate", [1e-4, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (1e-5, 3e-3))]
+)
 def test_a_part_that_hardly_moves_is_told_once(rate: float) -> None:
     options = config.Optim(
         kind="adafactor", adafactor_param_scale=True, warmup_steps=20, learning_rate=rate
@@ -93,7 +95,9 @@ def test_a_part_that_hardly_moves_is_told_once(rate: float) -> None:
     assert "0.03 times the learning rate is" in told
 
 
-@pytest.mark.parametrize("kind", ["adam", "adafactor", "muon"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("adam", marks=pytest.mark.slow), "adafactor", "muon"]
+)
 def test_parts_that_learn_are_not_told(kind) -> None:
     assert _judged(config.Optim(kind=kind, warmup_steps=20)) == []
 

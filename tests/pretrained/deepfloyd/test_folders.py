@@ -1,5 +1,6 @@
 """Every form of diffusers' folders is the same cascade, or is refused by name."""
 
+import functools
 import json
 import os
 import shutil
@@ -37,8 +38,14 @@ def parameters(folder: Path) -> dict[str, np.ndarray]:
     )
 
 
+@functools.cache
+def unchanged() -> dict[str, np.ndarray]:
+    """Those of stage I as the references have it."""
+    return parameters(FOLDER / "if_I")
+
+
 def assert_same(folder: Path) -> None:
-    found, wanted = parameters(folder), parameters(FOLDER / "if_I")
+    found, wanted = parameters(folder), unchanged()
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -90,7 +97,7 @@ def test_shards_may_be_bfloat16(folder: Path, form: str) -> None:
     }
     tensors.save_file(whole, folder / FP16)
     FORMS[form](folder)
-    found, wanted = parameters(folder), parameters(FOLDER / "if_I")
+    found, wanted = parameters(folder), unchanged()
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         rounded = array.astype(ml_dtypes.bfloat16).astype(np.float32)
@@ -125,7 +132,7 @@ def test_our_parameters_are_diffusers_tensors_again() -> None:
         tensor_names.diffusers_name(name, levels=len(model.levels)): tensor_names.to_diffusers(
             name, array
         )
-        for name, array in parameters(FOLDER / "if_I").items()
+        for name, array in unchanged().items()
     }
     assert back.keys() == stored.keys()
     for name, array in stored.items():
@@ -134,7 +141,7 @@ def test_our_parameters_are_diffusers_tensors_again() -> None:
 
 def test_a_folder_may_attend_to_text_alone(folder: Path) -> None:
     attend_to_text_alone(folder)
-    found, whole = parameters(folder), parameters(FOLDER / "if_I")
+    found, whole = parameters(folder), unchanged()
     assert found.keys() < whole.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(array, whole[name], err_msg=name)

@@ -26,8 +26,7 @@ def open_tiny(folder: Path) -> Imagen:
 def drawn(cascade: Imagen, options: Lora) -> lora.Adapters:
     trained, experiment = cascade.stages[0], cascade.experiments[0]
     shapes = models.parameter_shapes(trained.stage, experiment.text)
-    network = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
-    fresh = lora.init(network, options, rng.root(0))
+    fresh = jax.eval_shape(lambda: lora.init(shapes, options, rng.root(0)))
     draw = np.random.default_rng(0)
     weights = jax.tree.map(
         lambda x: draw.standard_normal(x.shape).astype(np.float32), fresh.weights

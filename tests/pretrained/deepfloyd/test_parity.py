@@ -50,7 +50,11 @@ def _exact_products() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("unet_I", 0), pytest.param("unet_I_nonsquare", 0, marks=pytest.mark.slow), ("unet_II", 1)],
+    [
+        ("unet_I", 0),
+        pytest.param("unet_I_nonsquare", 0, marks=pytest.mark.slow),
+        pytest.param("unet_II", 1, marks=pytest.mark.slow),  # pipelines sample with it below
+    ],
 )
 def test_a_network_predicts_what_diffusers_does(cascade: Imagen, name: str, number: int) -> None:
     trained, wanted = cascade.stages[number], read_reference(name)
