@@ -37,6 +37,7 @@ from imagen_jax.cli import main
 main()
 """
 
+KEY_BIAS = (jax.tree_util.DictKey("key"), jax.tree_util.DictKey("bias"))
 LAST_IMPORT = "from imagen_jax.cli import main"
 
 
@@ -226,12 +227,16 @@ def test_the_second_interrupt_stops_at_once(data_dir: Path, monkeypatch) -> None
     monkeypatch.setitem(globals(), "PROGRAM", PROGRAM.replace(LAST_IMPORT, slow))
     process = start(data_dir, "at-once", "--train.save-every", "1000")
     log = data_dir / "at-once.log"
-    for sentence in ("compiling ...", "press Ctrl-C again"):
-        while sentence not in log.read_text():
-            assert process.poll() is None
-            time.sleep(0.05)
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
+    # Before the first step the first one ends it.
+    while reached(data_dir / "at-once") < 1:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    while "press Ctrl-C again" not in log.read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == exit_codes.INTERRUPTED
     assert log.read_text().endswith("imagen train: interrupted\n")
     assert not list((data_dir / "at-once" / "checkpoints").glob("[0-9]*"))
@@ -250,8 +255,8 @@ def test_resized_from_eight_devices_to_two_and_back(
         for n in ("resized", "whole")
     )
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
-        final(data_dir / "resized").params,
-        whole.params,
-    )
+    ended = jax.tree_util.tree_leaves_with_path(final(data_dir / "resized").params)
+    for (path, found), wanted in zip(ended, jax.tree.leaves(whole.params), strict=True):
+        if path[-2:] == KEY_BIAS:  # one that softmax takes away: Adam follows its rounding
+            continue
+        np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-5)
