@@ -7,6 +7,7 @@ logsnr everywhere; here numbers of steps become levels, and levels become number
 from __future__ import annotations
 
 import functools
+from typing import assert_never
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +30,13 @@ def betas(kind: Betas) -> np.ndarray:
     Source: arXiv:2102.09672, equation 17; arXiv:2006.11239 for linear. They are rounded to float32,
     as the networks' training had them.
     """
-    if kind == "linear":
-        return np.linspace(*LINEAR, STEPS, dtype=np.float32)
-    edges = np.cos((np.arange(STEPS + 1) / STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1 - edges[1:] / edges[:-1], MAX_BETA).astype(np.float32)
+    match kind:
+        case "linear":
+            return np.linspace(*LINEAR, STEPS, dtype=np.float32)
+        case "cosine":
+            edges = np.cos((np.arange(STEPS + 1) / STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
+            return np.minimum(1 - edges[1:] / edges[:-1], MAX_BETA).astype(np.float32)
+    assert_never(kind)
 
 
 @functools.cache

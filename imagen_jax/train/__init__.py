@@ -12,7 +12,7 @@
 | `run.py` | what a run consists of: its step, batches, log and checkpoints |
 | `checkpointing.py` | when a checkpoint is made, and what happens when that fails |
 | `resolve.py` | the run's config as it runs: its mesh, micro-batches and encoder |
-| `resuming.py` | options that differ from those of the run that is resumed |
+| `resume_checks.py` | options that differ from those of the run that is resumed |
 | `run_lease.py` | one trainer at a time in a run's folder |
 | `logger.py` | everything that a run reports, together |
 | `anomalies.py` | steps that were skipped, losses that jump |

@@ -14,7 +14,7 @@ from imagen_jax.data.store.store import Store
 from imagen_jax.io import log_files, nonfinite_arrays, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache
-from imagen_jax.train import optim, resolve, resuming, sharded_step, state, step
+from imagen_jax.train import optim, resolve, resume_checks, sharded_step, state, step
 from imagen_jax.train.checkpointing import CheckpointWriter
 from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.init_from import InitFrom
@@ -61,14 +61,14 @@ def begin(
     """
     _require_base(experiment, source)
     compilation_cache.use_cache()
-    resuming.refuse_other_run(workdir, resolve.with_text(experiment, store))
+    resume_checks.refuse_other_run(workdir, resolve.with_text(experiment, store))
     experiment = resolve.resolve(experiment, store=store)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
     goodput = GoodputTracker()
     program, frozen, origin = _with_frozen(sharded_step.build(experiment), source)
     experiment = program.experiment
-    changed = resuming.changed_options(workdir, experiment)
+    changed = resume_checks.changed_options(workdir, experiment)
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target().with_frozen(None))
     if current is not None:

@@ -15,7 +15,7 @@ from imagen_jax import config, rng
 from imagen_jax.data.store.store import Store
 from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.runtime import exit_codes
-from imagen_jax.train import distillation, init_from, loop, resuming, sharded_step
+from imagen_jax.train import distillation, init_from, loop, resume_checks, sharded_step
 
 SIDE, WIDTH, LENGTH = 4, 3, 6
 MOMENTS = config.Distillation(method="moments", steps=2, max_guidance=3.0)
@@ -124,7 +124,7 @@ def test_a_student_is_sampled_as_it_was_distilled(
     assert found.teacher.identity
     other = config.Teacher(folder=str(teacher), identity="f")
     with pytest.raises(ValueError, match=r"teacher\.identity"):
-        resuming.changed_options(tmp_path, dataclasses.replace(wanted, teacher=other))
+        resume_checks.changed_options(tmp_path, dataclasses.replace(wanted, teacher=other))
 
 
 def test_a_student_needs_a_teacher(pairs: Store, tmp_path: Path) -> None:

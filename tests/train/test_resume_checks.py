@@ -7,7 +7,7 @@ import pytest
 
 from imagen_jax import config
 from imagen_jax.io import run_dir
-from imagen_jax.train import resuming
+from imagen_jax.train import resume_checks
 
 BEFORE = config.load("tiny/base8")[0]
 
@@ -50,14 +50,14 @@ def begun(tmp_path: Path) -> Path:
     ],
 )
 def test_what_changes_the_weights_is_reported(begun: Path, parts: dict, told: list[str]) -> None:
-    assert resuming.changed_options(begun, changed(**parts)) == told
+    assert resume_checks.changed_options(begun, changed(**parts)) == told
 
 
 def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
     constant = changed(optim={"schedule": "constant"})
     run_dir.write_config(begun, constant)
     longer = dataclasses.replace(constant, train=dataclasses.replace(constant.train, steps=9))
-    assert resuming.changed_options(begun, longer) == []
+    assert resume_checks.changed_options(begun, longer) == []
 
 
 @pytest.mark.parametrize(
@@ -70,26 +70,26 @@ def test_another_length_is_nothing_to_a_constant_rate(begun: Path) -> None:
 )
 def test_another_optimisers_state_is_refused(begun: Path, changes: dict, says: str) -> None:
     with pytest.raises(ValueError, match=f"does not fit: {says}; restore .* --init-from {begun}"):
-        resuming.changed_options(begun, changed(optim=changes))
+        resume_checks.changed_options(begun, changed(optim=changes))
 
 
 def test_a_run_without_a_checkpoint_may_take_another_optimiser(tmp_path: Path) -> None:
-    assert resuming.changed_options(tmp_path, BEFORE) == []
+    assert resume_checks.changed_options(tmp_path, BEFORE) == []
     run_dir.write_config(tmp_path, BEFORE)
-    assert resuming.changed_options(tmp_path, changed(optim={"kind": "adam"})) == []
+    assert resume_checks.changed_options(tmp_path, changed(optim={"kind": "adam"})) == []
 
 
 def test_another_model_is_refused(begun: Path) -> None:
     with pytest.raises(
         ValueError, match=r"another config: stage\.name: 'base8' there, 'other' here"
     ):
-        resuming.changed_options(begun, changed(stage={"name": "other"}))
+        resume_checks.changed_options(begun, changed(stage={"name": "other"}))
 
 
 def test_an_encoder_may_be_named_from_another_folder_but_not_be_another(begun: Path) -> None:
     run_dir.write_config(begun, changed(text={"encoder": "../t5/enc", "identity": "ab"}))
     absolute = {"encoder": "/home/a/t5/enc", "identity": "ab"}
-    assert resuming.changed_options(begun, changed(text=absolute)) == []
+    assert resume_checks.changed_options(begun, changed(text=absolute)) == []
     for other in ({"encoder": "/home/a/t5/dec"}, {"identity": "cd"}):
         with pytest.raises(ValueError, match="another config: text"):
-            resuming.changed_options(begun, changed(text=absolute | other))
+            resume_checks.changed_options(begun, changed(text=absolute | other))
