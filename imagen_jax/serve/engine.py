@@ -180,13 +180,13 @@ class Engine:
     def _sample_all(self) -> None:
         """Sample batch after batch; the next one is begun before the images of one are fetched."""
         finishing: Running | None = None
-        pause = hosts.PAUSE if self._is_shared else None
+        heartbeat = hosts.HEARTBEAT if self._is_shared else None
         while True:
-            jobs = self._waiting.take(self._batches.size, wait=finishing is None, seconds=pause)
+            jobs = self._waiting.take(self._batches.size, wait=finishing is None, seconds=heartbeat)
             if not jobs and finishing is None:
                 if self._waiting.is_closed:
                     return
-                hosts.pause()
+                hosts.send_heartbeat()
                 continue
             self._busy.set()
             begun = None

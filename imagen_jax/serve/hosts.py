@@ -22,7 +22,7 @@ from imagen_jax.sample.sampler_inputs import EncodedText, SamplerInputs
 from imagen_jax.sample.stage_batch import StageBatch
 from imagen_jax.sample.stage_program import TrainedStage
 
-PAUSE = 1.0  # seconds between two messages while nothing is sampled: collectives can time out
+HEARTBEAT = 1.0  # seconds between two messages while nothing is sampled: collectives can time out
 ALIVE = 2  # batches that are sampled, or fetched, at once
 SMALLEST = 1024  # bytes of a message: each size is a program, and a power of two
 
@@ -47,6 +47,8 @@ def are_several() -> bool:
 
 def check_same(imagen: Imagen, options: Sequence[object]) -> None:
     """Refuse hosts that would not compute the same. Errors: ValueError, on all of them."""
+    if not are_several():
+        return
     encoder = imagen.encoder.identity
     found = repr((describe_cascade(imagen.stages, imagen.stage_steps(), encoder), options))
     digest = np.uint32(zlib.crc32(found.encode()))
@@ -89,7 +91,7 @@ class SharedBatch(StageBatch):
             "batch_size": batch_size,
         }
         with _together():
-            _tell(told)
+            _send(told)
             begun = super().start(trained, inputs, sampler_params, size=size, batch_size=batch_size)
         assert isinstance(begun, SharedBatch)
         begun.number = number
@@ -98,13 +100,13 @@ class SharedBatch(StageBatch):
     def advance(self, steps: int = 1) -> None:
         """Give the next steps to the devices of all hosts."""
         with _together():
-            _tell({"call": "advance", "number": self.number, "steps": steps})
+            _send({"call": "advance", "number": self.number, "steps": steps})
             super().advance(steps)
 
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """Fetch the images, as `StageBatch.images`."""
         with _together():
-            _tell({"call": "images", "number": self.number})
+            _send({"call": "images", "number": self.number})
             return super().images()
 
 
@@ -117,16 +119,16 @@ def _together() -> Iterator[None]:
         raise LostHost(error) from error
 
 
-def pause() -> None:
-    """Tell the others that nothing is to be done, so that they don't wait too long."""
+def send_heartbeat() -> None:
+    """Tell the others that nothing is to be done: a collective that waits long can time out."""
     with _together():
-        _tell({"call": "pause"})
+        _send({"call": "heartbeat"})
 
 
 def end() -> None:
     """Tell the others that the server has ended."""
     with _together():
-        _tell({"call": "end"})
+        _send({"call": "end"})
 
 
 def follow(stages: Sequence[TrainedStage]) -> None:
@@ -134,7 +136,7 @@ def follow(stages: Sequence[TrainedStage]) -> None:
     named = {trained.stage.name: trained for trained in stages}
     batches: dict[int, StageBatch] = {}
     with _together():
-        while (told := _hear())["call"] != "end":
+        while (told := _receive())["call"] != "end":
             match told["call"]:
                 case "start":
                     batches[told["number"]] = _start(told, named[told["stage"]])
@@ -168,7 +170,7 @@ def _from_dict(found: Message) -> SamplerInputs:
     )
 
 
-def _tell(told: Message) -> None:
+def _send(told: Message) -> None:
     """Send a message from process 0 to the others: its length, then its bytes."""
     content = serialization.msgpack_serialize(told)
     _broadcast(np.array([len(content)], np.int32))
@@ -177,7 +179,7 @@ def _tell(told: Message) -> None:
     _broadcast(padded)
 
 
-def _hear() -> Message:
+def _receive() -> Message:
     """Wait for the next message of process 0."""
     (length,) = _broadcast(np.zeros(1, np.int32)).tolist()
     content = _broadcast(np.zeros(_padded(length), np.uint8))[:length]
