@@ -26,7 +26,7 @@ BATCH = 8
 VARIANTS = (
     *("base64_500m.py", "base64_1b.py", "base64_2b.py", "sr256_unet.py"),
     *("i_m.py", "i_xl.py", "ii_l.py"),
-    *("emoji_styles/base32.py", "emoji_styles/sr128.py", "emoji/base32.py", "emoji/sr128.py"),
+    *("emoji/base32.py", "emoji/sr128.py"),
     *("quickstart/base16.py", "quickstart/sr64.py", "quickstart/sr256.py", "shapes/sr256.py"),
     "tiny/sr32.py",
 )

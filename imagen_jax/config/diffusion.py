@@ -68,10 +68,10 @@ class Diffusion:
     time_sampling: TimeSampling = "uniform"  # stratified: one draw per 1/batch of [0, 1]
     # On the error of what the network predicts; sigmoid wants v, or logsnr limits of +-10.
     loss_weight: LossWeight = "plain"
-    min_snr_gamma: Positive = 5.0
-    sigmoid_bias: Nats = -1.0
+    min_snr_gamma: Positive = 5.0  # largest weight of min_snr (arXiv:2303.09556)
+    sigmoid_bias: Nats = -1.0  # the log-SNR above which sigmoid weighs less
     preconditioning: Literal["none", "edm"] = "none"  # edm: arXiv:2206.00364, table 1
-    sigma_data: Positive = 0.5
+    sigma_data: Positive = 0.5  # the data's standard deviation, of edm
     predict_residual: bool = False  # x0 minus the noised low-res input; off in the paper
     # Of the ancestral sampler's steps: `Sampler.stochasticity` sets it, or the network says where
     # its logarithm lies between the bounds (arXiv:2102.09672), which training then adds its
@@ -163,11 +163,10 @@ class Sampler:
     # Noise is added by the last step, too, unless that is time step 0; else it returns its x0.
     final_noise: bool = False
     known_pixels: KnownPixels = "noised"  # of inpainting, in every step; clean is DeepFloyd IF's
-    edm_rho: Annotated[float, Range(low=1, high=100)] = (
-        7.0  # only spacing karras reads the last three
-    )
-    edm_sigma_min: Positive = 0.002
-    edm_sigma_max: Positive = 80.0
+    # Exponent of spacing karras, which alone reads it and its ends.
+    edm_rho: Annotated[float, Range(low=1, high=100)] = 7.0
+    edm_sigma_min: Positive = 0.002  # of spacing karras
+    edm_sigma_max: Positive = 80.0  # of spacing karras, too
 
     def __post_init__(self) -> None:
         check_fields(self, "sampler")

@@ -32,8 +32,8 @@ class Optim:
     # Multiply updates by each kernel's RMS, as optax does by default: what begins at zero then
     # hardly moves.
     adafactor_param_scale: bool = False
-    clip_norm: ClipNorm | None = 1.0
-    ema_decay: ShareBelowOne = 0.9999
+    clip_norm: ClipNorm | None = 1.0  # the gradients' largest norm; None: they are not scaled
+    ema_decay: ShareBelowOne = 0.9999  # of the averaged weights, a step
     ema_start: Whole = 0  # steps before the average begins; until then it is the weights
     # Parameters that stay as they are: patterns of their names, such as "text/*" or "down_0/*".
     frozen: tuple[str, ...] = ()

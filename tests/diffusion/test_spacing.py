@@ -33,8 +33,6 @@ FLOORS = {  # shares of it that a config's sampler has to keep; two digits of th
     # Flat areas of colour, and networks whose own error is larger than what the grid loses.
     "emoji/base32": (0.23, 0.50, 0.71, 0.84, 0.92),
     "emoji/sr128": (0.04, 0.11, 0.22, 0.40, 0.67),
-    "emoji_styles/base32": (0.23, 0.50, 0.71, 0.84, 0.92),
-    "emoji_styles/sr128": (0.04, 0.11, 0.22, 0.40, 0.67),
     "shapes/base16": (0.15, 0.34, 0.56, 0.75, 0.89),
     "shapes/sr64": (0.04, 0.11, 0.22, 0.41, 0.66),
     "shapes/sr256": (0.02, 0.05, 0.09, 0.19, 0.43),

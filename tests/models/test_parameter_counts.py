@@ -45,9 +45,9 @@ def test_published_configs(name: str, millions: float) -> None:
     assert f"{millions} M parameters" in file.read_text()  # what its docstring promises
 
 
-def test_emoji_in_several_styles_fit_30_megabytes_of_bfloat16() -> None:
+def test_emoji_fit_30_megabytes_of_bfloat16() -> None:
     counts = {}
-    for file in (CONFIGS / f"emoji_styles/{name}.py" for name in ("base32", "sr128")):
+    for file in (CONFIGS / f"emoji/{name}.py" for name in ("base32", "sr128")):
         experiment = config.load(str(file))[0]
         text = experiment.text
         length, width = text.max_length, text.width
