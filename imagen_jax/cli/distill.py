@@ -29,9 +29,12 @@ class Options(train.RunOptions):
     or of an earlier student."""
     method: config.DistillationMethod
     """guidance: one call of the network for the two of classifier-free guidance. moments: a few
-    ancestral steps. progressive: one DDIM step for two of the teacher's."""
+    ancestral steps. progressive: one DDIM step for some of the teacher's."""
     steps: config.StepsOrNone = 0
     """Sampling steps of the student, for moments and progressive."""
+    teacher_steps: config.TeacherSteps = 2
+    """DDIM steps of the teacher for one of the student, for progressive. Two are the published
+    number; with more a student of few steps needs no students between."""
     max_guidance: Annotated[float, config.Range(low=1, high=100)] | None = None
     """Largest guidance weight that the student takes; by default twice the stage's own, or its
     teacher's, and none where the stage has weight 1."""
@@ -63,8 +66,9 @@ def student(experiment: config.Experiment, options: Options) -> config.Experimen
     teacher = _read_teacher(experiment.stage, options)
     _require_same(experiment.stage, teacher, options)
     before, most = teacher.distillation, options.max_guidance
-    halves = options.method == "progressive" and before and before.steps == 2 * options.steps
-    if before is not None and before.method != "guidance" and not halves:
+    asked = options.steps * options.teacher_steps
+    follows = options.method == "progressive" and before and before.steps == asked
+    if before is not None and before.method != "guidance" and not follows:
         raise ValueError(
             f"--teacher {options.teacher}: it is distilled ({before.method}) for {before.steps} "
             f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
@@ -75,6 +79,7 @@ def student(experiment: config.Experiment, options: Options) -> config.Experimen
     distillation = config.Distillation(
         method=options.method,
         steps=options.steps,
+        teacher_steps=options.teacher_steps,
         max_guidance=most,
         distilled_teacher=before is not None and before.has_guidance_input,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from imagen_jax.config.diffusion import Sampler
 from imagen_jax.config.names import check_line
-from imagen_jax.config.ranges import Range, StepsOrNone, check_fields
+from imagen_jax.config.ranges import Range, StepsOrNone, TeacherSteps, check_fields
 from imagen_jax.config.validate import require
 
 DistillationMethod = Literal["guidance", "moments", "progressive"]
@@ -20,10 +20,11 @@ class Distillation:
     """How a stage's network was distilled from a teacher's, which it begins with."""
 
     # guidance: one call of the network for two (arXiv:2210.03142, stage one). moments: a few
-    # ancestral steps (arXiv:2406.04103). progressive: half the teacher's DDIM steps
+    # ancestral steps (arXiv:2406.04103). progressive: a DDIM step for some of the teacher's
     # (arXiv:2202.00512).
     method: DistillationMethod
     steps: StepsOrNone = 0  # of the sampler that it is trained for; 0, of guidance: any
+    teacher_steps: TeacherSteps = 2  # for one of the student's, of progressive
     # Guidance weights from 1 to this are an input of the network; 1: it has none, and guides by 1.
     max_guidance: Annotated[float, Range(low=1, high=100)] = 1.0
     # The teacher has that input as well, and is called once; else it is guided by two calls.
@@ -31,6 +32,11 @@ class Distillation:
 
     def __post_init__(self) -> None:
         check_fields(self, "distillation")
+        require(
+            self.method == "progressive" or self.teacher_steps == 2,
+            f"distillation: teacher_steps={self.teacher_steps} means nothing to "
+            f"method={self.method!r}: leave it out",
+        )
         if self.method == "guidance":
             require(
                 self.steps == 0,

@@ -69,6 +69,7 @@ BatchSize = Annotated[int, Range(low=1, high=2**20)]
 Images = Annotated[int, Range(low=1, high=10**6)]  # of one call, which keeps a line on each
 Steps = Annotated[int, Range(low=1, high=10**5)]  # of a sampler
 StepsOrNone = Annotated[int, Range(low=0, high=10**5)]  # 0 where there is no number of them
+TeacherSteps = Annotated[int, Range(low=2, high=64)]  # calls of a network in one program
 Pixels = Annotated[int, Range(low=1, high=2**28)]  # of one image
 Parallel = Annotated[int, Range(low=1, high=2**16)]  # processes, machines or devices
 Workers = Annotated[int, Range(low=1, high=2**10)]  # processes or threads of one machine

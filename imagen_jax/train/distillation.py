@@ -55,7 +55,7 @@ def count_passes(options: config.Distillation) -> int:
     if options.method == "guidance":
         return 3 + teacher
     if options.method == "progressive":
-        return 3 + 2 * teacher
+        return 3 + options.teacher_steps * teacher
     return (1 + 3 + teacher) + (3 + 1 + teacher)
 
 
@@ -110,7 +110,7 @@ class Networks:
             inputs.x0,
             key,
             schedule=diffusion.schedule,
-            steps=self.options.steps,
+            distillation=self.options,
         )
 
     def draw_guidance(self, key: RandomKey, batch: int) -> Float32[Array, " b"] | None:

@@ -63,6 +63,8 @@ def test_without_a_guidance_input_the_weight_is_one() -> None:
             r"distilled_teacher=True has nothing to learn",
         ),
         ({"method": "moments", "steps": 2, "max_guidance": 0.5}, r"max_guidance=0\.5"),
+        ({"method": "moments", "steps": 2, "teacher_steps": 4}, r"teacher_steps=4 means nothing"),
+        ({"method": "progressive", "steps": 2, "teacher_steps": 1}, r"teacher_steps=1"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(fields: dict[str, Any], named: str) -> None:

@@ -1,6 +1,7 @@
 """The losses of distillation, against teachers that are known in closed form."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -79,16 +80,20 @@ def test_a_student_of_two_steps_makes_them_in_one(steps: int) -> None:
     assert np.abs(alone - two).max() > 0.01
 
 
-def test_the_loss_of_progressive_distillation_is_least_at_the_implied_image() -> None:
+@pytest.mark.parametrize("teacher_steps", [2, 3])
+def test_the_loss_of_progressive_distillation_is_least_at_the_implied_image(
+    teacher_steps: int,
+) -> None:
     steps = 4
 
     def student(z: jax.Array, logsnr: jax.Array) -> jax.Array:
         time = jnp.round(_time_of(logsnr) * steps) / steps
-        middle, end = (schedules.logsnr(time - x / steps, schedule=SCHEDULE) for x in (0.5, 1.0))
-        z_middle = progressive.ddim(denoise_mixture, z, logsnr, middle)
-        return progressive.implied_x0(
-            z, progressive.ddim(denoise_mixture, z_middle, middle, end), logsnr, end
-        )
+        done = np.arange(teacher_steps + 1) / teacher_steps
+        levels = [schedules.logsnr(time - x / steps, schedule=SCHEDULE) for x in done]
+        there = z
+        for before, after in itertools.pairwise(levels):
+            there = progressive.ddim(denoise_mixture, there, before, after)
+        return progressive.implied_x0(z, there, logsnr, levels[-1])
 
     x0 = draw_mixture(rng.root(0), 512)
     loss = functools.partial(
@@ -97,7 +102,9 @@ def test_the_loss_of_progressive_distillation_is_least_at_the_implied_image() ->
         x0=x0,
         key=rng.root(1),
         schedule=SCHEDULE,
-        steps=steps,
+        distillation=config.Distillation(
+            method="progressive", steps=steps, teacher_steps=teacher_steps
+        ),
     )
     assert float(loss(student).per_example.mean()) < 1e-5
     assert float(loss(denoise_mixture).per_example.mean()) > 1e-2

@@ -135,5 +135,6 @@ def test_a_student_needs_a_teacher(pairs: Store, tmp_path: Path) -> None:
 def test_passes_are_counted() -> None:
     """Three for each network that is trained, and one for each call of another."""
     guided = dataclasses.replace(MOMENTS, distilled_teacher=True)
-    counted = [distillation.count_passes(x) for x in (GUIDANCE, HALVES, MOMENTS, guided)]
-    assert counted == [3 + 2, 3 + 2, 4 + 2 + 4 + 2, 4 + 1 + 4 + 1]
+    fourths = dataclasses.replace(HALVES, teacher_steps=4)
+    counted = [distillation.count_passes(x) for x in (GUIDANCE, HALVES, fourths, MOMENTS, guided)]
+    assert counted == [3 + 2, 3 + 2, 3 + 4, 4 + 2 + 4 + 2, 4 + 1 + 4 + 1]

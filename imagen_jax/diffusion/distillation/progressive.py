@@ -1,6 +1,8 @@
-"""Progressive distillation: one DDIM step of the student for two of the teacher."""
+"""Progressive distillation: one DDIM step of the student for two or more of the teacher."""
 
 from __future__ import annotations
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +22,29 @@ def loss(
     key: RandomKey,
     *,
     schedule: config.NoiseSchedule,
-    steps: int,
+    distillation: config.Distillation,
 ) -> LossTerms:
-    """Compute the error of the student's image against the one that two teacher's steps imply.
+    """Compute the error of the student's image against the one that the teacher's steps imply.
 
-    The student's step i of `steps` goes from time i / steps to (i - 1) / steps, and i is drawn.
+    The student's step i of `steps` goes from time i / steps to (i - 1) / steps, and i is drawn;
+    the teacher takes `teacher_steps` of its own between them.
 
     Shapes: x0 (b, h, w, c); results (b,).
-    Source: arXiv:2202.00512, algorithm 2; its weight is max(SNR, 1).
+    Source: arXiv:2202.00512, algorithm 2, which has two; its weight is max(SNR, 1).
     """
-    x0 = x0.astype(jnp.float32)
+    x0, steps = x0.astype(jnp.float32), distillation.steps
     ends = jax.random.randint(rng.fold(key, "step"), x0.shape[:1], 1, steps + 1)
 
     def level_at(back: float) -> LogSNR:
         return schedules.logsnr((ends.astype(jnp.float32) - back) / steps, schedule=schedule)
 
-    level_t, level_middle, level_s = level_at(0.0), level_at(0.5), level_at(1.0)
+    parts = distillation.teacher_steps
+    levels = [level_at(done / parts) for done in range(parts + 1)]
+    level_t, level_s = levels[0], levels[-1]
     noise = jax.random.normal(rng.fold(key, "noise"), x0.shape)
-    z_t = schedules.add_noise(x0, noise, level_t)
-    z_middle = ddim(teacher, z_t, level_t, level_middle)
-    z_s = ddim(teacher, z_middle, level_middle, level_s)
+    z_t = z_s = schedules.add_noise(x0, noise, level_t)
+    for before, after in itertools.pairwise(levels):
+        z_s = ddim(teacher, z_s, before, after)
     target = jax.lax.stop_gradient(implied_x0(z_t, z_s, level_t, level_s))
     error = jnp.mean((student(z_t, level_t) - target) ** 2, axis=(1, 2, 3))
     return LossTerms(jnp.exp(jnp.maximum(level_t, 0.0)) * error, level_t)
