@@ -27,7 +27,7 @@ PAGES = (
     *sorted(ROOT.glob("*.md")),
     *DOCS,
     *(ROOT / folder / "README.md" for folder in ("launch", "experiments", "benchmarks")),
-    ROOT / "imagen_jax" / "pretrained" / "shapes" / "README.md",
+    *sorted((ROOT / "imagen_jax" / "pretrained").glob("*/README.md")),
 )
 FENCE = re.compile(r"^```([\w{}-]*).*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -15,7 +15,7 @@ def get_config() -> config.Experiment:
             name="base32",
             size=32,
             model=config.UNet(
-                channels=160,
+                channels=128,
                 channel_mult=(1, 1),
                 res_blocks=1,
                 patch=4,

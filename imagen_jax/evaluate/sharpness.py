@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import UInt8
 
+PART = 64  # images looked at once: the gradients of all need much memory
+
 
 def sharpness(images: UInt8[np.ndarray, "p h w 3"]) -> float:
     """Mean edge gradient of the images, each pixel weighted by its own gradient.
@@ -13,9 +15,12 @@ def sharpness(images: UInt8[np.ndarray, "p h w 3"]) -> float:
     Shapes: (p, h, w, 3). Units: levels of 255 per pixel.
     Source: ours; the ratio of the gradient's second to its first moment.
     """
-    levels = images.astype(np.float64)
-    right = levels[:, :-1, 1:] - levels[:, :-1, :-1]
-    down = levels[:, 1:, :-1] - levels[:, :-1, :-1]
-    gradient = np.sqrt((right**2 + down**2).mean(axis=-1))
-    total = gradient.sum()
-    return float((gradient**2).sum() / total) if total else 0.0
+    first = second = 0.0  # moments of the gradient
+    for start in range(0, len(images), PART):
+        levels = images[start : start + PART].astype(np.float64)
+        right = levels[:, :-1, 1:] - levels[:, :-1, :-1]
+        down = levels[:, 1:, :-1] - levels[:, :-1, :-1]
+        energy = (right**2 + down**2).mean(axis=-1)
+        first += float(np.sqrt(energy).sum())
+        second += float(energy.sum())
+    return second / first if first else 0.0

@@ -21,6 +21,9 @@ def test_an_edge_counts_its_height_over_its_width(width: int) -> None:
 def test_plain_ground_and_the_number_of_edges_count_nothing() -> None:
     assert sharpness(ramp(2, ground=40)) == pytest.approx(sharpness(ramp(2, ground=200)))
     assert sharpness(np.concatenate([ramp(2)] * 3)) == pytest.approx(sharpness(ramp(2)))
+    both = np.concatenate([ramp(2), ramp(8)])
+    many = np.concatenate([ramp(2)] * 70 + [ramp(8)] * 70)  # more than are looked at at once
+    assert sharpness(many) == pytest.approx(sharpness(both))
     assert sharpness(np.full((1, 16, 16, 3), 77, np.uint8)) == 0.0
 
 
