@@ -8,6 +8,7 @@ of the same captions is the ceiling. Closest training images tell copying from c
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ GROUPS = (SEEN, BY_TONE, BY_STYLE)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Cascade, how many of its images are judged, and how the judge is trained."""
+    """Cascade, and how many of its images are judged."""
 
     cascade: str = "runs/emoji_styles"
     """A folder of runs, an exported cascade, or one stage."""
@@ -39,8 +40,6 @@ class Options:
     """Captions of each group: seen, held out by skin tone, held out by style."""
     wording: Literal["any", "main"] = "any"
     """One of an image's captions by chance, or its main one."""
-    epochs: config.Count = 20
-    """Times that the judge sees as many images as there are to train on."""
     data_dir: Path = Path("data")
     """Folder of the dataset emoji/styles."""
     out: Path = Path("results")
@@ -95,11 +94,12 @@ def make_bench(
 ) -> Bench:
     """Train what judges, or load it."""
     folder = options.workdir / NAME
-    judge = emoji_judge.load_judge(train, folder, epochs=options.epochs, seed=options.seed)
+    judge = emoji_judge.load_judge(train, folder, seed=options.seed)
+    known = validation.of_subjects(judge.subjects)
+    judge = judge.calibrate(known.images, known.meant)
     oracle = emoji_tones.fit_tones(train.images, train.meant)
     every = (*train.meant, *validation.meant, *held_out.meant)
     catalogue = emoji_ranks.make_catalogue(every, judge.subjects, judge.styles)
-    known = validation.of_subjects(judge.subjects)
     temperature = emoji_ranks.choose_temperature(catalogue, oracle, known.images, known.meant)
     return Bench(judge, oracle, catalogue, temperature, train)
 
@@ -126,12 +126,19 @@ def draw_group(
 ) -> tuple[RealEmoji, RealEmoji]:
     """Some real images of a group, and as many others where there are so many.
 
-    Errors: ValueError for a group of which there are fewer than two images.
+    Each subject comes once in each style before any comes again: a few have many images.
+    Errors: ValueError for a group of which there are too few images.
     """
     found = split.of_group(group).of_subjects(bench.judge.subjects)
     count = min(options.images, len(found.meant) - 2)
     config.require(count > 1, f"the dataset has {len(found.meant)} images {group}: too few")
-    order = np.random.default_rng(options.seed).permutation(len(found.meant))
+    times: Counter[tuple[str, str]] = Counter()
+    turns = []
+    for row in np.random.default_rng(options.seed).permutation(len(found.meant)):
+        one = found.meant[row]
+        turns.append((times[one.subject, one.style], len(turns), row))
+        times[one.subject, one.style] += 1
+    order = [row for _, _, row in sorted(turns)]
     return found.select(order[:count]), found.select(order[count : 2 * count])
 
 

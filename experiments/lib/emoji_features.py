@@ -11,14 +11,14 @@ from imagen_jax.types import Keys, Pixels
 from lib.emoji_images import SIDE
 
 ORIENTATIONS = 8  # unsigned, so that dark on light is as light on dark
-CELL = 2  # pixels of an image's side that are one of the features
-AROUND = 2  # cells to each side over which the energy of edges is normalised
+CELLS = 8  # of each side, whose edges and mean colours are the features of a subject
+AROUND = 2  # cells of half that side, over which the energy of edges is normalised, on each side
 FLOOR = 0.01  # energy at which it no longer is
+EDGES, TINTS = 2.0, 0.5  # weights of edges and of colours
 
-SHIFT, ANGLE, SCALE = 2.0, 0.14, 0.12  # of augmentation: pixels, radians, log of sides
+DRAWN, LEAST, FRAMED = 0.12, 8.0, 30  # darkness of what is drawn; its sides, before and after
+SHIFT, ANGLE, SCALE = 1.0, 0.12, 0.06  # of augmentation: pixels, radians, log of sides
 TINT, OFFSET, NOISE = 0.08, 0.04, 0.03  # of colours, in [0, 1]
-COLOURLESS, OUTLINED = 0.35, 0.2  # shares of images that lose their colours, and that get outlines
-OUTLINE = 3.0  # darkness of an outline, per contrast of its edge
 
 COLOURS = 8  # levels a channel of a style's colours
 GRADIENTS = np.array([0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
@@ -26,47 +26,57 @@ INK = 0.96  # channel below which a pixel is no background
 
 
 def describe_shapes(
-    images: Float32[Array, "n side side 3"], colourless: Bool[Array, " n"]
-) -> Float32[Array, "n cells cells features"]:
-    """Edges by orientation, normalised by those around them, and colours or zeros.
+    images: Float32[Array, "n side side 3"],
+) -> Float32[Array, "n features"]:
+    """Edges by orientation, normalised by those around them, and colours, both by cells.
 
-    Shapes: images (n, 32, 32, 3) in [0, 1]; the result (n, 16, 16, 11).
+    Shapes: images (n, 32, 32, 3) in [0, 1]; the result (n, 8 x 8 x 11).
     Source: histograms of oriented gradients (Dalal and Triggs 2005), which styles share.
     """
+    count = len(images)
     right, down, energy = _strongest_gradient(images)
     place = jnp.arctan2(down, right) / jnp.pi * ORIENTATIONS
     half = ORIENTATIONS / 2
     apart = jnp.abs((place[..., None] - jnp.arange(ORIENTATIONS) + half) % ORIENTATIONS - half)
-    edges = _cells(jnp.sqrt(energy + 1e-8)[..., None] * jnp.maximum(0.0, 1.0 - apart))
-    width = 2 * AROUND + 1
-    around = _pad(jnp.sum(edges**2, axis=-1, keepdims=True), AROUND, mode="constant")
-    rows = sum(around[:, k : k + edges.shape[1]] for k in range(width))
-    total = sum(rows[:, :, k : k + edges.shape[2]] for k in range(width))
-    edges = edges / jnp.sqrt(total / width**2 + FLOOR)
-    colours = (_cells(images) - 0.6) / 0.35 * ~colourless[:, None, None, None]
-    return jnp.concatenate([2.0 * edges - 0.4, colours], axis=-1)
+    strength = jnp.sqrt(energy + 1e-8)[..., None]
+    edges = _means(strength * jnp.maximum(0.0, 1.0 - apart), 2 * CELLS)
+    total = _boxes(jnp.sum(edges**2, axis=-1, keepdims=True), 2 * AROUND + 1, stride=1)
+    edges = _boxes(edges / jnp.sqrt(total + FLOOR), 3, stride=2)
+    colours = _means(images, CELLS)
+    flat = [EDGES * edges.reshape(count, -1), TINTS / 0.35 * colours.reshape(count, -1)]
+    return jnp.concatenate(flat, axis=-1)
 
 
-def augment(
-    images: Float32[Array, "n side side 3"], key: Keys
-) -> tuple[Float32[Array, "n side side 3"], Bool[Array, " n"]]:
-    """Move, turn, scale, blur, tint and outline images, never mirror them; and whose colours go.
+def frame(images: Float32[Array, "n side side 3"]) -> Float32[Array, "n side side 3"]:
+    """Cut each image to the square round what is drawn, and scale it: styles leave other margins.
+
+    Shapes: images (n, 32, 32, 3) in [0, 1].
+    """
+    dark = 1.0 - images.min(axis=-1)
+    first, last = zip(*(_extent(dark.max(axis=axis) > DRAWN) for axis in (2, 1)), strict=True)
+    sides = jnp.maximum(jnp.stack(last) - jnp.stack(first) + 1, LEAST)
+    scale = (sides.max(axis=0) / FRAMED)[:, None, None]
+    centre = (jnp.stack(first) + jnp.stack(last))[..., None, None] / 2
+    line = jnp.arange(images.shape[1]) - (images.shape[1] - 1) / 2
+    down = centre[0] + scale * line[None, :, None]
+    right = centre[1] + scale * line[None, None, :]
+    return _look_up(images, *jnp.broadcast_arrays(down, right))
+
+
+def augment(images: Float32[Array, "n side side 3"], key: Keys) -> Float32[Array, "n side side 3"]:
+    """Move, turn, scale, blur and tint images, never mirror them.
 
     Mirrored, an image would have another name: `left arrow`.
     """
-    moved, blurred, tinted, offset, noisy, colourless, outlined = jax.random.split(key, 7)
+    moved, blurred, tinted, offset, noisy = jax.random.split(key, 5)
     count = len(images)
     images = _warp(images, moved)
-    each = (count, 1, 1, 1)
-    energy = _strongest_gradient(images)[2][..., None]
-    lined = images * (1.0 - jnp.minimum(OUTLINE * jnp.sqrt(energy + 1e-8), 1.0))
-    images = jnp.where(jax.random.bernoulli(outlined, OUTLINED, each), lined, images)
-    amount = jax.random.uniform(blurred, each)
+    amount = jax.random.uniform(blurred, (count, 1, 1, 1))
     images = images + amount * (_blur(images) - images)
     gain = jax.random.uniform(tinted, (count, 1, 1, 3), minval=1 - TINT, maxval=1 + TINT)
     images = images * gain + jax.random.uniform(offset, gain.shape, minval=-OFFSET, maxval=OFFSET)
     images = images + NOISE * amount[::-1] * jax.random.normal(noisy, images.shape)
-    return images, jax.random.bernoulli(colourless, COLOURLESS, (count,))
+    return jnp.clip(images, 0.0, 1.0)
 
 
 def describe_style(images: Pixels) -> Float32[np.ndarray, "n features"]:
@@ -104,10 +114,21 @@ def _strongest_gradient(images: Float32[Array, "n h w 3"]) -> tuple[Array, Array
     return found[0], found[1], found[2]
 
 
-def _cells(images: Float32[Array, "n h w c"]) -> Float32[Array, "n cells_h cells_w c"]:
-    count, height, width, channels = images.shape
-    boxes = images.reshape(count, height // CELL, CELL, width // CELL, CELL, channels)
-    return boxes.mean(axis=(2, 4))
+def _means(images: Float32[Array, "n side side c"], cells: int) -> Array:
+    count, side, _, channels = images.shape
+    box = side // cells
+    return images.reshape(count, cells, box, cells, box, channels).mean(axis=(2, 4))
+
+
+def _boxes(maps: Float32[Array, "n h w c"], width: int, *, stride: int) -> Array:
+    """Means over overlapping boxes, with zeros beyond the edges."""
+    window, steps = (1, width, width, 1), (1, stride, stride, 1)
+    return jax.lax.reduce_window(maps, 0.0, jax.lax.add, window, steps, "SAME") / width**2
+
+
+def _extent(found: Bool[Array, "n side"]) -> tuple[Array, Array]:
+    """The first and the last place where something is found."""
+    return found.argmax(axis=1), found.shape[1] - 1 - found[:, ::-1].argmax(axis=1)
 
 
 def _pad(images: Array, width: int, *, mode: str) -> Array:
@@ -133,6 +154,16 @@ def _warp(images: Float32[Array, "n side side 3"], key: Keys) -> Float32[Array, 
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     down = (cosine * y + sine * x) * scale[0] + shift[0] + centre
     right = (cosine * x - sine * y) * scale[1] + shift[1] + centre
+    return _look_up(images, down, right)
+
+
+def _look_up(
+    images: Float32[Array, "n side side 3"],
+    down: Float32[Array, "n side side"],
+    right: Float32[Array, "n side side"],
+) -> Float32[Array, "n side side 3"]:
+    """Colours at any places, bilinear, white beyond the edges."""
+    count, side = images.shape[:2]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
     wide = side + 2
     flat = padded.reshape(count * wide * wide, 3)

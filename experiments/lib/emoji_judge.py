@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,23 @@ import numpy as np
 import optax
 from flax import traverse_util
 from jaxtyping import Array, Float32
-from tqdm import tqdm
 
 from imagen_jax.io.atomic import write_atomic
 from imagen_jax.sample.progress import digest_of
 from imagen_jax.types import Keys, Pixels
 from lib import emoji_features
-from lib.emoji_images import SIDE, Combination, RealEmoji
+from lib.emoji_images import Combination, RealEmoji
 
-CHANNELS = 64  # of the first maps, 8 x 8; the second, 4 x 4, have twice as many
 HIDDEN = 64  # units that tell styles apart
-BATCH = 128
-RATE, DECAY, WARMUP, SMOOTHED = 3e-3, 0.05, 0.1, 0.1  # of AdamW, and of labels
-STYLE_STEPS, STYLE_RATE, STYLE_COPIES, STYLE_NOISE = 2500, 2e-3, 3, 4.0
-VERSION = 1  # of the training: weights of another one are not read
+BATCH = 512  # images described together
+COPIES = 1  # augmented ones of each image to learn subjects from, beside itself
+SHRINKAGE = 0.02  # of the scatter within subjects towards a sphere
+SCALES = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0)  # of similarities that are logits
+STYLE_STEPS, STYLE_BATCH, STYLE_RATE = 2500, 128, 2e-3
+STYLE_COPIES, STYLE_NOISE = 3, 4.0  # noise in levels of 255, at most
+VERSION = 2  # of the training: weights of another one are not read
 
 Variables = Mapping[str, Any]
-
-
-class SubjectNet(nn.Module):
-    """Two levels with a residual block each on oriented edges and colours; then places matter."""
-
-    subjects: int
-
-    @nn.compact
-    def __call__(self, features: Array, *, train: bool) -> Array:
-        """Logits. Shapes: features (n, 16, 16, 11); result (n, subjects)."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.95)
-        x = features
-        for channels in (CHANNELS, 2 * CHANNELS):
-            kernel = (4, 4) if channels == CHANNELS else (3, 3)
-            x = nn.relu(norm()(nn.Conv(channels, kernel, strides=2, use_bias=False)(x)))
-            y = nn.relu(norm()(nn.Conv(channels, (3, 3), use_bias=False)(x)))
-            x = nn.relu(x + norm()(nn.Conv(channels, (3, 3), use_bias=False)(y)))
-        return nn.Dense(self.subjects)(x.reshape(len(x), -1))
 
 
 class StyleNet(nn.Module):
@@ -68,26 +50,35 @@ class EmojiJudge:
 
     subjects: tuple[str, ...]
     styles: tuple[str, ...]
-    weights: Variables  # "subject", "style", and the "mean" and "scale" of a style's statistics
+    weights: Variables
+    scale: float = 1.0  # of similarities that are logits
 
     def subject(self, images: Pixels) -> Float32[np.ndarray, "n subjects"]:
         """Log-probabilities of the subjects. Shapes: images (n, 32, 32, 3)."""
-        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        padded = [np.pad(p, ((0, BATCH - len(p)), (0, 0), (0, 0), (0, 0))) for p in parts]
-        found = [_log_probs(self.weights["subject"], part, len(self.subjects)) for part in padded]
-        return np.concatenate(found)[: len(images)]
+        found = self.scale * self.similarities(images)
+        return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+
+    def similarities(self, images: Pixels) -> Float32[np.ndarray, "n subjects"]:
+        """Cosines to each subject's mean, plus the largest one to its mean in one style.
+
+        They are between directions from the mean of all, where scatter within subjects is even.
+        """
+        own = self.weights["subject"]
+        whitened = _directions((_describe(images) - own["mean"]) @ own["whiten"])
+        to_styles = np.maximum.reduceat(whitened @ own["looks"].T, own["starts"], axis=1)
+        return whitened @ own["means"].T + to_styles
 
     def style(self, images: Pixels) -> Float32[np.ndarray, "n styles"]:
         """Log-probabilities of the styles. Shapes: images (n, 32, 32, 3)."""
-        features = emoji_features.describe_style(images) - self.weights["mean"]
-        net = StyleNet(len(self.styles))
-        logits = net.apply(self.weights["style"], features / self.weights["scale"])
+        own = self.weights["style"]
+        features = (emoji_features.describe_style(images) - own["mean"]) / own["scale"]
+        logits = StyleNet(len(self.styles)).apply({"params": own["params"]}, features)
         return np.asarray(jax.nn.log_softmax(logits))
 
     def count_parameters(self) -> dict[str, int]:
-        """Parameters of both networks."""
+        """Numbers that both classifiers have learned."""
         return {
-            name: sum(p.size for p in jax.tree.leaves(self.weights[name]["params"]))
+            name: sum(p.size for p in jax.tree.leaves(self.weights[name]))
             for name in ("subject", "style")
         }
 
@@ -103,21 +94,30 @@ class EmojiJudge:
             np.array([styles[one.style] for one in meant]),
         )
 
+    def calibrate(self, images: Pixels, meant: Sequence[Combination]) -> EmojiJudge:
+        """The judge whose probabilities suit real images best."""
+        right, _ = self.numbers(meant)
+        cosines = self.similarities(images)
 
-def load_judge(real: RealEmoji, folder: Path, *, epochs: int, seed: int) -> EmojiJudge:
+        def likelihood(scale: float) -> float:
+            scores = scale * cosines
+            own = scores[np.arange(len(right)), right]
+            return float((own - np.logaddexp.reduce(scores, axis=1)).mean())
+
+        return dataclasses.replace(self, scale=max(SCALES, key=likelihood))
+
+
+def load_judge(real: RealEmoji, folder: Path, *, seed: int) -> EmojiJudge:
     """The classifiers of real images, which are trained once and stored in `folder`."""
     subjects = tuple(sorted({one.subject for one in real.meant}))
     styles = tuple(dict.fromkeys(one.style for one in real.meant))
-    settings = (VERSION, epochs, seed, real.meant, CHANNELS, HIDDEN)
+    settings = (VERSION, seed, real.meant, COPIES, SHRINKAGE, HIDDEN)
     file = folder / f"judge_{digest_of((), real.images, *settings)}.npz"
     if not file.is_file():
-        judge = EmojiJudge(subjects, styles, {})
-        numbers, looks = judge.numbers(real.meant)
-        found = _train_style(real.images, looks, len(styles), seed=seed)
-        found["subject"] = _train_subject(
-            real.images, numbers, len(subjects), epochs=epochs, seed=seed
-        )
-        _keep(file, found)
+        numbers, looks = EmojiJudge(subjects, styles, {}).numbers(real.meant)
+        style = _train_style(real.images, looks, len(styles), seed=seed)
+        subject = _fit_subjects(real.images, numbers, looks, seed=seed)
+        _keep(file, {"style": style, "subject": subject})
     with np.load(file) as kept:
         weights = traverse_util.unflatten_dict(dict(kept), sep="/")
     return EmojiJudge(subjects, styles, weights)
@@ -134,64 +134,62 @@ def _keep(file: Path, weights: Variables) -> None:
     write_atomic(file, save)
 
 
-def _train_subject(
-    images: Pixels, numbers: np.ndarray, count: int, *, epochs: int, seed: int
-) -> Variables:
-    """Train on images drawn so that rare subjects come more often than their number."""
-    net = SubjectNet(count)
-    size = min(BATCH, len(images))
-    steps = max(1, epochs * len(images) // size)
-    cells = SIDE // emoji_features.CELL
-    example = jnp.zeros((2, cells, cells, emoji_features.ORIENTATIONS + 3))
-    variables = net.init(jax.random.key(seed), example, train=True)
-    rate = optax.warmup_cosine_decay_schedule(0.0, RATE, int(WARMUP * steps), steps)
-    optimiser = optax.adamw(rate, weight_decay=DECAY)
-    state = variables["params"], variables["batch_stats"], optimiser.init(variables["params"])
-    draw = np.random.default_rng(seed)
-    weight = np.bincount(numbers)[numbers] ** -0.5
-    weight /= weight.sum()
-    root = jax.random.key(seed + 1)
-    for step in tqdm(range(steps), "training the judge", unit=" steps", leave=False):
-        rows = draw.choice(len(images), size, replace=False, p=weight)
-        key = jax.random.fold_in(root, step)
-        state = _step(state, images[rows], numbers[rows], key, net=net, optimiser=optimiser)
-    return {"params": state[0], "batch_stats": state[1]}
+def _fit_subjects(
+    images: Pixels, numbers: np.ndarray, looks: np.ndarray, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Means of subjects, and of subjects in a style, where scatter within subjects is even.
+
+    Source: linear discriminant analysis (Fisher 1936), each subject counting the same.
+    """
+    root = jax.random.key(seed)
+    keys = [None, *(jax.random.fold_in(root, copy) for copy in range(COPIES))]
+    features = np.concatenate([_describe(images, key) for key in keys])
+    numbers, looks = np.tile(numbers, len(keys)), np.tile(looks, len(keys))
+    mean = features.mean(axis=0)
+    features -= mean
+    means = _class_means(features, numbers)
+    counts = np.bincount(numbers)[numbers]
+    apart = (features - means[numbers]) / np.sqrt(counts)[:, None].astype(np.float32)
+    values, vectors = np.linalg.eigh((apart.T @ apart).astype(np.float64))
+    values = np.maximum(values, 0.0) + SHRINKAGE * values.mean() + 1e-12
+    whiten = (vectors / np.sqrt(values)).astype(np.float32)
+    kinds, of_kind = np.unique(np.stack([numbers, looks]), axis=1, return_inverse=True)
+    return {
+        "mean": mean,
+        "whiten": whiten,
+        "means": _directions(means @ whiten),
+        "looks": _directions(_class_means(features, of_kind.ravel()) @ whiten),
+        "starts": np.searchsorted(kinds[0], np.arange(len(means))),
+    }
 
 
-@functools.partial(jax.jit, static_argnames=("net", "optimiser"), donate_argnames=("state",))
-def _step(
-    state: tuple[Any, Any, Any],
-    images: Array,
-    numbers: Array,
-    key: Keys,
-    *,
-    net: SubjectNet,
-    optimiser: optax.GradientTransformation,
-) -> tuple[Any, Any, Any]:
-    params, stats, moments = state
-    changed, colourless = emoji_features.augment(images.astype(jnp.float32) / 255, key)
-    features = emoji_features.describe_shapes(changed, colourless)
-    targets = optax.smooth_labels(jax.nn.one_hot(numbers, net.subjects), SMOOTHED)
-
-    def loss(own: Any) -> tuple[Array, Any]:
-        variables = {"params": own, "batch_stats": stats}
-        logits, new = net.apply(variables, features, train=True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy(logits, targets).mean(), new["batch_stats"]
-
-    gradients, stats = jax.grad(loss, has_aux=True)(params)
-    updates, moments = optimiser.update(gradients, moments, params)
-    return optax.apply_updates(params, updates), stats, moments
+def _class_means(features: np.ndarray, numbers: np.ndarray) -> Float32[np.ndarray, "k d"]:
+    counts = np.bincount(numbers)
+    sums = np.zeros((len(counts), features.shape[1]), np.float32)
+    np.add.at(sums, numbers, features)
+    return sums / counts[:, None].astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("count",))
-def _log_subjects(variables: Variables, images: Array, count: int) -> Array:
-    whole = jnp.zeros(len(images), bool)
-    features = emoji_features.describe_shapes(images.astype(jnp.float32) / 255, whole)
-    return jax.nn.log_softmax(SubjectNet(count).apply(variables, features, train=False))
+def _directions(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
-def _log_probs(variables: Variables, images: Pixels, count: int) -> np.ndarray:
-    return np.asarray(_log_subjects(variables, images, count))
+def _describe(images: Pixels, key: Keys | None = None) -> Float32[np.ndarray, "n d"]:
+    """Features of subjects, of augmented images where there is a key."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        padded = np.pad(part, ((0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)))
+        own = None if key is None else jax.random.fold_in(key, start)
+        found.append(np.asarray(_features(padded, own))[: len(part)])
+    return np.concatenate(found)
+
+
+@jax.jit
+def _features(images: Array, key: Keys | None) -> Array:
+    framed = emoji_features.frame(images.astype(jnp.float32) / 255)
+    shown = framed if key is None else emoji_features.augment(framed, key)
+    return emoji_features.describe_shapes(shown)
 
 
 def _train_style(images: Pixels, looks: np.ndarray, count: int, *, seed: int) -> dict[str, Any]:
@@ -217,9 +215,9 @@ def _train_style(images: Pixels, looks: np.ndarray, count: int, *, seed: int) ->
         return optax.apply_updates(params, updates), moments
 
     for _ in range(STYLE_STEPS):
-        rows = draw.integers(len(features), size=BATCH)
+        rows = draw.integers(len(features), size=STYLE_BATCH)
         params, moments = step(params, moments, features[rows], labels[rows])
-    return {"style": params, "mean": mean, "scale": scale}
+    return {"params": params["params"], "mean": mean, "scale": scale}
 
 
 def _noisy(images: Pixels, draw: np.random.Generator, copy: int) -> Pixels:
