@@ -37,7 +37,8 @@ def describe_shapes(
     right, down, energy = _strongest_gradient(images)
     place = jnp.arctan2(down, right) / jnp.pi * ORIENTATIONS
     half = ORIENTATIONS / 2
-    apart = jnp.abs((place[..., None] - jnp.arange(ORIENTATIONS) + half) % ORIENTATIONS - half)
+    centres = jnp.arange(ORIENTATIONS, dtype=place.dtype)[None, None, None]
+    apart = jnp.abs((place[..., None] - centres + half) % ORIENTATIONS - half)
     strength = jnp.sqrt(energy + 1e-8)[..., None]
     edges = _means(strength * jnp.maximum(0.0, 1.0 - apart), 2 * CELLS)
     total = _boxes(jnp.sum(edges**2, axis=-1, keepdims=True), 2 * AROUND + 1, stride=1)
@@ -54,10 +55,11 @@ def frame(images: Float32[Array, "n side side 3"]) -> Float32[Array, "n side sid
     """
     dark = 1.0 - images.min(axis=-1)
     first, last = zip(*(_extent(dark.max(axis=axis) > DRAWN) for axis in (2, 1)), strict=True)
-    sides = jnp.maximum(jnp.stack(last) - jnp.stack(first) + 1, LEAST)
+    low, high = (jnp.stack(ends).astype(images.dtype) for ends in (first, last))
+    sides = jnp.maximum(high - low + 1, LEAST)
     scale = (sides.max(axis=0) / FRAMED)[:, None, None]
-    centre = (jnp.stack(first) + jnp.stack(last))[..., None, None] / 2
-    line = jnp.arange(images.shape[1]) - (images.shape[1] - 1) / 2
+    centre = (low + high)[..., None, None] / 2
+    line = _places(images.shape[1])
     down = centre[0] + scale * line[None, :, None]
     right = centre[1] + scale * line[None, None, :]
     return _look_up(images, *jnp.broadcast_arrays(down, right))
@@ -149,12 +151,17 @@ def _warp(images: Float32[Array, "n side side 3"], key: Keys) -> Float32[Array, 
     scale = jnp.exp(jax.random.uniform(scaled, (2, count, 1, 1), minval=-SCALE, maxval=SCALE))
     shift = jax.random.uniform(shifted, (2, count, 1, 1), minval=-SHIFT, maxval=SHIFT)
     centre = (side - 1) / 2
-    line = jnp.arange(side) - centre
+    line = _places(side)
     y, x = line[None, :, None], line[None, None, :]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     down = (cosine * y + sine * x) * scale[0] + shift[0] + centre
     right = (cosine * x - sine * y) * scale[1] + shift[1] + centre
     return _look_up(images, down, right)
+
+
+def _places(side: int) -> Float32[Array, " side"]:
+    """Pixels' places from the centre of a line of them."""
+    return jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2
 
 
 def _look_up(
@@ -170,7 +177,7 @@ def _look_up(
     first = (jnp.arange(count) * wide * wide)[:, None, None]
     down, right = (jnp.clip(a + 1, 0.0, side + 0.999) for a in (down, right))
     row, column = jnp.floor(down).astype(jnp.int32), jnp.floor(right).astype(jnp.int32)
-    below, beyond = (down - row)[..., None], (right - column)[..., None]
+    below, beyond = ((a - jnp.floor(a))[..., None] for a in (down, right))
     corner = first + row * wide + column
     upper = flat[corner] * (1 - beyond) + flat[corner + 1] * beyond
     lower = flat[corner + wide] * (1 - beyond) + flat[corner + wide + 1] * beyond

@@ -211,7 +211,9 @@ def _train_style(images: Pixels, looks: np.ndarray, count: int, *, seed: int) ->
             logits = net.apply(own, rows)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        updates, moments = optimiser.update(jax.grad(loss)(params), moments, params)
+        gradients = jax.grad(loss)(params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its count
+            updates, moments = optimiser.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments
 
     for _ in range(STYLE_STEPS):

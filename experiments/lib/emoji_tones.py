@@ -58,7 +58,8 @@ class ToneOracle:
 
     def _joint(self, style: str, tones: Tones) -> Float64[np.ndarray, " colours"]:
         rows = self.shares[style][[1 + tone for tone in tones] or [0]]
-        return 1 - np.prod(1 - rows, axis=0)
+        joint = 1 - np.prod(1 - rows, axis=0)
+        return (joint + SMOOTHING) / (1 + 2 * SMOOTHING)
 
 
 def fit_tones(images: Pixels, meant: Sequence[Combination]) -> ToneOracle:
@@ -86,7 +87,7 @@ def colours_present(images: Pixels) -> Bool[np.ndarray, "n colours"]:
 def _share(images: Pixels) -> Float64[np.ndarray, " colours"]:
     parts = [images[start : start + PART] for start in range(0, len(images), PART)]
     counts = sum((colours_present(part).sum(axis=0) for part in parts), np.zeros(LEVELS**3))
-    return (counts / len(images) + SMOOTHING) / (1 + 2 * SMOOTHING)
+    return counts / len(images)
 
 
 def has_one_tone(meant: Sequence[Combination], oracle: ToneOracle) -> Bool[np.ndarray, " n"]:

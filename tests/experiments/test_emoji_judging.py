@@ -11,14 +11,16 @@ PALETTES = {"noto": SKIN, "twemoji": SKIN[::-1]}  # in the one the others' light
 
 
 def person(style: str, tones: tuple[int, ...], seed: int) -> np.ndarray:
-    """A disc of each tone on white, beside hair of any colour; some noise of one level."""
+    """A patch of skin for each tone, of several shades each, beside hair of any colour."""
     draw = np.random.default_rng(seed)
     image = np.full((32, 32, 3), 255)
     colours = [PALETTES[style][tone] for tone in tones] if style in PALETTES else []
     for number, colour in enumerate(colours or [YELLOW]):
-        image[4 + 12 * number : 16 + 12 * number, 4:20] = colour
+        for shade in range(4):
+            place = 4 + 12 * number + 3 * shade
+            image[place : place + 3, 4:20] = np.clip(np.array(colour) - 8 * shade, 0, 255)
     image[:, 24:28] = draw.integers(0, 256, 3)
-    return np.clip(image + draw.integers(0, 2, image.shape), 0, 255).astype(np.uint8)
+    return image.astype(np.uint8)
 
 
 def drawn(kinds: list[tuple[str, tuple[int, ...]]], *, each: int, seed: int):
