@@ -136,7 +136,7 @@ def test_the_judge_knows_real_images_that_it_has_not_seen(options, splits, monke
         held.images, [one._replace(subject="plus", tones=(4,)) for one in held.meant]
     )
     assert wrong["subject"] < 10
-    assert wrong["tone"] == 0
+    assert wrong["tone"] < 10
     # Its weights are stored: nothing is trained again.
     monkeypatch.setattr(emoji_judge, "_train_style", None)
     again = emoji_scores.make_bench(*parts, options)
