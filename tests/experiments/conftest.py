@@ -15,6 +15,7 @@ from imagen_jax.text.encoder import TextEncoder
 FAST = (
     "test_command",
     "test_crescents",
+    "test_emoji_judging",
     "test_results",
     "test_variants",
 )  # left in the default suite
@@ -48,6 +49,18 @@ def tiny() -> Imagen:
 def base16() -> Imagen:
     """The first stage of the miniature cascade, 16 px: the smallest that the oracle judges."""
     experiment = config.load(str(Path(__file__).parent / "miniature"))[0]
+    text = experiment.text
+    encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
+    return Imagen((_painter(experiment),), encoder, (experiment,), (0,))
+
+
+@pytest.fixture(scope="session")
+def base32() -> Imagen:
+    """The same at 32 px, at which emoji are judged."""
+    experiment = config.load(str(Path(__file__).parent / "miniature"))[0]
+    model = dataclasses.replace(experiment.stage.model, attention_at=(8,))
+    stage = dataclasses.replace(experiment.stage, name="base32", size=32, model=model)
+    experiment = dataclasses.replace(experiment, stage=stage)
     text = experiment.text
     encoder = TextEncoder.load(text.encoder, max_length=text.max_length)
     return Imagen((_painter(experiment),), encoder, (experiment,), (0,))
