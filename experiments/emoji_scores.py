@@ -32,7 +32,7 @@ GROUPS = (SEEN, BY_TONE, BY_STYLE)
 class Options:
     """Cascade, and how many of its images are judged."""
 
-    cascade: str = "runs/emoji_styles"
+    cascade: str = "runs/emoji"
     """A folder of runs, an exported cascade, or one stage."""
     last_stage: str = "sr128"
     """Judge the images of this stage."""

@@ -28,7 +28,8 @@ from imagen_jax.text.encoder import TextEncoder
 
 NAME = "emoji_words"
 SPLITS = ("train", "validation", "held_out")
-HELD_OUT = {"held_out by skin tone": "skin tone", "held_out by style": "style"}
+HELD_OUT = {"skin tone": "held out by skin tone", "style": "held out by style"}  # by reason
+OTHERWISE = "held out otherwise"  # for both reasons, or as a near duplicate
 WEIGHT_DECAY = 1e-4
 
 
@@ -89,7 +90,6 @@ def run(options: Options) -> None:
 def read_captions(data_dir: Path) -> Asked:
     """Every caption of the dataset with its answers; skin tones are one, `none` or `several`."""
     asked = Asked([], {"subject": [], "style": [], "skin tone": []}, [])
-    reasons = {reason: group for group, reason in HELD_OUT.items()}
     for split in SPLITS:
         for example in styles_dataset.open_styles(split, data_dir):
             subject, tones = emoji_names.combination(example["emoji"])
@@ -97,10 +97,11 @@ def read_captions(data_dir: Path) -> Asked:
             answers = {
                 "subject": subject,
                 "style": example["style"],
-                "skin tone": {0: "none", 1: str(tones[:1])}.get(len(tones), "several"),
+                "skin tone": "several" if len(tones) > 1 else str(*tones) or "none",
             }
             asked.captions.extend(said)
-            asked.groups.extend([reasons.get(example["held_out"], split)] * len(said))
+            group = HELD_OUT.get(example["held_out"], OTHERWISE if split == "held_out" else split)
+            asked.groups.extend([group] * len(said))
             for question, answer in answers.items():
                 asked.labels[question].extend([answer] * len(said))
     return asked
@@ -144,18 +145,19 @@ def fit_linear(
 ) -> Mapping[str, np.ndarray]:
     """A linear classifier, by cross-entropy with some weight decay."""
     steps = max(1, options.epochs * len(features) // options.batch_size)
-    optimiser = optax.adamw(
-        optax.cosine_decay_schedule(options.learning_rate, steps), weight_decay=WEIGHT_DECAY
-    )
+    rate = optax.cosine_decay_schedule(options.learning_rate, steps)
+    optimiser = optax.adamw(rate, weight_decay=WEIGHT_DECAY)
     start = {"kernel": jnp.zeros((features.shape[1], classes)), "bias": jnp.zeros(classes)}
 
     def loss(weights: Any, x: Float[Array, "b d"], y: Int[Array, " b"]) -> Float[Array, ""]:
-        logits = x @ weights["kernel"] + weights["bias"]
+        logits = x @ weights["kernel"] + weights["bias"][None]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit
     def update(weights: Any, state: Any, x: Float[Array, "b d"], y: Int[Array, " b"]) -> Any:
-        updates, state = optimiser.update(jax.grad(loss)(weights, x, y), state, weights)
+        gradients = jax.grad(loss)(weights, x, y)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its count
+            updates, state = optimiser.update(gradients, state, weights)
         return optax.apply_updates(weights, updates), state
 
     draw = np.random.default_rng(options.seed)

@@ -1,9 +1,8 @@
 """Text to 32 px: the base stage of a cascade that draws emoji in several styles.
 
 Run: imagen data build emoji --styles ... (docs/guides/data-sources.md has the sets); imagen encode
-emoji_styles; imagen train emoji_styles --workdir runs/emoji_styles (both stages). Not trained yet:
-the recipe is that of emoji/base32, which has a fifth of the images. 8.5 M parameters; a step is 2.5
-times the work of one there (68 and 28 GFLOP before XLA simplifies it), and 30,000 are 56 epochs.
+emoji; imagen train emoji --workdir runs/emoji (both stages). 5.9 M parameters; 57 images a second
+on one thread of an AMD EPYC (Zen 4), so that 30,000 steps, 56 epochs, take 4.7 hours of it.
 """
 
 from imagen_jax import config
