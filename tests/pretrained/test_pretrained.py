@@ -82,7 +82,7 @@ def test_the_box_draws_what_its_prompts_say(name: str) -> None:
     assert share >= 7 / 8
 
 
-def test_the_fast_box_calls_its_networks_seven_times() -> None:
+def test_the_fast_box_calls_its_networks_eight_times() -> None:
     stages = [trained.stage for trained in imagen_jax.load("shapes-fast").stages]
-    assert [stage.sampler.steps for stage in stages] == [4, 2, 1]
+    assert [stage.sampler.steps for stage in stages] == [5, 2, 1]
     assert not any(stage.is_guided for stage in stages)
