@@ -79,7 +79,7 @@ def test_fields_are_described_by_their_comments() -> None:
     assert text["dtype"].startswith("Of its matrices and products; norms")
     assert text["dtype"].endswith("int8 halves bfloat16's memory.")
     assert field_comments(config.Framing)["crop_seed"] == "Random seed of what is drawn."
-    assert field_comments(config.Sampler)["edm_sigma_max"] == ""
+    assert field_comments(config.Stage)["name"] == ""
 
 
 def test_every_field_of_every_config_is_on_its_page() -> None:

@@ -19,9 +19,9 @@ def cache(monkeypatch) -> None:
 def test_options_of_the_command_line_reach_the_experiment(name: str, monkeypatch) -> None:
     module = importlib.import_module(name)
     got: list[object] = []
-    monkeypatch.setattr(sys, "argv", [f"/anywhere/{name}.py", "--images", "10"])
+    monkeypatch.setattr(sys, "argv", [f"/anywhere/{name}.py", "--out", "elsewhere"])
     command.main(module.Options, got.append, description=module.__doc__)
-    assert got == [module.Options(images=10)]
+    assert got == [module.Options(out=Path("elsewhere"))]
 
 
 @pytest.mark.parametrize(
