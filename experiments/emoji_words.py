@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int
 from lib import command
+from lib.emoji_images import REASONS
 from lib.results import Page, collect_settings, shell_command, write_page, write_results
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -28,7 +29,6 @@ from imagen_jax.text.encoder import TextEncoder
 
 NAME = "emoji_words"
 SPLITS = ("train", "validation", "held_out")
-HELD_OUT = {"skin tone": "held out by skin tone", "style": "held out by style"}  # by reason
 OTHERWISE = "held out otherwise"  # for both reasons, or as a near duplicate
 WEIGHT_DECAY = 1e-4
 
@@ -90,6 +90,7 @@ def run(options: Options) -> None:
 def read_captions(data_dir: Path) -> Asked:
     """Every caption of the dataset with its answers; skin tones are one, `none` or `several`."""
     asked = Asked([], {"subject": [], "style": [], "skin tone": []}, [])
+    groups = {reason: group for group, reason in REASONS.items()}
     for split in SPLITS:
         for example in styles_dataset.open_styles(split, data_dir):
             subject, tones = emoji_names.combination(example["emoji"])
@@ -100,7 +101,7 @@ def read_captions(data_dir: Path) -> Asked:
                 "skin tone": "several" if len(tones) > 1 else str(*tones) or "none",
             }
             asked.captions.extend(said)
-            group = HELD_OUT.get(example["held_out"], OTHERWISE if split == "held_out" else split)
+            group = groups.get(example["held_out"], OTHERWISE if split == "held_out" else split)
             asked.groups.extend([group] * len(said))
             for question, answer in answers.items():
                 asked.labels[question].extend([answer] * len(said))

@@ -72,7 +72,8 @@ def student(experiment: config.Experiment, options: Options) -> config.Experimen
         raise ValueError(
             f"--teacher {options.teacher}: it is distilled ({before.method}) for {before.steps} "
             f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
-            f"give the teacher that it had, or --method progressive --steps {before.steps // 2}"
+            "give the teacher that it had, or --method progressive with --steps times "
+            f"--teacher-steps {before.steps}"
         )
     if most is None:
         most = before.max_guidance if before else _default_guidance(teacher)

@@ -30,3 +30,14 @@ def test_steps_that_mean_nothing_are_refused() -> None:
     (base,) = config.load("tiny/base8")
     with pytest.raises(ValueError, match="method='guidance'"):
         distill.planned_student(base, "guidance", 8)
+
+
+def test_a_progressive_student_takes_all_steps_of_a_progressive_teacher() -> None:
+    """The base stage of `shapes-fast` has five: one of a student's is five of its own."""
+    (base, *_) = config.load("shapes")
+    options = {"teacher": "shapes-fast", "method": "progressive", "steps": 1, "workdir": "runs"}
+    with pytest.raises(ValueError, match=r"for 5 steps.* --steps times --teacher-steps 5$"):
+        distill.student(base, distill.Options(**options))
+    found = distill.student(base, distill.Options(**options, teacher_steps=5)).stage.distillation
+    assert found is not None
+    assert (found.steps, found.teacher_steps, found.distilled_teacher) == (1, 5, True)
