@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from lib import command, paired_verdicts
+from lib.cascade_options import CascadeOptions
 from lib.image_cache import ImageCache
 from lib.image_table import save_table
 from lib.paired_verdicts import ALL, Compared, Part
@@ -36,36 +37,17 @@ CELL = 96  # pixels of an image in it
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Teacher and students."""
+class Options(CascadeOptions):
+    """Teacher, which is the cascade, and students."""
 
-    cascade: str = "shapes"
-    """The teacher: an embedded cascade's name, or a folder of runs."""
     students: tuple[str, ...] = ()
     """Runs, exported stages or cascades, whose stages take the places of the teacher's."""
     steps: Annotated[tuple[int, ...], config.Range(low=1, high=10**5)] = (8, 4, 2, 1)
     """Steps of the first stage, for the teacher and for students of guidance alone."""
-    last_stage: str = "sr64"
-    """Judge the images of this stage."""
-    images: config.Count = 300
-    """Captions of combinations seen in training, and as many of held-out ones."""
     seeds: config.Count = 3
     """Times that the teacher samples, each from other noise, for its spread."""
     references: config.Count = 2000
     """Real images that the Fréchet distance is measured from; an even number."""
-    out: Path = Path("results")
-    """Folder for plot, table, numbers and images."""
-    workdir: Path = Path("runs/experiments")
-    """Folder for sampled images, which are not sampled again; delete it after changing code."""
-    seed: config.Seed = 1
-    """Seed of the captions and of the noise."""
-    part: config.Count = 100
-    """Captions that go through every setting before the next ones do; then numbers are kept."""
-    batch_size: config.Count = 50
-    """Images sampled at once."""
-
-    def __post_init__(self) -> None:
-        config.check_options(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,10 @@ samples the same captions from the same noise, and its verdicts are compared cap
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from lib import command, paired_verdicts
+from lib.cascade_options import CascadeOptions
 from lib.image_cache import ImageCache
 from lib.paired_verdicts import Compared, Part
 from lib.results import Page, collect_settings, shell_command, write_page, write_results
@@ -33,30 +33,16 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes to the base stage's sampler
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(CascadeOptions):
     """Cascade, and settings of its base stage."""
 
-    cascade: str = "shapes"
-    """An embedded cascade's name, or a folder of runs."""
     settings: tuple[str, ...] = (REFERENCE, "dpmpp_2m, 20 steps")
     """Settings of the base stage, the first of which the others are compared with."""
-    last_stage: str = "sr64"
-    """Judge the images of this stage; every later stage samples as configured."""
     images: config.Count = 600
     """Captions of combinations seen in training, and as many of held-out ones."""
-    out: Path = Path("results")
-    """Folder for plot, table and numbers."""
-    workdir: Path = Path("runs/experiments")
-    """Folder for sampled images, which are not sampled again; delete it after changing code."""
-    seed: config.Seed = 1
-    """Seed of the captions and of the noise."""
-    part: config.Count = 100
-    """Captions that go through every setting before the next ones do; then numbers are kept."""
-    batch_size: config.Count = 50
-    """Images sampled at once."""
 
     def __post_init__(self) -> None:
-        config.check_options(self)
+        super().__post_init__()
         unknown = [name for name in self.settings if name not in SETTINGS]
         config.require(
             not unknown, f"settings: there is no {unknown[:1]}; there are {list(SETTINGS)}"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib import command, runs, scoring, variants
+from lib import command, recipe_judges, runs, variants
+from lib.recipe_judges import Folders, RecipeJudge
 from lib.results import (
     Page,
     collect_settings,
@@ -24,7 +25,6 @@ from tqdm import tqdm
 
 import imagen_jax
 from imagen_jax import config, models
-from imagen_jax.evaluate.eval_set import balanced_eval_set
 from imagen_jax.text.encoder import TextEncoder
 
 NAME = "recipe_ablation"
@@ -46,13 +46,15 @@ class Options(runs.Options):
     steps: config.Count | None = None
     """Train each run for so many steps instead."""
     images: config.Count = 192
-    """Captions to judge, half with one object and half with two."""
+    """Captions to judge."""
 
 
 def run(options: Options) -> None:
     """Train and judge every chosen variant that is not done yet, then write table and plot."""
     base = baseline(options)
-    chosen = [(row, row.apply(base)) for row in variants.choose(options.only)]
+    judge = make_judge(base, options)
+    rows = [row for row in variants.choose(options.only) if judge.judges(row)]
+    chosen = [(row, row.apply(base)) for row in rows]
     settings = collect_settings(options, base, leave_out=("only", "configs", "batch_size"))
     results = read_results(options.out, NAME, settings)
     encoder = TextEncoder.from_config(base.text)
@@ -61,14 +63,27 @@ def run(options: Options) -> None:
             continue
         if row.name != variants.BASELINE and row.plain is None and experiment == base:
             continue  # the config's own choice
-        results[row.name] = _train_and_judge(row, experiment, base, encoder, options)
+        results[row.name] = _train_and_judge(
+            row, experiment, base, judge, encoder=encoder, options=options
+        )
         write_results(options.out, NAME, settings, results)
     if not results:
         raise ValueError(
             f"--only {' '.join(options.only)}: all of it is what {options.configs} does already; "
             f"give --only {variants.BASELINE}"
         )
-    _write(results, options)
+    _write(results, judge, options)
+
+
+def make_judge(base: config.Experiment, options: Options) -> RecipeJudge:
+    """What judges the variants of the base stage."""
+    return recipe_judges.make_judge(
+        base,
+        images=options.images,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        folders=Folders(options.data_dir, options.workdir / NAME),
+    )
 
 
 def baseline(options: Options) -> config.Experiment:
@@ -84,6 +99,8 @@ def _train_and_judge(
     row: variants.Variant,
     experiment: config.Experiment,
     base: config.Experiment,
+    judge: RecipeJudge,
+    *,
     encoder: TextEncoder,
     options: Options,
 ) -> dict[str, Any]:
@@ -98,14 +115,6 @@ def _train_and_judge(
     runs.train(timed, workdir, data_dir=options.data_dir, encoder=encoder)
     sampler = dataclasses.asdict(experiment.stage.sampler)
     imagen = imagen_jax.load(workdir).with_sampler(sampler)
-    exam = balanced_eval_set(
-        experiment.data.dataset,
-        count=options.images,
-        seed=options.seed,
-        size=experiment.stage.size,
-        plain=row.plain,
-    )
-    judge = {"seed": options.seed, "batch_size": options.batch_size}
     return {
         "changes": {name: list(pair) for name, pair in changes.items()},
         "parameters": models.count_parameters(imagen.stages[0].device_params()),
@@ -113,8 +122,8 @@ def _train_and_judge(
         "images_seen": steps * experiment.train.batch_size,
         "step_seconds": runs.step_seconds(workdir),
         "loss": runs.losses(workdir)[-1]["loss"],
-        "noise_error": scoring.noise_error(imagen, exam, **judge),
-        "scores": scoring.sample_and_score(imagen, exam, **judge),
+        "noise_error": judge.noise_error(imagen, row),
+        "scores": judge.score(imagen, row),
     }
 
 
@@ -138,24 +147,24 @@ def _fitting_steps(
     return steps
 
 
-def _write(results: Mapping[str, Mapping[str, Any]], options: Options) -> None:
+def _write(results: Mapping[str, Mapping[str, Any]], judge: RecipeJudge, options: Options) -> None:
     order = [row.name for row in variants.table() if row.name in results]
     length = f"{options.steps} steps" if options.steps else f"{options.minutes:g} minutes"
     narrowed = "" if options.width == 1.0 else f" at {options.width:g} of its channels"
     page = Page(
         title="Variants of the base stage",
         text=f"The base stage of `{options.configs}`{narrowed} with one thing changed, trained for "
-        f"{length} each and judged on {options.images} new captions, half with one object and "
-        "half with two (percent right). Loss is that of training, each variant's own; the error is "
+        f"{length} each and judged on {options.images} {judge.captions} (percent right). "
+        "Loss is that of training, each variant's own; the error is "
         "that of the noise prediction on held-out images, mean over logsnr -6 to 6, comparable "
         "between all. One seed.",
-        rows=[_cells(name, results[name]) for name in order],
-        figure=plot({name: results[name] for name in order}),
+        rows=[_cells(name, results[name], judge) for name in order],
+        figure=plot({name: judge.marks(results[name]["scores"]) for name in order}),
     )
     write_page(options.out, NAME, page, made_by=shell_command(NAME, options))
 
 
-def _cells(name: str, found: Mapping[str, Any]) -> dict[str, str]:
+def _cells(name: str, found: Mapping[str, Any], judge: RecipeJudge) -> dict[str, str]:
     changes = [f"{field} {old} to {new}" for field, (old, new) in found["changes"].items()]
     return {
         "variant": name,
@@ -166,22 +175,22 @@ def _cells(name: str, found: Mapping[str, Any]) -> dict[str, str]:
         "ms/step": f"{1000 * found['step_seconds']:.0f}",
         "loss": f"{found['loss']:.4f}",
         "error": f"{found['noise_error']:.4f}",
-        **scoring.attribute_cells(found["scores"]),
+        **judge.cells(found["scores"]),
     }
 
 
-def plot(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Shares right in all attributes and in colour, one line a variant."""
+def plot(results: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Shares by variant, one line each; the baseline's are vertical lines."""
     figure = Figure(figsize=(7, 1.5 + 0.22 * len(results)), layout="constrained")
     axis = figure.subplots()
     places = list(range(len(results)))
-    for kind, colour in (("one", "C0"), ("two", "C1")):
-        for attribute, marker in (("all", "o"), ("colour", "|")):
-            shares = [100 * found["scores"][kind][attribute] for found in results.values()]
-            axis.plot(shares, places, marker, color=colour, label=f"{attribute}, {kind}")
-            if variants.BASELINE in results:
-                same = 100 * results[variants.BASELINE]["scores"][kind][attribute]
-                axis.axvline(same, color=colour, alpha=0.3, linewidth=0.8)
+    for number, name in enumerate(next(iter(results.values()))):
+        colour, marker = f"C{number // 2}", "o|"[number % 2]
+        shares = [found[name] for found in results.values()]
+        axis.plot(shares, places, marker, color=colour, label=name)
+        if variants.BASELINE in results:
+            same = results[variants.BASELINE][name]
+            axis.axvline(same, color=colour, alpha=0.3, linewidth=0.8)
     axis.set_yticks(places, list(results), fontsize=7)
     axis.invert_yaxis()
     axis.set(xlabel="percent right", xlim=(-2, 102))

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax import config
-from imagen_jax.data.prepare import encode
+from imagen_jax.data.prepare import encode, jobs
 from imagen_jax.data.store.store import Store
 from imagen_jax.data.synthetic.shapes import dataset
 from imagen_jax.io import checkpoints, log_files, run_dir
 from imagen_jax.train import loop, run_lease, writers
 
+SHAPES = "shapes/"  # datasets that are built where they are missing
 CASCADE = "shapes"  # the stores that are written have the sides of all of its stages
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
 TIMED, TIMED_EVERY = 20, 5  # steps of a run that only measures speed; its first five compile
@@ -80,10 +81,14 @@ def pairs(
     encoder: encode.CaptionEncoder | None = None,
     examples: int | None = None,
 ) -> Store:
-    """The (image, encoding) pairs that `experiment` trains on; samples and encodes what is missing.
+    """The (image, encoding) pairs that `experiment` trains on; samples and encodes missing shapes.
 
-    Errors: ValueError for a dataset that is not ours, or another encoding at the same place.
+    Errors: FileNotFoundError for another dataset that was not encoded; ValueError for another
+    encoding at the same place, or `examples` of another dataset.
     """
+    if not experiment.data.dataset.startswith(SHAPES):
+        config.require(examples is None, f"examples={examples}: those of {SHAPES} only")
+        return jobs.find_store(experiment, data_dir, None, command="imagen encode CONFIGS")
     dataset.build_shapes(experiment.data.dataset, data_dir)
     sizes = {e.stage.size for e in config.load(CASCADE)} | {experiment.stage.size}
     return encode.encode_source(

@@ -9,8 +9,10 @@ import emoji_packages
 import emoji_scores
 import numpy as np
 import pytest
-from lib import emoji_images, emoji_judge, emoji_pages
+from lib import emoji_bench, emoji_images, emoji_judge, emoji_pages, recipe_judges, variants
+from lib.emoji_bench import Splits
 from lib.emoji_images import BY_STYLE, BY_TONE, SEEN, Combination, RealEmoji
+from lib.emoji_measures import Bench
 
 from imagen_jax.data.images import transforms
 from imagen_jax.data.synthetic.emoji import styles_dataset
@@ -57,7 +59,7 @@ def real_emoji(combinations: list[tuple[Combination, str]], *, each: int, seed: 
     )
 
 
-def all_splits() -> dict[str, RealEmoji]:
+def all_splits() -> Splits:
     subjects = {"hand": TONES, "plus": TONES, "box": TONES[:1], "bar": TONES[:1]}
     every = [
         Combination(subject, tones, style)
@@ -74,22 +76,22 @@ def all_splits() -> dict[str, RealEmoji]:
         *((one, "style") for one in by_style),
         (another, "near duplicate"),
     ]
-    return {
-        "train": real_emoji(train, each=6, seed=0),
-        "validation": real_emoji(train, each=1, seed=1),
-        "held_out": real_emoji(held, each=6, seed=2),
-    }
+    return Splits(
+        train=real_emoji(train, each=6, seed=0),
+        validation=real_emoji(train, each=1, seed=1),
+        held_out=real_emoji(held, each=6, seed=2),
+    )
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, RealEmoji]:
+def splits() -> Splits:
     return all_splits()
 
 
 @pytest.fixture
 def options(base32, splits, tmp_path: Path, monkeypatch) -> emoji_scores.Options:
     monkeypatch.setattr(emoji_scores, "load", {"a cascade": base32}.__getitem__)
-    monkeypatch.setattr(emoji_scores, "read_split", lambda split, folder: splits[split])
+    monkeypatch.setattr(emoji_bench, "read_split", lambda split, folder: getattr(splits, split))
     monkeypatch.setattr(emoji_judge, "STYLE_STEPS", 200)
     return emoji_scores.Options(
         cascade="a cascade",
@@ -100,6 +102,10 @@ def options(base32, splits, tmp_path: Path, monkeypatch) -> emoji_scores.Options
         out=tmp_path / "out",
         workdir=tmp_path / "work",
     )
+
+
+def make_bench(splits: Splits, options: emoji_scores.Options) -> Bench:
+    return emoji_bench.make_bench(splits, options.workdir, seed=options.seed)
 
 
 def test_a_split_has_images_captions_and_what_they_mean(tmp_path: Path) -> None:
@@ -121,9 +127,8 @@ def test_a_split_has_images_captions_and_what_they_mean(tmp_path: Path) -> None:
 
 
 def test_the_judge_knows_real_images_that_it_has_not_seen(options, splits, monkeypatch) -> None:
-    parts = (splits["train"], splits["validation"], splits["held_out"])
-    bench = emoji_scores.make_bench(*parts, options)
-    found = emoji_scores.judge_results(bench, *parts[1:])["real"]
+    bench = make_bench(splits, options)
+    found = emoji_scores.judge_results(bench, splits)["real"]
     assert found["validation"]["combination"] > 90
     assert found[BY_TONE]["tone"] > 90
     assert found[BY_TONE]["subject"] > 90
@@ -131,7 +136,7 @@ def test_the_judge_knows_real_images_that_it_has_not_seen(options, splits, monke
     assert found[BY_STYLE]["subject"] > 90
     assert found[BY_STYLE]["tone"] is None
     # Images of other captions are wrong.
-    held = splits["held_out"].of_group(BY_TONE)
+    held = splits.held_out.of_group(BY_TONE)
     wrong = bench.shares(
         held.images, [one._replace(subject="plus", tones=(4,)) for one in held.meant]
     )
@@ -139,45 +144,42 @@ def test_the_judge_knows_real_images_that_it_has_not_seen(options, splits, monke
     assert wrong["tone"] < 10
     # Its weights are stored: nothing is trained again.
     monkeypatch.setattr(emoji_judge, "_train_style", None)
-    again = emoji_scores.make_bench(*parts, options)
+    again = make_bench(splits, options)
     np.testing.assert_array_equal(
         bench.judge.subject(held.images), again.judge.subject(held.images)
     )
     with pytest.raises(TypeError):
-        emoji_scores.make_bench(*parts, dataclasses.replace(options, seed=9))
+        make_bench(splits, dataclasses.replace(options, seed=9))
 
 
 def test_mirrored_images_are_others(options, splits) -> None:
     """An arrow to the left is not one to the right: no feature is the same for both."""
-    held = splits["train"].select([0]).images
-    judge = emoji_judge.load_judge(splits["train"], options.workdir, seed=1)
+    held = splits.train.select([0]).images
+    judge = emoji_judge.load_judge(splits.train, options.workdir, seed=1)
     scores = judge.similarities(np.concatenate([held, held[:, ::-1], held[:, :, ::-1]]))
     assert not np.allclose(scores[0], scores[1], atol=0.05)
     assert not np.allclose(scores[0], scores[2], atol=0.05)
 
 
 def test_a_group_has_each_subject_in_each_style_before_any_comes_again(options, splits) -> None:
-    parts = (splits["train"], splits["validation"], splits["held_out"])
-    bench = emoji_scores.make_bench(*parts, options)
-    kinds = {(one.subject, one.style) for one in splits["train"].meant}
-    asked = dataclasses.replace(options, images=len(kinds))
-    chosen, others = emoji_scores.draw_group(SEEN, splits["train"], bench, asked)
+    bench = make_bench(splits, options)
+    kinds = {(one.subject, one.style) for one in splits.train.meant}
+    asked = {"images": len(kinds), "seed": 1}
+    chosen, others = emoji_bench.draw_group(SEEN, splits.train, bench, **asked)
     assert {(one.subject, one.style) for one in chosen.meant} == kinds
     assert len(others.meant) == len(kinds)
     assert not set(chosen.rows) & set(others.rows)
-    held, _ = emoji_scores.draw_group(BY_STYLE, splits["held_out"], bench, asked)
+    held, _ = emoji_bench.draw_group(BY_STYLE, splits.held_out, bench, **asked)
     assert {(one.subject, one.style) for one in held.meant} == {HELD_STYLE}
     with pytest.raises(ValueError, match="the dataset has 0 images held out by style: too few"):
-        emoji_scores.draw_group(BY_STYLE, splits["train"], bench, asked)
+        emoji_bench.draw_group(BY_STYLE, splits.train, bench, **asked)
 
 
-def test_captions_are_any_or_the_main_one(options, splits) -> None:
-    said = emoji_scores.choose_captions(splits["train"], options)
+def test_captions_are_any_or_the_main_one(splits) -> None:
+    said = emoji_bench.choose_captions(splits.train, "any", seed=1)
     assert len({text.split()[0] for text in said} & {"a", "one"}) == 2
-    main = emoji_scores.choose_captions(
-        splits["train"], dataclasses.replace(options, wording="main")
-    )
-    assert main == [own[0] for own in splits["train"].captions]
+    main = emoji_bench.choose_captions(splits.train, "main", seed=1)
+    assert main == [own[0] for own in splits.train.captions]
 
 
 def test_every_group_is_sampled_and_judged(options, splits, monkeypatch) -> None:
@@ -221,3 +223,38 @@ def test_a_stage_that_cannot_be_judged_is_refused(options, tiny, monkeypatch) ->
     monkeypatch.setattr(emoji_scores, "load", lambda place: tiny)
     with pytest.raises(ValueError, match="last_stage=base8: 8 px, no multiple of 32"):
         emoji_scores.run(dataclasses.replace(options, last_stage="base8"))
+
+
+def test_variants_of_a_stage_of_emoji_are_judged(options, splits, base32, tmp_path: Path) -> None:
+    experiment = base32.experiments[0]
+    data = dataclasses.replace(experiment.data, dataset="emoji/styles")
+    judge = recipe_judges.make_judge(
+        dataclasses.replace(experiment, data=data),
+        images=6,
+        seed=1,
+        batch_size=3,
+        folders=recipe_judges.Folders(tmp_path, options.workdir),
+    )
+    assert [judge.judges(row) for row in variants.choose(("shift=0.0", "wording"))] == [1, 0, 0]
+    (row,) = variants.choose(("shift=0.0",))
+    scores = judge.score(base32, row)
+    real = judge.bench.shares(judge.chosen.images, judge.chosen.meant)
+    assert real["subject_5"] > 90
+    assert scores["frechet"] > judge.reference.floor
+    assert judge.cells({**real, "frechet": 1.0})["subject, top 5"] == f"{real['subject_5']:.0f}"
+    assert judge.marks(scores)["style"] == scores["style"]
+    # A network of random weights knows nothing of the noise, whose mean square is 1.
+    assert judge.noise_error(base32, row) == pytest.approx(1.0, abs=0.15)
+
+
+def test_variants_below_the_side_that_is_judged_are_refused(options, base16) -> None:
+    experiment = base16.experiments[0]
+    data = dataclasses.replace(experiment.data, dataset="emoji/styles")
+    with pytest.raises(ValueError, match=r"stage\.size=16: emoji are judged at multiples of 32"):
+        recipe_judges.make_judge(
+            dataclasses.replace(experiment, data=data),
+            images=6,
+            seed=1,
+            batch_size=3,
+            folders=recipe_judges.Folders(options.workdir, options.workdir),
+        )
