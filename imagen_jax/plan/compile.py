@@ -31,7 +31,7 @@ CAPTION_TOKENS = 20  # of a caption from the web, about
 class CompiledPlan:
     """A compiled program and what it is for."""
 
-    what: str  # train, sample, encode
+    what: str  # train, distill, sample, encode
     name: str  # of the stage, or of the encoder
     mesh: Mapping[str, int]
     images: int  # a call, over all chips; captions for encode
@@ -70,9 +70,10 @@ def compile_train(
         notes.append(
             f"{parts} micro-batches: estimated as so many steps, each with the optimiser's update"
         )
+    what, name = describe_training(experiment)
     return CompiledPlan(
-        what="train",
-        name=_trained_part(experiment),
+        what=what,
+        name=name,
         mesh=dict(work.devices.shape),
         images=size,
         local_images=local,
@@ -84,9 +85,13 @@ def compile_train(
     )
 
 
-def _trained_part(experiment: config.Experiment) -> str:
-    rank = experiment.lora.rank
-    return f"{experiment.stage.name}, adapters of rank {rank}" if rank else experiment.stage.name
+def describe_training(experiment: config.Experiment) -> tuple[str, str]:
+    """What a run does, train or distill, and to which part of which stage."""
+    name, rank = experiment.stage.name, experiment.lora.rank
+    if (student := experiment.stage.distillation) is not None:
+        steps = f" in {student.steps} steps" if student.steps else ""
+        return "distill", f"{name}, {student.method}{steps}"
+    return "train", f"{name}, adapters of rank {rank}" if rank else name
 
 
 def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:

@@ -1,9 +1,12 @@
 """The students that `imagen plan --distill` plans before there is a teacher."""
 
+import dataclasses
+
 import pytest
 
 from imagen_jax import config
 from imagen_jax.cli import distill
+from imagen_jax.plan import compile
 
 
 def test_guidance_is_learned_from_a_plain_teacher_and_the_rest_from_its_student() -> None:
@@ -24,6 +27,18 @@ def test_a_stage_without_guidance_has_no_input_for_it() -> None:
     (_, sr64, _) = config.load("shapes")
     fast = distill.planned_student(sr64, "progressive", 2).stage
     assert fast.distillation == config.Distillation(method="progressive", steps=2)
+
+
+def test_a_plan_says_that_it_distils_and_how() -> None:
+    (base,) = config.load("tiny/base8")
+    assert compile.describe_training(base) == ("train", "base8")
+    guided = distill.planned_student(base, "guidance", 0)
+    assert compile.describe_training(guided) == ("distill", "base8, guidance")
+    fast = distill.planned_student(base, "moments", 8)
+    assert compile.describe_training(fast) == ("distill", "base8, moments in 8 steps")
+    lora = config.Lora(rank=4)
+    adapted = dataclasses.replace(base, lora=lora)
+    assert compile.describe_training(adapted) == ("train", "base8, adapters of rank 4")
 
 
 def test_steps_that_mean_nothing_are_refused() -> None:
