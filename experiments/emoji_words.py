@@ -18,13 +18,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int
 from lib import command
-from lib.emoji_images import REASONS
+from lib.emoji_images import REASONS, meaning
 from lib.results import Page, collect_settings, shell_command, write_page, write_results
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from imagen_jax import config
-from imagen_jax.data.synthetic.emoji import emoji_names, styles_dataset
+from imagen_jax.data.synthetic.emoji import styles_dataset
 from imagen_jax.text.encoder import TextEncoder
 
 NAME = "emoji_words"
@@ -93,12 +93,11 @@ def read_captions(data_dir: Path) -> Asked:
     groups = {reason: group for group, reason in REASONS.items()}
     for split in SPLITS:
         for example in styles_dataset.open_styles(split, data_dir):
-            subject, tones = emoji_names.combination(example["emoji"])
-            said = example["captions"]
+            meant, said = meaning(example), example["captions"]
             answers = {
-                "subject": subject,
-                "style": example["style"],
-                "skin tone": "several" if len(tones) > 1 else str(*tones) or "none",
+                "subject": meant.subject,
+                "style": meant.style,
+                "skin tone": "several" if len(meant.tones) > 1 else str(*meant.tones) or "none",
             }
             asked.captions.extend(said)
             group = groups.get(example["held_out"], OTHERWISE if split == "held_out" else split)
