@@ -23,6 +23,9 @@ from imagen_jax.train.state import TrainState
 from imagen_jax.train.train_metrics import Throughput
 from imagen_jax.types import Params, RandomKey
 
+# Of the text encoder's options: the digests tell encoders apart, wherever they are.
+READ_BY_TEACHER = ("identity", "vocabulary", "clean", "clean_caption", "lower_case", "padding")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRun:
@@ -61,7 +64,9 @@ def begin(
     """
     _require_base(experiment, source)
     compilation_cache.use_cache()
-    resume_checks.refuse_other_run(workdir, resolve.with_text(experiment, store))
+    with_text = resolve.with_text(experiment, store)
+    _require_same_text(with_text, source)
+    resume_checks.refuse_other_run(workdir, with_text)
     experiment = resolve.resolve(experiment, store=store)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
@@ -104,6 +109,20 @@ def _require_base(experiment: config.Experiment, source: InitFrom | None) -> Non
             f"stage.distillation.method={distilled.method!r} trains a student of a trained "
             "network: give it by --init-from"
         )
+
+
+def _require_same_text(experiment: config.Experiment, source: InitFrom | None) -> None:
+    """Refuse a teacher that reads captions as its student does not. Errors: ValueError."""
+    if experiment.stage.distillation is None or source is None:
+        return
+    ours, theirs = experiment.text, run_dir.read_config(source.folder).text
+    for name in READ_BY_TEACHER:
+        here, there = getattr(ours, name), getattr(theirs, name)
+        if there not in (here, "") and here != "":  # a digest that is not known
+            raise ValueError(
+                f"{source.folder}: the teacher was trained with text.{name}={there!r}, and the "
+                f"pairs of its student have {here!r}: encode them as it had them"
+            )
 
 
 def _with_frozen(

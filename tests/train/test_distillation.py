@@ -132,6 +132,18 @@ def test_a_student_needs_a_teacher(pairs: Store, tmp_path: Path) -> None:
         loop.train(experiment(HALVES), tmp_path / "run", store=pairs)
 
 
+@pytest.mark.parametrize("name", ["identity", "vocabulary", "lower_case", "padding"])
+def test_a_teacher_of_another_text_encoder_is_refused(
+    name: str, pairs: Store, tmp_path: Path
+) -> None:
+    values = {"identity": "f", "vocabulary": "g", "lower_case": True, "padding": "encoded"}
+    read = dataclasses.replace(experiment(None).text, **{name: values[name]})  # type: ignore[arg-type]
+    run_dir.write_config(tmp_path, dataclasses.replace(experiment(None), text=read))
+    source = init_from.InitFrom(folder=tmp_path)
+    with pytest.raises(ValueError, match=rf"teacher was trained with text\.{name}="):
+        loop.train(experiment(GUIDANCE), tmp_path / "run", store=pairs, source=source)
+
+
 def test_passes_are_counted() -> None:
     """Three for each network that is trained, and one for each call of another."""
     guided = dataclasses.replace(MOMENTS, distilled_teacher=True)
