@@ -14,7 +14,7 @@ from imagen_jax.data.store.store import Store
 from imagen_jax.io import log_files, nonfinite_arrays, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache
-from imagen_jax.train import optim, resolve, resume_checks, sharded_step, state, step
+from imagen_jax.train import distillation, optim, resolve, resume_checks, sharded_step, state, step
 from imagen_jax.train.checkpointing import CheckpointWriter
 from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.init_from import InitFrom
@@ -90,7 +90,8 @@ def begin(
         program, workdir, store=store, start=start, goodput=goodput, checkpoints=checkpoints
     )
     warmup = optim.describe_long_warmup(experiment.optim, steps=experiment.train.steps)
-    for sentence in (origin, "" if start else warmup):
+    noise = distillation.describe_noise_prediction(experiment.stage)
+    for sentence in (origin, *(() if start else (warmup, noise))):
         if sentence:
             run.logger.info(sentence)
     return run, current

@@ -144,6 +144,19 @@ def test_a_teacher_of_another_text_encoder_is_refused(
         loop.train(experiment(GUIDANCE), tmp_path / "run", store=pairs, source=source)
 
 
+def test_few_steps_of_a_network_that_predicts_noise_are_warned_of() -> None:
+    def warning(distilled: config.Distillation, predicts: config.Predicts) -> str:
+        stage = experiment(distilled).stage
+        diffusion = dataclasses.replace(stage.diffusion, predicts=predicts)
+        changed = dataclasses.replace(stage, diffusion=diffusion)
+        return distillation.describe_noise_prediction(changed)
+
+    assert "predicts='eps'" in warning(HALVES, "eps")
+    assert "22,026 times" in warning(MOMENTS, "eps")
+    assert not warning(GUIDANCE, "eps")
+    assert not warning(MOMENTS, "v")
+
+
 def test_passes_are_counted() -> None:
     """Three for each network that is trained, and one for each call of another."""
     guided = dataclasses.replace(MOMENTS, distilled_teacher=True)
