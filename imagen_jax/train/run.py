@@ -77,7 +77,7 @@ def begin(
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target().with_frozen(None))
     if current is not None:
-        origin = _describe_resumption(start, changed, source)
+        origin = _describe_resumption(start, changed, None if frozen is not None else source)
         current = current.with_frozen(frozen)
     elif frozen is not None:
         current = _first_state_beside(program, frozen)
@@ -175,6 +175,7 @@ def _first_state_beside(program: sharded_step.ShardedStep, frozen: Params) -> Tr
 
 
 def _describe_resumption(start: int, changed: Sequence[str], source: InitFrom | None) -> str:
+    """Describe where a run is resumed; `source` is of weights that it does not read again."""
     origin = f"resumed from step {start}"
     if changed:
         origin += f", with {', '.join(changed)}"

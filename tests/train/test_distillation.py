@@ -87,7 +87,11 @@ def restored(run: Path, step: int, part: str) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("distilled", METHODS, ids=lambda d: d.method)
 def test_a_student_begins_as_its_teacher_and_is_resumed_to_the_bit(
-    distilled: config.Distillation, teacher: Path, pairs: Store, tmp_path: Path
+    distilled: config.Distillation,
+    teacher: Path,
+    pairs: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     wanted, source = experiment(distilled, teacher), init_from.InitFrom(folder=teacher)
     whole = loop.train(wanted, tmp_path / "whole", store=pairs, source=source)
@@ -108,6 +112,9 @@ def test_a_student_begins_as_its_teacher_and_is_resumed_to_the_bit(
             wanted, tmp_path / "parts", store=pairs, source=source, stop=lambda step: step == 2
         )
     resumed = loop.train(wanted, tmp_path / "parts", store=pairs, source=source)
+    said = capsys.readouterr().out
+    assert "resumed from step 2" in said
+    assert "for its beginning" not in said  # the teacher is read at every start
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
