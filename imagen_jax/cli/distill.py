@@ -16,6 +16,7 @@ sampler may follow; `moments` and `progressive` then make --steps steps of many.
 the rest are fields of the config, as of `imagen train`: distillation wants a lower learning rate.
 Give the same command again to resume.
 """
+MOST_GUIDANCE = 100.0  # weight that a student may take
 WEIGHTS = 2.0  # times the stage's own guidance weight, which the input goes up to by default
 SAME = ("size", "low_size", "model", "diffusion")  # of a stage's fields; weights alone tell less
 WITHIN = {"model": ("remat", "dtype", "dropout")}  # what may differ in them
@@ -37,7 +38,7 @@ class Options(train.RunOptions):
     teacher_steps: config.TeacherSteps = 2
     """DDIM steps of the teacher for one of the student, for progressive. Two are the published
     number; with more a student of few steps needs no students between."""
-    max_guidance: Annotated[float, config.Range(low=1, high=100)] | None = None
+    max_guidance: Annotated[float, config.Range(low=1, high=MOST_GUIDANCE)] | None = None
     """Largest guidance weight that the student takes; by default twice the stage's own, or its
     teacher's, and none where the stage has weight 1."""
 
@@ -81,6 +82,7 @@ def student(
         _require_fit(before, options)
     if most is None:
         most = before.max_guidance if before else _default_guidance(teacher)
+    _require_guidance(experiment.stage, options.method, most)
     distillation = config.Distillation(
         method=options.method,
         steps=options.steps,
@@ -127,6 +129,7 @@ def planned_student(
     Errors: ValueError for steps that mean nothing to the method, or are missing.
     """
     most = _default_guidance(experiment.stage)
+    _require_guidance(experiment.stage, method, most)
     distillation = config.Distillation(
         method=method,
         steps=steps,
@@ -138,7 +141,16 @@ def planned_student(
 
 def _default_guidance(stage: config.Stage) -> float:
     weight = stage.sampler.guidance_weight
-    return max(1.0, WEIGHTS * weight * (weight != 1))
+    return min(max(1.0, WEIGHTS * weight * (weight != 1)), MOST_GUIDANCE)
+
+
+def _require_guidance(stage: config.Stage, method: config.DistillationMethod, most: float) -> None:
+    """Refuse to distil guidance that a stage does not have. Errors: ValueError."""
+    if method == "guidance" and most == 1:
+        raise ValueError(
+            f"stage {stage.name}: with a largest weight of 1 there is no guidance to distil: leave "
+            "the stage out, or give a larger weight"
+        )
 
 
 def _with_distillation(

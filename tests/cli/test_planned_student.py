@@ -41,6 +41,22 @@ def test_steps_that_mean_nothing_are_refused() -> None:
         distill.planned_student(base, "guidance", 8)
 
 
+def test_guidance_is_not_distilled_where_there_is_none(tmp_path: Path) -> None:
+    (_, sr64, _) = config.load("shapes")
+    with pytest.raises(ValueError, match="stage sr64: with a largest weight of 1 there"):
+        distill.planned_student(sr64, "guidance", 0)
+    with pytest.raises(ValueError, match="stage base8: with a largest weight of 1 there"):
+        taught(tmp_path, TINY, method="guidance", max_guidance=1.0)
+
+
+def test_the_largest_weight_of_all_is_no_larger_by_default() -> None:
+    sampler = dataclasses.replace(TINY.stage.sampler, guidance_weight=60.0)
+    strong = dataclasses.replace(TINY, stage=dataclasses.replace(TINY.stage, sampler=sampler))
+    found = distill.planned_student(strong, "moments", 2).stage.distillation
+    assert found is not None
+    assert found.max_guidance == 100
+
+
 def test_a_progressive_student_takes_all_steps_of_a_progressive_teacher() -> None:
     """The base stage of `shapes-fast` has five: one of a student's is five of its own."""
     (base, *_) = config.load("shapes")
