@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,8 @@ MOST_GUIDANCE = 100.0  # weight that a student may take
 WEIGHTS = 2.0  # times the stage's own guidance weight, which the input goes up to by default
 SAME = ("size", "low_size", "model", "diffusion")  # of a stage's fields; weights alone tell less
 WITHIN = {"model": ("remat", "dtype", "dropout")}  # what may differ in them
-SAMPLER = "__stage.sampler."  # what options of the sampler's fields begin with, - as _
+# Options, or their beginning, with _ for -.
+SAMPLER, DROPOUT = "__stage.sampler.", "__stage.model.dropout"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,20 @@ class Options(train.RunOptions):
 def run(argv: list[str]) -> None:
     """Parse, then distil each stage. Errors: as `train.run`."""
     options, chosen, cascade = parse(argv)
-    students = [student(e, options, given=_sampler_options(argv)) for e in chosen]
+    named = frozenset(argument.partition("=")[0].replace("-", "_") for argument in argv)
+    if DROPOUT in named and any(_has_dropout(e.stage.model) for e in chosen):
+        raise ValueError(
+            "--stage.model.dropout: a student repeats its teacher without dropout: leave it out"
+        )
+    sampler = {name.removeprefix(SAMPLER) for name in named if name.startswith(SAMPLER)}
+    students = [student(e, options, given=sampler) for e in chosen]
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(train.RunOptions)}
     given = train.Options(**fields, init_from=options.teacher)
     train.run_stages("distill", argv, given, students, cascade=cascade)
+
+
+def _has_dropout(model: config.UNet | config.EfficientUNet | config.DeepFloydUNet) -> bool:
+    return not isinstance(model, config.DeepFloydUNet) and model.dropout > 0
 
 
 def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
@@ -58,12 +69,6 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
     Errors: as `train.parse`.
     """
     return train.parse_stages(argv, Options, command="distill", description=USAGE)
-
-
-def _sampler_options(argv: Sequence[str]) -> frozenset[str]:
-    """Fields of the sampler that options of the command line change."""
-    named = (argument.partition("=")[0].replace("-", "_") for argument in argv)
-    return frozenset(n.removeprefix(SAMPLER) for n in named if n.startswith(SAMPLER))
 
 
 def student(

@@ -134,3 +134,6 @@ def test_options_of_the_sampler_are_found_in_a_command(monkeypatch: pytest.Monke
     command = ["tiny/base8", "--teacher", "t", "--method", "moments", "--workdir", "w"]
     distill.run([*command, "--stage.sampler.steps", "7", "--stage.sampler.guidance-weight=2"])
     assert found == [{"steps", "guidance_weight"}]
+    with pytest.raises(ValueError, match="a student repeats its teacher without dropout"):
+        distill.run([*command, "--stage.model.dropout", "0.1"])
+    distill.run([*command, "--stage.model.dropout", "0"])
