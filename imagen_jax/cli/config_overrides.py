@@ -17,6 +17,13 @@ RENAMED = {  # options of before, and the ones to give
     "--stage.diffusion.shift": "--stage.diffusion.schedule.shift",
     "--stage.noise-conditioning.schedule": "--stage.noise-conditioning.schedule.kind",
 }
+# Options that a run writes into its config itself, and what says it.
+NOTED = {
+    "--teacher.folder": "--teacher of `imagen distill`",
+    "--teacher.identity": "--teacher of `imagen distill`",
+    "--lora.base": "--init-from",
+    "--lora.identity": "--init-from",
+}
 
 
 def parse(
@@ -29,12 +36,17 @@ def parse(
 ) -> tuple[Options, config.Experiment]:
     """Parse options of the dataclass `kind`, and fields of `default` that are overridden.
 
-    Errors: ValueError for an option that has another name now; else as `parsing.parse`.
+    Errors: ValueError for an option that has another name now, or would change nothing; else as
+    `parsing.parse`.
     """
     for argument in arguments:
         option = argument.partition("=")[0].replace("_", "-")
         if option in RENAMED:
             raise ValueError(f"{option}: no such option; give {RENAMED[option]}")
+        if option in NOTED:
+            raise ValueError(
+                f"{option} would change nothing: a run notes it itself; give {NOTED[option]}"
+            )
 
     @dataclasses.dataclass(frozen=True)
     class Everything:

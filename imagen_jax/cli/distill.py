@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,12 @@ sampler may follow; `moments` and `progressive` then make --steps steps of many.
 the rest are fields of the config, as of `imagen train`: distillation wants a lower learning rate.
 Give the same command again to resume.
 """
+MOST_GUIDANCE = 100.0  # weight that a student may take
 WEIGHTS = 2.0  # times the stage's own guidance weight, which the input goes up to by default
-SAME = ("model", "diffusion", "size", "low_size")  # of a stage's fields; weights alone tell less
+SAME = ("size", "low_size", "model", "diffusion")  # of a stage's fields; weights alone tell less
 WITHIN = {"model": ("remat", "dtype", "dropout")}  # what may differ in them
+# Options, or their beginning, with _ for -.
+SAMPLER, DROPOUT = "__stage.sampler.", "__stage.model.dropout"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Options(train.RunOptions):
     teacher_steps: config.TeacherSteps = 2
     """DDIM steps of the teacher for one of the student, for progressive. Two are the published
     number; with more a student of few steps needs no students between."""
-    max_guidance: Annotated[float, config.Range(low=1, high=100)] | None = None
+    max_guidance: Annotated[float, config.Range(low=1, high=MOST_GUIDANCE)] | None = None
     """Largest guidance weight that the student takes; by default twice the stage's own, or its
     teacher's, and none where the stage has weight 1."""
 
@@ -43,10 +47,20 @@ class Options(train.RunOptions):
 def run(argv: list[str]) -> None:
     """Parse, then distil each stage. Errors: as `train.run`."""
     options, chosen, cascade = parse(argv)
-    students = [student(experiment, options) for experiment in chosen]
+    named = frozenset(argument.partition("=")[0].replace("-", "_") for argument in argv)
+    if DROPOUT in named and any(_has_dropout(e.stage.model) for e in chosen):
+        raise ValueError(
+            "--stage.model.dropout: a student repeats its teacher without dropout: leave it out"
+        )
+    sampler = {name.removeprefix(SAMPLER) for name in named if name.startswith(SAMPLER)}
+    students = [student(e, options, given=sampler) for e in chosen]
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(train.RunOptions)}
     given = train.Options(**fields, init_from=options.teacher)
     train.run_stages("distill", argv, given, students, cascade=cascade)
+
+
+def _has_dropout(model: config.UNet | config.EfficientUNet | config.DeepFloydUNet) -> bool:
+    return not isinstance(model, config.DeepFloydUNet) and model.dropout > 0
 
 
 def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
@@ -57,26 +71,23 @@ def parse(argv: list[str]) -> tuple[Options, list[config.Experiment], bool]:
     return train.parse_stages(argv, Options, command="distill", description=USAGE)
 
 
-def student(experiment: config.Experiment, options: Options) -> config.Experiment:
+def student(
+    experiment: config.Experiment, options: Options, *, given: Collection[str] = ()
+) -> config.Experiment:
     """The experiment of a stage's student.
 
+    Fields of the sampler that were `given` stay as they are, and the others become the method's.
     Errors: FileNotFoundError for no teacher; ValueError for one of another network, or for options
     that mean nothing to the method.
     """
     teacher = _read_teacher(experiment.stage, options)
     _require_same(experiment.stage, teacher, options)
     before, most = teacher.distillation, options.max_guidance
-    asked = options.steps * options.teacher_steps
-    follows = options.method == "progressive" and before and before.steps == asked
-    if before is not None and before.method != "guidance" and not follows:
-        raise ValueError(
-            f"--teacher {options.teacher}: it is distilled ({before.method}) for {before.steps} "
-            f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
-            "give the teacher that it had, or --method progressive with --steps times "
-            f"--teacher-steps {before.steps}"
-        )
+    if before is not None:
+        _require_fit(before, options)
     if most is None:
         most = before.max_guidance if before else _default_guidance(teacher)
+    _require_guidance(experiment.stage, options.method, most)
     distillation = config.Distillation(
         method=options.method,
         steps=options.steps,
@@ -85,8 +96,33 @@ def student(experiment: config.Experiment, options: Options) -> config.Experimen
         distilled_teacher=before is not None and before.has_guidance_input,
     )
     folder = os.path.abspath(options.teacher) if Path(options.teacher).exists() else options.teacher
-    made = _with_distillation(experiment, distillation)
+    made = _with_distillation(experiment, distillation, given=given)
     return dataclasses.replace(made, teacher=config.Teacher(folder=folder))
+
+
+def _require_fit(before: config.Distillation, options: Options) -> None:
+    """Refuse a teacher that is a student and not of what the options ask. Errors: ValueError."""
+    said, most = f"--teacher {options.teacher}: it", options.max_guidance
+    if before.method == "guidance" == options.method:
+        raise ValueError(
+            f"{said} has learned guidance already: give --method moments or progressive, or the "
+            "teacher that it had"
+        )
+    asked = options.steps * options.teacher_steps
+    follows = options.method == before.method == "progressive" and before.steps == asked
+    if before.method != "guidance" and not follows:
+        more = f", or --method progressive with --steps times --teacher-steps {before.steps}"
+        raise ValueError(
+            f"{said} is distilled ({before.method}) for {before.steps} "
+            f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
+            "give the teacher that it had" + more * (before.method == "progressive")
+        )
+    if before.has_guidance_input and most is not None and not 1 < most <= before.max_guidance:
+        raise ValueError(
+            f"--max-guidance {most:g}: the teacher {options.teacher} takes a guidance weight of 1 "
+            f"to {before.max_guidance:g}, and so does its student: give more than 1, and at most "
+            "that"
+        )
 
 
 def planned_student(
@@ -98,6 +134,7 @@ def planned_student(
     Errors: ValueError for steps that mean nothing to the method, or are missing.
     """
     most = _default_guidance(experiment.stage)
+    _require_guidance(experiment.stage, method, most)
     distillation = config.Distillation(
         method=method,
         steps=steps,
@@ -109,13 +146,26 @@ def planned_student(
 
 def _default_guidance(stage: config.Stage) -> float:
     weight = stage.sampler.guidance_weight
-    return max(1.0, WEIGHTS * weight * (weight != 1))
+    return min(max(1.0, WEIGHTS * weight * (weight != 1)), MOST_GUIDANCE)
+
+
+def _require_guidance(stage: config.Stage, method: config.DistillationMethod, most: float) -> None:
+    """Refuse to distil guidance that a stage does not have. Errors: ValueError."""
+    if method == "guidance" and most == 1:
+        raise ValueError(
+            f"stage {stage.name}: with a largest weight of 1 there is no guidance to distil: leave "
+            "the stage out, or give a larger weight"
+        )
 
 
 def _with_distillation(
-    experiment: config.Experiment, distillation: config.Distillation
+    experiment: config.Experiment,
+    distillation: config.Distillation,
+    *,
+    given: Collection[str] = (),
 ) -> config.Experiment:
-    fields = _sampler_fields(distillation)
+    """The experiment of a student. Errors: ValueError for what was `given` and does not suit it."""
+    fields = {n: x for n, x in _sampler_fields(distillation).items() if n not in given}
     sampler = dataclasses.replace(experiment.stage.sampler, **fields)
     stage = dataclasses.replace(experiment.stage, sampler=sampler, distillation=distillation)
     return dataclasses.replace(experiment, stage=stage)
@@ -167,4 +217,8 @@ def _first_difference(name: str, ours: Any, theirs: Any) -> str:
             a, b = getattr(ours, field.name), getattr(theirs, field.name)
             if a != b:
                 return _first_difference(f"{name}.{field.name}", a, b)
+    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
+        return (
+            f"{name} is of kind {type(theirs).__name__} there, {type(ours).__name__} in the config"
+        )
     return f"{name}={theirs!r} there, {ours!r} in the config"

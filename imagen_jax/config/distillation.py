@@ -73,7 +73,8 @@ class Distillation:
         require(
             1 <= weight <= self.max_guidance,
             f"{where}: sampler.guidance_weight={weight:g}, but the network is distilled for "
-            + (f"1 to {self.max_guidance:g}" if self.has_guidance_input else "1 alone"),
+            + (f"1 to {self.max_guidance:g}" if self.has_guidance_input else "1 alone")
+            + ": keep to that",
         )
 
     def sampler_numbers(self) -> dict[str, float]:

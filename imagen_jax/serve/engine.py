@@ -19,7 +19,14 @@ from imagen_jax.sample.request import Request
 from imagen_jax.sample.stage_batch import StageBatch
 from imagen_jax.serve import hosts, warming
 from imagen_jax.serve.batches import Batches, Running
-from imagen_jax.serve.image_request import Event, Failed, Finished, ImageRequest, Ticket
+from imagen_jax.serve.image_request import (
+    Event,
+    Failed,
+    Finished,
+    ImageRequest,
+    Ticket,
+    takes_guidance,
+)
 from imagen_jax.serve.metrics import Metrics
 from imagen_jax.serve.waiting_images import Job, WaitingImages
 
@@ -81,7 +88,7 @@ class Engine:
         given = Request(negative_prompt=request.negative_prompt, size=request.size)
         cascade.check_request(self._configs, given, 1)
         weight = request.guidance_weight
-        if weight is not None and {one.sampler.guidance_weight for one in self._configs} == {1.0}:
+        if weight is not None and not any(map(takes_guidance, self._configs)):
             raise ValueError(
                 f"guidance {weight:g} would change nothing: no stage of this cascade has guidance"
             )

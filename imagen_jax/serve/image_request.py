@@ -45,18 +45,27 @@ class ImageRequest:
         return (self.size, self.steps, self.guidance_weight, self.strength, *kind)
 
     def sampler(self, stage: config.Stage, *, is_first: bool) -> config.Sampler:
-        """The sampler of a stage with the request's numbers. Errors: ValueError, as of a config."""
+        """The sampler of a stage with the request's numbers.
+
+        Errors: ValueError, as of a config; for what a distilled stage was not trained for.
+        """
         changes: dict[str, Any] = {}
         if is_first and self.steps is not None:
             changes["steps"] = self.steps
-        if self.guidance_weight is not None and stage.sampler.guidance_weight != 1.0:
+        if self.guidance_weight is not None and takes_guidance(stage):
             changes["guidance_weight"] = self.guidance_weight
-        return dataclasses.replace(stage.sampler, **changes)
+        sampler = dataclasses.replace(stage.sampler, **changes)
+        return dataclasses.replace(stage, sampler=sampler).sampler  # which the stage checks
 
     def sampler_params(self, stage: config.Stage, *, is_first: bool) -> SamplerParams:
         """The numbers of a stage's program; each image has a seed of its own."""
         sampler = self.sampler(stage, is_first=is_first)
         return SamplerParams.from_config(sampler, strength=self.strength)
+
+
+def takes_guidance(stage: config.Stage) -> bool:
+    """Tell whether a request's guidance weight is for this stage."""
+    return stage.sampler.guidance_weight != 1.0 or stage.has_guidance_input
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ All networks begin with the teacher's weights, under one sharding.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,19 @@ def count_passes(options: config.Distillation) -> int:
     if options.method == "progressive":
         return 3 + options.teacher_steps * teacher
     return (1 + 3 + teacher) + (3 + 1 + teacher)
+
+
+def describe_noise_prediction(stage: config.Stage) -> str:
+    """Describe what few steps make of a network that predicts noise; "" for all others."""
+    few = stage.distillation is not None and stage.distillation.steps > 0
+    if not few or stage.diffusion.predicts != "eps":
+        return ""
+    times = math.exp(-stage.diffusion.schedule.logsnr_min / 2)
+    return (
+        "warning: stage.diffusion.predicts='eps': in pure noise, where a student of few steps "
+        f"begins, an error of eps is {times:,.0f} times as large in the image, and drowns the "
+        "others: distil a teacher that predicts v or x0"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from imagen_jax.io import checkpoints, safetensors
 from imagen_jax.io.named_tensors import NamedTensors
-from imagen_jax.io.run_dir import WEIGHTS
+from imagen_jax.io.run_dir import CONFIG, WEIGHTS, read_config
 from imagen_jax.io.safetensors import Shapes
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import mesh
@@ -88,6 +88,7 @@ class InitFrom:
     def _saved(
         self, params: Params, wanted: Shapes, parts: Sequence[str]
     ) -> tuple[dict[str, Mapping[str, jax.Array]], Workdir]:
+        self._require_whole()
         saves = checkpoints.Checkpoints(self.folder, read_only=True)
         step = saves.latest()
         if step is None:
@@ -106,6 +107,18 @@ class InitFrom:
         restored = saves.restore(dict.fromkeys(parts, nested), step=step)
         saves.close()
         return {part: _flat(restored[part]) for part in parts}, place
+
+    def _require_whole(self) -> None:
+        """Refuse a run whose checkpoints hold adapters alone. Errors: ValueError."""
+        if not (self.folder / CONFIG).is_file():
+            return
+        rank = read_config(self.folder).lora.rank
+        if rank:
+            raise ValueError(
+                f"{self.folder} is a run of adapters (lora.rank={rank}), which holds no whole "
+                f"network: give what `imagen export {self.folder} --out DIR --dtype float32` "
+                "makes, in which they are merged"
+            )
 
     def _fitting(self, there: Shapes, wanted: Shapes, where: Workdir) -> list[str]:
         """Names to take. Errors: ValueError, as `initialize`."""

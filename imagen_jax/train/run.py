@@ -14,7 +14,7 @@ from imagen_jax.data.store.store import Store
 from imagen_jax.io import log_files, nonfinite_arrays, run_dir
 from imagen_jax.io.workdir import Workdir
 from imagen_jax.parallel import compilation_cache
-from imagen_jax.train import optim, resolve, resume_checks, sharded_step, state, step
+from imagen_jax.train import distillation, optim, resolve, resume_checks, sharded_step, state, step
 from imagen_jax.train.checkpointing import CheckpointWriter
 from imagen_jax.train.goodput import GoodputTracker
 from imagen_jax.train.init_from import InitFrom
@@ -22,6 +22,9 @@ from imagen_jax.train.logger import RunLogger
 from imagen_jax.train.state import TrainState
 from imagen_jax.train.train_metrics import Throughput
 from imagen_jax.types import Params, RandomKey
+
+# Of the text encoder's options: the digests tell encoders apart, wherever they are.
+READ_BY_TEACHER = ("identity", "vocabulary", "clean", "clean_caption", "lower_case", "padding")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,9 @@ def begin(
     """
     _require_base(experiment, source)
     compilation_cache.use_cache()
-    resume_checks.refuse_other_run(workdir, resolve.with_text(experiment, store))
+    with_text = resolve.with_text(experiment, store)
+    _require_same_text(with_text, source)
+    resume_checks.refuse_other_run(workdir, with_text)
     experiment = resolve.resolve(experiment, store=store)
     if jax.process_index() == 0:
         print(f"{experiment.stage.name}: compiling ...", flush=True)
@@ -72,7 +77,7 @@ def begin(
     checkpoints = CheckpointWriter(workdir, experiment)
     start, current = checkpoints.restore(program.target().with_frozen(None))
     if current is not None:
-        origin = _describe_resumption(start, changed, source)
+        origin = _describe_resumption(start, changed, None if frozen is not None else source)
         current = current.with_frozen(frozen)
     elif frozen is not None:
         current = _first_state_beside(program, frozen)
@@ -85,7 +90,8 @@ def begin(
         program, workdir, store=store, start=start, goodput=goodput, checkpoints=checkpoints
     )
     warmup = optim.describe_long_warmup(experiment.optim, steps=experiment.train.steps)
-    for sentence in (origin, "" if start else warmup):
+    noise = distillation.describe_noise_prediction(experiment.stage)
+    for sentence in (origin, *(() if start else (warmup, noise))):
         if sentence:
             run.logger.info(sentence)
     return run, current
@@ -104,6 +110,20 @@ def _require_base(experiment: config.Experiment, source: InitFrom | None) -> Non
             f"stage.distillation.method={distilled.method!r} trains a student of a trained "
             "network: give it by --init-from"
         )
+
+
+def _require_same_text(experiment: config.Experiment, source: InitFrom | None) -> None:
+    """Refuse a teacher that reads captions as its student does not. Errors: ValueError."""
+    if experiment.stage.distillation is None or source is None:
+        return
+    ours, theirs = experiment.text, run_dir.read_config(source.folder).text
+    for name in READ_BY_TEACHER:
+        here, there = getattr(ours, name), getattr(theirs, name)
+        if there not in (here, "") and here != "":  # a digest that is not known
+            raise ValueError(
+                f"{source.folder}: the teacher was trained with text.{name}={there!r}, and the "
+                f"pairs of its student have {here!r}: encode them as it had them"
+            )
 
 
 def _with_frozen(
@@ -155,6 +175,7 @@ def _first_state_beside(program: sharded_step.ShardedStep, frozen: Params) -> Tr
 
 
 def _describe_resumption(start: int, changed: Sequence[str], source: InitFrom | None) -> str:
+    """Describe where a run is resumed; `source` is of weights that it does not read again."""
     origin = f"resumed from step {start}"
     if changed:
         origin += f", with {', '.join(changed)}"

@@ -181,6 +181,13 @@ def test_a_function_in_a_config_is_stored_by_its_place() -> None:
         config.NoiseSchedule(curve=even, kind="linear")
 
 
+@pytest.mark.parametrize("noted", config_overrides.NOTED)
+def test_options_that_a_run_notes_itself_are_refused(noted: str) -> None:
+    for given in ([noted, "x"], [f"{noted}=x"]):
+        with pytest.raises(ValueError, match=f"^{noted} would change nothing: .* give --"):
+            train.parse(["tiny/base8", "--workdir", "w", *given])
+
+
 @pytest.mark.parametrize("old", config_overrides.RENAMED)
 def test_an_option_that_was_renamed_is_refused_with_its_name(old: str) -> None:
     for option in (old, old.replace("-", "_").replace("__", "--", 1)):

@@ -87,7 +87,11 @@ def restored(run: Path, step: int, part: str) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("distilled", METHODS, ids=lambda d: d.method)
 def test_a_student_begins_as_its_teacher_and_is_resumed_to_the_bit(
-    distilled: config.Distillation, teacher: Path, pairs: Store, tmp_path: Path
+    distilled: config.Distillation,
+    teacher: Path,
+    pairs: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     wanted, source = experiment(distilled, teacher), init_from.InitFrom(folder=teacher)
     whole = loop.train(wanted, tmp_path / "whole", store=pairs, source=source)
@@ -108,6 +112,9 @@ def test_a_student_begins_as_its_teacher_and_is_resumed_to_the_bit(
             wanted, tmp_path / "parts", store=pairs, source=source, stop=lambda step: step == 2
         )
     resumed = loop.train(wanted, tmp_path / "parts", store=pairs, source=source)
+    said = capsys.readouterr().out
+    assert "resumed from step 2" in said
+    assert "for its beginning" not in said  # the teacher is read at every start
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
@@ -130,6 +137,31 @@ def test_a_student_is_sampled_as_it_was_distilled(
 def test_a_student_needs_a_teacher(pairs: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="student of a trained network: give it by --init-from"):
         loop.train(experiment(HALVES), tmp_path / "run", store=pairs)
+
+
+@pytest.mark.parametrize("name", ["identity", "vocabulary", "lower_case", "padding"])
+def test_a_teacher_of_another_text_encoder_is_refused(
+    name: str, pairs: Store, tmp_path: Path
+) -> None:
+    values = {"identity": "f", "vocabulary": "g", "lower_case": True, "padding": "encoded"}
+    read = dataclasses.replace(experiment(None).text, **{name: values[name]})  # type: ignore[arg-type]
+    run_dir.write_config(tmp_path, dataclasses.replace(experiment(None), text=read))
+    source = init_from.InitFrom(folder=tmp_path)
+    with pytest.raises(ValueError, match=rf"teacher was trained with text\.{name}="):
+        loop.train(experiment(GUIDANCE), tmp_path / "run", store=pairs, source=source)
+
+
+def test_few_steps_of_a_network_that_predicts_noise_are_warned_of() -> None:
+    def warning(distilled: config.Distillation, predicts: config.Predicts) -> str:
+        stage = experiment(distilled).stage
+        diffusion = dataclasses.replace(stage.diffusion, predicts=predicts)
+        changed = dataclasses.replace(stage, diffusion=diffusion)
+        return distillation.describe_noise_prediction(changed)
+
+    assert "predicts='eps'" in warning(HALVES, "eps")
+    assert "22,026 times" in warning(MOMENTS, "eps")
+    assert not warning(GUIDANCE, "eps")
+    assert not warning(MOMENTS, "v")
 
 
 def test_passes_are_counted() -> None:

@@ -145,6 +145,14 @@ def test_a_run_without_a_trained_network_is_refused(pairs: Store, tmp_path: Path
         loop.train(experiment(), tmp_path / "a", store=pairs)
 
 
+def test_a_run_of_adapters_is_no_network_to_begin_with(tmp_path: Path) -> None:
+    run_dir.write_config(tmp_path, experiment())
+    source = init_from.InitFrom(folder=tmp_path)
+    wanted = sharded_step.build(experiment(config.Lora())).target().params
+    with pytest.raises(ValueError, match=r"run of adapters \(lora\.rank=2\).*`imagen export"):
+        source.read(wanted)
+
+
 def test_another_runs_folder_is_refused_before_anything_is_built(
     base: Path, pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
