@@ -21,6 +21,7 @@ from imagen_jax.serve.answers import Answer
 from imagen_jax.serve.engine import Engine
 from imagen_jax.serve.errors import ApiError
 from imagen_jax.serve.fields import Fields
+from imagen_jax.serve.image_request import takes_guidance
 from imagen_jax.serve.metrics import CONTENT_TYPE
 from imagen_jax.serve.openapi import describe_api
 from imagen_jax.serve.settings import Settings
@@ -132,17 +133,20 @@ class Service:
 
     def _model(self) -> dict[str, Any]:
         """OpenAI's fields, and those that the page reads."""
-        first = self._engine.imagen.stages[0].stage
-        weights = [trained.stage.sampler.guidance_weight for trained in self._engine.imagen.stages]
+        stages = [trained.stage for trained in self._engine.imagen.stages]
+        student = stages[0].distillation
         return {
             "id": self._limits.model,
             "object": "model",
             "created": self._created,
             "owned_by": "imagen_jax",
             "sizes": [f"{width}x{height}" for height, width in self._limits.sizes],
-            "steps": first.sampler.steps,
+            "steps": stages[0].sampler.steps,
             "max_steps": self._limits.max_steps,
-            "guidance": max(weights),
+            "fixed_steps": student is not None and student.steps > 0,
+            "guidance": max(stage.sampler.guidance_weight for stage in stages),
+            "takes_guidance": any(map(takes_guidance, stages)),
+            "takes_negative_prompt": any(stage.is_guided for stage in stages),
             "needs_token": bool(self._limits.tokens),
         }
 

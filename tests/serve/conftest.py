@@ -47,6 +47,20 @@ def whole(tiny: Imagen) -> Imagen:
     return dataclasses.replace(tiny, stages=(make_stage(SMALL_BASE), tiny.stages[1]))
 
 
+@pytest.fixture(scope="session")
+def distilled(tiny: Imagen) -> Imagen:
+    """A base stage of three fixed steps whose guidance weight, 1, is an input."""
+    stage = tiny.stages[0].stage
+    how = config.Distillation(
+        method="progressive", steps=3, max_guidance=6.0, distilled_teacher=True
+    )
+    sampler = dataclasses.replace(stage.sampler, kind="ddim", steps=3, guidance_weight=1.0)
+    student = dataclasses.replace(stage, sampler=sampler, distillation=how)
+    first = dataclasses.replace(tiny.stages[0], stage=student)
+    fast = dataclasses.replace(tiny, stages=(first, *tiny.stages[1:]))
+    return fast.with_sampler({"guidance_weight": 1.0})
+
+
 @contextlib.contextmanager
 def started(imagen: Imagen) -> Iterator[Engine]:
     """An engine that runs: batches of 8."""

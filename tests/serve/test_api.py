@@ -327,9 +327,19 @@ def test_a_client_that_leaves_frees_its_places(idle, stream: bool) -> None:
     assert not idle._open
 
 
+def test_the_page_is_told_what_a_student_takes(distilled) -> None:
+    engine = Engine(distilled, batch_size=8, max_queue=4, metrics=Metrics())
+    (model,) = one(make_app(engine, LIMITS), "GET", "/v1/models").json()["data"]
+    assert (model["steps"], model["fixed_steps"]) == (3, True)
+    assert (model["guidance"], model["takes_guidance"]) == (1.0, True)
+    assert not model["takes_negative_prompt"]
+
+
 def test_models_health_and_figures(app) -> None:
     (model,) = one(app, "GET", "/v1/models").json()["data"]
     assert (model["id"], model["sizes"]) == ("tiny", ["8x8", "16x8"])
+    assert (model["fixed_steps"], model["takes_guidance"]) == (False, True)
+    assert model["takes_negative_prompt"]
     assert one(app, "GET", "/v1/models/tiny").json() == model
     assert one(app, "GET", "/v1/models/other").status_code == 404
     assert one(app, "GET", "/health").json() == {"status": "ok"}

@@ -42,7 +42,9 @@ async function loadModel() {
   $("num_inference_steps").placeholder = model.steps;
   $("num_inference_steps").max = model.max_steps;
   $("guidance_scale").placeholder = model.guidance;
-  $("guidance_scale").disabled = $("negative_prompt").disabled = model.guidance === 1;
+  $("num_inference_steps").disabled = model.fixed_steps;
+  $("guidance_scale").disabled = !model.takes_guidance;
+  $("negative_prompt").disabled = !model.takes_negative_prompt;
 }
 
 // Settings and the URL.
