@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from imagen_jax import config
 from imagen_jax.cli import train
+from imagen_jax.config.sentences import join_texts
 
 USAGE = """Distil a trained stage, or every stage of a cascade, into one that few steps sample.
 
@@ -108,20 +109,32 @@ def _require_fit(before: config.Distillation, options: Options) -> None:
             f"{said} has learned guidance already: give --method moments or progressive, or the "
             "teacher that it had"
         )
-    asked = options.steps * options.teacher_steps
-    follows = options.method == before.method == "progressive" and before.steps == asked
-    if before.method != "guidance" and not follows:
-        more = f", or --method progressive with --steps times --teacher-steps {before.steps}"
-        raise ValueError(
-            f"{said} is distilled ({before.method}) for {before.steps} "
-            f"steps, and --method {options.method} --steps {options.steps} asks it for others: "
-            "give the teacher that it had" + more * (before.method == "progressive")
-        )
+    if before.method != "guidance":
+        _require_steps(before, options)
     if before.has_guidance_input and most is not None and not 1 < most <= before.max_guidance:
         raise ValueError(
             f"--max-guidance {most:g}: the teacher {options.teacher} takes a guidance weight of 1 "
             f"to {before.max_guidance:g}, and so does its student: give more than 1, and at most "
             "that"
+        )
+
+
+def _require_steps(before: config.Distillation, options: Options) -> None:
+    """Refuse a teacher of few steps that the student's are not made of. Errors: ValueError."""
+    said = f"--teacher {options.teacher}: it is distilled ({before.method}) for {before.steps} "
+    said += f"step{'s' * (before.steps > 1)}, which "
+    if options.method != "progressive" or before.method != "progressive":
+        raise ValueError(
+            f"{said}--method {options.method} can't begin with: give the teacher that it had"
+        )
+    asked = options.steps * options.teacher_steps
+    if before.steps != asked:
+        fitting = [n for n in range(1, before.steps) if before.steps % n == 0]
+        choices = [f"--steps {n} --teacher-steps {before.steps // n}" for n in fitting[::-1]]
+        remedy = f"give {join_texts(choices, separator=' or ')}, or " if choices else "give "
+        raise ValueError(
+            f"{said}are not the {asked} of --steps {options.steps} and --teacher-steps "
+            f"{options.teacher_steps}: {remedy}the teacher that it had"
         )
 
 
@@ -205,20 +218,23 @@ def _require_same(stage: config.Stage, teacher: config.Stage, options: Options) 
             free = {field: getattr(ours, field) for field in WITHIN[name] if hasattr(ours, field)}
             theirs = dataclasses.replace(theirs, **free)
         if ours != theirs:
+            difference, option = _first_difference(f"stage.{name}", ours, theirs)
             raise ValueError(
-                f"--teacher {options.teacher}: {_first_difference(f'stage.{name}', ours, theirs)}: "
-                "give the config that it was trained with"
+                f"--teacher {options.teacher}: {difference}: give the config that it was trained "
+                f"with, and the options that were given then{option}"
             )
 
 
-def _first_difference(name: str, ours: Any, theirs: Any) -> str:
+def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, str]:
+    """A sentence on the first field that differs, and the option that sets it, if one does."""
     if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
         for field in dataclasses.fields(ours):
             a, b = getattr(ours, field.name), getattr(theirs, field.name)
             if a != b:
                 return _first_difference(f"{name}.{field.name}", a, b)
     if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
-        return (
-            f"{name} is of kind {type(theirs).__name__} there, {type(ours).__name__} in the config"
-        )
-    return f"{name}={theirs!r} there, {ours!r} in the config"
+        kinds = type(theirs).__name__, type(ours).__name__
+        return f"{name} is of kind {kinds[0]} there, {kinds[1]} in the config", ""
+    single = isinstance(theirs, str | int | float) and not isinstance(theirs, bool)
+    option = f", such as --{name.replace('_', '-')} {theirs}" if single else ""
+    return f"{name}={theirs!r} there, {ours!r} in the config", option

@@ -15,8 +15,8 @@ from imagen_jax.io import json_reader, paths
 
 USAGE = """Compile a config's real training step for a TPU slice that need not be here, and report
 its memory, traffic and estimated speed. Nothing runs on a chip: times are the TPU compiler's
-estimates. It needs `pip install 'jax[tpu]'`, two cores and a few minutes for the largest models.
-`imagen plan --table FILE...` shows plans that `--json` printed side by side.
+estimates. It needs `pip install 'imagen_jax[plan]'`, two cores and a few minutes for the largest
+models. `imagen plan --table FILE...` shows plans that `--json` printed side by side.
 """
 
 
@@ -140,6 +140,12 @@ def read_plans(file: Path) -> list[dict[str, Any]]:
 def _plan(experiment: config.Experiment, topology: Any, options: Options) -> list[dict[str, Any]]:
     from imagen_jax.plan import report
 
+    what = "the text encoder" if options.encode else experiment.stage.name
+    print(
+        f"compiling {what} for {topology.name}: seconds for small networks, minutes for large ones",
+        file=sys.stderr,
+        flush=True,
+    )
     schedule, plans = None, []
     if options.encode:
         plans = [_encode(experiment, topology, options)]

@@ -67,7 +67,8 @@ class Distillation:
             require(
                 given == value,
                 f"{where}: sampler.{'spacing' if name == 'levels' else name}={given!r}, but the "
-                f"network is distilled ({self.method}) for {value!r}: leave it at that",
+                f"network is distilled ({self.method}) "
+                + (f"for {value!r}: leave it at that" if value else "without it: leave it out"),
             )
         weight = sampler.guidance_weight
         require(

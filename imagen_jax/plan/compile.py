@@ -21,7 +21,7 @@ from imagen_jax.plan.sampling_loop import SamplingLoop
 from imagen_jax.plan.topology import Topology
 from imagen_jax.text import packing, t5, t5_storage
 from imagen_jax.text.placement import Split, parameter_sharding
-from imagen_jax.train import resolve, sharded_step, state
+from imagen_jax.train import distillation, resolve, sharded_step, state
 
 EFFORT = {"optimization_level": 9}  # O0: 15 times faster and a third of the memory
 CAPTION_TOKENS = 20  # of a caption from the web, about
@@ -59,7 +59,7 @@ def compile_train(
     work_of_one = model_flops * size / parts / len(topology.devices)
     compiled = compile_for(work.lower(), topology, effort=effort)
     local = auto_layout.local_images(size // parts, work.devices)
-    notes = _small_batch(local)
+    notes = _small_batch(local) + describe_limits(experiment.stage)
     if parts == 1:
         found = roofline.estimate(compiled, topology.chip, flops=work_of_one)
     else:
@@ -92,6 +92,12 @@ def describe_training(experiment: config.Experiment) -> tuple[str, str]:
         steps = f" in {student.steps} steps" if student.steps else ""
         return "distill", f"{name}, {student.method}{steps}"
     return "train", f"{name}, adapters of rank {rank}" if rank else name
+
+
+def describe_limits(stage: config.Stage) -> list[str]:
+    """What a planned student can't do, whatever its program costs."""
+    found = distillation.describe_noise_prediction(stage)
+    return [found.removeprefix("warning: ")] if found else []
 
 
 def _one_part(work: sharded_step.ShardedStep) -> config.Experiment:
@@ -138,7 +144,7 @@ def compile_sample(
             flops=flops.count_flops(functools.partial(loop, count), *loop.shapes) / images,
             estimate=found.times(count, memory=memory),
             steps=count,
-            notes=tuple(_small_batch(local)),
+            notes=tuple(_small_batch(local) + describe_limits(stage)),
         )
         for count in steps or (stage.sampler.steps,)
     ]

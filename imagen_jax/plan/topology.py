@@ -45,7 +45,8 @@ def use_compiler(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
-            "planning needs the TPU compiler, which is not installed: pip install 'jax[tpu]'"
+            "planning needs the TPU compiler, which is not installed: "
+            "pip install 'imagen_jax[plan]'"
         )
     environment.update(ENVIRONMENT)
 

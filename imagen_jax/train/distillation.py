@@ -62,14 +62,14 @@ def count_passes(options: config.Distillation) -> int:
 
 def describe_noise_prediction(stage: config.Stage) -> str:
     """Describe what few steps make of a network that predicts noise; "" for all others."""
-    few = stage.distillation is not None and stage.distillation.steps > 0
-    if not few or stage.diffusion.predicts != "eps":
+    if stage.distillation is None or stage.diffusion.predicts != "eps":
         return ""
     times = math.exp(-stage.diffusion.schedule.logsnr_min / 2)
+    when = "begins" if stage.distillation.steps else "of this one would begin"
     return (
-        "warning: stage.diffusion.predicts='eps': in pure noise, where a student of few steps "
-        f"begins, an error of eps is {times:,.0f} times as large in the image, and drowns the "
-        "others: distil a teacher that predicts v or x0"
+        f"warning: stage.diffusion.predicts='eps': in pure noise, where a student of few steps {when}, an "
+        f"error of eps is {times:,.0f} times as large in the image, and drowns the others: distil "
+        "a teacher that predicts v or x0"
     )
 
 

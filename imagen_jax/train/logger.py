@@ -67,6 +67,7 @@ class RunLogger:
         if step == self._start + 1:
             jax.block_until_ready(scalars)
             self._goodput.end_start()
+            self.progress.end_start(step)
             if sentence := self._goodput.describe_start():
                 self.info(sentence)
 

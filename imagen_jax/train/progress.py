@@ -39,7 +39,7 @@ class ProgressMeter:
         self._writers, self._speed = [(writer, Guard(writer.name)) for writer in writers], speed
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
         self._measured: dict[int, Mapping[str, np.ndarray]] = {}
-        self._clock, self._clock_step = time.perf_counter(), start
+        self._clock, self._clock_step = self._began = time.perf_counter(), start
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -54,6 +54,10 @@ class ProgressMeter:
         """Keep one step's metrics until the next `fetch`."""
         self._pending[step] = metrics
         self._bar.update()
+
+    def end_start(self, step: int) -> None:
+        """Count time from here: what compiling took tells nothing of the steps that follow."""
+        self._clock, self._clock_step = time.perf_counter(), step
 
     def fetch(self) -> dict[int, Mapping[str, np.ndarray]]:
         """Fetch each step's metrics since the last time; waits for the devices."""
@@ -71,6 +75,8 @@ class ProgressMeter:
         rows, self._measured = self._measured, {}
         values = _mean(list(rows.values()))
         now = time.perf_counter()
+        if step == self._clock_step:  # the first step alone
+            self._clock, self._clock_step = self._began
         done, took = step - self._clock_step, max(now - self._clock, 1e-9)
         rate = images * done / took
         values |= {"images_per_s": rate, **self._speed.metrics(rate), **also}

@@ -43,6 +43,8 @@ def test_a_plan_says_that_it_distils_and_how() -> None:
     assert compile.describe_training(guided) == ("distill", "base8, guidance")
     fast = distill.planned_student(base, "moments", 8)
     assert compile.describe_training(fast) == ("distill", "base8, moments in 8 steps")
+    assert "predicts='eps'" in compile.describe_limits(fast.stage)[0]
+    assert not compile.describe_limits(base.stage)
     lora = config.Lora(rank=4)
     adapted = dataclasses.replace(base, lora=lora)
     assert compile.describe_training(adapted) == ("train", "base8, adapters of rank 4")
@@ -74,8 +76,12 @@ def test_a_progressive_student_takes_all_steps_of_a_progressive_teacher() -> Non
     """The base stage of `shapes-fast` has five: one of a student's is five of its own."""
     (base, *_) = config.load("shapes")
     options = {"teacher": "shapes-fast", "method": "progressive", "steps": 1, "workdir": "runs"}
-    with pytest.raises(ValueError, match=r"for 5 steps.* --steps times --teacher-steps 5$"):
+    with pytest.raises(
+        ValueError, match=r"are not the 2 of .*give --steps 1 --teacher-steps 5, or the t"
+    ):
         distill.student(base, distill.Options(**options))
+    with pytest.raises(ValueError, match="--method moments can't begin with: give the teacher"):
+        distill.student(base, distill.Options(**{**options, "method": "moments"}))
     found = distill.student(base, distill.Options(**options, teacher_steps=5)).stage.distillation
     assert found is not None
     assert (found.steps, found.teacher_steps, found.distilled_teacher) == (1, 5, True)

@@ -30,8 +30,11 @@ def stage(distilled: config.Distillation = MOMENTS, **changes: Any) -> config.St
         ({"steps": 8}, r"steps=8, but the network is distilled \(moments\) for 4"),
         ({"kind": "ddim"}, r"kind='ddim', .*for 'ancestral'"),
         ({"spacing": "karras"}, r"spacing='karras', .*for 'time'"),
-        ({"stochasticity": 0.3}, r"stochasticity=0\.3, .*for 0\.0"),
-        ({"guidance_interval": (0.1, 1.0)}, r"guidance_interval=\(0\.1, 1\.0\), .*for None"),
+        ({"stochasticity": 0.3}, r"stochasticity=0\.3, .*without it"),
+        (
+            {"guidance_interval": (0.1, 1.0)},
+            r"guidance_interval=\(0\.1, .*without it: leave",
+        ),
         ({"guidance_rescale": 0.5}, r"guidance_rescale=0\.5"),
         ({"guidance_weight": 3.5}, r"guidance_weight=3\.5, .*for 1 to 3"),
         ({"guidance_weight": 0.0}, r"guidance_weight=0, .*for 1 to 3"),

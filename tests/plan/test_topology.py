@@ -28,7 +28,7 @@ def test_generation_and_shape() -> None:
 def test_planning_without_the_compiler_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     environment: dict[str, str] = {}
-    with pytest.raises(ValueError, match=r"pip install 'jax\[tpu\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'imagen_jax\[plan\]'"):
         topology.use_compiler(environment)
     assert not environment
 

@@ -1,5 +1,6 @@
 """What a run tells of itself: norms, speed, profiles."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.parallel import accelerators
-from imagen_jax.train import norms, profiler, train_metrics
+from imagen_jax.train import norms, profiler, progress, train_metrics
 
 TREE = {"stem": {"kernel": jnp.full((3, 4), 2.0)}, "head": [jnp.ones(5), jnp.full(2, -3.0)]}
 
@@ -111,3 +112,27 @@ def test_a_start_past_the_steps_says_so_once(tmp_path: Any) -> None:
         "--profile-steps 3:5: nothing is traced, as this start begins with step 4" in told.said[0]
     )
     assert not (tmp_path / "profile").exists()
+
+
+def test_the_rate_leaves_compiling_out(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The first step takes 100 seconds, and each of the next nine takes one."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    speed = train_metrics.Throughput(1e9, jax.devices())
+
+    def rates(flushed: tuple[int, ...]) -> list[str]:
+        now[0] = 0.0
+        meter = progress.ProgressMeter(tmp_path, (), speed, name="base8", steps=110, start=0)
+        for step in range(1, 11):
+            now[0] += 100.0 if step == 1 else 1.0
+            meter.add(step, dict.fromkeys(("loss", "grad_norm", "skipped"), jnp.zeros(())))
+            if step == 1:
+                meter.end_start(step)
+            if step in flushed:
+                meter.fetch()
+                meter.flush(step, images=30, also={})
+        meter.close()
+        return [line.split("  ", 3)[3] for line in capsys.readouterr().out.splitlines()]
+
+    assert rates((10,)) == ["30 images/s  left 01:40"]
+    assert rates((1, 10)) == ["0 images/s  left 3:01:40", "30 images/s  left 01:40"]
