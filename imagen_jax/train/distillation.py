@@ -67,9 +67,9 @@ def describe_noise_prediction(stage: config.Stage) -> str:
     times = math.exp(-stage.diffusion.schedule.logsnr_min / 2)
     when = "begins" if stage.distillation.steps else "of this one would begin"
     return (
-        f"warning: stage.diffusion.predicts='eps': in pure noise, where a student of few steps {when}, an "
-        f"error of eps is {times:,.0f} times as large in the image, and drowns the others: distil "
-        "a teacher that predicts v or x0"
+        "warning: stage.diffusion.predicts='eps': in pure noise, where a student of few steps "
+        f"{when}, an error of eps is {times:,.0f} times as large in the image, and drowns the "
+        "others: distil a teacher that predicts v or x0"
     )
 
 
