@@ -7,11 +7,13 @@ import emoji_words
 import numpy as np
 import pytest
 
+from imagen_jax.data.synthetic.emoji import emoji_names
+
 REASONS = {"🐙": "", "🥑": "", "❤️": "style", "👩🏿‍🚀": "skin tone", "👋🏻": "near duplicate"}
 
 
 def example(emoji: str, style: str, reason: str = "") -> dict:
-    words = f"{emoji_words.emoji_names.captions(emoji)[0]}, {style}"
+    words = f"{emoji_names.captions(emoji)[0]}, {style}"
     return {
         "emoji": emoji,
         "style": style,
