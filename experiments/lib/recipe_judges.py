@@ -11,7 +11,6 @@ from imagen_jax import config
 from imagen_jax.evaluate import frechet
 from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
 from imagen_jax.imagen import Imagen
-from imagen_jax.types import Pixels
 from lib import emoji_bench, scoring
 from lib.emoji_images import SEEN, SIDE, RealEmoji, at_side
 from lib.emoji_measures import Bench
@@ -73,10 +72,9 @@ class Sampling:
     seed: int
     batch_size: int
 
-    def sample(self, imagen: Imagen, captions: list[str]) -> Pixels:
-        """Images of a base stage alone."""
-        sampled = imagen.sample(captions, seed=self.seed, batch_size=self.batch_size)
-        return list(sampled.values())[-1]
+    def given(self) -> dict[str, int]:
+        """What every call that samples or adds noise is given."""
+        return {"seed": self.seed, "batch_size": self.batch_size}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +92,11 @@ class ShapesJudge:
 
     def noise_error(self, imagen: Imagen, row: Variant) -> float:
         """On the real images of the captions."""
-        chosen = {"seed": self.sampling.seed, "batch_size": self.sampling.batch_size}
-        return scoring.noise_error(imagen, self._exam(row), **chosen)
+        return scoring.noise_error(imagen, self._exam(row), **self.sampling.given())
 
     def score(self, imagen: Imagen, row: Variant) -> Scores:
         """Shares by kind of caption and attribute."""
-        exam = self._exam(row)
-        return scoring.score(self.sampling.sample(imagen, exam.captions), exam)
+        return scoring.sample_and_score(imagen, self._exam(row), **self.sampling.given())
 
     def cells(self, scores: Scores) -> dict[str, str]:
         """Attributes, by number of objects."""
@@ -141,13 +137,12 @@ class EmojiRecipeJudge:
 
     def noise_error(self, imagen: Imagen, row: Variant) -> float:
         """On images of validation."""
-        chosen = {"seed": self.sampling.seed, "batch_size": self.sampling.batch_size}
-        return scoring.noise_error(imagen, self.unseen, **chosen)
+        return scoring.noise_error(imagen, self.unseen, **self.sampling.given())
 
     def score(self, imagen: Imagen, row: Variant) -> Scores:
         """Percent by part of the caption, and the Fréchet distance to other images of training."""
         captions = emoji_bench.choose_captions(self.chosen, "any", seed=self.sampling.seed)
-        images = self.sampling.sample(imagen, captions)
+        (images,) = imagen.sample(captions, **self.sampling.given()).values()
         return {
             **self.bench.shares(at_side(images), self.chosen.meant),
             "frechet": self.reference.distance(images),
