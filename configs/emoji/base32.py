@@ -14,7 +14,7 @@ def get_config() -> config.Experiment:
             name="base32",
             size=32,
             model=config.UNet(
-                channels=128,
+                channels=96,
                 channel_mult=(1, 1),
                 res_blocks=1,
                 patch=4,
@@ -27,7 +27,10 @@ def get_config() -> config.Experiment:
                 text=config.TextConditioning(positions=32, refiner_layers=1),
             ),
             diffusion=config.Diffusion(
-                predicts="v", time_sampling="stratified", schedule=config.NoiseSchedule(shift=-1.0)
+                predicts="v",
+                time_sampling="stratified",
+                loss_weight="sigmoid",
+                schedule=config.NoiseSchedule(shift=-1.0),
             ),
             sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=3.0, threshold="static"),
         ),

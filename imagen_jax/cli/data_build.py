@@ -42,6 +42,9 @@ class BuildOptions:
     keywords: Path | None = None
     """Package emojibase-data of npm (.tgz or folder): keywords and categories for captions of
     --styles; default: where npm installed it, else captions have names alone."""
+    categories: tuple[str, ...] = ()
+    """Draw only emoji of --styles in these of Unicode's subgroups, such as animal-bird; `animal`
+    is all that begin so. --keywords has them. Default: every emoji."""
     beam: bool = False
     """Run as an Apache Beam pipeline; needs --out. Its options come last, after `--`:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be
@@ -69,6 +72,10 @@ class BuildOptions:
         config.require(
             bool(self.styles) or self.keywords is None,
             f"--keywords {self.keywords} is for captions of --styles, which is not given",
+        )
+        config.require(
+            bool(self.styles) or not self.categories,
+            f"--categories {' '.join(self.categories)} is of emoji in --styles, which is not given",
         )
         config.require(
             not self.styles or self.pairs.out is None,
@@ -131,7 +138,10 @@ def _draw_emoji(name: str, options: BuildOptions) -> Any:
         if options.font is not None:
             raise ValueError(f"--font {options.font}: {name} takes it as --styles noto=FONT")
         return styles_dataset.build_styles(
-            str(options.data_dir), styles=options.styles, keywords=options.keywords
+            str(options.data_dir),
+            styles=options.styles,
+            keywords=options.keywords,
+            categories=options.categories,
         )
     from imagen_jax.data.synthetic.emoji import dataset
 

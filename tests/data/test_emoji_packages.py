@@ -249,8 +249,8 @@ def test_keywords_are_read_and_what_is_no_word_is_left_out(tmp_path: Path) -> No
     files["en/data.json"] = json.dumps(entries).encode()
     package = emoji_packages.write_folder(tmp_path / "p", files)
     found = annotations.read_annotations(package).by_code
-    assert found["1f353"] == (("berry", "red fruit"), ("food", "fruit"))
-    assert found["1f44b-1f3ff"] == ((), ())
+    assert found["1f353"] == (("berry", "red fruit"), ("food", "fruit"), "food-fruit")
+    assert found["1f44b-1f3ff"] == ((), (), "")
     assert set(found) == {"1f353", "1f44b", "1f44b-1f3ff"}
     tar = emoji_packages.write_tar(tmp_path / "p.tgz", files)
     assert annotations.read_annotations(tar) == annotations.read_annotations(package)

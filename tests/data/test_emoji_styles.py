@@ -1,6 +1,7 @@
 """Emoji in several styles: their captions, and combinations that training never sees."""
 
 import dataclasses
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from imagen_jax.data.sources import addresses
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.synthetic import tfds_builder
 from imagen_jax.data.synthetic.emoji import (
+    annotations,
     emoji_names,
     near_duplicates,
     set_readers,
@@ -314,10 +316,63 @@ def test_building_again_changes_nothing_and_refuses_other_sets(
     command.run(["build", "emoji", *arguments, *where])
     assert "emoji/styles is in" in capsys.readouterr().out
     others = ["--styles", f"noto={packages['noto']}", f"fluent-flat={packages['fluent-flat']}"]
-    with pytest.raises(ValueError, match="were made of other sets or keywords than these: delete"):
-        command.run(["build", "emoji", *others, *where])
+    for given in (others, [*arguments, "--categories", "food"]):
+        with pytest.raises(ValueError, match="other sets, keywords or categories than these: del"):
+            command.run(["build", "emoji", *given, *where])
     files = sorted(path for path in built.rglob("*") if path.is_file())
     assert [(path, path.stat().st_mtime_ns) for path in files] == before
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("food",), {"1", "2", "3"}),
+        (("food-drink", "animal"), {"3", "4"}),
+        (("animal-bird",), {"4"}),
+    ],
+)
+def test_a_category_is_a_subgroup_or_how_several_begin(given, expected: set[str]) -> None:
+    names = {"1": "food-fruit", "2": "food-asian", "3": "food-drink", "4": "animal-bird"}
+    named = {code: Annotation((), (), name) for code, name in names.items()}
+    known = Annotations(named | {"5": Annotation((), (), "foodstuff"), "6": Annotation((), ())})
+    assert annotations.select_categories(known, given) == expected
+
+
+def test_only_emoji_of_the_categories_are_drawn(packages, tmp_path: Path) -> None:
+    """Held-out looks and combinations are those of what is drawn."""
+    fruit = [text for text in EMOJI if text not in ("🐙", "👍")]
+    listed = emoji_packages.keywords({text: [] for text in fruit})
+    place = emoji_packages.write_tar(tmp_path / "k.tgz", listed)
+    styles = [f"{name}={packages[name]}" for name in ("noto", "fluent-flat", "fluent-3d")]
+    given = ["--styles", *styles, "--keywords", str(place), "--categories", "food-fruit"]
+    command.run(["build", "emoji", *given, "--data-dir", str(tmp_path)])
+    drawn = {text for text, _ in examples(tmp_path)}
+    assert drawn
+    assert drawn <= set(fruit)
+    metadata = styles_dataset.build_styles(tmp_path).info.metadata
+    assert json.loads(metadata["inputs"])["categories"] == ["food-fruit"]
+
+
+@pytest.mark.parametrize(
+    ("with_keywords", "says"),
+    [
+        (False, r"--categories fruits: which emoji are .* npm pack emojibase-data, then give"),
+        (
+            True,
+            r"--categories 'fruits': no emoji is in a category of that name: give some of",
+        ),
+    ],
+)
+def test_categories_that_nothing_knows_are_refused(
+    packages, tmp_path: Path, *, with_keywords: bool, says: str
+) -> None:
+    styles = tuple(f"{name}={packages[name]}" for name in ("noto", "fluent-flat"))
+    keywords = packages["keywords"] if with_keywords else None
+    with pytest.raises(ValueError, match=says):
+        styles_dataset.build_styles(
+            tmp_path, styles=styles, keywords=keywords, categories=("fruits",)
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -340,6 +395,7 @@ def test_orders_that_make_no_sense_are_refused(given, says: str, tmp_path: Path)
     ("given", "says"),
     [
         (["--keywords", "k.tgz"], "--keywords k.tgz is for captions of --styles"),
+        (["--categories", "food"], "--categories food is of emoji in --styles, which is not"),
         (
             ["--styles", "noto", "--out", "x", *TINY],
             "--styles is for drawing emoji; --out x takes what",
@@ -359,7 +415,9 @@ def test_where_a_set_draws_no_skin_tone_no_caption_says_one(packages, tmp_path: 
     files = one | {f"assets/{code_of(f'🏂{tone}')}.png": one[name] for tone in emoji_names.TONES}
     files |= {f"assets/{code_of(text)}.png": one[name] for text in ("👍🏻", "👍🏾")}
     folder = emoji_packages.write_folder(tmp_path / "p", files)
-    drawn, _ = styles_dataset.draw_sets({"noto": set_readers.read_set(folder)})
+    drawn, _ = styles_dataset.draw_sets(
+        {"noto": set_readers.read_set(folder)}, emoji_names.known_emoji()
+    )
     assert [drawing.emoji for drawing in drawn] == [("🏂",)]
 
 

@@ -4,15 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+import emoji_curve
 import emoji_font_file
 import emoji_packages
 import emoji_scores
 import numpy as np
 import pytest
-from lib import emoji_bench, emoji_images, emoji_judge, emoji_pages, recipe_judges, variants
+from lib import emoji_bench, emoji_images, emoji_judge, emoji_pages, recipe_judges, runs, variants
 from lib.emoji_bench import Splits
 from lib.emoji_images import BY_STYLE, BY_TONE, SEEN, Combination, RealEmoji
 from lib.emoji_measures import Bench
+from lib.emoji_sampling import EmojiOptions
 
 from imagen_jax.data.images import transforms
 from imagen_jax.data.synthetic.emoji import styles_dataset
@@ -89,11 +91,11 @@ def splits() -> Splits:
 
 
 @pytest.fixture
-def options(base32, splits, tmp_path: Path, monkeypatch) -> emoji_scores.Options:
+def options(base32, splits, tmp_path: Path, monkeypatch) -> EmojiOptions:
     monkeypatch.setattr(emoji_scores, "load", {"a cascade": base32}.__getitem__)
     monkeypatch.setattr(emoji_bench, "read_split", lambda split, folder: getattr(splits, split))
     monkeypatch.setattr(emoji_judge, "STYLE_STEPS", 200)
-    return emoji_scores.Options(
+    return EmojiOptions(
         cascade="a cascade",
         last_stage="base32",
         images=5,
@@ -104,7 +106,7 @@ def options(base32, splits, tmp_path: Path, monkeypatch) -> emoji_scores.Options
     )
 
 
-def make_bench(splits: Splits, options: emoji_scores.Options) -> Bench:
+def make_bench(splits: Splits, options: EmojiOptions) -> Bench:
     return emoji_bench.make_bench(splits, options.workdir, seed=options.seed)
 
 
@@ -223,6 +225,35 @@ def test_a_stage_that_cannot_be_judged_is_refused(options, tiny, monkeypatch) ->
     monkeypatch.setattr(emoji_scores, "load", lambda place: tiny)
     with pytest.raises(ValueError, match="last_stage=base8: 8 px, no multiple of 32"):
         emoji_scores.run(dataclasses.replace(options, last_stage="base8"))
+
+
+@pytest.mark.filterwarnings("ignore:no caption of shapes/tiny")
+def test_checkpoints_of_a_run_are_judged_one_by_one(
+    options, base32, data_dir: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """Each is the run as it was at that step, judged on the same captions and noise."""
+    folder = tmp_path / "base32"
+    experiment = base32.experiments[0]
+    settings = dataclasses.replace(experiment.train, steps=3, save_every=1, keep_every=1)
+    runs.train(dataclasses.replace(experiment, train=settings), folder, data_dir=data_dir)
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    asked = emoji_curve.Options(**given | {"cascade": str(folder), "images": 3, "steps": (1, 3)})
+    emoji_curve.run(asked)
+    points = json.loads((asked.out / "emoji_curve.json").read_text())["results"]
+    assert list(points) == ["1", "3"]
+    assert [point["images"] for point in points.values()] == [8, 24]
+    assert 0 < points["1"]["hours"] < points["3"]["hours"]
+    assert points["1"]["groups"][SEEN] != points["3"]["groups"][SEEN]
+    assert points["1"]["groups"][SEEN]["real"] == points["3"]["groups"][SEEN]["real"]
+    place = tmp_path / "at"
+    assert emoji_curve.load_checkpoint(folder, 2, place / "base32").steps == (2,)
+    assert (asked.out / "emoji_curve.png").stat().st_size > 0
+
+    monkeypatch.setattr(Imagen, "sample", None)  # what is judged is not judged again
+    emoji_curve.run(asked)
+    assert "| 3 | 0 k | 0.0 |" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"steps \[9\]: .*base32 has checkpoints of the steps \[1"):
+        emoji_curve.run(dataclasses.replace(asked, steps=(9,)))
 
 
 def test_variants_of_a_stage_of_emoji_are_judged(options, splits, base32, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from imagen_jax.data.synthetic.emoji import (
     emoji_font,
+    emoji_names,
     image_sets,
     set_readers,
     styles_dataset,
@@ -20,7 +21,7 @@ def test_sets_without_a_known_emoji_are_refused(tmp_path: Path) -> None:
     place = emoji_packages.write_folder(tmp_path, {"assets/ffffff.png": picture})
     sets = {name: set_readers.read_set(place) for name in ("twemoji", "openmoji")}
     with pytest.raises(ValueError, match="twemoji, openmoji have no image of a known emoji: give"):
-        styles_dataset.draw_sets(sets)
+        styles_dataset.draw_sets(sets, emoji_names.known_emoji())
 
 
 def test_a_package_in_nobodys_home_is_told() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imagen_jax.config.sentences import join_texts, shorten
 from imagen_jax.data.synthetic.emoji import package_files
 from imagen_jax.data.synthetic.emoji.set_readers import normal_code
 from imagen_jax.io import json_reader
@@ -22,6 +23,7 @@ class Annotation(NamedTuple):
 
     keywords: tuple[str, ...]
     category: tuple[str, ...]  # words from general to special: food, fruit
+    subgroup: str = ""  # Unicode's name of the category: food-fruit
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,29 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(dict(_annotations(emoji, groups.get("subgroups"))), digest)
 
 
+def select_categories(known: Annotations, wanted: tuple[str, ...]) -> frozenset[str]:
+    """Codes of the emoji in some of Unicode's subgroups; `food` is all that begin so: `food-fruit`.
+
+    Errors: ValueError for a word that no subgroup has.
+    """
+    found = {one.subgroup for one in known.by_code.values() if one.subgroup}
+    for word in wanted:
+        if not any(_is_within(name, word) for name in found):
+            raise ValueError(
+                f"--categories {shorten(word)}: no emoji is in a category of that name: give some "
+                f"of {join_texts(sorted(found))}, or how several of them begin, such as food"
+            )
+    return frozenset(
+        code
+        for code, one in known.by_code.items()
+        if any(_is_within(one.subgroup, word) for word in wanted)
+    )
+
+
+def _is_within(subgroup: str, word: str) -> bool:
+    return f"{subgroup}-".startswith(f"{word}-")
+
+
 def _annotations(emoji: Any, subgroups: Any) -> Iterator[tuple[str, Annotation]]:
     """Entries; what has not the form of one is left out. Those with a skin tone are like others."""
     for entry in filter(_is_fields, emoji if isinstance(emoji, list) else []):
@@ -55,6 +80,7 @@ def _annotations(emoji: Any, subgroups: Any) -> Iterator[tuple[str, Annotation]]
         annotation = Annotation(
             tuple(filter(_is_keyword, _items(entry.get("tags")))),
             tuple(word for word in category.split("-") if word and word not in EMPTY),
+            category,
         )
         for one in (entry, *filter(_is_fields, _items(entry.get("skins")))):
             if isinstance(code := one.get("hexcode"), str):

@@ -42,11 +42,20 @@ class Inputs:
 
     sets: Mapping[str, EmojiSet]
     annotations: Annotations = field(default_factory=Annotations)
+    categories: tuple[str, ...] = ()  # of Unicode's subgroups; (): all
+
+    def emoji(self) -> list[str]:
+        """The emoji that are drawn. Errors: ValueError for an unknown category."""
+        if not self.categories:
+            return list(emoji_names.known_emoji())
+        wanted = annotations.select_categories(self.annotations, self.categories)
+        return [text for text in emoji_names.known_emoji() if code_of(text) in wanted]
 
     def digests(self) -> str:
         """JSON of what each of them is."""
-        found = {name: one.digest for name, one in self.sets.items()}
-        return json.dumps(found | {"keywords": self.annotations.digest})
+        found: dict[str, str | list[str]] = {name: one.digest for name, one in self.sets.items()}
+        chosen = {"categories": sorted(self.categories)} if self.categories else {}
+        return json.dumps(found | {"keywords": self.annotations.digest} | chosen)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -84,7 +93,7 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: what is held out depends on all."""
         assert self.inputs is not None  # `build_styles` gave them
-        drawings, look = draw_sets(self.inputs.sets)
+        drawings, look = draw_sets(self.inputs.sets, self.inputs.emoji())
         places = style_splits.place_drawings(drawings, look)
         for split in SPLITS:
             if split not in {place.split for place in places}:
@@ -103,39 +112,54 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
 
 
 def build_styles(
-    data_dir: str | Path, *, styles: tuple[str, ...] = (), keywords: str | Path | None = None
+    data_dir: str | Path,
+    *,
+    styles: tuple[str, ...] = (),
+    keywords: str | Path | None = None,
+    categories: tuple[str, ...] = (),
 ) -> EmojiStyles:
     """Draw the dataset under `data_dir`, unless it is there.
 
     `styles` are words such as `noto` and `openmoji=PATH`; `keywords` is the place of
-    `emojibase-data`; None: where npm installed it, if it did.
+    `emojibase-data`; None: where npm installed it, if it did. `categories` are Unicode's subgroups
+    or how they begin (`food`, `animal-bird`); (): every emoji.
     Errors: as `image_sets.open_sets` and `annotations.read_annotations`; ValueError for sets
     other than those of the dataset that is there, and for an unusable dataset.
     """
     found = tfds_builder.find_built(EmojiStyles, NAME, data_dir)
-    if found is not None and not styles and keywords is None:
+    if found is not None and not styles and keywords is None and not categories:
         return found
-    inputs = open_inputs(styles, keywords)
+    inputs = open_inputs(styles, keywords, categories)
     if found is None:
         config = tfds_builder.config_of(EmojiStyles, NAME)
         found = EmojiStyles(config=config, data_dir=data_dir, inputs=inputs)
         tfds_builder.write_dataset(found)
     elif inputs.digests() != found.info.metadata["inputs"]:
         raise ValueError(
-            f"the emoji in {found.data_dir} were made of other sets or keywords than these: delete "
-            "that folder and run `imagen data` again"
+            f"the emoji in {found.data_dir} were made of other sets, keywords or categories than "
+            "these: delete that folder and run `imagen data` again"
         )
     return found
 
 
-def open_inputs(styles: tuple[str, ...], keywords: str | Path | None) -> Inputs:
+def open_inputs(
+    styles: tuple[str, ...], keywords: str | Path | None, categories: tuple[str, ...]
+) -> Inputs:
     """What a dataset is made of. Errors: as `build_styles`."""
     if not styles:
         raise ValueError(f"{NAME} needs --styles, two or more of {', '.join(STYLES)}")
     installed = Path(image_sets.MODULES, annotations.PACKAGE)
     place = Path(keywords) if keywords else installed if installed.is_dir() else None
     known = annotations.read_annotations(place) if place else Annotations()
-    return Inputs(image_sets.open_sets(styles), known)
+    if categories and place is None:
+        raise ValueError(
+            f"--categories {' '.join(categories)}: which emoji are in a category is said by npm's "
+            f"{annotations.PACKAGE}, which is not in {image_sets.MODULES}: npm pack "
+            f"{annotations.PACKAGE}, then give --keywords FILE.tgz"
+        )
+    inputs = Inputs(image_sets.open_sets(styles), known, categories)
+    inputs.emoji()  # an unknown category is named before anything is drawn
+    return inputs
 
 
 def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
@@ -146,15 +170,15 @@ def open_styles(split: str, data_dir: str | Path) -> TfdsSource:
     return tfds_builder.open_built(EmojiStyles, NAME, split, data_dir)
 
 
-def draw_sets(sets: Mapping[str, EmojiSet]) -> tuple[list[Drawing], Look]:
-    """Every emoji that a set has; those of a set that look alike are one drawing.
+def draw_sets(sets: Mapping[str, EmojiSet], emoji: Sequence[str]) -> tuple[list[Drawing], Look]:
+    """Those of the emoji that a set has; those of a set that look alike are one drawing.
 
     They are in the order of the emoji, so that no part of a split is of one style.
     Errors: ValueError for an image that cannot be used.
     """
     alike: dict[tuple[str, bytes], list[str]] = {}
     looks = []
-    for text in tqdm(emoji_names.known_emoji(), "emoji", unit=" emoji"):
+    for text in tqdm(emoji, "emoji", unit=" emoji"):
         for name, images in sets.items():
             pixels = _pixels(text, name, images)
             if pixels is not None:
