@@ -67,17 +67,19 @@ class RealEmoji:
 
 
 def read_split(split: str, data_dir: Path) -> RealEmoji:
-    """A split of the dataset that `imagen data build emoji --styles` made.
+    """A split of the dataset that `imagen data build emoji --styles` made, each image once.
 
     Errors: as `styles_dataset.open_styles`.
     """
     source = styles_dataset.open_styles(split, data_dir)
-    examples = [source[row] for row in range(len(source))]
+    examples: dict[tuple[str, str], dict[str, Any]] = {}  # what is repeated comes after all
+    for example in source:
+        examples.setdefault((example["emoji"], example["style"]), example)
     return RealEmoji(
-        np.stack([_shrink(example["image"], SIDE) for example in examples]),
-        tuple(tuple(example["captions"]) for example in examples),
-        tuple(map(meaning, examples)),
-        tuple(example["held_out"] for example in examples),
+        np.stack([_shrink(example["image"], SIDE) for example in examples.values()]),
+        tuple(tuple(example["captions"]) for example in examples.values()),
+        tuple(map(meaning, examples.values())),
+        tuple(example["held_out"] for example in examples.values()),
         tuple(range(len(examples))),
         lambda row: source[row]["image"],
     )

@@ -44,7 +44,8 @@ class BuildOptions:
     --styles; default: where npm installed it, else captions have names alone."""
     categories: tuple[str, ...] = ()
     """Draw only emoji of --styles in these of Unicode's subgroups, such as animal-bird; `animal`
-    is all that begin so. --keywords has them. Default: every emoji."""
+    is all that begin so, `animal=4` puts each four times into the split train. --keywords has the
+    subgroups. Default: every emoji once."""
     beam: bool = False
     """Run as an Apache Beam pipeline; needs --out. Its options come last, after `--`:
     `-- --runner=DataflowRunner --project=...`. Source, encoder, --data-dir and --out have to be

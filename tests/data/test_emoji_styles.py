@@ -326,12 +326,13 @@ def test_building_again_changes_nothing_and_refuses_other_sets(
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (("food",), {"1", "2", "3"}),
-        (("food-drink", "animal"), {"3", "4"}),
-        (("animal-bird",), {"4"}),
+        (("food",), {"1": 1, "2": 1, "3": 1}),
+        (("food-drink", "animal=99"), {"3": 1, "4": 99}),
+        (("animal-bird=2",), {"4": 2}),
+        (("food=3", "food-asian", "animal=1"), {"1": 3, "2": 1, "3": 3, "4": 1}),
     ],
 )
-def test_a_category_is_a_subgroup_or_how_several_begin(given, expected: set[str]) -> None:
+def test_a_category_is_a_subgroup_or_how_several_begin(given, expected: dict[str, int]) -> None:
     names = {"1": "food-fruit", "2": "food-asian", "3": "food-drink", "4": "animal-bird"}
     named = {code: Annotation((), (), name) for code, name in names.items()}
     known = Annotations(named | {"5": Annotation((), (), "foodstuff"), "6": Annotation((), ())})
@@ -339,40 +340,52 @@ def test_a_category_is_a_subgroup_or_how_several_begin(given, expected: set[str]
 
 
 def test_only_emoji_of_the_categories_are_drawn(packages, tmp_path: Path) -> None:
-    """Held-out looks and combinations are those of what is drawn."""
     fruit = [text for text in EMOJI if text not in ("🐙", "👍")]
     listed = emoji_packages.keywords({text: [] for text in fruit})
     place = emoji_packages.write_tar(tmp_path / "k.tgz", listed)
     styles = [f"{name}={packages[name]}" for name in ("noto", "fluent-flat", "fluent-3d")]
-    given = ["--styles", *styles, "--keywords", str(place), "--categories", "food-fruit"]
+    given = ["--styles", *styles, "--keywords", str(place), "--categories", "food-fruit=3"]
     command.run(["build", "emoji", *given, "--data-dir", str(tmp_path)])
     drawn = {text for text, _ in examples(tmp_path)}
     assert drawn
     assert drawn <= set(fruit)
     metadata = styles_dataset.build_styles(tmp_path).info.metadata
-    assert json.loads(metadata["inputs"])["categories"] == ["food-fruit"]
+    assert json.loads(metadata["inputs"])["categories"] == ["food-fruit=3"]
+    # Training sees each image three times, what is held out comes once.
+    for split, times in (("train", 3), ("validation", 1), ("held_out", 1)):
+        seen = list(styles_dataset.open_styles(split, tmp_path))
+        count = Counter((one["emoji"], one["style"], bytes(one["image"])) for one in seen)
+        assert set(count.values()) == {times}
+        once = [(one["emoji"], one["style"]) for one in seen[: len(count)]]
+        assert len(set(once)) == len(count)
 
 
 @pytest.mark.parametrize(
-    ("with_keywords", "says"),
+    ("categories", "says"),
     [
-        (False, r"--categories fruits: which emoji are .* npm pack emojibase-data, then give"),
-        (
-            True,
-            r"--categories 'fruits': no emoji is in a category of that name: give some of",
-        ),
+        (("food=0",), r"--categories 'food=0': give NAME=TIMES, with a number of times from 1 to"),
+        (("food=",), r"--categories 'food=': give NAME=TIMES"),
+        (("food=100",), r"--categories 'food=100': give NAME=TIMES"),
+        (("food", "food=2"), r"--categories names 'food' twice: give each category once"),
+        (("fruits",), r"--categories 'fruits': no emoji is in a category of that name: give some"),
     ],
 )
-def test_categories_that_nothing_knows_are_refused(
-    packages, tmp_path: Path, *, with_keywords: bool, says: str
+def test_categories_that_mean_nothing_are_refused(
+    packages, tmp_path: Path, categories: tuple[str, ...], says: str
 ) -> None:
     styles = tuple(f"{name}={packages[name]}" for name in ("noto", "fluent-flat"))
-    keywords = packages["keywords"] if with_keywords else None
     with pytest.raises(ValueError, match=says):
         styles_dataset.build_styles(
-            tmp_path, styles=styles, keywords=keywords, categories=("fruits",)
+            tmp_path, styles=styles, keywords=packages["keywords"], categories=categories
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_categories_need_the_package_that_has_them(packages, tmp_path: Path) -> None:
+    styles = tuple(f"{name}={packages[name]}" for name in ("noto", "fluent-flat"))
+    says = r"--categories food: which emoji are .* npm pack emojibase-data, then give"
+    with pytest.raises(ValueError, match=says):
+        styles_dataset.build_styles(tmp_path, styles=styles, categories=("food",))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from imagen_jax.io import json_reader
 PACKAGE = "emojibase-data"
 WANTED = re.compile(r"(?:^|/)(?:en/data|meta/groups)\.json$")
 WORDS = re.compile(r"[a-z][a-z'-]+(?: [a-z'-]+)*")  # what a keyword has to look like
+TIMES = re.compile("[1-9][0-9]?")  # that an emoji is to be seen
 EMPTY = {"other", "face", "person", "place"}  # parts of categories that add nothing to a name
 
 
@@ -50,23 +51,42 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(dict(_annotations(emoji, groups.get("subgroups"))), digest)
 
 
-def select_categories(known: Annotations, wanted: tuple[str, ...]) -> frozenset[str]:
-    """Codes of the emoji in some of Unicode's subgroups; `food` is all that begin so: `food-fruit`.
+def select_categories(known: Annotations, wanted: tuple[str, ...]) -> dict[str, int]:
+    """How often emoji in some of Unicode's subgroups are to be seen, by their codes; no others.
 
-    Errors: ValueError for a word that no subgroup has.
+    A word is a subgroup or how several begin: `food` is `food-fruit` and more; `food=4` is four
+    times. Of several that fit the longest counts.
+    Errors: ValueError for a word that no subgroup has, one twice, or no number of times.
     """
+    times = _read_times(wanted)
     found = {one.subgroup for one in known.by_code.values() if one.subgroup}
-    for word in wanted:
+    for word in times:
         if not any(_is_within(name, word) for name in found):
             raise ValueError(
                 f"--categories {shorten(word)}: no emoji is in a category of that name: give some "
                 f"of {join_texts(sorted(found))}, or how several of them begin, such as food"
             )
-    return frozenset(
-        code
-        for code, one in known.by_code.items()
-        if any(_is_within(one.subgroup, word) for word in wanted)
-    )
+    chosen = {}
+    for code, one in known.by_code.items():
+        fitting = [word for word in times if _is_within(one.subgroup, word)]
+        if fitting:
+            chosen[code] = times[max(fitting, key=len)]
+    return chosen
+
+
+def _read_times(wanted: tuple[str, ...]) -> dict[str, int]:
+    times: dict[str, int] = {}
+    for word in wanted:
+        name, _, number = word.partition("=")
+        if name in times:
+            raise ValueError(f"--categories names {shorten(name)} twice: give each category once")
+        if "=" in word and TIMES.fullmatch(number) is None:
+            raise ValueError(
+                f"--categories {shorten(word)}: give NAME=TIMES, with a number of times from 1 to "
+                "99, such as food=4"
+            )
+        times[name] = int(number or 1)
+    return times
 
 
 def _is_within(subgroup: str, word: str) -> bool:

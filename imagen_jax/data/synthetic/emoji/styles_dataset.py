@@ -42,14 +42,18 @@ class Inputs:
 
     sets: Mapping[str, EmojiSet]
     annotations: Annotations = field(default_factory=Annotations)
-    categories: tuple[str, ...] = ()  # of Unicode's subgroups; (): all
+    categories: tuple[str, ...] = ()  # of Unicode's subgroups, with times; (): all once
 
-    def emoji(self) -> list[str]:
-        """The emoji that are drawn. Errors: ValueError for an unknown category."""
+    def emoji(self) -> dict[str, int]:
+        """The emoji that are drawn, and how often training sees each in every style.
+
+        Errors: as `annotations.select_categories`.
+        """
+        known = emoji_names.known_emoji()
         if not self.categories:
-            return list(emoji_names.known_emoji())
-        wanted = annotations.select_categories(self.annotations, self.categories)
-        return [text for text in emoji_names.known_emoji() if code_of(text) in wanted]
+            return dict.fromkeys(known, 1)
+        times = annotations.select_categories(self.annotations, self.categories)
+        return {text: times[code_of(text)] for text in known if code_of(text) in times}
 
     def digests(self) -> str:
         """JSON of what each of them is."""
@@ -93,7 +97,8 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
         """Draws every emoji once, all splits together: what is held out depends on all."""
         assert self.inputs is not None  # `build_styles` gave them
-        drawings, look = draw_sets(self.inputs.sets, self.inputs.emoji())
+        emoji = self.inputs.emoji()
+        drawings, look = draw_sets(self.inputs.sets, tuple(emoji))
         places = style_splits.place_drawings(drawings, look)
         for split in SPLITS:
             if split not in {place.split for place in places}:
@@ -102,13 +107,22 @@ class EmojiStyles(  # type: ignore[call-arg]  # TFDS has no types
                     "sets with more"
                 )
         examples = describe(drawings, places, self.inputs.annotations)
-        return {split: self._generate_examples(split, places, examples) for split in SPLITS}
+        by_split: dict[str, list[dict]] = {split: [] for split in SPLITS}
+        for example, place in zip(examples, places, strict=True):
+            by_split[place.split].append(example)
+        by_split["train"] = repeat_examples(by_split["train"], emoji)
+        return {split: self._generate_examples(found) for split, found in by_split.items()}
 
-    def _generate_examples(
-        self, split: str, places: Sequence[Place], examples: Sequence[dict]
-    ) -> Iterator[tuple[int, dict]]:
-        chosen = [e for e, place in zip(examples, places, strict=True) if place.split == split]
-        yield from enumerate(chosen)
+    def _generate_examples(self, examples: Sequence[dict]) -> Iterator[tuple[int, dict]]:
+        for number, example in enumerate(examples):
+            # Encoded bytes need no TensorFlow.
+            yield number, example | {"image": io.BytesIO(example["image"])}
+
+
+def repeat_examples(examples: Sequence[dict], times: Mapping[str, int]) -> list[dict]:
+    """Each example as often as its emoji is to be seen: all of them, then those seen again."""
+    rounds = range(max(times.values()))
+    return [one for turn in rounds for one in examples if times[one["emoji"]] > turn]
 
 
 def build_styles(
@@ -122,7 +136,8 @@ def build_styles(
 
     `styles` are words such as `noto` and `openmoji=PATH`; `keywords` is the place of
     `emojibase-data`; None: where npm installed it, if it did. `categories` are Unicode's subgroups
-    or how they begin (`food`, `animal-bird`); (): every emoji.
+    or how they begin (`animal-bird`, `food`), with the times that training is to see each of their
+    images (`food=4`); (): every emoji, once.
     Errors: as `image_sets.open_sets` and `annotations.read_annotations`; ValueError for sets
     other than those of the dataset that is there, and for an unusable dataset.
     """
@@ -217,7 +232,7 @@ def describe(
     ]
     return [
         {
-            "image": io.BytesIO(drawing.image),  # encoded bytes need no TensorFlow
+            "image": drawing.image,
             "caption": said[0],
             "captions": said,
             "emoji": own[0],
