@@ -46,6 +46,8 @@ class Options(CascadeOptions):
     """Steps of the first stage, for the teacher and for students of guidance alone."""
     seeds: config.Count = 3
     """Times that the teacher samples, each from other noise, for its spread."""
+    student_seeds: config.Count = 1
+    """Times that each student samples, likewise."""
     references: config.Count = 2000
     """Real images that the Fréchet distance is measured from; an even number."""
 
@@ -123,20 +125,28 @@ def settings(teacher: Imagen, options: Options) -> list[Setting]:
 
     Errors: ValueError for students that have one name, or whose stages the teacher lacks.
     """
-    found = [Setting(TEACHER, TEACHER, teacher)]
-    found += [Setting(f"{TEACHER}, noise {n}", "", teacher, n) for n in range(2, options.seeds + 1)]
-    found += _at_steps(Setting(TEACHER, TEACHER, teacher), options.steps)
+    found = _with_other_noise(Setting(TEACHER, TEACHER, teacher), options.seeds)
+    found += _at_steps(found[0], options.steps)
     for address in options.students:
         setting = _student(teacher, address)
         first = setting.imagen.stages[0].stage.distillation
         fixed = first is None or first.method != "guidance"
-        found += [setting] if fixed else [setting, *_at_steps(setting, options.steps)]
+        found += _with_other_noise(setting, options.student_seeds)
+        found += [] if fixed else _at_steps(setting, options.steps)
     names = [setting.name for setting in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
             f"students: {config.join_values(twice)} twice: give each folder another name"
         )
     return found
+
+
+def _with_other_noise(setting: Setting, seeds: int) -> list[Setting]:
+    others = (
+        dataclasses.replace(setting, name=f"{setting.name}, noise {n}", method="", noise=n)
+        for n in range(2, seeds + 1)
+    )
+    return [setting, *others]
 
 
 def _at_steps(setting: Setting, steps: Sequence[int]) -> list[Setting]:

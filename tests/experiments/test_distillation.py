@@ -38,6 +38,7 @@ def options(base16, tmp_path: Path, monkeypatch) -> distillation.Options:
         last_stage="base16",
         images=6,
         seeds=2,
+        student_seeds=2,
         references=200,
         part=4,
         batch_size=4,
@@ -50,16 +51,18 @@ def test_every_setting_is_judged_on_every_caption(options) -> None:
     distillation.run(options)
     results = json.loads((options.out / "distillation.json").read_text())["results"]
     # The teacher of the tests has 2 steps, guided: fewer are a setting, as many and more are not.
-    names = ["teacher", "teacher, noise 2", "teacher, 1 step", "moments, 2 steps"]
+    once = ["teacher", "teacher, noise 2", "teacher, 1 step", "moments, 2 steps"]
+    names = [*once, "moments, 2 steps, noise 2"]
     assert list(results) == names
-    assert [results[name]["calls"] for name in names] == [4, 4, 2, 2]
+    assert [results[name]["calls"] for name in names] == [4, 4, 2, 2, 2]
     for name in names:
         assert results[name]["right"][ALL]["captions"] == 12
         assert results[name]["frechet"] > 0
         assert results[name]["sharpness"] > 0
     assert results["teacher"]["right"][ALL]["difference"] == 0.0
     # Other noise, other images.
-    assert results["teacher, noise 2"]["frechet"] != results["teacher"]["frechet"]
+    for name in ("teacher", "moments, 2 steps"):
+        assert results[f"{name}, noise 2"]["frechet"] != results[name]["frechet"]
     for file in ("distillation.png", "distillation_images.png"):
         assert (options.out / file).stat().st_size > 0
     assert "| moments, 2 steps | 2 |" in (options.out / "distillation.md").read_text()
@@ -68,7 +71,7 @@ def test_every_setting_is_judged_on_every_caption(options) -> None:
 def test_students_of_guidance_are_measured_at_fewer_steps(base16, options, monkeypatch) -> None:
     guided = student_of(base16, method="guidance", steps=0)
     monkeypatch.setattr(distillation, "load", lambda place: guided)
-    found = distillation.settings(base16, dataclasses.replace(options, seeds=1))
+    found = distillation.settings(base16, dataclasses.replace(options, seeds=1, student_seeds=1))
     assert [setting.name for setting in found] == [
         "teacher",
         "teacher, 1 step",
@@ -79,7 +82,8 @@ def test_students_of_guidance_are_measured_at_fewer_steps(base16, options, monke
 
 
 def test_students_that_cannot_be_told_apart_are_refused(base16, options) -> None:
-    twice = dataclasses.replace(options, students=("runs/moments", "runs/moments"))
+    students = ("runs/moments", "runs/moments")
+    twice = dataclasses.replace(options, students=students, student_seeds=1)
     with pytest.raises(ValueError, match="students: 'moments, 2 steps' twice"):
         distillation.settings(base16, twice)
 
