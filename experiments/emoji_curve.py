@@ -39,7 +39,7 @@ class Options(EmojiOptions):
     """Name of its stage."""
     images: config.Count = 100
     """Captions of each group: seen, held out by skin tone, held out by style."""
-    steps: tuple[int, ...] = ()
+    steps: tuple[config.Count, ...] = ()
     """Checkpoints; default: all that the run has kept."""
 
 

@@ -7,6 +7,7 @@ of the same captions is the ceiling. Closest training images tell copying from c
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from lib import command, emoji_bench, emoji_pages, emoji_sampling
@@ -21,7 +22,12 @@ from imagen_jax.pretrained.load import load
 NAME = "emoji_scores"
 
 
-def run(options: EmojiOptions) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options(EmojiOptions):
+    """Cascade, and how many of its images are judged; `workdir` has the judge's weights, too."""
+
+
+def run(options: Options) -> None:
     """Sample, judge, compare; writes emoji_scores.png, .md, .json, _images.png, _neighbours.png.
 
     Errors: ValueError for a stage that the cascade does not have or whose side is no multiple of
@@ -64,4 +70,4 @@ def judge_results(bench: Bench, splits: Splits) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.main(EmojiOptions, run, description=__doc__)
+    command.main(Options, run, description=__doc__)

@@ -24,7 +24,7 @@ FOLDER = "emoji_scores"  # of images and the judge's weights, in the workdir
 
 @dataclasses.dataclass(frozen=True)
 class EmojiOptions(CascadeOptions):
-    """Cascade, and how many of its images are judged; `workdir` has the judge's weights, too."""
+    """What experiments that judge emoji have in common."""
 
     cascade: str = "runs/emoji"
     """A folder of runs, an exported cascade, or one stage."""

@@ -19,7 +19,7 @@ CASCADE = "shapes"  # the stores that are written have the sides of all of its s
 LINES = 4  # of a run's log, at least: speed is read from all but the first, which compiles
 TIMED, TIMED_EVERY = 20, 5  # steps of a run that only measures speed; its first five compile
 FREE = {  # fields that do not change the weights that a run learns
-    "data": ("workers", "threads", "prefetch", "max_damaged"),
+    "data": ("workers", "threads", "prefetch", "max_damaged", "examples"),
     "train": ("log_every", "save_every", "keep", "sample_every", "sample_prompts"),
     "stage": ("sampler",),
     "text": (

@@ -23,6 +23,7 @@ NOTED = {
     "--teacher.identity": "--teacher of `imagen distill`",
     "--lora.base": "--init-from",
     "--lora.identity": "--init-from",
+    "--data.examples": "--pairs",
 }
 
 

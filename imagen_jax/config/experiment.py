@@ -47,6 +47,7 @@ class Data:
     threads: Threads = 2
     prefetch: Prefetch = 8  # batches ready in advance
     max_damaged: Share = 0.01  # share of the records that may be damaged before the run stops
+    examples: Whole = 0  # of the encoded dataset, which the run notes; 0: not known
 
     def __post_init__(self) -> None:
         check_fields(self, "data")

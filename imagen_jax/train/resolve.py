@@ -46,12 +46,12 @@ def resolve(
 
 
 def with_text(experiment: config.Experiment, store: Store) -> config.Experiment:
-    """Return the experiment with the text encoder that made the store.
+    """Return the experiment with the text encoder that made the store, and its examples.
 
     Errors: ValueError for a store that does not fit the config.
     """
     fit.check_store(store, experiment=experiment)
-    return fit.with_encoder(experiment, store)
+    return fit.with_store(experiment, store)
 
 
 def axis_sizes(experiment: config.Experiment) -> Mapping[str, int]:

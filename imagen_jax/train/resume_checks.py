@@ -16,7 +16,7 @@ from imagen_jax.train import optim
 PLACES = ("encoder", "tokenizer", "base", "folder")  # among these options
 UNKNOWN = ""  # a digest of the text encoder in the config of a run from before they were kept
 # Besides the optimiser's, what a run's weights depend on.
-REPORTED = {"data": ("dataset", "split"), "train": ("steps", "batch_size", "seed")}
+REPORTED = {"data": ("dataset", "split", "examples"), "train": ("steps", "batch_size", "seed")}
 
 
 def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str]:
@@ -36,7 +36,7 @@ def changed_options(workdir: Workdir, experiment: config.Experiment) -> list[str
         for part in names
         for name in names[part]
         for old, new in [_values(part, name, before, experiment)]
-        if old != new
+        if old != new and not (name == "examples" and 0 in (old, new))
     }
     stateful = ("optim.kind", "optim.clip_norm", "optim.frozen")
     if _state(before) != _state(experiment) or "optim.frozen" in changed:

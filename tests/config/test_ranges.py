@@ -146,7 +146,7 @@ FREE = frozenset(
     {
         *("train.steps", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
         *("train.seed", "train.max_skipped", "train.sample_every", "optim.warmup_steps"),
-        *("optim.ema_start", "runoptions.max_restarts"),
+        *("optim.ema_start", "runoptions.max_restarts", "data.examples"),
         *("mesh.min_shard_bytes", "processes.process_id", "processes.heartbeat_timeout"),
         *("framing.crop_seed", "request.first_index", "evaluationsettings.seed"),
         *("filters.min_side", "filters.min_caption_chars", "filters.max_caption_chars"),

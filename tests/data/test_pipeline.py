@@ -305,16 +305,17 @@ def test_check_refuses_another_encoder(store: Store, text: dict, sentence: str) 
 
 
 def test_a_run_keeps_the_digests_of_its_encoder(store: Store) -> None:
-    kept = fit.with_encoder(make_experiment(), store)
+    kept = fit.with_store(make_experiment(), store)
     assert (kept.text.identity, kept.text.vocabulary) == ("0", "1")
+    assert kept.data.examples == store.count
     fit.check_store(store, experiment=kept)
 
 
 def test_a_run_keeps_the_dtype_of_its_encoder(store: Store) -> None:
     """So that prompts are encoded as the captions of training were."""
     rounded = dataclasses.replace(store, computed_in="bfloat16")
-    assert fit.with_encoder(make_experiment(), store).text.dtype == "float32"
-    kept = fit.with_encoder(make_experiment(), rounded)
+    assert fit.with_store(make_experiment(), store).text.dtype == "float32"
+    kept = fit.with_store(make_experiment(), rounded)
     assert kept.text.dtype == "bfloat16"
     fit.check_store(rounded, experiment=kept)
     with pytest.raises(ValueError, match=r"with dtype 'float32', but text.dtype='bfloat16'"):

@@ -25,7 +25,7 @@ def changed(**parts: dict) -> config.Experiment:
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """A run of `BEFORE` with a checkpoint."""
-    run_dir.write_config(tmp_path, BEFORE)
+    run_dir.write_config(tmp_path, changed(data={"examples": 40}))
     (tmp_path / run_dir.CHECKPOINTS / "2").mkdir(parents=True)
     return tmp_path
 
@@ -47,6 +47,8 @@ def begun(tmp_path: Path) -> Path:
         ),
         ({"train": {"log_every": 1, "keep": 9, "micro_batches": 2}, "data": {"threads": 0}}, []),
         ({"mesh": {"fsdp": 1}}, []),
+        ({"data": {"examples": 41}}, ["data.examples=41 instead of 40"]),
+        ({"data": {"examples": 0}}, []),
     ],
 )
 def test_what_changes_the_weights_is_reported(begun: Path, parts: dict, told: list[str]) -> None:

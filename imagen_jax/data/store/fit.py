@@ -60,12 +60,13 @@ def nonfinite_encoding(store: Store, which: str, command: str = "imagen encode")
     )
 
 
-def with_encoder(experiment: config.Experiment, store: Store) -> config.Experiment:
-    """The experiment with the digests and the dtype of the encoder that made the store."""
+def with_store(experiment: config.Experiment, store: Store) -> config.Experiment:
+    """The experiment with what the store notes: its encoder's digests and dtype, its examples."""
     text = dataclasses.replace(
         experiment.text,
         identity=store.identity,
         vocabulary=store.vocabulary,
         dtype=store.computed_in,  # type: ignore[arg-type]  # `config.Text` checks it
     )
-    return dataclasses.replace(experiment, text=text)
+    data = dataclasses.replace(experiment.data, examples=store.count)
+    return dataclasses.replace(experiment, text=text, data=data)
