@@ -86,7 +86,6 @@ class UNet:
     residual_scale: Positive = 1.0
     zero_init_residual: bool = True
     patch: Patch = 1  # space-to-depth at the entrance (simple diffusion); 1 in the paper
-    positions: bool = False  # learned positions added to the stem's output; none in the paper
     remat: Remat = "none"
     dtype: Dtype = "float32"  # of activations; parameters, norms and softmax stay float32
     text: TextConditioning = TextConditioning()

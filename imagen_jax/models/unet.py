@@ -66,8 +66,6 @@ class UNet(nn.Module):
         # Down
         x = network_input(z, cond).astype(style.dtype)
         h = conv(o.channels, style.dtype, name="stem")(space_to_depth(x, o.patch))
-        if o.positions:
-            h = h + GridPositions(name="positions")(h)
         skips = [h]
         for level in range(len(o.channel_mult)):
             h, outputs = down(o, style, level, name=f"down_{level}")(h, emb, cond)
@@ -85,24 +83,6 @@ class UNet(nn.Module):
             h
         )
         return depth_to_space(out, o.patch)
-
-
-class GridPositions(nn.Module):
-    """A learned vector for each place of a grid, of the one size that it is trained at.
-
-    Without it a network knows places from the padding of its convolutions alone, which a shallow
-    one hardly sees in pure noise.
-    """
-
-    @nn.compact
-    def __call__(self, h: Features) -> Float[Array, "1 p q c"]:
-        """Return the vectors.
-
-        Shapes: h (b, p, q, c).
-        """
-        places, channels = h.shape[1] * h.shape[2], h.shape[3]
-        table = self.param("embedding", nn.initializers.normal(0.02), (places, channels))
-        return table.reshape(1, *h.shape[1:]).astype(h.dtype)
 
 
 class Down(nn.Module):

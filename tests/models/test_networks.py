@@ -165,31 +165,6 @@ def test_the_last_upsampling_alone_decides_without_convolution_after_it(toy, inp
     assert (_spread_inside_patches(run(params, cond)) > 1e-3) == (last != "nearest")
 
 
-def test_learned_positions_are_added_to_the_stem_s_output(toy, inputs) -> None:
-    """Each place has its own: of zeros they change nothing, and moved they move the image."""
-    options = dataclasses.replace(toy.BASE, positions=True, patch=2, attention_at=(2,))
-    stage, module = toy.stage_of(options), models.build(options)
-    without = models.build(dataclasses.replace(options, positions=False))
-    params = toy.random_params(toy.shapes_of(module, stage))
-    table = params["positions"]["embedding"]
-    assert table.shape == (16, options.channels)
-    bare = {name: part for name, part in params.items() if name != "positions"}
-
-    @jax.jit
-    def run(positions: jax.Array) -> jax.Array:
-        moved = bare | {"positions": {"embedding": positions}}
-        cond = toy.encode(module, moved, inputs)
-        return toy.predict(module, moved, cond, inputs)
-
-    cond = toy.encode(without, bare, inputs)
-    plain = jax.jit(lambda: toy.predict(without, bare, cond, inputs))()
-    np.testing.assert_allclose(run(jnp.zeros_like(table)), plain, rtol=1e-5, atol=1e-6)
-    one = run(jnp.zeros_like(table).at[0].set(1.0)) - plain
-    other = run(jnp.zeros_like(table).at[15].set(1.0)) - plain
-    assert jnp.abs(one[:, :2, :2]).mean() > 2 * jnp.abs(one[:, -2:, -2:]).mean()
-    assert jnp.abs(other[:, -2:, -2:]).mean() > 2 * jnp.abs(other[:, :2, :2]).mean()
-
-
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 12), (4, 20)])
 def test_other_sizes_run_with_the_same_parameters(net, toy, height: int, width: int) -> None:
     """T20."""

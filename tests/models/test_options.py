@@ -64,7 +64,6 @@ UNET = {
     "residual_scale": 0.5,
     "zero_init_residual": False,
     "patch": 2,
-    "positions": True,
     "remat": "level",
     "dtype": "bfloat16",
     "text": POOL_ONLY,
