@@ -29,12 +29,12 @@ def get_config() -> config.Experiment:
             diffusion=config.Diffusion(
                 predicts="v",
                 time_sampling="stratified",
-                schedule=config.NoiseSchedule(shift=-2.0),
+                schedule=config.NoiseSchedule(shift=-4.0),
             ),
             sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=3.0, threshold="static"),
         ),
         data=config.Data(dataset="emoji/styles"),
         text=config.Text(encoder="t5_1_1_mini", width=256, max_length=32),
-        optim=config.Optim(kind="muon", learning_rate=3e-3, warmup_steps=200, ema_decay=0.9995),
+        optim=config.Optim(kind="muon", learning_rate=1e-3, warmup_steps=200, ema_decay=0.9995),
         train=config.Train(steps=30_000, batch_size=32, log_every=100, save_every=1000),
     )
