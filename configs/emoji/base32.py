@@ -31,7 +31,13 @@ def get_config() -> config.Experiment:
                 time_sampling="stratified",
                 schedule=config.NoiseSchedule(shift=-4.0),
             ),
-            sampler=config.Sampler(kind="ddim", steps=32, guidance_weight=3.0, threshold="static"),
+            sampler=config.Sampler(
+                kind="dpmpp_2m",
+                steps=32,
+                spacing="logsnr",  # even in time, few steps of this schedule would be for details
+                guidance_weight=3.0,
+                threshold="static",
+            ),
         ),
         data=config.Data(dataset="emoji/styles"),
         text=config.Text(encoder="t5_1_1_mini", width=256, max_length=32),
