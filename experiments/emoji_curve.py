@@ -25,8 +25,8 @@ from imagen_jax.io import checkpoints, run_dir
 from imagen_jax.pretrained.load import load
 
 NAME = "emoji_curve"
-MEASURED = {"combination": "combination", "subject": "subject", "style": "style", "tone": "tone"}
-Point = Mapping[str, Any]  # step, images, hours; measures by group
+MEASURED = ("combination", "subject", "style", "tone")
+Point = Mapping[str, Any]  # images, hours; measures by group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ def run(options: Options) -> None:
     steps = _choose_steps(folder, options.steps)
     splits = emoji_bench.read_splits(options.data_dir)
     bench = emoji_bench.make_bench(splits, options.folder, seed=options.seed)
-    kept = {"images": options.images, "seed": options.seed, "wording": options.wording}
+    names = ("cascade", "last_stage", "images", "seed", "wording")
+    kept = {name: getattr(options, name) for name in names}
     points = read_results(options.out, NAME, kept)
     for step in steps:
         if str(step) in points:
@@ -124,22 +125,22 @@ def _row(step: str, point: Point) -> dict[str, str]:
     for group, found in point["groups"].items():
         shares = [found["sampled"][name] for name in MEASURED]
         said = ", ".join("-" if share is None else f"{share:.0f}" for share in shares)
-        row[f"{group}: {', '.join(MEASURED.values())}"] = said
+        row[f"{group}: {', '.join(MEASURED)}"] = said
     return row | {"Fréchet, seen": f"{point['groups'][SEEN].get('frechet', float('nan')):.1f}"}
 
 
 def _plot(points: Mapping[str, Point]) -> Figure:
-    """A panel for each group, a line for each measure; ceilings are dashed."""
+    """A panel for each group, a line for each measure; ceilings are dotted."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     hours = [point["hours"] for point in points.values()]
     for axis, group in zip(figure.subplots(1, len(GROUPS), sharey=True), GROUPS, strict=True):
         found = [point["groups"][group] for point in points.values()]
-        for name, words in MEASURED.items():
-            (line,) = axis.plot(hours, [one["sampled"][name] for one in found], "o-", label=words)
+        for name in MEASURED:
+            (line,) = axis.plot(hours, [one["sampled"][name] for one in found], "o-", label=name)
             ceiling = found[-1]["real"][name]
             if ceiling is not None:
                 axis.axhline(ceiling, color=line.get_color(), linestyle=":", linewidth=1)
-        axis.set(title=group, xlabel="hours of one thread", ylim=(0, 101))
+        axis.set(title=group, xlabel="hours", ylim=(0, 101))
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("percent of images; dotted: real images")
     figure.axes[0].legend(fontsize=8)
