@@ -1,6 +1,7 @@
 """When does a stage that draws emoji learn what? Checkpoints of its run, judged one by one.
 
 Each samples the same captions from the same noise: seen ones, and held-out skin tones and styles.
+Beside what they show is the error of the image predicted in pure noise, which the rest grows from.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import command, emoji_bench, emoji_sampling, runs
+from lib import command, emoji_bench, emoji_errors, emoji_sampling, runs
 from lib.emoji_images import SEEN
 from lib.emoji_measures import measure
 from lib.emoji_sampling import GROUPS, EmojiOptions
@@ -67,6 +68,11 @@ def run(options: Options) -> None:
                 "hours": trained_hours(folder, step),
                 "groups": {
                     group: measure(drawn, bench, seen=group == SEEN)
+                    | {
+                        "pure_noise": emoji_errors.pure_noise_error(
+                            imagen, drawn, seed=options.seed
+                        )
+                    }
                     for group, drawn in emoji_sampling.sample_groups(imagen, splits, bench, options)
                 },
             }
@@ -110,7 +116,9 @@ def _page(points: Mapping[str, Point]) -> Page:
     return Page(
         title="Emoji in several styles: what is learned when",
         text="Percent of sampled images in which small classifiers of real images, and an oracle "
-        "of skin tones, find what the caption says; the same captions and noise at each step.",
+        "of skin tones, find what the caption says; the same captions and noise at each step. "
+        "Error in pure noise: mean square, by group, of the image in [-1, 1] that is predicted at "
+        f"a log-SNR of {emoji_errors.PURE_NOISE:.0f}; of the mean image: {_variances(ordered)}.",
         rows=[_row(step, point) for step, point in ordered.items()],
         figure=_plot(ordered),
     )
@@ -126,7 +134,14 @@ def _row(step: str, point: Point) -> dict[str, str]:
         shares = [found["sampled"][name] for name in MEASURED]
         said = ", ".join("-" if share is None else f"{share:.0f}" for share in shares)
         row[f"{group}: {', '.join(MEASURED)}"] = said
+    errors = [found["pure_noise"]["error"] for found in point["groups"].values()]
+    row["error in pure noise"] = ", ".join(f"{error:.3f}" for error in errors)
     return row | {"Fréchet, seen": f"{point['groups'][SEEN].get('frechet', float('nan')):.1f}"}
+
+
+def _variances(points: Mapping[str, Point]) -> str:
+    groups = next(iter(points.values()))["groups"].values()
+    return ", ".join(f"{found['pure_noise']['variance']:.3f}" for found in groups)
 
 
 def _plot(points: Mapping[str, Point]) -> Figure:

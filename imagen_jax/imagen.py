@@ -49,6 +49,7 @@ class Imagen:
     steps: tuple[int, ...] = ()  # and how many steps it had made
     cache_dir: Path | None = None  # keeps batches of a call that is interrupted, to resume it
     dataset: str = ""  # whose captions the cascade has seen; other words are warned of
+    words: frozenset[str] = frozenset()  # of those captions; (): as `data.known_words` knows them
 
     def __repr__(self) -> str:
         sizes = (f"{s.stage.name} {s.stage.size}x{s.stage.size}" for s in self.stages)
@@ -256,7 +257,7 @@ class Imagen:
         return SamplerInputs(captions=rows(count), indices=indices, negatives=negatives)
 
     def _warn_of_unseen(self, texts: Sequence[str]) -> None:
-        if words := known_words.unknown_words(texts, dataset=self.dataset):
+        if words := known_words.unknown_words(texts, dataset=self.dataset, seen=self.words):
             warnings.warn(
                 f"no caption of {self.dataset}, on which this cascade was trained, has the word "
                 f"{config.join_values(words)}: the images may show anything for it",

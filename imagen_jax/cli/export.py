@@ -43,6 +43,11 @@ class Options:
     """The programs for other runtimes."""
     weights_only: bool = False
     """As --text reference --no-programs."""
+    captions_of: str = ""
+    """Data source, such as emoji/styles, that the cascade was trained on: the words of its captions
+    go into the folder, and prompts with others are warned of."""
+    data_dir: Path = Path("data")
+    """Folder of that dataset, where it is an embedded one or TFDS's."""
     form: Literal["bundle", "orbax", "saved_model", "lora"] = "bundle"
     """orbax: only weights, float32, each stage's a standard Orbax checkpoint for other JAX code.
     saved_model: the programs as TensorFlow SavedModels (pip install 'imagen_jax[tensorflow]').
@@ -60,6 +65,10 @@ class Options:
         config.require(
             not self.weights_only or self.text in (None, "reference"),
             f"--weights-only has the text encoder by reference; leave out --text {self.text}",
+        )
+        config.require(
+            self.form == "bundle" or not self.captions_of,
+            f"--form {self.form} has no words of captions; leave out --captions-of",
         )
 
 
@@ -136,12 +145,23 @@ def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":
     from imagen_jax import export
     from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 
-    programs = options.programs and not options.weights_only
+    programs, words = options.programs and not options.weights_only, _words(options, imagen)
     if isinstance(imagen.encoder, MissingTextEncoder):
         if options.text not in (None, "none") or options.weights_only:
             imagen.encoder.encode([])  # says what is missing
-        return export.BundleOptions(text="none", programs=programs)
+        return export.BundleOptions(text="none", programs=programs, words=words)
     assert isinstance(imagen.encoder, OffloadedTextEncoder)  # of a cascade loaded with offload
     source = imagen.encoder.text
     kind = "reference" if options.weights_only else options.text or export.default_embedding(source)
-    return export.BundleOptions(text=kind, source=source, programs=programs)
+    return export.BundleOptions(text=kind, source=source, programs=programs, words=words)
+
+
+def _words(options: Options, imagen: "Imagen") -> frozenset[str]:
+    """The words of captions that go into the bundle. Errors: as `addresses.open_source`."""
+    if not options.captions_of:
+        return imagen.words
+    from imagen_jax.data import known_words
+    from imagen_jax.data.sources import addresses
+
+    address = addresses.parse_address(options.captions_of)
+    return known_words.words_of_source(addresses.open_source(address, options.data_dir))

@@ -1,20 +1,45 @@
-"""The words of the embedded datasets' captions: an encoder knows more, a cascade has seen these."""
+"""The words of captions in training: an encoder knows more, a cascade has seen these."""
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable
 
+from tqdm import tqdm
+
 from imagen_jax import extras
+from imagen_jax.data.sources.base import Source
+from imagen_jax.io.errors import CorruptDataError
 
 WORD = re.compile(r"[^\W_]+")
 
 
-def unknown_words(texts: Iterable[str], *, dataset: str) -> list[str]:
-    """Words that no caption of a dataset has, whatever their case; none where that is not known."""
+def unknown_words(
+    texts: Iterable[str], *, dataset: str, seen: frozenset[str] = frozenset()
+) -> list[str]:
+    """Words that no caption in training has, whatever their case; none where that is not known.
+
+    `seen` are the words of those captions, as `words_of` makes them; where there are none, those of
+    an embedded dataset.
+    """
     # Keywords in captions of emoji/styles are those of a package that need not be here.
-    seen = _words("" if dataset == "emoji/styles" else dataset.partition("/")[0])
+    seen = seen or _words("" if dataset == "emoji/styles" else dataset.partition("/")[0])
     found = dict.fromkeys(word for text in texts for word in WORD.findall(text))
     return [word for word in found if seen and word.lower() not in seen]
+
+
+def words_of(captions: Iterable[str]) -> frozenset[str]:
+    """Return the words of captions in small letters."""
+    return frozenset(word.lower() for text in captions for word in WORD.findall(text))
+
+
+def words_of_source(source: Source) -> frozenset[str]:
+    """Return the words of the captions of a source's examples that can be read."""
+    found: set[str] = set()
+    for index in tqdm(range(len(source)), desc="words of captions", unit=" examples"):
+        with contextlib.suppress(CorruptDataError):  # training leaves it out, too
+            found |= words_of(source[index]["captions"])
+    return frozenset(found)
 
 
 @functools.cache
@@ -28,4 +53,4 @@ def _words(family: str) -> frozenset[str]:
         from imagen_jax.data.synthetic.emoji import emoji_names
 
         captions = (c for text in emoji_names.known_emoji() for c in emoji_names.captions(text))
-    return frozenset(word.lower() for text in captions for word in WORD.findall(text))
+    return words_of(captions)

@@ -6,6 +6,7 @@
 | `README.md` | a card, to be completed by hand |
 | `STAGE/config.json`, `weights.safetensors` | a stage's resolved config and averaged weights |
 | `STAGE/sample.stablehlo` | its whole sampling loop, for cpu, cuda and tpu |
+| `words.txt` | the words of the captions in training, where they were given: others are warned of |
 | `text/` | the text encoder as `imagen convert text` writes it, and `encode.stablehlo` |
 
 | file | holds |

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from imagen_jax import config, models
 from imagen_jax.export import manifest, rounding_error, stablehlo, text_encoder
 from imagen_jax.export.licences import LICENCES
-from imagen_jax.export.manifest import CARD, Manifest
+from imagen_jax.export.manifest import CARD, WORDS, Manifest
 from imagen_jax.export.model_card import model_card
 from imagen_jax.export.text_encoder import TextEncoderEntry
 from imagen_jax.io import run_dir, safetensors
@@ -42,6 +42,7 @@ class BundleOptions:
     text: text_encoder.Kind = "reference"
     source: config.Text | None = None  # where the text encoder is now; None: where the config says
     programs: bool = False
+    words: frozenset[str] = frozenset()  # of the captions in training; prompts with others warn
     progress: bool = False  # shown on stderr while the text encoder is written
 
 
@@ -67,6 +68,8 @@ def write_bundle(
             experiments.append(stage.experiment)
             found[name] = _write_stage(unfinished / name, stage, dtype, contents.programs)
         text = write_text(unfinished, experiments[0].text, contents)
+        if contents.words:
+            (unfinished / WORDS).write_text("\n".join(sorted(contents.words)) + "\n", "utf-8")
         facts = describe_cascade(experiments[0], found, dtype=dtype, text=text)
         return finish(unfinished, facts, folder.name)
 

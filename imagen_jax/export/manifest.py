@@ -22,6 +22,7 @@ from imagen_jax.io.paths import path_inside
 FORMAT = 1  # of the whole folder; raised when an older reader would misunderstand it
 MANIFEST = "manifest.json"
 CARD = "README.md"  # to be completed by hand, so that it is not listed
+WORDS = "words.txt"  # of the captions in training, one a line
 DEEPEST = 16  # folders in each other in a bundle, which has two
 AT_ONCE = 2**28  # bytes; larger files are compared when they are read alone
 AGAIN = "copy or export it again"
@@ -68,6 +69,18 @@ class Manifest:
     def version(self) -> str:
         """The version of the package that wrote the bundle."""
         return _writer(self.facts)
+
+    def caption_words(self) -> frozenset[str]:
+        """The words of the captions that the cascade was trained on; none where they aren't here.
+
+        Errors: ValueError for a file that is no UTF-8.
+        """
+        if WORDS not in self.files:
+            return frozenset()
+        try:
+            return frozenset((self.folder / WORDS).read_text("utf-8").split())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.folder / WORDS} is no UTF-8: {AGAIN}") from error
 
     def check_digest(self, name: str, digest: str) -> None:
         """Compare the SHA-256 of the bytes that were read of a file. Errors: ValueError."""

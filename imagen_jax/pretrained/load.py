@@ -86,6 +86,7 @@ def _load_runs(
         experiments=tuple(_as_loaded(found[run]) for run in ordered),
         steps=tuple(step for _, step in loaded),
         dataset=found[ordered[0]].data.dataset,
+        words=frozenset() if bundle is None else bundle.caption_words(),
     )
 
 

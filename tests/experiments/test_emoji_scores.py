@@ -8,16 +8,28 @@ import emoji_curve
 import emoji_font_file
 import emoji_packages
 import emoji_scores
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from lib import emoji_bench, emoji_images, emoji_judge, emoji_pages, recipe_judges, runs, variants
+from lib import (
+    emoji_bench,
+    emoji_errors,
+    emoji_images,
+    emoji_judge,
+    emoji_pages,
+    recipe_judges,
+    runs,
+    variants,
+)
 from lib.emoji_bench import Splits
 from lib.emoji_images import BY_STYLE, BY_TONE, SEEN, Combination, RealEmoji
-from lib.emoji_measures import Bench
+from lib.emoji_measures import Bench, Drawn
 from lib.emoji_sampling import EmojiOptions
 
 from imagen_jax.data.images import transforms
 from imagen_jax.data.synthetic.emoji import styles_dataset
+from imagen_jax.diffusion import prediction
+from imagen_jax.image import to_float
 from imagen_jax.imagen import Imagen
 
 STYLES = ("noto", "openmoji", "twemoji")
@@ -245,6 +257,9 @@ def test_checkpoints_of_a_run_are_judged_one_by_one(
     assert 0 < points["1"]["hours"] < points["3"]["hours"]
     assert points["1"]["groups"][SEEN] != points["3"]["groups"][SEEN]
     assert points["1"]["groups"][SEEN]["real"] == points["3"]["groups"][SEEN]["real"]
+    errors = [point["groups"][SEEN]["pure_noise"] for point in points.values()]
+    assert errors[0]["variance"] == errors[1]["variance"] > 0
+    assert errors[0]["error"] != errors[1]["error"]
     place = tmp_path / "at"
     assert emoji_curve.load_checkpoint(folder, 2, place / "base32").steps == (2,)
     assert (asked.out / "emoji_curve.png").stat().st_size > 0
@@ -254,6 +269,26 @@ def test_checkpoints_of_a_run_are_judged_one_by_one(
     assert "| 3 | 0 k | 0.0 |" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"steps \[9\]: .*base32 has checkpoints of the steps \[1"):
         emoji_curve.run(dataclasses.replace(asked, steps=(9,)))
+
+
+def test_the_error_in_pure_noise_of_the_mean_image_is_the_variance(
+    base32, splits, monkeypatch
+) -> None:
+    real = splits.train
+    captions = emoji_bench.choose_captions(real, "main", seed=1)
+    drawn = Drawn(real.images, captions, real, real)
+    mean = to_float(real.at(32)).mean(axis=0)
+    predicts = base32.stages[0].stage.diffusion.predicts
+
+    def predict_mean(network, low_res, *, diffusion):
+        return lambda z, logsnr: prediction.from_x0(
+            jnp.broadcast_to(mean, z.shape), z, logsnr, predicts=predicts
+        )
+
+    monkeypatch.setattr(emoji_errors.preconditioning, "precondition", predict_mean)
+    found = emoji_errors.pure_noise_error(base32, drawn, seed=1)
+    assert found["error"] == pytest.approx(found["variance"], rel=1e-3)
+    assert found["variance"] > 0.01
 
 
 def test_variants_of_a_stage_of_emoji_are_judged(options, splits, base32, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import get_args
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from small_network import FOLDER
 
@@ -433,3 +434,30 @@ def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path
     page = Path("evaluation/index.html").read_text()
     assert "Evaluation of bfloat16" in page
     assert "losses.png" not in page  # the embedded cascade has no metrics.jsonl
+
+
+def test_words_of_captions_go_with_the_cascade(runs: Path, tmp_path: Path, monkeypatch) -> None:
+    """Of any source, and an exported cascade that is exported again keeps them."""
+    data = tmp_path / "images"
+    data.mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(data / "a.png")
+    (data / "a.txt").write_text("A tram in Lisbon, at dusk")
+    first, again = tmp_path / "first", tmp_path / "again"
+    asked = ["--weights-only", "--captions-of", f"folder:{data}", "--data-dir", str(tmp_path)]
+    command.run([str(runs), "--out", str(first), *asked])
+    assert (first / manifest.WORDS).read_text() == "a\nat\ndusk\nin\nlisbon\ntram\n"
+    command.run([str(first), "--out", str(again), "--weights-only"])
+    with pytest.warns(UserWarning, match=r"no caption of .* has the word 'cat':"):
+        imagen_jax.load(again).encode(["a cat in a Tram"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imagen_jax.load(again).encode(["a tram at dusk"])
+
+    (again / manifest.WORDS).write_text("cat\n")
+    with pytest.raises(ValueError, match=r"words\.txt has changed; copy or export it again"):
+        imagen_jax.load(again)
+    with pytest.raises(SystemExit):
+        command.run([str(runs), "--out", str(tmp_path / "no"), "--form", "orbax", *asked[1:]])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        command.run([str(runs), "--out", str(tmp_path / "no"), "--captions-of", "folder:nowhere"])
+    assert not (tmp_path / "no").exists()
