@@ -107,6 +107,7 @@ setup(
         "imagen_jax.pretrained": [
             "*/README.md",
             "*/manifest.json",
+            "*/words.txt",
             "*/*/config.json",
             "*/*/weights.safetensors",
         ],

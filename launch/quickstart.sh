@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to images: first from the cascade in the box, then from one trained here:
+# From a fresh clone to images: first from the cascades in the package, then from one trained here:
 # environment, images, dataset, captions, three stages, a grid and its scores.
 #   bash launch/quickstart.sh [folder]      about 12 minutes on two CPU cores
 # Run it again and it resumes where it stopped. VENV and PYTHON choose the environment.
@@ -21,9 +21,10 @@ fi
 imagen="$venv/bin/imagen"
 "$imagen" --version >/dev/null # an installation that was cut short fails here
 
-phase "2/7 sampling from the embedded cascade, which comes with the package"
+phase "2/7 sampling from the embedded cascades, which come with the package"
 "$imagen" sample shapes --out "$out/box" --seed 0 --prompts-file launch/prompts.txt
-echo "images of the embedded cascade: $out/box/grid.png"
+"$imagen" sample emoji --out "$out/emoji" --seed 0 --prompts-file launch/emoji_prompts.txt
+echo "images of the embedded cascades: $out/box/grid.png and $out/emoji/grid.png"
 
 phase "3/7 dataset: captioned shapes, drawn here"
 "$imagen" data build shapes/quickstart --data-dir "$out/data"
@@ -41,6 +42,6 @@ phase "7/7 evaluating"
 "$imagen" eval "$out/cascade" --out "$out/evaluation"
 
 phase "done"
-echo "embedded:      $out/box/grid.png"
+echo "embedded:      $out/box/grid.png, $out/emoji/grid.png"
 echo "trained here:  $out/samples/grid.png"
 echo "one page:      $out/evaluation/index.html"

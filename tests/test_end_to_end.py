@@ -261,9 +261,7 @@ def test_a_run_begins_with_anothers_weights(
     assert f"; the weights of {source}/base8 were for its beginning" in said
     with pytest.raises(ValueError, match=r"none of its tensors fits this config:\n  extra"):
         _train(built, tmp_path / "b", "--init-from", "shapes/base16")
-    with pytest.raises(
-        FileNotFoundError, match=r"--init-from nowhere: .*embedded cascades: shapes"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"--init-from nowhere: .*embedded cascades: emoji"):
         _train(built, tmp_path / "b", "--init-from", "nowhere")
     with pytest.raises(ValueError, match="--init-take and --init-partial need --init-from"):
         _train(built, tmp_path / "b", "--init-partial")

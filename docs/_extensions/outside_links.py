@@ -12,6 +12,7 @@ from sphinx.util import logging
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\.?/[^)#\s]+)[^)]*\)")
 INCLUDED = {  # file: its page
+    "imagen_jax/pretrained/emoji/README.md": "/results/embedded_emoji.md",
     "imagen_jax/pretrained/shapes/README.md": "/results/embedded.md",
     "imagen_jax/pretrained/shapes-fast/README.md": "/results/embedded_fast.md",
 }

@@ -11,6 +11,7 @@ import pytest
 import imagen_jax
 from imagen_jax import export, pretrained
 from imagen_jax.evaluate import alignment
+from imagen_jax.export.manifest import WORDS
 from imagen_jax.io import run_dir
 
 SETUP = Path(__file__).parents[2] / "setup.py"
@@ -32,7 +33,7 @@ def packaged() -> list[str]:
 
 
 def test_the_wheel_takes_what_export_writes(packaged: list[str], tmp_path: Path) -> None:
-    names = [f"base/{run_dir.WEIGHTS}", "base/config.json", export.MANIFEST, export.CARD]
+    names = [f"base/{run_dir.WEIGHTS}", "base/config.json", export.MANIFEST, export.CARD, WORDS]
     for file in (tmp_path / "cascade" / name for name in names):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -80,6 +81,16 @@ def test_the_box_draws_what_its_prompts_say(name: str) -> None:
     share, judged = alignment.score(list(pictures), prompts)["all"]
     assert judged == 8
     assert share >= 7 / 8
+
+
+@pytest.mark.usefixtures("one_device")
+def test_hearts_of_emoji_have_the_colours_that_their_prompts_say() -> None:
+    emoji = imagen_jax.load("emoji")
+    prompts = [f"{colour} heart, flat drawing" for colour in ("red", "green", "blue")]
+    images = emoji.sample(prompts, seed=0, last_stage="base32")["base32"]
+    assert images[:, 10:20, 10:22].mean(axis=(1, 2)).argmax(axis=1).tolist() == [0, 1, 2]
+    with pytest.warns(UserWarning, match="no caption of emoji/styles.* the word 'zyzzyva':"):
+        emoji.encode(["a 3D zyzzyva"])
 
 
 def test_the_fast_box_calls_its_networks_eight_times() -> None:
