@@ -56,6 +56,7 @@ def run(options: Options) -> None:
     bench = emoji_bench.make_bench(splits, options.folder, seed=options.seed)
     names = ("cascade", "last_stage", "images", "seed", "wording")
     kept = {name: getattr(options, name) for name in names}
+    kept["log_snr"] = emoji_errors.PURE_NOISE
     points = read_results(options.out, NAME, kept)
     for step in steps:
         if str(step) in points:

@@ -258,8 +258,9 @@ class Imagen:
 
     def _warn_of_unseen(self, texts: Sequence[str]) -> None:
         if words := known_words.unknown_words(texts, dataset=self.dataset, seen=self.words):
+            of = f"of {self.dataset}, on which this cascade was trained,"
             warnings.warn(
-                f"no caption of {self.dataset}, on which this cascade was trained, has the word "
+                f"no caption {'in training' if self.words else of} has the word "
                 f"{config.join_values(words)}: the images may show anything for it",
                 stacklevel=3,
             )

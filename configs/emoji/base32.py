@@ -1,8 +1,11 @@
 """Text to 32 px: the base stage of a cascade that draws emoji in several styles.
 
 Run: imagen data build emoji --styles ... --categories ... (docs/guides/data-sources.md has the sets
-and categories); imagen encode emoji; imagen train emoji --workdir runs/emoji (both stages). 3.9 M
-parameters; 100 images a second on one thread of an AMD EPYC (Zen 4).
+and categories); imagen encode emoji; imagen train emoji/base32 --workdir runs/emoji-subjects, which
+learns subjects from much noise; then details from less:
+  imagen train emoji/base32 --workdir runs/emoji/base32 --init-from runs/emoji-subjects \\
+    --stage.diffusion.schedule.shift -1 --train.steps 7500
+3.9 M parameters; 100 images a second on one thread of an AMD EPYC (Zen 4).
 """
 
 from imagen_jax import config
@@ -35,7 +38,7 @@ def get_config() -> config.Experiment:
                 kind="dpmpp_2m",
                 steps=32,
                 spacing="logsnr",  # even in time, few steps of this schedule would be for details
-                guidance_weight=3.0,
+                guidance_weight=2.0,
                 threshold="static",
             ),
         ),

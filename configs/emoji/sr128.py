@@ -1,7 +1,7 @@
 """32 to 128 px, trained on 64-px crops: the last stage of a cascade of emoji in several styles.
 
-Run: imagen train emoji --workdir runs/emoji, after base32. 2.6 M parameters; 38 images a second on
-one thread of an AMD EPYC (Zen 4).
+Run: imagen train emoji/sr128 --workdir runs/emoji/sr128, before or after base32. 2.6 M parameters;
+38 images a second on one thread of an AMD EPYC (Zen 4).
 """
 
 from imagen_jax import config
@@ -42,5 +42,5 @@ def get_config() -> config.Experiment:
         data=config.Data(dataset="emoji/styles"),
         text=config.Text(encoder="t5_1_1_mini", width=256, max_length=32),
         optim=config.Optim(kind="muon", learning_rate=2e-3, warmup_steps=100, ema_decay=0.999),
-        train=config.Train(steps=4_000, batch_size=16, log_every=100, save_every=500),
+        train=config.Train(steps=6_500, batch_size=16, log_every=100, save_every=500),
     )

@@ -10,6 +10,7 @@ import tyro
 
 from imagen_jax import config
 from imagen_jax.cli import parsing
+from imagen_jax.config.sentences import shorten
 
 if TYPE_CHECKING:
     from imagen_jax.export import BundleOptions, StageCheckpoint
@@ -76,6 +77,7 @@ def run(argv: list[str]) -> None:
     """Parse, load, write, say what was written."""
     options = parsing.parse(Options, argv, prog="imagen export", description=USAGE)
     import imagen_jax
+    from imagen_jax.io import atomic
 
     if options.form == "lora":
         _write_adapters(options)
@@ -84,6 +86,7 @@ def run(argv: list[str]) -> None:
         from imagen_jax.export import saved_model
 
         saved_model.check()
+    atomic.check_new(options.out)  # before what takes long
     imagen = imagen_jax.load(options.cascade, offload=True)
     if options.form == "orbax":
         from imagen_jax.export import orbax
@@ -145,15 +148,17 @@ def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":
     from imagen_jax import export
     from imagen_jax.text.offloaded import MissingTextEncoder, OffloadedTextEncoder
 
-    programs, words = options.programs and not options.weights_only, _words(options, imagen)
+    programs = options.programs and not options.weights_only
     if isinstance(imagen.encoder, MissingTextEncoder):
         if options.text not in (None, "none") or options.weights_only:
             imagen.encoder.encode([])  # says what is missing
-        return export.BundleOptions(text="none", programs=programs, words=words)
+        return export.BundleOptions(text="none", programs=programs, words=_words(options, imagen))
     assert isinstance(imagen.encoder, OffloadedTextEncoder)  # of a cascade loaded with offload
     source = imagen.encoder.text
     kind = "reference" if options.weights_only else options.text or export.default_embedding(source)
-    return export.BundleOptions(text=kind, source=source, programs=programs, words=words)
+    return export.BundleOptions(
+        text=kind, source=source, programs=programs, words=_words(options, imagen)
+    )
 
 
 def _words(options: Options, imagen: "Imagen") -> frozenset[str]:
@@ -164,4 +169,11 @@ def _words(options: Options, imagen: "Imagen") -> frozenset[str]:
     from imagen_jax.data.sources import addresses
 
     address = addresses.parse_address(options.captions_of)
-    return known_words.words_of_source(addresses.open_source(address, options.data_dir))
+    source = addresses.open_source(address, options.data_dir)
+    try:
+        return known_words.words_of_source(source)
+    except ValueError as error:
+        raise ValueError(
+            f"--captions-of {shorten(options.captions_of)}: {error}; give the source that the "
+            "cascade was trained on, or leave it out"
+        ) from error

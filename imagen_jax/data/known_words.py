@@ -3,15 +3,17 @@
 import contextlib
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from imagen_jax import extras
+from imagen_jax import config, extras
 from imagen_jax.data.sources.base import Source
+from imagen_jax.data.sources.mixture import Mixture
 from imagen_jax.io.errors import CorruptDataError
 
-WORD = re.compile(r"[^\W_]+")
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # don't is one word
 
 
 def unknown_words(
@@ -24,22 +26,36 @@ def unknown_words(
     """
     # Keywords in captions of emoji/styles are those of a package that need not be here.
     seen = seen or _words("" if dataset == "emoji/styles" else dataset.partition("/")[0])
-    found = dict.fromkeys(word for text in texts for word in WORD.findall(text))
-    return [word for word in found if seen and word.lower() not in seen]
+    found = dict.fromkeys(word for text in texts for word in _split(text))
+    return [word for word in found if seen and _fold(word) not in seen]
 
 
 def words_of(captions: Iterable[str]) -> frozenset[str]:
-    """Return the words of captions in small letters."""
-    return frozenset(word.lower() for text in captions for word in WORD.findall(text))
+    """Return the words of captions in small letters, as `unknown_words` compares them."""
+    return frozenset(_fold(word) for text in captions for word in _split(text))
 
 
 def words_of_source(source: Source) -> frozenset[str]:
-    """Return the words of the captions of a source's examples that can be read."""
+    """Return the words of the captions of a source's examples that can be read.
+
+    Errors: ValueError where there are none.
+    """
     found: set[str] = set()
+    if isinstance(source, Mixture):  # repeats examples
+        return frozenset().union(*map(words_of_source, dict.fromkeys(source.sources)))
     for index in tqdm(range(len(source)), desc="words of captions", unit=" examples"):
-        with contextlib.suppress(CorruptDataError):  # training leaves it out, too
+        with contextlib.suppress(CorruptDataError):  # a caption that training leaves out, too
             found |= words_of(source[index]["captions"])
+    config.require(bool(found), f"none of {len(source):,} examples has a caption with a word")
     return frozenset(found)
+
+
+def _split(text: str) -> list[str]:
+    return WORD.findall(unicodedata.normalize("NFKC", text))
+
+
+def _fold(word: str) -> str:
+    return word.casefold().replace("’", "'")
 
 
 @functools.cache

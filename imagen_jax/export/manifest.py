@@ -23,6 +23,7 @@ FORMAT = 1  # of the whole folder; raised when an older reader would misundersta
 MANIFEST = "manifest.json"
 CARD = "README.md"  # to be completed by hand, so that it is not listed
 WORDS = "words.txt"  # of the captions in training, one a line
+MOST_WORDS = 2**26  # bytes of it
 DEEPEST = 16  # folders in each other in a bundle, which has two
 AT_ONCE = 2**28  # bytes; larger files are compared when they are read alone
 AGAIN = "copy or export it again"
@@ -73,14 +74,18 @@ class Manifest:
     def caption_words(self) -> frozenset[str]:
         """The words of the captions that the cascade was trained on; none where they aren't here.
 
-        Errors: ValueError for a file that is no UTF-8.
+        Errors: ValueError for a file without words, that is no UTF-8 or larger than `MOST_WORDS`.
         """
         if WORDS not in self.files:
             return frozenset()
+        file, size = self.folder / WORDS, self.files[WORDS].bytes
+        config.require(size <= MOST_WORDS, f"{file}: {size:,} bytes, more than {MOST_WORDS:,}")
         try:
-            return frozenset((self.folder / WORDS).read_text("utf-8").split())
+            found = frozenset(file.read_text("utf-8").split())
         except UnicodeDecodeError as error:
-            raise ValueError(f"{self.folder / WORDS} is no UTF-8: {AGAIN}") from error
+            raise ValueError(f"{file} is no UTF-8: {AGAIN}") from error
+        config.require(bool(found), f"{file} has no words: {AGAIN}")
+        return found
 
     def check_digest(self, name: str, digest: str) -> None:
         """Compare the SHA-256 of the bytes that were read of a file. Errors: ValueError."""

@@ -50,7 +50,7 @@ def with_lora(
         for trained in cascade.stages
     ]
     # Which words the adapters have seen is not known.
-    return dataclasses.replace(cascade, stages=tuple(changed), dataset="")
+    return dataclasses.replace(cascade, stages=tuple(changed), dataset="", words=frozenset())
 
 
 def module_names(stage: config.Stage, text: config.Text) -> Mapping[str, str]:

@@ -447,12 +447,17 @@ def test_words_of_captions_go_with_the_cascade(runs: Path, tmp_path: Path, monke
     command.run([str(runs), "--out", str(first), *asked])
     assert (first / manifest.WORDS).read_text() == "a\nat\ndusk\nin\nlisbon\ntram\n"
     command.run([str(first), "--out", str(again), "--weights-only"])
-    with pytest.warns(UserWarning, match=r"no caption of .* has the word 'cat':"):
+    with pytest.warns(UserWarning, match=r"no caption in training has the word 'cat':"):
         imagen_jax.load(again).encode(["a cat in a Tram"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         imagen_jax.load(again).encode(["a tram at dusk"])
 
+    (data / "a.txt").write_text("!!!")
+    with pytest.raises(ValueError, match=r"--captions-of 'folder:.*: none of 1 examples has a"):
+        command.run([str(runs), "--out", str(tmp_path / "no"), *asked])
+    with pytest.raises(FileExistsError, match="first exists; give another folder"):
+        command.run([str(runs), "--out", str(first), "--captions-of", "folder:nowhere"])
     (again / manifest.WORDS).write_text("cat\n")
     with pytest.raises(ValueError, match=r"words\.txt has changed; copy or export it again"):
         imagen_jax.load(again)
