@@ -98,6 +98,8 @@ def test_only_adapters_are_saved(adapted: Path, base: Path) -> None:
 def test_the_run_samples_as_its_base_with_the_adapters_merged(adapted: Path, base: Path) -> None:
     run, plain = _load(adapted).stages[0], _load(base)
     merged = with_lora(plain, adapted).stages[0]
+    told = dataclasses.replace(plain, words=frozenset({"red"}))
+    assert with_lora(told, adapted).words == frozenset()  # those that the adapters saw are unknown
     before, one, other = (jax.device_get(s.device_params()) for s in (plain.stages[0], run, merged))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     _assert_changed(before, one)
