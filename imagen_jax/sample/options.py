@@ -51,6 +51,7 @@ class SampleOptions(TypedDict, total=False):
 
 
 NAMES = frozenset(SampleOptions.__annotations__)
+SAMPLER = frozenset(field.name for field in dataclasses.fields(config.Sampler))
 
 
 def read_options(
@@ -64,6 +65,8 @@ def read_options(
     for name in options:
         if name in DIFFUSERS:
             raise TypeError(f"{name} is the name in diffusers: use {DIFFUSERS[name]}")
+        if name in SAMPLER:
+            raise TypeError(f'{name} is the sampler\'s: use `with_sampler({{"{name}": ...}})`')
         if name not in NAMES:
             raise TypeError(f"no option {name!r}; there are {', '.join(sorted(NAMES))}")
     listed = [prompts] if isinstance(prompts, str) else prompts

@@ -92,6 +92,8 @@ def test_names_of_diffusers_are_refused_with_the_one_to_use(name: str, tiny) -> 
 
 
 def test_an_unknown_option_is_refused(tiny) -> None:
+    with pytest.raises(TypeError, match=r'steps is the sampler.s: use `with_sampler\(\{"steps": '):
+        tiny.sample(["a red circle"], steps=3)
     with pytest.raises(TypeError, match="no option 'sedd'; there are first_index, "):
         tiny("a", sedd=1)
 
