@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from imagen_jax import models
-from imagen_jax.diffusion import preconditioning, prediction, schedules
+from imagen_jax.diffusion import schedules
 from imagen_jax.image import to_float
 from imagen_jax.imagen import Imagen
 from lib.emoji_measures import Drawn
+from lib.x0_prediction import x0_predictor
 
 PURE_NOISE = -10.0  # log-SNR: an image then has .007 of the noise's scale
 
@@ -21,17 +21,12 @@ def pure_noise_error(imagen: Imagen, drawn: Drawn, *, seed: int) -> dict[str, fl
     a network that does not read captions predicts at best.
     """
     first = imagen.stages[0]
-    diffusion = first.stage.diffusion
     text = jax.tree.map(jnp.asarray, imagen.encode(drawn.captions).captions)
     real = to_float(drawn.real.at(first.stage.size))
 
     @jax.jit
     def predict(params, z, logsnr):
-        network = models.predictor(
-            first.module, params, models.condition(first.module, params, text)
-        )
-        predicted = preconditioning.precondition(network, None, diffusion=diffusion)(z, logsnr)
-        return prediction.to_x0(predicted, z, logsnr, predicts=diffusion.predicts)
+        return x0_predictor(params, text, module=first.module, stage=first.stage)(z, logsnr)
 
     eps = jax.random.normal(jax.random.key(seed), real.shape)
     logsnr = jnp.full((real.shape[0],), PURE_NOISE)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from imagen_jax import config, models, rng
-from imagen_jax.diffusion import preconditioning, prediction, schedules
+from imagen_jax import config, rng
+from imagen_jax.diffusion import prediction, schedules
 from imagen_jax.evaluate import alignment, frechet
 from imagen_jax.evaluate.detector import SMALLEST
 from imagen_jax.evaluate.eval_set import EvalSet, balanced_eval_set
@@ -21,6 +21,7 @@ from imagen_jax.imagen import Imagen
 from imagen_jax.sample.progress import SamplingCallbacks
 from imagen_jax.sample.sampler_inputs import EncodedText
 from imagen_jax.types import Keys, Network, Params, Pixels
+from lib.x0_prediction import x0_predictor
 
 COLUMNS = ("colour", "shape", "size", "relation", "fill", "all")  # attributes in tables
 NOTE = (  # what the columns of `cells` mean
@@ -122,18 +123,14 @@ def _errors(
 ) -> jax.Array:
     """Each image's squared error of predicted noise, (b,), averaged over the levels."""
     x0 = to_float(real)
-    cond = models.condition(module, params, captions)
-    network = models.predictor(module, params, cond)
-    predict = preconditioning.precondition(network, None, diffusion=stage.diffusion)
+    predict = x0_predictor(params, captions, module=module, stage=stage)
 
     def at(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
         index, level = numbered
         logsnr = jnp.broadcast_to(level, keys.shape)
         eps = rng.normal_each(jax.vmap(lambda k: rng.fold(k, "level", index))(keys), x0.shape[1:])
         z = schedules.add_noise(x0, eps, logsnr)
-        output = predict(z, logsnr)
-        guess = prediction.to_x0(output, z, logsnr, predicts=stage.diffusion.predicts)
-        eps_hat = prediction.from_x0(guess, z, logsnr, predicts="eps")
+        eps_hat = prediction.from_x0(predict(z, logsnr), z, logsnr, predicts="eps")
         return jnp.mean((eps_hat - eps) ** 2, axis=(1, 2, 3))
 
     levels = jnp.linspace(*LEVELS)

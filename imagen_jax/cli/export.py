@@ -162,7 +162,10 @@ def _contents(options: Options, imagen: "Imagen") -> "BundleOptions":
 
 
 def _words(options: Options, imagen: "Imagen") -> frozenset[str]:
-    """The words of captions that go into the bundle. Errors: as `addresses.open_source`."""
+    """The words of captions that go into the bundle.
+
+    Errors: as `addresses.open_source`; ValueError for a source without any.
+    """
     if not options.captions_of:
         return imagen.words
     from imagen_jax.data import known_words
@@ -170,10 +173,10 @@ def _words(options: Options, imagen: "Imagen") -> frozenset[str]:
 
     address = addresses.parse_address(options.captions_of)
     source = addresses.open_source(address, options.data_dir)
-    try:
-        return known_words.words_of_source(source)
-    except ValueError as error:
-        raise ValueError(
-            f"--captions-of {shorten(options.captions_of)}: {error}; give the source that the "
-            "cascade was trained on, or leave it out"
-        ) from error
+    found = known_words.words_of_source(source)
+    config.require(
+        bool(found),
+        f"--captions-of {shorten(options.captions_of)}: none of {len(source):,} examples has a "
+        "caption with a word; give the source that the cascade was trained on, or leave it out",
+    )
+    return found

@@ -58,13 +58,13 @@ class Manifest:
     """A bundle's manifest: what it says of text encoder and files, and all the rest."""
 
     folder: Path
-    words: TextEncoderEntry
+    text_encoder: TextEncoderEntry
     files: Mapping[str, FileEntry]  # by their path in the folder
     facts: Mapping[str, Any]  # the whole document
 
     def text(self, text: config.Text, *, given: str = "") -> config.Text | None:
         """Return the place of the text encoder, as `TextEncoderEntry.text` does."""
-        return self.words.text(text, bundle=self.folder, given=given)
+        return self.text_encoder.text(text, bundle=self.folder, given=given)
 
     @property
     def version(self) -> str:

@@ -20,6 +20,7 @@ from lib import (
     recipe_judges,
     runs,
     variants,
+    x0_prediction,
 )
 from lib.emoji_bench import Splits
 from lib.emoji_images import BY_STYLE, BY_TONE, SEEN, Combination, RealEmoji
@@ -285,7 +286,7 @@ def test_the_error_in_pure_noise_of_the_mean_image_is_the_variance(
             jnp.broadcast_to(mean, z.shape), z, logsnr, predicts=predicts
         )
 
-    monkeypatch.setattr(emoji_errors.preconditioning, "precondition", predict_mean)
+    monkeypatch.setattr(x0_prediction.preconditioning, "precondition", predict_mean)
     found = emoji_errors.pure_noise_error(base32, drawn, seed=1)
     assert found["error"] == pytest.approx(found["variance"], rel=1e-3)
     assert found["variance"] > 0.01

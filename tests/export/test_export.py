@@ -436,7 +436,7 @@ def test_sample_and_eval_take_a_name(exported: Path, monkeypatch, tmp_path: Path
     assert "losses.png" not in page  # the embedded cascade has no metrics.jsonl
 
 
-def test_words_of_captions_go_with_the_cascade(runs: Path, tmp_path: Path, monkeypatch) -> None:
+def test_words_of_captions_go_with_the_cascade(runs: Path, tmp_path: Path) -> None:
     """Of any source, and an exported cascade that is exported again keeps them."""
     data = tmp_path / "images"
     data.mkdir()
