@@ -40,7 +40,7 @@ def get_config() -> config.Experiment:
             sampler=config.Sampler(kind="ddim", steps=8, guidance_weight=1.0, threshold="static"),
         ),
         data=config.Data(dataset="emoji/styles"),
-        text=config.Text(encoder="t5_1_1_mini", width=256, max_length=32),
+        text=config.Text(encoder="t5_1_1_mini", width=256, max_length=32, lower_case=True),
         optim=config.Optim(kind="muon", learning_rate=2e-3, warmup_steps=100, ema_decay=0.999),
         train=config.Train(steps=6_500, batch_size=16, log_every=100, save_every=500),
     )

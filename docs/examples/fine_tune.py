@@ -1,4 +1,4 @@
-"""Fine-tune the embedded cascade's base stage on a folder of images and captions, then sample.
+"""Fine-tune the base stage of `shapes` on a folder of images and captions, then sample.
 
 `python docs/examples/fine_tune.py IMAGES --out runs/mine`, where IMAGES holds `name.png` beside
 `name.txt`. What is there is not done again: the same command resumes a run that was interrupted.
